@@ -1,0 +1,159 @@
+"""The frames on the control socket: a length, then msgpack; a frame may bring one descriptor.
+
+connection = call-frame, reply-frame            one request a connection
+           | call-frame, reply-frame*           (event.subscribe: until the peer closes)
+frame      = length (4 octets, big endian), msgpack map of that many octets
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import socket
+from typing import Any
+
+import msgspec
+
+from vmkernel.control.requests import AnyRequest
+from vmkernel.model import Problem
+
+__all__ = ["MAX_FRAME_BYTES", "Call", "Connection", "Failure", "Success", "WireError"]
+
+MAX_FRAME_BYTES = 16 << 20
+_LENGTH_BYTES = 4
+
+
+class WireError(Exception):
+    """The peer broke the framing or went away; the outcome of a request is unknown."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A request with what authenticates it."""
+
+    request: AnyRequest
+    token: str | None = None
+    """The bearer token as the client sent it."""
+    origin: str = ""
+    """Who asks, for the audit trail: the client's address."""
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"Call({self.request!r}, origin={self.origin!r})"
+
+
+class Success(msgspec.Struct, frozen=True, kw_only=True, tag="ok"):
+    """A reply; `value` is encoded by the request's `REPLY` type."""
+
+    value: msgspec.Raw
+    stream: bool = False
+    """True where this frame brings a descriptor."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
+    """A request that failed."""
+
+    problem: Problem
+
+
+class Connection:
+    """One end of a control connection on a connected, non-blocking Unix stream socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._buffer = bytearray()
+        self._fds: list[int] = []
+
+    def close(self) -> None:
+        """Close the socket and every descriptor that came and was not taken."""
+        for fd in self._fds:
+            socket.close(fd)
+        self._fds.clear()
+        self._sock.close()
+
+    async def send(self, message: Any, *, fd: int | None = None) -> None:
+        """Send one frame; `fd` is duplicated into the peer and stays open here."""
+        payload = msgspec.msgpack.encode(message)
+        if len(payload) > MAX_FRAME_BYTES:
+            raise WireError(f"a frame of {len(payload)} bytes is over the limit")
+        data = memoryview(len(payload).to_bytes(_LENGTH_BYTES, "big") + payload)
+        if fd is not None:
+            data = data[await self._send_with_fd(data, fd) :]
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._sock, data)
+        except OSError as error:
+            raise WireError(f"the peer went away: {error}") from error
+
+    async def receive(self) -> bytes | None:
+        """The next frame's payload, or None where the peer closed between two frames."""
+        header = await self._read(_LENGTH_BYTES, eof_ok=True)
+        if header is None:
+            return None
+        length = int.from_bytes(header, "big")
+        if length > MAX_FRAME_BYTES:
+            raise WireError(f"a frame of {length} bytes is over the limit")
+        return await self._read(length, eof_ok=False)
+
+    def take_fd(self) -> int:
+        """The oldest descriptor that came; the caller owns it from here on."""
+        if not self._fds:
+            raise WireError("the peer announced a stream and sent none")
+        return self._fds.pop(0)
+
+    async def closed(self) -> None:
+        """Return once the peer has closed its end (or sent what nobody asked for)."""
+        await self._fill()
+
+    async def _send_with_fd(self, data: memoryview, fd: int) -> int:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        while True:
+            try:
+                return self._sock.sendmsg([data], ancillary)
+            except (BlockingIOError, InterruptedError):
+                await self._ready(write=True)
+            except OSError as error:
+                raise WireError(f"the peer went away: {error}") from error
+
+    async def _read(self, count: int, *, eof_ok: bool) -> bytes | None:
+        while len(self._buffer) < count:
+            if not await self._fill():
+                if eof_ok and not self._buffer:
+                    return None
+                raise WireError("the peer closed in the middle of a frame")
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
+
+    async def _fill(self) -> bool:
+        while True:
+            try:
+                data, fds, flags, _ = socket.recv_fds(self._sock, 1 << 16, 4)
+            except (BlockingIOError, InterruptedError):
+                await self._ready(write=False)
+                continue
+            except OSError as error:
+                raise WireError(f"the peer went away: {error}") from error
+            self._fds.extend(fds)
+            if flags & socket.MSG_CTRUNC:
+                raise WireError("the peer sent too many descriptors")
+            self._buffer.extend(data)
+            return bool(data)
+
+    async def _ready(self, *, write: bool) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        fd = self._sock.fileno()
+        if write:
+            add, remove = loop.add_writer, loop.remove_writer
+        else:
+            add, remove = loop.add_reader, loop.remove_reader
+        add(fd, _wake, future)
+        try:
+            await future
+        finally:
+            remove(fd)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
