@@ -1,0 +1,66 @@
+"""The one way this package starts a program: argv list, no shell, closed stdin, a time-out."""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from appliance_build.inputs.errors import CommandFailed
+
+__all__ = ["clean_environment", "run"]
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return a fixed environment; only a proxy and the temporary folder pass through."""
+    passed = {
+        name: os.environ[name]
+        for name in ("http_proxy", "https_proxy", "no_proxy", "TMPDIR")
+        if name in os.environ
+    }
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": os.environ.get("HOME", "/root"),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **passed,
+        **(extra or {}),
+    }
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    show: bool = False,
+) -> str:
+    """Run a program and return what it printed; a failure carries its last lines.
+
+    With ``show`` its output goes to the terminal as it comes, and is not returned.
+    """
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=None if show else subprocess.PIPE,
+            stderr=None if show else subprocess.STDOUT,
+            env=clean_environment(env),
+            cwd=cwd,
+            timeout=timeout_s,
+            check=False,
+            text=True,
+            errors="replace",
+        )
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or ""
+        if isinstance(output, bytes):
+            output = output.decode(errors="replace")
+        raise CommandFailed(words, None, output) from error
+    except FileNotFoundError as error:
+        raise CommandFailed(words, 127, f"{words[0]}: not installed") from error
+    if done.returncode != 0:
+        raise CommandFailed(words, done.returncode, done.stdout or "")
+    return done.stdout or ""

@@ -1,0 +1,85 @@
+"""Make the tools tree from its locked packages, once, and find it again."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from appliance_build.inputs.archive import make_repository
+from appliance_build.inputs.cache import (
+    cache_root,
+    locked,
+    mark_tree,
+    remove_tree,
+    tree_is_sound,
+)
+from appliance_build.inputs.locked_set import LockedSet, obtain
+from appliance_build.inputs.run import run
+from appliance_build.progress import say, step
+
+__all__ = ["tools_tree", "unpacked_guests"]
+
+RECIPE = "2"
+"""Raised when the way a tree is made changes, so that old trees are not taken for new."""
+
+LEFT_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*")
+
+
+def _mmdebstrap(packages: LockedSet, tree: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="repository-", dir=cache_root()) as folder:
+        repository = Path(folder) / "apt"
+        make_repository(packages.files(), repository)
+        argv: list[str | Path] = [
+            "mmdebstrap",
+            "--mode=root",
+            "--variant=apt",
+            "--architectures=amd64",
+            "--aptopt=APT::Install-Recommends false",
+            "--aptopt=APT::Sandbox::User root",
+            *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
+            f"--include={','.join(package.name for package in packages.packages)}",
+            "locked",
+            tree,
+            f"deb [trusted=yes] copy:{repository} locked main",
+        ]
+        run(argv, timeout_s=1800)
+    for name in ("var/cache/apt", "var/lib/apt/lists"):
+        shutil.rmtree(tree / name, ignore_errors=True)
+
+
+def tools_tree(report: Path | None = None) -> Path:
+    """Return the tools tree, made now if the cache has no sound one."""
+    packages = obtain("tools", report)
+    tree = cache_root() / f"tools-{packages.digest}-{RECIPE}"
+    with locked("tools tree"):
+        if tree_is_sound(tree):
+            return tree
+        remove_tree(tree)
+        if os.geteuid() != 0:
+            say("making the tools tree needs root")
+        temporary = tree.with_name(tree.name + ".new")
+        remove_tree(temporary)
+        with step(f"making the tools tree of {len(packages.packages)} packages (about a minute)"):
+            _mmdebstrap(packages, temporary)
+        temporary.rename(tree)
+        mark_tree(tree)
+    return tree
+
+
+def unpacked_guests(report: Path | None = None) -> Path:
+    """Return the tree with the test guests (Debian's installer), unpacked and not installed."""
+    packages = obtain("guests", report)
+    tree = cache_root() / f"guests-{packages.digest}"
+    with locked("test guests"):
+        if tree_is_sound(tree):
+            return tree
+        remove_tree(tree)
+        temporary = tree.with_name(tree.name + ".new")
+        remove_tree(temporary)
+        temporary.mkdir(parents=True)
+        with step("unpacking the test guests"):
+            for path in packages.files().values():
+                run(["dpkg-deb", "--extract", path, temporary], timeout_s=300)
+        temporary.rename(tree)
+        mark_tree(tree)
+    return tree
