@@ -1,0 +1,231 @@
+"""What the VM side needs of the rest of the vmkernel, and what it offers: protocols only.
+
+needs   Storage        VM folders, volumes and images as paths; news of datastores
+        Operations     runs and records work that outlasts its request
+        Events         tells the world
+offers  VmUsers        who uses a volume, an image or a datastore (storage asks this)
+        VmDirectory    the VMs, as the control server and the host's power control use them
+
+All methods are called on the event loop. Those that aren't `async` answer from memory and don't
+block, so that "check, then change" needs no lock where no `await` lies between the two.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from vmkernel.model import (
+    ConsoleKind,
+    ImageFormat,
+    Operation,
+    Progress,
+    Subject,
+    Vm,
+    VmAction,
+    VmSpec,
+    VolumeFormat,
+)
+
+__all__ = [
+    "EventData",
+    "Events",
+    "ImageFile",
+    "OperationHandle",
+    "Operations",
+    "Storage",
+    "VmDirectory",
+    "VmUsers",
+    "VolumeFile",
+    "Work",
+]
+
+EventData = Mapping[str, str | int | float | bool | None]
+
+
+class VolumeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume as QEMU opens it."""
+
+    id: str
+    datastore: str
+    path: Path
+    format: VolumeFormat
+    size_bytes: int
+
+
+class ImageFile(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as QEMU reads it; never written."""
+
+    id: str
+    datastore: str
+    path: Path
+    format: ImageFormat
+    size_bytes: int
+    """Of the file."""
+
+
+class Storage(Protocol):
+    """Where things lie. Lookups raise MicaError: `not-found` for an id that no datastore knows,
+    `unavailable` for a datastore that is known but not there now."""
+
+    def datastores(self) -> tuple[str, ...]:
+        """The ids of the available datastores, sorted."""
+        ...
+
+    def vms_folder(self, datastore: str) -> Path:
+        """The folder of an available datastore that holds one folder a VM; it exists."""
+        ...
+
+    def volume(self, volume: str) -> VolumeFile:
+        """A volume that can be opened."""
+        ...
+
+    def image(self, image: str) -> ImageFile:
+        """An image that can be read."""
+        ...
+
+    async def delete_volume(self, volume: str, *, actor: str) -> None:
+        """Delete a volume that no VM names any more (`vm.delete` with `with_volumes`)."""
+        ...
+
+    def on_datastore_change(self, callback: Callable[[str, bool], None]) -> None:
+        """Call `callback(datastore, available)` whenever a datastore comes or is about to go.
+
+        It is called on the event loop, after the datastore's volumes and images are known, and
+        before they are forgotten.
+        """
+        ...
+
+
+class OperationHandle(Protocol):
+    """What work under way may do with its own operation."""
+
+    def progress(self, progress: Progress) -> None:
+        """Tell how far the work is."""
+        ...
+
+
+Work = Callable[[OperationHandle], Awaitable[None]]
+"""The body of an operation: returning is success, MicaError is the failure that is recorded."""
+
+
+class Operations(Protocol):
+    """Runs work in a task of its own that it owns."""
+
+    def begin(
+        self,
+        kind: str,
+        subject: Subject,
+        work: Work,
+        *,
+        actor: str,
+        cancellable: bool = False,
+    ) -> Operation:
+        """Start `work` and answer with the running operation.
+
+        Cancelling raises CancelledError inside `work`.
+        """
+        ...
+
+
+class Events(Protocol):
+    """The event bus, from the publishing side."""
+
+    def publish(
+        self,
+        event_type: str,
+        subject: Subject,
+        *,
+        message: str = "",
+        data: EventData | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """Publish an event; never blocks."""
+        ...
+
+
+class VmUsers(Protocol):
+    """Who uses what; storage asks before it deletes, resizes or unmounts."""
+
+    def vm_of_volume(self, volume: str) -> str | None:
+        """The id of the VM whose spec names the volume."""
+        ...
+
+    def volume_is_open(self, volume: str) -> bool:
+        """True where a VM that has the volume is not certainly off."""
+        ...
+
+    def vms_of_image(self, image: str) -> tuple[str, ...]:
+        """The ids of the VMs whose specs name the image, sorted."""
+        ...
+
+    def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
+        """The VMs with their folder, a volume or an image there; only those not certainly off
+        where `active`."""
+        ...
+
+
+class VmDirectory(VmUsers, Protocol):
+    """The virtual machines of this host. `VmService` implements it."""
+
+    async def start(self) -> None:
+        """Load the VMs of all datastores and find again those that run."""
+        ...
+
+    async def stop(self) -> None:
+        """Let go of everything; VMs that run, run on."""
+        ...
+
+    def list_vms(self) -> tuple[Vm, ...]:
+        """All VMs, ordered by id."""
+        ...
+
+    def get(self, vm_id: str) -> Vm:
+        """One VM; `not-found` otherwise."""
+        ...
+
+    async def create(self, vm_id: str, spec: VmSpec, *, actor: str) -> Vm:
+        """Make a VM; durable on return."""
+        ...
+
+    async def update(self, vm_id: str, spec: VmSpec, revision: int, *, actor: str) -> Vm:
+        """Replace the spec where `revision` is still the present one; durable on return."""
+        ...
+
+    async def delete(
+        self,
+        vm_id: str,
+        *,
+        revision: int | None = None,
+        with_volumes: bool = False,
+        actor: str,
+    ) -> None:
+        """Delete a VM that is off."""
+        ...
+
+    async def act(self, vm_id: str, action: VmAction, *, timeout_s: float, actor: str) -> Operation:
+        """Begin to start, shut down, power off or reset; refused at once where not legal now."""
+        ...
+
+    async def open_console(self, vm_id: str, kind: ConsoleKind) -> socket.socket:
+        """A connected stream socket for the peer of the request; the caller closes it after
+        handing it on."""
+        ...
+
+    async def shutdown_all(
+        self,
+        *,
+        timeout_s: float,
+        force: bool,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> tuple[str, ...]:
+        """Shut all guests down, at most `timeout_s` for all together.
+
+        With `force`, those still running then are powered off; the ids of these, or of the ones
+        that go on running, are returned.
+        """
+        ...
