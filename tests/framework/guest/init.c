@@ -1,0 +1,676 @@
+/* The tiny guest's whole user space: PID 1 of a Linux that the tests boot.
+ *
+ * It says that it is there, loads the drivers that its machine needs, says what it sees, counts
+ * once a second, and does what the serial line tells it. One static program, no other file
+ * except kernel modules.
+ *
+ *   MICA GUEST READY <tag>      the first line; the tag is mica.tag= of the command line
+ *   guest cpus 2 memory_kib 250000 firmware uefi
+ *   guest disk vda 67108864
+ *   guest nic eth0 52:54:00:12:34:56
+ *   MICA GUEST UP
+ *   tick 1 …                    every second
+ *
+ * Commands, one a line; each is answered by one line that starts with its name:
+ *
+ *   report                      repeats what it sees
+ *   load NAME                   loads a module of the initrd with its dependencies
+ *   net                         asks DHCP for an address and sets it
+ *   fetch ADDRESS PORT          connects by TCP and prints the first line that comes
+ *   write DISK OFFSET LENGTH SEED   writes a known pattern, and flushes
+ *   sum DISK OFFSET LENGTH      the CRC-32 of what the disk holds
+ *   echo TEXT
+ *   off | reboot | crash
+ *
+ * The ACPI power button powers off.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_packet.h>
+#include <linux/input.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <net/route.h>
+#include <netinet/ip.h>
+#include <netinet/udp.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <sys/timerfd.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_INPUTS 8
+#define SECTOR 512
+#define MODULE_COMPRESSED 4 /* MODULE_INIT_COMPRESSED_FILE */
+
+static int inputs[MAX_INPUTS];
+static int input_count;
+
+static void say(const char *format, ...)
+{
+    char line[512];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(line, sizeof line - 1, format, arguments);
+    va_end(arguments);
+    if (length > (int)sizeof line - 2)
+        length = sizeof line - 2;
+    line[length++] = '\n';
+    for (int done = 0; done < length;) {
+        ssize_t count = write(1, line + done, length - done);
+        if (count <= 0 && errno != EINTR)
+            return;
+        if (count > 0)
+            done += count;
+    }
+}
+
+static size_t read_text(const char *path, char *into, size_t size)
+{
+    into[0] = 0;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return 0;
+    size_t filled = 0;
+    while (filled < size - 1) {
+        ssize_t count = read(file, into + filled, size - 1 - filled);
+        if (count <= 0)
+            break;
+        filled += count;
+    }
+    close(file);
+    into[filled] = 0;
+    return filled;
+}
+
+static void option(const char *name, char *into, size_t size, const char *otherwise)
+{
+    static char cmdline[4096];
+    if (!cmdline[0])
+        read_text("/proc/cmdline", cmdline, sizeof cmdline);
+    snprintf(into, size, "%s", otherwise);
+    char words[4096];
+    strcpy(words, cmdline);
+    char *rest;
+    for (char *word = strtok_r(words, " \n", &rest); word; word = strtok_r(NULL, " \n", &rest))
+        if (!strncmp(word, name, strlen(name)) && word[strlen(name)] == '=')
+            snprintf(into, size, "%s", word + strlen(name) + 1);
+}
+
+static int insert(const char *file)
+{
+    char path[160];
+    snprintf(path, sizeof path, "/modules/%s", file);
+    int module = open(path, O_RDONLY | O_CLOEXEC);
+    if (module < 0)
+        return -errno;
+    int flags = strstr(file, ".ko.") ? MODULE_COMPRESSED : 0;
+    int failure = syscall(SYS_finit_module, module, "", flags) ? errno : 0;
+    close(module);
+    return failure == EEXIST ? 0 : -failure;
+}
+
+/* Lines of /modules/index: NAME FILE…, the files in the order in which they must be loaded. */
+static int load(const char *name)
+{
+    static char index[1 << 15];
+    if (!index[0])
+        read_text("/modules/index", index, sizeof index);
+    char copy[sizeof index];
+    strcpy(copy, index);
+    char *lines;
+    for (char *line = strtok_r(copy, "\n", &lines); line; line = strtok_r(NULL, "\n", &lines)) {
+        char *words;
+        char *word = strtok_r(line, " ", &words);
+        if (!word || strcmp(word, name))
+            continue;
+        while ((word = strtok_r(NULL, " ", &words))) {
+            int failure = insert(word);
+            if (failure) {
+                say("load %s: %s: %s", name, word, strerror(-failure));
+                return failure;
+            }
+        }
+        return 0;
+    }
+    return -ENOENT;
+}
+
+static const struct {
+    uint32_t vendor, device;
+    const char *modules;
+} DRIVERS[] = {
+    {0x1af4, 0x1000, "virtio_net"},        {0x1af4, 0x1041, "virtio_net"},
+    {0x1af4, 0x1001, "virtio_blk"},        {0x1af4, 0x1042, "virtio_blk"},
+    {0x1af4, 0x1004, "virtio_scsi sd_mod"}, {0x1af4, 0x1048, "virtio_scsi sd_mod"},
+    {0x8086, 0x100e, "e1000"},             {0x8086, 0x10d3, "e1000e"},
+    {0x15ad, 0x07b0, "vmxnet3"},           {0x10ec, 0x8139, "8139cp"},
+    {0x1b36, 0x0010, "nvme"},
+};
+
+static void load_for(const char *device)
+{
+    char path[300], text[32], modules[64];
+    snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/vendor", device);
+    read_text(path, text, sizeof text);
+    uint32_t vendor = strtoul(text, NULL, 16);
+    snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/device", device);
+    read_text(path, text, sizeof text);
+    uint32_t id = strtoul(text, NULL, 16);
+    for (size_t i = 0; i < sizeof DRIVERS / sizeof *DRIVERS; i++) {
+        if (DRIVERS[i].vendor != vendor || DRIVERS[i].device != id)
+            continue;
+        strcpy(modules, DRIVERS[i].modules);
+        char *rest;
+        for (char *name = strtok_r(modules, " ", &rest); name; name = strtok_r(NULL, " ", &rest))
+            load(name);
+    }
+}
+
+static void load_drivers(void)
+{
+    char extra[256], *rest;
+    DIR *folder = opendir("/sys/bus/pci/devices");
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        if (entry->d_name[0] != '.')
+            load_for(entry->d_name);
+    if (folder)
+        closedir(folder);
+    load("button");
+    load("evdev");
+    option("mica.load", extra, sizeof extra, "");
+    for (char *name = strtok_r(extra, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
+        load(name);
+}
+
+static void open_inputs(void)
+{
+    for (int i = 0; i < input_count; i++)
+        close(inputs[i]);
+    input_count = 0;
+    for (int i = 0; i < 16 && input_count < MAX_INPUTS; i++) {
+        char path[40];
+        snprintf(path, sizeof path, "/dev/input/event%d", i);
+        int device = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        if (device >= 0)
+            inputs[input_count++] = device;
+    }
+}
+
+static void report_disk(const char *name)
+{
+    char path[300], text[32];
+    if (!strncmp(name, "loop", 4) || !strncmp(name, "ram", 3))
+        return;
+    snprintf(path, sizeof path, "/sys/block/%s/size", name);
+    read_text(path, text, sizeof text);
+    say("guest disk %s %llu", name, strtoull(text, NULL, 10) * SECTOR);
+}
+
+static void report_nic(const char *name)
+{
+    char path[300], text[32];
+    if (!strcmp(name, "lo"))
+        return;
+    snprintf(path, sizeof path, "/sys/class/net/%s/address", name);
+    read_text(path, text, sizeof text);
+    text[strcspn(text, "\n")] = 0;
+    say("guest nic %s %s", name, text);
+}
+
+static void each(const char *folder_path, void (*action)(const char *))
+{
+    DIR *folder = opendir(folder_path);
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        if (entry->d_name[0] != '.')
+            action(entry->d_name);
+    if (folder)
+        closedir(folder);
+}
+
+static void report(void)
+{
+    struct sysinfo memory;
+    sysinfo(&memory);
+    say("guest cpus %d memory_kib %lu firmware %s", get_nprocs(),
+        (unsigned long)(memory.totalram * memory.mem_unit >> 10),
+        access("/sys/firmware/efi", F_OK) ? "bios" : "uefi");
+    each("/sys/block", report_disk);
+    each("/sys/class/net", report_nic);
+    say("MICA GUEST UP");
+}
+
+/* --- network ----------------------------------------------------------------------------- */
+
+struct dhcp {
+    uint8_t op, htype, hlen, hops;
+    uint32_t xid;
+    uint16_t secs, flags;
+    uint32_t ciaddr, yiaddr, siaddr, giaddr;
+    uint8_t chaddr[16], sname[64], file[128];
+    uint32_t cookie;
+    uint8_t options[312];
+} __attribute__((packed));
+
+struct datagram {
+    struct iphdr ip;
+    struct udphdr udp;
+    struct dhcp dhcp;
+} __attribute__((packed));
+
+struct lease {
+    uint32_t address, mask, router, server;
+    int type;
+};
+
+static uint16_t checksum(const void *data, size_t length)
+{
+    const uint8_t *bytes = data;
+    uint32_t sum = 0;
+    for (size_t i = 0; i < length; i += 2)
+        sum += bytes[i] << 8 | bytes[i + 1];
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return htons(~sum);
+}
+
+static void dhcp_send(int channel, int interface, const uint8_t *mac, int type,
+                      const struct lease *offer)
+{
+    struct datagram packet = {0};
+    struct dhcp *message = &packet.dhcp;
+    message->op = message->htype = 1;
+    message->hlen = 6;
+    message->xid = htonl(0x4d696361);
+    message->flags = htons(0x8000); /* answer by broadcast: no address is set yet */
+    memcpy(message->chaddr, mac, 6);
+    message->cookie = htonl(0x63825363);
+    uint8_t *option = message->options;
+    *option++ = 53, *option++ = 1, *option++ = type;
+    if (offer) {
+        *option++ = 50, *option++ = 4, memcpy(option, &offer->address, 4), option += 4;
+        *option++ = 54, *option++ = 4, memcpy(option, &offer->server, 4), option += 4;
+    }
+    *option++ = 55, *option++ = 2, *option++ = 1, *option++ = 3;
+    *option = 255;
+    packet.udp.source = htons(68);
+    packet.udp.dest = htons(67);
+    packet.udp.len = htons(sizeof packet.udp + sizeof packet.dhcp);
+    packet.ip.version = 4;
+    packet.ip.ihl = 5;
+    packet.ip.ttl = 64;
+    packet.ip.protocol = IPPROTO_UDP;
+    packet.ip.tot_len = htons(sizeof packet);
+    packet.ip.daddr = INADDR_BROADCAST;
+    packet.ip.check = checksum(&packet.ip, sizeof packet.ip);
+    struct sockaddr_ll to = {.sll_family = AF_PACKET,
+                             .sll_protocol = htons(ETH_P_IP),
+                             .sll_ifindex = interface,
+                             .sll_halen = 6,
+                             .sll_addr = {255, 255, 255, 255, 255, 255}};
+    sendto(channel, &packet, sizeof packet, 0, (struct sockaddr *)&to, sizeof to);
+}
+
+static int dhcp_parse(const uint8_t *data, size_t length, const uint8_t *mac, struct lease *lease)
+{
+    const struct iphdr *ip = (const void *)data;
+    if (length < sizeof *ip || ip->protocol != IPPROTO_UDP)
+        return 0;
+    size_t offset = ip->ihl * 4 + sizeof(struct udphdr);
+    const struct udphdr *udp = (const void *)(data + ip->ihl * 4);
+    const struct dhcp *message = (const void *)(data + offset);
+    if (length < offset + offsetof(struct dhcp, options) || ntohs(udp->dest) != 68)
+        return 0;
+    if (message->op != 2 || memcmp(message->chaddr, mac, 6))
+        return 0;
+    memset(lease, 0, sizeof *lease);
+    lease->address = message->yiaddr;
+    const uint8_t *end = data + length;
+    for (const uint8_t *option = message->options; option + 1 < end && *option != 255;) {
+        if (*option == 0) {
+            option++;
+            continue;
+        }
+        const uint8_t *value = option + 2;
+        if (value + option[1] > end)
+            break;
+        if (*option == 53)
+            lease->type = *value;
+        else if (*option == 1)
+            memcpy(&lease->mask, value, 4);
+        else if (*option == 3)
+            memcpy(&lease->router, value, 4);
+        else if (*option == 54)
+            memcpy(&lease->server, value, 4);
+        option = value + option[1];
+    }
+    return lease->type;
+}
+
+static int dhcp_ask(int channel, int interface, const uint8_t *mac, int type,
+                    const struct lease *offer, int wanted, struct lease *lease)
+{
+    for (int attempt = 0; attempt < 10; attempt++) {
+        dhcp_send(channel, interface, mac, type, offer);
+        for (int waited_ms = 0; waited_ms < 2000; waited_ms += 100) {
+            struct pollfd ready = {.fd = channel, .events = POLLIN};
+            if (poll(&ready, 1, 100) <= 0)
+                continue;
+            uint8_t data[2048];
+            ssize_t length = recv(channel, data, sizeof data, MSG_DONTWAIT);
+            if (length > 0 && dhcp_parse(data, length, mac, lease) == wanted)
+                return 1;
+        }
+    }
+    return 0;
+}
+
+static void set_address(struct ifreq *request, unsigned long what, uint32_t address, int channel)
+{
+    struct sockaddr_in *in = (struct sockaddr_in *)&request->ifr_addr;
+    memset(in, 0, sizeof *in);
+    in->sin_family = AF_INET;
+    in->sin_addr.s_addr = address;
+    if (ioctl(channel, what, request))
+        say("net address: %s", strerror(errno));
+}
+
+static const char *dotted(uint32_t address)
+{
+    static char text[4][INET_ADDRSTRLEN];
+    static int next;
+    next = (next + 1) % 4;
+    return inet_ntop(AF_INET, &address, text[next], INET_ADDRSTRLEN);
+}
+
+static void network(void)
+{
+    struct ifreq request = {0};
+    DIR *folder = opendir("/sys/class/net");
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        if (entry->d_name[0] != '.' && strcmp(entry->d_name, "lo"))
+            snprintf(request.ifr_name, sizeof request.ifr_name, "%.15s", entry->d_name);
+    if (folder)
+        closedir(folder);
+    if (!request.ifr_name[0]) {
+        say("net no interface");
+        return;
+    }
+    int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ioctl(control, SIOCGIFFLAGS, &request);
+    request.ifr_flags |= IFF_UP;
+    ioctl(control, SIOCSIFFLAGS, &request);
+    uint8_t mac[6];
+    ioctl(control, SIOCGIFHWADDR, &request);
+    memcpy(mac, request.ifr_hwaddr.sa_data, 6);
+    int channel = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_IP));
+    int interface = if_nametoindex(request.ifr_name);
+    struct sockaddr_ll here = {
+        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = interface};
+    bind(channel, (struct sockaddr *)&here, sizeof here);
+    struct lease offer, lease;
+    int leased = dhcp_ask(channel, interface, mac, 1, NULL, 2, &offer) &&
+                 dhcp_ask(channel, interface, mac, 3, &offer, 5, &lease);
+    close(channel);
+    if (!leased) {
+        say("net %s no answer from DHCP", request.ifr_name);
+        close(control);
+        return;
+    }
+    set_address(&request, SIOCSIFADDR, lease.address, control);
+    set_address(&request, SIOCSIFNETMASK, lease.mask, control);
+    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
+    struct sockaddr_in any = {.sin_family = AF_INET};
+    struct sockaddr_in router = {.sin_family = AF_INET, .sin_addr.s_addr = lease.router};
+    memcpy(&route.rt_dst, &any, sizeof any);
+    memcpy(&route.rt_genmask, &any, sizeof any);
+    memcpy(&route.rt_gateway, &router, sizeof router);
+    if (lease.router && ioctl(control, SIOCADDRT, &route))
+        say("net route: %s", strerror(errno));
+    close(control);
+    say("net %s address %s router %s server %s", request.ifr_name, dotted(lease.address),
+        dotted(lease.router), dotted(lease.server));
+}
+
+static void fetch(const char *address, int port)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct timeval limit = {.tv_sec = 20};
+    char line[200];
+    size_t filled = 0;
+    int channel = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(channel, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    if (inet_pton(AF_INET, address, &to.sin_addr) != 1)
+        say("fetch bad address");
+    else if (connect(channel, (struct sockaddr *)&to, sizeof to))
+        say("fetch failed: %s", strerror(errno));
+    else {
+        ssize_t count = 1;
+        while (filled < sizeof line - 1 && count > 0 && !memchr(line, '\n', filled)) {
+            count = recv(channel, line + filled, sizeof line - 1 - filled, 0);
+            filled += count > 0 ? count : 0;
+        }
+        line[filled] = 0;
+        line[strcspn(line, "\r\n")] = 0;
+        say("fetch %s", line);
+    }
+    close(channel);
+}
+
+/* --- disks ------------------------------------------------------------------------------- */
+
+static uint32_t crc32(uint32_t crc, const uint8_t *data, size_t length)
+{
+    static uint32_t table[256];
+    if (!table[1])
+        for (uint32_t i = 0; i < 256; i++) {
+            uint32_t value = i;
+            for (int bit = 0; bit < 8; bit++)
+                value = value & 1 ? value >> 1 ^ 0xedb88320 : value >> 1;
+            table[i] = value;
+        }
+    crc = ~crc;
+    while (length--)
+        crc = table[(crc ^ *data++) & 255] ^ crc >> 8;
+    return ~crc;
+}
+
+static int open_disk(const char *command, const char *name, int flags)
+{
+    char path[80];
+    snprintf(path, sizeof path, "/dev/%s", name);
+    int disk = open(path, flags | O_CLOEXEC);
+    if (disk < 0)
+        say("%s %s: %s", command, name, strerror(errno));
+    return disk;
+}
+
+static void write_pattern(const char *name, uint64_t offset, uint64_t length, uint64_t seed)
+{
+    uint64_t sector[SECTOR / 8];
+    int disk = open_disk("write", name, O_RDWR);
+    if (disk < 0)
+        return;
+    for (uint64_t done = 0; done < length; done += SECTOR) {
+        for (size_t i = 0; i < SECTOR / 8; i++)
+            sector[i] = seed + (offset + done) / SECTOR;
+        if (pwrite(disk, sector, SECTOR, offset + done) != SECTOR) {
+            say("write %s: %s", name, strerror(errno));
+            close(disk);
+            return;
+        }
+    }
+    int failure = fsync(disk) ? errno : 0;
+    close(disk);
+    say("write %s %llu %llu: %s", name, (unsigned long long)offset, (unsigned long long)length,
+        failure ? strerror(failure) : "done");
+}
+
+static void sum(const char *name, uint64_t offset, uint64_t length)
+{
+    uint8_t data[1 << 16];
+    uint32_t crc = 0;
+    int disk = open_disk("sum", name, O_RDONLY);
+    if (disk < 0)
+        return;
+    for (uint64_t done = 0; done < length;) {
+        size_t wanted = length - done < sizeof data ? length - done : sizeof data;
+        ssize_t count = pread(disk, data, wanted, offset + done);
+        if (count <= 0) {
+            say("sum %s: %s", name, count ? strerror(errno) : "end of the disk");
+            close(disk);
+            return;
+        }
+        crc = crc32(crc, data, count);
+        done += count;
+    }
+    close(disk);
+    say("sum %s %llu %llu: %08x", name, (unsigned long long)offset, (unsigned long long)length,
+        crc);
+}
+
+/* --- the serial line --------------------------------------------------------------------- */
+
+static void finish(int how)
+{
+    sync();
+    tcdrain(1);
+    reboot(how);
+}
+
+static void crash(void)
+{
+    int trigger = open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC);
+    if (trigger < 0 || write(trigger, "c", 1) != 1)
+        say("crash: %s", strerror(errno));
+}
+
+static void obey(char *line)
+{
+    char name[64] = "", text[64] = "";
+    unsigned long long offset, length, seed;
+    int port;
+    line[strcspn(line, "\r\n")] = 0;
+    if (!line[0])
+        return;
+    if (!strcmp(line, "report"))
+        report();
+    else if (!strcmp(line, "net"))
+        network();
+    else if (!strcmp(line, "off")) {
+        say("off");
+        finish(RB_POWER_OFF);
+    } else if (!strcmp(line, "reboot"))
+        finish(RB_AUTOBOOT);
+    else if (!strcmp(line, "crash"))
+        crash();
+    else if (!strncmp(line, "echo ", 5))
+        say("%s", line);
+    else if (sscanf(line, "load %63s", name) == 1) {
+        int failure = load(name);
+        usleep(500000);
+        open_inputs();
+        say("load %s: %s", name, failure ? strerror(-failure) : "done");
+    } else if (sscanf(line, "fetch %63s %d", text, &port) == 2)
+        fetch(text, port);
+    else if (sscanf(line, "write %63s %llu %llu %llu", name, &offset, &length, &seed) == 4)
+        write_pattern(name, offset, length, seed);
+    else if (sscanf(line, "sum %63s %llu %llu", name, &offset, &length) == 3)
+        sum(name, offset, length);
+    else
+        say("unknown command: %s", line);
+}
+
+static void listen_to_serial(void)
+{
+    static char line[256];
+    static size_t filled;
+    char data[128];
+    ssize_t count = read(0, data, sizeof data);
+    for (ssize_t i = 0; i < count; i++) {
+        if (data[i] == '\n' || data[i] == '\r') {
+            line[filled] = 0;
+            filled = 0;
+            obey(line);
+        } else if (filled < sizeof line - 1)
+            line[filled++] = data[i];
+    }
+}
+
+static void listen_to_buttons(int device)
+{
+    struct input_event event;
+    while (read(device, &event, sizeof event) == sizeof event)
+        if (event.type == EV_KEY && event.code == KEY_POWER && event.value == 1) {
+            say("power button");
+            finish(RB_POWER_OFF);
+        }
+}
+
+static void set_up(void)
+{
+    mkdir("/proc", 0755);
+    mkdir("/sys", 0755);
+    mkdir("/dev", 0755);
+    mount("proc", "/proc", "proc", 0, NULL);
+    mount("sysfs", "/sys", "sysfs", 0, NULL);
+    mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+    int console = open("/dev/console", O_RDWR);
+    if (console < 0)
+        return;
+    dup2(console, 0);
+    dup2(console, 1);
+    dup2(console, 2);
+    struct termios terminal;
+    if (!tcgetattr(0, &terminal)) {
+        terminal.c_lflag &= ~(ICANON | ECHO | ISIG);
+        terminal.c_iflag &= ~(ICRNL | IXON);
+        tcsetattr(0, TCSANOW, &terminal);
+    }
+}
+
+int main(void)
+{
+    char tag[64];
+    set_up();
+    option("mica.tag", tag, sizeof tag, "-");
+    say("MICA GUEST READY %s", tag);
+    load_drivers();
+    open_inputs();
+    report();
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+    struct itimerspec every = {.it_interval = {.tv_sec = 1}, .it_value = {.tv_sec = 1}};
+    timerfd_settime(timer, 0, &every, NULL);
+    for (uint64_t ticks = 0;;) {
+        struct pollfd ready[MAX_INPUTS + 2] = {{.fd = timer, .events = POLLIN},
+                                               {.fd = 0, .events = POLLIN}};
+        for (int i = 0; i < input_count; i++)
+            ready[i + 2] = (struct pollfd){.fd = inputs[i], .events = POLLIN};
+        if (poll(ready, input_count + 2, -1) < 0)
+            continue;
+        uint64_t expired;
+        if (ready[0].revents & POLLIN && read(timer, &expired, 8) == 8)
+            while (expired--)
+                say("tick %llu", (unsigned long long)++ticks);
+        if (ready[1].revents & POLLIN)
+            listen_to_serial();
+        for (int i = 0; i < input_count; i++)
+            if (ready[i + 2].revents & POLLIN)
+                listen_to_buttons(inputs[i]);
+    }
+}

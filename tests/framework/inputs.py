@@ -1,0 +1,91 @@
+"""Where the tests find what they need: the built image and the trees it was made of.
+
+A tree is asked of the build, which makes it where it has to. While working on something else, an
+environment variable can name one that is there already: MICA_TOOLS_TREE, MICA_DONOR_TREE,
+MICA_GUESTS_TREE (folders) and MICA_BUILD (the folder with mica.img and mica.efi).
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from appliance_build.image.donor import donor_tree
+from appliance_build.tools.tools_tree import tools_tree, unpacked_guests
+
+__all__ = [
+    "BUILD",
+    "REPOSITORY",
+    "donor",
+    "guests",
+    "installer_file",
+    "kernel_release",
+    "stick_image",
+    "tools",
+    "work_folder",
+]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("MICA_BUILD", REPOSITORY / "build")).resolve()
+
+
+class MissingInput(Exception):
+    """Something that the tests need is not there; the message says how to get it."""
+
+
+@cache
+def tools() -> Path:
+    """The tools tree: compiler, QEMU, mtools, syslinux."""
+    named = os.environ.get("MICA_TOOLS_TREE")
+    return Path(named).resolve() if named else tools_tree()
+
+
+@cache
+def donor() -> Path:
+    """The donor tree, of which the tests take the kernel and its modules."""
+    named = os.environ.get("MICA_DONOR_TREE")
+    return Path(named).resolve() if named else donor_tree(tools())
+
+
+@cache
+def guests() -> Path:
+    """The tree with Debian's installer, unpacked."""
+    named = os.environ.get("MICA_GUESTS_TREE")
+    return Path(named).resolve() if named else unpacked_guests()
+
+
+@cache
+def kernel_release() -> str:
+    """The release of the donor's one kernel."""
+    releases = sorted(path.name for path in (donor() / "usr/lib/modules").iterdir())
+    if len(releases) != 1:
+        raise MissingInput(f"the donor tree has kernels {releases}, one is wanted")
+    return releases[0]
+
+
+def stick_image() -> Path:
+    """The stick image as it was built."""
+    image = BUILD / "mica.img"
+    if not image.is_file():
+        raise MissingInput(f"{image} is not there; `scons image` builds it")
+    return image
+
+
+def installer_file(name: str) -> Path:
+    """One file of Debian's text installer: `linux`, `initrd.gz` or `mini.iso`."""
+    found = sorted(
+        path
+        for path in guests().rglob(name)
+        if "text" in path.parts or (name == "mini.iso" and "gtk" not in path.parts)
+    )
+    if not found:
+        raise MissingInput(f"Debian's installer has no {name}")
+    return found[0]
+
+
+def work_folder(name: str) -> Path:
+    """A folder under the build folder for what the tests make and may keep."""
+    folder = BUILD / "tests" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
