@@ -1,0 +1,9 @@
+"""The Linux door: it owns every started process and kernel interface, and decides nothing.
+
+One thin module for each tool or interface; nothing outside this package builds an argv list.
+"""
+
+from vmkernel.host.errors import CommandError, HostError, from_os_error
+from vmkernel.host.runner import Completed, Runner
+
+__all__ = ["Completed", "CommandError", "HostError", "Runner", "from_os_error"]

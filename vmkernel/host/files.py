@@ -1,0 +1,109 @@
+"""Durable and careful file work: whole-file writes, reads that follow no link, free space."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+__all__ = [
+    "allocate",
+    "free_bytes",
+    "fsync_directory",
+    "make_directory",
+    "read_limited",
+    "rename_durably",
+    "unlink_durably",
+    "write_durably",
+]
+
+_TEMP_PREFIX = ".tmp-"
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file as a whole: after a crash it holds the old or the new content."""
+    temp = path.parent / f"{_TEMP_PREFIX}{path.name}-{secrets.token_hex(4)}"
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temp.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temp.unlink()
+        raise
+    fsync_directory(path.parent)
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes; no symbolic link is followed."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+    return data
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Move a file within one file system, durable on return."""
+    source.replace(target)
+    fsync_directory(target.parent)
+    if source.parent != target.parent:
+        fsync_directory(source.parent)
+
+
+def unlink_durably(path: Path) -> None:
+    """Remove a file that may be gone already, durable on return."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    fsync_directory(path.parent)
+
+
+def make_directory(path: Path, mode: int = 0o755) -> None:
+    """Make a directory that may be there already; refuse anything else under its name."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=mode)
+        fsync_directory(path.parent)
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        raise OSError(errno.ENOTDIR, "not a directory", str(path))
+
+
+def free_bytes(path: Path) -> tuple[int, int]:
+    """Capacity and free bytes (to an ordinary user) of the file system that holds `path`."""
+    figures = os.statvfs(path)
+    return figures.f_blocks * figures.f_frsize, figures.f_bavail * figures.f_frsize
+
+
+def allocate(fd: int, length: int) -> bool:
+    """Reserve the blocks of a file; False where the file system can't, OSError where full."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    while libc.fallocate(fd, 0, 0, length) != 0:
+        number = ctypes.get_errno()
+        if number == errno.EINTR:
+            continue
+        if number in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        raise OSError(number, os.strerror(number))
+    return True

@@ -1,0 +1,201 @@
+"""The one place where a program is started and waited for.
+
+No shell, stdin closed, a fixed environment, a time-out on every run, bounded output. A program
+that fails, hangs or floods is killed with its whole process group and reported so that it can be
+replayed by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vmkernel.host.errors import CommandError
+from vmkernel.model import ErrorCode
+
+__all__ = ["Completed", "FIXED_ENVIRONMENT", "Runner"]
+
+_log = logging.getLogger(__name__)
+
+FIXED_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+}
+_CHUNK_BYTES = 1 << 16
+_TAIL_BYTES = 4096
+_KILL_GRACE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A program that ended in one of the ways that were expected."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs programs; `programs` maps a tool's name to another path (hosted mode, tests)."""
+
+    programs: Mapping[str, Path] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(FIXED_ENVIRONMENT))
+
+    async def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        timeout_s: float,
+        ok: tuple[int, ...] = (0,),
+        input_data: bytes | None = None,
+        max_output_bytes: int = 1 << 20,
+        on_stdout: Callable[[bytes], None] | None = None,
+        pass_fds: Sequence[int] = (),
+        cwd: Path | None = None,
+        user: int | None = None,
+    ) -> Completed:
+        """Run `argv` to its end; raise CommandError unless it exits with a code in `ok`.
+
+        With `on_stdout`, stdout is handed over piece by piece and not kept. With `user`, the
+        program runs as that uid and gid with no further groups. Where the caller is cancelled,
+        the program is killed first.
+        """
+        words = [str(word) for word in argv]
+        program = str(self.programs.get(words[0], words[0]))
+        replay = shlex.join([program, *words[1:]])
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program,
+                *words[1:],
+                stdin=asyncio.subprocess.DEVNULL if input_data is None else asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=dict(self.environment),
+                cwd=cwd or Path("/"),
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+                umask=0o077,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else (),
+            )
+        except OSError as error:
+            raise CommandError(
+                f"{words[0]} can't be started: {error.strerror}.",
+                replay=replay,
+                returncode=None,
+                output="",
+            ) from error
+        try:
+            async with asyncio.timeout(timeout_s):
+                completed = await _collect(process, input_data, max_output_bytes, on_stdout)
+        except TimeoutError as error:
+            await _kill(process)
+            raise CommandError(
+                f"{words[0]} did not end within {timeout_s:g} s and was killed.",
+                replay=replay,
+                returncode=None,
+                output="",
+                code=ErrorCode.TIMED_OUT,
+            ) from error
+        except _TooMuchOutputError as error:
+            await _kill(process)
+            raise CommandError(
+                f"{words[0]} wrote more than {max_output_bytes} bytes and was killed.",
+                replay=replay,
+                returncode=None,
+                output="",
+            ) from error
+        except BaseException:
+            await asyncio.shield(_kill(process))
+            raise
+        if completed.returncode not in ok:
+            raise _failure(words[0], replay, completed)
+        return completed
+
+
+class _TooMuchOutputError(Exception):
+    """The program wrote more than it may."""
+
+
+async def _collect(
+    process: asyncio.subprocess.Process,
+    input_data: bytes | None,
+    limit: int,
+    on_stdout: Callable[[bytes], None] | None,
+) -> Completed:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.TaskGroup() as group:
+            out = group.create_task(_read(process.stdout, limit, on_stdout))
+            err = group.create_task(_read(process.stderr, limit, None))
+            if input_data is not None:
+                group.create_task(_feed(process, input_data))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return Completed(await process.wait(), out.result(), err.result())
+
+
+async def _read(
+    stream: asyncio.StreamReader, limit: int, sink: Callable[[bytes], None] | None
+) -> bytes:
+    kept = bytearray()
+    while data := await stream.read(_CHUNK_BYTES):
+        if sink is not None:
+            sink(data)
+            continue
+        kept += data
+        if len(kept) > limit:
+            raise _TooMuchOutputError
+    return bytes(kept)
+
+
+async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(data)
+        await process.stdin.drain()
+    process.stdin.close()
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill the program's whole process group and wait until it is gone."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KILL_GRACE_S):
+                await process.wait()
+                return
+
+
+def _failure(name: str, replay: str, completed: Completed) -> CommandError:
+    tail = (completed.stderr or completed.stdout)[-_TAIL_BYTES:].decode(errors="replace").strip()
+    last = tail.splitlines()[-1].strip() if tail else "it said nothing"
+    how = (
+        f"was ended by signal {-completed.returncode}"
+        if completed.returncode < 0
+        else f"failed with code {completed.returncode}"
+    )
+    _log.info("command failed (%d): %s: %s", completed.returncode, replay, last)
+    code = (
+        ErrorCode.INSUFFICIENT_SPACE if "No space left on device" in tail else ErrorCode.UNAVAILABLE
+    )
+    return CommandError(
+        f"{name} {how}: {last.rstrip('.')}.",
+        replay=replay,
+        returncode=completed.returncode,
+        output=tail,
+        code=code,
+    )

@@ -1,0 +1,24 @@
+"""Unexpected exceptions: the log gets the traceback, the asker an incident number to name."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from vmkernel.model import ErrorCode, MicaError, Problem
+
+__all__ = ["problem_of"]
+
+_log = logging.getLogger(__name__)
+
+
+def problem_of(error: BaseException, where: str) -> Problem:
+    """The problem that an exception is told as; one that nobody expected becomes an incident."""
+    if isinstance(error, MicaError):
+        return error.problem
+    incident = secrets.token_hex(6)
+    _log.error("incident %s in %s", incident, where, exc_info=error)
+    return Problem(
+        code=ErrorCode.INTERNAL,
+        detail=f"Something failed inside the vmkernel; its log has it as incident {incident}.",
+    )

@@ -1,0 +1,250 @@
+"""The operations under way and a bounded history of those that ended.
+
+      begin()            work returns            -> succeeded
+        |-> running -----work raises-------------> failed (with its problem)
+                     \\---cancel() or close()-----> cancelled
+
+Each operation is one task that the registry owns. Cancelling is asyncio's: the work sees
+CancelledError, cleans up after itself, and only then does the operation end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from vmkernel import clock
+from vmkernel.events import EventBus
+from vmkernel.incidents import problem_of
+from vmkernel.model import (
+    ErrorCode,
+    MicaError,
+    Operation,
+    OperationState,
+    Problem,
+    Progress,
+    Subject,
+)
+
+__all__ = ["OperationContext", "OperationRegistry", "Work"]
+
+_log = logging.getLogger(__name__)
+_CANCEL_WAIT_S = 10.0
+
+
+class OperationContext:
+    """What the work may tell about itself."""
+
+    def __init__(self, entry: _Entry) -> None:
+        self._entry = entry
+
+    @property
+    def operation(self) -> Operation:
+        """The operation as it stands."""
+        return self._entry.operation
+
+    def progress(self, progress: Progress) -> None:
+        """Say how far the work is; cheap enough to call often."""
+        self._entry.operation = msgspec.structs.replace(self._entry.operation, progress=progress)
+
+    def advance(self, done: int, total: int = 0, *, stage: str = "", unit: str = "bytes") -> None:
+        """The same in parts."""
+        self.progress(Progress(done=done, total=total, unit=unit, stage=stage))
+
+    def commit_point(self) -> None:
+        """From here on the work can't be cancelled any more."""
+        self._entry.operation = msgspec.structs.replace(self._entry.operation, cancellable=False)
+
+
+Work = Callable[[OperationContext], Awaitable[None]]
+
+
+@dataclass
+class _Entry:
+    operation: Operation
+    finished_monotonic_s: float | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    cancel_asked: bool = False
+
+
+class OperationRegistry:
+    """Starts, watches and remembers operations; owned by the event loop's thread."""
+
+    def __init__(
+        self, bus: EventBus, *, history_count: int = 1000, history_age_s: float = 24 * 3600
+    ) -> None:
+        self._bus = bus
+        self._history_count = history_count
+        self._history_age_s = history_age_s
+        self._entries: dict[str, _Entry] = {}
+        self._start = f"{int(time.time() * 1000):011x}"
+        self._numbers = itertools.count(1)
+        self._closing = False
+
+    def begin(
+        self,
+        kind: str,
+        subject: Subject,
+        work: Work,
+        *,
+        actor: str,
+        cancellable: bool = False,
+    ) -> Operation:
+        """Start `work` in a task of its own and return at once."""
+        if self._closing:
+            raise MicaError(ErrorCode.UNAVAILABLE, "The vmkernel is ending; ask again in a moment.")
+        entry = _Entry(
+            Operation(
+                id=f"op-{self._start}-{next(self._numbers):08x}",
+                kind=kind,
+                subject=subject,
+                state=OperationState.RUNNING,
+                progress=Progress(),
+                cancellable=cancellable,
+                actor=actor,
+                created_at=clock.now(),
+            )
+        )
+        self._entries[entry.operation.id] = entry
+        self._publish("operation.started", entry)
+        entry.task = asyncio.create_task(self._run(entry, work), name=entry.operation.id)
+        entry.task.add_done_callback(lambda _: self._ensure_finished(entry))
+        self._forget()
+        return entry.operation
+
+    def get(self, operation_id: str) -> Operation:
+        """The operation as it stands."""
+        return self._entry(operation_id).operation
+
+    async def wait(self, operation_id: str, wait_s: float) -> Operation:
+        """The operation once it has finished, or as it stands when the time is over."""
+        entry = self._entry(operation_id)
+        if wait_s > 0 and not entry.done.is_set():
+            try:
+                async with asyncio.timeout(wait_s):
+                    await entry.done.wait()
+            except TimeoutError:
+                pass
+        return entry.operation
+
+    def all(self) -> list[Operation]:
+        """All known operations, oldest first."""
+        self._forget()
+        return [entry.operation for entry in self._entries.values()]
+
+    def running(self, subject: Subject) -> list[Operation]:
+        """The unfinished operations about one object."""
+        return [
+            entry.operation
+            for entry in self._entries.values()
+            if entry.operation.subject == subject and not entry.operation.state.finished
+        ]
+
+    async def cancel(self, operation_id: str, actor: str) -> Operation:
+        """Ask an operation to stop, and wait a little for its clean-up."""
+        entry = self._entry(operation_id)
+        operation = entry.operation
+        if operation.state.finished:
+            return operation
+        if not operation.cancellable:
+            raise MicaError(
+                ErrorCode.CONFLICT, f"Operation {operation_id} can't be cancelled any more."
+            )
+        assert entry.task is not None
+        if not entry.cancel_asked:
+            entry.cancel_asked = True
+            self._publish("operation.cancelling", entry, actor=actor)
+            entry.task.cancel()
+        return await self.wait(operation_id, _CANCEL_WAIT_S)
+
+    async def close(self) -> None:
+        """Cancel what runs and wait for all of it; nothing can be started afterwards."""
+        self._closing = True
+        tasks = [e.task for e in self._entries.values() if e.task and not e.task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, entry: _Entry, work: Work) -> None:
+        try:
+            await work(OperationContext(entry))
+        except asyncio.CancelledError:
+            self._finish(entry, OperationState.CANCELLED)
+        except Exception as error:
+            self._finish(
+                entry,
+                OperationState.FAILED,
+                problem_of(error, f"operation {entry.operation.id} ({entry.operation.kind})"),
+            )
+        else:
+            self._finish(entry, OperationState.SUCCEEDED)
+
+    def _ensure_finished(self, entry: _Entry) -> None:
+        """A task that is cancelled before its first step never runs `_run`."""
+        if not entry.done.is_set():
+            self._finish(entry, OperationState.CANCELLED)
+
+    def _finish(self, entry: _Entry, state: OperationState, error: Problem | None = None) -> None:
+        entry.operation = msgspec.structs.replace(
+            entry.operation,
+            state=state,
+            cancellable=False,
+            finished_at=clock.now(),
+            error=error,
+        )
+        entry.finished_monotonic_s = time.monotonic()
+        entry.done.set()
+        operation = entry.operation
+        _log.info(
+            "%s %s/%s by %s: %s%s",
+            operation.kind,
+            operation.subject.kind,
+            operation.subject.id,
+            operation.actor,
+            state,
+            f": {error.detail}" if error else "",
+        )
+        self._publish("operation.finished", entry)
+
+    def _publish(self, event_type: str, entry: _Entry, actor: str | None = None) -> None:
+        operation = entry.operation
+        self._bus.publish(
+            event_type,
+            Subject(kind="operation", id=operation.id),
+            actor=actor or operation.actor,
+            message=operation.error.detail if operation.error else "",
+            data={
+                "kind": operation.kind,
+                "subject_kind": operation.subject.kind,
+                "subject_id": operation.subject.id,
+                "state": operation.state.value,
+                "error": operation.error.code.value if operation.error else None,
+            },
+        )
+
+    def _entry(self, operation_id: str) -> _Entry:
+        self._forget()
+        entry = self._entries.get(operation_id)
+        if entry is None:
+            raise MicaError(ErrorCode.NOT_FOUND, f"There is no operation {operation_id[:80]!r}.")
+        return entry
+
+    def _forget(self) -> None:
+        """Drop finished operations that are too old or too many, oldest first."""
+        limit = time.monotonic() - self._history_age_s
+        finished = [
+            (entry.finished_monotonic_s, key)
+            for key, entry in self._entries.items()
+            if entry.finished_monotonic_s is not None
+        ]
+        surplus = len(finished) - self._history_count
+        for index, (when, key) in enumerate(finished):
+            if index < surplus or when < limit:
+                del self._entries[key]
