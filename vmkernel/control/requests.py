@@ -87,6 +87,7 @@ __all__ = [
     "UploadImage",
     "VmPage",
     "VolumePage",
+    "WhoAmI",
 ]
 
 ReplyT = TypeVar("ReplyT")
@@ -263,6 +264,12 @@ class GetToken(Request[Token], frozen=True, kw_only=True, tag="access.token"):
     REPLY: ClassVar[Any] = Token
 
     id: Slug
+
+
+class WhoAmI(Request[Token], frozen=True, kw_only=True, tag="access.whoami"):
+    """The token that the call came with; it fails as any request does where there is none."""
+
+    REPLY: ClassVar[Any] = Token
 
 
 class CreateToken(Request[IssuedToken], frozen=True, kw_only=True, tag="access.create-token"):
@@ -540,6 +547,7 @@ AnyRequest = (
     | Claim
     | ListTokens
     | GetToken
+    | WhoAmI
     | CreateToken
     | DeleteToken
     | ListDatastores

@@ -1,0 +1,68 @@
+"""What every wire type is made of: the strict model, identifiers, pages, pages' parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+__all__ = ["MAX_LIMIT", "NoQuery", "PageQuery", "Sha256Hex", "Slug", "Timestamp", "WireModel"]
+
+MAX_LIMIT = 1000
+
+Slug = Annotated[
+    str,
+    msgspec.Meta(
+        # `$(?!\n)`: Python's `$` also matches before a final line feed, ECMA 262's doesn't.
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)",
+        min_length=1,
+        max_length=63,
+        description="Lower-case letters, digits and inner hyphens; at most 63 characters.",
+        examples=["web-1"],
+    ),
+]
+
+Sha256Hex = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9a-f]{64}$(?!\n)", description="A SHA-256 digest in lower-case hexadecimal."
+    ),
+]
+
+Timestamp = Annotated[
+    str,
+    msgspec.Meta(
+        description="A point in time, RFC 3339, UTC, ending in Z.",
+        max_length=40,
+        pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$(?!\n)",
+        examples=["2026-11-23T06:30:00Z"],
+    ),
+]
+
+
+class WireModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every wire type: frozen, keyword-only, refusing unknown fields.
+
+    The client removes what it doesn't know before it decodes, so that it can talk to newer hosts.
+    """
+
+
+class NoQuery(WireModel, frozen=True, kw_only=True):
+    """A call that takes no query parameters."""
+
+
+class PageQuery(WireModel, frozen=True, kw_only=True):
+    """The parameters of every list."""
+
+    limit: Annotated[
+        int, msgspec.Meta(ge=1, le=MAX_LIMIT, description="The most items that the answer holds.")
+    ] = 100
+    page: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=1024,
+            pattern=r"^[A-Za-z0-9_-]+$(?!\n)",
+            description="Where to go on: `next` of the page before, as it came.",
+        ),
+    ] | msgspec.UnsetType = msgspec.UNSET

@@ -1,0 +1,206 @@
+"""The host: identity, hardware, boot, stick, findings."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from remote_api.schema.base import Timestamp, WireModel
+
+__all__ = [
+    "ApiInfo",
+    "BootInfo",
+    "CpuInfo",
+    "Device",
+    "DeviceBus",
+    "DevicePage",
+    "Finding",
+    "Host",
+    "HostMode",
+    "HostStatus",
+    "LinkInfo",
+    "MemoryInfo",
+    "PowerAction",
+    "PowerBody",
+    "Severity",
+    "StickInfo",
+    "VirtualisationInfo",
+]
+
+
+class HostMode(StrEnum):
+    """How this Mica runs."""
+
+    APPLIANCE = "appliance"
+    HOSTED = "hosted"
+
+
+class ApiInfo(WireModel, frozen=True, kw_only=True):
+    """What anyone may know of this host before authenticating."""
+
+    product: Annotated[str, Meta(description="The product's name.", examples=["Mica"])]
+    version: Annotated[str, Meta(description="The version of Mica that runs.")]
+    api_version: Annotated[str, Meta(description="The version of this API.", examples=["v1"])]
+    mode: Annotated[HostMode, Meta(description="Whether Mica owns the machine or is a guest.")]
+    claimed: Annotated[bool, Meta(description="False until someone spent the claim code.")]
+    capabilities: Annotated[
+        tuple[str, ...], Meta(description="Names of what this host can do, for clients to ask.")
+    ]
+
+
+class CpuInfo(WireModel, frozen=True, kw_only=True):
+    """The host's processors."""
+
+    vendor: str
+    model: str
+    sockets: int
+    cores: Annotated[int, Meta(description="Cores of all sockets together.")]
+    threads: Annotated[int, Meta(description="Hardware threads of all cores together.")]
+
+
+class MemoryInfo(WireModel, frozen=True, kw_only=True):
+    """The host's memory."""
+
+    total_bytes: Annotated[int, Meta(description="The kernel's `MemTotal`.")]
+    available_bytes: Annotated[int, Meta(description="The kernel's `MemAvailable`.")]
+
+
+class VirtualisationInfo(WireModel, frozen=True, kw_only=True):
+    """Whether guests run on the processor."""
+
+    available: bool
+    extension: Annotated[
+        str | None, Meta(description="`svm` or `vmx`, where the processor has one.")
+    ]
+    accelerator: Annotated[
+        str, Meta(description="What a VM started now would use: `kvm` or `tcg`.")
+    ]
+    reason: Annotated[str | None, Meta(description="Why it is not available.")] = None
+
+
+class BootInfo(WireModel, frozen=True, kw_only=True):
+    """How this host was started."""
+
+    firmware: Annotated[str, Meta(description="`uefi` or `bios`.")]
+    secure_boot: bool
+    kernel: Annotated[str, Meta(description="The release of the running kernel.")]
+    bank: Annotated[str | None, Meta(description="The boot bank that was started.")]
+    booted_at: Timestamp
+    uptime_s: Annotated[float, Meta(description="Seconds since the kernel started.")]
+    timings_s: Annotated[
+        dict[str, float], Meta(description="Seconds to named stages, where they are known.")
+    ] = {}
+
+
+class StickInfo(WireModel, frozen=True, kw_only=True):
+    """The boot stick, by the block layer's own counters since boot."""
+
+    present: bool
+    device: str | None = None
+    model: str | None = None
+    serial: str | None = None
+    size_bytes: int = 0
+    written_bytes: Annotated[int, Meta(description="Bytes written to the stick since boot.")] = 0
+    read_bytes: Annotated[int, Meta(description="Bytes read from the stick since boot.")] = 0
+
+
+class LinkInfo(WireModel, frozen=True, kw_only=True):
+    """A network interface of the host."""
+
+    name: str
+    mac: str | None
+    up: bool
+    carrier: bool
+    driver: str | None = None
+    master: Annotated[str | None, Meta(description="The bridge or bond that it belongs to.")] = None
+    addresses: Annotated[tuple[str, ...], Meta(description="In CIDR notation.")] = ()
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Finding(WireModel, frozen=True, kw_only=True):
+    """Something that the host can't do or that needs attention."""
+
+    code: Annotated[str, Meta(description="Stable, such as `no-virtualisation`.")]
+    severity: Severity
+    message: Annotated[str, Meta(description="One sentence: the object and what to do.")]
+    subject: str | None = None
+
+
+class HostStatus(WireModel, frozen=True, kw_only=True):
+    """What is observed of the host."""
+
+    hostname: str
+    uuid: str
+    version: str
+    mode: HostMode
+    cpu: CpuInfo
+    memory: MemoryInfo
+    virtualisation: VirtualisationInfo
+    boot: BootInfo
+    stick: StickInfo
+    links: tuple[LinkInfo, ...]
+    findings: tuple[Finding, ...]
+    tls_fingerprint_sha256: Annotated[
+        str, Meta(description="SHA-256 of the API's certificate (DER), as the console shows it.")
+    ]
+
+
+class Host(WireModel, frozen=True, kw_only=True):
+    """The host as a resource."""
+
+    status: HostStatus
+
+
+class DeviceBus(StrEnum):
+    """The bus that a physical device hangs on."""
+
+    PCI = "pci"
+    USB = "usb"
+
+
+class Device(WireModel, frozen=True, kw_only=True):
+    """A physical device."""
+
+    bus: DeviceBus
+    address: Annotated[
+        str, Meta(description="The place on its bus.", examples=["0000:00:1f.2", "1-1.4"])
+    ]
+    vendor_id: str
+    product_id: str
+    class_code: Annotated[str, Meta(description="The bus's class code, in hexadecimal.")]
+    name: str | None = None
+    driver: str | None = None
+    module: str | None = None
+    bundle: Annotated[str | None, Meta(description="The driver bundle that covers it.")] = None
+    finding: Annotated[
+        Finding | None, Meta(description="What is wrong with it, such as a missing driver.")
+    ] = None
+
+
+class DevicePage(WireModel, frozen=True, kw_only=True):
+    """A part of the physical devices."""
+
+    items: tuple[Device, ...]
+    next: Annotated[str | None, Meta(description="The `page` that goes on; null at the end.")]
+
+
+class PowerAction(StrEnum):
+    """What the host's power control can do."""
+
+    SHUTDOWN = "shutdown"
+    REBOOT = "reboot"
+
+
+class PowerBody(WireModel, frozen=True, kw_only=True):
+    """What to do with the host's power, once the guests have ended."""
+
+    action: PowerAction

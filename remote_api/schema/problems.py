@@ -1,0 +1,162 @@
+"""Failures on the wire: RFC 9457 problem details with stable types."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from remote_api.schema.base import WireModel
+
+__all__ = ["FieldError", "OperationError", "PROBLEM_TYPE_PREFIX", "Problem", "ProblemCode"]
+
+PROBLEM_TYPE_PREFIX = "urn:mica:problem:"
+
+
+class ProblemCode(StrEnum):
+    """The closed set of problems; `type` is the prefix and one of these."""
+
+    # What the hypervisor answers.
+    INVALID = "invalid"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not-found"
+    ALREADY_EXISTS = "already-exists"
+    REVISION_MISMATCH = "revision-mismatch"
+    CONFLICT = "conflict"
+    IN_USE = "in-use"
+    INSUFFICIENT_SPACE = "insufficient-space"
+    INSUFFICIENT_RESOURCES = "insufficient-resources"
+    WIPE_NOT_CONFIRMED = "wipe-not-confirmed"
+    DIGEST_MISMATCH = "digest-mismatch"
+    TRUNCATED = "truncated"
+    UNSUPPORTED = "unsupported"
+    RATE_LIMITED = "rate-limited"
+    TIMED_OUT = "timed-out"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+    # What the HTTP side answers by itself.
+    MALFORMED = "malformed"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    NOT_ACCEPTABLE = "not-acceptable"
+    REQUEST_TIMEOUT = "request-timeout"
+    LENGTH_REQUIRED = "length-required"
+    TOO_LARGE = "too-large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
+    UPGRADE_REQUIRED = "upgrade-required"
+    PRECONDITION_REQUIRED = "precondition-required"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that goes with it."""
+        return _STATUS[self]
+
+    @property
+    def title(self) -> str:
+        """The short name of the kind of problem, always the same."""
+        return _TITLES[self]
+
+
+_STATUS = {
+    ProblemCode.INVALID: 422,
+    ProblemCode.UNAUTHENTICATED: 401,
+    ProblemCode.FORBIDDEN: 403,
+    ProblemCode.NOT_FOUND: 404,
+    ProblemCode.ALREADY_EXISTS: 409,
+    ProblemCode.REVISION_MISMATCH: 412,
+    ProblemCode.CONFLICT: 409,
+    ProblemCode.IN_USE: 409,
+    # Not 507: the host is well, and the request may be repeated once there is room.
+    ProblemCode.INSUFFICIENT_SPACE: 409,
+    ProblemCode.INSUFFICIENT_RESOURCES: 409,
+    ProblemCode.WIPE_NOT_CONFIRMED: 409,
+    ProblemCode.DIGEST_MISMATCH: 422,
+    ProblemCode.TRUNCATED: 400,
+    ProblemCode.UNSUPPORTED: 422,
+    ProblemCode.RATE_LIMITED: 429,
+    ProblemCode.TIMED_OUT: 504,
+    ProblemCode.UNAVAILABLE: 503,
+    ProblemCode.INTERNAL: 500,
+    ProblemCode.MALFORMED: 400,
+    ProblemCode.METHOD_NOT_ALLOWED: 405,
+    ProblemCode.NOT_ACCEPTABLE: 406,
+    ProblemCode.REQUEST_TIMEOUT: 408,
+    ProblemCode.LENGTH_REQUIRED: 411,
+    ProblemCode.TOO_LARGE: 413,
+    ProblemCode.UNSUPPORTED_MEDIA_TYPE: 415,
+    ProblemCode.UPGRADE_REQUIRED: 426,
+    ProblemCode.PRECONDITION_REQUIRED: 428,
+}
+
+_TITLES = {
+    ProblemCode.INVALID: "A value can't be used",
+    ProblemCode.UNAUTHENTICATED: "No valid token",
+    ProblemCode.FORBIDDEN: "The token's role doesn't allow it",
+    ProblemCode.NOT_FOUND: "No such object",
+    ProblemCode.ALREADY_EXISTS: "The object exists already",
+    ProblemCode.REVISION_MISMATCH: "The object was changed meanwhile",
+    ProblemCode.CONFLICT: "The object's state doesn't allow it now",
+    ProblemCode.IN_USE: "The object is in use",
+    ProblemCode.INSUFFICIENT_SPACE: "Not enough free space",
+    ProblemCode.INSUFFICIENT_RESOURCES: "Not enough CPU or memory",
+    ProblemCode.WIPE_NOT_CONFIRMED: "Wiping the disk was not confirmed",
+    ProblemCode.DIGEST_MISMATCH: "The data have another digest than announced",
+    ProblemCode.TRUNCATED: "The data ended too early",
+    ProblemCode.UNSUPPORTED: "This host doesn't support it",
+    ProblemCode.RATE_LIMITED: "Too many attempts",
+    ProblemCode.TIMED_OUT: "It took too long; the outcome is unknown",
+    ProblemCode.UNAVAILABLE: "The hypervisor is not available now",
+    ProblemCode.INTERNAL: "A defect in Mica",
+    ProblemCode.MALFORMED: "The request can't be read",
+    ProblemCode.METHOD_NOT_ALLOWED: "The resource doesn't know this method",
+    ProblemCode.NOT_ACCEPTABLE: "No representation that the client accepts",
+    ProblemCode.REQUEST_TIMEOUT: "The request's body came too slowly",
+    ProblemCode.LENGTH_REQUIRED: "The request needs a Content-Length",
+    ProblemCode.TOO_LARGE: "The request is too large",
+    ProblemCode.UNSUPPORTED_MEDIA_TYPE: "The body's media type is not taken",
+    ProblemCode.UPGRADE_REQUIRED: "The resource speaks WebSocket",
+    ProblemCode.PRECONDITION_REQUIRED: "If-Match or If-None-Match is needed",
+}
+
+
+class FieldError(WireModel, frozen=True, kw_only=True):
+    """What is wrong with one field of the request."""
+
+    pointer: Annotated[
+        str,
+        Meta(
+            description="A JSON pointer (RFC 6901) into the body; a parameter's or header's name.",
+            examples=["/spec/cpus/count"],
+        ),
+    ]
+    detail: str
+
+
+class Problem(WireModel, frozen=True, kw_only=True):
+    """A failure (RFC 9457), as `application/problem+json`."""
+
+    type: Annotated[
+        str,
+        Meta(
+            description="Stable; what programs look at.",
+            pattern=r"^urn:mica:problem:[a-z-]+$(?!\n)",
+            examples=["urn:mica:problem:not-found"],
+        ),
+    ]
+    title: Annotated[str, Meta(description="The kind of problem in words.")]
+    status: Annotated[int, Meta(ge=400, le=599, description="The HTTP status.")]
+    detail: Annotated[str, Meta(description="One sentence: the object and what to do.")]
+    instance: Annotated[str, Meta(description="This request, as the host's log names it.")]
+    errors: Annotated[tuple[FieldError, ...], Meta(description="The fields at fault.")] = ()
+
+
+class OperationError(WireModel, frozen=True, kw_only=True):
+    """Why an operation failed: a problem without a request of its own."""
+
+    type: Annotated[
+        str, Meta(description="As in a problem.", pattern=r"^urn:mica:problem:[a-z-]+$(?!\n)")
+    ]
+    title: str
+    detail: str
+    errors: tuple[FieldError, ...] = ()
