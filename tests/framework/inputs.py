@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("MICA_BUILD", REPOSITORY / "build")).resolve()
 
 
-class MissingInput(Exception):
+class MissingInputError(Exception):
     """Something that the tests need is not there; the message says how to get it."""
 
 
@@ -60,7 +60,7 @@ def kernel_release() -> str:
     """The release of the donor's one kernel."""
     releases = sorted(path.name for path in (donor() / "usr/lib/modules").iterdir())
     if len(releases) != 1:
-        raise MissingInput(f"the donor tree has kernels {releases}, one is wanted")
+        raise MissingInputError(f"the donor tree has kernels {releases}, one is wanted")
     return releases[0]
 
 
@@ -68,7 +68,7 @@ def stick_image() -> Path:
     """The stick image as it was built."""
     image = BUILD / "mica.img"
     if not image.is_file():
-        raise MissingInput(f"{image} is not there; `scons image` builds it")
+        raise MissingInputError(f"{image} is not there; `scons image` builds it")
     return image
 
 
@@ -80,7 +80,7 @@ def installer_file(name: str) -> Path:
         if "text" in path.parts or (name == "mini.iso" and "gtk" not in path.parts)
     )
     if not found:
-        raise MissingInput(f"Debian's installer has no {name}")
+        raise MissingInputError(f"Debian's installer has no {name}")
     return found[0]
 
 

@@ -88,7 +88,7 @@ def _kernel_image(donor: Path, release: str) -> Path:
     ):
         if candidate.is_file():
             return candidate
-    raise inputs.MissingInput(f"the donor tree has no kernel image for {release}")
+    raise inputs.MissingInputError(f"the donor tree has no kernel image for {release}")
 
 
 def _write_initrd(target: Path, init: Path, modules: ModuleSet) -> None:

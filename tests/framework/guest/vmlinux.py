@@ -19,7 +19,7 @@ SIZE_FIELD_BYTES = 4
 """The payload ends in the uncompressed size, which is no part of the compressed stream."""
 
 
-class NotAKernel(Exception):
+class NotAKernelError(Exception):
     """The file is no bzImage with a zstd payload."""
 
 
@@ -27,15 +27,15 @@ def extract_vmlinux(tools: Path, bzimage: Path, target: Path) -> None:
     """Write the ELF kernel that the bzImage would unpack in memory."""
     data = bzimage.read_bytes()
     if data[HEADER_MAGIC_OFFSET : HEADER_MAGIC_OFFSET + 4] != b"HdrS":
-        raise NotAKernel(f"{bzimage} has no boot protocol header")
+        raise NotAKernelError(f"{bzimage} has no boot protocol header")
     code_start = (data[SETUP_SECTORS_OFFSET] + 1) * 512
     offset, length = struct.unpack_from("<II", data, PAYLOAD_OFFSET)
     payload = data[code_start + offset : code_start + offset + length - SIZE_FIELD_BYTES]
     if not payload.startswith(ZSTD_MAGIC):
-        raise NotAKernel(f"{bzimage} holds a payload that is not zstd")
+        raise NotAKernelError(f"{bzimage} holds a payload that is not zstd")
     argv = ToolsSandbox(tools).argv(["zstd", "-d", "-c"])
     with target.open("wb") as file:
         subprocess.run(argv, input=payload, stdout=file, check=True, timeout=120)
     with target.open("rb") as file:
         if file.read(4) != b"\x7fELF":
-            raise NotAKernel(f"{bzimage} unpacks to something that is not ELF")
+            raise NotAKernelError(f"{bzimage} unpacks to something that is not ELF")

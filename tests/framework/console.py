@@ -1,0 +1,178 @@
+"""The serial line of the test machine: read all the time, kept with the time of each line.
+
+A thread reads, so that the machine never waits for us and every line has its own time, also
+while a test talks to the API; that is why this is not pexpect. Everything that waits for the
+machine calls `check()`, which raises at once when the line has shown that all is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Console", "ConsoleError", "ConsoleTimeoutError", "KnownBadError", "Line"]
+
+KNOWN_BAD = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"Kernel panic - not syncing",
+        r"\bOops: \d{4}",
+        r"\bBUG: (?!using smp_processor_id)",
+        r"general protection fault",
+        r"Traceback \(most recent call last\)",
+        r"\[FAILED\]",
+        r"Failed to start ",
+        r"You are in emergency mode",
+        r"Entering emergency mode",
+        r"Unable to mount root",
+        r"!!!! X64 Exception Type",
+        r"error: symbol .* not found",
+    )
+)
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[()][0-9A-B]|[=>cNODMEH78])")
+TAIL_LINES = 60
+
+
+class ConsoleError(AssertionError):
+    """The machine's console did not do what was waited for; the message ends in its tail.
+
+    ConsoleTimeoutError   what was waited for did not come in time
+    KnownBadError         a line says that all is lost
+    """
+
+
+class ConsoleTimeoutError(ConsoleError):
+    """What was waited for did not come in time."""
+
+
+class KnownBadError(ConsoleError):
+    """A line says that all is lost."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the console without escape sequences."""
+
+    time_s: float
+    """When its first character came, by time.monotonic()."""
+    text: str
+
+
+class Console:
+    """Reads a serial line from a connected socket until it closes."""
+
+    def __init__(self, sock: socket.socket, log: Path, *, tolerate: tuple[str, ...] = ()) -> None:
+        self._socket = sock
+        self._log = log.open("wb")
+        self._tolerate = tuple(re.compile(pattern) for pattern in tolerate)
+        self._changed = threading.Condition()
+        self._lines: list[Line] = []
+        self._partial = ""
+        self._partial_since = 0.0
+        self._bad: str | None = None
+        self.closed = False
+        self._thread = threading.Thread(target=self._read, name="console", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout=5)
+        self._socket.close()
+        self._log.close()
+
+    def send(self, text: str) -> None:
+        """Type on the serial line."""
+        self._socket.sendall(text.encode())
+
+    def lines(self) -> list[Line]:
+        """All lines so far; the last may be unfinished."""
+        with self._changed:
+            return self._all()
+
+    def text(self) -> str:
+        """All that came so far, without escape sequences."""
+        return "\n".join(line.text for line in self.lines())
+
+    def tail(self) -> str:
+        """The last lines, for a message."""
+        lines = self.text().splitlines()[-TAIL_LINES:]
+        return "\n".join(["--- the end of the console ---", *lines, "---"])
+
+    def check(self) -> None:
+        """Raise where a line was known to be bad."""
+        with self._changed:
+            bad = self._bad
+        if bad is not None:
+            raise KnownBadError(f"the console says: {bad}\n{self.tail()}")
+
+    def expect(
+        self, pattern: str, *, timeout_s: float, what: str, after: int = 0
+    ) -> tuple[re.Match[str], Line]:
+        """Wait for a whole line that matches, at or after line number `after`.
+
+        Returns the match and the line.
+        """
+        wanted = re.compile(pattern)
+        deadline = time.monotonic() + timeout_s
+        position = after
+        while True:
+            self.check()
+            with self._changed:
+                for line in self._lines[position:]:
+                    if match := wanted.search(line.text):
+                        return match, line
+                position = max(after, len(self._lines))
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or self.closed:
+                    break
+                self._changed.wait(min(remaining, 1.0))
+        why = "the console closed" if self.closed else f"not seen within {timeout_s:g} s"
+        raise ConsoleTimeoutError(f"{what} (/{pattern}/): {why}\n{self.tail()}")
+
+    def _all(self) -> list[Line]:
+        if not self._partial:
+            return list(self._lines)
+        return [*self._lines, Line(self._partial_since, ESCAPES.sub("", self._partial))]
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = self._socket.recv(1 << 16)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            self._log.write(data)
+            self._log.flush()
+            self._take(data.decode("utf-8", "replace"))
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+
+    def _take(self, text: str) -> None:
+        now = time.monotonic()
+        with self._changed:
+            if not self._partial:
+                self._partial_since = now
+            *whole, rest = re.split(r"\r*\n", self._partial + text)
+            for number, raw in enumerate(whole):
+                since = self._partial_since if number == 0 else now
+                self._add(Line(since, ESCAPES.sub("", raw).rstrip("\r")))
+            if whole:
+                self._partial_since = now
+            self._partial = rest
+            self._changed.notify_all()
+
+    def _add(self, line: Line) -> None:
+        self._lines.append(line)
+        tolerated = any(fine.search(line.text) for fine in self._tolerate)
+        bad = any(pattern.search(line.text) for pattern in KNOWN_BAD)
+        if self._bad is None and bad and not tolerated:
+            self._bad = line.text
