@@ -1,0 +1,17 @@
+"""Who asks and what they may: tokens, roles, the claim code, the audit trail; no other state."""
+
+from vmkernel.auth.audit import Audit
+from vmkernel.auth.caller import SYSTEM, Caller
+from vmkernel.auth.claim import ClaimCode
+from vmkernel.auth.service import AccessService
+from vmkernel.auth.tokens import hash_secret, parse_bearer
+
+__all__ = [
+    "AccessService",
+    "Audit",
+    "Caller",
+    "ClaimCode",
+    "SYSTEM",
+    "hash_secret",
+    "parse_bearer",
+]

@@ -1,0 +1,59 @@
+"""The table from request types to what handles them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from vmkernel.auth.caller import Caller
+from vmkernel.control.requests import Request
+from vmkernel.model import ErrorCode, MicaError
+
+__all__ = ["Dispatcher", "Handler", "Streamed"]
+
+RequestT = TypeVar("RequestT", bound=Request[Any])
+Handler = Callable[[Any, Caller], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A reply that brings a stream; the server sends the socket on and closes its own copy."""
+
+    value: object
+    stream: socket.socket
+
+
+class Dispatcher:
+    """Knows the handler of each request type."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[type[Request[Any]], Handler] = {}
+
+    def register(
+        self, kind: type[RequestT], handler: Callable[[RequestT, Caller], Awaitable[object]]
+    ) -> None:
+        """Name the one handler of a request type."""
+        if kind in self._handlers:
+            raise ValueError(f"{kind.__name__} has a handler already")
+        self._handlers[kind] = handler
+
+    @property
+    def handled(self) -> frozenset[type[Request[Any]]]:
+        """The request types that have a handler."""
+        return frozenset(self._handlers)
+
+    async def handle(self, request: Request[Any], caller: Caller) -> object:
+        """Answer one authorised request."""
+        handler = self._handlers.get(type(request))
+        if handler is None:
+            raise MicaError(
+                ErrorCode.UNSUPPORTED, f"This host does not support {request_name(request)}."
+            )
+        return await handler(request, caller)
+
+
+def request_name(request: Request[Any]) -> str:
+    """The wire tag of a request, for logs and the audit trail."""
+    return str(type(request).__struct_config__.tag)

@@ -1,0 +1,317 @@
+"""The answering side of the control socket.
+
+accept -> peer's uid allowed? -> call frame (10 s) -> authenticate -> authorise -> handler
+                                                                       |-> reply frame (+ stream)
+                                                                       |-> reply frames (events)
+
+A peer that goes away ends what only reads. What changes something goes on to its end: its outcome
+is then unknown to the peer, never half-done here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import re
+import socket
+import struct
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vmkernel.auth import AccessService, Audit
+from vmkernel.auth.caller import ANONYMOUS, Caller
+from vmkernel.control.dispatch import Dispatcher, Streamed, request_name
+from vmkernel.control.requests import Request, SubscribeEvents
+from vmkernel.control.wire import Call, Connection, Failure, Success, WireError
+from vmkernel.events import EventBus, Subscription
+from vmkernel.incidents import problem_of
+from vmkernel.model import ErrorCode, MicaError, Problem, Role, Subject
+
+__all__ = ["ControlServer", "bind_socket"]
+
+_log = logging.getLogger(__name__)
+_CALLS = msgspec.msgpack.Decoder(Call)
+_MAX_CONNECTIONS = 256
+_CALL_TIMEOUT_S = 10.0
+_SEND_TIMEOUT_S = 30.0
+_UCRED = struct.Struct("3i")
+_EMPTY = msgspec.Raw(msgspec.msgpack.encode(None))
+_REFUSALS = {ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED}
+
+
+def bind_socket(path: Path) -> socket.socket:
+    """A listening Unix socket that only its owner can reach; a stale one is replaced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if _answers(path):
+                raise OSError(errno.EADDRINUSE, "another vmkernel answers there", str(path))
+            path.unlink()
+        before = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(before)
+        sock.listen(128)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+class ControlServer:
+    """Serves one listening socket; `serve` runs until it is cancelled."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        access: AccessService,
+        bus: EventBus,
+        *,
+        allowed_uids: Collection[int],
+        call_timeout_s: float = _CALL_TIMEOUT_S,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._access = access
+        self._bus = bus
+        self._audit = Audit(bus)
+        self._allowed_uids = frozenset(allowed_uids)
+        self._call_timeout_s = call_timeout_s
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept and answer; on cancellation, requests under way get a moment to end."""
+        listener.setblocking(False)
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    sock, _ = await loop.sock_accept(listener)
+                except OSError as error:
+                    _log.error("accept failed: %s", error)
+                    await asyncio.sleep(0.1)
+                    continue
+                task = asyncio.create_task(self._connection(sock))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        finally:
+            await self._drain()
+
+    async def _drain(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connection(self, sock: socket.socket) -> None:
+        connection = Connection(sock)
+        try:
+            uid = _peer_uid(sock)
+            if uid not in self._allowed_uids:
+                self._audit.denied(
+                    "connect",
+                    actor=f"uid {uid}",
+                    origin="control socket",
+                    code=ErrorCode.FORBIDDEN,
+                    reason=f"Uid {uid} may not use the control socket.",
+                )
+                return
+            if len(self._tasks) > _MAX_CONNECTIONS:
+                await self._fail(
+                    connection,
+                    Problem(
+                        code=ErrorCode.UNAVAILABLE,
+                        detail="The vmkernel has too many requests under way; ask again shortly.",
+                        retry_after_s=1,
+                    ),
+                )
+                return
+            await self._exchange(connection)
+        except WireError as error:
+            _log.debug("control connection: %s", error)
+        except Exception:
+            _log.exception("a control connection failed")
+        finally:
+            connection.close()
+
+    async def _exchange(self, connection: Connection) -> None:
+        try:
+            async with asyncio.timeout(self._call_timeout_s):
+                frame = await connection.receive()
+        except TimeoutError:
+            await self._fail(
+                connection,
+                Problem(code=ErrorCode.TIMED_OUT, detail="The request did not arrive in time."),
+            )
+            return
+        if frame is None:
+            return
+        try:
+            call = _CALLS.decode(frame)
+        except msgspec.MsgspecError as error:
+            await self._fail(connection, _decoding_problem(error))
+            return
+        request: Request[Any] = call.request
+        try:
+            caller = self._admit(call)
+            if isinstance(request, SubscribeEvents):
+                await self._stream_events(connection, request)
+                return
+            reply = await self._answer(connection, request, caller)
+        except MicaError as error:
+            await self._fail(connection, error.problem)
+            return
+        except WireError:
+            raise
+        except Exception as error:
+            await self._fail(connection, problem_of(error, f"request {request_name(request)}"))
+            return
+        await self._reply(connection, reply)
+
+    def _admit(self, call: Call) -> Caller:
+        """Authenticate and authorise; every refusal is audited."""
+        needed = type(call.request).ROLE
+        actor = ANONYMOUS
+        try:
+            if needed is None:
+                return self._access.anonymous(call.origin)
+            caller = self._access.authenticate(call.token, call.origin)
+            actor = caller.actor
+            self._access.authorise(caller, needed)
+        except MicaError as error:
+            self._refused(call.request, actor, call.origin, error)
+            raise
+        return caller
+
+    async def _answer(
+        self, connection: Connection, request: Request[Any], caller: Caller
+    ) -> object:
+        """Run the handler; a peer that goes away ends it only where it changes nothing."""
+        work = asyncio.ensure_future(self._handle(request, caller))
+        only_reads = type(request).ROLE is Role.VIEWER
+        gone = asyncio.ensure_future(connection.closed())
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and only_reads:
+                raise WireError("the peer went away before it was answered")
+            return await asyncio.shield(work)
+        except BaseException:
+            if not work.done() and only_reads:
+                work.cancel()
+            raise
+        finally:
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+            if not work.done():
+                await asyncio.gather(work, return_exceptions=True)
+
+    async def _handle(self, request: Request[Any], caller: Caller) -> object:
+        try:
+            reply = await self._dispatcher.handle(request, caller)
+        except MicaError as error:
+            if error.problem.code in _REFUSALS:
+                self._refused(request, caller.actor, caller.origin, error)
+            raise
+        if type(request).ROLE in (Role.OPERATOR, Role.ADMIN):
+            self._audit.changed(
+                request_name(request),
+                _subject(request),
+                actor=caller.actor,
+                origin=caller.origin,
+            )
+        return reply
+
+    async def _reply(self, connection: Connection, reply: object) -> None:
+        stream = reply.stream if isinstance(reply, Streamed) else None
+        value = reply.value if isinstance(reply, Streamed) else reply
+        success = Success(
+            value=msgspec.Raw(msgspec.msgpack.encode(value)), stream=stream is not None
+        )
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT_S):
+                await connection.send(success, fd=None if stream is None else stream.fileno())
+        except TimeoutError as error:
+            raise WireError("the peer does not read") from error
+        finally:
+            if stream is not None:
+                stream.close()
+
+    async def _stream_events(self, connection: Connection, request: SubscribeEvents) -> None:
+        with self._bus.subscribe(request.after) as subscription:
+            await connection.send(Success(value=_EMPTY))
+            gone = asyncio.ensure_future(connection.closed())
+            sender = asyncio.ensure_future(_send_events(connection, subscription))
+            try:
+                await asyncio.wait((gone, sender), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (gone, sender):
+                    task.cancel()
+                await asyncio.gather(gone, sender, return_exceptions=True)
+
+    async def _fail(self, connection: Connection, problem: Problem) -> None:
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT_S):
+                await connection.send(Failure(problem=problem))
+        except TimeoutError as error:
+            raise WireError("the peer does not read") from error
+
+    def _refused(self, request: Request[Any], actor: str, origin: str, error: MicaError) -> None:
+        self._audit.denied(
+            request_name(request),
+            actor=actor,
+            origin=origin,
+            code=error.problem.code,
+            reason=error.problem.detail,
+        )
+
+
+async def _send_events(connection: Connection, subscription: Subscription) -> None:
+    while (event := await subscription.next()) is not None:
+        async with asyncio.timeout(_SEND_TIMEOUT_S):
+            await connection.send(Success(value=msgspec.Raw(msgspec.msgpack.encode(event))))
+
+
+def _peer_uid(sock: socket.socket) -> int:
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid: int = _UCRED.unpack(data)[1]
+    return uid
+
+
+def _subject(request: Request[Any]) -> Subject:
+    """What a request is about, by its wire tag and id."""
+    tag = request_name(request)
+    name = getattr(request, "id", None)
+    for kind in ("datastore", "image", "volume", "token", "operation", "vm"):
+        if name is not None and (kind in tag.partition(".")[2] or tag.startswith(f"{kind}.")):
+            return Subject(kind=kind, id=name)
+    return Subject(kind="host", id="host")
+
+
+_PATH = re.compile(r" - at `\$((?:[^`]|`(?!$))*)`$")
+
+
+def _decoding_problem(error: msgspec.MsgspecError) -> Problem:
+    """A request that has the wrong shape, as `invalid` with a pointer to the field."""
+    text = str(error)
+    match = _PATH.search(text)
+    if match is None:
+        return Problem(code=ErrorCode.INVALID, detail=f"The request can't be read: {text}.")
+    pointer = re.sub(r"\[(\d+|\.\.\.)\]", r".\1", match[1]).replace(".", "/")
+    detail = text[: match.start()]
+    return MicaError.field(pointer.removeprefix("/request"), f"{detail}.").problem

@@ -1,0 +1,30 @@
+"""The schema of the host configuration and the way from each older one.
+
+Append only: element `n` of UPGRADES turns schema `n + 1` into schema `n + 2`, and is tested on a
+stored sample of the former (tests/unit/samples/). Functions work on plain JSON values and may not
+use the present types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["SCHEMA", "UPGRADES", "Upgrade", "upgrade"]
+
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+
+UPGRADES: Sequence[Upgrade] = ()
+
+SCHEMA = len(UPGRADES) + 1
+
+
+def upgrade(
+    schema: int, document: dict[str, Any], upgrades: Sequence[Upgrade] = UPGRADES
+) -> dict[str, Any]:
+    """Bring a document of an older schema to the present one."""
+    if not 1 <= schema <= len(upgrades) + 1:
+        raise ValueError(f"schema {schema} is not known")
+    for step in upgrades[schema - 1 :]:
+        document = step(document)
+    return document
