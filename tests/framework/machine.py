@@ -91,10 +91,8 @@ class MachineSpec:
     memory_mib: int = 2048
     cpus: int = 2
     nic: str = "virtio-net-pci"
-    tap: str | None = None
-    """A tap device to use instead of the emulator's own network."""
-    netns: str | None = None
-    """The network namespace that the tap is in."""
+    tap_fd: int | None = None
+    """A tap's descriptor (outside.py) to use instead of the emulator's own network."""
     credentials: tuple[tuple[str, str], ...] = ()
     """System credentials that the machine's firmware tables offer to systemd."""
     extra: tuple[str, ...] = ()
@@ -137,6 +135,7 @@ class Machine:
                 stderr=errors,
                 env=environment,
                 start_new_session=True,
+                pass_fds=[] if self.spec.tap_fd is None else [self.spec.tap_fd],
             )
         serial = self._connect(self._sockets / "serial")
         self._console = Console(serial, self.folder / "console.log", tolerate=tolerate)
@@ -298,8 +297,7 @@ class Machine:
 
     def _argv(self) -> list[str]:
         spec, tree = self.spec, inputs.tools()
-        words = [] if spec.netns is None else ["ip", "netns", "exec", spec.netns]
-        words += loader_argv(tree, "qemu-system-x86_64")
+        words = loader_argv(tree, "qemu-system-x86_64")
         words += ["-name", spec.name, "-nodefaults", "-no-user-config", "-S", "-no-reboot"]
         words += ["-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "EPYC"]
         words += ["-smp", str(spec.cpus), "-m", str(spec.memory_mib)]
@@ -322,8 +320,8 @@ class Machine:
 
     def _network(self) -> list[str]:
         nic = f"{self.spec.nic},netdev=net0,mac=52:54:00:4d:49:43"
-        if self.spec.tap is not None:
-            backend = f"tap,id=net0,ifname={self.spec.tap},script=no,downscript=no"
+        if self.spec.tap_fd is not None:
+            backend = f"tap,id=net0,fd={self.spec.tap_fd}"
         else:
             forward = f"hostfwd=tcp:127.0.0.1:{self.port}-{HOST_ADDRESS}:443"
             backend = f"user,id=net0,{forward}"
