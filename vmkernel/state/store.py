@@ -17,10 +17,12 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from vmkernel.host.files import read_limited
 from vmkernel.model import ErrorCode, Finding, Severity
 from vmkernel.state.codec import Snapshot, decode, encode
-from vmkernel.state.config import HostConfig, decode_config, encode_config, new_config
+from vmkernel.state.config import HostConfig, TlsMaterial, decode_config, encode_config, new_config
 from vmkernel.state.errors import StateError
 from vmkernel.state.log import Found, StateLog
 from vmkernel.state.upgrades import SCHEMA
@@ -103,6 +105,28 @@ class StateStore:
     async def commit(self, config: HostConfig) -> HostConfig:
         """Replace the configuration as a whole; durable on return."""
         return await self.update(lambda _: config)
+
+    async def ensure_identity(self) -> TlsMaterial:
+        """The API's certificate and key; made at first boot.
+
+        Where nothing can be kept, they last as long as this process.
+        """
+        if self.config.tls is not None:
+            return self.config.tls
+        from vmkernel.state.identity import new_identity  # see there
+
+        config = self.config
+        material = await asyncio.to_thread(new_identity, config.hostname, config.uuid)
+
+        def change(config: HostConfig) -> HostConfig:
+            return msgspec.structs.replace(config, tls=material)
+
+        try:
+            await self.update(change)
+        except StateError as error:
+            _log.error("the new identity can't be kept: %s", error)
+            self._config = change(self.config)
+        return material
 
     async def _update(self, change: Change) -> HostConfig:
         async with self._lock:

@@ -1,0 +1,64 @@
+"""Tokens, the claim, and the API's certificate."""
+
+from __future__ import annotations
+
+from vmkernel.auth import AccessService, Caller
+from vmkernel.control.dispatch import Dispatcher
+from vmkernel.control.handlers.paging import cut
+from vmkernel.control.requests import (
+    Claim,
+    CreateToken,
+    DeleteToken,
+    Done,
+    GetTlsIdentity,
+    GetToken,
+    ListTokens,
+    TlsIdentity,
+    TokenPage,
+    WhoAmI,
+)
+from vmkernel.model import ErrorCode, IssuedToken, MicaError, Token
+from vmkernel.state import StateStore
+
+__all__ = ["register"]
+
+
+def register(dispatcher: Dispatcher, access: AccessService, store: StateStore) -> None:
+    """Serve the requests about access."""
+
+    async def tls(_: GetTlsIdentity, __: Caller) -> TlsIdentity:
+        material = store.config.tls
+        if material is None:
+            raise MicaError(ErrorCode.UNAVAILABLE, "The host has no certificate yet; ask again.")
+        return TlsIdentity(
+            certificate_pem=material.certificate_pem.encode(),
+            private_key_pem=material.private_key_pem.encode(),
+        )
+
+    async def claim(request: Claim, _: Caller) -> IssuedToken:
+        return await access.claim(request.code, request.token_id)
+
+    async def list_tokens(request: ListTokens, _: Caller) -> TokenPage:
+        items, more = cut(access.list(), lambda token: token.id, request.after, request.limit)
+        return TokenPage(items=items, more=more)
+
+    async def get_token(request: GetToken, _: Caller) -> Token:
+        return access.get(request.id)
+
+    async def who_am_i(_: WhoAmI, caller: Caller) -> Token:
+        return access.get(caller.actor)
+
+    async def create_token(request: CreateToken, caller: Caller) -> IssuedToken:
+        return await access.create(request.id, request.spec, actor=caller.actor)
+
+    async def delete_token(request: DeleteToken, caller: Caller) -> Done:
+        await access.delete(request.id, actor=caller.actor)
+        return Done()
+
+    dispatcher.register(GetTlsIdentity, tls)
+    dispatcher.register(Claim, claim)
+    dispatcher.register(ListTokens, list_tokens)
+    dispatcher.register(GetToken, get_token)
+    dispatcher.register(WhoAmI, who_am_i)
+    dispatcher.register(CreateToken, create_token)
+    dispatcher.register(DeleteToken, delete_token)

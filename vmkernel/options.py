@@ -1,0 +1,88 @@
+"""How a vmkernel is asked to run: the command line as a value."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkernel.model import HostMode
+
+__all__ = ["Options", "parse"]
+
+_APPLIANCE_RUN = Path("/run/mica")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where things are; everything else is the same in both modes."""
+
+    mode: HostMode
+    run_dir: Path
+    """Sockets and what is forgotten at power-off."""
+    control: Path
+    """The control socket, where systemd passes none."""
+    state_dir: Path | None = None
+    """Hosted: what lasts."""
+    state_device: Path | None = None
+    """Appliance: the state partition, where it is not to be looked for."""
+    qemu: Path | None = None
+    qemu_img: Path | None = None
+    qemu_dir: Path | None = None
+    allowed_uids: frozenset[int] = frozenset()
+    verbose: bool = False
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Read the command line; argparse ends the process where it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="vmkernel", description="The hypervisor core of Mica.", allow_abbrev=False
+    )
+    parser.add_argument("--mode", choices=[m.value for m in HostMode], default="appliance")
+    parser.add_argument("--state-dir", type=Path, help="hosted: the directory that lasts")
+    parser.add_argument("--run-dir", type=Path, help="sockets; default: STATE_DIR/run")
+    parser.add_argument(
+        "--control", type=Path, help="control socket; default: RUN_DIR/control.sock"
+    )
+    parser.add_argument("--state-device", type=Path, help="appliance: the state partition")
+    parser.add_argument("--qemu", type=Path, help="qemu-system-x86_64 to use")
+    parser.add_argument("--qemu-img", type=Path, help="qemu-img to use")
+    parser.add_argument("--qemu-dir", type=Path, help="directory of QEMU's firmware files")
+    parser.add_argument("--allow-user", action="append", default=[], metavar="NAME")
+    parser.add_argument("--verbose", action="store_true")
+    given = parser.parse_args(argv)
+    mode = HostMode(given.mode)
+    users: list[str] = given.allow_user
+    if mode is HostMode.HOSTED:
+        if given.state_dir is None:
+            parser.error("hosted mode needs --state-dir")
+        run_dir = given.run_dir or given.state_dir / "run"
+    else:
+        run_dir = given.run_dir or _APPLIANCE_RUN
+        users = users or ["mica-api"]
+    run_dir = run_dir.absolute()
+    return Options(
+        mode=mode,
+        run_dir=run_dir,
+        control=(given.control or run_dir / "control.sock").absolute(),
+        state_dir=None if given.state_dir is None else given.state_dir.absolute(),
+        state_device=given.state_device,
+        qemu=given.qemu,
+        qemu_img=given.qemu_img,
+        qemu_dir=given.qemu_dir,
+        allowed_uids=frozenset({0, os.getuid(), *map(_uid, users)}),
+        verbose=given.verbose,
+    )
+
+
+def _uid(name: str) -> int:
+    import pwd
+
+    if name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return os.getuid()
