@@ -1,0 +1,35 @@
+"""Virtual hardware, one file a kind, as QEMU arguments; it must not start or talk to QEMU."""
+
+from vmkernel.devices.arguments import Arguments
+from vmkernel.devices.plan import (
+    Accelerator,
+    Aio,
+    CdromPlan,
+    DiskPlan,
+    Family,
+    FirmwarePlan,
+    KernelPlan,
+    MachinePlan,
+    NicPlan,
+    SerialPlan,
+    TapBackend,
+    UserBackend,
+)
+from vmkernel.devices.registry import DISK_BUSES
+
+__all__ = [
+    "Accelerator",
+    "Aio",
+    "Arguments",
+    "CdromPlan",
+    "DISK_BUSES",
+    "DiskPlan",
+    "Family",
+    "FirmwarePlan",
+    "KernelPlan",
+    "MachinePlan",
+    "NicPlan",
+    "SerialPlan",
+    "TapBackend",
+    "UserBackend",
+]

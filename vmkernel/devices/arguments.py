@@ -1,0 +1,79 @@
+"""QEMU's argument list under construction: typed values in, correctly quoted words out.
+
+Options that take JSON (`-device`, `-blockdev`, `-object`, `-netdev`) are always given as JSON, so
+that no value needs quoting. The few that don't are written as `key=value` with doubled commas.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Arguments", "NULL", "Value", "keyval"]
+
+NULL = object()
+"""A JSON null, where None would leave the key out."""
+
+Value = str | int | bool
+
+
+def keyval(*positional: str, **values: Value | None) -> str:
+    """`a,key=value,…` in QEMU's own syntax; None leaves a key out, `_` in keys becomes `-`."""
+    parts = [text.replace(",", ",,") for text in positional]
+    for key, value in values.items():
+        if value is None:
+            continue
+        text = ("on" if value else "off") if isinstance(value, bool) else str(value)
+        parts.append(f"{key.replace('_', '-')}={text.replace(',', ',,')}")
+    return ",".join(parts)
+
+
+class Arguments:
+    """The words after the program's name, in order."""
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+
+    def words(self) -> list[str]:
+        """A copy of the list."""
+        return list(self._words)
+
+    def flag(self, name: str) -> None:
+        """An option without a value."""
+        self._words.append(f"-{name}")
+
+    def text(self, name: str, value: str) -> None:
+        """An option whose value is passed as it is."""
+        self._words += [f"-{name}", value]
+
+    def keyval(self, name: str, *positional: str, **values: Value | None) -> None:
+        """An option in `key=value` syntax."""
+        self.text(name, keyval(*positional, **values))
+
+    def device(self, driver: str, **properties: Any) -> None:
+        """A device; `_` in property names becomes `-`, None leaves a property out."""
+        self._json("device", {"driver": driver, **_named(properties)})
+
+    def object(self, qom_type: str, object_id: str, **properties: Any) -> None:
+        """A QOM object."""
+        self._json("object", {"qom-type": qom_type, "id": object_id, **_named(properties)})
+
+    def blockdev(self, driver: str, node_name: str, **options: Any) -> None:
+        """A node of the block graph; the driver is always explicit."""
+        self._json("blockdev", {"driver": driver, "node-name": node_name, **_named(options)})
+
+    def netdev(self, kind: str, netdev_id: str, **options: Any) -> None:
+        """The host's side of a network card."""
+        self._json("netdev", {"type": kind, "id": netdev_id, **_named(options)})
+
+    def _json(self, name: str, value: Mapping[str, Any]) -> None:
+        self.text(name, json.dumps(value, separators=(",", ":")))
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key.replace("_", "-"): None if value is NULL else value
+        for key, value in values.items()
+        if value is not None
+    }

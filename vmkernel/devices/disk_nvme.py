@@ -1,0 +1,28 @@
+"""NVMe: each disk is a controller with one namespace."""
+
+from __future__ import annotations
+
+from vmkernel.devices.disk import Board, DiskBusKind, Unit
+from vmkernel.devices.slots import PCI_DISKS_MAX
+
+__all__ = ["KIND"]
+
+
+def _unit(board: Board, unit: Unit) -> None:
+    board.args.device(
+        "nvme",
+        id=unit.device_id,
+        **board.slots.disk(),
+        drive=unit.drive,
+        serial=unit.serial,
+        bootindex=unit.bootindex,
+    )
+
+
+KIND = DiskBusKind(
+    units_max=PCI_DISKS_MAX.__getitem__,
+    cdroms=False,
+    iothread=False,
+    unit=_unit,
+    pci=True,
+)

@@ -1,0 +1,38 @@
+"""SATA: six ports of an AHCI controller, which q35 has and pc gets."""
+
+from __future__ import annotations
+
+from vmkernel.devices.disk import Board, DiskBusKind, Unit
+from vmkernel.devices.plan import Family
+
+__all__ = ["KIND"]
+
+_PORTS = 6
+
+
+def _controllers(board: Board) -> None:
+    if board.family is Family.PC:
+        board.args.device("ich9-ahci", id="ahci", **board.slots.fixed("ahci"))
+
+
+def _unit(board: Board, unit: Unit) -> None:
+    controller = "ide" if board.family is Family.Q35 else "ahci"
+    board.args.device(
+        "ide-cd" if unit.cdrom else "ide-hd",
+        id=unit.device_id,
+        bus=f"{controller}.{unit.number}",
+        unit=0,
+        drive=unit.drive,
+        serial=unit.serial,
+        bootindex=unit.bootindex,
+        write_cache=None if unit.cdrom else "on",
+    )
+
+
+KIND = DiskBusKind(
+    units_max=lambda _family: _PORTS,
+    cdroms=True,
+    iothread=False,
+    controllers=_controllers,
+    unit=_unit,
+)

@@ -1,0 +1,40 @@
+"""USB storage: disks and CD-ROMs on the USB controller."""
+
+from __future__ import annotations
+
+from vmkernel.devices.disk import Board, DiskBusKind, Unit
+from vmkernel.devices.usb import FIRST_STORAGE_PORT, STORAGE_PORTS, USB_BUS
+
+__all__ = ["KIND"]
+
+
+def _unit(board: Board, unit: Unit) -> None:
+    port = FIRST_STORAGE_PORT + unit.number
+    if not unit.cdrom:
+        board.args.device(
+            "usb-storage",
+            id=unit.device_id,
+            bus=USB_BUS,
+            port=str(port),
+            drive=unit.drive,
+            serial=unit.serial,
+            bootindex=unit.bootindex,
+            write_cache="on",
+        )
+        return
+    board.args.device("usb-bot", id=f"{unit.device_id}-bot", bus=USB_BUS, port=str(port))
+    board.args.device(
+        "scsi-cd",
+        id=unit.device_id,
+        bus=f"{unit.device_id}-bot.0",
+        drive=unit.drive,
+        bootindex=unit.bootindex,
+    )
+
+
+KIND = DiskBusKind(
+    units_max=lambda _family: STORAGE_PORTS,
+    cdroms=True,
+    iothread=False,
+    unit=_unit,
+)

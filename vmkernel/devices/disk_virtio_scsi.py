@@ -1,0 +1,37 @@
+"""virtio-scsi: many disks and CD-ROMs on one controller."""
+
+from __future__ import annotations
+
+from vmkernel.devices.disk import IOTHREAD, Board, DiskBusKind, Unit
+
+__all__ = ["KIND"]
+
+_UNITS_MAX = 64
+
+
+def _controllers(board: Board) -> None:
+    board.args.device("virtio-scsi-pci", id="scsi", **board.slots.fixed("scsi"), iothread=IOTHREAD)
+
+
+def _unit(board: Board, unit: Unit) -> None:
+    board.args.device(
+        "scsi-cd" if unit.cdrom else "scsi-hd",
+        id=unit.device_id,
+        bus="scsi.0",
+        scsi_id=unit.number,
+        lun=0,
+        drive=unit.drive,
+        serial=unit.serial,
+        device_id=unit.serial,
+        bootindex=unit.bootindex,
+        write_cache=None if unit.cdrom else "on",
+    )
+
+
+KIND = DiskBusKind(
+    units_max=lambda _family: _UNITS_MAX,
+    cdroms=True,
+    iothread=True,
+    controllers=_controllers,
+    unit=_unit,
+)

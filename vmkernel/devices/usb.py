@@ -1,0 +1,25 @@
+"""USB: one xHCI controller, the tablet that gives a pointer without grabbing, storage ports."""
+
+from __future__ import annotations
+
+from vmkernel.devices.arguments import Arguments
+from vmkernel.devices.slots import Slots
+
+__all__ = ["FIRST_STORAGE_PORT", "STORAGE_PORTS", "USB_BUS", "add_controller", "add_tablet"]
+
+USB_BUS = "usb.0"
+_PORTS = 15
+_TABLET_PORT = 1
+FIRST_STORAGE_PORT = 4
+"""Ports 2 and 3 are kept for a keyboard and a passed-through device."""
+STORAGE_PORTS = 8
+
+
+def add_controller(args: Arguments, slots: Slots) -> None:
+    """The controller; a VM without a display and without USB disks has none."""
+    args.device("qemu-xhci", id="usb", **slots.fixed("usb"), p2=_PORTS, p3=_PORTS)
+
+
+def add_tablet(args: Arguments) -> None:
+    """A pointer with absolute positions, as VNC sends them."""
+    args.device("usb-tablet", id="tablet", bus=USB_BUS, port=str(_TABLET_PORT))

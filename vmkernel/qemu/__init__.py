@@ -1,0 +1,36 @@
+"""Everything that is QEMU's own language: command line, QMP and its events; it starts nothing."""
+
+from vmkernel.qemu.command_line import TCG_CACHE_BYTES, build_arguments
+from vmkernel.qemu.domain_events import (
+    DiskError,
+    GuestEnded,
+    GuestPanicked,
+    GuestReset,
+    Paused,
+    QemuEvent,
+    Resumed,
+)
+from vmkernel.qemu.errors import QemuError, QmpCommandError, QmpLostError
+from vmkernel.qemu.program import PROGRAM, QemuProgram, probe_qemu
+from vmkernel.qemu.session import Qmp, QmpSession, RunState
+
+__all__ = [
+    "DiskError",
+    "GuestEnded",
+    "GuestPanicked",
+    "GuestReset",
+    "PROGRAM",
+    "Paused",
+    "QemuError",
+    "QemuEvent",
+    "QemuProgram",
+    "Qmp",
+    "QmpCommandError",
+    "QmpLostError",
+    "QmpSession",
+    "Resumed",
+    "RunState",
+    "TCG_CACHE_BYTES",
+    "build_arguments",
+    "probe_qemu",
+]

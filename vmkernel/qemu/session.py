@@ -1,0 +1,215 @@
+"""A QMP session with one QEMU: one method a command, domain events out, typed failures.
+
+The only module that imports qemu.qmp, and only once the first VM is to be spoken to: the
+import costs start-up time that an idle host need not pay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import socket
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from vmkernel.qemu.domain_events import QemuEvent, translate
+from vmkernel.qemu.errors import QmpCommandError, QmpLostError
+
+if TYPE_CHECKING:
+    from qemu.qmp import QMPClient
+
+__all__ = ["Qmp", "QmpSession", "RunState"]
+
+_log = logging.getLogger(__name__)
+_COMMAND_TIMEOUT_S = 30.0
+_EVENTS_MAX = 4096
+
+
+class RunState(StrEnum):
+    """What QEMU says of its own state, as far as it matters here."""
+
+    PRELAUNCH = "prelaunch"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTDOWN = "shutdown"
+    INTERNAL_ERROR = "internal-error"
+
+    @classmethod
+    def of(cls, status: str) -> RunState:
+        """The nearest state for QEMU's `RunState`; whatever isn't running stands still."""
+        return cls(status) if status in set(cls) else cls.PAUSED
+
+
+class Qmp(Protocol):
+    """What the VM driver asks of QEMU. Commands raise QmpCommandError or QmpLostError."""
+
+    async def next_event(self) -> QemuEvent:
+        """The next event; QmpLostError once the connection is gone and all were read."""
+        ...
+
+    async def query_status(self) -> RunState:
+        """Whether the guest runs."""
+        ...
+
+    async def cont(self) -> None:
+        """Let the guest run."""
+        ...
+
+    async def system_powerdown(self) -> None:
+        """Press the guest's power button (ACPI)."""
+        ...
+
+    async def system_reset(self) -> None:
+        """Press the guest's reset button."""
+        ...
+
+    async def quit(self) -> None:
+        """End QEMU at once."""
+        ...
+
+    async def ringbuf_read(self, device: str, size: int) -> bytes:
+        """Take what a ring buffer holds."""
+        ...
+
+    async def add_vnc_client(self, fd: int) -> None:
+        """Give a connected stream socket to the VNC server; the caller keeps its own copy."""
+        ...
+
+    async def close(self) -> None:
+        """Leave; QEMU runs on."""
+        ...
+
+
+class QmpSession:
+    """A Qmp on a connected Unix socket."""
+
+    def __init__(self, client: QMPClient, name: str) -> None:
+        self._client = client
+        self._name = name
+        self._events: asyncio.Queue[QemuEvent | None] = asyncio.Queue()
+        self._watcher: asyncio.Task[None] | None = None
+        self._vnc_clients = 0
+
+    @classmethod
+    async def open(cls, sock: socket.socket, name: str, *, timeout_s: float) -> QmpSession:
+        """Greet the QEMU behind a connected socket, which is taken over.
+
+        The socket may be connected before QEMU has started: the greeting is awaited. Raises
+        TimeoutError or QmpLostError where none comes.
+        """
+        from qemu.qmp import ConnectError, EventListener, QMPClient
+
+        # qemu.qmp logs refused commands and lost connections as errors; here they are answers.
+        logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+        client = QMPClient(name)
+        session = cls(client, name)
+        client.register_listener(EventListener(event_filter=session._take_event))
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await client.connect(sock)
+        except ConnectError as error:
+            sock.close()
+            raise QmpLostError(f"QEMU of {name} did not greet: {error}") from error
+        except BaseException:
+            sock.close()
+            raise
+        session._watcher = asyncio.create_task(session._watch(), name=f"qmp-watch-{name}")
+        return session
+
+    async def next_event(self) -> QemuEvent:
+        """See Qmp."""
+        event = await self._events.get()
+        if event is None:
+            self._events.put_nowait(None)
+            raise QmpLostError(f"QEMU of {self._name} is gone.")
+        return event
+
+    async def query_status(self) -> RunState:
+        """See Qmp."""
+        answer = cast(dict[str, Any], await self._execute("query-status"))
+        return RunState.of(str(answer["status"]))
+
+    async def cont(self) -> None:
+        """See Qmp."""
+        await self._execute("cont")
+
+    async def system_powerdown(self) -> None:
+        """See Qmp."""
+        await self._execute("system_powerdown")
+
+    async def system_reset(self) -> None:
+        """See Qmp."""
+        await self._execute("system_reset")
+
+    async def quit(self) -> None:
+        """See Qmp."""
+        await self._execute("quit")
+
+    async def ringbuf_read(self, device: str, size: int) -> bytes:
+        """See Qmp."""
+        answer = await self._execute("ringbuf-read", device=device, size=size, format="base64")
+        return base64.b64decode(cast(str, answer))
+
+    async def add_vnc_client(self, fd: int) -> None:
+        """See Qmp."""
+        from qemu.qmp import QMPError
+
+        self._vnc_clients += 1
+        name = f"vnc{self._vnc_clients}"
+        try:
+            self._client.send_fd_scm(fd)
+        except (OSError, QMPError) as error:
+            raise QmpLostError(f"QEMU of {self._name} is gone: {error}") from error
+        await self._execute("getfd", fdname=name)
+        await self._execute("add_client", protocol="vnc", fdname=name)
+
+    async def close(self) -> None:
+        """See Qmp."""
+        from qemu.qmp import QMPError
+
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.wait((watcher,))
+        with contextlib.suppress(OSError, EOFError, QMPError):
+            await self._client.disconnect()
+        self._events.put_nowait(None)
+
+    async def _execute(self, command: str, **arguments: object) -> object:
+        from qemu.qmp import ExecInterruptedError, ExecuteError, StateError
+
+        try:
+            async with asyncio.timeout(_COMMAND_TIMEOUT_S):
+                return await self._client.execute(command, arguments or None)
+        except ExecuteError as error:
+            raise QmpCommandError(f"QEMU of {self._name} refused {command}: {error}") from error
+        except (ExecInterruptedError, StateError) as error:
+            raise QmpLostError(f"QEMU of {self._name} is gone: {error}") from error
+        except TimeoutError as error:
+            raise QmpLostError(
+                f"QEMU of {self._name} did not answer {command} within {_COMMAND_TIMEOUT_S:g} s"
+            ) from error
+
+    def _take_event(self, message: Mapping[str, Any]) -> bool:
+        """Called for each QMP event in order; the listener itself never keeps any."""
+        event = translate(message)
+        if event is not None:
+            if self._events.qsize() < _EVENTS_MAX:
+                self._events.put_nowait(event)
+            else:
+                _log.warning("%s: an event is dropped, QEMU sends too many", self._name)
+        return False
+
+    async def _watch(self) -> None:
+        """Notice the end of the connection."""
+        from qemu.qmp import QMPError, Runstate
+
+        while self._client.runstate is Runstate.RUNNING:
+            await self._client.runstate_changed()
+        with contextlib.suppress(OSError, EOFError, QMPError):
+            await self._client.disconnect()
+        self._events.put_nowait(None)
