@@ -109,10 +109,14 @@ class Request(
     ROLE: ClassVar[Role | None] = Role.VIEWER
     REPLY: ClassVar[Any] = None
     STREAM: ClassVar[bool] = False
+    READ_ONLY: ClassVar[bool] = False
+    """True where the request changes nothing: it ends when its peer goes away, and isn't audited."""
 
 
 class ListRequest(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):
     """Base of the lists, which are ordered by id: `after` is the last id already seen."""
+
+    READ_ONLY: ClassVar[bool] = True
 
     limit: Limit = 100
     after: str | None = None
@@ -197,6 +201,7 @@ class GetApiInfo(Request[ApiInfo], frozen=True, kw_only=True, tag="api.info"):
 
     ROLE: ClassVar[Role | None] = None
     REPLY: ClassVar[Any] = ApiInfo
+    READ_ONLY: ClassVar[bool] = True
 
 
 class GetTlsIdentity(Request[TlsIdentity], frozen=True, kw_only=True, tag="api.tls"):
@@ -204,12 +209,14 @@ class GetTlsIdentity(Request[TlsIdentity], frozen=True, kw_only=True, tag="api.t
 
     ROLE: ClassVar[Role | None] = None
     REPLY: ClassVar[Any] = TlsIdentity
+    READ_ONLY: ClassVar[bool] = True
 
 
 class GetHost(Request[HostInfo], frozen=True, kw_only=True, tag="host.get"):
     """The host as a whole."""
 
     REPLY: ClassVar[Any] = HostInfo
+    READ_ONLY: ClassVar[bool] = True
 
 
 class ListDevices(ListRequest[DevicePage], frozen=True, kw_only=True, tag="host.devices"):
@@ -262,6 +269,7 @@ class GetToken(Request[Token], frozen=True, kw_only=True, tag="access.token"):
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
     REPLY: ClassVar[Any] = Token
+    READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
@@ -270,6 +278,7 @@ class WhoAmI(Request[Token], frozen=True, kw_only=True, tag="access.whoami"):
     """The token that the call came with; it fails as any request does where there is none."""
 
     REPLY: ClassVar[Any] = Token
+    READ_ONLY: ClassVar[bool] = True
 
 
 class CreateToken(Request[IssuedToken], frozen=True, kw_only=True, tag="access.create-token"):
@@ -306,6 +315,7 @@ class GetDatastore(Request[Datastore], frozen=True, kw_only=True, tag="storage.d
     """One datastore."""
 
     REPLY: ClassVar[Any] = Datastore
+    READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
@@ -347,6 +357,7 @@ class GetImage(Request[Image], frozen=True, kw_only=True, tag="storage.image"):
     """One image."""
 
     REPLY: ClassVar[Any] = Image
+    READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
@@ -388,6 +399,7 @@ class GetVolume(Request[Volume], frozen=True, kw_only=True, tag="storage.volume"
     """One volume."""
 
     REPLY: ClassVar[Any] = Volume
+    READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
@@ -437,6 +449,7 @@ class GetVm(Request[Vm], frozen=True, kw_only=True, tag="vm.get"):
     """One virtual machine."""
 
     REPLY: ClassVar[Any] = Vm
+    READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
@@ -512,6 +525,7 @@ class GetOperation(Request[Operation], frozen=True, kw_only=True, tag="operation
     """One operation; with `wait_s`, once it has finished or the time is over."""
 
     REPLY: ClassVar[Any] = Operation
+    READ_ONLY: ClassVar[bool] = True
 
     id: str
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=300)] = 0.0
@@ -533,6 +547,7 @@ class SubscribeEvents(Request[Event], frozen=True, kw_only=True, tag="event.subs
     """
 
     REPLY: ClassVar[Any] = Event
+    READ_ONLY: ClassVar[bool] = True
 
     after: str | None = None
 

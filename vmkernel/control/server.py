@@ -31,7 +31,7 @@ from vmkernel.control.requests import Request, SubscribeEvents
 from vmkernel.control.wire import Call, Connection, Failure, Success, WireError
 from vmkernel.events import EventBus, Subscription
 from vmkernel.incidents import problem_of
-from vmkernel.model import ErrorCode, MicaError, Problem, Role, Subject
+from vmkernel.model import ErrorCode, MicaError, Problem, Subject
 
 __all__ = ["ControlServer", "bind_socket"]
 
@@ -204,7 +204,7 @@ class ControlServer:
     ) -> object:
         """Run the handler; a peer that goes away ends it only where it changes nothing."""
         work = asyncio.ensure_future(self._handle(request, caller))
-        only_reads = type(request).ROLE is Role.VIEWER
+        only_reads = type(request).READ_ONLY
         gone = asyncio.ensure_future(connection.closed())
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -228,7 +228,7 @@ class ControlServer:
             if error.problem.code in _REFUSALS:
                 self._refused(request, caller.actor, caller.origin, error)
             raise
-        if type(request).ROLE in (Role.OPERATOR, Role.ADMIN):
+        if not type(request).READ_ONLY:
             self._audit.changed(
                 request_name(request),
                 _subject(request),
