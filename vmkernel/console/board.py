@@ -1,0 +1,123 @@
+"""The task that owns the console once the event loop runs: it gathers, compares and draws.
+
+While the host starts, it says after a while what is still being waited for; as soon as the API
+answers (and the host has an address, or did not get one in time), the status stands there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from vmkernel.console.console import Console
+from vmkernel.console.view import StatusView
+from vmkernel.model import Finding
+
+__all__ = ["BoardSources", "StatusBoard"]
+
+_LOOK_EVERY_S = 10.0
+_LOOK_EVERY_AT_START_S = 0.25
+_ADDRESS_GRACE_S = 10.0
+_SAY_EVERY_S = 15.0
+_GIVE_UP_STORY_S = 90.0
+_SETTLE_S = 0.3
+"""Changes come in groups (an address, its route, a second address): they are drawn once."""
+
+
+@dataclass(frozen=True)
+class BoardSources:
+    """Where the board looks; the plain ones answer from memory or small files, at once."""
+
+    version: str
+    hostname: Callable[[], str]
+    addresses: Callable[[], tuple[str, ...]]
+    """Of the host's own interfaces."""
+    fingerprint: Callable[[], str | None]
+    claim_code: Callable[[], str | None]
+    findings: Callable[[], Sequence[Finding]]
+    api_answers: Callable[[], Awaitable[bool]]
+    waiting_for: Callable[[], Awaitable[str | None]]
+    """What the start still waits for, in words, where that can be said."""
+    overwritten: Callable[[], bool] = lambda: False
+    """True where something else may have written on the screen since the last call."""
+
+
+class StatusBoard:
+    """Draws the status; `poke` it when something may have changed."""
+
+    def __init__(self, console: Console, sources: BoardSources) -> None:
+        self._console = console
+        self._sources = sources
+        self._changed = asyncio.Event()
+        self._notice: str | None = None
+        self._api_answered = False
+
+    @property
+    def ready(self) -> bool:
+        """True once the API has answered."""
+        return self._api_answered
+
+    def poke(self) -> None:
+        """Something that is shown may have changed."""
+        self._changed.set()
+
+    def notice(self, text: str | None) -> None:
+        """Say (or no longer say) what goes on with the host as a whole."""
+        self._notice = text
+        self.poke()
+
+    async def run(self) -> None:
+        """Draw until cancelled."""
+        await self._until_ready()
+        while True:
+            if not self._api_answered:
+                self._api_answered = await self._sources.api_answers()
+            if self._sources.overwritten():
+                self._console.refresh()
+            self._console.show(self._view())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._changed.wait()
+                    await asyncio.sleep(_SETTLE_S)
+            self._changed.clear()
+
+    async def _until_ready(self) -> None:
+        started = said = time.monotonic()
+        answered: float | None = None
+        while True:
+            now = time.monotonic()
+            if answered is None and await self._sources.api_answers():
+                self._api_answered = True
+                answered = now
+                if not self._sources.addresses():
+                    self._console.stage("API up, waiting for an address")
+            if answered is not None and (
+                self._sources.addresses() or now - answered > _ADDRESS_GRACE_S
+            ):
+                return
+            if answered is None and now - started > _GIVE_UP_STORY_S:
+                return
+            if now - said > _SAY_EVERY_S:
+                said = now
+                what = await self._sources.waiting_for()
+                self._console.stage(f"still waiting for {what or 'the API'}")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_AT_START_S):
+                    await self._changed.wait()
+            self._changed.clear()
+
+    def _view(self) -> StatusView:
+        sources = self._sources
+        return StatusView(
+            version=sources.version,
+            hostname=sources.hostname(),
+            addresses=sources.addresses(),
+            fingerprint_sha256=sources.fingerprint(),
+            claim_code=sources.claim_code(),
+            findings=tuple(sources.findings()),
+            api_answers=self._api_answered,
+            notice=self._notice,
+        )
