@@ -1,0 +1,49 @@
+"""What every stage shares: the order of the stages, and the report at the end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.framework.retries import FAULTS
+
+STAGES = ("style", "unit", "hosted", "boot", "benchmarks")
+TESTS = Path(__file__).parent
+_seconds: dict[str, float] = defaultdict(float)
+_counts: dict[str, int] = defaultdict(int)
+
+
+def _stage(path: Path) -> str:
+    return path.relative_to(TESTS).parts[0] if path.is_relative_to(TESTS) else "other"
+
+
+def _rank(item: pytest.Item) -> int:
+    stage = _stage(item.path)
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick stages first, so that what is cheap to find is found first."""
+    items.sort(key=_rank)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up what each stage takes."""
+    stage = _stage(TESTS.parent / report.nodeid.partition("::")[0])
+    _seconds[stage] += report.duration
+    if report.when == "call":
+        _counts[stage] += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long each stage took, and what was tried again."""
+    if _seconds:
+        terminalreporter.section("time by stage")
+    for stage, seconds in _seconds.items():
+        terminalreporter.line(f"{stage:12} {_counts[stage]:5} tests {seconds:8.1f} s")
+    if FAULTS:
+        terminalreporter.section("faults of the emulator that were tried again")
+    for fault in FAULTS:
+        terminalreporter.line(fault)
