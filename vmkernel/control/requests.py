@@ -110,7 +110,7 @@ class Request(
     REPLY: ClassVar[Any] = None
     STREAM: ClassVar[bool] = False
     READ_ONLY: ClassVar[bool] = False
-    """True where the request changes nothing: it ends when its peer goes away, and isn't audited."""
+    """True where it changes nothing: it ends when its peer goes away, and is not audited."""
 
 
 class ListRequest(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):
