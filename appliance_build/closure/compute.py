@@ -105,6 +105,8 @@ def _take_roots(
     unit: RuleUnit,
     kmod: RuleKmod,
 ) -> list[tuple[str, str]]:
+    for link in roots.link:
+        search.link(link.path, link.target, Reason("root", roots.origin(link), link.reason))
     for name in ("/bin", "/sbin", "/lib", "/lib64"):
         search.want(name, Reason("root", "usr-merge", "the merged /usr"))
     for directory in roots.directory:
@@ -135,8 +137,6 @@ def _take_roots(
         search.add_file(
             addition.path, addition.source, Reason("addition", "the build", addition.reason)
         )
-    for link in roots.link:
-        search.link(link.path, link.target, Reason("root", roots.origin(link), link.reason))
     if any(entry.path.startswith(PYTHON_SITE) for entry in search.entries.values()):
         content = f"{PYTHON_SITE}\n".encode()
         why = Reason("root", "closure", "puts our packages and the wheels on Python's path")

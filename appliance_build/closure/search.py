@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Protocol
 
-from appliance_build.closure.errors import ExcludedNeededError, NotInDonorError
+from appliance_build.closure.errors import ClosureError, ExcludedNeededError, NotInDonorError
 from appliance_build.closure.packages import DebianPackages, Wheels
 from appliance_build.closure.plan import Entry, EntryKind, Origin, Reason
 from appliance_build.closure.roots import Roots
@@ -129,6 +129,10 @@ class Search:
     def _insert(self, entry: Entry, reason: Reason) -> bool:
         known = self.entries.get(entry.path)
         if known is not None:
+            if entry.kind is EntryKind.LINK and known.target != entry.target:
+                if known.kind is EntryKind.LINK and known.origin is Origin.OWN:
+                    return False  # a link of the roots stands before the donor's
+                raise ClosureError(f"{entry.path}: in the image twice, and not the same")
             if reason not in known.reasons:
                 known.reasons.append(reason)
             return False
@@ -167,6 +171,9 @@ class Search:
         mode = stat.S_IMODE(source.stat().st_mode)
         if layer.origin is not Origin.DONOR:
             mode = 0o755 if is_dir or mode & 0o100 else 0o644
+        elif not is_dir and mode & 0o6000:
+            self.note(f"mode: {path} loses its setuid and setgid bits: only root runs it")
+            mode &= ~0o6000
         kind = EntryKind.DIRECTORY if is_dir else EntryKind.FILE
         entry = Entry(path, kind, layer.origin, self._modes.get(path, mode))
         entry.source = None if is_dir else source
