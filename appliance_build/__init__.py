@@ -1,4 +1,4 @@
-"""Owns the way from locked inputs to ``mica.efi`` and ``mica.img``; it must not run in the appliance.
+"""Owns the way from locked inputs to ``mica.efi`` and ``mica.img``; never runs in the appliance.
 
 The stages, each a sub-package that reads files and writes files:
 

@@ -13,7 +13,7 @@ from appliance_build.tools.sandbox import ToolsSandbox
 
 __all__ = ["EARLY_MODULES", "compile_init", "write_initrd"]
 
-EARLY_MODULES = ("erofs", "overlay", "loop")
+EARLY_MODULES = ("crc32c_intel", "crc32c_generic", "erofs", "overlay", "loop")
 """What init itself needs; everything else is loaded by udev from the root image."""
 
 

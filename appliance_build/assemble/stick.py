@@ -72,7 +72,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _esp_tree(parts: StickParts, tools: Path, tree: Path) -> None:
+def _esp_tree(parts: StickParts, tree: Path) -> None:
     bios = tree / "mica" / parts.version
     _copy(parts.loader, tree / "EFI/BOOT/BOOTX64.EFI")
     _copy(parts.uki, tree / f"EFI/Linux/mica-{parts.version}.efi")
@@ -103,7 +103,7 @@ def write_stick(tools: Path, parts: StickParts, target: Path, work: Path) -> Non
     tree, definitions = work / "esp", work / "repart.d"
     tree.mkdir(parents=True)
     definitions.mkdir()
-    _esp_tree(parts, tools, tree)
+    _esp_tree(parts, tree)
     (definitions / "10-esp.conf").write_text(ESP_CONF.format(size=ESP_BYTES, tree="/esp"))
     (definitions / "20-state.conf").write_text(STATE_CONF.format(size=STATE_BYTES, type=STATE_TYPE))
     target.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from appliance_build.inputs.cache import cache_root
 from appliance_build.inputs.debian_lock import LockedPackage
-from appliance_build.inputs.errors import HashMismatch, MirrorError, NotAtMirror
+from appliance_build.inputs.errors import HashError, MirrorError, GoneError
 from appliance_build.inputs.mirror import Mirrors
 from appliance_build.inputs.run import run
 from appliance_build.progress import say
@@ -42,12 +42,12 @@ def _download(package: LockedPackage, url: str, place: Path) -> None:
     temporary = place.with_name(f"{place.name}.{os.getpid()}")
     digest = hashlib.sha256()
     try:
-        with urllib.request.urlopen(url, timeout=60) as reply, temporary.open("wb") as file:
+        with urllib.request.urlopen(url, timeout=60) as reply, temporary.open("wb") as file:  # noqa: S310
             while block := reply.read(1 << 20):
                 digest.update(block)
                 file.write(block)
         if digest.hexdigest() != package.sha256:
-            raise HashMismatch(
+            raise HashError(
                 f"{url}: SHA-256 is {digest.hexdigest()}, the lock says {package.sha256}"
             )
         temporary.rename(place)
@@ -69,9 +69,9 @@ def _fetch(package: LockedPackage, mirrors: Mirrors) -> Path:
             return place
         except urllib.error.HTTPError as error:
             if error.code in (404, 410):
-                raise NotAtMirror(f"{package.name} {package.version}") from error
+                raise GoneError(f"{package.name} {package.version}") from error
             failure: Exception = error
-        except (OSError, HashMismatch) as error:
+        except (OSError, HashError) as error:
             failure = error
         if attempt < ATTEMPTS:
             say(f"{package.name}: {failure}; trying again")
@@ -93,13 +93,13 @@ def fetch_all(packages: Sequence[LockedPackage], mirrors: Mirrors) -> dict[Locke
         for count, (package, future) in enumerate(futures, 1):
             try:
                 found[package] = future.result()
-            except NotAtMirror as error:
+            except GoneError as error:
                 missing.append(str(error))
             if wanted and time.monotonic() - last > 10:
                 say(f"{count} of {len(packages)} packages are here")
                 last = time.monotonic()
     if missing:
-        raise NotAtMirror(", ".join(missing))
+        raise GoneError(", ".join(missing))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The cache outside the checkout: where it lies, and whether a tree in it is still what was put there.
+"""The cache outside the checkout: where it lies, and whether a tree in it is still sound.
 
 A tree gets a stamp beside it (never in it) with two digests. The *shape* (path,
 kind, size, times, inode of every entry) is compared on each use, which takes

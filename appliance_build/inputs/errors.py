@@ -1,23 +1,23 @@
 """The errors of the inputs.
 
 InputError
-├── CommandFailed    a tool of the host failed; shows the command and its last lines
-├── HashMismatch     what came is not what was locked
+├── CommandError    a tool of the host failed; shows the command and its last lines
+├── HashError     what came is not what was locked
 ├── LockError        a lock file can't be read or used
 ├── MirrorError      no Debian mirror is known, or it doesn't answer
-└── NotAtMirror      a locked file has left the mirror and isn't in the archive either
+└── GoneError      a locked file has left the mirror and isn't in the archive either
 """
 
 import shlex
 from collections.abc import Sequence
 
 __all__ = [
-    "CommandFailed",
-    "HashMismatch",
+    "CommandError",
+    "HashError",
     "InputError",
     "LockError",
     "MirrorError",
-    "NotAtMirror",
+    "GoneError",
 ]
 
 
@@ -25,7 +25,7 @@ class InputError(Exception):
     """Something taken from outside is missing or wrong."""
 
 
-class CommandFailed(InputError):
+class CommandError(InputError):
     """A program of the host failed."""
 
     def __init__(self, argv: Sequence[str], returncode: int | None, output: str) -> None:
@@ -36,7 +36,7 @@ class CommandFailed(InputError):
         self.output = output
 
 
-class HashMismatch(InputError):
+class HashError(InputError):
     """A file differs from its locked SHA-256."""
 
 
@@ -48,5 +48,5 @@ class MirrorError(InputError):
     """No Debian mirror is known, or it doesn't answer."""
 
 
-class NotAtMirror(InputError):
+class GoneError(InputError):
     """A locked file has left the mirror."""

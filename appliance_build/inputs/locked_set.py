@@ -7,7 +7,7 @@ from appliance_build.inputs.archive import fetch_all
 from appliance_build.inputs.cache import cache_root
 from appliance_build.inputs.debian_lock import DebianLock, LockedPackage, differences
 from appliance_build.inputs.debian_sets import PackageSet, load_sets
-from appliance_build.inputs.errors import NotAtMirror
+from appliance_build.inputs.errors import GoneError
 from appliance_build.inputs.mirror import Mirrors, find_mirrors
 from appliance_build.inputs.resolver import Resolver
 from appliance_build.progress import say, step
@@ -55,7 +55,7 @@ def obtain(name: str, report: Path | None = None) -> LockedSet:
         try:
             fetch_all(packages, find_mirrors())
             return LockedSet(name, packages)
-        except NotAtMirror as error:
+        except GoneError as error:
             say(f"the mirror no longer has, and the archive never had: {error}")
             say(f"going on with what the suites hold now for the set {name}")
     mirrors: Mirrors = find_mirrors()

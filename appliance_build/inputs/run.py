@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from appliance_build.inputs.errors import CommandFailed
+from appliance_build.inputs.errors import CommandError
 
 __all__ = ["clean_environment", "run"]
 
@@ -58,9 +58,9 @@ def run(
         output = error.stdout or ""
         if isinstance(output, bytes):
             output = output.decode(errors="replace")
-        raise CommandFailed(words, None, output) from error
+        raise CommandError(words, None, output) from error
     except FileNotFoundError as error:
-        raise CommandFailed(words, 127, f"{words[0]}: not installed") from error
+        raise CommandError(words, 127, f"{words[0]}: not installed") from error
     if done.returncode != 0:
-        raise CommandFailed(words, done.returncode, done.stdout or "")
+        raise CommandError(words, done.returncode, done.stdout or "")
     return done.stdout or ""

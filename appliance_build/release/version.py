@@ -1,4 +1,4 @@
-"""The release's version (one place: ``vmkernel/version.py``) and the time every built file bears."""
+"""The release's version (it stands in ``vmkernel/version.py``) and the time built files bear."""
 
 import ast
 from pathlib import Path

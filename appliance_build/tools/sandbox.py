@@ -59,7 +59,7 @@ class ToolsSandbox:
             *("--symlink", "usr/lib64", "/lib64"),
             *("--dev", "/dev"),
             *("--proc", "/proc"),
-            *("--dir", "/tmp"),
+            *("--tmpfs", "/tmp"),
             *("--dir", "/var/tmp"),
         ]
         for path in self._readable:

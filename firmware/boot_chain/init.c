@@ -117,7 +117,8 @@ static void basics(void)
 	say("kernel up after %.1f s, starting", uptime());
 }
 
-/* Load the modules in the order of their names, then free the memory they took as files. */
+/* Load the modules in the order of their names, then free the memory they took as files.
+ * ENODEV comes from a module for a CPU feature that this CPU lacks; another one stands in. */
 static void modules(void)
 {
 	struct dirent **entries;
@@ -131,7 +132,7 @@ static void modules(void)
 		snprintf(path, sizeof path, "/modules/%s", entries[i]->d_name);
 		int fd = open(path, O_RDONLY | O_CLOEXEC);
 		need(fd, "open", path);
-		if (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST)
+		if (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST && errno != ENODEV)
 			fail("load module", path);
 		close(fd);
 		unlink(path);
