@@ -57,12 +57,15 @@ class PageQuery(WireModel, frozen=True, kw_only=True):
     limit: Annotated[
         int, msgspec.Meta(ge=1, le=MAX_LIMIT, description="The most items that the answer holds.")
     ] = 100
-    page: Annotated[
-        str,
-        msgspec.Meta(
-            min_length=1,
-            max_length=1024,
-            pattern=r"^[A-Za-z0-9_-]+$(?!\n)",
-            description="Where to go on: `next` of the page before, as it came.",
-        ),
-    ] | msgspec.UnsetType = msgspec.UNSET
+    page: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                min_length=1,
+                max_length=1024,
+                pattern=r"^[A-Za-z0-9_-]+$(?!\n)",
+                description="Where to go on: `next` of the page before, as it came.",
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET

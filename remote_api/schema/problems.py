@@ -53,7 +53,7 @@ class ProblemCode(StrEnum):
         return _STATUS[self]
 
     @property
-    def title(self) -> str:
+    def headline(self) -> str:
         """The short name of the kind of problem, always the same."""
         return _TITLES[self]
 

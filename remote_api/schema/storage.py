@@ -40,6 +40,10 @@ __all__ = [
 MAX_BYTES = 1 << 50
 
 
+ShortText = Annotated[str, Meta(max_length=256)]
+PathText = Annotated[str, Meta(max_length=1024)]
+
+
 class DiskPartition(WireModel, frozen=True, kw_only=True):
     """What lies on a part of a disk (or on the whole disk, where `number` is 0)."""
 
@@ -104,15 +108,13 @@ class DatastoreSpec(WireModel, frozen=True, kw_only=True):
     """What a datastore is wanted to be."""
 
     kind: DatastoreKind
-    disk: Annotated[
-        str | None, Meta(max_length=256, description="`local`: the id of the disk.")
-    ] = None
+    disk: Annotated[ShortText | None, Meta(description="`local`: the id of the disk.")] = None
     filesystem: Annotated[
         Filesystem, Meta(description="`local`: what is made where the disk is wiped.")
     ] = Filesystem.XFS
     path: Annotated[
-        str | None,
-        Meta(max_length=1024, description="`directory` (hosted mode only): an absolute path."),
+        PathText | None,
+        Meta(description="`directory` (hosted mode only): an absolute path."),
     ] = None
 
 
@@ -121,9 +123,8 @@ class DatastoreBody(WireModel, frozen=True, kw_only=True):
 
     spec: DatastoreSpec
     wipe_serial: Annotated[
-        str | None,
+        ShortText | None,
         Meta(
-            max_length=256,
             description="The id of the disk once more: consent to destroy all that it holds.",
         ),
     ] = None

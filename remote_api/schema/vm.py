@@ -132,9 +132,9 @@ class KernelBoot(WireModel, frozen=True, kw_only=True):
     """Direct boot of a Linux kernel, without a boot loader."""
 
     kernel: Annotated[Slug, Meta(description="An image of the format `linux-kernel`.")]
-    initrd: Annotated[
-        Slug | None, Meta(description="An image of the format `linux-initrd`.")
-    ] = None
+    initrd: Annotated[Slug | None, Meta(description="An image of the format `linux-initrd`.")] = (
+        None
+    )
     cmdline: Annotated[
         str, Meta(max_length=2048, pattern=r"^[ -~]*$(?!\n)", description="Printable ASCII.")
     ] = ""
@@ -212,9 +212,7 @@ class VmStatus(WireModel, frozen=True, kw_only=True):
         str | None, Meta(description="Why it is crashed or unusable, or the last start failed.")
     ] = None
     started_at: Timestamp | None = None
-    accelerator: Annotated[
-        str | None, Meta(description="`kvm` or `tcg`, while it runs.")
-    ] = None
+    accelerator: Annotated[str | None, Meta(description="`kvm` or `tcg`, while it runs.")] = None
     nics: tuple[NicStatus, ...] = ()
 
 

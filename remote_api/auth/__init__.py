@@ -1,0 +1,11 @@
+"""What authenticates a request: bearer tokens as they arrive and console tickets; no token is kept.
+
+Who is trusted with what: this package only reads the token's form. Whether it is valid, and what it
+may do, the vmkernel decides at every request. A console ticket is made after the vmkernel has
+opened the stream for the asking token, holds that stream, and is worth that one stream for 30 s.
+"""
+
+from remote_api.auth.bearer import bearer_token
+from remote_api.auth.tickets import TICKET_LIFE_S, TicketBox
+
+__all__ = ["TICKET_LIFE_S", "TicketBox", "bearer_token"]

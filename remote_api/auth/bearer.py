@@ -1,0 +1,33 @@
+"""The `Authorization: Bearer` header (RFC 6750 section 2.1), read strictly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from remote_api.failures import ApiError
+from remote_api.schema import ProblemCode
+
+__all__ = ["bearer_token"]
+
+_MAX_BYTES = 256
+_BEARER = re.compile(rb"[Bb]earer +([A-Za-z0-9._~+/-]+=*)\Z")
+
+
+def bearer_token(headers: Sequence[bytes]) -> str:
+    """The token of a request's Authorization headers, which must be exactly one.
+
+    Raises ApiError (401) where there is none or it has another form; never repeats what came.
+    """
+    if not headers:
+        raise ApiError(
+            ProblemCode.UNAUTHENTICATED,
+            "The request carries no token; send `Authorization: Bearer mica_…`.",
+        )
+    match = _BEARER.match(headers[0]) if len(headers[0]) <= _MAX_BYTES else None
+    if len(headers) > 1 or match is None:
+        raise ApiError(
+            ProblemCode.UNAUTHENTICATED,
+            "The Authorization header is not `Bearer` and one token.",
+        )
+    return match[1].decode("ascii")

@@ -1,0 +1,86 @@
+"""Console tickets: each holds one opened stream until it is spent once, or 30 s have gone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+from remote_api.failures import ApiError
+from remote_api.schema import ProblemCode
+from vmkernel.control import Stream, model
+
+__all__ = ["MAX_TICKETS", "TICKET_LIFE_S", "TicketBox"]
+
+TICKET_LIFE_S = 30.0
+MAX_TICKETS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Held:
+    vm: str
+    kind: model.ConsoleKind
+    stream: Stream
+    expiry: asyncio.TimerHandle
+
+
+class TicketBox:
+    """The tickets that were given out and not yet spent. They are kept as hashes only."""
+
+    def __init__(self, *, life_s: float = TICKET_LIFE_S, limit: int = MAX_TICKETS) -> None:
+        self._life_s = life_s
+        self._limit = limit
+        self._held: dict[bytes, _Held] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def check_room(self) -> None:
+        """Raise ApiError (429) where too many tickets are out already."""
+        if len(self._held) >= self._limit:
+            raise ApiError(
+                ProblemCode.RATE_LIMITED,
+                f"{self._limit} console tickets are out; open those, or wait for them to expire.",
+                retry_after_s=int(self._life_s),
+            )
+
+    def issue(self, vm: str, kind: model.ConsoleKind, stream: Stream) -> str:
+        """A new ticket for a stream, which the box owns until the ticket is spent."""
+        ticket = secrets.token_urlsafe(32)
+        key = _key(ticket)
+        loop = asyncio.get_running_loop()
+        expiry = loop.call_later(self._life_s, self._expire, key)
+        self._held[key] = _Held(vm=vm, kind=kind, stream=stream, expiry=expiry)
+        return ticket
+
+    def spend(self, ticket: str, vm: str) -> Stream:
+        """The stream of a ticket, which is worth nothing from here on.
+
+        Raises ApiError (401) where the ticket is unknown, spent, expired or for another VM.
+        """
+        held = self._held.pop(_key(ticket), None)
+        if held is not None:
+            held.expiry.cancel()
+            if held.vm == vm:
+                return held.stream
+            held.stream.close()
+        raise ApiError(
+            ProblemCode.UNAUTHENTICATED,
+            "The ticket is unknown, spent or expired; ask for a new one.",
+        )
+
+    def close(self) -> None:
+        """Void every ticket."""
+        for key in list(self._held):
+            self._expire(key)
+
+    def _expire(self, key: bytes) -> None:
+        held = self._held.pop(key, None)
+        if held is not None:
+            held.expiry.cancel()
+            held.stream.close()
+
+
+def _key(ticket: str) -> bytes:
+    return hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).digest()

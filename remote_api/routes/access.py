@@ -1,0 +1,146 @@
+"""Claiming the host, and tokens."""
+
+from __future__ import annotations
+
+from remote_api.routes.convert import from_wire, to_wire
+from remote_api.routes.exchange import Exchange, Response, json_response
+from remote_api.routes.paging import next_page, page_start
+from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
+from remote_api.schema import (
+    ClaimBody,
+    IssuedToken,
+    NoQuery,
+    PageQuery,
+    ProblemCode,
+    Role,
+    Token,
+    TokenBody,
+    TokenPage,
+)
+from vmkernel.control import model, requests
+
+__all__ = ["ROUTES"]
+
+
+async def claim(exchange: Exchange[NoQuery, ClaimBody]) -> Response:
+    """Spend the claim code for an admin token."""
+    issued = await exchange.call(
+        requests.Claim(code=exchange.body.code, token_id=exchange.body.token_id)
+    )
+    return json_response(
+        to_wire(issued, IssuedToken), status=201, location=f"/v1/tokens/{issued.token.id}"
+    )
+
+
+async def who_am_i(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The token of this request."""
+    return json_response(to_wire(await exchange.call(requests.WhoAmI()), Token))
+
+
+async def list_tokens(exchange: Exchange[PageQuery, NoBody]) -> Response:
+    """All tokens."""
+    page = await exchange.call(
+        requests.ListTokens(
+            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
+        )
+    )
+    ids = [item.id for item in page.items]
+    return json_response(to_wire(page, TokenPage, next=next_page(exchange.path, ids, page.more)))
+
+
+async def get_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """One token."""
+    return json_response(to_wire(await exchange.call(requests.GetToken(id=exchange.id)), Token))
+
+
+async def create_token(exchange: Exchange[NoQuery, TokenBody]) -> Response:
+    """Make a token."""
+    issued = await exchange.call(
+        requests.CreateToken(id=exchange.id, spec=from_wire(exchange.body.spec, model.TokenSpec))
+    )
+    return json_response(to_wire(issued, IssuedToken), status=201, location=exchange.path)
+
+
+async def delete_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """Revoke a token at once."""
+    await exchange.call(requests.DeleteToken(id=exchange.id))
+    return Response(status=204)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="POST",
+        path="/v1/claim",
+        name="claim",
+        summary="Spend the one-time claim code that the console shows for an admin token",
+        handler=claim,
+        role=None,
+        body=ClaimBody,
+        body_kind=BodyKind.JSON,
+        replies=(
+            Reply(status=201, description="The admin token.", body=IssuedToken, location=True),
+        ),
+        problems=(
+            ProblemCode.UNAUTHENTICATED,
+            ProblemCode.FORBIDDEN,
+            ProblemCode.ALREADY_EXISTS,
+            ProblemCode.CONFLICT,
+            ProblemCode.RATE_LIMITED,
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/v1/whoami",
+        name="getOwnToken",
+        summary="The token that this request carries",
+        handler=who_am_i,
+        replies=(Reply(status=200, description="The token, without its secret.", body=Token),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/tokens",
+        name="listTokens",
+        summary="All tokens, without their secrets",
+        handler=list_tokens,
+        role=Role.ADMIN,
+        query=PageQuery,
+        replies=(Reply(status=200, description="A page of tokens.", body=TokenPage),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/tokens/{id}",
+        name="getToken",
+        summary="One token, without its secret",
+        handler=get_token,
+        role=Role.ADMIN,
+        replies=(Reply(status=200, description="The token.", body=Token),),
+        problems=(ProblemCode.NOT_FOUND,),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/tokens/{id}",
+        name="createToken",
+        summary="Make a token; its secret is told in this answer and never again",
+        handler=create_token,
+        role=Role.ADMIN,
+        body=TokenBody,
+        body_kind=BodyKind.JSON,
+        condition=Condition.CREATE,
+        replies=(
+            Reply(
+                status=201, description="The token and its secret.", body=IssuedToken, location=True
+            ),
+        ),
+        problems=(ProblemCode.ALREADY_EXISTS, ProblemCode.CONFLICT),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/tokens/{id}",
+        name="deleteToken",
+        summary="Revoke a token at once",
+        handler=delete_token,
+        role=Role.ADMIN,
+        replies=(Reply(status=204, description="It is revoked."),),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+)

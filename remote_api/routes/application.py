@@ -1,0 +1,297 @@
+"""The ASGI application: finds the route, checks the request, runs the handler, sends the answer.
+
+request -> route -> token -> query -> precondition -> body -> handler -> vmkernel -> answer
+Whatever fails becomes a problem document. Where a request is wrong *and* has no right to be made,
+the missing right is answered: a failed check first asks the vmkernel for the token's role.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from remote_api.auth import bearer_token
+from remote_api.failures import ApiError, problem_document
+from remote_api.routes.conditions import Absent, parse_precondition
+from remote_api.routes.convert import problem_to_error
+from remote_api.routes.decode import decode_body, decode_query
+from remote_api.routes.exchange import (
+    ApiState,
+    ClientGoneError,
+    Exchange,
+    Headers,
+    Receive,
+    Response,
+    Scope,
+    Send,
+)
+from remote_api.routes.registry import BodyKind, Condition, Registry, Route
+from remote_api.schema import ProblemCode, Role
+from vmkernel.control import model
+from vmkernel.control.requests import WhoAmI
+
+__all__ = ["Application"]
+
+logger = logging.getLogger("mica.api")
+
+_SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_OPERATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_PROBLEM_TYPE = "application/problem+json"
+_FIXED_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_ROLES = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
+
+
+class Application:
+    """The API as an ASGI application."""
+
+    def __init__(self, registry: Registry, state: ApiState) -> None:
+        self._registry = registry
+        self.state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or WebSocket."""
+        if scope["type"] == "http":
+            await self._serve_http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            from remote_api.routes.console import serve_console
+
+            await serve_console(self.state, self._registry, scope, receive, send)
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = secrets.token_hex(8)
+        headers = _headers(scope)
+        path: str = scope["path"]
+        routes, parameters = self._registry.find(path)
+        exchange: Exchange[Any, Any] = Exchange(
+            state=self.state,
+            scope=scope,
+            receive=receive,
+            request_id=request_id,
+            headers=headers,
+            path=path,
+            parameters=parameters,
+        )
+        method = cast(str, scope["method"])
+        try:
+            response = await self._answer(exchange, routes, method, scope)
+        except ClientGoneError:
+            return
+        except ApiError as error:
+            response = problem_response(error, request_id)
+        except model.MicaError as error:
+            failure = _settle(problem_to_error(error.problem), exchange)
+            response = problem_response(failure, request_id)
+        except Exception:
+            logger.exception("request %s (%s %s) failed by a defect", request_id, method, path)
+            response = problem_response(
+                ApiError(
+                    ProblemCode.INTERNAL,
+                    "Mica failed to answer; the host's log names this request's id.",
+                ),
+                request_id,
+            )
+        await _send(exchange, response, send, head=method == "HEAD")
+
+    async def _answer(
+        self,
+        exchange: Exchange[Any, Any],
+        routes: Mapping[str, Route[Any, Any]],
+        method: str,
+        scope: Scope,
+    ) -> Response:
+        route = _choose(routes, method, exchange.path)
+        if route.role is not None:
+            exchange.token = bearer_token(exchange.headers.get(b"authorization", []))
+        try:
+            await self._check(exchange, route, scope)
+        except ApiError:
+            await self._require_role(exchange, route)
+            raise
+        return await route.handler(exchange)
+
+    async def _check(
+        self, exchange: Exchange[Any, Any], route: Route[Any, Any], scope: Scope
+    ) -> None:
+        for name, value in exchange.parameters.items():
+            pattern = _OPERATION_ID if "/operations/" in route.path else _SLUG
+            if not pattern.match(value):
+                raise ApiError(
+                    ProblemCode.NOT_FOUND, f"There is nothing here that could have this {name}."
+                )
+        exchange.query = decode_query(scope["query_string"], route.query)
+        _check_accept(exchange.headers, route)
+        exchange.precondition = parse_precondition(
+            exchange.headers.get(b"if-match", []) if route.condition is not Condition.NONE else [],
+            exchange.headers.get(b"if-none-match", [])
+            if route.condition is not Condition.NONE
+            else [],
+        )
+        _check_condition(exchange, route)
+        if route.body_kind is BodyKind.NONE:
+            if exchange.content_length or b"transfer-encoding" in exchange.headers:
+                await self._refuse_body(exchange)
+            return
+        _check_media_type(exchange.headers, route)
+        if route.body_kind is BodyKind.STREAM:
+            return
+        exchange.raw_body = await exchange.read_body()
+        if route.body_kind is BodyKind.JSON:
+            exchange.body = decode_body(exchange.raw_body, route.body)
+
+    @staticmethod
+    async def _refuse_body(exchange: Exchange[Any, Any]) -> None:
+        if await exchange.read_body():
+            raise ApiError(ProblemCode.MALFORMED, "This request takes no body.")
+
+    async def _require_role(self, exchange: Exchange[Any, Any], route: Route[Any, Any]) -> None:
+        if route.role is None:
+            return
+        token = await exchange.call(WhoAmI())
+        role = Role(token.spec.role.value)
+        if _ROLES[role] < _ROLES[route.role]:
+            raise ApiError(
+                ProblemCode.FORBIDDEN,
+                f"The token {token.id} is a {role}'s; this needs the role {route.role}.",
+            )
+
+
+def problem_response(error: ApiError, request_id: str) -> Response:
+    """The answer for a failure."""
+    headers = dict(error.headers)
+    if error.status == 401:
+        headers["www-authenticate"] = 'Bearer realm="mica"'
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(error.retry_after_s)
+    return Response(
+        status=error.status,
+        body=msgspec.json.encode(problem_document(error, request_id)),
+        media_type=_PROBLEM_TYPE,
+        headers=headers,
+    )
+
+
+def encoded_headers(response: Response, request_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer as ASGI takes them."""
+    headers = [
+        *_FIXED_HEADERS,
+        (b"x-request-id", request_id.encode("ascii")),
+        *(
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in response.headers.items()
+        ),
+    ]
+    if response.media_type is not None:
+        headers.append((b"content-type", response.media_type.encode("ascii")))
+    return headers
+
+
+def _headers(scope: Scope) -> Headers:
+    headers: Headers = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name, []).append(value)
+    return headers
+
+
+def _choose(routes: Mapping[str, Route[Any, Any]], method: str, path: str) -> Route[Any, Any]:
+    if not routes:
+        raise ApiError(ProblemCode.NOT_FOUND, f"There is nothing at {path[:200]!r}.")
+    route = routes.get("GET" if method == "HEAD" else method)
+    if route is None or (method == "HEAD" and route.replies[0].media_type != "application/json"):
+        allowed = sorted(routes)
+        raise ApiError(
+            ProblemCode.METHOD_NOT_ALLOWED,
+            f"{method} is not possible here; {', '.join(allowed)} is.",
+            headers={"allow": ", ".join(allowed)},
+        )
+    return route
+
+
+def _check_accept(headers: Headers, route: Route[Any, Any]) -> None:
+    values = headers.get(b"accept", [])
+    if not values:
+        return
+    offered = {reply.media_type for reply in route.replies}
+    for entry in b",".join(values).decode("latin-1").split(","):
+        media, *parameters = (part.strip().lower() for part in entry.split(";"))
+        if any(re.fullmatch(r"q=0(\.0{0,3})?", parameter) for parameter in parameters):
+            continue
+        if media == "*/*" or any(
+            media == mine or media == mine.split("/")[0] + "/*" for mine in offered
+        ):
+            return
+    raise ApiError(ProblemCode.NOT_ACCEPTABLE, f"The answer is {' or '.join(sorted(offered))}.")
+
+
+def _check_media_type(headers: Headers, route: Route[Any, Any]) -> None:
+    wanted = route.body_kind.value
+    if (coding := headers.get(b"content-encoding")) and coding != [b"identity"]:
+        raise ApiError(
+            ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding."
+        )
+    values = headers.get(b"content-type", [])
+    media, *parameters = values[0].decode("latin-1").split(";") if len(values) == 1 else [""]
+    charset = [part.strip().lower() for part in parameters]
+    if media.strip().lower() != wanted or any(
+        part.startswith("charset=") and part not in ("charset=utf-8", 'charset="utf-8"')
+        for part in charset
+    ):
+        raise ApiError(
+            ProblemCode.UNSUPPORTED_MEDIA_TYPE,
+            f"Send the body as `Content-Type: {wanted}`.",
+            headers={"accept-patch" if route.method == "PATCH" else "accept": wanted},
+        )
+
+
+def _check_condition(exchange: Exchange[Any, Any], route: Route[Any, Any]) -> None:
+    given = exchange.precondition
+    if route.condition is Condition.EITHER and given is None:
+        raise ApiError(
+            ProblemCode.PRECONDITION_REQUIRED,
+            "Send `If-None-Match: *` to create the object, or its ETag in If-Match to replace it.",
+        )
+    if route.condition is Condition.CREATE and isinstance(given, int):
+        raise ApiError(ProblemCode.MALFORMED, "This request only creates; it takes no If-Match.")
+    if route.condition is Condition.MATCH and given is Absent.ABSENT:
+        raise ApiError(
+            ProblemCode.MALFORMED, "This request is about what exists; it takes no If-None-Match."
+        )
+
+
+def _settle(error: ApiError, exchange: Exchange[Any, Any]) -> ApiError:
+    """A failed `If-None-Match: *` is a failed precondition (RFC 9110 section 13.1.2)."""
+    if error.code is ProblemCode.ALREADY_EXISTS and exchange.precondition is Absent.ABSENT:
+        error.status = 412
+    return error
+
+
+async def _send(
+    exchange: Exchange[Any, Any], response: Response, send: Send, *, head: bool
+) -> None:
+    headers = encoded_headers(response, exchange.request_id)
+    linger = exchange.unread_body
+    if linger or b"expect" in exchange.headers:
+        headers.append((b"connection", b"close"))
+    if response.stream is not None:
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        async for part in response.stream:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
+    if response.status != 204:
+        headers.append((b"content-length", str(len(response.body)).encode("ascii")))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    body = b"" if head else response.body
+    await send({"type": "http.response.body", "body": body, "more_body": linger})
+    if linger:
+        await exchange.drain()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,175 @@
+"""Consoles: a ticket by HTTP, then a WebSocket that carries the raw bytes both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from remote_api.auth.tickets import TICKET_LIFE_S
+from remote_api.failures import ApiError
+from remote_api.routes.exchange import (
+    ApiState,
+    Exchange,
+    Receive,
+    Response,
+    Scope,
+    Send,
+    json_response,
+)
+from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
+from remote_api.schema import ConsoleBody, ConsoleQuery, ConsoleTicket, NoQuery, ProblemCode, Role
+from vmkernel.control import Stream, model
+from vmkernel.control.requests import OpenConsole
+
+if TYPE_CHECKING:
+    from remote_api.routes.registry import Registry
+
+__all__ = ["ROUTES", "serve_console"]
+
+logger = logging.getLogger("mica.api")
+
+_PART_BYTES = 1 << 16
+_NORMAL, _GOING_AWAY, _INVALID_DATA = 1000, 1001, 1003
+
+
+async def open_console(exchange: Exchange[NoQuery, ConsoleBody]) -> Response:
+    """Open a VM's console and give a ticket for it."""
+    exchange.state.tickets.check_room()
+    kind = model.ConsoleKind(exchange.body.kind.value)
+    _, stream = await exchange.open(OpenConsole(id=exchange.id, kind=kind))
+    ticket = exchange.state.tickets.issue(exchange.id, kind, stream)
+    expires = datetime.now(UTC) + timedelta(seconds=TICKET_LIFE_S)
+    return json_response(
+        ConsoleTicket(
+            ticket=ticket,
+            websocket=f"{exchange.path}?ticket={ticket}",
+            expires_at=expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        ),
+        status=201,
+    )
+
+
+async def explain_websocket(_exchange: Exchange[ConsoleQuery, NoBody]) -> Response:
+    """The console's path without an upgrade to WebSocket."""
+    raise ApiError(
+        ProblemCode.UPGRADE_REQUIRED,
+        "Open this path by WebSocket.",
+        headers={"upgrade": "websocket", "connection": "upgrade"},
+    )
+
+
+async def serve_console(
+    state: ApiState, registry: Registry, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Serve a WebSocket: spend its ticket and pass bytes until either side ends."""
+    request_id = secrets.token_hex(8)
+    if (await receive())["type"] != "websocket.connect":
+        return
+    try:
+        stream = _spend(state, registry, scope)
+    except ApiError as error:
+        await _refuse(error, request_id, send)
+        return
+    try:
+        await send({"type": "websocket.accept"})
+        code = await _relay(state, stream, receive, send)
+        await send({"type": "websocket.close", "code": code})
+    except OSError:
+        logger.debug("console %s: the client went away", request_id)
+    finally:
+        stream.close()
+
+
+def _spend(state: ApiState, registry: Registry, scope: Scope) -> Stream:
+    from remote_api.routes.decode import decode_query
+
+    routes, parameters = registry.find(scope["path"])
+    route = routes.get("GET")
+    if route is None or not route.websocket:
+        raise ApiError(ProblemCode.NOT_FOUND, "There is no WebSocket at this path.")
+    query: ConsoleQuery = decode_query(scope["query_string"], ConsoleQuery)
+    return state.tickets.spend(query.ticket, parameters["id"])
+
+
+async def _refuse(error: ApiError, request_id: str, send: Send) -> None:
+    from remote_api.routes.application import encoded_headers, problem_response
+
+    response = problem_response(error, request_id)
+    headers = encoded_headers(response, request_id)
+    await send(
+        {"type": "websocket.http.response.start", "status": response.status, "headers": headers}
+    )
+    await send({"type": "websocket.http.response.body", "body": response.body})
+
+
+async def _relay(state: ApiState, stream: Stream, receive: Receive, send: Send) -> int:
+    """Pass bytes both ways; the close code for the client."""
+    tasks: dict[asyncio.Task[Any], int] = {
+        asyncio.create_task(_to_client(stream, send)): _NORMAL,
+        asyncio.create_task(_from_client(stream, receive)): _INVALID_DATA,
+        asyncio.create_task(state.closing.wait()): _GOING_AWAY,
+    }
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if (error := task.exception()) is not None and not isinstance(error, OSError):
+                raise error
+        return min(tasks[task] for task in done)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _to_client(stream: Stream, send: Send) -> None:
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(stream.socket, _PART_BYTES):
+        await send({"type": "websocket.send", "bytes": data})
+
+
+async def _from_client(stream: Stream, receive: Receive) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            raise ConnectionResetError("the client closed the console")
+        data = message.get("bytes")
+        if data is None:
+            return
+        await loop.sock_sendall(stream.socket, data)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="POST",
+        path="/v1/vms/{id}/console",
+        name="openConsole",
+        summary="Open a running VM's console; the answer is a ticket for one WebSocket within 30 s",
+        handler=open_console,
+        role=Role.OPERATOR,
+        body=ConsoleBody,
+        body_kind=BodyKind.JSON,
+        replies=(Reply(status=201, description="The ticket.", body=ConsoleTicket),),
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.CONFLICT,
+            ProblemCode.UNSUPPORTED,
+            ProblemCode.RATE_LIMITED,
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/v1/vms/{id}/console",
+        name="attachConsole",
+        summary="A console by WebSocket: binary messages carry its bytes both ways",
+        handler=explain_websocket,
+        role=None,
+        query=ConsoleQuery,
+        replies=(Reply(status=101, description="The WebSocket is open."),),
+        problems=(ProblemCode.UNAUTHENTICATED, ProblemCode.UPGRADE_REQUIRED),
+        websocket=True,
+    ),
+)

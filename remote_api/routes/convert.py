@@ -1,0 +1,92 @@
+"""Between the domain's types and the wire's: the one place that knows both.
+
+Most shapes agree field by field; a unit test holds them together. Where they don't (pages, the
+host, problems), a function of its own stands here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from remote_api.failures import ApiError
+from remote_api.schema import (
+    PROBLEM_TYPE_PREFIX,
+    FieldError,
+    Host,
+    HostStatus,
+    Operation,
+    OperationPage,
+    ProblemCode,
+)
+from vmkernel.control import model, requests
+
+__all__ = [
+    "from_wire",
+    "host_to_wire",
+    "operation_page_to_wire",
+    "operation_to_wire",
+    "problem_to_error",
+    "to_wire",
+]
+
+WireT = TypeVar("WireT")
+ModelT = TypeVar("ModelT")
+
+
+def to_wire(value: Any, wire: type[WireT], **changes: Any) -> WireT:
+    """A domain object as the wire type whose fields agree with its own, but for `changes`."""
+    fields = {name: getattr(value, name) for name in value.__struct_fields__}
+    fields.pop("more", None)
+    return msgspec.convert(msgspec.to_builtins(fields | changes), wire)
+
+
+def from_wire(value: msgspec.Struct, domain: type[ModelT]) -> ModelT:
+    """A wire object as the domain type whose fields agree with its own.
+
+    Raises ApiError (422) where the domain refuses a value that the wire lets through.
+    """
+    try:
+        return msgspec.convert(msgspec.to_builtins(value), domain)
+    except msgspec.ValidationError as error:
+        raise ApiError(ProblemCode.INVALID, str(error)) from error
+
+
+def host_to_wire(value: model.HostInfo) -> Host:
+    """The host; all of it is observed, so far."""
+    return Host(status=to_wire(value, HostStatus))
+
+
+def operation_to_wire(value: model.Operation) -> Operation:
+    """An operation; its error becomes a problem's type, title and fields."""
+    return to_wire(value, Operation, error=_operation_error(value.error))
+
+
+def operation_page_to_wire(value: requests.OperationPage, next_page: str | None) -> OperationPage:
+    """A page of operations."""
+    return OperationPage(
+        items=tuple(operation_to_wire(item) for item in value.items), next=next_page
+    )
+
+
+def problem_to_error(problem: model.Problem) -> ApiError:
+    """What the vmkernel answered, as this side raises it."""
+    return ApiError(
+        ProblemCode(problem.code.value),
+        problem.detail,
+        errors=tuple(FieldError(pointer=f.pointer, detail=f.detail) for f in problem.fields),
+        retry_after_s=problem.retry_after_s,
+    )
+
+
+def _operation_error(problem: model.Problem | None) -> dict[str, Any] | None:
+    if problem is None:
+        return None
+    code = ProblemCode(problem.code.value)
+    return {
+        "type": PROBLEM_TYPE_PREFIX + code,
+        "title": code.headline,
+        "detail": problem.detail,
+        "errors": problem.fields,
+    }

@@ -1,0 +1,117 @@
+"""The event stream: server-sent events that go on after `Last-Event-ID`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from remote_api.failures import ApiError
+from remote_api.routes.convert import to_wire
+from remote_api.routes.exchange import Exchange, Response
+from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
+from remote_api.schema import Event, NoQuery, ProblemCode
+from vmkernel.control import model
+from vmkernel.control.requests import SubscribeEvents
+
+__all__ = ["ROUTES"]
+
+logger = logging.getLogger("mica.api")
+
+HEARTBEAT_S = 15.0
+_MAX_EVENT_ID = 128
+
+
+async def stream_events(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """Every event from now on, or after the one named by `Last-Event-ID`."""
+    stack = AsyncExitStack()
+    after = _last_event_id(exchange)
+    events = await stack.enter_async_context(exchange.events(SubscribeEvents(after=after)))
+    return Response(
+        status=200,
+        media_type="text/event-stream",
+        stream=_frames(exchange, events, stack),
+    )
+
+
+async def _frames(
+    exchange: Exchange[NoQuery, NoBody], events: AsyncIterator[model.Event], stack: AsyncExitStack
+) -> AsyncIterator[bytes]:
+    async def following() -> model.Event | None:
+        return await anext(events, None)
+
+    gone = asyncio.create_task(exchange.gone())
+    closing = asyncio.create_task(exchange.state.closing.wait())
+    upcoming = asyncio.create_task(following())
+    try:
+        yield b": mica events\nretry: 2000\n\n"
+        while True:
+            done, _ = await asyncio.wait(
+                {gone, closing, upcoming},
+                timeout=HEARTBEAT_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if gone in done or closing in done:
+                return
+            if not done:
+                yield b": heartbeat\n\n"
+                continue
+            event = upcoming.result()
+            if event is None:
+                return
+            yield _frame(event)
+            upcoming = asyncio.create_task(following())
+    except model.MicaError as error:
+        # The client comes back by itself, with Last-Event-ID.
+        logger.info("an event stream ended: %s", error)
+    finally:
+        for task in (gone, closing, upcoming):
+            task.cancel()
+        await asyncio.gather(gone, closing, upcoming, return_exceptions=True)
+        await stack.aclose()
+
+
+def _frame(event: model.Event) -> bytes:
+    data = msgspec.json.encode(to_wire(event, Event))
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (
+        _line(event.id),
+        _line(event.type),
+        data,
+    )
+
+
+def _line(text: str) -> bytes:
+    return text.replace("\n", " ").replace("\r", " ").encode("utf-8")
+
+
+def _last_event_id(exchange: Exchange[NoQuery, NoBody]) -> str | None:
+    values = exchange.headers.get(b"last-event-id", [])
+    if not values or values == [b""]:
+        return None
+    if len(values) > 1 or len(values[0]) > _MAX_EVENT_ID or not values[0].isascii():
+        raise ApiError.field("Last-Event-ID", "It is not an event's id.", ProblemCode.MALFORMED)
+    return values[0].decode("ascii")
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1/events",
+        name="streamEvents",
+        summary="What happens on this host, as server-sent events",
+        handler=stream_events,
+        request_headers={"Last-Event-ID": "The id of the last event that the client has seen."},
+        replies=(
+            Reply(
+                status=200,
+                description="A stream of events; each `data` is an Event. It begins with what"
+                " follows `Last-Event-ID`, or with `events.lost` where that is too old.",
+                body=str,
+                media_type="text/event-stream",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,223 @@
+"""One request and its answer over ASGI: what handlers see, and how responses are sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from remote_api.failures import ApiError
+from remote_api.routes.conditions import Precondition
+from remote_api.schema import ProblemCode
+from vmkernel.control import ControlClient, Stream, model
+from vmkernel.control.requests import Request, SubscribeEvents
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from remote_api.auth import TicketBox
+
+__all__ = [
+    "ApiState",
+    "ClientGoneError",
+    "Exchange",
+    "Headers",
+    "MAX_BODY_BYTES",
+    "Receive",
+    "Response",
+    "Scope",
+    "Send",
+    "json_response",
+]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+QueryT = TypeVar("QueryT")
+BodyT = TypeVar("BodyT")
+ReplyT = TypeVar("ReplyT")
+
+MAX_BODY_BYTES = 1 << 20
+BODY_TIMEOUT_S = 30.0
+IDLE_BODY_TIMEOUT_S = 60.0
+_LINGER_S = 2.0
+_LINGER_BYTES = 32 << 20
+
+Headers = dict[bytes, list[bytes]]
+
+
+class ClientGoneError(Exception):
+    """The client went away before its request was whole; nobody reads an answer."""
+
+
+@dataclass(kw_only=True)
+class ApiState:
+    """What all requests share; none of it outlives the process, and none of it matters."""
+
+    control: ControlClient
+    tickets: TicketBox
+    openapi: Path
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process ends: streams that would go on for ever end then."""
+
+
+@dataclass(kw_only=True)
+class Response:
+    """An answer: a whole body, or a stream of parts."""
+
+    status: int
+    body: bytes = b""
+    media_type: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    stream: AsyncIterator[bytes] | None = None
+
+
+class Exchange(Generic[QueryT, BodyT]):
+    """A request as its handler sees it."""
+
+    query: QueryT
+    body: BodyT
+
+    def __init__(
+        self,
+        *,
+        state: ApiState,
+        scope: Scope,
+        receive: Receive,
+        request_id: str,
+        headers: Headers,
+        path: str,
+        parameters: dict[str, str],
+    ) -> None:
+        self.state = state
+        self.request_id = request_id
+        self.headers = headers
+        self.path = path
+        self.parameters = parameters
+        self.token: str | None = None
+        self.precondition: Precondition = None
+        self.raw_body = b""
+        client = scope.get("client")
+        self.origin = f"{client[0]}" if client else ""
+        self._receive = receive
+        self._body_whole = False
+        self._body_asked = False
+
+    @property
+    def id(self) -> str:
+        """The path's `{id}`."""
+        return self.parameters["id"]
+
+    @property
+    def content_length(self) -> int | None:
+        """The announced length of the body; the HTTP parser has proven its form."""
+        values = self.headers.get(b"content-length")
+        return int(values[0]) if values else None
+
+    @property
+    def unread_body(self) -> bool:
+        """True where the client may still be sending a body that nobody reads."""
+        announced = bool(self.content_length) or b"transfer-encoding" in self.headers
+        waiting = b"expect" in self.headers and not self._body_asked
+        return announced and not self._body_whole and not waiting
+
+    async def call(self, request: Request[ReplyT], *, timeout_s: float = 60.0) -> ReplyT:
+        """The vmkernel's answer to a request in the name of this request's token."""
+        return await self.state.control.call(
+            request, token=self.token, origin=self.origin, timeout_s=timeout_s
+        )
+
+    async def open(self, request: Request[ReplyT]) -> tuple[ReplyT, Stream]:
+        """The vmkernel's answer and the stream that it brings."""
+        return await self.state.control.open(request, token=self.token, origin=self.origin)
+
+    def events(
+        self, request: SubscribeEvents
+    ) -> AbstractAsyncContextManager[AsyncIterator[model.Event]]:
+        """Subscribe in the name of this request's token."""
+        return self.state.control.events(request, token=self.token, origin=self.origin)
+
+    async def body_parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises ClientGoneError, or ApiError (408) where nothing comes."""
+        while not self._body_whole:
+            self._body_asked = True
+            try:
+                async with asyncio.timeout(IDLE_BODY_TIMEOUT_S):
+                    message = await self._receive()
+            except TimeoutError as error:
+                raise ApiError(
+                    ProblemCode.REQUEST_TIMEOUT,
+                    f"No data came for {IDLE_BODY_TIMEOUT_S:g} s; send the request again.",
+                ) from error
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            self._body_whole = not message.get("more_body", False)
+            if part := message.get("body", b""):
+                yield part
+
+    async def read_body(self) -> bytes:
+        """The whole body. Raises ApiError: 413 over the limit, 408 where it comes too slowly."""
+        if (self.content_length or 0) > MAX_BODY_BYTES:
+            raise _too_large()
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                async for part in self.body_parts():
+                    body += part
+                    if len(body) > MAX_BODY_BYTES:
+                        raise _too_large()
+        except TimeoutError as error:
+            raise ApiError(
+                ProblemCode.REQUEST_TIMEOUT,
+                f"The body was not whole within {BODY_TIMEOUT_S:g} s; send the request again.",
+            ) from error
+        return bytes(body)
+
+    async def drain(self) -> None:
+        """Read on for a moment what an early answer left unread.
+
+        Closing a connection on unread data would reset it, and the client might never see why.
+        """
+        seen = 0
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                async for part in self.body_parts():
+                    seen += len(part)
+                    if seen > _LINGER_BYTES:
+                        return
+        except (TimeoutError, ClientGoneError, ApiError):
+            return
+
+    async def gone(self) -> None:
+        """Return once the client has gone (for answers that stream)."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def json_response(
+    value: msgspec.Struct,
+    *,
+    status: int = 200,
+    etag: str | None = None,
+    location: str | None = None,
+) -> Response:
+    """A JSON answer."""
+    headers: dict[str, str] = {}
+    if etag is not None:
+        headers["etag"] = etag
+    if location is not None:
+        headers["location"] = location
+    return Response(
+        status=status,
+        body=msgspec.json.encode(value),
+        media_type="application/json",
+        headers=headers,
+    )
+
+
+def _too_large() -> ApiError:
+    return ApiError(ProblemCode.TOO_LARGE, f"The body is larger than {MAX_BODY_BYTES} bytes.")

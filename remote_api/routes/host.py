@@ -1,0 +1,136 @@
+"""The host: what anyone may know, what it is, its devices, disks and power."""
+
+from __future__ import annotations
+
+from remote_api.routes.convert import host_to_wire, to_wire
+from remote_api.routes.exchange import Exchange, Response, json_response
+from remote_api.routes.operations import accepted
+from remote_api.routes.paging import next_page, page_start
+from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
+from remote_api.schema import (
+    ApiInfo,
+    DevicePage,
+    DiskPage,
+    Host,
+    NoQuery,
+    Operation,
+    PageQuery,
+    PowerBody,
+    ProblemCode,
+    Role,
+    WaitQuery,
+)
+from vmkernel.control import model, requests
+from vmkernel.control.requests import WhoAmI
+
+__all__ = ["ROUTES"]
+
+
+async def get_api(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """What anyone may know of this host."""
+    return json_response(to_wire(await exchange.call(requests.GetApiInfo()), ApiInfo))
+
+
+async def get_openapi(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The OpenAPI document of this API."""
+    await exchange.call(WhoAmI())
+    body = exchange.state.openapi.read_bytes()
+    return Response(status=200, body=body, media_type="application/json")
+
+
+async def get_host(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The host as a whole."""
+    return json_response(host_to_wire(await exchange.call(requests.GetHost())))
+
+
+async def list_devices(exchange: Exchange[PageQuery, NoBody]) -> Response:
+    """The host's PCI and USB devices."""
+    page = await exchange.call(
+        requests.ListDevices(
+            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
+        )
+    )
+    ids = [f"{item.bus.value}/{item.address}" for item in page.items]
+    return json_response(to_wire(page, DevicePage, next=next_page(exchange.path, ids, page.more)))
+
+
+async def list_disks(exchange: Exchange[PageQuery, NoBody]) -> Response:
+    """The host's disks."""
+    page = await exchange.call(
+        requests.ListDisks(
+            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
+        )
+    )
+    ids = [item.id for item in page.items]
+    return json_response(to_wire(page, DiskPage, next=next_page(exchange.path, ids, page.more)))
+
+
+async def power_host(exchange: Exchange[WaitQuery, PowerBody]) -> Response:
+    """End the guests in order, then power off or reboot."""
+    operation = await exchange.call(
+        requests.PowerHost(action=model.PowerAction(exchange.body.action.value))
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1",
+        name="getApi",
+        summary="The product, its version and capabilities; needs no token",
+        handler=get_api,
+        role=None,
+        replies=(Reply(status=200, description="The host's public face.", body=ApiInfo),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/openapi.json",
+        name="getOpenapi",
+        summary="This document",
+        handler=get_openapi,
+        replies=(Reply(status=200, description="OpenAPI 3.1.", body=dict),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/host",
+        name="getHost",
+        summary="The host: identity, hardware, boot, stick, links, findings",
+        handler=get_host,
+        replies=(Reply(status=200, description="The host.", body=Host),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/host/devices",
+        name="listHostDevices",
+        summary="Physical PCI and USB devices, with driver and bundle, or what is wrong",
+        handler=list_devices,
+        query=PageQuery,
+        replies=(Reply(status=200, description="A page of devices.", body=DevicePage),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/host/disks",
+        name="listHostDisks",
+        summary="The host's disks and what they hold",
+        handler=list_disks,
+        query=PageQuery,
+        replies=(Reply(status=200, description="A page of disks.", body=DiskPage),),
+    ),
+    Route(
+        method="POST",
+        path="/v1/host/power",
+        name="powerHost",
+        summary="End the guests in order, then power off or reboot",
+        handler=power_host,
+        role=Role.ADMIN,
+        query=WaitQuery,
+        body=PowerBody,
+        body_kind=BodyKind.JSON,
+        replies=(
+            Reply(status=202, description="It is under way.", body=Operation, location=True),
+            Reply(status=200, description="It is done.", body=Operation, location=True),
+        ),
+        problems=(ProblemCode.CONFLICT, ProblemCode.UNSUPPORTED),
+    ),
+)

@@ -1,0 +1,106 @@
+"""Operations, and the answer of everything that starts one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from remote_api.routes.convert import operation_page_to_wire, operation_to_wire
+from remote_api.routes.exchange import Exchange, Response, json_response
+from remote_api.routes.paging import next_page, page_start
+from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
+from remote_api.schema import (
+    NoQuery,
+    Operation,
+    OperationPage,
+    PageQuery,
+    ProblemCode,
+    Role,
+    WaitQuery,
+)
+from vmkernel.control import model, requests
+
+__all__ = ["ROUTES", "accepted", "settled"]
+
+
+async def settled(
+    exchange: Exchange[Any, Any], operation: model.Operation, wait_s: float
+) -> model.Operation:
+    """An operation as it stands once it has finished or the time is over."""
+    if wait_s > 0 and not operation.state.finished:
+        return await exchange.call(
+            requests.GetOperation(id=operation.id, wait_s=wait_s), timeout_s=wait_s + 30
+        )
+    return operation
+
+
+async def accepted(
+    exchange: Exchange[Any, Any], operation: model.Operation, wait_s: float
+) -> Response:
+    """The answer of what starts an operation: 202, or 200 where it finished within the wait."""
+    now = await settled(exchange, operation, wait_s)
+    return json_response(
+        operation_to_wire(now),
+        status=200 if now.state.finished else 202,
+        location=f"/v1/operations/{now.id}",
+    )
+
+
+async def list_operations(exchange: Exchange[PageQuery, NoBody]) -> Response:
+    """Running and recent operations."""
+    page = await exchange.call(
+        requests.ListOperations(
+            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
+        )
+    )
+    ids = [item.id for item in page.items]
+    return json_response(operation_page_to_wire(page, next_page(exchange.path, ids, page.more)))
+
+
+async def get_operation(exchange: Exchange[WaitQuery, NoBody]) -> Response:
+    """One operation."""
+    wait_s = exchange.query.wait
+    operation = await exchange.call(
+        requests.GetOperation(id=exchange.id, wait_s=wait_s), timeout_s=wait_s + 30
+    )
+    return json_response(operation_to_wire(operation))
+
+
+async def cancel_operation(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """Ask an operation to stop."""
+    operation = await exchange.call(requests.CancelOperation(id=exchange.id))
+    return json_response(operation_to_wire(operation))
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1/operations",
+        name="listOperations",
+        summary="Running and recent operations, oldest first",
+        handler=list_operations,
+        query=PageQuery,
+        replies=(Reply(status=200, description="A page of operations.", body=OperationPage),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/operations/{id}",
+        name="getOperation",
+        summary="One operation; with `wait`, once it has finished or the time is over",
+        handler=get_operation,
+        query=WaitQuery,
+        replies=(Reply(status=200, description="The operation as it stands.", body=Operation),),
+        problems=(ProblemCode.NOT_FOUND,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/operations/{id}/cancel",
+        name="cancelOperation",
+        summary="Ask an operation to stop",
+        handler=cancel_operation,
+        role=Role.OPERATOR,
+        replies=(
+            Reply(status=200, description="The operation as it then stands.", body=Operation),
+        ),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+)

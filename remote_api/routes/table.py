@@ -1,0 +1,36 @@
+"""All routes of the API in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from remote_api.auth import TicketBox
+from remote_api.routes import access, console, events, host, operations, storage, uploads, vms
+from remote_api.routes.application import Application
+from remote_api.routes.exchange import ApiState
+from remote_api.routes.registry import AnyRoute, Registry
+from vmkernel.control import ControlClient
+
+__all__ = ["OPENAPI_PATH", "all_routes", "make_application"]
+
+OPENAPI_PATH = Path(__file__).parent.parent / "openapi.json"
+
+
+def all_routes() -> tuple[AnyRoute, ...]:
+    """Every route, in the order of the OpenAPI document."""
+    return (
+        *host.ROUTES,
+        *access.ROUTES,
+        *storage.ROUTES,
+        *uploads.ROUTES,
+        *vms.ROUTES,
+        *console.ROUTES,
+        *operations.ROUTES,
+        *events.ROUTES,
+    )
+
+
+def make_application(control: ControlClient) -> Application:
+    """The API on a way to the vmkernel."""
+    state = ApiState(control=control, tickets=TicketBox(), openapi=OPENAPI_PATH)
+    return Application(Registry(all_routes()), state)

@@ -1,0 +1,116 @@
+"""Image upload: a one-shot PUT whose body flows to the vmkernel as it comes.
+
+asked -> refused                        size, name, digest form, free space: before a byte is read
+      -> flowing -> proven              201, or 202 where proving takes longer than `wait`
+                 -> failed              the operation's problem
+                 -> client gone         the stream is closed short; the vmkernel leaves nothing
+At most one part of the body (64 KiB) is held here; the vmkernel's pace is the client's pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from remote_api.failures import ApiError
+from remote_api.routes.convert import operation_to_wire, problem_to_error, to_wire
+from remote_api.routes.exchange import Exchange, Response, json_response
+from remote_api.routes.operations import settled
+from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
+from remote_api.schema import Image, Operation, ProblemCode, Role, UploadQuery
+from vmkernel.control import Stream, model, requests
+
+__all__ = ["ROUTES"]
+
+_STALL_S = 120.0
+_VERDICT_S = 30.0
+
+
+async def upload_image(exchange: Exchange[UploadQuery, NoBody]) -> Response:
+    """Take a new image."""
+    size = exchange.content_length
+    if size is None:
+        raise ApiError(
+            ProblemCode.LENGTH_REQUIRED, "Announce the image's size by a Content-Length."
+        )
+    query = exchange.query
+    if not 1 <= size <= 1 << 50:
+        raise ApiError.field("Content-Length", "An image has 1 byte to 1 PiB.")
+    operation, stream = await exchange.open(
+        requests.UploadImage(
+            id=exchange.id,
+            spec=model.ImageSpec(
+                datastore=query.datastore,
+                format=model.ImageFormat(query.format.value),
+                size_bytes=size,
+                sha256=query.sha256,
+            ),
+        )
+    )
+    try:
+        whole = await _pump(exchange, stream)
+    finally:
+        stream.close()
+    # Where the vmkernel stopped taking data it has its reason, and the operation tells it.
+    wait_s = query.wait if whole else _VERDICT_S
+    operation = await settled(exchange, operation, wait_s)
+    if operation.error is not None:
+        raise problem_to_error(operation.error)
+    if operation.state is model.OperationState.SUCCEEDED:
+        image = await exchange.call(requests.GetImage(id=exchange.id))
+        return json_response(to_wire(image, Image), status=201, location=exchange.path)
+    if operation.state is model.OperationState.CANCELLED:
+        raise ApiError(ProblemCode.CONFLICT, f"The upload of image {exchange.id} was cancelled.")
+    return json_response(
+        operation_to_wire(operation), status=202, location=f"/v1/operations/{operation.id}"
+    )
+
+
+async def _pump(exchange: Exchange[UploadQuery, NoBody], stream: Stream) -> bool:
+    """Pass the body on; False where the vmkernel stopped taking it."""
+    loop = asyncio.get_running_loop()
+    async for part in exchange.body_parts():
+        try:
+            async with asyncio.timeout(_STALL_S):
+                await loop.sock_sendall(stream.socket, part)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        except TimeoutError as error:
+            raise ApiError(
+                ProblemCode.TIMED_OUT,
+                f"The datastore took no data for {_STALL_S:g} s; nothing was kept.",
+            ) from error
+    try:
+        stream.socket.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    return True
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="PUT",
+        path="/v1/images/{id}",
+        name="uploadImage",
+        summary="Upload a new image in one request, with its size and SHA-256",
+        handler=upload_image,
+        role=Role.OPERATOR,
+        query=UploadQuery,
+        body_kind=BodyKind.STREAM,
+        condition=Condition.CREATE,
+        replies=(
+            Reply(status=201, description="It is durable.", body=Image, location=True),
+            Reply(status=202, description="It is being proven.", body=Operation, location=True),
+        ),
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.ALREADY_EXISTS,
+            ProblemCode.CONFLICT,
+            ProblemCode.INSUFFICIENT_SPACE,
+            ProblemCode.DIGEST_MISMATCH,
+            ProblemCode.TRUNCATED,
+            ProblemCode.LENGTH_REQUIRED,
+            ProblemCode.UNSUPPORTED,
+        ),
+    ),
+)

@@ -1,0 +1,258 @@
+"""Virtual machines: create, read, change, delete, act."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from remote_api.failures import ApiError
+from remote_api.routes.conditions import Absent, etag
+from remote_api.routes.convert import from_wire, to_wire
+from remote_api.routes.decode import decode_patch
+from remote_api.routes.exchange import Exchange, Response, json_response
+from remote_api.routes.operations import accepted
+from remote_api.routes.paging import next_page, page_start
+from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
+from remote_api.schema import (
+    DeleteVmQuery,
+    NoQuery,
+    Operation,
+    PageQuery,
+    ProblemCode,
+    Role,
+    ShutdownQuery,
+    Vm,
+    VmBody,
+    VmPage,
+    VmSpec,
+    WaitQuery,
+)
+from vmkernel.control import model, requests
+
+__all__ = ["ROUTES"]
+
+_PATCH_ATTEMPTS = 5
+
+
+async def list_vms(exchange: Exchange[PageQuery, NoBody]) -> Response:
+    """All virtual machines."""
+    page = await exchange.call(
+        requests.ListVms(
+            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
+        )
+    )
+    ids = [item.id for item in page.items]
+    return json_response(to_wire(page, VmPage, next=next_page(exchange.path, ids, page.more)))
+
+
+async def get_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """One virtual machine."""
+    return _vm(await exchange.call(requests.GetVm(id=exchange.id)))
+
+
+async def put_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
+    """Create a virtual machine, or replace what it is wanted to be."""
+    spec = from_wire(exchange.body.spec, model.VmSpec)
+    if isinstance(exchange.precondition, int):
+        return _vm(
+            await exchange.call(
+                requests.UpdateVm(id=exchange.id, spec=spec, revision=exchange.precondition)
+            )
+        )
+    vm = await exchange.call(requests.CreateVm(id=exchange.id, spec=spec))
+    return _vm(vm, status=201, location=exchange.path)
+
+
+async def patch_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
+    """Merge a patch into what the virtual machine is wanted to be."""
+    for attempt in range(1, _PATCH_ATTEMPTS + 1):
+        vm = await exchange.call(requests.GetVm(id=exchange.id))
+        expected = exchange.precondition
+        if isinstance(expected, int) and expected != vm.revision:
+            raise ApiError(
+                ProblemCode.REVISION_MISMATCH,
+                f"VM {vm.id} is at revision {vm.revision}; read it again and repeat the change.",
+            )
+        body = decode_patch(exchange.raw_body, VmBody(spec=to_wire(vm.spec, VmSpec)), VmBody)
+        try:
+            return _vm(
+                await exchange.call(
+                    requests.UpdateVm(
+                        id=exchange.id,
+                        spec=from_wire(body.spec, model.VmSpec),
+                        revision=vm.revision,
+                    )
+                )
+            )
+        except model.MicaError as error:
+            lost_race = error.problem.code is model.ErrorCode.REVISION_MISMATCH
+            if not lost_race or expected is not None or attempt == _PATCH_ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def delete_vm(exchange: Exchange[DeleteVmQuery, NoBody]) -> Response:
+    """Delete a stopped virtual machine."""
+    revision = exchange.precondition
+    await exchange.call(
+        requests.DeleteVm(
+            id=exchange.id,
+            revision=None if isinstance(revision, Absent) else revision,
+            with_volumes=exchange.query.with_volumes,
+        )
+    )
+    return Response(status=204)
+
+
+def _act(action: model.VmAction) -> Callable[[Exchange[WaitQuery, NoBody]], Awaitable[Response]]:
+    async def act(exchange: Exchange[WaitQuery, NoBody]) -> Response:
+        operation = await exchange.call(requests.ActOnVm(id=exchange.id, action=action))
+        return await accepted(exchange, operation, exchange.query.wait)
+
+    return act
+
+
+async def shut_down_vm(exchange: Exchange[ShutdownQuery, NoBody]) -> Response:
+    """Ask the guest to shut down."""
+    operation = await exchange.call(
+        requests.ActOnVm(
+            id=exchange.id,
+            action=model.VmAction.SHUTDOWN,
+            timeout_s=exchange.query.timeout_s,
+        )
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+def _vm(vm: model.Vm, *, status: int = 200, location: str | None = None) -> Response:
+    return json_response(to_wire(vm, Vm), status=status, etag=etag(vm.revision), location=location)
+
+
+_CHANGE_PROBLEMS = (
+    ProblemCode.CONFLICT,
+    ProblemCode.IN_USE,
+    ProblemCode.UNSUPPORTED,
+    ProblemCode.INSUFFICIENT_SPACE,
+    ProblemCode.REVISION_MISMATCH,
+)
+_STARTED = (
+    Reply(status=202, description="It is under way.", body=Operation, location=True),
+    Reply(status=200, description="It has finished.", body=Operation, location=True),
+)
+_ACTION_PROBLEMS = (
+    ProblemCode.NOT_FOUND,
+    ProblemCode.CONFLICT,
+    ProblemCode.IN_USE,
+    ProblemCode.UNSUPPORTED,
+    ProblemCode.INVALID,
+)
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1/vms",
+        name="listVms",
+        summary="All virtual machines, ordered by id",
+        handler=list_vms,
+        query=PageQuery,
+        replies=(Reply(status=200, description="A page of virtual machines.", body=VmPage),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/vms/{id}",
+        name="getVm",
+        summary="One virtual machine",
+        handler=get_vm,
+        replies=(Reply(status=200, description="The virtual machine.", body=Vm, etag=True),),
+        problems=(ProblemCode.NOT_FOUND,),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/vms/{id}",
+        name="putVm",
+        summary="Create a virtual machine (`If-None-Match: *`) or replace its spec (`If-Match`)",
+        handler=put_vm,
+        role=Role.OPERATOR,
+        body=VmBody,
+        body_kind=BodyKind.JSON,
+        condition=Condition.EITHER,
+        replies=(
+            Reply(status=201, description="It is made.", body=Vm, etag=True, location=True),
+            Reply(status=200, description="It is changed.", body=Vm, etag=True),
+        ),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.ALREADY_EXISTS, *_CHANGE_PROBLEMS),
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/vms/{id}",
+        name="patchVm",
+        summary="Merge a patch (RFC 7396) into the virtual machine's spec",
+        handler=patch_vm,
+        role=Role.OPERATOR,
+        body=VmBody,
+        body_kind=BodyKind.MERGE_PATCH,
+        condition=Condition.MATCH,
+        replies=(Reply(status=200, description="It is changed.", body=Vm, etag=True),),
+        problems=(ProblemCode.NOT_FOUND, *_CHANGE_PROBLEMS),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/vms/{id}",
+        name="deleteVm",
+        summary="Delete a stopped virtual machine; its volumes stay unless `with_volumes`",
+        handler=delete_vm,
+        role=Role.OPERATOR,
+        query=DeleteVmQuery,
+        condition=Condition.MATCH,
+        replies=(Reply(status=204, description="It is gone."),),
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
+            ProblemCode.REVISION_MISMATCH,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/vms/{id}/start",
+        name="startVm",
+        summary="Start a stopped virtual machine",
+        handler=_act(model.VmAction.START),
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        replies=_STARTED,
+        problems=(*_ACTION_PROBLEMS, ProblemCode.INSUFFICIENT_RESOURCES),
+    ),
+    Route(
+        method="POST",
+        path="/v1/vms/{id}/shutdown",
+        name="shutDownVm",
+        summary="Ask the guest to shut down; it is not forced",
+        handler=shut_down_vm,
+        role=Role.OPERATOR,
+        query=ShutdownQuery,
+        replies=_STARTED,
+        problems=_ACTION_PROBLEMS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/vms/{id}/power-off",
+        name="powerOffVm",
+        summary="End a virtual machine at once, as by pulling its plug",
+        handler=_act(model.VmAction.POWER_OFF),
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        replies=_STARTED,
+        problems=_ACTION_PROBLEMS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/vms/{id}/reset",
+        name="resetVm",
+        summary="Reset a running virtual machine, as by its reset button",
+        handler=_act(model.VmAction.RESET),
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        replies=_STARTED,
+        problems=_ACTION_PROBLEMS,
+    ),
+)

@@ -1,0 +1,179 @@
+"""`python -m remote_api`: the wiring of the API's process.
+
+options -> control client -> TLS identity (waits for the vmkernel) -> listen -> READY -> serve
+        -> SIGTERM: no new connections, streams end, requests under way get GRACE_S -> end
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from remote_api.server import lean_uvicorn
+
+lean_uvicorn.prepare()
+
+import uvicorn.lifespan.off  # noqa: E402, F401 - uvicorn takes it by name
+from uvicorn.config import Config  # noqa: E402
+from uvicorn.server import Server  # noqa: E402
+
+from remote_api.routes import Application, make_application  # noqa: E402
+from remote_api.server.notify import notify, passed_sockets  # noqa: E402
+from remote_api.server.protocol import BoundedH11Protocol  # noqa: E402
+from remote_api.server.tls import IdentityUnavailableError, fetch_identity, tls_context  # noqa: E402
+from remote_api.server.websocket import make_protocol  # noqa: E402
+from vmkernel.control import ControlClient  # noqa: E402
+
+__all__ = ["main"]
+
+logger = logging.getLogger("mica.api")
+
+DEFAULT_CONTROL = Path("/run/mica/control.sock")
+IDENTITY_TIMEOUT_S = 60.0
+GRACE_S = 5
+KEEP_ALIVE_S = 15
+MAX_HEAD_BYTES = 16 << 10
+MAX_CONSOLE_MESSAGE_BYTES = 1 << 20
+_TICK_S = 1.0
+_BACKLOG = 256
+
+
+class ApiServer(Server):
+    """uvicorn's server, which tells systemd, wakes once a second and ends streams first."""
+
+    def __init__(self, config: Config, application: Application) -> None:
+        super().__init__(config)
+        self._application = application
+        self._exit = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then tell the service manager."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+        notify("READY=1\nSTATUS=Serving")
+
+    async def main_loop(self) -> None:
+        """Wait for the end; the tick only renews the Date header."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._exit.wait()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """A signal asks for the end."""
+        super().handle_exit(sig, frame)
+        asyncio.get_running_loop().call_soon_threadsafe(self._exit.set)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams that would go on for ever, then what uvicorn ends."""
+        notify("STOPPING=1")
+        self._application.state.closing.set()
+        self._application.state.tickets.close()
+        await super().shutdown(sockets)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the API until it is told to end. 0 after an orderly end, 1 where it can't start."""
+    options = _options(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    # uvicorn tells of each WebSocket at the level `info`, with its ticket.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    with contextlib.suppress(KeyboardInterrupt):
+        return asyncio.run(_serve(options))
+    return 0
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    control = ControlClient(options.control)
+    try:
+        sockets = passed_sockets() if options.listen is None else [_bind(options.listen)]
+    except OSError as error:
+        logger.error("can't listen on %s: %s", options.listen, error)
+        return 1
+    if not sockets:
+        logger.error("no socket: start it by systemd's socket unit, or give --listen HOST:PORT")
+        return 1
+    try:
+        identity = await fetch_identity(control, options.identity_timeout)
+    except IdentityUnavailableError as error:
+        logger.error("%s", error)
+        return 1
+    context = tls_context(identity)
+    del identity
+    application = make_application(control)
+    config = Config(
+        application,
+        loop="none",
+        http=BoundedH11Protocol,
+        ws=cast(type[asyncio.Protocol], make_protocol),
+        ws_max_size=MAX_CONSOLE_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        ssl_context_factory=lambda _config, _default: context,
+    )
+    server = ApiServer(config, application)
+    await server.serve(sockets)
+    return 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m remote_api", description="The HTTPS API of Mica.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--control", type=Path, default=DEFAULT_CONTROL, help="the vmkernel's control socket"
+    )
+    parser.add_argument(
+        "--listen", type=_address, metavar="HOST:PORT", help="where systemd passes no socket"
+    )
+    parser.add_argument(
+        "--identity-timeout",
+        type=float,
+        default=IDENTITY_TIMEOUT_S,
+        metavar="SECONDS",
+        help="how long to wait for the vmkernel at the start",
+    )
+    parser.add_argument("--verbose", action="store_true")
+    return parser.parse_args(argv)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _bind(address: tuple[str, int]) -> socket.socket:
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
