@@ -1,8 +1,10 @@
-"""The serial line of the test machine: read all the time, kept with the time of each line.
+"""A serial line: read all the time, kept with the time of each line.
 
 A thread reads, so that the machine never waits for us and every line has its own time, also
 while a test talks to the API; that is why this is not pexpect. Everything that waits for the
 machine calls `check()`, which raises at once when the line has shown that all is lost.
+
+The line of the test machine is a socket; that of a guest inside comes by the API's WebSocket.
 """
 
 from __future__ import annotations
@@ -12,10 +14,20 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-__all__ = ["Console", "ConsoleError", "ConsoleTimeoutError", "KnownBadError", "Line"]
+__all__ = [
+    "Console",
+    "ConsoleError",
+    "ConsoleTimeoutError",
+    "KnownBadError",
+    "Line",
+    "SocketWire",
+    "Wire",
+]
 
 KNOWN_BAD = tuple(
     re.compile(pattern)
@@ -63,12 +75,59 @@ class Line:
     text: str
 
 
-class Console:
-    """Reads a serial line from a connected socket until it closes."""
+class Wire(Protocol):
+    """What a console is read from."""
 
-    def __init__(self, sock: socket.socket, log: Path, *, tolerate: tuple[str, ...] = ()) -> None:
+    def receive(self) -> bytes:
+        """The next bytes; nothing at the end."""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+
+    def close(self) -> None:
+        """End it; a `receive` that waits returns."""
+
+
+class SocketWire:
+    """A connected stream socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._log = log.open("wb")
+
+    def receive(self) -> bytes:
+        """The next bytes; nothing at the end."""
+        try:
+            return self._socket.recv(1 << 16)
+        except OSError:
+            return b""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self._socket.sendall(data)
+
+    def close(self) -> None:
+        """Shut it down in both directions, so that the reader's thread ends."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class Console:
+    """Reads a wire until it closes.
+
+    `watch` is called by everything that waits, and raises where waiting is of no use.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        log: Path,
+        *,
+        tolerate: tuple[str, ...] = (),
+        watch: Callable[[], None] | None = None,
+    ) -> None:
+        self._wire = wire
+        self._watch = watch
+        self._log = log.open("ab")
         self._tolerate = tuple(re.compile(pattern) for pattern in tolerate)
         self._changed = threading.Condition()
         self._lines: list[Line] = []
@@ -81,15 +140,28 @@ class Console:
 
     def close(self) -> None:
         """Stop reading."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self._wire.close()
         self._thread.join(timeout=5)
-        self._socket.close()
         self._log.close()
 
     def send(self, text: str) -> None:
         """Type on the serial line."""
-        self._socket.sendall(text.encode())
+        self._wire.send(text.encode())
+
+    def count(self) -> int:
+        """How many whole lines have come; what `expect` takes as `after`."""
+        with self._changed:
+            return len(self._lines)
+
+    def ask(self, command: str, *, timeout_s: float) -> str:
+        """Send a line, and return the line that answers it: the next that starts as it does."""
+        position = self.count()
+        self.send(command + "\n")
+        name = command.split()[0]
+        match, _ = self.expect(
+            rf"^{re.escape(name)}\b ?(.*)", timeout_s=timeout_s, what=command, after=position
+        )
+        return match.group(1)
 
     def lines(self) -> list[Line]:
         """All lines so far; the last may be unfinished."""
@@ -107,6 +179,8 @@ class Console:
 
     def check(self) -> None:
         """Raise where a line was known to be bad."""
+        if self._watch is not None:
+            self._watch()
         with self._changed:
             bad = self._bad
         if bad is not None:
@@ -142,13 +216,7 @@ class Console:
         return [*self._lines, Line(self._partial_since, ESCAPES.sub("", self._partial))]
 
     def _read(self) -> None:
-        while True:
-            try:
-                data = self._socket.recv(1 << 16)
-            except OSError:
-                data = b""
-            if not data:
-                break
+        while data := self._wire.receive():
             self._log.write(data)
             self._log.flush()
             self._take(data.decode("utf-8", "replace"))

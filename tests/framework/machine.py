@@ -33,7 +33,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from appliance_build.tools.sandbox import loader_argv, qemu_environment
 from tests.framework import inputs
-from tests.framework.console import Console
+from tests.framework.console import Console, SocketWire
 from tests.framework.drives import Drive
 
 __all__ = [
@@ -137,7 +137,7 @@ class Machine:
                 start_new_session=True,
                 pass_fds=[] if self.spec.tap_fd is None else [self.spec.tap_fd],
             )
-        serial = self._connect(self._sockets / "serial")
+        serial = SocketWire(self._connect(self._sockets / "serial"))
         self._console = Console(serial, self.folder / "console.log", tolerate=tolerate)
         self._qmp = QEMUMonitorProtocol(str(self._sockets / "qmp"))
         self._qmp.settimeout(30)
