@@ -39,6 +39,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         try:
+            os.fchmod(fd, mode)  # whatever the umask
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
@@ -84,6 +85,7 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
     """Make a directory that may be there already; refuse anything else under its name."""
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=mode)
+        path.chmod(mode)  # whatever the umask
         fsync_directory(path.parent)
     if not stat.S_ISDIR(path.lstat().st_mode):
         raise OSError(errno.ENOTDIR, "not a directory", str(path))

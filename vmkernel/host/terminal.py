@@ -74,7 +74,7 @@ class Terminal:
             self._fd = -1
 
     def _quiet_input(self) -> None:
-        """Take no input: nothing is echoed, no key is a signal; on a screen no key does anything."""
+        """Take no input: no echo, no key is a signal; on a screen no key does anything."""
         with contextlib.suppress(termios.error, OSError):
             settings = termios.tcgetattr(self._fd)
             settings[_LFLAG] &= ~_INPUT_FLAGS

@@ -1,0 +1,38 @@
+"""Control groups (version 2), by reading and writing their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["Cgroup"]
+
+_ROOT = Path("/sys/fs/cgroup")
+
+
+class Cgroup:
+    """One group; it need not exist."""
+
+    def __init__(self, path: str, *, root: Path = _ROOT) -> None:
+        self._folder = root / path.lstrip("/")
+
+    def populated(self) -> bool:
+        """True while any process is in it."""
+        try:
+            events = (self._folder / "cgroup.events").read_text()
+        except (FileNotFoundError, OSError):
+            return False
+        return "populated 1" in events.splitlines()
+
+    def kill(self) -> None:
+        """End every process in it at once."""
+        try:
+            (self._folder / "cgroup.kill").write_text("1")
+        except FileNotFoundError:
+            return
+
+    def memory_bytes(self) -> int | None:
+        """What it holds of memory now."""
+        try:
+            return int((self._folder / "memory.current").read_text())
+        except (OSError, ValueError):
+            return None

@@ -1,0 +1,66 @@
+"""The tools that change what a disk holds: wipefs, sfdisk, mkfs. Callers have asked before."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vmkernel.host.errors import HostError, from_os_error
+from vmkernel.host.runner import Runner
+from vmkernel.model import ErrorCode
+
+__all__ = ["hold_exclusively", "make_ext4", "make_one_partition", "make_xfs", "wait_for", "wipe"]
+
+_QUICK_S = 60.0
+_MKFS_S = 1800.0
+"""Discarding a large, slow disk takes its time."""
+
+
+def hold_exclusively(device: Path) -> None:
+    """Return where nobody has the device: not mounted, no swap, no RAID or LVM member in use."""
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise HostError(f"{device} is in use.", ErrorCode.IN_USE) from error
+        raise from_os_error(error, f"{device} can't be opened") from error
+
+
+async def wipe(runner: Runner, device: Path) -> None:
+    """Take every known signature off a device."""
+    await runner.run(["wipefs", "--all", "--force", "--quiet", device], timeout_s=_QUICK_S)
+
+
+async def make_one_partition(runner: Runner, disk: Path, *, type_guid: str, name: str) -> None:
+    """A new GPT with one partition that takes the whole disk, aligned as sfdisk does."""
+    script = f'label: gpt\ntype={type_guid}, name="{name}"\n'
+    await runner.run(
+        ["sfdisk", "--lock=yes", "--wipe=always", "--wipe-partitions=always", "--quiet", disk],
+        timeout_s=_QUICK_S,
+        input_data=script.encode(),
+    )
+
+
+async def make_xfs(runner: Runner, device: Path, *, label: str) -> None:
+    """XFS with reflinks."""
+    await runner.run(
+        ["mkfs.xfs", "-f", "-q", "-m", "reflink=1", "-L", label, device], timeout_s=_MKFS_S
+    )
+
+
+async def make_ext4(runner: Runner, device: Path, *, label: str) -> None:
+    """ext4 without blocks reserved for root."""
+    await runner.run(["mkfs.ext4", "-F", "-q", "-m", "0", "-L", label, device], timeout_s=_MKFS_S)
+
+
+async def wait_for(condition: Callable[[], bool], *, what: str, timeout_s: float = 20.0) -> None:
+    """Poll until the kernel and udev have caught up."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            raise HostError(f"{what} did not appear within {timeout_s:g} s.", ErrorCode.TIMED_OUT)
+        await asyncio.sleep(0.05)

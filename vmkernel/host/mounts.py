@@ -1,0 +1,69 @@
+"""Mounting by mount(2) and umount2(2), and what is mounted by /proc/self/mountinfo."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Mount", "mount", "mounts", "unmount"]
+
+_MS_NOSUID = 2
+_MS_NODEV = 4
+_MS_NOEXEC = 8
+_MS_NOATIME = 1024
+_UMOUNT_NOFOLLOW = 8
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of mountinfo."""
+
+    device_number: str
+    target: Path
+    filesystem: str
+    source: str
+
+
+def mounts(table: Path = Path("/proc/self/mountinfo")) -> tuple[Mount, ...]:
+    """What is mounted, in order."""
+    found = []
+    for line in table.read_text(errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        rest = fields[fields.index("-") + 1 :]
+        target = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
+        found.append(Mount(fields[2], Path(target), rest[0], rest[1]))
+    return tuple(found)
+
+
+def mount(source: Path, target: Path, filesystem: str, options: str = "") -> None:
+    """Mount data: never device nodes, set-id bits or programs. Blocks; OSError."""
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
+    _check(
+        _libc().mount(
+            os.fsencode(source), os.fsencode(target), filesystem.encode(), flags, options.encode()
+        ),
+        source,
+    )
+
+
+def unmount(target: Path) -> None:
+    """Unmount; OSError with EBUSY where something is open there. Blocks."""
+    _check(_libc().umount2(os.fsencode(target), _UMOUNT_NOFOLLOW), target)
+
+
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    text = ctypes.c_char_p
+    libc.mount.argtypes = (text, text, text, ctypes.c_ulong, text)
+    libc.umount2.argtypes = (text, ctypes.c_int)
+    return libc
+
+
+def _check(result: int, path: Path) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(path))

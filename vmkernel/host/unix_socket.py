@@ -1,0 +1,60 @@
+"""Unix stream sockets by path, whatever the path's length.
+
+The kernel takes at most 107 octets of path; a datastore of a hosted Mica may lie deeper. The
+folder is opened and the socket named through it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["connect_stream", "listen_stream"]
+
+_BACKLOG = 16
+
+
+@contextmanager
+def _reachable(path: Path) -> Iterator[str]:
+    fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{path.name}"
+    finally:
+        os.close(fd)
+
+
+def _stream() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+
+
+def listen_stream(path: Path, *, mode: int = 0o600) -> socket.socket:
+    """Bind and listen, replacing whatever socket lay there."""
+    sock = _stream()
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        with _reachable(path) as name:
+            sock.bind(name)
+        path.chmod(mode)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def connect_stream(path: Path) -> socket.socket:
+    """Connect; OSError where nobody listens. A Unix socket connects at once or not at all."""
+    sock = _stream()
+    try:
+        sock.setblocking(False)
+        with _reachable(path) as name:
+            sock.connect(name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
