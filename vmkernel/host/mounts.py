@@ -10,6 +10,7 @@ from pathlib import Path
 
 __all__ = ["Mount", "mount", "mounts", "unmount"]
 
+_MS_RDONLY = 1
 _MS_NOSUID = 2
 _MS_NODEV = 4
 _MS_NOEXEC = 8
@@ -39,9 +40,13 @@ def mounts(table: Path = Path("/proc/self/mountinfo")) -> tuple[Mount, ...]:
     return tuple(found)
 
 
-def mount(source: Path, target: Path, filesystem: str, options: str = "") -> None:
+def mount(
+    source: Path, target: Path, filesystem: str, options: str = "", *, read_only: bool = False
+) -> None:
     """Mount data: never device nodes, set-id bits or programs. Blocks; OSError."""
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
+    if read_only:
+        flags |= _MS_RDONLY
     _check(
         _libc().mount(
             os.fsencode(source), os.fsencode(target), filesystem.encode(), flags, options.encode()
