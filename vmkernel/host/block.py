@@ -1,106 +1,253 @@
-"""Disks as datastores need them: a stable id, how they hang on, who holds them; it reads only."""
+"""The host's disks and partitions, as sysfs and udev's database tell; it reads only."""
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from dataclasses import dataclass, replace
+import os
+import stat
+from dataclasses import dataclass
 from pathlib import Path
 
-from vmkernel.host.gpt import GptTable, read_gpt
-from vmkernel.host.sysfs import DEV, SYS, BlockDisk, block_disks, read_int, read_text, subfolders
+from vmkernel.host.gpt import GptPartition, read_gpt
 
-__all__ = ["BlockTree", "HostDisk"]
+__all__ = ["BlockDisk", "BlockPartition", "BlockTree", "STATE_TYPE_GUID"]
 
-_UDEV = Path("/run/udev/data")
+STATE_TYPE_GUID = "6d696361-7374-4174-a5e5-0f1d2c3b4a59"
+"""The GPT type of a stick's state partition (appliance_build/assemble/stick.py writes it)."""
+
+_SECTOR_BYTES = 512
+"""sysfs counts in these, whatever the disk's own sectors are."""
+_NO_DISKS = ("loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd", "mtdblock")
 
 
 @dataclass(frozen=True)
-class HostDisk:
-    """A whole disk with what identifies it."""
+class BlockPartition:
+    """A partition that the kernel knows."""
 
-    id: str
-    """The serial number, or else the hardware path; names one disk at any moment."""
-    path_id: str
-    disk: BlockDisk
-    transport: str | None
-    rotational: bool
-    read_only: bool
-    device_numbers: frozenset[str]
-    """`major:minor` of the disk and of all its partitions, as mountinfo names them."""
+    name: str
+    number: int
+    size_bytes: int
+    start_bytes: int
+    device_number: str
+    """`major:minor`."""
     holders: tuple[str, ...]
-    """Block devices made of it or its partitions: RAID, LVM, dm-crypt."""
 
     @property
-    def name(self) -> str:
-        """The kernel's name now."""
-        return self.disk.name
+    def path(self) -> Path:
+        """Its device node."""
+        return Path("/dev") / self.name
+
+
+@dataclass(frozen=True)
+class BlockDisk:
+    """A whole disk."""
+
+    name: str
+    id: str
+    model: str | None
+    serial: str | None
+    size_bytes: int
+    sector_bytes: int
+    transport: str | None
+    rotational: bool
+    removable: bool
+    read_only: bool
+    device_number: str
+    holders: tuple[str, ...]
+    partitions: tuple[BlockPartition, ...]
+
+    @property
+    def path(self) -> Path:
+        """Its device node."""
+        return Path("/dev") / self.name
+
+    @property
+    def device_numbers(self) -> frozenset[str]:
+        """`major:minor` of the disk and all its partitions, as mountinfo names them."""
+        return frozenset({self.device_number, *(part.device_number for part in self.partitions)})
+
+    @property
+    def held(self) -> bool:
+        """True where RAID, LVM or dm-crypt is made of it or of a partition."""
+        return bool(self.holders) or any(part.holders for part in self.partitions)
 
 
 class BlockTree:
-    """Reads below the given folders, so that a test reads a made-up tree."""
+    """Reads below `sys` (`/sys`) and `udev` (`/run/udev/data`)."""
 
-    def __init__(self, sys: Path = SYS, dev: Path = DEV, udev: Path = _UDEV) -> None:
+    def __init__(
+        self,
+        sys: Path = Path("/sys"),
+        udev: Path = Path("/run/udev/data"),
+        dev: Path = Path("/dev"),
+    ) -> None:
         self._sys = sys
-        self._dev = dev
         self._udev = udev
+        self._dev = dev
 
-    def disks(self) -> tuple[HostDisk, ...]:
-        """Every disk with a medium, ordered by id."""
+    def disks(self) -> tuple[BlockDisk, ...]:
+        """Every disk with a medium, ordered by name; ids that clash get the name's path added."""
         found = []
-        for disk in block_disks(self._sys, self._dev):
-            if (self._sys / "block" / disk.name / "device").exists():
-                with contextlib.suppress(OSError):  # it went away meanwhile
-                    found.append(self._describe(disk))
-        shared = Counter(disk.id for disk in found)
-        unique = (
-            replace(disk, id=f"{disk.id}@{disk.path_id}") if shared[disk.id] > 1 else disk
-            for disk in found
-        )
-        return tuple(sorted(unique, key=lambda disk: disk.id))
+        root = self._sys / "block"
+        for name in _names(root):
+            if name.startswith(_NO_DISKS) or not (root / name / "device").exists():
+                continue
+            with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
+                disk = self._disk(root / name)
+                if disk.size_bytes:
+                    found.append(disk)
+        return tuple(self._unique(found))
 
-    @staticmethod
-    def table(disk: HostDisk) -> GptTable | None:
-        """The GPT on the disk; None where there is none or it can't be read."""
+    def written_read_bytes(self, disk_name: str) -> tuple[int, int]:
+        """What was written to and read from a disk since it came."""
+        fields = (_text(self._sys / "block" / disk_name / "stat") or "").split()
+        if len(fields) < 7:
+            return 0, 0
+        return int(fields[6]) * _SECTOR_BYTES, int(fields[2]) * _SECTOR_BYTES
+
+    def gpt(self, disk: BlockDisk) -> tuple[GptPartition, ...] | None:
+        """The partition table on the disk itself; OSError where it can't be read."""
+        fd = os.open(self._dev / disk.name, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return read_gpt(disk.disk.device)
+            return read_gpt(
+                lambda offset, length: os.pread(fd, length, offset),
+                disk.size_bytes,
+                disk.sector_bytes,
+            )
+        finally:
+            os.close(fd)
+
+    def partition_node(self, disk: BlockDisk, number: int) -> BlockPartition | None:
+        """The kernel's partition for an entry of the table."""
+        return next((part for part in disk.partitions if part.number == number), None)
+
+    def disk_of(self, device: Path) -> str | None:
+        """The name of the disk that a device node (or a partition's) belongs to."""
+        try:
+            info = device.stat()
         except OSError:
             return None
+        if not stat.S_ISBLK(info.st_mode):
+            return None
+        number = f"{os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
+        place = (self._sys / "dev/block" / number).resolve()
+        return place.parent.name if (place / "partition").exists() else place.name
 
-    def _describe(self, disk: BlockDisk) -> HostDisk:
-        folder = self._sys / "block" / disk.name
-        real = folder.resolve()
-        parts = [folder, *(folder / part.name for part in disk.partitions)]
-        numbers = [read_text(part / "dev") or "" for part in parts]
-        path_id = self._udev_path(numbers[0]) or _hardware_path(real, self._sys)
-        return HostDisk(
-            id=_printable(disk.serial) or path_id,
-            path_id=path_id,
-            disk=disk,
-            transport=_transport(disk.name, str(real)),
-            rotational=read_int(folder / "queue/rotational") == 1,
-            read_only=read_int(folder / "ro") == 1,
-            device_numbers=frozenset(number for number in numbers if number),
-            holders=tuple(name for part in parts for name in subfolders(part / "holders")),
+    def _disk(self, place: Path) -> BlockDisk:
+        name = place.name
+        real = place.resolve()
+        number = _text(place / "dev") or ""
+        udev = self._udev_properties(number)
+        serial = _serial(place) or _usb_serial(real) or udev.get("ID_SERIAL_SHORT")
+        path_id = udev.get("ID_PATH") or str(real.parent.parent.relative_to(self._sys.resolve()))
+        return BlockDisk(
+            name=name,
+            id=serial or path_id,
+            model=_model(place) or udev.get("ID_MODEL"),
+            serial=serial,
+            size_bytes=int(_text(place / "size") or 0) * _SECTOR_BYTES,
+            sector_bytes=int(_text(place / "queue/logical_block_size") or _SECTOR_BYTES),
+            transport=_transport(name, str(real)),
+            rotational=_text(place / "queue/rotational") == "1",
+            removable=_text(place / "removable") == "1",
+            read_only=_text(place / "ro") == "1",
+            device_number=number,
+            holders=_names(place / "holders"),
+            partitions=tuple(
+                sorted(
+                    (
+                        self._partition(entry)
+                        for entry in place.iterdir()
+                        if (entry / "partition").exists()
+                    ),
+                    key=lambda part: part.number,
+                )
+            ),
         )
 
-    def _udev_path(self, number: str) -> str | None:
-        for line in (read_text(self._udev / f"b{number}") or "").splitlines():
-            if line.startswith("E:ID_PATH="):
-                return line.partition("=")[2]
+    def _partition(self, place: Path) -> BlockPartition:
+        return BlockPartition(
+            name=place.name,
+            number=int(_text(place / "partition") or 0),
+            size_bytes=int(_text(place / "size") or 0) * _SECTOR_BYTES,
+            start_bytes=int(_text(place / "start") or 0) * _SECTOR_BYTES,
+            device_number=_text(place / "dev") or "",
+            holders=_names(place / "holders"),
+        )
+
+    def _udev_properties(self, number: str) -> dict[str, str]:
+        properties = {}
+        for line in (_text(self._udev / f"b{number}") or "").splitlines():
+            if line.startswith("E:"):
+                key, _, value = line[2:].partition("=")
+                properties[key] = value
+        return properties
+
+    def _unique(self, disks: list[BlockDisk]) -> list[BlockDisk]:
+        """Cheap disks share serial numbers: an id must name one disk or none."""
+        seen: dict[str, int] = {}
+        for disk in disks:
+            seen[disk.id] = seen.get(disk.id, 0) + 1
+        result = []
+        for disk in disks:
+            if seen[disk.id] > 1:
+                place = (self._sys / "block" / disk.name).resolve()
+                path_id = str(place.parent.parent.relative_to(self._sys.resolve()))
+                fields = {**disk.__dict__, "id": f"{disk.id}@{path_id}"}
+                result.append(BlockDisk(**fields))
+            else:
+                result.append(disk)
+        return result
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip() or None
+    except OSError:
         return None
 
 
-def _printable(text: str | None) -> str:
-    return "".join(c for c in text or "" if c.isprintable()).strip()
+def _names(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(entry.name for entry in path.iterdir()))
+    except OSError:
+        return ()
 
 
-def _hardware_path(real: Path, sys: Path) -> str:
-    """Where the disk hangs, without the parts that count devices as they come."""
-    with contextlib.suppress(ValueError):
-        real = real.relative_to(sys.resolve() / "devices")
-    kept = [part for part in real.parts if ":" in part or part.startswith("ata")]
-    return "/".join(kept) or real.name
+def _printable(text: str | None) -> str | None:
+    if text is None:
+        return None
+    return "".join(c for c in text if c.isprintable()).strip() or None
+
+
+def _serial(place: Path) -> str | None:
+    """virtio has it on the disk, NVMe and MMC on the device, SCSI and SATA in VPD page 0x80."""
+    for name in ("serial", "device/serial"):
+        if text := _printable(_text(place / name)):
+            return text
+    try:
+        page = (place / "device/vpd_pg80").read_bytes()
+    except OSError:
+        return None
+    if len(page) < 4 or page[1] != 0x80:
+        return None
+    length = int.from_bytes(page[2:4], "big")
+    return _printable(page[4 : 4 + length].decode("ascii", errors="replace"))
+
+
+def _usb_serial(real: Path) -> str | None:
+    """The serial number of the USB device that a disk hangs on."""
+    for parent in real.parents:
+        if (parent / "idVendor").exists():
+            return _printable(_text(parent / "serial"))
+    return None
+
+
+def _model(place: Path) -> str | None:
+    for name in ("device/model", "device/name"):
+        if text := _printable(_text(place / name)):
+            return text
+    return None
 
 
 def _transport(name: str, real: str) -> str | None:

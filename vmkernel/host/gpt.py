@@ -1,118 +1,83 @@
-"""GPT as it lies on a disk: read only, pure decoding apart from one function that opens the disk.
+"""Reading GUID partition tables (UEFI specification, chapter 5): pure, and never writing.
 
-LBA 1    header  signature `EFI PART`, CRC-32 of itself, place and CRC-32 of the entries
-LBA n    entries type GUID, unique GUID, first and last LBA, attributes, name
+Both the primary and the backup header count, and a table counts only where its checksums hold.
 """
 
 from __future__ import annotations
 
-import binascii
-import os
 import struct
 import uuid
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-__all__ = ["GptEntry", "GptTable", "decode_entries", "decode_header", "read_gpt"]
+__all__ = ["GptPartition", "read_gpt"]
 
+_SIGNATURE = b"EFI PART"
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 _ENTRY = struct.Struct("<16s16sQQQ72s")
-_SIGNATURE = b"EFI PART"
-_MAX_TABLE_BYTES = 1 << 20
-_SECTOR_SIZES = (512, 4096)
+_MAX_ENTRIES = 1024
+_MAX_ENTRY_BYTES = 1024
+
+ReadAt = Callable[[int, int], bytes]
+"""`read(offset, length)`; shorter at the end of the disk."""
 
 
 @dataclass(frozen=True)
-class GptEntry:
-    """A partition as the table names it."""
+class GptPartition:
+    """One used entry."""
 
     number: int
-    type_uuid: str
-    uuid: str
-    start_bytes: int
+    type_guid: str
+    """Lower case, as it is written."""
+    unique_guid: str
+    first_byte: int
     size_bytes: int
     name: str
 
 
-@dataclass(frozen=True)
-class GptTable:
-    """A disk's table."""
-
-    disk_uuid: str
-    entries: tuple[GptEntry, ...]
-
-
-@dataclass(frozen=True)
-class GptHeader:
-    """Where the entries lie and what they must sum to."""
-
-    disk_uuid: str
-    entries_lba: int
-    entry_count: int
-    entry_bytes: int
-    entries_crc: int
+def read_gpt(read: ReadAt, size_bytes: int, sector_bytes: int) -> tuple[GptPartition, ...] | None:
+    """The partitions of a disk in the order of the table; None where it has no valid GPT."""
+    last = size_bytes // sector_bytes - 1
+    for sector in (1, last):
+        partitions = _table(read, sector, sector_bytes)
+        if partitions is not None:
+            return partitions
+    return None
 
 
-def decode_header(data: bytes) -> GptHeader | None:
-    """The header in a sector; None where there is none or it doesn't hold together."""
-    if len(data) < _HEADER.size or data[:8] != _SIGNATURE:
+def _table(read: ReadAt, sector: int, sector_bytes: int) -> tuple[GptPartition, ...] | None:
+    raw = read(sector * sector_bytes, sector_bytes)
+    if len(raw) < _HEADER.size:
         return None
-    fields = _HEADER.unpack_from(data)
-    size, crc = fields[2], fields[3]
-    if not _HEADER.size <= size <= len(data):
+    fields = _HEADER.unpack_from(raw)
+    signature, _, header_bytes, header_crc, _, here = fields[:6]
+    entries_sector, count, entry_bytes, entries_crc = fields[10:]
+    if signature != _SIGNATURE or here != sector:
         return None
-    if binascii.crc32(data[:16] + bytes(4) + data[20:size]) != crc:
+    if not _HEADER.size <= header_bytes <= sector_bytes:
         return None
-    header = GptHeader(
-        disk_uuid=str(uuid.UUID(bytes_le=fields[9])),
-        entries_lba=fields[10],
-        entry_count=fields[11],
-        entry_bytes=fields[12],
-        entries_crc=fields[13],
-    )
-    if header.entry_bytes < _ENTRY.size or not (
-        0 < header.entry_count * header.entry_bytes <= _MAX_TABLE_BYTES
-    ):
+    zeroed = raw[:16] + bytes(4) + raw[20:header_bytes]
+    if zlib.crc32(zeroed) != header_crc:
         return None
-    return header
-
-
-def decode_entries(header: GptHeader, data: bytes, sector_bytes: int) -> GptTable | None:
-    """The used entries; None where they don't sum to what the header says."""
-    length = header.entry_count * header.entry_bytes
-    if len(data) < length or binascii.crc32(data[:length]) != header.entries_crc:
+    if not 0 < count <= _MAX_ENTRIES or not _ENTRY.size <= entry_bytes <= _MAX_ENTRY_BYTES:
         return None
-    entries = []
-    for index in range(header.entry_count):
-        kind, unique, first, last, _, name = _ENTRY.unpack_from(data, index * header.entry_bytes)
-        if kind == bytes(16) or last < first:
+    table = read(entries_sector * sector_bytes, count * entry_bytes)
+    if len(table) != count * entry_bytes or zlib.crc32(table) != entries_crc:
+        return None
+    partitions = []
+    for index in range(count):
+        kind, unique, first, final, _, name = _ENTRY.unpack_from(table, index * entry_bytes)
+        if kind == bytes(16) or final < first:
             continue
-        entries.append(
-            GptEntry(
+        partitions.append(
+            GptPartition(
                 number=index + 1,
-                type_uuid=str(uuid.UUID(bytes_le=kind)),
-                uuid=str(uuid.UUID(bytes_le=unique)),
-                start_bytes=first * sector_bytes,
-                size_bytes=(last - first + 1) * sector_bytes,
-                name=name.decode("utf-16-le", errors="replace").split("\0", 1)[0],
+                type_guid=str(uuid.UUID(bytes_le=kind)),
+                unique_guid=str(uuid.UUID(bytes_le=unique)),
+                first_byte=first * sector_bytes,
+                size_bytes=(final - first + 1) * sector_bytes,
+                name=name.decode("utf-16-le", errors="replace").partition("\0")[0],
             )
         )
-    return GptTable(header.disk_uuid, tuple(entries))
-
-
-def read_gpt(device: Path) -> GptTable | None:
-    """A disk's primary table; None where there is none. Raises OSError where it can't be read."""
-    fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        for sector_bytes in _SECTOR_SIZES:
-            header = decode_header(os.pread(fd, sector_bytes, sector_bytes))
-            if header is None:
-                continue
-            length = header.entry_count * header.entry_bytes
-            data = os.pread(fd, length, header.entries_lba * sector_bytes)
-            table = decode_entries(header, data, sector_bytes)
-            if table is not None:
-                return table
-    finally:
-        os.close(fd)
-    return None
+    return tuple(partitions)

@@ -15,6 +15,7 @@ _MS_NOSUID = 2
 _MS_NODEV = 4
 _MS_NOEXEC = 8
 _MS_NOATIME = 1024
+_MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -55,9 +56,10 @@ def mount(
     )
 
 
-def unmount(target: Path) -> None:
-    """Unmount; OSError with EBUSY where something is open there. Blocks."""
-    _check(_libc().umount2(os.fsencode(target), _UMOUNT_NOFOLLOW), target)
+def unmount(target: Path, *, lazily: bool = False) -> None:
+    """Unmount; OSError with EBUSY where something is open there, unless `lazily`. Blocks."""
+    flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)
+    _check(_libc().umount2(os.fsencode(target), flags), target)
 
 
 def _libc() -> ctypes.CDLL:
