@@ -14,6 +14,7 @@ from appliance_build.audit.rules_elf import RULES as ELF_RULES
 from appliance_build.audit.rules_kmod import RULES as KMOD_RULES
 from appliance_build.audit.rules_modes import RULES as MODE_RULES
 from appliance_build.audit.rules_programs import RULES as PROGRAM_RULES
+from appliance_build.audit.rules_python import RULES as PYTHON_RULES
 from appliance_build.audit.rules_tree import RULES as TREE_RULES
 from appliance_build.audit.rules_units import RULES as UNIT_RULES
 from appliance_build.audit.tree import AuditTree, Finding, Rule
@@ -25,6 +26,7 @@ RULES: dict[str, Rule] = {
     **KMOD_RULES,
     **MODE_RULES,
     **PROGRAM_RULES,
+    **PYTHON_RULES,
     **TREE_RULES,
     **UNIT_RULES,
 }
