@@ -23,7 +23,7 @@ def compile_init(tools: Path, source: Path, target: Path) -> None:
     sandbox.run(
         [
             "gcc",
-            "-std=c17",
+            "-std=gnu17",
             "-Os",
             "-static",
             "-s",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from appliance_build.inputs.cache import cache_root
 from appliance_build.inputs.debian_lock import LockedPackage
-from appliance_build.inputs.errors import HashError, MirrorError, GoneError
+from appliance_build.inputs.errors import GoneError, HashError, MirrorError
 from appliance_build.inputs.mirror import Mirrors
 from appliance_build.inputs.run import run
 from appliance_build.progress import say

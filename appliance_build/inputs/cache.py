@@ -3,7 +3,8 @@
 A tree gets a stamp beside it (never in it) with two digests. The *shape* (path,
 kind, size, times, inode of every entry) is compared on each use, which takes
 well under a second. Where it differs, as after a restore from a backup, the *content* digest
-decides; a tree that fails both is thrown away and made again.
+decides; a tree that fails both is thrown away and made again. Python's byte code is left out: it
+is written while a tree is used.
 """
 
 import fcntl
@@ -44,7 +45,7 @@ def locked(name: str) -> Iterator[None]:
 
 def _entries(tree: Path) -> Iterator[tuple[str, os.stat_result, Path]]:
     for folder, folders, files in os.walk(tree):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in sorted([*folders, *files]):
             path = Path(folder) / name
             yield str(path.relative_to(tree)), path.lstat(), path

@@ -11,11 +11,11 @@ __all__ = ["clean_environment", "run"]
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return a fixed environment; only a proxy and the temporary folder pass through."""
+    """Return a fixed environment; only proxies, pip's settings and the temporary folder pass."""
     passed = {
-        name: os.environ[name]
-        for name in ("http_proxy", "https_proxy", "no_proxy", "TMPDIR")
-        if name in os.environ
+        name: value
+        for name, value in os.environ.items()
+        if name in ("http_proxy", "https_proxy", "no_proxy", "TMPDIR") or name.startswith("PIP_")
     }
     return {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

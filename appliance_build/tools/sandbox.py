@@ -59,8 +59,8 @@ class ToolsSandbox:
             *("--symlink", "usr/lib64", "/lib64"),
             *("--dev", "/dev"),
             *("--proc", "/proc"),
-            *("--tmpfs", "/tmp"),
-            *("--dir", "/var/tmp"),
+            *("--tmpfs", "/tmp"),  # noqa: S108
+            *("--dir", "/var/tmp"),  # noqa: S108
         ]
         for path in self._readable:
             words += ["--ro-bind", str(path), str(path)]
