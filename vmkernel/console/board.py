@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from vmkernel.console.console import Console
@@ -37,7 +37,7 @@ class BoardSources:
     """Of the host's own interfaces."""
     fingerprint: Callable[[], str | None]
     claim_code: Callable[[], str | None]
-    findings: Callable[[], Sequence[Finding]]
+    findings: Callable[[], Iterable[Finding]]
     api_answers: Callable[[], Awaitable[bool]]
     waiting_for: Callable[[], Awaitable[str | None]]
     """What the start still waits for, in words, where that can be said."""
@@ -53,12 +53,16 @@ class StatusBoard:
         self._sources = sources
         self._changed = asyncio.Event()
         self._notice: str | None = None
-        self._api_answered = False
+        self._answered = asyncio.Event()
 
     @property
     def ready(self) -> bool:
         """True once the API has answered."""
-        return self._api_answered
+        return self._answered.is_set()
+
+    async def wait_ready(self) -> None:
+        """Return once the API has answered."""
+        await self._answered.wait()
 
     def poke(self) -> None:
         """Something that is shown may have changed."""
@@ -73,8 +77,8 @@ class StatusBoard:
         """Draw until cancelled."""
         await self._until_ready()
         while True:
-            if not self._api_answered:
-                self._api_answered = await self._sources.api_answers()
+            if not self.ready and await self._sources.api_answers():
+                self._answered.set()
             if self._sources.overwritten():
                 self._console.refresh()
             self._console.show(self._view())
@@ -90,7 +94,7 @@ class StatusBoard:
         while True:
             now = time.monotonic()
             if answered is None and await self._sources.api_answers():
-                self._api_answered = True
+                self._answered.set()
                 answered = now
                 if not self._sources.addresses():
                     self._console.stage("API up, waiting for an address")
@@ -118,6 +122,6 @@ class StatusBoard:
             fingerprint_sha256=sources.fingerprint(),
             claim_code=sources.claim_code(),
             findings=tuple(sources.findings()),
-            api_answers=self._api_answered,
+            api_answers=self.ready,
             notice=self._notice,
         )

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 __all__ = ["ChangeSocket", "addresses", "decode_addresses"]
 
@@ -109,15 +109,16 @@ class ChangeSocket:
         """For the event loop."""
         return self._socket.fileno()
 
-    def drain(self) -> None:
-        """Take what is there; its content doesn't matter, for everything is read again."""
+    def drain(self, changed: Callable[[], None]) -> None:
+        """Take what is there and say so; the content doesn't matter, everything is read again."""
         while True:
             try:
                 self._socket.recv(1 << 16)
             except BlockingIOError:
-                return
+                break
             except OSError:
                 continue
+        changed()
 
     def close(self) -> None:
         """Stop listening."""

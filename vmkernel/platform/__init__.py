@@ -1,0 +1,5 @@
+"""The machine under the vmkernel: facts, stick, settings, network, power; it must not touch VMs."""
+
+from vmkernel.platform.ports import Surroundings
+
+__all__ = ["Surroundings"]

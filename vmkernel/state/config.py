@@ -85,6 +85,8 @@ class HostConfig(Record, frozen=True, kw_only=True):
     mica_toml_sha256: Sha256Hex | None = None
     """Of the `mica.toml` that was taken; the same file is not taken again."""
     network: NetworkSettings = NetworkSettings()
+    management_mac: str | None = None
+    """The hardware address that the network knows the host by, so that it keeps its lease."""
     autostart: tuple[Slug, ...] = ()
     """VMs to start when the host starts, in order."""
 

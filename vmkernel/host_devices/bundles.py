@@ -1,0 +1,33 @@
+"""Which driver bundle a kernel module came from: the catalogue that the image carries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+__all__ = ["CATALOGUE", "BundleCatalogue"]
+
+CATALOGUE = Path("/usr/lib/mica/bundles.json")
+
+
+class BundleCatalogue:
+    """Modules by name, each with its bundle; empty where there is no catalogue."""
+
+    def __init__(self, file: Path = CATALOGUE) -> None:
+        self._file = file
+        self._modules: dict[str, str] | None = None
+
+    def bundle_of(self, module: str | None) -> str | None:
+        """The bundle of a module; None for what belongs to the kernel itself."""
+        if module is None:
+            return None
+        if self._modules is None:
+            self._modules = self._load()
+        return self._modules.get(module.replace("-", "_"))
+
+    def _load(self) -> dict[str, str]:
+        try:
+            data = json.loads(self._file.read_bytes())
+            return {name: str(entry["bundle"]) for name, entry in data["modules"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}

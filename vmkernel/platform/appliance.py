@@ -1,0 +1,467 @@
+"""The platform of the appliance: the whole machine is ours.
+
+    open console -> find_state -> apply_settings -> bind -> serving -> (runs) -> end
+                                        |
+                                        +-> run(): network, console board, power button, devices
+
+`run` is started first and works from the beginning; each of its parts waits for what it needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from vmkernel.console import BoardSources, Console, StatusBoard
+from vmkernel.events import EventBus
+from vmkernel.host import rtnetlink
+from vmkernel.host.kernel_log import kernel_log, silence_kernel
+from vmkernel.host.notify import notify
+from vmkernel.host.power_button import PowerButton, power_buttons
+from vmkernel.host.runner import Runner
+from vmkernel.host.sysfs import PROC, read_text
+from vmkernel.host.system import System
+from vmkernel.host.uevents import Uevent, UeventSocket
+from vmkernel.host_devices import BundleCatalogue, Inventory
+from vmkernel.incidents import problem_of
+from vmkernel.model import (
+    Device,
+    Finding,
+    HostInfo,
+    HostMode,
+    MicaError,
+    Operation,
+    PowerAction,
+    Severity,
+    Subject,
+)
+from vmkernel.platform.api_probe import api_answers
+from vmkernel.platform.facts import boot_info, cpu_info, memory_info, virtualisation_info
+from vmkernel.platform.kernel_findings import missing_firmware
+from vmkernel.platform.links import link_addresses, link_infos
+from vmkernel.platform.management_network import ManagementNetwork, choose_mac, wired_ports
+from vmkernel.platform.ports import Surroundings
+from vmkernel.platform.power import HostPower
+from vmkernel.platform.stick import StickWatch
+from vmkernel.platform.stick_settings import StickSettings
+from vmkernel.platform.watched_units import WatchedUnits
+from vmkernel.state import NetworkSettings, StateStore
+from vmkernel.state.identity import fingerprint
+from vmkernel.version import __version__
+
+__all__ = ["AppliancePlatform"]
+
+_log = logging.getLogger(__name__)
+
+_HOST = Subject(kind="host", id="host")
+_STICK_WAIT_S = 30.0
+_SETTINGS_WAIT_S = 90.0
+"""After this, the network starts with DHCP, whatever became of the state."""
+_PORT_WAIT_S = 5.0
+_PORT_LOOK_S = 0.1
+_NETWORK_GRACE_S = 20.0
+_CLOCK_GRACE_S = 900.0
+_SETTLE_S = 0.2
+_AFTER_FAILURE_S = 5.0
+_WAITS_FOR_NETWORKD_S = 2.0
+_QUIET_LEVEL = 1
+_DEVICE_SUBSYSTEMS = ("pci", "usb", "block", "net", "input")
+_CLOCK_SYNCED = Path("/run/systemd/timesync/synchronized")
+
+
+class AppliancePlatform:
+    """Everything of the machine that is not VMs and their data."""
+
+    def __init__(self, runner: Runner, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._system = System(runner)
+        self._console = Console.open()
+        self._sticks = StickWatch()
+        self._network = ManagementNetwork(self._system)
+        self._units = WatchedUnits(self._system.main_pid)
+        self._inventory = Inventory(BundleCatalogue(), self._system.modules_for)
+        self._cpu = cpu_info()
+        self._started_s = _boot_clock()
+        self._times: dict[str, float] = {"vmkernel_start": _process_start_s()}
+        self._settings: StickSettings | None = None
+        self._settings_known = asyncio.Event()
+        self._store: StateStore | None = None
+        self._rest: Surroundings | None = None
+        self._power: HostPower | None = None
+        self._device_findings: tuple[Finding, ...] = ()
+        self._kernel_findings: tuple[Finding, ...] = ()
+        self._kernel_log = ""
+        self._devices_changed = asyncio.Event()
+        self._links_changed = asyncio.Event()
+        self._buttons_changed = asyncio.Event()
+        self._userspace_s: float | None = None
+        self._board = StatusBoard(
+            self._console,
+            BoardSources(
+                version=__version__,
+                hostname=lambda: self._store.config.hostname if self._store else "mica",
+                addresses=lambda: link_addresses(self._network.interfaces),
+                fingerprint=self._fingerprint,
+                claim_code=lambda: self._rest.claim_code() if self._rest else None,
+                findings=self._findings,
+                api_answers=self._api_answers,
+                waiting_for=self._waiting_for,
+                overwritten=self._units.look,
+            ),
+        )
+        self.stage("vmkernel started")
+
+    # --- the start ----------------------------------------------------------------------------
+
+    def stage(self, text: str) -> None:
+        """A line of the story on every console."""
+        self._console.stage(text)
+
+    async def find_state(self) -> Path | None:
+        """The stick's state partition; None where no stick came in time."""
+        notify(f"EXTEND_TIMEOUT_USEC={int((_STICK_WAIT_S + 60) * 1e6)}")
+        stick = await self._sticks.wait(
+            _STICK_WAIT_S, lambda: self.stage("waiting for the boot stick")
+        )
+        if stick is None:
+            self.stage(f"NO BOOT STICK after {_STICK_WAIT_S:.0f} s: going on without kept settings")
+            return None
+        name = f"{stick.disk.name} ({stick.disk.model or 'no name'})"
+        if stick.state is None:
+            self.stage(f"boot stick {name} has NO STATE PARTITION: going on without kept settings")
+        else:
+            self.stage(f"boot stick is {name}")
+        self._times["stick"] = _boot_clock()
+        return stick.state
+
+    async def apply_settings(self, store: StateStore, events: EventBus) -> None:
+        """Take `mica.toml`, name the host, and let the network start. Never raises."""
+        self._store = store
+        stick = self._sticks.stick
+        if stick is not None and stick.esp is not None:
+            self._settings = StickSettings(store, events, self._run_dir / "esp")
+            if await self._settings.take(stick.esp):
+                self.stage("mica.toml taken from the stick")
+            elif any(f.severity is Severity.ERROR for f in self._settings.findings()):
+                self.stage("mica.toml on the stick was REFUSED; see the findings")
+        try:
+            self._system.set_hostname(store.config.hostname)
+        except MicaError as error:
+            _log.warning("%s", error)
+        self._times["settings"] = _boot_clock()
+        self._settings_known.set()
+
+    def bind(self, surroundings: Surroundings) -> None:
+        """Give it the rest of the vmkernel."""
+        self._rest = surroundings
+        self._power = HostPower(
+            self._system, surroundings.operations, surroundings.guests, self.stage
+        )
+        surroundings.store.on_change(lambda _: self._board.poke())
+
+    def serving(self) -> None:
+        """Requests are answered from now on."""
+        self._times["vmkernel"] = _boot_clock()
+        self._board.poke()
+
+    def ending(self) -> None:
+        """The vmkernel ends; what stands on the console stays."""
+        self._console.close()
+
+    # --- requests -----------------------------------------------------------------------------
+
+    async def host_info(self) -> HostInfo:
+        """The host as a whole."""
+        rest = self._rest
+        assert rest is not None, "bind() comes first"
+        if self._userspace_s is None:
+            with contextlib.suppress(MicaError):
+                self._userspace_s = await self._system.userspace_started_s()
+            if self._userspace_s is not None:
+                self._times["userspace"] = self._userspace_s
+        config = rest.store.config
+        return HostInfo(
+            hostname=config.hostname,
+            uuid=config.uuid,
+            version=__version__,
+            mode=HostMode.APPLIANCE,
+            cpu=self._cpu,
+            memory=memory_info(),
+            virtualisation=virtualisation_info(
+                accelerator=rest.accelerator(), log=self._kernel_log
+            ),
+            boot=boot_info(dict(sorted(self._times.items(), key=lambda item: item[1]))),
+            stick=self._sticks.info(),
+            links=link_infos(),
+            findings=tuple(self._findings()),
+            tls_fingerprint_sha256=self._fingerprint() or "",
+        )
+
+    async def devices(self) -> tuple[Device, ...]:
+        """Physical PCI and USB devices."""
+        return await self._inventory.devices()
+
+    async def power(self, action: PowerAction, *, actor: str) -> Operation:
+        """Begin to end the guests, then power off or restart."""
+        assert self._power is not None, "bind() comes first"
+        return self._power.begin(action, actor=actor)
+
+    # --- what runs ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Everything that goes on; cancel it to end."""
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "console": self._board.run,
+            "network": self._run_network,
+            "events": self._run_events,
+            "devices": self._run_devices,
+            "power button": self._run_buttons,
+        }
+        async with asyncio.TaskGroup() as group:
+            for name, part in parts.items():
+                group.create_task(_kept_up(name, part), name=f"platform: {name}")
+
+    async def _run_network(self) -> None:
+        """Configure the host's own interface once, then follow addresses and links."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTINGS_WAIT_S):
+                await self._settings_known.wait()
+        settings = self._store.config.network if self._store else NetworkSettings()
+        try:
+            await self._network.apply(settings, await self._management_mac())
+        except MicaError as error:
+            self.stage(f"THE NETWORK CAN'T BE CONFIGURED: {error}")
+        loop = asyncio.get_running_loop()
+        said = False
+        with contextlib.closing(rtnetlink.ChangeSocket()) as changes:
+            loop.add_reader(changes.fileno(), changes.drain, self._links_changed.set)
+            try:
+                while True:
+                    addresses = link_addresses(self._network.interfaces)
+                    if addresses and "network" not in self._times:
+                        self._times["network"] = _boot_clock()
+                    if addresses and not said and not self._board.ready:
+                        said = True
+                        self.stage(f"network is up: {addresses[0]}")
+                    self._board.poke()
+                    self._network.sync_resolver()
+                    await self._links_changed.wait()
+                    await asyncio.sleep(_SETTLE_S)
+                    self._links_changed.clear()
+                    self._network.sync_resolver()
+                    loop.call_later(_WAITS_FOR_NETWORKD_S, self._network.sync_resolver)
+            finally:
+                loop.remove_reader(changes.fileno())
+
+    async def _management_mac(self) -> str | None:
+        """The address to be known by: the remembered one, or the first port's, then remembered."""
+        remembered = self._store.config.management_mac if self._store else None
+        deadline = time.monotonic() + _PORT_WAIT_S
+        ports = wired_ports()
+        while time.monotonic() < deadline and (remembered or "") not in ports:
+            if ports and remembered is None:
+                break
+            await asyncio.sleep(_PORT_LOOK_S)
+            ports = wired_ports()
+        mac = choose_mac(ports, remembered)
+        if mac is None:
+            self.stage("no wired network port was found yet")
+        elif remembered is None and self._store is not None:
+            try:
+                await self._store.update(
+                    lambda config: msgspec.structs.replace(config, management_mac=mac)
+                )
+            except MicaError as error:
+                _log.warning("the management address is not remembered: %s", error)
+        return mac
+
+    async def _run_events(self) -> None:
+        """Follow devices that come and go."""
+        loop = asyncio.get_running_loop()
+        with contextlib.closing(UeventSocket()) as events:
+            loop.add_reader(events.fileno(), events.read, self._on_uevent)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                loop.remove_reader(events.fileno())
+
+    def _on_uevent(self, event: Uevent | None) -> None:
+        if event is None:
+            self._devices_changed.set()
+            self._buttons_changed.set()
+            return
+        if event.subsystem not in _DEVICE_SUBSYSTEMS:
+            return
+        if event.subsystem == "input":
+            self._buttons_changed.set()
+            return
+        name = event.properties.get("DEVNAME", "")
+        if event.subsystem == "block":
+            if event.action == "remove" and self._sticks.disk_removed(name):
+                self._tell("host.stick-removed", "The boot stick was removed; the host runs on.")
+            if event.properties.get("DEVTYPE") != "disk" or event.action == "change":
+                return
+        if event.action in ("add", "remove", "bind", "unbind"):
+            self._devices_changed.set()
+
+    async def _run_devices(self) -> None:
+        """Keep the findings about devices, once the start is over, and look for a lost stick."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTINGS_WAIT_S):
+                await self._board.wait_ready()
+        with contextlib.suppress(OSError):
+            silence_kernel(_QUIET_LEVEL)
+        while True:
+            self._devices_changed.clear()
+            if (
+                self._sticks.stick is None
+                and await asyncio.to_thread(self._sticks.look) is not None
+            ):
+                self._tell("host.stick-found", "The boot stick is there.")
+            with contextlib.suppress(OSError):
+                self._kernel_log = await asyncio.to_thread(kernel_log)
+            self._kernel_findings = missing_firmware(self._kernel_log)
+            self._inventory.changed()
+            self._device_findings = await self._inventory.findings()
+            self._board.poke()
+            await self._devices_changed.wait()
+            await asyncio.sleep(2.0)
+
+    async def _run_buttons(self) -> None:
+        """Power off in order where the machine's power button is pressed."""
+        loop = asyncio.get_running_loop()
+        opened: dict[Path, PowerButton] = {}
+        try:
+            while True:
+                self._buttons_changed.clear()
+                present = set(power_buttons())
+                for device in [device for device in opened if device not in present]:
+                    loop.remove_reader(opened[device].fileno())
+                    opened.pop(device).close()
+                for device in present - set(opened):
+                    with contextlib.suppress(OSError):
+                        button = PowerButton(device)
+                        opened[device] = button
+                        loop.add_reader(button.fileno(), self._on_button, button)
+                await self._buttons_changed.wait()
+                await asyncio.sleep(1.0)
+        finally:
+            for button in opened.values():
+                loop.remove_reader(button.fileno())
+                button.close()
+
+    def _on_button(self, button: PowerButton) -> None:
+        try:
+            pressed = button.pressed()
+        except OSError:
+            asyncio.get_running_loop().remove_reader(button.fileno())
+            return
+        if not pressed or self._power is None or self._power.ending:
+            return
+        self._tell("host.power-button", "The power button was pressed.")
+        self.stage("power button pressed")
+        self._power.begin(PowerAction.SHUTDOWN, actor="power-button")
+
+    # --- what is known ------------------------------------------------------------------------
+
+    def _findings(self) -> Iterator[Finding]:
+        virtualisation = virtualisation_info(
+            accelerator=self._rest.accelerator() if self._rest else None, log=self._kernel_log
+        )
+        if not virtualisation.available:
+            yield Finding(
+                code="no-virtualisation",
+                severity=Severity.ERROR,
+                message=virtualisation.reason or "Guests can't run on the processor.",
+            )
+        yield from self._network_findings()
+        yield from self._sticks.findings()
+        yield from self._units.findings()
+        if self._settings is not None:
+            yield from self._settings.findings()
+        if not _CLOCK_SYNCED.exists() and _boot_clock() - self._started_s > _CLOCK_GRACE_S:
+            yield Finding(
+                code="time-not-synchronised",
+                severity=Severity.INFO,
+                message="No time server has answered yet; the clock is the machine's own.",
+            )
+        yield from self._device_findings
+        yield from self._kernel_findings
+        if self._rest is not None:
+            yield from self._rest.findings()
+
+    def _network_findings(self) -> Iterator[Finding]:
+        if not wired_ports():
+            yield Finding(
+                code="no-network-port",
+                severity=Severity.ERROR,
+                message="The machine has no wired network port that a driver in this image serves.",
+            )
+        elif not self._network.has_carrier():
+            yield Finding(
+                code="no-network-link",
+                severity=Severity.ERROR,
+                message="No wired network port has a link; plug in a cable or switch on its peer.",
+            )
+        elif _boot_clock() - self._started_s > _NETWORK_GRACE_S and not link_addresses(
+            self._network.interfaces
+        ):
+            yield Finding(
+                code="no-address",
+                severity=Severity.ERROR,
+                message="The network gave no address; is there a DHCP server, or the right VLAN?",
+            )
+
+    def _fingerprint(self) -> str | None:
+        tls = self._store.config.tls if self._store else None
+        return fingerprint(tls.certificate_pem) if tls else None
+
+    async def _api_answers(self) -> bool:
+        if "vmkernel" not in self._times:
+            return False
+        answers = await api_answers()
+        if answers:
+            self._times.setdefault("api", _boot_clock())
+        return answers
+
+    async def _waiting_for(self) -> str | None:
+        parts = []
+        if not self._settings_known.is_set():
+            parts.append("the boot stick's state")
+        with contextlib.suppress(MicaError):
+            parts += [job for job in await self._system.jobs() if "vmkernel" not in job]
+        return ", ".join(parts) or None
+
+    def _tell(self, event_type: str, message: str) -> None:
+        _log.info("%s", message)
+        if self._rest is not None:
+            self._rest.events.publish(event_type, _HOST, message=message)
+        self._board.poke()
+
+
+async def _kept_up(name: str, part: Callable[[], Awaitable[None]]) -> None:
+    """Run a part for good: what fails in one of them must not end the others, nor the vmkernel."""
+    while True:
+        try:
+            await part()
+        except Exception as error:
+            problem_of(error, f"platform: {name}")
+        await asyncio.sleep(_AFTER_FAILURE_S)
+
+
+def _boot_clock() -> float:
+    """Seconds since the kernel started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _process_start_s() -> float:
+    """When this process was started, on the same clock."""
+    fields = (read_text(PROC / "self/stat") or "").rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK") if len(fields) > 19 else 0.0

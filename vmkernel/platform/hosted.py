@@ -1,0 +1,89 @@
+"""The platform under hosted mode: an ordinary machine that belongs to somebody else.
+
+It tells what it sees and changes nothing: no console, no network, no power.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from vmkernel.host_devices import BundleCatalogue, Inventory
+from vmkernel.model import (
+    Device,
+    ErrorCode,
+    HostInfo,
+    HostMode,
+    MicaError,
+    Operation,
+    PowerAction,
+    StickInfo,
+)
+from vmkernel.platform.facts import boot_info, cpu_info, memory_info, virtualisation_info
+from vmkernel.platform.links import link_infos
+from vmkernel.platform.ports import Surroundings
+from vmkernel.state.identity import fingerprint
+from vmkernel.version import __version__
+
+__all__ = ["HostedPlatform"]
+
+
+class HostedPlatform:
+    """Satisfies the control server's HostService."""
+
+    def __init__(self) -> None:
+        self._surroundings: Surroundings | None = None
+        self._inventory = Inventory(BundleCatalogue(), None)
+        self._cpu = cpu_info()
+        self._ready_s: float | None = None
+
+    def stage(self, text: str) -> None:
+        """There is no console here."""
+
+    def bind(self, surroundings: Surroundings) -> None:
+        """Give it the rest of the vmkernel."""
+        self._surroundings = surroundings
+
+    def serving(self) -> None:
+        """Requests are answered from now on."""
+        self._ready_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    async def run(self) -> None:
+        """Nothing to watch; ends when cancelled."""
+        await asyncio.Event().wait()
+
+    async def host_info(self) -> HostInfo:
+        """The host as a whole."""
+        rest = self._rest
+        config = rest.store.config
+        return HostInfo(
+            hostname=config.hostname,
+            uuid=config.uuid,
+            version=__version__,
+            mode=HostMode.HOSTED,
+            cpu=self._cpu,
+            memory=memory_info(),
+            virtualisation=virtualisation_info(accelerator=rest.accelerator()),
+            boot=boot_info({}),
+            stick=StickInfo(present=False),
+            links=link_infos(),
+            findings=tuple(rest.findings()),
+            tls_fingerprint_sha256=fingerprint(config.tls.certificate_pem) if config.tls else "",
+        )
+
+    async def devices(self) -> tuple[Device, ...]:
+        """The machine's devices; their drivers are its owner's business."""
+        self._inventory.changed()
+        return await self._inventory.devices()
+
+    async def power(self, action: PowerAction, *, actor: str) -> Operation:  # noqa: ARG002
+        """Not ours to switch."""
+        raise MicaError(
+            ErrorCode.UNSUPPORTED,
+            "This Mica runs as a program on another system; end the program, not the machine.",
+        )
+
+    @property
+    def _rest(self) -> Surroundings:
+        assert self._surroundings is not None, "bind() comes first"
+        return self._surroundings

@@ -1,0 +1,109 @@
+"""The host's end: guests first, in order, then the machine.
+
+running --power()--> ending guests --all off, or time over and forced off--> machine going down
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from vmkernel.model import ErrorCode, MicaError, Operation, PowerAction, Progress, Subject
+from vmkernel.operations import OperationContext, OperationRegistry
+
+__all__ = ["Guests", "HostPower", "PowerSwitch"]
+
+_log = logging.getLogger(__name__)
+
+_GUESTS_TIMEOUT_S = 120.0
+_HOST = Subject(kind="host", id="host")
+_WORDS = {PowerAction.SHUTDOWN: "shutting down", PowerAction.REBOOT: "restarting"}
+
+
+class Guests(Protocol):
+    """The virtual machines, as far as the host's end concerns them."""
+
+    async def shutdown_all(
+        self,
+        *,
+        timeout_s: float,
+        force: bool,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> tuple[str, ...]:
+        """End all guests; the ids of those that had to be forced."""
+        ...
+
+
+class PowerSwitch(Protocol):
+    """What switches the machine."""
+
+    async def power_off(self) -> None:
+        """Begin to power off."""
+        ...
+
+    async def reboot(self) -> None:
+        """Begin to restart."""
+        ...
+
+
+class HostPower:
+    """Ends the host once."""
+
+    def __init__(
+        self,
+        switch: PowerSwitch,
+        operations: OperationRegistry,
+        guests: Guests | None,
+        story: Callable[[str], None],
+    ) -> None:
+        self._switch = switch
+        self._operations = operations
+        self._guests = guests
+        self._story = story
+        self._ending: PowerAction | None = None
+
+    @property
+    def ending(self) -> bool:
+        """True once the host's end has begun."""
+        return self._ending is not None
+
+    def begin(self, action: PowerAction, *, actor: str) -> Operation:
+        """Begin the end; `conflict` where it has begun already."""
+        if self._ending is not None:
+            raise MicaError(
+                ErrorCode.CONFLICT, f"The host is {_WORDS[self._ending]} already; nothing to do."
+            )
+        self._ending = action
+
+        async def work(context: OperationContext) -> None:
+            try:
+                await self._end(action, context)
+            except BaseException:
+                self._ending = None
+                raise
+
+        return self._operations.begin(f"host.{action}", _HOST, work, actor=actor)
+
+    async def _end(self, action: PowerAction, context: OperationContext) -> None:
+        self._story(f"{_WORDS[action]}: ending the guests")
+        if self._guests is not None:
+            shown = -1
+
+            def on_progress(progress: Progress) -> None:
+                nonlocal shown
+                context.progress(progress)
+                if progress.done != shown:
+                    shown = progress.done
+                    self._story(f"guests ended: {progress.done} of {progress.total}")
+
+            forced = await self._guests.shutdown_all(
+                timeout_s=_GUESTS_TIMEOUT_S, force=True, on_progress=on_progress
+            )
+            if forced:
+                self._story(f"powered off without their agreement: {', '.join(forced)}")
+        self._story(f"{_WORDS[action]}: all guests have ended")
+        if action is PowerAction.REBOOT:
+            await self._switch.reboot()
+        else:
+            await self._switch.power_off()
