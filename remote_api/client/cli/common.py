@@ -1,0 +1,223 @@
+"""What all commands share: the chosen host, the form of the output, waiting with progress."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from remote_api.client.contexts import ContextStore, KnownHost, default_store
+from remote_api.client.sdk import Mica, OnBytes
+from remote_api.schema import Operation, OperationState
+
+__all__ = [
+    "SIZE",
+    "Session",
+    "Size",
+    "bytes_text",
+    "pass_session",
+    "say",
+    "show_object",
+    "show_rows",
+    "wait_option",
+]
+
+T = TypeVar("T")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+Columns = Sequence[tuple[str, Callable[[Any], object]]]
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One run of the command."""
+
+    output: str = "table"
+    host_name: str | None = None
+    timeout_s: float = 60.0
+    quiet: bool = False
+    store: ContextStore = field(default_factory=default_store)
+
+    @property
+    def json(self) -> bool:
+        """True where the output is for programs."""
+        return self.output == "json"
+
+    @property
+    def progress(self) -> bool:
+        """True where somebody watches."""
+        return sys.stderr.isatty() and not self.quiet
+
+    def known_host(self) -> KnownHost:
+        """The host to talk to: of the environment, of `--host`, or the current one."""
+        if address := os.environ.get("MICA_HOST"):
+            return KnownHost(
+                address=address,
+                token=os.environ.get("MICA_TOKEN"),
+                fingerprint_sha256=os.environ.get("MICA_FINGERPRINT"),
+            )
+        return self.store.get(self.host_name)
+
+    @contextmanager
+    def mica(self) -> Iterator[Mica]:
+        """A client of the chosen host."""
+        known = self.known_host()
+        with Mica(
+            known.address,
+            token=known.token,
+            fingerprint=known.fingerprint_sha256,
+            timeout_s=self.timeout_s,
+        ) as mica:
+            yield mica
+
+    def finish(self, mica: Mica, operation: Operation, *, wait: bool, done: str) -> None:
+        """Wait for an operation where asked to, showing how far it is; then say so."""
+        if wait:
+            operation = self._wait(mica, operation)
+        if self.json:
+            show_object(self, operation)
+        elif operation.state is OperationState.SUCCEEDED:
+            say(self, done)
+        else:
+            say(self, f"operation {operation.id} ({operation.kind}) is {operation.state}")
+
+    def _wait(self, mica: Mica, operation: Operation) -> Operation:
+        if not self.progress:
+            return mica.wait(operation)
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(f"{operation.kind} {operation.subject.id}")
+
+            def show(now: Operation) -> None:
+                far = ""
+                if now.progress.total:
+                    far = f" {100 * now.progress.done // now.progress.total} %"
+                stage = f": {now.progress.stage}" if now.progress.stage else ""
+                progress.update(task, description=f"{now.kind} {now.subject.id}{stage}{far}")
+
+            return mica.wait(operation, on_progress=show)
+
+    @contextmanager
+    def byte_bar(self, title: str, total: int) -> Iterator[OnBytes | None]:
+        """A bar for bytes that go, where somebody watches."""
+        if not self.progress:
+            yield None
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(title, total=total)
+            yield lambda count: progress.update(task, advance=count)
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+def wait_option(function: Callable[..., T]) -> Callable[..., T]:
+    """`--wait/--no-wait` for what starts an operation."""
+    return click.option(
+        "--wait/--no-wait", default=True, show_default=True, help="Wait until it is done."
+    )(function)
+
+
+class Size(click.ParamType[int]):
+    """A size such as 512M, 2G or 1048576: binary units, as `KiB`, `k` or `K`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes."""
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().lower().removesuffix("ib").removesuffix("b")
+        digits, unit = (text[:-1], text[-1]) if text and text[-1] in "kmgt" else (text, "")
+        try:
+            return (
+                int(float(digits) * _UNITS[unit]) if "." in digits else int(digits) * _UNITS[unit]
+            )
+        except ValueError:
+            self.fail(f"{value!r} is no size; write for instance 512M or 20G", param, ctx)
+
+
+SIZE = Size()
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes for people."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def say(session: Session, text: str) -> None:
+    """A line for people; programs get JSON only."""
+    if not session.json and not session.quiet:
+        click.echo(text)
+
+
+def show_object(session: Session, value: msgspec.Struct, lines: Columns = ()) -> None:
+    """One object: named lines for people, or JSON."""
+    if session.json or not lines:
+        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+        return
+    width = max(len(title) for title, _ in lines)
+    for title, cell in lines:
+        click.echo(f"{title:{width}}  {_text(cell(value))}")
+
+
+def show_rows(session: Session, items: Iterable[Any], columns: Columns) -> None:
+    """A list: a table for people, or a JSON array."""
+    rows = list(items)
+    if session.json:
+        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        return
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(_text(cell(row)) for _, cell in columns))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, _ in columns:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(cell(row)) for _, cell in columns))
+    Console().print(table, markup=False)
+
+
+def _text(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return ", ".join(_text(item) for item in value) or "-"
+    return str(value)

@@ -1,0 +1,293 @@
+"""Hosts: claiming, known hosts, the host itself, tokens."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import click
+
+from remote_api.client.cli.common import (
+    Session,
+    bytes_text,
+    pass_session,
+    say,
+    show_object,
+    show_rows,
+    wait_option,
+)
+from remote_api.client.contexts import KnownHost
+from remote_api.client.errors import UntrustedError
+from remote_api.client.pinning import (
+    fetch_fingerprint,
+    normal_address,
+    normal_fingerprint,
+    shown_fingerprint,
+)
+from remote_api.client.sdk import Mica
+from remote_api.schema import PowerAction, Role, TokenSpec
+
+__all__ = ["claim", "context_group", "host_group", "token_group"]
+
+
+@click.command()
+@click.argument("host")
+@click.option("--code", required=True, help="The claim code on the host's screen.")
+@click.option("--fingerprint", help="The TLS fingerprint on the host's screen.")
+@click.option("--name", help="The name to know the host by; its address where none is given.")
+@click.option("--token-id", default="admin", show_default=True, help="The id of the new token.")
+@pass_session
+def claim(
+    session: Session, host: str, code: str, fingerprint: str | None, name: str | None, token_id: str
+) -> None:
+    """Take possession of the new HOST, and remember it.
+
+    Without --fingerprint, the one that the host shows is printed for comparison with its screen,
+    and nothing secret is sent before it is confirmed.
+    """
+    address = normal_address(host)
+    if fingerprint is None:
+        seen = fetch_fingerprint(address)
+        click.echo(f"The TLS fingerprint of {address} is\n  {shown_fingerprint(seen)}", err=True)
+        if not click.confirm("Is it the one on the host's screen?", err=True):
+            raise UntrustedError("the fingerprint was not confirmed; nothing was sent")
+        fingerprint = seen
+    pinned = normal_fingerprint(fingerprint)
+    with Mica(address, fingerprint=pinned, timeout_s=session.timeout_s) as mica:
+        issued = mica.claim(code, token_id=token_id)
+    known_as = name or urlsplit(address).netloc
+    session.store.put(
+        known_as, KnownHost(address=address, token=issued.secret, fingerprint_sha256=pinned)
+    )
+    if session.json:
+        show_object(session, issued.token)
+    say(session, f"{address} is yours; it is known as {known_as} ({session.store.path})")
+
+
+@click.group("context")
+def context_group() -> None:
+    """The hosts that this user knows."""
+
+
+@context_group.command("list")
+@pass_session
+def list_contexts(session: Session) -> None:
+    """List known hosts."""
+    current, hosts = session.store.load()
+    rows = [
+        {"name": name, "current": name == current, "address": known.address}
+        for name, known in sorted(hosts.items())
+    ]
+    show_rows(
+        session,
+        rows,
+        (
+            ("NAME", lambda row: row["name"]),
+            ("CURRENT", lambda row: row["current"]),
+            ("ADDRESS", lambda row: row["address"]),
+        ),
+    )
+
+
+@context_group.command("use")
+@click.argument("name")
+@pass_session
+def use_context(session: Session, name: str) -> None:
+    """Make NAME the current host."""
+    session.store.use(name)
+
+
+@context_group.command("forget")
+@click.argument("name")
+@pass_session
+def forget_context(session: Session, name: str) -> None:
+    """Forget NAME and its token."""
+    session.store.forget(name)
+
+
+@context_group.command("add")
+@click.argument("name")
+@click.argument("host")
+@click.option("--fingerprint", required=True, help="The host's TLS fingerprint.")
+@click.option("--token", envvar="MICA_TOKEN", prompt=True, hide_input=True, help="A token.")
+@pass_session
+def add_context(session: Session, name: str, host: str, fingerprint: str, token: str) -> None:
+    """Remember HOST as NAME, with a token that somebody else made."""
+    session.store.put(
+        name,
+        KnownHost(
+            address=normal_address(host),
+            token=token,
+            fingerprint_sha256=normal_fingerprint(fingerprint),
+        ),
+    )
+
+
+@click.group("host", invoke_without_command=True)
+@click.pass_context
+def host_group(context: click.Context) -> None:
+    """The host: identity, hardware, findings; its devices, disks and power."""
+    if context.invoked_subcommand is None:
+        context.invoke(show_host)
+
+
+@host_group.command("show")
+@pass_session
+def show_host(session: Session) -> None:
+    """Show the host."""
+    with session.mica() as mica:
+        host = mica.host()
+    show_object(
+        session,
+        host,
+        (
+            ("hostname", lambda h: h.status.hostname),
+            ("version", lambda h: f"{h.status.version} ({h.status.mode})"),
+            ("cpu", lambda h: f"{h.status.cpu.model}, {h.status.cpu.threads} threads"),
+            (
+                "memory",
+                lambda h: (
+                    f"{bytes_text(h.status.memory.available_bytes)} free of "
+                    f"{bytes_text(h.status.memory.total_bytes)}"
+                ),
+            ),
+            ("accelerator", lambda h: h.status.virtualisation.accelerator),
+            ("kernel", lambda h: f"{h.status.boot.kernel} ({h.status.boot.firmware})"),
+            ("booted", lambda h: h.status.boot.booted_at),
+            ("stick writes", lambda h: bytes_text(h.status.stick.written_bytes)),
+            (
+                "addresses",
+                lambda h: [address for link in h.status.links for address in link.addresses],
+            ),
+            ("fingerprint", lambda h: h.status.tls_fingerprint_sha256),
+            (
+                "findings",
+                lambda h: [f"{f.severity}: {f.message}" for f in h.status.findings] or "none",
+            ),
+        ),
+    )
+
+
+@host_group.command("devices")
+@pass_session
+def host_devices(session: Session) -> None:
+    """List PCI and USB devices."""
+    with session.mica() as mica:
+        show_rows(
+            session,
+            mica.devices(),
+            (
+                ("BUS", lambda d: d.bus),
+                ("ADDRESS", lambda d: d.address),
+                ("ID", lambda d: f"{d.vendor_id}:{d.product_id}"),
+                ("NAME", lambda d: d.name),
+                ("DRIVER", lambda d: d.driver),
+                ("BUNDLE", lambda d: d.bundle),
+                ("FINDING", lambda d: d.finding and d.finding.message),
+            ),
+        )
+
+
+@host_group.command("disks")
+@pass_session
+def host_disks(session: Session) -> None:
+    """List disks and what they hold."""
+    with session.mica() as mica:
+        show_rows(
+            session,
+            mica.disks(),
+            (
+                ("ID", lambda d: d.id),
+                ("DEVICE", lambda d: d.device),
+                ("SIZE", lambda d: bytes_text(d.size_bytes)),
+                ("MODEL", lambda d: d.model),
+                ("BUS", lambda d: d.transport),
+                (
+                    "HOLDS",
+                    lambda d: (
+                        "the stick"
+                        if d.is_stick
+                        else "nothing"
+                        if d.blank
+                        else [p.filesystem or "?" for p in d.partitions] or "unknown data"
+                    ),
+                ),
+                ("DATASTORE", lambda d: d.datastore),
+            ),
+        )
+
+
+@host_group.command("power")
+@click.argument("action", type=click.Choice([action.value for action in PowerAction]))
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@wait_option
+@pass_session
+def host_power(session: Session, action: str, yes: bool, wait: bool) -> None:
+    """End the guests in order, then shut down or reboot the host."""
+    if not yes:
+        click.confirm(f"{action} the host and every guest on it?", abort=True, err=True)
+    with session.mica() as mica:
+        operation = mica.power(PowerAction(action))
+        session.finish(mica, operation, wait=wait, done=f"the host's {action} is under way")
+
+
+@click.group("token")
+def token_group() -> None:
+    """Tokens."""
+
+
+@token_group.command("list")
+@pass_session
+def list_tokens(session: Session) -> None:
+    """List tokens, without their secrets."""
+    with session.mica() as mica:
+        show_rows(
+            session,
+            mica.tokens(),
+            (
+                ("ID", lambda t: t.id),
+                ("ROLE", lambda t: t.spec.role),
+                ("EXPIRES", lambda t: t.spec.expires_at),
+                ("DESCRIPTION", lambda t: t.spec.description),
+            ),
+        )
+
+
+@token_group.command("create")
+@click.argument("token_id")
+@click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
+@click.option("--description", default="")
+@click.option("--expires-at", metavar="TIME", help="RFC 3339, UTC, such as 2027-01-01T00:00:00Z.")
+@pass_session
+def create_token(
+    session: Session, token_id: str, role: str, description: str, expires_at: str | None
+) -> None:
+    """Make a token and print its secret, which can't be shown again."""
+    spec = TokenSpec(role=Role(role), description=description, expires_at=expires_at)
+    with session.mica() as mica:
+        issued = mica.create_token(token_id, spec)
+    if session.json:
+        show_object(session, issued)
+    else:
+        click.echo(issued.secret)
+
+
+@token_group.command("delete")
+@click.argument("token_id")
+@pass_session
+def delete_token(session: Session, token_id: str) -> None:
+    """Revoke a token."""
+    with session.mica() as mica:
+        mica.delete_token(token_id)
+    say(session, f"token {token_id} is revoked")
+
+
+@token_group.command("whoami")
+@pass_session
+def whoami(session: Session) -> None:
+    """Show the token that is in use."""
+    with session.mica() as mica:
+        show_object(
+            session,
+            mica.whoami(),
+            (("id", lambda t: t.id), ("role", lambda t: t.spec.role)),
+        )

@@ -1,0 +1,80 @@
+"""Operations and events."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from remote_api.client.cli.common import Session, pass_session, show_rows
+
+__all__ = ["events", "operation_group"]
+
+
+@click.group("operation")
+def operation_group() -> None:
+    """Work that outlasts its request."""
+
+
+@operation_group.command("list")
+@pass_session
+def list_operations(session: Session) -> None:
+    """List running and recent operations."""
+    with session.mica() as mica:
+        show_rows(
+            session,
+            mica.operations(),
+            (
+                ("ID", lambda o: o.id),
+                ("KIND", lambda o: o.kind),
+                ("SUBJECT", lambda o: f"{o.subject.kind} {o.subject.id}"),
+                ("STATE", lambda o: o.state),
+                (
+                    "DONE",
+                    lambda o: (
+                        f"{100 * o.progress.done // o.progress.total} %"
+                        if o.progress.total
+                        else None
+                    ),
+                ),
+                ("BY", lambda o: o.actor),
+                ("SINCE", lambda o: o.created_at),
+                ("ERROR", lambda o: o.error and o.error.detail),
+            ),
+        )
+
+
+@operation_group.command("wait")
+@click.argument("operation_id")
+@pass_session
+def wait_operation(session: Session, operation_id: str) -> None:
+    """Wait until an operation has finished; the exit status tells whether it succeeded."""
+    with session.mica() as mica:
+        operation = mica.operation(operation_id)
+        session.finish(mica, operation, wait=True, done=f"operation {operation_id} succeeded")
+
+
+@operation_group.command("cancel")
+@click.argument("operation_id")
+@pass_session
+def cancel_operation(session: Session, operation_id: str) -> None:
+    """Ask an operation to stop."""
+    with session.mica() as mica:
+        operation = mica.cancel(operation_id)
+        session.finish(mica, operation, wait=False, done=f"operation {operation_id} succeeded")
+
+
+@click.command()
+@click.option("--after", metavar="ID", help="Begin after this event.")
+@pass_session
+def events(session: Session, after: str | None) -> None:
+    """Show what happens, until interrupted; one line an event."""
+    with session.mica() as mica:
+        for event in mica.events(after):
+            if session.json:
+                click.echo(msgspec.json.encode(event))
+            else:
+                by = f" by {event.actor}" if event.actor else ""
+                click.echo(
+                    f"{event.time} {event.type} {event.subject.kind} {event.subject.id}{by}"
+                    f"{': ' + event.message if event.message else ''}"
+                )

@@ -1,0 +1,96 @@
+"""The command's root: options of all commands, and errors in one line."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from remote_api.client.cli.common import Session
+from remote_api.client.cli.hosts import claim, context_group, host_group, token_group
+from remote_api.client.cli.operations import events, operation_group
+from remote_api.client.cli.serve import serve
+from remote_api.client.cli.storage import datastore_group, image_group, volume_group
+from remote_api.client.cli.vms import vm_group
+from remote_api.client.errors import ClientError, UnreachableError, UntrustedError
+from vmkernel.version import __version__
+
+__all__ = ["main", "mica"]
+
+_EPILOG = (
+    "Exit status: 0 done; 1 refused or failed; 2 wrong command line; 3 not reachable or no answer"
+    " in time; 4 another certificate than the pinned one; 130 interrupted."
+    " MICA_HOST, MICA_TOKEN and MICA_FINGERPRINT name a host without a context."
+)
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--host", "host_name", metavar="NAME", help="A known host; see `mica context`.")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    help="Seconds that an answer may take.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks.")
+@click.version_option(__version__, prog_name="mica")
+@click.pass_context
+def mica(
+    context: click.Context, host_name: str | None, output: str, timeout_s: float, quiet: bool
+) -> None:
+    """Manage Mica hosts and their virtual machines."""
+    context.obj = Session(host_name=host_name, output=output, timeout_s=timeout_s, quiet=quiet)
+
+
+for _command in (
+    claim,
+    context_group,
+    host_group,
+    token_group,
+    datastore_group,
+    image_group,
+    volume_group,
+    vm_group,
+    operation_group,
+    events,
+    serve,
+):
+    mica.add_command(_command)
+
+
+def main() -> None:
+    """Run the command and end the process with its status."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result = mica.main(standalone_mode=False)
+    except click.Abort:
+        click.echo("mica: interrupted", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except UntrustedError as error:
+        return _fail(error, 4)
+    except UnreachableError as error:
+        return _fail(error, 3)
+    except ClientError as error:
+        return _fail(error, 1)
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        click.echo("mica: interrupted", err=True)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _fail(error: ClientError, status: int) -> int:
+    click.echo(f"mica: {error}", err=True)
+    return status

@@ -1,0 +1,318 @@
+"""Virtual machines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from remote_api.client.cli.common import (
+    SIZE,
+    Session,
+    bytes_text,
+    pass_session,
+    say,
+    show_object,
+    show_rows,
+    wait_option,
+)
+from remote_api.client.sdk import Mica
+from remote_api.schema import (
+    BootDevice,
+    BootSpec,
+    CdromSpec,
+    CpuSpec,
+    DiskBus,
+    DiskSpec,
+    DisplayModel,
+    Firmware,
+    KernelBoot,
+    NicModel,
+    NicSpec,
+    Vm,
+    VmSpec,
+    VolumeSpec,
+)
+
+__all__ = ["vm_group"]
+
+_MIB = 1 << 20
+
+
+@click.group("vm")
+def vm_group() -> None:
+    """Virtual machines."""
+
+
+@vm_group.command("list")
+@pass_session
+def list_vms(session: Session) -> None:
+    """List virtual machines."""
+    with session.mica() as mica:
+        show_rows(
+            session,
+            mica.vms(),
+            (
+                ("ID", lambda v: v.id),
+                ("STATE", lambda v: v.status.state),
+                ("CPUS", lambda v: v.spec.cpus.count),
+                ("MEMORY", lambda v: bytes_text(v.spec.memory_bytes)),
+                ("DATASTORE", lambda v: v.spec.datastore),
+                ("ACCELERATOR", lambda v: v.status.accelerator),
+                ("REASON", lambda v: v.status.reason),
+            ),
+        )
+
+
+@vm_group.command("show")
+@click.argument("vm_id")
+@pass_session
+def show_vm(session: Session, vm_id: str) -> None:
+    """Show a virtual machine."""
+    with session.mica() as mica:
+        _show(session, mica.vm(vm_id))
+
+
+@vm_group.command("create")
+@click.argument("vm_id")
+@click.option("--datastore", required=True, help="Where its folder lies.")
+@click.option("--name", default="", help="A free display name.")
+@click.option("--cpus", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option("--cpu-model", default="host", show_default=True)
+@click.option("--memory", type=SIZE, default="512M", show_default=True)
+@click.option(
+    "--firmware",
+    type=click.Choice([f.value for f in Firmware]),
+    default=Firmware.UEFI.value,
+    show_default=True,
+)
+@click.option(
+    "--disk", "disks", multiple=True, metavar="VOLUME[:BUS]", help="Attach a volume; repeatable."
+)
+@click.option(
+    "--new-disk",
+    "new_disks",
+    type=SIZE,
+    multiple=True,
+    metavar="SIZE",
+    help="Make a volume ID-disk-N on the same datastore and attach it; repeatable.",
+)
+@click.option("--cdrom", "cdroms", multiple=True, metavar="IMAGE", help="Insert an ISO image.")
+@click.option(
+    "--nic",
+    "nics",
+    multiple=True,
+    metavar="PORT-GROUP[:MODEL]",
+    help="A network card; one on vm-network where none is given.",
+)
+@click.option("--no-nic", is_flag=True, help="No network card.")
+@click.option("--kernel", help="Boot this kernel image directly.")
+@click.option("--initrd", help="With this initrd image.")
+@click.option("--cmdline", default="", help="And this command line.")
+@click.option(
+    "--boot",
+    "order",
+    multiple=True,
+    type=click.Choice([d.value for d in BootDevice]),
+    help="Boot order; repeatable.",
+)
+@click.option(
+    "--display",
+    type=click.Choice([d.value for d in DisplayModel]),
+    default=DisplayModel.STD.value,
+    show_default=True,
+)
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
+@click.option("--start", is_flag=True, help="Start it at once.")
+@pass_session
+def create_vm(session: Session, /, vm_id: str, start: bool, **given: Any) -> None:
+    """Make a virtual machine."""
+    spec = _spec(given)
+    with session.mica() as mica:
+        made = _make_disks(session, mica, vm_id, spec.datastore, given["new_disks"])
+        disks = (*spec.disks, *(DiskSpec(volume=volume) for volume in made))
+        vm = mica.create_vm(vm_id, msgspec.structs.replace(spec, disks=disks))
+        if start:
+            operation = mica.start_vm(vm_id)
+            session.finish(mica, operation, wait=True, done=f"VM {vm_id} is started")
+        elif session.json:
+            show_object(session, vm)
+        else:
+            say(session, f"VM {vm_id} is made")
+
+
+@vm_group.command("patch")
+@click.argument("vm_id")
+@click.argument("patch")
+@pass_session
+def patch_vm(session: Session, vm_id: str, patch: str) -> None:
+    """Merge PATCH (JSON, or @FILE) into a virtual machine's spec."""
+    try:
+        raw = Path(patch[1:]).read_bytes() if patch.startswith("@") else patch.encode()
+        change = msgspec.json.decode(raw, type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        raise click.UsageError(f"the patch can't be read: {error}") from error
+    with session.mica() as mica:
+        _show(session, mica.patch_vm(vm_id, change))
+
+
+@vm_group.command("start")
+@click.argument("vm_id")
+@wait_option
+@pass_session
+def start_vm(session: Session, vm_id: str, wait: bool) -> None:
+    """Start a virtual machine."""
+    with session.mica() as mica:
+        operation = mica.start_vm(vm_id)
+        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is started")
+
+
+@vm_group.command("stop")
+@click.argument("vm_id")
+@click.option("--force", is_flag=True, help="At once, as by pulling its plug.")
+@click.option(
+    "--within",
+    "timeout_s",
+    type=click.FloatRange(1, 3600),
+    default=120.0,
+    show_default=True,
+    help="Seconds that the guest has to shut down.",
+)
+@wait_option
+@pass_session
+def stop_vm(session: Session, vm_id: str, force: bool, timeout_s: float, wait: bool) -> None:
+    """Ask the guest to shut down, or stop it by --force."""
+    with session.mica() as mica:
+        if force:
+            operation = mica.power_off_vm(vm_id)
+        else:
+            operation = mica.shut_down_vm(vm_id, timeout_s=timeout_s)
+        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is stopped")
+
+
+@vm_group.command("reset")
+@click.argument("vm_id")
+@wait_option
+@pass_session
+def reset_vm(session: Session, vm_id: str, wait: bool) -> None:
+    """Reset a running virtual machine."""
+    with session.mica() as mica:
+        operation = mica.reset_vm(vm_id)
+        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is reset")
+
+
+@vm_group.command("console")
+@click.argument("vm_id")
+@pass_session
+def console(session: Session, vm_id: str) -> None:
+    """Join a virtual machine's serial console; leave with Ctrl-]."""
+    from remote_api.client.console import interact, open_console
+
+    with session.mica() as mica, open_console(mica, vm_id) as socket:
+        if sys.stdin.isatty() and not session.quiet:
+            click.echo(f"console of {vm_id}; leave with Ctrl-]", err=True)
+        reason = interact(socket)
+    if not session.quiet:
+        click.echo(f"\nconsole of {vm_id}: {reason}", err=True)
+
+
+@vm_group.command("delete")
+@click.argument("vm_id")
+@click.option("--with-volumes", is_flag=True, help="And the volumes that it names.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@pass_session
+def delete_vm(session: Session, vm_id: str, with_volumes: bool, yes: bool) -> None:
+    """Delete a stopped virtual machine."""
+    if with_volumes and not yes:
+        click.confirm(f"delete VM {vm_id} and the data of its volumes?", abort=True, err=True)
+    with session.mica() as mica:
+        mica.delete_vm(vm_id, with_volumes=with_volumes)
+    say(session, f"VM {vm_id} is deleted")
+
+
+def _show(session: Session, vm: Vm) -> None:
+    show_object(
+        session,
+        vm,
+        (
+            ("id", lambda v: v.id),
+            ("state", lambda v: v.status.state),
+            ("reason", lambda v: v.status.reason),
+            ("cpus", lambda v: f"{v.spec.cpus.count} ({v.spec.cpus.model})"),
+            ("memory", lambda v: bytes_text(v.spec.memory_bytes)),
+            ("firmware", lambda v: v.spec.firmware),
+            ("machine", lambda v: v.status.machine_type),
+            ("disks", lambda v: [f"{d.volume} ({d.bus})" for d in v.spec.disks]),
+            ("cdroms", lambda v: [c.image or "empty" for c in v.spec.cdroms]),
+            ("nics", lambda v: [f"{n.port_group} {n.mac}" for n in v.spec.nics]),
+            ("boot", lambda v: v.spec.boot.kernel and f"kernel {v.spec.boot.kernel.kernel}"),
+            ("datastore", lambda v: v.spec.datastore),
+            ("revision", lambda v: v.revision),
+        ),
+    )
+
+
+def _spec(given: dict[str, Any]) -> VmSpec:
+    if given["memory"] % _MIB:
+        raise click.UsageError("--memory must be whole MiB")
+    nics = () if given["no_nic"] else given["nics"] or ("vm-network",)
+    kernel = None
+    if given["kernel"]:
+        kernel = KernelBoot(
+            kernel=given["kernel"], initrd=given["initrd"], cmdline=given["cmdline"]
+        )
+    elif given["initrd"] or given["cmdline"]:
+        raise click.UsageError("--initrd and --cmdline go with --kernel")
+    order = tuple(BootDevice(name) for name in given["order"]) or BootSpec().order
+    return VmSpec(
+        datastore=given["datastore"],
+        name=given["name"],
+        labels=dict(_label(text) for text in given["labels"]),
+        cpus=CpuSpec(count=given["cpus"], model=given["cpu_model"]),
+        memory_bytes=given["memory"],
+        firmware=Firmware(given["firmware"]),
+        disks=tuple(_disk(text) for text in given["disks"]),
+        cdroms=tuple(CdromSpec(image=image) for image in given["cdroms"]),
+        nics=tuple(_nic(text) for text in nics),
+        boot=BootSpec(order=order, kernel=kernel),
+        display=DisplayModel(given["display"]),
+    )
+
+
+def _disk(text: str) -> DiskSpec:
+    volume, _, bus = text.partition(":")
+    try:
+        return DiskSpec(volume=volume, bus=DiskBus(bus) if bus else DiskBus.VIRTIO_BLK)
+    except ValueError as error:
+        raise click.UsageError(f"--disk {text}: buses are {', '.join(DiskBus)}") from error
+
+
+def _nic(text: str) -> NicSpec:
+    port_group, _, model = text.partition(":")
+    try:
+        return NicSpec(port_group=port_group, model=NicModel(model) if model else NicModel.VIRTIO)
+    except ValueError as error:
+        raise click.UsageError(f"--nic {text}: models are {', '.join(NicModel)}") from error
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--label {text}: write KEY=VALUE")
+    return key, value
+
+
+def _make_disks(
+    session: Session, mica: Mica, vm_id: str, datastore: str, sizes: tuple[int, ...]
+) -> list[str]:
+    made = []
+    for number, size in enumerate(sizes):
+        volume = f"{vm_id}-disk-{number}"
+        operation = mica.create_volume(volume, VolumeSpec(datastore=datastore, size_bytes=size))
+        mica.wait(operation)
+        say(session, f"volume {volume} is ready ({bytes_text(size)})")
+        made.append(volume)
+    return made

@@ -1,0 +1,134 @@
+"""A VM's console as a byte stream, and the terminal that shows it.
+
+Leave with Ctrl-]. What is typed goes to the guest as it is; the terminal is raw meanwhile and is
+put back in every case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from remote_api.client.errors import MisuseError, UnreachableError
+from remote_api.client.pinning import PinnedContext
+from remote_api.client.sdk import Mica
+from remote_api.schema import ConsoleKind
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+__all__ = ["ESCAPE", "interact", "open_console"]
+
+ESCAPE = b"\x1d"
+"""Ctrl-]."""
+_OPEN_TIMEOUT_S = 20.0
+_CLOSE_TIMEOUT_S = 3.0
+
+
+@contextlib.contextmanager
+def open_console(
+    mica: Mica, vm_id: str, kind: ConsoleKind = ConsoleKind.SERIAL
+) -> Iterator[ClientConnection]:
+    """A console's WebSocket: `recv()` and `send()` bytes."""
+    from websockets.exceptions import WebSocketException
+    from websockets.sync.client import connect
+
+    transport = mica.transport
+    ticket = mica.console_ticket(vm_id, kind)
+    host = urlsplit(transport.address)
+    uri = f"wss://{host.netloc}{ticket.websocket}"
+    context = None if transport.fingerprint is None else PinnedContext(transport.fingerprint)
+    try:
+        socket = connect(
+            uri,
+            ssl=context,
+            open_timeout=_OPEN_TIMEOUT_S,
+            close_timeout=_CLOSE_TIMEOUT_S,
+            compression=None,
+            max_size=1 << 20,
+            proxy=None,
+        )
+    except (OSError, WebSocketException) as error:
+        raise UnreachableError(f"the console of VM {vm_id} did not open: {error}") from error
+    try:
+        yield socket
+    finally:
+        socket.close()
+
+
+def interact(socket: ClientConnection) -> str:
+    """Join this process's terminal and a console; why it ended."""
+    from websockets.exceptions import ConnectionClosed
+
+    stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
+    ended = threading.Event()
+    wake_read, wake_write = os.pipe()
+
+    def show() -> None:
+        try:
+            for data in socket:
+                _write_all(stdout, data.encode() if isinstance(data, str) else data)
+        except (ConnectionClosed, OSError):
+            pass
+        finally:
+            ended.set()
+            with contextlib.suppress(OSError):
+                os.write(wake_write, b"x")
+
+    shower = threading.Thread(target=show, name="console output", daemon=True)
+    try:
+        with _raw(stdin):
+            shower.start()
+            while not ended.is_set():
+                ready, _, _ = select.select([stdin, wake_read], [], [])
+                if stdin not in ready:
+                    continue
+                data = os.read(stdin, 4096)
+                before, escape, _ = data.partition(ESCAPE)
+                try:
+                    if before:
+                        socket.send(before)
+                except ConnectionClosed:
+                    break
+                if escape:
+                    return "left"
+                if not data:
+                    # Input that was piped in is over; what the guest still says is shown.
+                    ended.wait()
+        return "the console was closed by the host"
+    finally:
+        ended.set()
+        socket.close()
+        shower.join(_CLOSE_TIMEOUT_S)
+        os.close(wake_read)
+        os.close(wake_write)
+
+
+@contextlib.contextmanager
+def _raw(fd: int) -> Iterator[None]:
+    if not os.isatty(fd):
+        yield
+        return
+    try:
+        before = termios.tcgetattr(fd)
+    except termios.error as error:
+        raise MisuseError(f"this terminal can't be set up: {error}") from error
+    tty.setraw(fd)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

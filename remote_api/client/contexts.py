@@ -1,0 +1,120 @@
+"""The hosts that a user knows: address, fingerprint and token, in a file only they can read.
+
+{"version": 1, "current": NAME, "hosts": {NAME: {"address", "fingerprint_sha256", "token"}}}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from remote_api.client.errors import MisuseError
+
+__all__ = ["ContextStore", "KnownHost", "default_store"]
+
+_VERSION = 1
+
+
+class KnownHost(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach one host."""
+
+    address: str
+    token: str | None = None
+    fingerprint_sha256: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"KnownHost({self.address!r})"
+
+
+class _Contents(msgspec.Struct, kw_only=True):
+    version: int = _VERSION
+    current: str | None = None
+    hosts: dict[str, KnownHost] = {}
+
+
+class ContextStore:
+    """The file of known hosts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> tuple[str | None, dict[str, KnownHost]]:
+        """The current host's name, and all by name."""
+        contents = self._read()
+        return contents.current, contents.hosts
+
+    def get(self, name: str | None) -> KnownHost:
+        """One host; the current one where no name is given. Raises MisuseError."""
+        contents = self._read()
+        wanted = name or contents.current
+        if wanted is None:
+            raise MisuseError("no host is known; `mica claim HOST --code …` makes one known")
+        if wanted not in contents.hosts:
+            known = ", ".join(sorted(contents.hosts)) or "none"
+            raise MisuseError(f"no host is known as {wanted!r} (known: {known})")
+        return contents.hosts[wanted]
+
+    def put(self, name: str, host: KnownHost) -> None:
+        """Remember a host and make it the current one."""
+        contents = self._read()
+        contents.hosts[name] = host
+        contents.current = name
+        self._write(contents)
+
+    def use(self, name: str) -> None:
+        """Make a known host the current one."""
+        contents = self._read()
+        if name not in contents.hosts:
+            raise MisuseError(f"no host is known as {name!r}")
+        contents.current = name
+        self._write(contents)
+
+    def forget(self, name: str) -> None:
+        """Forget a host and its token."""
+        contents = self._read()
+        if contents.hosts.pop(name, None) is None:
+            raise MisuseError(f"no host is known as {name!r}")
+        if contents.current == name:
+            contents.current = next(iter(sorted(contents.hosts)), None)
+        self._write(contents)
+
+    def _read(self) -> _Contents:
+        try:
+            raw = self.path.read_bytes()
+        except FileNotFoundError:
+            return _Contents()
+        except OSError as error:
+            raise MisuseError(f"{self.path} can't be read: {error.strerror}") from error
+        try:
+            contents = msgspec.json.decode(raw, type=_Contents)
+        except msgspec.DecodeError as error:
+            raise MisuseError(f"{self.path} is damaged ({error}); mend or remove it") from error
+        if contents.version != _VERSION:
+            raise MisuseError(f"{self.path} is of another version of mica ({contents.version})")
+        return contents
+
+    def _write(self, contents: _Contents) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(dir=self.path.parent, prefix=".contexts-")
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(contents), indent=2) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+
+
+def default_store() -> ContextStore:
+    """The user's own file: $XDG_CONFIG_HOME/mica/contexts.json."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    folder = Path(base) if base else Path.home() / ".config"
+    return ContextStore(folder / "mica" / "contexts.json")

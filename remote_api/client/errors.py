@@ -1,0 +1,85 @@
+"""What can go wrong between a client and a host.
+
+ClientError
+  Unreachable            no connection, or it broke; the outcome of a change is unknown
+    TimedOut             no answer in time
+  Untrusted              the host's certificate is not the pinned one; nothing secret was sent
+  Unexpected             an answer that is no Mica's, or of a newer API
+  Refused                a problem document; carries it
+  OperationFailed        an operation ended otherwise than by success; carries it
+  Misuse                 the request makes no sense before it is sent (a file, an address, a size)
+"""
+
+from __future__ import annotations
+
+from remote_api.schema import PROBLEM_TYPE_PREFIX, Operation, Problem
+
+__all__ = [
+    "ClientError",
+    "MisuseError",
+    "OperationFailedError",
+    "RefusedError",
+    "TimedOutError",
+    "UnexpectedError",
+    "UnreachableError",
+    "UntrustedError",
+]
+
+
+class ClientError(Exception):
+    """Base of all; `str()` is one readable line."""
+
+
+class UnreachableError(ClientError):
+    """No connection, or it broke before the answer; ask again whether a change was made."""
+
+
+class TimedOutError(UnreachableError):
+    """No answer in time; ask again whether a change was made."""
+
+
+class UntrustedError(ClientError):
+    """The host showed another certificate than the pinned one; nothing secret was sent."""
+
+
+class UnexpectedError(ClientError):
+    """An answer that this client can't read."""
+
+
+class MisuseError(ClientError):
+    """What was asked for can't be sent."""
+
+
+class RefusedError(ClientError):
+    """The host answered with a problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(_readable(problem.detail, [(e.pointer, e.detail) for e in problem.errors]))
+        self.problem = problem
+
+    @property
+    def code(self) -> str:
+        """The last part of the problem's type, such as `not-found`."""
+        return self.problem.type.removeprefix(PROBLEM_TYPE_PREFIX)
+
+
+class OperationFailedError(ClientError):
+    """An operation failed or was cancelled."""
+
+    def __init__(self, operation: Operation) -> None:
+        what = f"{operation.kind} of {operation.subject.kind} {operation.subject.id}"
+        if operation.error is None:
+            super().__init__(f"{what} was {operation.state}")
+        else:
+            fields = [(e.pointer, e.detail) for e in operation.error.errors]
+            super().__init__(f"{what} failed: {_readable(operation.error.detail, fields)}")
+        self.operation = operation
+
+
+def _readable(detail: str, fields: list[tuple[str, str]]) -> str:
+    """A failure in one line, with the fields that the detail doesn't name itself."""
+    rest = [f"{pointer}: {text}" for pointer, text in fields if text not in detail]
+    named = [pointer for pointer, text in fields if text in detail and pointer not in detail]
+    if named:
+        rest.insert(0, ", ".join(pointer for pointer in named if pointer))
+    return f"{detail} ({'; '.join(rest)})" if any(rest) else detail

@@ -1,0 +1,165 @@
+"""HTTPS to one host: pinned certificate, bounded time, problems as exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from remote_api.client.errors import (
+    RefusedError,
+    TimedOutError,
+    UnexpectedError,
+    UnreachableError,
+)
+from remote_api.client.pinning import PinnedContext, normal_address
+from remote_api.client.reading import read
+from remote_api.schema import Problem
+
+__all__ = ["Answer", "Transport"]
+
+T = TypeVar("T")
+Parameters = Mapping[str, str | int | float | bool | None]
+
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 60.0
+
+
+class Answer:
+    """A successful answer."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        self.etag = response.headers.get("etag")
+        self.location = response.headers.get("location")
+        self._body = response.content
+
+    def read(self, wire: type[T]) -> T:
+        """The body as a wire type."""
+        return read(self._body, wire)
+
+
+class Transport:
+    """Sends requests to one host. Close it, or use it as a context."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        fingerprint: str | None = None,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        hooks: Mapping[str, list[Any]] | None = None,
+    ) -> None:
+        """A way to the host at `address`.
+
+        The host is trusted by `fingerprint`; by the system's certificate authorities without one.
+        """
+        self.address = normal_address(address)
+        self.fingerprint = fingerprint
+        self._token = token
+        self._timeout_s = timeout_s
+        self._client = httpx.Client(
+            base_url=self.address,
+            verify=True if fingerprint is None else PinnedContext(fingerprint),
+            timeout=self._timeout(timeout_s),
+            trust_env=False,
+            follow_redirects=False,
+            event_hooks=dict(hooks or {}),
+            headers={"user-agent": "mica-client"},
+        )
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that carries the token."""
+        return {} if self._token is None else {"authorization": f"Bearer {self._token}"}
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Parameters | None = None,
+        body: msgspec.Struct | dict[str, Any] | None = None,
+        content: Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0.0,
+    ) -> Answer:
+        """One exchange. Raises ClientError; see errors.py."""
+        sent = {**self.authorization, **(headers or {})}
+        data: Any = content
+        if body is not None:
+            data = msgspec.json.encode(body)
+            sent.setdefault("content-type", "application/json")
+        with _failures(self.address):
+            response = self._client.request(
+                method,
+                path,
+                params=_parameters(parameters),
+                content=data,
+                headers=sent,
+                timeout=self._timeout(self._timeout_s + wait_s),
+            )
+        _check(response)
+        return Answer(response)
+
+    @contextmanager
+    def stream(
+        self, path: str, *, headers: Mapping[str, str], idle_timeout_s: float
+    ) -> Iterator[Iterator[str]]:
+        """The lines of an answer that goes on."""
+        with _failures(self.address):
+            with self._client.stream(
+                "GET",
+                path,
+                headers={**self.authorization, **headers},
+                timeout=self._timeout(idle_timeout_s),
+            ) as response:
+                if response.status_code != 200:
+                    response.read()
+                    _check(response)
+                yield response.iter_lines()
+
+    @staticmethod
+    def _timeout(answer_s: float) -> httpx.Timeout:
+        return httpx.Timeout(
+            connect=CONNECT_TIMEOUT_S, read=answer_s, write=ANSWER_TIMEOUT_S, pool=answer_s
+        )
+
+
+@contextmanager
+def _failures(address: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise TimedOutError(f"{address} did not answer in time ({type(error).__name__})") from error
+    except httpx.TransportError as error:
+        raise UnreachableError(f"{address} can't be reached: {error}") from error
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code < 300:
+        return
+    if response.headers.get("content-type", "").partition(";")[0] != "application/problem+json":
+        raise UnexpectedError(
+            f"{response.request.url.host} answered {response.status_code} without a problem"
+            " document; is it a Mica?"
+        )
+    raise RefusedError(read(response.content, Problem))
+
+
+def _parameters(parameters: Parameters | None) -> dict[str, str]:
+    written: dict[str, str] = {}
+    for name, value in (parameters or {}).items():
+        if isinstance(value, bool):
+            written[name] = "true" if value else "false"
+        elif value is not None:
+            written[name] = str(value)
+    return written
