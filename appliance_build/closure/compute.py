@@ -26,7 +26,7 @@ from firmware.device_bundles import Bundle, bundle_catalogue, load_bundles
 
 __all__ = ["OWN_PACKAGES", "ClosureInputs", "compute", "sources"]
 
-OWN_PACKAGES = frozenset({"remote_api", "vmkernel"})
+OWN_PACKAGES = frozenset({"firmware", "remote_api", "vmkernel"})
 CATALOGUE = "/usr/lib/mica/bundles.json"
 PATH_FILE = "/usr/lib/python3/dist-packages/mica.pth"
 UNIT_DIRECTORY = "/usr/lib/systemd/system"

@@ -10,6 +10,9 @@ __all__ = ["debian_licences", "spdx_name"]
 _SPDX = {
     "Apache-2": "Apache-2.0",
     "Artistic-1": "Artistic-1.0",
+    "BSD-2-clause": "BSD-2-Clause",
+    "BSD-3-clause": "BSD-3-Clause",
+    "BSD-4-clause": "BSD-4-Clause",
     "Expat": "MIT",
     "GPL-1+": "GPL-1.0-or-later",
     "GPL-2": "GPL-2.0-only",

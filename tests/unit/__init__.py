@@ -1,0 +1,1 @@
+"""Tests of parts by themselves: no root, no processes of ours; nothing here takes seconds."""

@@ -1,0 +1,1 @@
+"""Tests that each audit rule fires on a crafted sample; no finished image is needed."""
