@@ -184,6 +184,8 @@ class ImageStatus(Record, frozen=True, kw_only=True):
     """The size of the disk that the image holds; the file's size where it is no disk."""
     used_by: tuple[str, ...] = ()
     """The ids of the VMs whose specs name it."""
+    reason: str | None = None
+    """Why the image can't be used, where it can't."""
 
 
 class Image(Record, frozen=True, kw_only=True):

@@ -97,7 +97,11 @@ class OperationRegistry:
         actor: str,
         cancellable: bool = False,
     ) -> Operation:
-        """Start `work` in a task of its own and return at once."""
+        """Start `work` in a task of its own and return at once.
+
+        `work` always takes its first step before it can be cancelled, so that it may own what was
+        prepared for it.
+        """
         if self._closing:
             raise MicaError(ErrorCode.UNAVAILABLE, "The vmkernel is ending; ask again in a moment.")
         entry = _Entry(
@@ -161,12 +165,14 @@ class OperationRegistry:
         if not entry.cancel_asked:
             entry.cancel_asked = True
             self._publish("operation.cancelling", entry, actor=actor)
+            await asyncio.sleep(0)  # work that has begun can clean up; see `begin`
             entry.task.cancel()
         return await self.wait(operation_id, _CANCEL_WAIT_S)
 
     async def close(self) -> None:
         """Cancel what runs and wait for all of it; nothing can be started afterwards."""
         self._closing = True
+        await asyncio.sleep(0)
         tasks = [e.task for e in self._entries.values() if e.task and not e.task.done()]
         for task in tasks:
             task.cancel()

@@ -1,0 +1,5 @@
+"""Datastores and what lies in them: images, volumes, VM folders; it must not touch a VM's state."""
+
+from vmkernel.storage.service import StorageService
+
+__all__ = ["StorageService"]

@@ -1,0 +1,7 @@
+"""The kinds of datastores, one module each; a driver brings a root directory and takes it away."""
+
+from vmkernel.storage.drivers.base import Attached, DatastoreDriver, Report
+from vmkernel.storage.drivers.directory import DirectoryDriver
+from vmkernel.storage.drivers.local import LocalDriver
+
+__all__ = ["Attached", "DatastoreDriver", "DirectoryDriver", "LocalDriver", "Report"]

@@ -1,0 +1,110 @@
+"""A datastore in a directory of the machine that hosted mode runs on."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from vmkernel.host.errors import from_os_error
+from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError
+from vmkernel.state import StoredDatastore
+from vmkernel.storage.drivers.base import Attached, Report
+from vmkernel.storage.errors import DatastoreMissing, StorageError
+from vmkernel.storage.layout import Layout
+from vmkernel.storage.records import RecordError
+
+__all__ = ["DirectoryDriver"]
+
+
+class DirectoryDriver:
+    """Takes an empty directory, or one that is a datastore already."""
+
+    @property
+    def kind(self) -> DatastoreKind:
+        """The kind that it serves."""
+        return DatastoreKind.DIRECTORY
+
+    async def check(self, spec: DatastoreSpec, wipe_serial: str | None) -> None:
+        """Refuse at once what `create` would refuse."""
+        if spec.disk is not None:
+            raise MicaError.field("/spec/disk", "A directory datastore has no disk.")
+        if wipe_serial is not None:
+            raise MicaError.field("/wipe_serial", "A directory is never wiped.")
+        if spec.path is None:
+            raise MicaError.field("/spec/path", "A directory datastore needs a path.")
+        if "\0" in spec.path or not spec.path.startswith("/"):
+            raise MicaError.field("/spec/path", "The path must be absolute.")
+        await asyncio.to_thread(_look, Path(spec.path))
+
+    async def create(
+        self, datastore_id: str, spec: DatastoreSpec, wipe_serial: str | None, report: Report
+    ) -> Attached:
+        """Make the tree in the directory, or adopt the one that is there."""
+        del datastore_id
+        await self.check(spec, wipe_serial)
+        assert spec.path is not None
+        report("directory")
+        return await asyncio.to_thread(_create, Path(spec.path))
+
+    async def attach(self, stored: StoredDatastore) -> Attached:
+        """Open the tree again."""
+        assert stored.spec.path is not None
+        return await asyncio.to_thread(_attach, Path(stored.spec.path), stored.uuid)
+
+    async def detach(self, datastore_id: str, *, force: bool = False) -> None:
+        """Nothing is held."""
+
+    async def present(self, stored: StoredDatastore) -> bool:
+        """True while the directory is there."""
+        return stored.spec.path is not None and Path(stored.spec.path).is_dir()
+
+
+def _look(path: Path) -> None:
+    try:
+        if not path.exists():
+            if not path.parent.is_dir():
+                raise MicaError.field("/spec/path", f"There is no directory {path.parent}.")
+            return
+        if not path.is_dir():
+            raise MicaError.field("/spec/path", f"{path} is not a directory.")
+        layout = Layout(path)
+        if layout.read_marker() is None and not layout.empty():
+            raise MicaError.field(
+                "/spec/path",
+                f"{path} holds other files; give an empty directory or a datastore.",
+                ErrorCode.CONFLICT,
+            )
+    except RecordError as error:
+        raise MicaError.field(
+            "/spec/path", f"{path} can't be adopted: {error}.", ErrorCode.CONFLICT
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise MicaError.field("/spec/path", f"{path} can't be used ({reason}).") from error
+
+
+def _create(path: Path) -> Attached:
+    try:
+        path.mkdir(mode=0o755, exist_ok=True)
+        layout = Layout(path)
+        marker = layout.read_marker() or layout.initialise()
+        layout.open()
+    except OSError as error:
+        raise from_os_error(error, f"The datastore in {path} can't be made") from error
+    return Attached(root=path, uuid=marker.uuid)
+
+
+def _attach(path: Path, uuid: str) -> Attached:
+    layout = Layout(path)
+    try:
+        marker = layout.read_marker()
+        if marker is None:
+            raise DatastoreMissing(f"There is no datastore in {path} now.")
+        if marker.uuid != uuid:
+            raise DatastoreMissing(f"{path} holds another datastore ({marker.uuid}) now.")
+        layout.open()
+    except RecordError as error:
+        raise StorageError(ErrorCode.UNAVAILABLE, f"The datastore in {path}: {error}.") from error
+    except OSError as error:
+        raise from_os_error(error, f"The datastore in {path} can't be opened") from error
+    return Attached(root=path, uuid=uuid)

@@ -1,0 +1,172 @@
+"""The directory tree of a datastore: names, marker, what is swept at opening; it blocks.
+
+<root>/mica-datastore.json   marker
+<root>/vms/<vm id>/          a VM's own files (vmkernel/vm)
+<root>/volumes/<id>.{qcow2,raw} + <id>.json
+<root>/images/<id>.<ext> + <id>.json
+<root>/.incoming/            under way; emptied at opening
+
+A file and its description come and go in an order in which every crash is repaired at opening:
+  come  data complete in .incoming -> description written -> data renamed into place
+        (described, but still in .incoming: renamed now)
+  go    data renamed into .incoming -> description removed -> data removed
+        (still described: renamed back; else swept)
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkernel import clock
+from vmkernel.host.files import (
+    fsync_directory,
+    make_directory,
+    read_limited,
+    rename_durably,
+    unlink_durably,
+    write_durably,
+)
+from vmkernel.model import ImageFormat, VolumeFormat
+from vmkernel.storage.records import Marker, RecordError, StoredRecord, decode, encode
+
+__all__ = ["Layout", "Place", "RECORD_LIMIT"]
+
+_log = logging.getLogger(__name__)
+
+RECORD_LIMIT = 1 << 20
+_MARKER = "mica-datastore.json"
+_IMAGE_SUFFIX = {
+    ImageFormat.ISO: "iso",
+    ImageFormat.QCOW2: "qcow2",
+    ImageFormat.RAW: "raw",
+    ImageFormat.LINUX_KERNEL: "kernel",
+    ImageFormat.LINUX_INITRD: "initrd",
+}
+_FOLDERS = ("vms", "volumes", "images", ".incoming")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one described file lies, and where it is while it comes or goes."""
+
+    data: Path
+    record: Path
+    incoming: Path
+
+    def describe(self, record: StoredRecord) -> None:
+        """Write the description; durable on return."""
+        write_durably(self.record, encode(record))
+
+    def publish(self, record: StoredRecord) -> None:
+        """Describe what lies complete in `.incoming` and move it into place; durable on return."""
+        self.describe(record)
+        rename_durably(self.incoming, self.data)
+
+    def remove(self) -> None:
+        """Take file and description away; durable on return."""
+        if self.data.exists():
+            rename_durably(self.data, self.incoming)
+        unlink_durably(self.record)
+        unlink_durably(self.incoming)
+
+    def discard(self) -> None:
+        """Drop what was under way."""
+        unlink_durably(self.incoming)
+
+    def repair(self) -> None:
+        """Finish (or take back) what a crash has cut in the middle."""
+        if not self.data.exists() and self.incoming.exists():
+            rename_durably(self.incoming, self.data)
+
+
+class Layout:
+    """The tree below one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.vms = root / "vms"
+        self.volumes = root / "volumes"
+        self.images = root / "images"
+        self.incoming = root / ".incoming"
+
+    def read_marker(self) -> Marker | None:
+        """The marker; None where there is none; RecordError where it can't be read."""
+        try:
+            return decode(Marker, read_limited(self.root / _MARKER, RECORD_LIMIT))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RecordError(f"its marker can't be read ({error.strerror})") from error
+
+    def empty(self) -> bool:
+        """True where nothing lies in the root (but what a fresh file system brings)."""
+        return all(entry.name == "lost+found" for entry in self.root.iterdir())
+
+    def initialise(self) -> Marker:
+        """Make the tree in an empty root."""
+        marker = Marker(uuid=str(uuid.uuid4()), created_at=clock.now())
+        self._make_folders()
+        write_durably(self.root / _MARKER, encode(marker), mode=0o644)
+        return marker
+
+    def open(self) -> None:
+        """Make sure of the folders, repair and sweep what was under way."""
+        self._make_folders()
+        for folder in (self.volumes, self.images):
+            for record in sorted(folder.glob("*.json")):
+                self._repair(folder, record)
+        for entry in self.incoming.iterdir():
+            _log.info("sweeping %s", entry)
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        fsync_directory(self.incoming)
+
+    def volume(self, volume_id: str, volume_format: VolumeFormat) -> Place:
+        """Where a volume lies."""
+        return self._place(self.volumes, "volume", volume_id, volume_format.value)
+
+    def image(self, image_id: str, image_format: ImageFormat) -> Place:
+        """Where an image lies."""
+        return self._place(self.images, "image", image_id, _IMAGE_SUFFIX[image_format])
+
+    def guess_volume(self, volume_id: str) -> VolumeFormat | None:
+        """The format of a volume without a readable description, by its file's name."""
+        for volume_format in VolumeFormat:
+            if self.volume(volume_id, volume_format).data.exists():
+                return volume_format
+        return None
+
+    def guess_image(self, image_id: str) -> ImageFormat | None:
+        """The format of an image without a readable description, by its file's name."""
+        for image_format in ImageFormat:
+            if self.image(image_id, image_format).data.exists():
+                return image_format
+        return None
+
+    def _place(self, folder: Path, kind: str, object_id: str, suffix: str) -> Place:
+        name = f"{object_id}.{suffix}"
+        return Place(folder / name, folder / f"{object_id}.json", self.incoming / f"{kind}-{name}")
+
+    def _repair(self, folder: Path, record: Path) -> None:
+        kind = "volume" if folder == self.volumes else "image"
+        suffixes = (
+            [item.value for item in VolumeFormat] if kind == "volume" else _IMAGE_SUFFIX.values()
+        )
+        for suffix in suffixes:
+            self._place(folder, kind, record.stem, suffix).repair()
+
+    def _make_folders(self) -> None:
+        for name in _FOLDERS:
+            make_directory(self.root / name, 0o755 if name != ".incoming" else 0o711)
+
+
+def file_figures(path: Path) -> tuple[int, int]:
+    """Length and allocated bytes of a regular file; no link is followed."""
+    info = path.lstat()
+    return info.st_size, info.st_blocks * 512

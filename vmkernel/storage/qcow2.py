@@ -1,0 +1,95 @@
+"""The header of a qcow2 file (docs/interop/qcow2.txt of QEMU): pure reading and proving.
+
+An uploaded qcow2 may name other files of the host (backing file, external data file) or ask for
+keys; none of that is taken.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+__all__ = ["HEADER_PROBE_BYTES", "Qcow2Error", "Qcow2Header", "read_header"]
+
+_MAGIC = b"QFI\xfb"
+_V2 = struct.Struct(">4sIQIIQIIQQIIQ")
+_V3 = struct.Struct(">QQQII")
+HEADER_PROBE_BYTES = 1 << 16
+_KNOWN_INCOMPATIBLE = 0b11011
+"""Dirty, corrupt, compression type, extended L2; bit 2 (external data file) is refused."""
+_EXTERNAL_DATA = 1 << 2
+_CORRUPT = 1 << 1
+_EXT_DATA_FILE = 0x44415441
+_EXT_END = 0
+_MAX_L1_BYTES = 32 << 20
+
+
+class Qcow2Error(Exception):
+    """Not a qcow2 that can be taken; the message says why."""
+
+
+@dataclass(frozen=True)
+class Qcow2Header:
+    """What is needed of a proven header."""
+
+    version: int
+    virtual_size_bytes: int
+    cluster_bytes: int
+
+
+def read_header(data: bytes) -> Qcow2Header:
+    """Prove the first bytes of a qcow2 file."""
+    if data[:4] != _MAGIC:
+        raise Qcow2Error("it does not begin like a qcow2 file")
+    if len(data) < _V2.size:
+        raise Qcow2Error("its header is cut off")
+    fields = _V2.unpack_from(data)
+    version, backing_offset, _, cluster_bits, size, crypt, l1_entries, l1_offset = fields[1:9]
+    if version not in (2, 3):
+        raise Qcow2Error(f"version {version} is not known")
+    if not 9 <= cluster_bits <= 21:
+        raise Qcow2Error(f"clusters of 2^{cluster_bits} bytes are not allowed")
+    if backing_offset:
+        raise Qcow2Error("it needs a backing file; flatten it with `qemu-img convert`")
+    if crypt:
+        raise Qcow2Error("it is encrypted")
+    cluster = 1 << cluster_bits
+    if l1_offset % cluster or l1_entries * 8 > _MAX_L1_BYTES:
+        raise Qcow2Error("its L1 table is not where one can be")
+    if not 0 < size <= 1 << 50:
+        raise Qcow2Error(f"a virtual size of {size} bytes is not possible")
+    if l1_entries * (cluster // 8) * cluster < size:
+        raise Qcow2Error("its L1 table is too small for its size")
+    _read_extensions(data, _header_bytes(data, version), cluster)
+    return Qcow2Header(version, size, cluster)
+
+
+def _header_bytes(data: bytes, version: int) -> int:
+    if version == 2:
+        return _V2.size
+    if len(data) < _V2.size + _V3.size:
+        raise Qcow2Error("its header is cut off")
+    incompatible, _, _, _, length = _V3.unpack_from(data, _V2.size)
+    if incompatible & _EXTERNAL_DATA:
+        raise Qcow2Error("its data lie in another file; convert it with `qemu-img convert`")
+    if incompatible & _CORRUPT:
+        raise Qcow2Error("it is marked as corrupt")
+    if incompatible & ~_KNOWN_INCOMPATIBLE:
+        raise Qcow2Error(f"it uses features that are not known ({incompatible:#x})")
+    if length < _V2.size + _V3.size or length % 8:
+        raise Qcow2Error(f"a header of {length} bytes is not possible")
+    return int(length)
+
+
+def _read_extensions(data: bytes, offset: int, cluster: int) -> None:
+    """Walk the header extensions; none of them may name another file."""
+    end = min(cluster, len(data))
+    while offset + 8 <= end:
+        kind, length = struct.unpack_from(">II", data, offset)
+        if kind == _EXT_END:
+            return
+        if kind == _EXT_DATA_FILE:
+            raise Qcow2Error("it names another file for its data")
+        offset += 8 + -(-length // 8) * 8
+    if offset > cluster:
+        raise Qcow2Error("its header extensions don't end")

@@ -1,0 +1,98 @@
+"""What a datastore says of itself and its files: JSON beside the data, strict and versioned.
+
+<root>/mica-datastore.json      Marker
+<root>/volumes/<id>.json        VolumeRecord
+<root>/images/<id>.json         ImageRecord
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from vmkernel.model import ImageFormat, Sha256Hex, Slug, Timestamp, VolumeFormat
+
+__all__ = [
+    "ImageRecord",
+    "Marker",
+    "RecordError",
+    "StoredRecord",
+    "VolumeRecord",
+    "decode",
+    "encode",
+]
+
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
+
+class RecordError(Exception):
+    """A description that can't be read; the message says why."""
+
+
+class StoredRecord(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False
+):
+    """Base: every file carries the version of its schema."""
+
+    schema: int = 1
+
+
+class Marker(StoredRecord, frozen=True, kw_only=True):
+    """Says that a directory tree is a datastore, and which."""
+
+    uuid: str
+    created_at: Timestamp
+
+
+class VolumeRecord(StoredRecord, frozen=True, kw_only=True):
+    """A volume; the size of the file itself is what counts."""
+
+    id: Slug
+    created_at: Timestamp
+    revision: int
+    format: VolumeFormat
+    source_image: Slug | None = None
+
+
+class ImageRecord(StoredRecord, frozen=True, kw_only=True):
+    """An image, as it was proven when it came."""
+
+    id: Slug
+    created_at: Timestamp
+    format: ImageFormat
+    size_bytes: Size
+    sha256: Sha256Hex
+    virtual_size_bytes: Size
+
+
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+RecordT = TypeVar("RecordT", bound=StoredRecord)
+
+# Append only: element n turns schema n + 1 into schema n + 2.
+_UPGRADES: dict[type[StoredRecord], Sequence[Upgrade]] = {
+    Marker: (),
+    VolumeRecord: (),
+    ImageRecord: (),
+}
+
+
+def encode(record: StoredRecord) -> bytes:
+    """A record as the file's content."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def decode(kind: type[RecordT], data: bytes) -> RecordT:
+    """A record of the present schema; RecordError where that is impossible."""
+    upgrades = _UPGRADES[kind]
+    try:
+        document = msgspec.json.decode(data)
+        schema = document["schema"]
+        if not isinstance(schema, int) or not 1 <= schema <= len(upgrades) + 1:
+            raise RecordError(f"it has schema {schema!r}, which this version does not know")
+        for step in upgrades[schema - 1 :]:
+            document = step(document)
+        return msgspec.convert(document, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise RecordError(f"it is not a valid description ({error})") from error

@@ -1,0 +1,191 @@
+"""Storage as a whole: what requests and the VM side are given."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from vmkernel.events import EventBus
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.model import (
+    Datastore,
+    DatastoreSpec,
+    Disk,
+    ErrorCode,
+    Finding,
+    Image,
+    ImageSpec,
+    Operation,
+    Subject,
+    Volume,
+    VolumeSpec,
+)
+from vmkernel.operations import OperationRegistry
+from vmkernel.state import StateStore
+from vmkernel.storage.catalogue import Catalogue
+from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.disks import Disks
+from vmkernel.storage.drivers.base import DatastoreDriver
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.images import Images
+from vmkernel.storage.uploads import Uploader
+from vmkernel.storage.users import Users
+from vmkernel.storage.volumes import Volumes
+from vmkernel.vm.ports import ImageFile, VmUsers, VolumeFile
+
+__all__ = ["StorageService"]
+
+
+class StorageService:
+    """Joins the parts; implements `vmkernel.vm.ports.Storage`."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        operations: OperationRegistry,
+        bus: EventBus,
+        drivers: tuple[DatastoreDriver, ...],
+        qemu_img: QemuImg,
+        *,
+        worker_uid: int | None = None,
+    ) -> None:
+        self._bus = bus
+        self._users = Users()
+        self._catalogue = Catalogue()
+        self._uploader = Uploader()
+        self._watcher: asyncio.Task[None] | None = None
+        self._disks: Disks | None = None
+        self.stores = Datastores(store, operations, bus, self._catalogue, drivers, self._users)
+        self.images = Images(self.stores, self._catalogue, operations, self._users, self._uploader)
+        self.volumes = Volumes(
+            self.stores,
+            self._catalogue,
+            operations,
+            self._users,
+            qemu_img,
+            worker_uid=worker_uid,
+        )
+
+    def bind(self, vms: VmUsers) -> None:
+        """Ask this VM side who uses what, from now on."""
+        self._users.bind(vms)
+
+    def bind_disks(self, disks: Disks) -> None:
+        """Tell of these disks; hosted mode has none."""
+        self._disks = disks
+
+    async def start(self) -> None:
+        """Attach the datastores and begin to watch them."""
+        await self.stores.start()
+        self._watcher = asyncio.create_task(self.stores.watch(), name="datastores")
+
+    async def stop(self) -> None:
+        """Let go; nothing is unmounted."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self.stores.stop()
+        self._uploader.close()
+
+    def findings(self) -> Iterator[Finding]:
+        """What is missing or broken."""
+        yield from self.stores.findings()
+        yield from self._catalogue.findings()
+
+    # --- for requests -------------------------------------------------------------------------
+
+    async def list_disks(self) -> tuple[Disk, ...]:
+        """The host's disks by id."""
+        return () if self._disks is None else await self._disks.list()
+
+    async def list_datastores(self) -> tuple[Datastore, ...]:
+        """All datastores by id."""
+        return await self.stores.list()
+
+    async def get_datastore(self, datastore_id: str) -> Datastore:
+        """One datastore."""
+        return await self.stores.get(datastore_id)
+
+    async def create_datastore(
+        self, datastore_id: str, spec: DatastoreSpec, wipe_serial: str | None, *, actor: str
+    ) -> Operation:
+        """Make or adopt a datastore."""
+        if self._disks is not None:
+            self._disks.forget()
+        return await self.stores.create(datastore_id, spec, wipe_serial, actor=actor)
+
+    async def delete_datastore(self, datastore_id: str, *, actor: str) -> Operation:
+        """Detach and forget a datastore."""
+        if self._disks is not None:
+            self._disks.forget()
+        return await self.stores.delete(datastore_id, actor=actor)
+
+    async def upload_image(
+        self, image_id: str, spec: ImageSpec, *, actor: str
+    ) -> tuple[Operation, socket.socket]:
+        """Begin to take an image."""
+        return await self.images.upload(image_id, spec, actor=actor)
+
+    async def delete_image(self, image_id: str, *, actor: str) -> None:
+        """Delete an image that nobody uses."""
+        await self.images.delete(image_id)
+        self._bus.publish("image.deleted", Subject(kind="image", id=image_id), actor=actor)
+
+    def list_images(self, datastore: str | None) -> tuple[Image, ...]:
+        """The images by id."""
+        return self.images.list(datastore)
+
+    async def list_volumes(
+        self, datastore: str | None, after: str | None, limit: int
+    ) -> tuple[tuple[Volume, ...], bool]:
+        """A page of the volumes by id."""
+        return await self.volumes.list(datastore, after, limit)
+
+    async def create_volume(self, volume_id: str, spec: VolumeSpec, *, actor: str) -> Operation:
+        """Make a volume."""
+        return await self.volumes.create(volume_id, spec, actor=actor)
+
+    # --- for the VM side (vm.ports.Storage) ---------------------------------------------------
+
+    def datastores(self) -> tuple[str, ...]:
+        """The ids of the available datastores, sorted."""
+        return self.stores.available()
+
+    def vms_folder(self, datastore: str) -> Path:
+        """The folder that holds one folder a VM."""
+        return self.stores.layout(datastore).vms
+
+    def volume(self, volume: str) -> VolumeFile:
+        """A volume that can be opened."""
+        entry = self.volumes.usable(volume)
+        return VolumeFile(
+            id=entry.id,
+            datastore=entry.datastore,
+            path=entry.place.data,
+            format=entry.format,
+            size_bytes=entry.size_bytes,
+        )
+
+    def image(self, image: str) -> ImageFile:
+        """An image that can be read."""
+        entry = self._catalogue.image(image)
+        if entry.record is None or entry.reason is not None:
+            raise StorageError(ErrorCode.CONFLICT, f"Image {image} can't be used: {entry.reason}.")
+        return ImageFile(
+            id=entry.id,
+            datastore=entry.datastore,
+            path=entry.place.data,
+            format=entry.format,
+            size_bytes=entry.record.size_bytes,
+        )
+
+    async def delete_volume(self, volume: str, *, actor: str, revision: int | None = None) -> None:
+        """Delete a volume that no VM names."""
+        await self.volumes.delete(volume, revision=revision)
+        self._bus.publish("volume.deleted", Subject(kind="volume", id=volume), actor=actor)
+
+    def on_datastore_change(self, callback: Callable[[str, bool], None]) -> None:
+        """Tell `callback(datastore, available)` when one has come or is about to go."""
+        self.stores.on_change(callback)

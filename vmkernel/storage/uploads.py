@@ -1,0 +1,208 @@
+"""Taking a file from a stream, in a thread of its own: length, digest and header are proven.
+
+The sender writes exactly the declared number of bytes and shuts its side down for writing. The
+thread reads, hashes and writes in turn, so that memory stays bounded and the stream's own buffer
+is what slows the sender.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from vmkernel.host.errors import from_os_error
+from vmkernel.host.files import allocate
+from vmkernel.model import ErrorCode, ImageSpec, MicaError
+from vmkernel.storage.headers import HEAD_BYTES, HeaderError, prove
+
+__all__ = ["MAX_UPLOADS", "Uploader"]
+
+MAX_UPLOADS = 8
+_CHUNK_BYTES = 1 << 20
+_SILENCE_S = 60.0
+_REPORT_S = 0.2
+_IMAGE_MODE = 0o644
+
+Progress = Callable[[int], None]
+
+
+class Uploader:
+    """Owns the threads that receive; `receive` is cancelled by shutting the stream down."""
+
+    def __init__(self, *, silence_s: float = _SILENCE_S) -> None:
+        self._silence_s = silence_s
+        self._threads = ThreadPoolExecutor(MAX_UPLOADS, thread_name_prefix="upload")
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def receive(
+        self,
+        stream: socket.socket,
+        target: Path,
+        spec: ImageSpec,
+        *,
+        on_allocated: Callable[[], None],
+        on_progress: Progress,
+    ) -> int:
+        """Receive into the new file `target`; the virtual size of the proven image.
+
+        The file is durable on return; on any failure it is gone. `stream` is closed either way.
+        """
+        loop = asyncio.get_running_loop()
+
+        def later(function: Callable[[int], None]) -> Progress:
+            return lambda done: void(loop.call_soon_threadsafe(function, done))
+
+        def void(_: object) -> None:
+            """call_soon_threadsafe's handle is of no use."""
+
+        job = _Receiving(
+            stream,
+            target,
+            spec,
+            self._silence_s,
+            lambda: void(loop.call_soon_threadsafe(on_allocated)),
+            later(on_progress),
+        )
+        work = loop.run_in_executor(self._threads, job.run)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            job.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+        finally:
+            stream.close()
+
+
+class _Receiving:
+    def __init__(
+        self,
+        stream: socket.socket,
+        target: Path,
+        spec: ImageSpec,
+        silence_s: float,
+        on_allocated: Callable[[], None],
+        on_progress: Progress,
+    ) -> None:
+        self._stream = stream
+        self._target = target
+        self._spec = spec
+        self._silence_s = silence_s
+        self._on_allocated = on_allocated
+        self._on_progress = on_progress
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Wake the thread; it ends at its next read."""
+        self._cancelled = True
+        with contextlib.suppress(OSError):
+            self._stream.shutdown(socket.SHUT_RDWR)
+
+    def run(self) -> int:
+        """The whole of it, blocking."""
+        try:
+            fd = os.open(
+                self._target,
+                os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+            )
+            try:
+                virtual_size = self._receive(fd)
+                os.fchmod(fd, _IMAGE_MODE)
+                os.fsync(fd)
+                return virtual_size
+            finally:
+                os.close(fd)
+        except BaseException as error:
+            # The sender must not wait for a reader that has gone.
+            with contextlib.suppress(OSError):
+                self._stream.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                self._target.unlink()
+            if isinstance(error, OSError):
+                raise from_os_error(error, "The image can't be stored") from error
+            raise
+
+    def _receive(self, fd: int) -> int:
+        spec = self._spec
+        allocate(fd, spec.size_bytes)
+        self._on_allocated()
+        self._stream.setblocking(True)
+        self._stream.settimeout(self._silence_s)
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(_CHUNK_BYTES))
+        head = b""
+        virtual_size: int | None = None
+        done = 0
+        reported_s = 0.0
+        while True:
+            count = self._read(buffer)
+            if not count:
+                break
+            done += count
+            if done > spec.size_bytes:
+                raise MicaError.field(
+                    "/spec/size_bytes", f"More than the declared {spec.size_bytes} bytes came."
+                )
+            part = buffer[:count]
+            digest.update(part)
+            _write_all(fd, part)
+            if virtual_size is None:
+                head += bytes(part[: HEAD_BYTES - len(head)])
+                if len(head) == min(HEAD_BYTES, spec.size_bytes):
+                    virtual_size = self._prove(head)
+            if time.monotonic() - reported_s >= _REPORT_S:
+                reported_s = time.monotonic()
+                self._on_progress(done)
+        self._on_progress(done)
+        if done < spec.size_bytes:
+            raise MicaError(
+                ErrorCode.TRUNCATED,
+                f"The upload ended after {done} of {spec.size_bytes} bytes.",
+            )
+        if digest.hexdigest() != spec.sha256:
+            raise MicaError.field(
+                "/spec/sha256",
+                f"The data have the SHA-256 {digest.hexdigest()}, not the declared one.",
+                ErrorCode.DIGEST_MISMATCH,
+            )
+        assert virtual_size is not None
+        return virtual_size
+
+    def _prove(self, head: bytes) -> int:
+        try:
+            return prove(self._spec.format, head, self._spec.size_bytes)
+        except HeaderError as error:
+            raise MicaError.field(
+                "/spec/format", f"The data are no usable {self._spec.format} image: {error}."
+            ) from error
+
+    def _read(self, buffer: memoryview) -> int:
+        try:
+            count = self._stream.recv_into(buffer)
+        except TimeoutError as error:
+            raise MicaError(
+                ErrorCode.TIMED_OUT, f"Nothing came for {self._silence_s:g} s; upload again."
+            ) from error
+        except OSError as error:
+            raise MicaError(
+                ErrorCode.TRUNCATED, f"The upload broke off ({error.strerror})."
+            ) from error
+        if self._cancelled:
+            raise MicaError(ErrorCode.CONFLICT, "The upload was cancelled.")
+        return count
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]

@@ -1,0 +1,34 @@
+"""Who uses what, as storage asks it: the VM side once it is there, nobody before."""
+
+from __future__ import annotations
+
+from vmkernel.vm.ports import VmUsers
+
+__all__ = ["Users"]
+
+
+class Users:
+    """Passes questions on to the VM side, which is made after storage."""
+
+    def __init__(self) -> None:
+        self._vms: VmUsers | None = None
+
+    def bind(self, vms: VmUsers) -> None:
+        """From now on ask the VM side."""
+        self._vms = vms
+
+    def vm_of_volume(self, volume: str) -> str | None:
+        """The id of the VM whose spec names the volume."""
+        return self._vms.vm_of_volume(volume) if self._vms else None
+
+    def volume_is_open(self, volume: str) -> bool:
+        """True where a VM that has the volume is not certainly off."""
+        return self._vms.volume_is_open(volume) if self._vms else False
+
+    def vms_of_image(self, image: str) -> tuple[str, ...]:
+        """The ids of the VMs whose specs name the image."""
+        return self._vms.vms_of_image(image) if self._vms else ()
+
+    def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
+        """The VMs with something there."""
+        return self._vms.vms_on_datastore(datastore, active=active) if self._vms else ()
