@@ -178,20 +178,30 @@ class Console:
         return "\n".join(["--- the end of the console ---", *lines, "---"])
 
     def check(self) -> None:
-        """Raise where a line was known to be bad."""
+        """Raise where waiting is of no use: by `watch`, or because of a line known to be bad."""
         if self._watch is not None:
             self._watch()
+        self.check_lines()
+
+    def check_lines(self) -> None:
+        """Raise where a line was known to be bad."""
         with self._changed:
             bad = self._bad
         if bad is not None:
             raise KnownBadError(f"the console says: {bad}\n{self.tail()}")
 
     def expect(
-        self, pattern: str, *, timeout_s: float, what: str, after: int = 0
+        self,
+        pattern: str,
+        *,
+        timeout_s: float,
+        what: str,
+        after: int = 0,
+        partial: bool = False,
     ) -> tuple[re.Match[str], Line]:
-        """Wait for a whole line that matches, at or after line number `after`.
+        """Wait for a line that matches, at or after line number `after`; the match and the line.
 
-        Returns the match and the line.
+        A line is looked at when it is whole; with `partial`, also before (a dialog, a prompt).
         """
         wanted = re.compile(pattern)
         deadline = time.monotonic() + timeout_s
@@ -199,7 +209,8 @@ class Console:
         while True:
             self.check()
             with self._changed:
-                for line in self._lines[position:]:
+                lines = self._all() if partial else self._lines
+                for line in lines[position:]:
                     if match := wanted.search(line.text):
                         return match, line
                 position = max(after, len(self._lines))
@@ -207,6 +218,9 @@ class Console:
                 if remaining <= 0 or self.closed:
                     break
                 self._changed.wait(min(remaining, 1.0))
+        if self.closed:
+            time.sleep(0.5)  # until what closed it shows
+            self.check()
         why = "the console closed" if self.closed else f"not seen within {timeout_s:g} s"
         raise ConsoleTimeoutError(f"{what} (/{pattern}/): {why}\n{self.tail()}")
 

@@ -19,7 +19,6 @@ __all__ = [
     "REPOSITORY",
     "donor",
     "guests",
-    "installer_file",
     "kernel_release",
     "stick_image",
     "tools",
@@ -50,7 +49,7 @@ def donor() -> Path:
 
 @cache
 def guests() -> Path:
-    """The tree with Debian's installer, unpacked."""
+    """The tree with Debian's installer and its CD boot loader, unpacked."""
     named = os.environ.get("MICA_GUESTS_TREE")
     return Path(named).resolve() if named else unpacked_guests()
 
@@ -70,18 +69,6 @@ def stick_image() -> Path:
     if not image.is_file():
         raise MissingInputError(f"{image} is not there; `scons image` builds it")
     return image
-
-
-def installer_file(name: str) -> Path:
-    """One file of Debian's text installer: `linux`, `initrd.gz` or `mini.iso`."""
-    found = sorted(
-        path
-        for path in guests().rglob(name)
-        if "text" in path.parts or (name == "mini.iso" and "gtk" not in path.parts)
-    )
-    if not found:
-        raise MissingInputError(f"Debian's installer has no {name}")
-    return found[0]
 
 
 def work_folder(name: str) -> Path:

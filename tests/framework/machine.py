@@ -138,7 +138,9 @@ class Machine:
                 pass_fds=[] if self.spec.tap_fd is None else [self.spec.tap_fd],
             )
         serial = SocketWire(self._connect(self._sockets / "serial"))
-        self._console = Console(serial, self.folder / "console.log", tolerate=tolerate)
+        self._console = Console(
+            serial, self.folder / "console.log", tolerate=tolerate, watch=self._check_process
+        )
         self._qmp = QEMUMonitorProtocol(str(self._sockets / "qmp"))
         self._qmp.settimeout(30)
         self._qmp.connect(negotiate=True)
@@ -160,13 +162,13 @@ class Machine:
         process = self._running()
         deadline = time.monotonic() + timeout_s
         while process.poll() is None:
-            self.console.check()
+            self.console.check_lines()
             if time.monotonic() > deadline:
                 tail = self.console.tail()
                 raise MachineError(f"{self.spec.name} is not off after {timeout_s:g} s\n{tail}")
             time.sleep(0.1)
         if process.returncode != 0:
-            self.check()
+            self._check_process()
         self._forget()
 
     def _forget(self) -> None:
@@ -207,6 +209,9 @@ class Machine:
 
     def check(self) -> None:
         """Raise where the machine has died or its console says that all is lost."""
+        self.console.check()
+
+    def _check_process(self) -> None:
         code = self._running().poll()
         if code is not None:
             errors = self.errors()
@@ -214,7 +219,6 @@ class Machine:
             if code == -signal.SIGABRT and KNOWN_FAULT in errors:
                 raise EmulatorFaultError(what)
             raise MachineDiedError(f"{what}\n{self.console.tail()}")
-        self.console.check()
 
     def wait_for(
         self,

@@ -1,0 +1,288 @@
+"""The stick under UEFI: from power-on to guests of many kinds, and off again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.boot.idle_stick import IdleStick
+from tests.framework.answering import OUTSIDE, answering
+from tests.framework.appliance import Appliance
+from tests.framework.drives import Bus, Drive, blank_disk
+from tests.framework.guest import GuestFiles, pattern_crc
+from tests.framework.guest.build import COMMAND_LINE
+from tests.framework.installer import FIRST_SCREEN, Installer
+from tests.framework.plugged_in import STICK_SERIAL, Setup, plugged_in
+from tests.framework.rfb import Viewer
+
+GIB = 1 << 30
+MIB = 1 << 20
+MAIN, FULL = "MAINDISK01", "FULLDISK01"
+GUEST_S = 90.0
+INSTALLER_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def fresh(folder: Path, guest: GuestFiles, idle_stick: IdleStick) -> Iterator[Appliance]:
+    """A fresh stick at its API, not claimed yet, with a blank disk and one that holds data."""
+    full = folder / "full.img"
+    full.write_bytes(guest.bios_disk.read_bytes())
+    disks = (
+        Drive("main", blank_disk(folder / "main.img", 8 * GIB), Bus.VIRTIO, MAIN),
+        Drive("full", full, Bus.VIRTIO, FULL),
+    )
+    with plugged_in(Setup(folder=folder, disks=disks), claim=False) as appliance:
+        idle_stick.begin()
+        yield appliance
+
+
+@pytest.fixture(scope="module")
+def claimed(fresh: Appliance) -> Appliance:
+    """The same, claimed by the code on its console."""
+    if fresh.token is None:
+        fresh.claim()
+    return fresh
+
+
+@pytest.fixture(scope="module")
+def stored(claimed: Appliance) -> Appliance:
+    """The same with a datastore."""
+    claimed.create_datastore("main", MAIN)
+    return claimed
+
+
+@pytest.fixture(scope="module")
+def counting(stored: Appliance, guest: GuestFiles) -> Appliance:
+    """The same with the guest `tiny`, running from kernel and initrd."""
+    stored.upload("tiny-kernel", guest.kernel, "linux-kernel")
+    stored.upload("tiny-initrd", guest.initrd, "linux-initrd")
+    stored.create_volume("tiny-data", 64 * MIB)
+    stored.create_vm(
+        "tiny",
+        firmware="bios",
+        boot={
+            "kernel": {
+                "kernel": "tiny-kernel",
+                "initrd": "tiny-initrd",
+                "cmdline": f"{COMMAND_LINE} mica.tag=direct",
+            }
+        },
+        disks=[{"volume": "tiny-data"}],
+        nics=[{}],
+    )
+    stored.start("tiny")
+    return stored
+
+
+def test_console_shows_the_fingerprint_that_the_api_presents(fresh: Appliance) -> None:
+    presented = fresh.machine.certificate_sha256()
+    fresh.machine.wait_for(
+        "the console shows the fingerprint",
+        lambda: presented[:16] in fresh.machine.console.text().lower().replace(":", ""),
+        timeout_s=30,
+    )
+
+
+def test_nothing_is_told_without_a_token(fresh: Appliance) -> None:
+    for path in ("/v1/host", "/v1/vms", "/v1/tokens", "/v1/events"):
+        answer = fresh.call("GET", path, expect=401, authorised=False)
+        assert answer.headers["content-type"].startswith("application/problem+json")
+    info = fresh.call("GET", "/v1", expect=200, authorised=False).json()
+    assert info["mode"] == "appliance"
+    assert info["claimed"] is False
+
+
+def test_a_wrong_claim_code_is_refused(fresh: Appliance) -> None:
+    fresh.call("POST", "/v1/claim", json={"code": "WRONG-CODE-0000"}, expect=(401, 403))
+
+
+def test_the_code_on_the_console_claims_once(claimed: Appliance) -> None:
+    assert claimed.get("/v1/whoami")["spec"]["role"] == "admin"
+    code = claimed.claim_code()
+    claimed.call("POST", "/v1/claim", json={"code": code}, expect=(401, 403, 409))
+    assert claimed.get("/v1")["claimed"] is True
+
+
+def test_the_host_tells_what_it_is(claimed: Appliance) -> None:
+    host = claimed.get("/v1/host")
+    assert host["mode"] == "appliance"
+    assert host["boot"]["firmware"] == "uefi"
+    assert host["cpu"]["vendor"] == "AuthenticAMD"
+    assert host["cpu"]["threads"] == 2
+    assert host["virtualisation"]["extension"] == "svm"
+    assert host["virtualisation"]["accelerator"] == "kvm"
+    assert host["memory"]["total_bytes"] > 1800 * MIB
+    assert host["stick"]["present"]
+    assert host["stick"]["serial"] == STICK_SERIAL
+    assert any(link["carrier"] for link in host["links"])
+    assert [finding for finding in host["findings"] if finding["severity"] == "error"] == []
+    assert host["tls_fingerprint_sha256"].replace(":", "").lower() == (
+        claimed.machine.certificate_sha256()
+    )
+
+
+def test_an_idle_host_uses_at_most_200_mib(claimed: Appliance) -> None:
+    memory = claimed.get("/v1/host")["memory"]
+    assert memory["total_bytes"] - memory["available_bytes"] <= 200 * MIB
+
+
+def test_devices_are_listed_with_their_drivers(claimed: Appliance) -> None:
+    devices = claimed.get("/v1/host/devices", limit=1000)["items"]
+    drivers = {device["driver"] for device in devices}
+    assert {"virtio-pci", "xhci_hcd", "usb-storage"} <= drivers
+    network = [device for device in devices if device["class_code"].startswith("02")]
+    assert network
+    assert all(device["bundle"] for device in network)
+
+
+def test_a_disk_with_data_is_not_wiped_unasked(claimed: Appliance) -> None:
+    disk = claimed.disk(FULL)
+    assert not disk["blank"]
+    assert claimed.disk(MAIN)["blank"]
+    assert claimed.disk(STICK_SERIAL)["is_stick"]
+    written = claimed.machine.written_bytes("full")
+    for wipe in (None, MAIN):
+        answer = claimed.call(
+            "PUT",
+            "/v1/datastores/stolen",
+            json={"spec": {"kind": "local", "disk": disk["id"]}, "wipe_serial": wipe},
+            params={"wait": 60},
+            headers={"if-none-match": "*"},
+            expect=(200, 202, 400, 409, 422),
+        ).json()
+        if "progress" in answer:
+            with pytest.raises(AssertionError, match="wipe-not-confirmed"):
+                claimed.settle(answer)
+        else:
+            assert answer["type"].endswith("wipe-not-confirmed")
+    assert claimed.machine.written_bytes("full") == written
+
+
+def test_the_stick_is_no_place_for_a_datastore(claimed: Appliance) -> None:
+    disk = claimed.disk(STICK_SERIAL)["id"]
+    body = {"spec": {"kind": "local", "disk": disk}, "wipe_serial": disk}
+    answer = claimed.call(
+        "PUT",
+        "/v1/datastores/stick",
+        json=body,
+        params={"wait": 60},
+        headers={"if-none-match": "*"},
+        expect=(200, 202, 400, 409, 422),
+    ).json()
+    if "progress" in answer:
+        with pytest.raises(AssertionError, match="failed"):
+            claimed.settle(answer)
+
+
+def test_a_datastore_on_a_virtio_disk(stored: Appliance) -> None:
+    datastore = stored.get("/v1/datastores/main")
+    assert datastore["status"]["state"] == "available"
+    assert datastore["status"]["filesystem"] == "xfs"
+    assert datastore["status"]["free_bytes"] > 7 * GIB
+    assert stored.disk(MAIN)["datastore"] == "main"
+
+
+def test_a_guest_from_kernel_and_initrd(counting: Appliance) -> None:
+    with counting.console("tiny") as console:
+        console.expect("MICA GUEST READY direct", timeout_s=GUEST_S, what="the guest's first line")
+        console.expect("MICA GUEST UP", timeout_s=30, what="the guest sees its devices")
+        console.expect(r"tick 2", timeout_s=30, what="the guest counts")
+        assert "guest cpus 1" in console.text()
+        assert f"guest disk vda {64 * MIB}" in console.text()
+    vm = counting.get("/v1/vms/tiny")
+    assert vm["status"]["state"] == "running"
+    assert vm["status"]["accelerator"] == "kvm"
+
+
+def test_a_guest_writes_its_disk(counting: Appliance) -> None:
+    with counting.console("tiny") as console:
+        console.expect("MICA GUEST UP", timeout_s=GUEST_S, what="the guest is up")
+        length = 1 * MIB
+        assert console.ask(f"write vda 4096 {length} 77", timeout_s=30).endswith("done")
+        summed = console.ask(f"sum vda 4096 {length}", timeout_s=30)
+        assert summed.endswith(pattern_crc(4096, length, 77))
+    assert counting.get("/v1/volumes/tiny-data")["status"]["attached_to"] == "tiny"
+
+
+def test_a_guest_on_the_default_port_group_reaches_the_outside(counting: Appliance) -> None:
+    with answering("a line from outside") as port, counting.console("tiny") as console:
+        console.expect("MICA GUEST UP", timeout_s=GUEST_S, what="the guest is up")
+        answer = console.ask("net", timeout_s=60)
+        assert "address 10.0.2." in answer, answer
+        assert "address 10.0.2.15 " not in answer, "the guest has the host's own address"
+        fetched = console.ask(f"fetch {OUTSIDE} {port}", timeout_s=60)
+        assert fetched == "a line from outside"
+
+
+def test_a_guest_from_a_bios_disk(stored: Appliance, guest: GuestFiles) -> None:
+    stored.upload("bios-disk", guest.bios_disk, "raw")
+    stored.create_volume("bios-root", guest.bios_disk.stat().st_size, source_image="bios-disk")
+    stored.create_vm("from-bios", firmware="bios", disks=[{"volume": "bios-root"}])
+    stored.start("from-bios")
+    with stored.console("from-bios") as console:
+        console.expect(
+            "MICA GUEST READY bios-disk", timeout_s=GUEST_S, what="the guest's first line"
+        )
+    stored.act("/v1/vms/from-bios/shutdown")
+    stored.wait_vm_state("from-bios", "stopped", timeout_s=60)
+
+
+def test_debian_installer_from_kernel_and_initrd(
+    stored: Appliance, debian_installer: Installer
+) -> None:
+    stored.upload("installer-kernel", debian_installer.kernel, "linux-kernel")
+    stored.upload("installer-initrd", debian_installer.initrd, "linux-initrd")
+    stored.create_vm(
+        "debian",
+        firmware="bios",
+        memory_bytes=900 * MIB,
+        boot={
+            "kernel": {
+                "kernel": "installer-kernel",
+                "initrd": "installer-initrd",
+                "cmdline": "console=ttyS0 --- quiet",
+            }
+        },
+        nics=[{}],
+    )
+    stored.start("debian")
+    with stored.console("debian") as console:
+        console.expect(
+            FIRST_SCREEN, timeout_s=INSTALLER_S, what="the installer's first screen", partial=True
+        )
+    stored.power_off("debian")
+
+
+def test_debian_installer_from_its_iso(stored: Appliance, debian_installer: Installer) -> None:
+    """Its menu is on the screen alone: look at it and type by VNC, as an administrator would."""
+    stored.upload("mini-iso", debian_installer.iso, "iso")
+    stored.create_vm(
+        "debian-iso",
+        firmware="bios",
+        memory_bytes=900 * MIB,
+        cdroms=[{"image": "mini-iso"}],
+        boot={"order": ["cdrom"]},
+    )
+    stored.start("debian-iso")
+    viewer = Viewer(stored.open_console("debian-iso", "vnc"))
+    viewer.wait_for_picture("the installer's menu", lit=0.9, colours=100, timeout_s=120)
+    viewer.press("tab")
+    viewer.type(" console=ttyS0")
+    viewer.press("enter")
+    with stored.console("debian-iso") as console:
+        console.expect(
+            FIRST_SCREEN, timeout_s=INSTALLER_S, what="the installer's first screen", partial=True
+        )
+    viewer.close()
+    stored.power_off("debian-iso")
+
+
+def test_the_power_button_ends_guests_in_order(counting: Appliance) -> None:
+    """The last test of this machine: the guest is asked, then the machine goes off."""
+    with counting.console("tiny") as console:
+        console.expect("MICA GUEST UP", timeout_s=GUEST_S, what="the guest is up")
+        counting.machine.press_power_button()
+        console.expect("power button", timeout_s=60, what="the guest is asked to end")
+        counting.machine.wait_off(timeout_s=90)
