@@ -15,6 +15,7 @@ from appliance_build.closure.roots import Roots, load_roots
 from appliance_build.closure.rule_dlopen import RuleDlopen
 from appliance_build.closure.rule_elf import RuleElf
 from appliance_build.closure.rule_kmod import FIRMWARE_DIRECTORY, KernelModules, RuleKmod
+from appliance_build.closure.rule_nss import RuleNss
 from appliance_build.closure.rule_python import RulePython
 from appliance_build.closure.rule_script import RuleScript
 from appliance_build.closure.rule_udev import RuleUdev
@@ -70,7 +71,16 @@ def compute(inputs: ClosureInputs) -> Plan:
     with DonorPython(list(inputs.donors)) as donor_python:
         python = RulePython(donor_python)
         unit = RuleUnit(python)
-        search.rules = [elf, RuleDlopen(elf), unit, RuleUdev(), RuleScript(), python, kmod]
+        search.rules = [
+            elf,
+            RuleDlopen(elf),
+            unit,
+            RuleUdev(),
+            RuleScript(),
+            RuleNss(),
+            python,
+            kmod,
+        ]
         enabled = _take_roots(search, roots, inputs, python, unit, kmod)
         _take_bundles(search, bundles, modules, kmod)
         search.run()
@@ -105,6 +115,10 @@ def _take_roots(
     unit: RuleUnit,
     kmod: RuleKmod,
 ) -> list[tuple[str, str]]:
+    for addition in inputs.additions:
+        search.add_file(
+            addition.path, addition.source, Reason("addition", "the build", addition.reason)
+        )
     for link in roots.link:
         search.link(link.path, link.target, Reason("root", roots.origin(link), link.reason))
     for name in ("/bin", "/sbin", "/lib", "/lib64"):
@@ -133,10 +147,6 @@ def _take_roots(
         why = Reason("root", roots.origin(module), module.reason)
         if not kmod.take(search, module.name, why):
             raise NotInDonorError(f"{roots.origin(module)}: kernel_module {module.name}: not there")
-    for addition in inputs.additions:
-        search.add_file(
-            addition.path, addition.source, Reason("addition", "the build", addition.reason)
-        )
     if any(entry.path.startswith(PYTHON_SITE) for entry in search.entries.values()):
         content = f"{PYTHON_SITE}\n".encode()
         why = Reason("root", "closure", "puts our packages and the wheels on Python's path")

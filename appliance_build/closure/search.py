@@ -69,7 +69,7 @@ class Search:
         """Like :meth:`need`, but answers None where there is no such file."""
         resolved = self.trees.resolve(path)
         if resolved is None:
-            return None
+            return self._made(path, reason)
         for candidate in (path, resolved.path):
             why = self.excluded(candidate)
             if why is not None:
@@ -112,6 +112,8 @@ class Search:
         """Take a symbolic link of our own."""
         entry = Entry(path, EntryKind.LINK, Origin.OWN, 0o777, target=target)
         self._insert(entry, reason)
+        leads_to = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+        self.want(leads_to, Reason("link", path, target))
 
     def directory(self, path: str, mode: int, reason: Reason) -> None:
         """Take a directory of our own."""
@@ -125,6 +127,15 @@ class Search:
             entry = self._queue.popleft()
             for rule in self.rules:
                 rule.visit(self, entry)
+
+    def _made(self, path: str, reason: Reason) -> str | None:
+        """What the build itself puts at `path`: an addition, a link of the roots, …"""
+        entry = self.entries.get(path)
+        if entry is None:
+            return None
+        if reason not in entry.reasons:
+            entry.reasons.append(reason)
+        return path
 
     def _insert(self, entry: Entry, reason: Reason) -> bool:
         known = self.entries.get(entry.path)

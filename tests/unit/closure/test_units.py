@@ -1,4 +1,4 @@
-"""The rules for units, udev rules and scripts."""
+"""The rules for units, udev rules, scripts and name services."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from appliance_build.closure.errors import ExcludedNeededError, NotInDonorError
 from appliance_build.closure.plan import Reason
+from appliance_build.closure.rule_nss import RuleNss, services
 from appliance_build.closure.rule_script import RuleScript, shebang
 from appliance_build.closure.rule_udev import RuleUdev
 from appliance_build.closure.rule_unit import RuleUnit, parse_unit
@@ -20,7 +21,7 @@ WHY = Reason("root", "test", "asked for")
 
 def _search(donor: Path, policy: str = "") -> Search:
     search = search_of(donor, roots_of(donor.parent / "roots", policy))
-    search.rules = [RuleUnit(), RuleUdev(), RuleScript()]
+    search.rules = [RuleUnit(), RuleUdev(), RuleScript(), RuleNss()]
     return search
 
 
@@ -137,3 +138,18 @@ def test_a_directory_above_a_file_is_taken_and_setuid_is_dropped(tmp_path: Path)
     search.need("/usr/bin/mount", WHY)
     assert search.entries["/usr/bin/mount"].mode == 0o755
     assert set(search.entries) == {"/usr", "/usr/bin", "/usr/bin/mount"}
+
+
+def test_name_services() -> None:
+    text = "passwd: files systemd # other\nhosts: files [NOTFOUND=return] dns\n\n# x: y\n"
+    assert services(text) == {"files", "systemd", "dns"}
+
+
+def test_name_services_bring_their_libraries(tmp_path: Path) -> None:
+    donor = tmp_path / "donor"
+    write(donor, "/etc/nsswitch.conf", "hosts: files mine dns\n")
+    write(donor, "/usr/lib/x86_64-linux-gnu/libnss_mine.so.2")
+    search = _search(donor)
+    search.need("/etc/nsswitch.conf", WHY)
+    search.run()
+    assert "/usr/lib/x86_64-linux-gnu/libnss_mine.so.2" in search.entries
