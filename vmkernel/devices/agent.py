@@ -11,7 +11,7 @@ __all__ = ["add_agent"]
 def add_agent(args: Arguments, slots: Slots, fd: int) -> None:
     """The channel, on a listening socket."""
     args.keyval("chardev", "socket", id="agent", fd=fd, server=True, wait=False)
-    args.device("virtio-serial-pci", id="virtio-serial", **slots.fixed("agent"), max_ports=2)
+    args.device("virtio-serial-pci", {"max_ports": 2}, id="virtio-serial", **slots.fixed("agent"))
     args.device(
         "virtserialport",
         id="agent0",

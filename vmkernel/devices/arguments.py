@@ -51,9 +51,14 @@ class Arguments:
         """An option in `key=value` syntax."""
         self.text(name, keyval(*positional, **values))
 
-    def device(self, driver: str, **properties: Any) -> None:
-        """A device; `_` in property names becomes `-`, None leaves a property out."""
-        self._json("device", {"driver": driver, **_named(properties)})
+    def device(
+        self, driver: str, exact: Mapping[str, Any] | None = None, **properties: Any
+    ) -> None:
+        """A device; `_` in property names becomes `-`, None leaves a property out.
+
+        `exact` holds the few properties whose names QEMU writes with an underscore.
+        """
+        self._json("device", {"driver": driver, **_named(properties), **(exact or {})})
 
     def object(self, qom_type: str, object_id: str, **properties: Any) -> None:
         """A QOM object."""

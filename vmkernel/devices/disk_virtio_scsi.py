@@ -16,13 +16,13 @@ def _controllers(board: Board) -> None:
 def _unit(board: Board, unit: Unit) -> None:
     board.args.device(
         "scsi-cd" if unit.cdrom else "scsi-hd",
+        {} if unit.serial is None else {"device_id": unit.serial},
         id=unit.device_id,
         bus="scsi.0",
         scsi_id=unit.number,
         lun=0,
         drive=unit.drive,
         serial=unit.serial,
-        device_id=unit.serial,
         bootindex=unit.bootindex,
         write_cache=None if unit.cdrom else "on",
     )

@@ -1,0 +1,103 @@
+"""A Storage that keeps everything in one folder: the real interface, without datastores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vmkernel.model import ErrorCode, ImageFormat, MicaError, VolumeFormat
+from vmkernel.vm.ports import ImageFile, VolumeFile
+
+__all__ = ["FolderStorage"]
+
+
+class FolderStorage:
+    """One or more datastores below a folder."""
+
+    def __init__(self, root: Path, datastores: tuple[str, ...] = ("main",)) -> None:
+        self.root = root
+        self.available = set(datastores)
+        self.known = set(datastores)
+        self.volumes: dict[str, VolumeFile] = {}
+        self.images: dict[str, ImageFile] = {}
+        self.deleted: list[str] = []
+        self.callbacks: list[Callable[[str, bool], None]] = []
+        for name in datastores:
+            (root / name / "vms").mkdir(parents=True)
+
+    def datastores(self) -> tuple[str, ...]:
+        return tuple(sorted(self.available))
+
+    def vms_folder(self, datastore: str) -> Path:
+        if datastore not in self.known:
+            raise MicaError(ErrorCode.NOT_FOUND, f"There is no datastore {datastore}.")
+        if datastore not in self.available:
+            raise MicaError(ErrorCode.UNAVAILABLE, f"Datastore {datastore} is not there.")
+        return self.root / datastore / "vms"
+
+    def volume(self, volume: str) -> VolumeFile:
+        if volume not in self.volumes:
+            raise MicaError(ErrorCode.NOT_FOUND, f"There is no volume {volume}.")
+        return self.volumes[volume]
+
+    def image(self, image: str) -> ImageFile:
+        if image not in self.images:
+            raise MicaError(ErrorCode.NOT_FOUND, f"There is no image {image}.")
+        return self.images[image]
+
+    async def delete_volume(self, volume: str, *, actor: str) -> None:
+        self.volumes[volume].path.unlink()
+        del self.volumes[volume]
+        self.deleted.append(volume)
+
+    def on_datastore_change(self, callback: Callable[[str, bool], None]) -> None:
+        self.callbacks.append(callback)
+
+    # --- for tests ----------------------------------------------------------------------------
+
+    def add_volume(
+        self,
+        name: str,
+        *,
+        size_bytes: int = 1 << 20,
+        source: Path | None = None,
+        datastore: str = "main",
+    ) -> VolumeFile:
+        path = self.root / datastore / f"{name}.raw"
+        if source is not None:
+            path.write_bytes(source.read_bytes())
+        else:
+            with path.open("wb") as file:
+                file.truncate(size_bytes)
+        self.volumes[name] = VolumeFile(
+            id=name,
+            datastore=datastore,
+            path=path,
+            format=VolumeFormat.RAW,
+            size_bytes=path.stat().st_size,
+        )
+        return self.volumes[name]
+
+    def add_image(
+        self, name: str, kind: ImageFormat, source: Path | None = None, datastore: str = "main"
+    ) -> ImageFile:
+        path = source
+        if path is None:
+            path = self.root / datastore / f"{name}.{kind.value}"
+            path.write_bytes(b"image")
+        self.images[name] = ImageFile(
+            id=name,
+            datastore=datastore,
+            path=path,
+            format=kind,
+            size_bytes=path.stat().st_size,
+        )
+        return self.images[name]
+
+    def change(self, datastore: str, available: bool) -> None:
+        if available:
+            self.available.add(datastore)
+        for callback in self.callbacks:
+            callback(datastore, available)
+        if not available:
+            self.available.discard(datastore)

@@ -1,0 +1,77 @@
+"""Whether KVM can be trusted: from a glance at the device to a short real guest.
+
+A glance costs nothing and is enough where we know the kernel (the appliance). On a foreign
+machine `/dev/kvm` may be there, answer, and never run a guest to its end: only a guest tells.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkernel.host.errors import CommandError
+from vmkernel.host.runner import Runner
+
+__all__ = ["KvmProbe", "glance_at_kvm", "try_kvm"]
+
+_DEVICE = Path("/dev/kvm")
+_KVM_GET_API_VERSION = 0xAE00
+_KVM_CREATE_VM = 0xAE01
+_API_VERSION = 12
+_GUEST_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True)
+class KvmProbe:
+    """What was found out."""
+
+    usable: bool
+    reason: str | None = None
+    """Why not, as a sentence."""
+
+
+def glance_at_kvm(device: Path = _DEVICE) -> KvmProbe:
+    """Open the device, ask its version, make an empty machine."""
+    try:
+        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return KvmProbe(
+            False,
+            "There is no /dev/kvm: the processor's virtualisation is missing or switched off.",
+        )
+    except OSError as error:
+        return KvmProbe(False, f"{device} can't be opened: {error.strerror}.")
+    try:
+        version = fcntl.ioctl(fd, _KVM_GET_API_VERSION, 0)
+        if version != _API_VERSION:
+            return KvmProbe(False, f"{device} speaks version {version}, not {_API_VERSION}.")
+        os.close(fcntl.ioctl(fd, _KVM_CREATE_VM, 0))
+    except OSError as error:
+        return KvmProbe(False, f"{device} makes no machine: {error.strerror}.")
+    finally:
+        os.close(fd)
+    return KvmProbe(True)
+
+
+async def try_kvm(
+    runner: Runner, *, accelerator: str = "kvm", timeout_s: float = _GUEST_TIMEOUT_S
+) -> KvmProbe:
+    """Let the guests' own BIOS run until it finds nothing to start, gives up and resets.
+
+    That takes a processor through its real, protected and system management modes, PCI, timers
+    and interrupts, in well under a second where virtualisation works. `accelerator` is for tests.
+    """
+    if accelerator == "kvm":
+        glance = glance_at_kvm()
+        if not glance.usable:
+            return glance
+    argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"]
+    argv += ["-machine", f"pc,accel={accelerator}", "-m", "64", "-no-reboot"]
+    argv += ["-boot", "menu=off,reboot-timeout=1"]
+    try:
+        await runner.run(argv, timeout_s=timeout_s)
+    except CommandError as error:
+        return KvmProbe(False, f"A short guest did not run to its end on /dev/kvm: {error}")
+    return KvmProbe(True)

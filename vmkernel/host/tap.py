@@ -1,0 +1,39 @@
+"""Tap devices and vhost-net: opened here, used by a QEMU that could not open them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+__all__ = ["open_tap", "open_vhost_net"]
+
+_TUNSETIFF = 0x400454CA
+_TUNGETIFF = 0x800454D2
+_IFF_TAP = 0x0002
+_IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
+_REQUEST = struct.Struct("16sH22x")
+_PATTERN = b"vmtap%d"
+"""The kernel fills in the lowest free number."""
+
+
+def open_tap() -> tuple[int, str]:
+    """A new tap that lives while its descriptor is open; the descriptor and the tap's name."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        request = _REQUEST.pack(_PATTERN, _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
+        answer = fcntl.ioctl(fd, _TUNSETIFF, request)
+        name = _REQUEST.unpack(answer)[0].rstrip(b"\0").decode("ascii")
+        # The host has no business on a guest's wire: no link-local address, no router seen.
+        Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, name
+
+
+def open_vhost_net() -> int:
+    """A descriptor through which the kernel moves a virtio card's frames itself."""
+    return os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)

@@ -1,0 +1,68 @@
+"""The part of a VM's jail that differs from VM to VM, as a systemd drop-in.
+
+What the template `mica-vm@.service` leaves empty: the user, the limits, the files that the VM
+sees (its own disks and variables; the firmware and images that it was given, read-only), and
+whether it may use KVM. Nothing of the guest's command line is in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["VmJail", "render_drop_in"]
+
+_WEIGHT_OF_CPU = 100
+_WEIGHT_MAX = 10_000
+_TASKS_BASE = 256
+"""QEMU's own threads: its main loop, an I/O thread, at most 64 workers for each of them."""
+
+
+@dataclass(frozen=True)
+class VmJail:
+    """What one VM gets."""
+
+    vm_id: str
+    uid: int
+    launch_socket: Path
+    memory_max_bytes: int
+    cpu_count: int
+    kvm: bool
+    read_only: tuple[Path, ...]
+    read_write: tuple[Path, ...]
+
+
+def render_drop_in(jail: VmJail) -> str:
+    """The drop-in's text."""
+    lines = [
+        f"# Written by vmkernel for one run of VM {jail.vm_id}.",
+        "[Service]",
+        *_settings(jail),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(jail: VmJail) -> Iterator[str]:
+    yield f"OpenFile={_path(jail.launch_socket)}:launch"
+    yield f"User={jail.uid}"
+    yield f"Group={jail.uid}"
+    yield f"MemoryMax={jail.memory_max_bytes}"
+    yield f"CPUWeight={min(_WEIGHT_MAX, _WEIGHT_OF_CPU * jail.cpu_count)}"
+    yield f"TasksMax={_TASKS_BASE + jail.cpu_count}"
+    if jail.kvm:
+        yield "DeviceAllow=/dev/kvm rw"
+        yield "BindPaths=/dev/kvm"
+        yield "MemoryDenyWriteExecute=yes"
+    for path in jail.read_only:
+        yield f"BindReadOnlyPaths={_path(path)}"
+    for path in jail.read_write:
+        yield f"BindPaths={_path(path)}"
+
+
+def _path(path: Path) -> str:
+    """A path as systemd's settings take it; it must name one thing and nothing else."""
+    text = str(path)
+    if not path.is_absolute() or any(ord(c) <= 0x20 or c in "%:\\\"'\x7f" for c in text):
+        raise ValueError(f"the path {text!r} can't be written into a unit")
+    return text

@@ -1,0 +1,26 @@
+"""Hosted mode's network: QEMU's own user-mode stack, which needs no privilege.
+
+The guest reaches what the user who runs Mica reaches, the services on the host's loopback (as
+10.0.2.2) included; nobody reaches the guest. Whoever needs separation runs the appliance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vmkernel.model import NicSpec
+from vmkernel.network.ports import DEFAULT_PORT_GROUP, NetworkPort
+
+__all__ = ["UserNetwork"]
+
+
+class UserNetwork:
+    """See VmNetwork: one port group, and nothing to open."""
+
+    def port_groups(self) -> tuple[str, ...]:
+        """See VmNetwork."""
+        return (DEFAULT_PORT_GROUP,)
+
+    async def open_ports(self, vm_id: str, nics: Sequence[NicSpec]) -> list[NetworkPort]:  # noqa: ARG002
+        """See VmNetwork."""
+        return [NetworkPort(port_group=nic.port_group) for nic in nics]

@@ -1,0 +1,17 @@
+"""CPU and memory of the host as VMs get them: admission and limits; it starts and stops nothing."""
+
+from vmkernel.resources.memory import (
+    MemoryAdmission,
+    MemoryFigures,
+    expected_bytes,
+    host_memory,
+    limit_bytes,
+)
+
+__all__ = [
+    "MemoryAdmission",
+    "MemoryFigures",
+    "expected_bytes",
+    "host_memory",
+    "limit_bytes",
+]

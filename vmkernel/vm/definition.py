@@ -1,0 +1,127 @@
+"""A VM as it lies in its folder: `vm.json`, its schema, and how older ones are brought up.
+
+vms/<id>/vm.json    what is wanted, and what was pinned at creation
+        nvram.fd    UEFI variables
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vmkernel.host.files import fsync_directory, read_limited, write_durably
+from vmkernel.model import Record, Slug, Timestamp, VmSpec
+
+__all__ = [
+    "DEFINITION_FILE",
+    "DefinitionError",
+    "FIRST_UID",
+    "LAST_UID",
+    "NVRAM_FILE",
+    "SCHEMA_VERSION",
+    "UPGRADES",
+    "VmDefinition",
+    "clear",
+    "decode",
+    "delete",
+    "encode",
+    "load",
+    "save",
+]
+
+DEFINITION_FILE = "vm.json"
+NVRAM_FILE = "nvram.fd"
+SCHEMA_VERSION = 1
+_MAX_BYTES = 1 << 20
+
+FIRST_UID = 100_000
+LAST_UID = 165_535
+"""The users that VMs run as; no account of the system lies there."""
+
+
+class DefinitionError(Exception):
+    """A `vm.json` that can't be used, with the reason in words."""
+
+
+class VmDefinition(Record, frozen=True, kw_only=True):
+    """What is known of a VM that doesn't run."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: Slug
+    uuid: str
+    revision: int
+    created_at: Timestamp
+    machine_type: str
+    """Pinned at creation, so that the guest sees the same hardware after an upgrade of Mica."""
+    uid: int
+    """The user that its QEMU runs as in the appliance."""
+    spec: VmSpec
+
+
+Document = dict[str, Any]
+UPGRADES: tuple[Callable[[Document], Document], ...] = ()
+"""The n-th function turns a document of version n + 1 into one of version n + 2."""
+
+
+def decode(data: bytes) -> VmDefinition:
+    """Read a document of this or an older version; DefinitionError otherwise."""
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise DefinitionError(f"it is not JSON ({error})") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DefinitionError("it has no schema version")
+    if version > len(UPGRADES) + 1:
+        raise DefinitionError(
+            f"it was written by a newer Mica (schema {version}, this one knows {len(UPGRADES) + 1})"
+        )
+    try:
+        for upgrade in UPGRADES[version - 1 :]:
+            document = upgrade(document)
+        document["schema_version"] = SCHEMA_VERSION
+        return msgspec.convert(document, VmDefinition)
+    except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+        raise DefinitionError(f"its content is wrong ({error})") from error
+
+
+def encode(definition: VmDefinition) -> bytes:
+    """The document, readable by people."""
+    return msgspec.json.format(msgspec.json.encode(definition), indent=2) + b"\n"
+
+
+def load(folder: Path) -> VmDefinition:
+    """Read the definition in a VM's folder; DefinitionError where it can't be used."""
+    try:
+        data = read_limited(folder / DEFINITION_FILE, _MAX_BYTES)
+    except OSError as error:
+        raise DefinitionError(f"it can't be read ({error.strerror or error})") from error
+    definition = decode(data)
+    if definition.id != folder.name:
+        raise DefinitionError(f"it is the definition of {definition.id!r}")
+    return definition
+
+
+def save(folder: Path, definition: VmDefinition) -> None:
+    """Write the definition; durable on return."""
+    write_durably(folder / DEFINITION_FILE, encode(definition), mode=0o600)
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder that holds no VM any more, with what is left in it."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def delete(folder: Path) -> None:
+    """Delete a VM's folder: the definition first, durably, so that no half VM is ever seen."""
+    (folder / DEFINITION_FILE).unlink(missing_ok=True)
+    fsync_directory(folder)
+    clear(folder)
+    fsync_directory(folder.parent)

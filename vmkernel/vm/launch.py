@@ -1,0 +1,111 @@
+"""How QEMU is started and supervised, whoever does it: the interface of the launchers.
+
+A launcher only starts, watches and kills processes. What a VM is and whether it should run, the
+driver decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vmkernel.devices import Accelerator
+
+__all__ = ["LaunchRequest", "Launcher", "RunFolder"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A VM's folder below the run directory; it is forgotten at power-off."""
+
+    path: Path
+
+    @property
+    def qmp(self) -> Path:
+        """QEMU's control socket."""
+        return self.path / "qmp.sock"
+
+    @property
+    def serial(self) -> Path:
+        """The first serial line."""
+        return self.path / "serial0.sock"
+
+    @property
+    def agent(self) -> Path:
+        """The guest agent's channel."""
+        return self.path / "agent.sock"
+
+    @property
+    def log(self) -> Path:
+        """What QEMU wrote since its last start."""
+        return self.path / "qemu.log"
+
+    @property
+    def record(self) -> Path:
+        """What was started, for a vmkernel that comes later."""
+        return self.path / "launch.json"
+
+    def last_lines(self, count: int = 3) -> str:
+        """The end of QEMU's log, on one line."""
+        try:
+            with self.log.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(0, size - 4096))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return " / ".join(lines[-count:])
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """One start of one QEMU."""
+
+    vm_id: str
+    folder: RunFolder
+    arguments: tuple[str, ...]
+    """After the program's name."""
+    fds: tuple[int, ...]
+    """Given to QEMU under the numbers that `fd_number` told; they stay open here."""
+    uid: int
+    accelerator: Accelerator
+    cpu_count: int
+    memory_max_bytes: int
+    read_only: tuple[Path, ...]
+    """Files that QEMU opens for reading: firmware, images."""
+    read_write: tuple[Path, ...]
+    """The VM's own files."""
+
+
+class Launcher(Protocol):
+    """Starts QEMU so that it outlives this process, and finds it again."""
+
+    def fd_number(self, index: int, fd: int) -> int:
+        """The number in QEMU of the descriptor `fd`, the `index`-th of a request."""
+        ...
+
+    async def launch(self, request: LaunchRequest) -> None:
+        """Start QEMU; MicaError where it can't be started."""
+        ...
+
+    def is_active(self, vm_id: str) -> bool:
+        """True while any process of the VM is alive."""
+        ...
+
+    async def wait_gone(self, vm_id: str, timeout_s: float) -> bool:
+        """True once no process of the VM is left; False where the time is over."""
+        ...
+
+    def kill(self, vm_id: str) -> None:
+        """End the VM's processes at once."""
+        ...
+
+    async def collect(self, vm_id: str) -> str | None:
+        """Forget the VM's ended process; how it ended, in words, where that was not in order."""
+        ...
+
+    async def close(self) -> None:
+        """Let go; the processes run on."""
+        ...

@@ -1,0 +1,167 @@
+"""The launcher of the appliance: each VM is a jailed unit of systemd's, `mica-vm@<id>.service`.
+
+  1. write the VM's drop-in below /run/systemd/system (systemd reads it when it loads the unit,
+     which it forgets at the unit's end, so no reload is needed)
+  2. listen on the VM's launch socket; start the unit; systemd connects to the socket and hands
+     the connection to the unit's program, the launcher
+  3. send the launcher QEMU's command line and descriptors; it becomes QEMU
+
+Why a launcher program: a tap and a vhost descriptor must be opened by us and used by a QEMU that
+is started by PID 1. QEMU's own way, `getfd` over QMP before the machine is built, is refused by
+QEMU 10 and 11 ("permitted only after machine initialization has completed"); after it, network
+cards could only be hot-plugged, which moves them in the guest. systemd passes sockets and opens
+files by path, but no other descriptors, except to transient units over D-Bus, which the
+appliance doesn't have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from pathlib import Path
+
+from vmkernel.devices import Accelerator
+from vmkernel.host import CommandError, Runner
+from vmkernel.host.accounts import ensure_account
+from vmkernel.host.cgroup import Cgroup
+from vmkernel.host.systemd import Systemd
+from vmkernel.host.unix_socket import listen_stream
+from vmkernel.jail import VmJail, encode_handover, render_drop_in
+from vmkernel.jail.handover import FIRST_QEMU_FD
+from vmkernel.model import ErrorCode, MicaError
+from vmkernel.vm.launch import LaunchRequest
+
+__all__ = ["ApplianceLauncher"]
+
+_log = logging.getLogger(__name__)
+
+QEMU = "/usr/bin/qemu-system-x86_64"
+_UNITS = Path("/run/systemd/system")
+_DROP_IN = "50-vm.conf"
+_ACCEPT_TIMEOUT_S = 30.0
+_POLL_S = 0.05
+_POLL_MAX_S = 0.5
+
+
+class ApplianceLauncher:
+    """See Launcher."""
+
+    def __init__(self, vms_dir: Path, runner: Runner, *, units: Path = _UNITS) -> None:
+        self._vms_dir = vms_dir
+        self._systemd = Systemd(runner)
+        self._units = units
+
+    def fd_number(self, index: int, fd: int) -> int:  # noqa: ARG002 - the other launcher's
+        """The launcher's descriptors are numbered in order."""
+        return FIRST_QEMU_FD + index
+
+    async def launch(self, request: LaunchRequest) -> None:
+        """See Launcher."""
+        unit = _unit(request.vm_id)
+        path = self._vms_dir / request.vm_id / "launch.sock"
+        ensure_account(f"mica-vm-{request.uid}", request.uid)
+        self._write_drop_in(request, path)
+        listener = listen_stream(path)
+        log = os.open(
+            request.folder.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+        )
+        try:
+            listener.setblocking(False)
+            try:
+                await self._systemd.start(unit)
+            except CommandError as error:
+                status = await self._systemd.status(unit)
+                raise MicaError(
+                    ErrorCode.UNAVAILABLE,
+                    f"The unit of VM {request.vm_id} can't be started"
+                    f" ({status.result}, {status.code}): {error}",
+                ) from error
+            await _hand_over(listener, [QEMU, *request.arguments], [log, *request.fds])
+        except TimeoutError as error:
+            raise MicaError(
+                ErrorCode.TIMED_OUT, f"The launcher of VM {request.vm_id} did not call."
+            ) from error
+        finally:
+            os.close(log)
+            listener.close()
+            path.unlink(missing_ok=True)
+
+    def is_active(self, vm_id: str) -> bool:
+        """See Launcher."""
+        return _cgroup(vm_id).populated()
+
+    async def wait_gone(self, vm_id: str, timeout_s: float) -> bool:
+        """See Launcher."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + timeout_s, _POLL_S
+        while self.is_active(vm_id):
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(_POLL_MAX_S, pause * 1.5)
+        return True
+
+    def kill(self, vm_id: str) -> None:
+        """See Launcher."""
+        _cgroup(vm_id).kill()
+
+    async def collect(self, vm_id: str) -> str | None:
+        """See Launcher."""
+        unit = _unit(vm_id)
+        folder = self._units / f"{unit}.d"
+        if not folder.is_dir():
+            return None
+        status = await self._systemd.status(unit)
+        if status.active == "failed":
+            await self._systemd.reset_failed(unit)
+        with contextlib.suppress(OSError):
+            (folder / _DROP_IN).unlink(missing_ok=True)
+            folder.rmdir()
+        if status.result == "success":
+            return None
+        return f"{status.result}, {status.code}"
+
+    async def close(self) -> None:
+        """See Launcher."""
+
+    def _write_drop_in(self, request: LaunchRequest, launch_socket: Path) -> None:
+        text = render_drop_in(
+            VmJail(
+                vm_id=request.vm_id,
+                uid=request.uid,
+                launch_socket=launch_socket,
+                memory_max_bytes=request.memory_max_bytes,
+                cpu_count=request.cpu_count,
+                kvm=request.accelerator is Accelerator.KVM,
+                read_only=request.read_only,
+                read_write=request.read_write,
+            )
+        )
+        folder = self._units / f"{_unit(request.vm_id)}.d"
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        (folder / _DROP_IN).write_text(text)
+
+
+async def _hand_over(listener: socket.socket, argv: list[str], fds: list[int]) -> None:
+    """Give the launcher what it becomes QEMU with."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(_ACCEPT_TIMEOUT_S):
+        link, _ = await loop.sock_accept(listener)
+    with link:
+        data = encode_handover(argv)
+        link.setblocking(True)
+        link.settimeout(_ACCEPT_TIMEOUT_S)
+        sent = socket.send_fds(link, [data], fds)
+        if sent < len(data):
+            await asyncio.to_thread(link.sendall, data[sent:])
+
+
+def _unit(vm_id: str) -> str:
+    return f"mica-vm@{vm_id}.service"
+
+
+def _cgroup(vm_id: str) -> Cgroup:
+    return Cgroup(f"mica.slice/mica-vms.slice/{_unit(vm_id)}")

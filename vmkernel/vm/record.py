@@ -1,0 +1,55 @@
+"""What was started: written beside a VM's sockets, for a vmkernel that comes later.
+
+It is no proof that the VM runs: only the launcher and QMP tell that. It says what can't be asked
+of QEMU, and in which boot of the host it was true.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from vmkernel.devices import Accelerator
+from vmkernel.host.files import read_limited
+from vmkernel.model import NicStatus, Record, Timestamp
+from vmkernel.vm.definition import VmDefinition
+
+__all__ = ["LaunchRecord", "boot_id", "read_record", "write_record"]
+
+_MAX_BYTES = 1 << 20
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class LaunchRecord(Record, frozen=True, kw_only=True):
+    """One start."""
+
+    boot_id: str
+    started_at: Timestamp
+    accelerator: Accelerator
+    memory_bytes: int
+    """What was promised to it."""
+    nics: tuple[NicStatus, ...]
+    has_ring: bool
+    definition: VmDefinition
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot of the host."""
+    return _BOOT_ID.read_text().strip()
+
+
+def write_record(path: Path, record: LaunchRecord) -> None:
+    """Replace the record; it need not survive the host, so nothing is flushed."""
+    temp = path.with_suffix(".new")
+    temp.write_bytes(msgspec.json.encode(record))
+    temp.replace(path)
+
+
+def read_record(path: Path) -> LaunchRecord | None:
+    """The record of this boot, or None where there is none that can be used."""
+    try:
+        record = msgspec.json.decode(read_limited(path, _MAX_BYTES), type=LaunchRecord)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return record if record.boot_id == boot_id() else None

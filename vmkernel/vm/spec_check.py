@@ -1,0 +1,199 @@
+"""What a VM's spec must satisfy beyond its types; pointers name the field below `/spec`."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from vmkernel.devices import DISK_BUSES, Family
+from vmkernel.devices.slots import PCI_DISKS_MAX
+from vmkernel.model import (
+    DiskBus,
+    ErrorCode,
+    FieldProblem,
+    ImageFormat,
+    MicaError,
+    NicSpec,
+    VmSpec,
+)
+from vmkernel.vm.ports import Storage
+
+__all__ = ["check_references", "check_structure", "family_of", "with_macs"]
+
+Found = TypeVar("Found")
+
+CPUS_MAX = 255
+"""More need an interrupt remapping unit in the guest."""
+
+_OUI = "52:54:00"
+"""The prefix, locally administered, that QEMU's guests carry everywhere."""
+
+
+def family_of(spec: VmSpec) -> Family:
+    """The chipset that a spec asks for: the old one where IDE is wanted, else q35."""
+    buses = {d.bus for d in spec.disks} | {c.bus for c in spec.cdroms}
+    return Family.PC if DiskBus.IDE in buses else Family.Q35
+
+
+def check_structure(spec: VmSpec, family: Family) -> None:
+    """Limits of the virtual hardware; MicaError with every field that is wrong."""
+    wrong = [
+        *_bus_problems(spec, family),
+        *_duplicate_problems(
+            "The volume {} is named twice.",
+            ((f"/spec/disks/{i}/volume", d.volume) for i, d in enumerate(spec.disks)),
+        ),
+        *_duplicate_problems(
+            "The MAC address {} is named twice.",
+            ((f"/spec/nics/{i}/mac", n.mac) for i, n in enumerate(spec.nics) if n.mac),
+        ),
+        *_duplicate_problems(
+            "{} is named twice.",
+            ((f"/spec/boot/order/{i}", d.value) for i, d in enumerate(spec.boot.order)),
+        ),
+    ]
+    if spec.cpus.count > CPUS_MAX:
+        wrong.append(
+            FieldProblem(
+                pointer="/spec/cpus/count", detail=f"At most {CPUS_MAX} CPUs are possible."
+            )
+        )
+    if wrong:
+        raise MicaError(ErrorCode.INVALID, wrong[0].detail, fields=tuple(wrong))
+
+
+def check_references(
+    vm_id: str,
+    spec: VmSpec,
+    *,
+    storage: Storage,
+    vm_of_volume: Callable[[str], str | None],
+    port_groups: Collection[str],
+) -> None:
+    """Everything that the spec names exists, is of the right kind and belongs to nobody else."""
+    _lookup("/spec/datastore", partial(storage.vms_folder, spec.datastore))
+    for index, disk in enumerate(spec.disks):
+        pointer = f"/spec/disks/{index}/volume"
+        _lookup(pointer, partial(storage.volume, disk.volume))
+        owner = vm_of_volume(disk.volume)
+        if owner not in (None, vm_id):
+            raise MicaError.field(
+                pointer, f"Volume {disk.volume} belongs to VM {owner}.", ErrorCode.IN_USE
+            )
+    for index, cdrom in enumerate(spec.cdroms):
+        if cdrom.image is not None:
+            _image(storage, f"/spec/cdroms/{index}/image", cdrom.image, ImageFormat.ISO)
+    if spec.boot.kernel is not None:
+        _image(
+            storage, "/spec/boot/kernel/kernel", spec.boot.kernel.kernel, ImageFormat.LINUX_KERNEL
+        )
+        if spec.boot.kernel.initrd is not None:
+            _image(
+                storage,
+                "/spec/boot/kernel/initrd",
+                spec.boot.kernel.initrd,
+                ImageFormat.LINUX_INITRD,
+            )
+    for index, nic in enumerate(spec.nics):
+        if nic.port_group not in port_groups:
+            raise MicaError.field(
+                f"/spec/nics/{index}/port_group", f"There is no port group {nic.port_group}."
+            )
+
+
+def with_macs(spec: VmSpec, *, taken: Collection[str], previous: VmSpec | None = None) -> VmSpec:
+    """The spec with a MAC address for every card.
+
+    A card without one keeps what the card at its place had, or gets a new one that nobody has.
+    MicaError where a given one is taken by another VM.
+    """
+    for index, nic in enumerate(spec.nics):
+        if nic.mac in taken:
+            raise MicaError.field(
+                f"/spec/nics/{index}/mac",
+                f"The MAC address {nic.mac} belongs to another VM.",
+                ErrorCode.IN_USE,
+            )
+    used = set(taken) | {nic.mac for nic in spec.nics}
+    nics = []
+    for index, nic in enumerate(spec.nics):
+        mac = nic.mac
+        if mac is None:
+            old = previous.nics[index].mac if previous and index < len(previous.nics) else None
+            mac = old if old is not None and old not in used else _draw_mac(used)
+            used.add(mac)
+        nics.append(NicSpec(port_group=nic.port_group, model=nic.model, mac=mac))
+    return replace(spec, nics=tuple(nics))
+
+
+def _draw_mac(used: Collection[str | None]) -> str:
+    while True:
+        octets = secrets.token_bytes(3)
+        mac = f"{_OUI}:{octets[0]:02x}:{octets[1]:02x}:{octets[2]:02x}"
+        if mac not in used:
+            return mac
+
+
+def _bus_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
+    wrong: list[FieldProblem] = []
+    units: Counter[DiskBus] = Counter()
+    pci_disks = 0
+    places = [(f"/spec/disks/{i}/bus", d.bus, False) for i, d in enumerate(spec.disks)]
+    places += [(f"/spec/cdroms/{i}/bus", c.bus, True) for i, c in enumerate(spec.cdroms)]
+    for pointer, bus, cdrom in places:
+        kind = DISK_BUSES[bus]
+        units[bus] += 1
+        pci_disks += kind.pci
+        limit = kind.units_max(family)
+        if cdrom and not kind.cdroms:
+            wrong.append(FieldProblem(pointer=pointer, detail=f"A CD-ROM can't hang on {bus}."))
+        elif limit == 0:
+            wrong.append(
+                FieldProblem(
+                    pointer=pointer,
+                    detail=f"This VM's machine ({family}) has no {bus}; make the VM anew for it.",
+                )
+            )
+        elif units[bus] > limit:
+            wrong.append(
+                FieldProblem(pointer=pointer, detail=f"At most {limit} units hang on {bus}.")
+            )
+        elif kind.pci and pci_disks > PCI_DISKS_MAX[family]:
+            wrong.append(
+                FieldProblem(
+                    pointer=pointer,
+                    detail=f"At most {PCI_DISKS_MAX[family]} disks are PCI devices on {family}.",
+                )
+            )
+    return wrong
+
+
+def _duplicate_problems(message: str, named: Iterable[tuple[str, str]]) -> list[FieldProblem]:
+    seen: set[str] = set()
+    wrong = []
+    for pointer, value in named:
+        if value in seen:
+            wrong.append(FieldProblem(pointer=pointer, detail=message.format(value)))
+        seen.add(value)
+    return wrong
+
+
+def _image(storage: Storage, pointer: str, image: str, wanted: ImageFormat) -> None:
+    found = _lookup(pointer, partial(storage.image, image))
+    if found.format is not wanted:
+        raise MicaError.field(pointer, f"Image {image} is {found.format}, not {wanted}.")
+
+
+def _lookup(pointer: str, find: Callable[[], Found]) -> Found:
+    """What `find` finds; where it doesn't, the failure names the field."""
+    try:
+        return find()
+    except MicaError as error:
+        problem = error.problem
+        code = ErrorCode.INVALID if problem.code is ErrorCode.NOT_FOUND else problem.code
+        raise MicaError.field(pointer, problem.detail, code) from error

@@ -1,0 +1,85 @@
+"""Where a VM stands, and which request is legal there; pure.
+
+                        start                     QEMU greeted, guest runs
+      +------> stopped --------> starting ----------------------------> running <----+
+      |           ^  ^              |                                   |  |  ^      |
+      |           |  +--------------+ start failed (with a reason)     |  |  | time-out reported
+      |           |                                       STOP (I/O)   |  |  |      |
+      |           |                                   paused <---------+  |  +--- stopping
+      |           |                                      |  RESUME ------>|          ^
+      |           |                                      |    shutdown    +----------+
+      |           |   power-off, or the guest ended: QEMU left in order              |
+      |           +--------------- starting, running, paused, stopping --------------+
+      |                                    |
+      |  start                             | QEMU is gone without saying why
+      +--------- starting <--- crashed <---+
+   unusable: vm.json can't be understood, or the VM's datastore holds something else; nothing is
+   legal but delete, and a later look at the folder may find it `stopped`.
+
+A vmkernel that starts anew puts each VM where QEMU says it is: no process -> stopped, or crashed
+where it was running and nobody saw it end in order; a process -> running or paused.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from vmkernel.model import ErrorCode, MicaError, VmAction, VmState
+
+__all__ = ["ACTIVE", "LEGAL", "OFF", "VmRequest", "check_legal", "is_legal", "request_of"]
+
+
+class VmRequest(StrEnum):
+    """Everything that can be asked of one VM."""
+
+    START = "start"
+    SHUTDOWN = "shutdown"
+    POWER_OFF = "power-off"
+    RESET = "reset"
+    CONSOLE = "console"
+    RENAME = "rename"
+    """Change what the guest can't see: name, description, labels."""
+    RECONFIGURE = "reconfigure"
+    """Change anything else of the spec."""
+    DELETE = "delete"
+
+
+OFF = frozenset({VmState.STOPPED, VmState.CRASHED, VmState.UNUSABLE})
+"""Certainly no QEMU."""
+
+ACTIVE = frozenset(VmState) - OFF
+"""A QEMU, or one that is just being started or ended."""
+
+_USABLE = frozenset(VmState) - {VmState.UNUSABLE}
+
+LEGAL: dict[VmRequest, frozenset[VmState]] = {
+    VmRequest.START: frozenset({VmState.STOPPED, VmState.CRASHED}),
+    VmRequest.SHUTDOWN: frozenset({VmState.RUNNING}),
+    VmRequest.POWER_OFF: ACTIVE,
+    VmRequest.RESET: frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING}),
+    VmRequest.CONSOLE: ACTIVE,
+    VmRequest.RENAME: _USABLE,
+    VmRequest.RECONFIGURE: frozenset({VmState.STOPPED, VmState.CRASHED}),
+    VmRequest.DELETE: OFF,
+}
+
+
+def request_of(action: VmAction) -> VmRequest:
+    """The request behind an action."""
+    return VmRequest(action.value)
+
+
+def is_legal(request: VmRequest, state: VmState) -> bool:
+    """True where the request can be taken in that state."""
+    return state in LEGAL[request]
+
+
+def check_legal(vm_id: str, request: VmRequest, state: VmState) -> None:
+    """Raise `conflict` with what would be possible, where the request isn't legal."""
+    if is_legal(request, state):
+        return
+    possible = ", ".join(sorted(s.value for s in LEGAL[request]))
+    raise MicaError(
+        ErrorCode.CONFLICT,
+        f"VM {vm_id} is {state.value}: {request.value} is only possible while it is {possible}.",
+    )
