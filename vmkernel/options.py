@@ -31,6 +31,8 @@ class Options:
     qemu: Path | None = None
     qemu_img: Path | None = None
     qemu_dir: Path | None = None
+    stop_vms: bool = False
+    """Shut the guests down before ending (hosted mode)."""
     allowed_uids: frozenset[int] = frozenset()
     verbose: bool = False
 
@@ -51,6 +53,7 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--qemu-img", type=Path, help="qemu-img to use")
     parser.add_argument("--qemu-dir", type=Path, help="directory of QEMU's firmware files")
     parser.add_argument("--allow-user", action="append", default=[], metavar="NAME")
+    parser.add_argument("--stop-vms", action="store_true", help="end the guests first")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args(argv)
     mode = HostMode(given.mode)
@@ -72,6 +75,7 @@ def parse(argv: Sequence[str]) -> Options:
         qemu=given.qemu,
         qemu_img=given.qemu_img,
         qemu_dir=given.qemu_dir,
+        stop_vms=given.stop_vms,
         allowed_uids=frozenset({0, os.getuid(), *map(_uid, users)}),
         verbose=given.verbose,
     )

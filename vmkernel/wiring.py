@@ -1,8 +1,9 @@
-"""Where the objects of a vmkernel are chosen and joined; the only place that knows them all.
+"""Where the objects of a vmkernel are joined; with the modes' adapters, the only place that knows
+them all.
 
 phases of a start            what fails here
   state                      nothing: a host without its state runs, and says so
-  platform (settings)        a bad mica.toml is a finding
+  settings                   nothing: a bad mica.toml is a finding
   identity                   nothing
   storage                    a datastore that can't be had is `missing` or `failed`
   vms                        a VM that can't be read is `unusable`
@@ -17,23 +18,23 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterator
 
+from vmkernel.adapters import Adapters, VmSide
 from vmkernel.auth import AccessService
 from vmkernel.auth.claim_file import ClaimFile
+from vmkernel.control import handlers
 from vmkernel.control.dispatch import Dispatcher
-from vmkernel.control.handlers import access as access_handlers
-from vmkernel.control.handlers import host as host_handlers
-from vmkernel.control.handlers import operations as operation_handlers
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.events import EventBus
 from vmkernel.host.notify import inherited_sockets, notify
 from vmkernel.model import ApiInfo, Finding, HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
+from vmkernel.platform import Surroundings
 from vmkernel.state import StateLog, StateStore
 from vmkernel.state.identity import fingerprint
-from vmkernel.state.media import FileMedium, PartitionMedium
+from vmkernel.storage import StorageService
 from vmkernel.version import __version__
 
 __all__ = ["Vmkernel"]
@@ -41,10 +42,16 @@ __all__ = ["Vmkernel"]
 _log = logging.getLogger(__name__)
 
 Phase = tuple[str, Callable[[], Awaitable[None]]]
+_STOP_VMS_S = 30.0
 
 
 class Vmkernel:
     """One vmkernel: `run` it until it is told to stop."""
+
+    _store: StateStore
+    _access: AccessService
+    _storage: StorageService
+    _vms: VmSide | None = None
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -53,85 +60,127 @@ class Vmkernel:
         self._dispatcher = Dispatcher()
         self._stop = asyncio.Event()
         self._started_s = time.monotonic()
-        self._finding_sources: list[Callable[[], Iterable[Finding]]] = []
+        self._ending = contextlib.AsyncExitStack()
+        self._adapters = _choose(options)
 
     def stop(self) -> None:
-        """Ask it to end; VMs run on."""
+        """Ask it to end; VMs run on, unless it was started with `--stop-vms`."""
         self._stop.set()
 
     async def run(self) -> None:
         """Start phase by phase, serve, and end in the opposite order."""
-        async with contextlib.AsyncExitStack() as ending:
+        async with self._ending:
+            self._ending.callback(self._adapters.close)
+            self._own("platform", self._adapters.platform.run())
+            self._own("watchdog", _feed_watchdog())
             phases: list[Phase] = [
                 ("state", self._open_state),
+                ("settings", self._apply_settings),
                 ("identity", self._make_identity),
+                ("storage", self._start_storage),
+                ("vms", self._start_vms),
+                ("control", self._serve),
             ]
             for name, phase in phases:
                 notify(f"STATUS=starting: {name}")
                 await phase()
                 _log.info("%s: ready at %.2f s", name, time.monotonic() - self._started_s)
-            listener = self._listener()
-            ending.callback(listener.close)
-            ending.push_async_callback(self._operations.close)
-            ending.callback(self._bus.close)
-            server = ControlServer(
-                self._dispatcher,
-                self._access,
-                self._bus,
-                allowed_uids=self._options.allowed_uids,
-            )
-            serving = asyncio.create_task(server.serve(listener))
-            watchdog = asyncio.create_task(_feed_watchdog())
-            notify("READY=1", f"STATUS=version {__version__}")
-            _log.info("answering at %s", listener.getsockname())
-            stopping = asyncio.create_task(self._stop.wait())
-            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-            notify("STOPPING=1", "STATUS=ending; VMs run on")
-            for task in (serving, watchdog, stopping):
-                task.cancel()
-            results = await asyncio.gather(serving, watchdog, stopping, return_exceptions=True)
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
+            await self._stop.wait()
+            notify("STOPPING=1", "STATUS=ending")
+            if self._options.stop_vms and self._vms is not None:
+                await self._vms.shutdown_all(timeout_s=_STOP_VMS_S, force=True)
 
     # --- phases -------------------------------------------------------------------------------
 
     async def _open_state(self) -> None:
-        options = self._options
-        options.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        log: StateLog | None = None
-        reason = "no state partition was found"
-        try:
-            if options.mode is HostMode.HOSTED:
-                assert options.state_dir is not None
-                options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-                log = StateLog(FileMedium(options.state_dir / "state.log"))
-            elif options.state_device is not None:
-                log = StateLog(PartitionMedium(options.state_device))
-        except OSError as error:
-            if options.mode is HostMode.HOSTED:
-                raise
-            reason = f"the state partition can't be opened ({error.strerror})"
-        shadow = options.run_dir / "state-copy" if options.mode is HostMode.APPLIANCE else None
-        self._store = StateStore(log, shadow=shadow)
-        self._store.open(reason)
-        self._finding_sources.append(self._store.findings)
+        self._options.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        opened = await self._adapters.open_medium()
+        log = StateLog(opened.medium) if opened.medium is not None else None
+        self._store = StateStore(log, shadow=opened.shadow)
+        self._store.open(opened.reason)
+
+    async def _apply_settings(self) -> None:
+        await self._adapters.apply_settings(self._store, self._bus)
 
     async def _make_identity(self) -> None:
         material = await self._store.ensure_identity()
         shown = fingerprint(material.certificate_pem)
-        claim_file = ClaimFile(self._options.run_dir / "claim.json")
-        keep = self._options.mode is HostMode.APPLIANCE
-        self._access = AccessService(
-            self._store, self._bus, claim_code=claim_file.previous() if keep else None
+        file = ClaimFile(self._options.run_dir / "claim.json")
+        code = file.previous() if self._adapters.keeps_claim_code else None
+        self._access = AccessService(self._store, self._bus, claim_code=code)
+        file.show(self._access.claim_code, shown)
+        self._store.on_change(lambda _: file.show(self._access.claim_code, shown))
+        handlers.host.register_api_info(self._dispatcher, self._api_info)
+        handlers.access.register(self._dispatcher, self._access, self._store)
+        handlers.operations.register(self._dispatcher, self._operations)
+
+    async def _start_storage(self) -> None:
+        self._storage = self._adapters.make_storage(self._store, self._operations, self._bus)
+        self._ending.push_async_callback(self._storage.stop)
+        await self._storage.start()
+        handlers.storage.register(self._dispatcher, self._storage)
+
+    async def _start_vms(self) -> None:
+        self._vms = self._adapters.make_vms(self._storage, self._operations, self._bus)
+        if self._vms is not None:
+            self._storage.bind(self._vms)
+            self._ending.push_async_callback(self._vms.stop)
+            await self._vms.start()
+            handlers.vm.register(self._dispatcher, self._vms)
+        platform = self._adapters.platform
+        platform.bind(
+            Surroundings(
+                store=self._store,
+                events=self._bus,
+                operations=self._operations,
+                claim_code=lambda: self._access.claim_code,
+                findings=self._findings,
+                guests=self._vms,
+                accelerator=lambda: self._vms.accelerator() if self._vms else None,
+            )
         )
-        claim_file.show(self._access.claim_code, shown)
-        self._store.on_change(lambda _: claim_file.show(self._access.claim_code, shown))
-        host_handlers.register_api_info(self._dispatcher, self._api_info)
-        access_handlers.register(self._dispatcher, self._access, self._store)
-        operation_handlers.register(self._dispatcher, self._operations)
+        handlers.host.register(self._dispatcher, platform)
+
+    async def _serve(self) -> None:
+        listener = self._listener()
+        self._ending.callback(listener.close)
+        self._ending.push_async_callback(self._operations.close)
+        server = ControlServer(
+            self._dispatcher,
+            self._access,
+            self._bus,
+            allowed_uids=self._options.allowed_uids,
+        )
+        self._own("control", server.serve(listener))
+        self._ending.callback(self._bus.close)  # ends the subscriptions, so that serving can end
+        self._adapters.platform.serving()
+        notify("READY=1", f"STATUS=version {__version__}")
 
     # --- parts --------------------------------------------------------------------------------
+
+    def _own(self, name: str, work: Awaitable[None]) -> None:
+        """Run something until the end; its failure is the end."""
+
+        async def guard() -> None:
+            try:
+                await work
+            except Exception:
+                _log.exception("%s failed; ending", name)
+                self._stop.set()
+
+        task = asyncio.create_task(guard(), name=name)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._ending.push_async_callback(end)
+
+    def _findings(self) -> Iterator[Finding]:
+        yield from self._store.findings()
+        yield from self._storage.findings()
+        if self._vms is not None:
+            yield from self._vms.findings()
 
     def _api_info(self) -> ApiInfo:
         return ApiInfo(
@@ -140,7 +189,7 @@ class Vmkernel:
             api_version="v1",
             mode=self._options.mode,
             claimed=self._access.claimed,
-            capabilities=tuple(sorted(t.__name__ for t in self._dispatcher.handled)),
+            capabilities=self._dispatcher.names,
         )
 
     def _listener(self) -> socket.socket:
@@ -153,11 +202,22 @@ class Vmkernel:
         return bind_socket(self._options.control)
 
 
+def _choose(options: Options) -> Adapters:
+    """The adapters of the mode; each mode imports only its own."""
+    if options.mode is HostMode.HOSTED:
+        from vmkernel.adapters_hosted import HostedAdapters
+
+        return HostedAdapters(options)
+    from vmkernel.adapters_appliance import ApplianceAdapters
+
+    return ApplianceAdapters(options)
+
+
 async def _feed_watchdog() -> None:
     """Tell systemd that the event loop turns, at a third of the time it allows."""
     allowed = os.environ.get("WATCHDOG_USEC", "")
     if not allowed.isdigit():
-        await asyncio.Event().wait()
+        return
     while True:
         notify("WATCHDOG=1")
         await asyncio.sleep(int(allowed) / 3e6)

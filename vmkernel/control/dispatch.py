@@ -40,9 +40,9 @@ class Dispatcher:
         self._handlers[kind] = handler
 
     @property
-    def handled(self) -> frozenset[type[Request[Any]]]:
-        """The request types that have a handler."""
-        return frozenset(self._handlers)
+    def names(self) -> tuple[str, ...]:
+        """The wire tags of the requests that are handled, sorted."""
+        return tuple(sorted(str(kind.__struct_config__.tag) for kind in self._handlers))
 
     async def handle(self, request: Request[Any], caller: Caller) -> object:
         """Answer one authorised request."""

@@ -1,0 +1,103 @@
+"""The differences between the modes, as one protocol; each mode is one module beside this one.
+
+adapters_appliance.py   systemd units, bridge and taps, a raw partition, the machine's disks
+adapters_hosted.py      child processes, user networking, a file, directories; no root
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vmkernel.control.handlers.host import HostService
+from vmkernel.events import EventBus
+from vmkernel.model import Finding
+from vmkernel.operations import OperationRegistry
+from vmkernel.platform import Surroundings
+from vmkernel.state import Medium, StateStore
+from vmkernel.storage import StorageService
+from vmkernel.vm.ports import VmDirectory
+
+__all__ = ["Adapters", "OpenedMedium", "Platform", "VmSide"]
+
+
+@dataclass(frozen=True)
+class OpenedMedium:
+    """Where the state log lies, or why there is none."""
+
+    medium: Medium | None
+    reason: str = ""
+    shadow: Path | None = None
+    """A copy of the last commit that lasts until power-off."""
+
+
+class Platform(HostService, Protocol):
+    """The machine below."""
+
+    def stage(self, text: str) -> None:
+        """Say a line of the boot story."""
+        ...
+
+    def bind(self, surroundings: Surroundings) -> None:
+        """Give it the rest of the vmkernel."""
+        ...
+
+    def serving(self) -> None:
+        """Requests are answered from now on."""
+        ...
+
+    def run(self) -> Awaitable[None]:
+        """Look after the machine until cancelled."""
+        ...
+
+
+class VmSide(VmDirectory, Protocol):
+    """The VM side, with what it finds wrong."""
+
+    def findings(self) -> Iterator[Finding]:
+        """VMs that can't be used, and so on."""
+        ...
+
+    def accelerator(self) -> str | None:
+        """What VMs really run with, where that has been tried."""
+        ...
+
+
+class Adapters(Protocol):
+    """One mode."""
+
+    @property
+    def platform(self) -> Platform:
+        """The machine below; it exists from the first moment."""
+        ...
+
+    @property
+    def keeps_claim_code(self) -> bool:
+        """True where the run folder lasts exactly as long as this boot."""
+        ...
+
+    async def open_medium(self) -> OpenedMedium:
+        """Find the place of the state log."""
+        ...
+
+    async def apply_settings(self, store: StateStore, events: EventBus) -> None:
+        """Take the settings that wait beside the state; never raises."""
+        ...
+
+    def make_storage(
+        self, store: StateStore, operations: OperationRegistry, events: EventBus
+    ) -> StorageService:
+        """Storage with this mode's kinds of datastores."""
+        ...
+
+    def make_vms(
+        self, storage: StorageService, operations: OperationRegistry, events: EventBus
+    ) -> VmSide | None:
+        """The VM side; None where it can't be had."""
+        ...
+
+    def close(self) -> None:
+        """Let go, last of all."""
+        ...

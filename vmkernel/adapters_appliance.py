@@ -1,0 +1,92 @@
+"""The appliance: the whole machine is ours."""
+
+from __future__ import annotations
+
+from vmkernel.adapters import OpenedMedium, Platform, VmSide
+from vmkernel.events import EventBus
+from vmkernel.host.block import BlockTree
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.host.runner import Runner
+from vmkernel.operations import OperationRegistry
+from vmkernel.options import Options
+from vmkernel.platform.appliance import AppliancePlatform
+from vmkernel.state import StateStore
+from vmkernel.state.media import PartitionMedium
+from vmkernel.storage import StorageService
+from vmkernel.storage.disks import Disks
+from vmkernel.storage.drivers.local import LocalDriver
+
+__all__ = ["ApplianceAdapters", "QEMU_IMG_UID"]
+
+QEMU_IMG_UID = 701
+"""Runs qemu-img: it reads images that came from outside, and may write its own files only."""
+
+
+class ApplianceAdapters:
+    """See Adapters."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._runner = Runner()
+        self._platform = AppliancePlatform(self._runner, options.run_dir)
+        self._tree = BlockTree()
+        self._stick_disk: str | None = None
+
+    @property
+    def platform(self) -> Platform:
+        """The machine below."""
+        return self._platform
+
+    @property
+    def keeps_claim_code(self) -> bool:
+        """/run lasts as long as the boot."""
+        return True
+
+    async def open_medium(self) -> OpenedMedium:
+        """The state partition of the stick."""
+        shadow = self._options.run_dir / "state-copy"
+        device = self._options.state_device or await self._platform.find_state()
+        if device is None:
+            return OpenedMedium(None, "no state partition was found", shadow)
+        self._stick_disk = self._tree.disk_of(device)
+        try:
+            return OpenedMedium(PartitionMedium(device), "", shadow)
+        except OSError as error:
+            return OpenedMedium(None, f"{device} can't be opened ({error.strerror})", shadow)
+
+    async def apply_settings(self, store: StateStore, events: EventBus) -> None:
+        """`mica.toml`, host name, network."""
+        await self._platform.apply_settings(store, events)
+
+    def make_storage(
+        self, store: StateStore, operations: OperationRegistry, events: EventBus
+    ) -> StorageService:
+        """Whole disks as datastores."""
+
+        def stick() -> str | None:
+            return self._stick_disk
+
+        driver = LocalDriver(self._runner, self._tree, self._options.run_dir / "datastores", stick)
+        storage = StorageService(
+            store,
+            operations,
+            events,
+            (driver,),
+            QemuImg(self._runner),
+            worker_uid=QEMU_IMG_UID,
+        )
+        storage.bind_disks(Disks(self._runner, self._tree, stick, storage.stores.on_disks))
+        return storage
+
+    def make_vms(
+        self,
+        storage: StorageService,  # noqa: ARG002
+        operations: OperationRegistry,  # noqa: ARG002
+        events: EventBus,  # noqa: ARG002
+    ) -> VmSide | None:
+        """The VM side."""
+        return None
+
+    def close(self) -> None:
+        """What stands on the console stays."""
+        self._platform.ending()

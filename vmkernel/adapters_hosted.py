@@ -1,0 +1,66 @@
+"""Hosted mode: an ordinary program on somebody else's machine."""
+
+from __future__ import annotations
+
+from vmkernel.adapters import OpenedMedium, Platform, VmSide
+from vmkernel.events import EventBus
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.host.runner import Runner
+from vmkernel.operations import OperationRegistry
+from vmkernel.options import Options
+from vmkernel.platform.hosted import HostedPlatform
+from vmkernel.state import StateStore
+from vmkernel.state.media import FileMedium
+from vmkernel.storage import StorageService
+from vmkernel.storage.drivers.directory import DirectoryDriver
+
+__all__ = ["HostedAdapters"]
+
+
+class HostedAdapters:
+    """See Adapters."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        programs = {"qemu-system-x86_64": options.qemu, "qemu-img": options.qemu_img}
+        self._runner = Runner({name: path for name, path in programs.items() if path})
+        self._platform = HostedPlatform()
+
+    @property
+    def platform(self) -> Platform:
+        """The machine below."""
+        return self._platform
+
+    @property
+    def keeps_claim_code(self) -> bool:
+        """A directory's lifetime says nothing about a boot."""
+        return False
+
+    async def open_medium(self) -> OpenedMedium:
+        """A file; OSError ends the start, because there is somebody to tell it to."""
+        assert self._options.state_dir is not None
+        self._options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return OpenedMedium(FileMedium(self._options.state_dir / "state.log"))
+
+    async def apply_settings(self, store: StateStore, events: EventBus) -> None:
+        """There are none."""
+
+    def make_storage(
+        self, store: StateStore, operations: OperationRegistry, events: EventBus
+    ) -> StorageService:
+        """Directories as datastores."""
+        return StorageService(
+            store, operations, events, (DirectoryDriver(),), QemuImg(self._runner)
+        )
+
+    def make_vms(
+        self,
+        storage: StorageService,  # noqa: ARG002
+        operations: OperationRegistry,  # noqa: ARG002
+        events: EventBus,  # noqa: ARG002
+    ) -> VmSide | None:
+        """The VM side."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is held."""
