@@ -19,7 +19,7 @@ from appliance_build.audit.rules_tree import RULES as TREE_RULES
 from appliance_build.audit.rules_units import RULES as UNIT_RULES
 from appliance_build.audit.tree import AuditTree, Finding, Rule
 
-__all__ = ["RULES", "AuditTree", "Finding", "Rule", "audit"]
+__all__ = ["AuditTree", "Finding", "RULES", "Rule", "audit"]
 
 RULES: dict[str, Rule] = {
     **ELF_RULES,

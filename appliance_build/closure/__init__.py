@@ -12,8 +12,8 @@ The image holds the files that named roots provably need, and nothing else. Inpu
 
 From there each rule (one module each) adds what a file needs: :mod:`.rule_elf` (interpreter,
 ``DT_NEEDED``, symbol versions), :mod:`.rule_dlopen` (``.note.dlopen``), :mod:`.rule_unit`,
-:mod:`.rule_udev`, :mod:`.rule_script`, :mod:`.rule_nss`, :mod:`.rule_python`, :mod:`.rule_kmod` (``depends``, ``softdep``,
-``firmware``).
+:mod:`.rule_udev`, :mod:`.rule_script`, :mod:`.rule_nss`, :mod:`.rule_python` and
+:mod:`.rule_kmod` (``depends``, ``softdep``, ``firmware``).
 
 On the command line::
 

@@ -25,7 +25,7 @@ from appliance_build.closure.tools import DonorPython
 from appliance_build.closure.trees import PYTHON_SITE, Layer, Trees
 from firmware.device_bundles import Bundle, bundle_catalogue, load_bundles
 
-__all__ = ["OWN_PACKAGES", "ClosureInputs", "compute", "sources"]
+__all__ = ["ClosureInputs", "OWN_PACKAGES", "compute", "sources"]
 
 OWN_PACKAGES = frozenset({"firmware", "remote_api", "vmkernel"})
 CATALOGUE = "/usr/lib/mica/bundles.json"

@@ -16,7 +16,7 @@ from appliance_build.closure.plan import Entry, Reason
 from appliance_build.closure.rule_python import RulePython
 from appliance_build.closure.search import Search
 
-__all__ = ["UNIT_DIRECTORIES", "RuleUnit", "parse_unit", "unit_path"]
+__all__ = ["RuleUnit", "UNIT_DIRECTORIES", "parse_unit", "unit_path"]
 
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system")
 _SUFFIXES = (

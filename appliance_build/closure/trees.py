@@ -18,7 +18,7 @@ from pathlib import Path
 from appliance_build.closure.errors import LinkLoopError
 from appliance_build.closure.plan import Origin
 
-__all__ = ["PYTHON_SITE", "Layer", "Resolved", "Trees", "glob_prefix"]
+__all__ = ["Layer", "PYTHON_SITE", "Resolved", "Trees", "glob_prefix"]
 
 PYTHON_SITE = "/usr/lib/mica/python"
 _MAX_LINKS = 40
