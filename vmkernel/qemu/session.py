@@ -91,6 +91,7 @@ class QmpSession:
         self._name = name
         self._events: asyncio.Queue[QemuEvent | None] = asyncio.Queue()
         self._watcher: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
         self._vnc_clients = 0
 
     @classmethod
@@ -169,15 +170,9 @@ class QmpSession:
 
     async def close(self) -> None:
         """See Qmp."""
-        from qemu.qmp import QMPError
-
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.cancel()
-            await asyncio.wait((watcher,))
-        with contextlib.suppress(OSError, EOFError, QMPError):
-            await self._client.disconnect()
-        self._events.put_nowait(None)
+        self._closing.set()
+        if self._watcher is not None:
+            await self._watcher
 
     async def _execute(self, command: str, **arguments: object) -> object:
         from qemu.qmp import ExecInterruptedError, ExecuteError, StateError
@@ -205,11 +200,15 @@ class QmpSession:
         return False
 
     async def _watch(self) -> None:
-        """Notice the end of the connection."""
+        """Notice the end of the connection, or bring it about; the only one who disconnects."""
         from qemu.qmp import QMPError, Runstate
 
-        while self._client.runstate is Runstate.RUNNING:
-            await self._client.runstate_changed()
+        closing = asyncio.create_task(self._closing.wait())
+        while self._client.runstate is Runstate.RUNNING and not closing.done():
+            changed = asyncio.create_task(self._client.runstate_changed())
+            await asyncio.wait((changed, closing), return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+        closing.cancel()
         with contextlib.suppress(OSError, EOFError, QMPError):
             await self._client.disconnect()
         self._events.put_nowait(None)

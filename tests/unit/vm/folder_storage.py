@@ -45,7 +45,7 @@ class FolderStorage:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no image {image}.")
         return self.images[image]
 
-    async def delete_volume(self, volume: str, *, actor: str) -> None:
+    async def delete_volume(self, volume: str, *, actor: str) -> None:  # noqa: ARG002
         self.volumes[volume].path.unlink()
         del self.volumes[volume]
         self.deleted.append(volume)
