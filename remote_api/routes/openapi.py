@@ -140,6 +140,8 @@ def _add_patch(name: str, schemas: dict[str, Any]) -> str:
     patch.pop("required", None)
     for member, schema in patch.get("properties", {}).items():
         schema.pop("default", None)
+        if isinstance(values := schema.get("additionalProperties"), dict):
+            schema["additionalProperties"] = {"anyOf": [values, {"type": "null"}]}
         target = schema.get("$ref", "").rpartition("/")[2]
         if target and schemas[target].get("type") == "object":
             schema["$ref"] = _REF.format(name=_add_patch(target, schemas))

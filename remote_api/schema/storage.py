@@ -252,6 +252,7 @@ class ImageStatus(WireModel, frozen=True, kw_only=True):
         int, Meta(description="The size of the disk in it; the file's size where it is none.")
     ]
     used_by: Annotated[tuple[str, ...], Meta(description="Ids of the VMs that name it.")] = ()
+    reason: Annotated[str | None, Meta(description="Why the image can't be used.")] = None
 
 
 class Image(WireModel, frozen=True, kw_only=True):

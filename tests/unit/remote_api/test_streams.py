@@ -1,0 +1,305 @@
+"""What flows: uploads, events, consoles."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_api.auth import TicketBox
+from remote_api.failures import ApiError
+from remote_api.routes import Application
+from tests.framework.asgi import Answer, request
+from tests.framework.fake_vmkernel import FakeVmkernel, Streamed
+from tests.framework.running import on_loop
+from tests.unit.remote_api.samples import JSON, NOW, image, operation, served
+from vmkernel.control import Stream, model, requests
+
+DATA = b"0123456789"
+UPLOAD = f"/v1/images/iso-1?datastore=main&format=iso&sha256={hashlib.sha256(DATA).hexdigest()}"
+BINARY = {"content-type": "application/octet-stream", "if-none-match": "*"}
+
+
+class Sink:
+    """The vmkernel's side of an upload."""
+
+    def __init__(self, fake: FakeVmkernel) -> None:
+        self.taken = b""
+        self.ended = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        fake.answer(requests.UploadImage, self._begin)
+        fake.answer(requests.GetOperation, self._outcome)
+        fake.answer(requests.GetImage, image())
+
+    def _begin(self, asked: requests.UploadImage) -> Streamed:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.size = asked.spec.size_bytes
+        self._task = asyncio.create_task(self._take(ours))
+        return Streamed(operation(), theirs)
+
+    async def _take(self, ours: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await loop.sock_recv(ours, 1 << 16):
+            self.taken += data
+        ours.close()
+        self.ended.set()
+
+    async def _outcome(self, _: requests.GetOperation) -> model.Operation:
+        await self.ended.wait()
+        if len(self.taken) == self.size:
+            return operation(model.OperationState.SUCCEEDED)
+        problem = model.Problem(code=model.ErrorCode.TRUNCATED, detail="Too short.")
+        return operation(model.OperationState.FAILED, problem)
+
+
+@on_loop
+async def test_upload_flows_and_is_201_once_proven(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        sink = Sink(fake)
+        parts = [DATA[:3], DATA[3:9], DATA[9:]]
+        answer = await request(api, "PUT", UPLOAD, headers=BINARY, body=parts)
+        assert (answer.status, sink.taken) == (201, DATA)
+        assert answer.headers["location"] == "/v1/images/iso-1"
+
+
+@on_loop
+async def test_upload_of_a_client_that_leaves_ends_short(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        sink = Sink(fake)
+        headers = {**BINARY, "content-length": "10"}
+        answer = await request(api, "PUT", UPLOAD, headers=headers, body=[DATA[:4]], leave=True)
+        assert answer.status == 0
+        await asyncio.wait_for(sink.ended.wait(), 5)
+        assert sink.taken == DATA[:4]
+
+
+@on_loop
+async def test_upload_is_refused_before_a_byte_is_read(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        fake.answer(
+            requests.UploadImage,
+            model.MicaError(model.ErrorCode.INSUFFICIENT_SPACE, "Datastore main is full."),
+        )
+        headers = {**BINARY, "content-length": "10", "expect": "100-continue"}
+        answer = await request(api, "PUT", UPLOAD, headers=headers)
+        assert (answer.status, answer.problem) == (409, "insufficient-space")
+        assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        (UPLOAD, {"transfer-encoding": "chunked"}, 411),
+        (UPLOAD, {"content-length": "0"}, 422),
+        (UPLOAD, {"content-length": str(1 << 60)}, 422),
+        (UPLOAD, {"if-match": '"1"'}, 400),
+        (UPLOAD[:-1], {}, 422),
+        (UPLOAD.replace("iso&", "img&"), {}, 422),
+        (UPLOAD + "&x=1", {}, 422),
+        (UPLOAD.replace("datastore=main&", ""), {}, 422),
+    ],
+)
+@on_loop
+async def test_upload_announces_what_it_is(
+    tmp_path: Path, path: str, headers: dict[str, str], status: int
+) -> None:
+    async with served(tmp_path) as (fake, api):
+        sent = {"content-type": "application/octet-stream", **headers}
+        answer = await request(api, "PUT", path, headers=sent, body=DATA)
+        assert answer.status == status
+        assert fake.asked(requests.UploadImage) == []
+
+
+@on_loop
+async def test_upload_tells_the_operations_problem(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        ours, theirs = socket.socketpair()
+        problem = model.Problem(code=model.ErrorCode.DIGEST_MISMATCH, detail="Other digest.")
+        fake.answer(requests.UploadImage, Streamed(operation(), theirs))
+        fake.answer(requests.GetOperation, operation(model.OperationState.FAILED, problem))
+        ours.close()
+        answer = await request(api, "PUT", UPLOAD, headers=BINARY, body=DATA)
+        assert (answer.status, answer.problem) == (422, "digest-mismatch")
+
+
+@on_loop
+async def test_upload_that_takes_long_to_prove_is_202(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        sink = Sink(fake)
+        answer = await request(api, "PUT", UPLOAD + "&wait=0", headers=BINARY, body=DATA)
+        assert (answer.status, answer.json["state"]) == (202, "running")
+        await asyncio.wait_for(sink.ended.wait(), 5)
+
+
+def _event(number: int) -> model.Event:
+    return model.Event(
+        id=f"e-{number}",
+        time=NOW,
+        type="vm.state",
+        subject=model.Subject(kind="vm", id="web"),
+        data={"state": "running"},
+    )
+
+
+@on_loop
+async def test_events_go_on_after_the_last_id(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        fake.events = [_event(1), _event(2)]
+        answer = await request(
+            api, "GET", "/v1/events", headers={"last-event-id": "e-0"}, leave_after_answer_s=0.2
+        )
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert fake.asked(requests.SubscribeEvents)[0].after == "e-0"
+        blocks = answer.body.decode().split("\n\n")
+        assert [block.split("\n")[0] for block in blocks[1:3]] == ["id: e-1", "id: e-2"]
+        assert blocks[1].split("\n")[1] == "event: vm.state"
+
+
+@on_loop
+async def test_events_end_with_the_vmkernel_and_with_the_server(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        fake.events_end.set()
+        answer = await request(api, "GET", "/v1/events")
+        assert answer.whole
+        fake.events_end.clear()
+        api.state.closing.set()
+        answer = await request(api, "GET", "/v1/events")
+        assert answer.whole
+
+
+@on_loop
+async def test_events_need_a_token(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, api):
+        answer = await request(api, "GET", "/v1/events", token="mica_no_body")
+        assert answer.status == 401
+        long = await request(api, "GET", "/v1/events", headers={"last-event-id": "x" * 200})
+        assert long.status == 400
+
+
+@on_loop
+async def test_ticket_is_spent_once() -> None:
+    box = TicketBox()
+    ours, theirs = socket.socketpair()
+    ticket = box.issue("web", model.ConsoleKind.SERIAL, Stream(theirs.detach()))
+    box.spend(ticket, "web").close()
+    with pytest.raises(ApiError, match="spent"):
+        box.spend(ticket, "web")
+    ours.close()
+
+
+@on_loop
+async def test_ticket_is_for_one_vm_and_ends_with_its_stream() -> None:
+    box = TicketBox()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    ticket = box.issue("web", model.ConsoleKind.SERIAL, Stream(theirs.detach()))
+    with pytest.raises(ApiError):
+        box.spend(ticket, "other")
+    assert ours.recv(1) == b""
+    ours.close()
+
+
+@on_loop
+async def test_ticket_expires_and_closes_its_stream() -> None:
+    box = TicketBox(life_s=0.05)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    ticket = box.issue("web", model.ConsoleKind.SERIAL, Stream(theirs.detach()))
+    await asyncio.sleep(0.1)
+    with pytest.raises(ApiError, match="expired"):
+        box.spend(ticket, "web")
+    assert (ours.recv(1), len(box)) == (b"", 0)
+    ours.close()
+
+
+@on_loop
+async def test_tickets_are_bounded(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        api.state.tickets = TicketBox(limit=1)
+        fake.answer(
+            requests.OpenConsole, lambda _: Streamed(requests.Done(), socket.socketpair()[0])
+        )
+        answers = [await _open(api) for _ in range(2)]
+        assert [answer.status for answer in answers] == [201, 429]
+        assert answers[0].json["websocket"].startswith("/v1/vms/web/console?ticket=")
+
+
+@on_loop
+async def test_console_passes_bytes_both_ways(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        fake.answer(requests.OpenConsole, Streamed(requests.Done(), theirs))
+        path = (await _open(api)).json["websocket"]
+        loop = asyncio.get_running_loop()
+        async with _WebSocket(api, path) as client:
+            assert (await client.sent.get())["type"] == "websocket.accept"
+            await loop.sock_sendall(ours, b"login: ")
+            assert (await client.sent.get())["bytes"] == b"login: "
+            client.receive({"type": "websocket.receive", "bytes": b"root\r"})
+            assert await loop.sock_recv(ours, 100) == b"root\r"
+            ours.close()
+            assert (await client.sent.get())["code"] == 1000
+        async with _WebSocket(api, path) as again:
+            refused = await again.sent.get()
+            assert (refused["type"], refused["status"]) == ("websocket.http.response.start", 401)
+
+
+@on_loop
+async def test_console_takes_no_text(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        ours, theirs = socket.socketpair()
+        fake.answer(requests.OpenConsole, Streamed(requests.Done(), theirs))
+        path = (await _open(api)).json["websocket"]
+        async with _WebSocket(api, path) as client:
+            await client.sent.get()
+            client.receive({"type": "websocket.receive", "text": "hello"})
+            assert (await client.sent.get())["code"] == 1003
+        ours.close()
+
+
+@on_loop
+async def test_console_path_without_upgrade(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, api):
+        answer = await request(api, "GET", "/v1/vms/web/console?ticket=x", token=None)
+        assert (answer.status, answer.problem) == (426, "upgrade-required")
+
+
+async def _open(api: Application) -> Answer:
+    body = b'{"kind": "serial"}'
+    return await request(api, "POST", "/v1/vms/web/console", headers=JSON, body=body)
+
+
+class _WebSocket:
+    """The server's side of one WebSocket, by hand."""
+
+    def __init__(self, api: Application, path: str) -> None:
+        self.sent: asyncio.Queue[Any] = asyncio.Queue()
+        self._received: asyncio.Queue[Any] = asyncio.Queue()
+        self._api = api
+        self._path, _, query = path.partition("?")
+        self._query = query.encode()
+
+    def receive(self, message: dict[str, Any]) -> None:
+        """What the client sends."""
+        self._received.put_nowait(message)
+
+    async def __aenter__(self) -> _WebSocket:
+        scope = {
+            "type": "websocket",
+            "path": self._path,
+            "query_string": self._query,
+            "headers": [],
+        }
+        self.receive({"type": "websocket.connect"})
+        self._task = asyncio.create_task(self._api(scope, self._received.get, self.sent.put))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.receive({"type": "websocket.disconnect", "code": 1005})
+        await asyncio.wait_for(self._task, 5)
