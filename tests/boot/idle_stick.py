@@ -59,7 +59,7 @@ class IdleStick:
     def _count(self) -> StickCount:
         assert self._appliance is not None
         machine = self._appliance.machine
-        inside = int(self._appliance.get("/v1/host")["stick"]["written_bytes"])
+        inside = int(self._appliance.host()["stick"]["written_bytes"])
         return StickCount(
             time_s=time.monotonic(),
             bytes_outside=machine.written_bytes("stick"),

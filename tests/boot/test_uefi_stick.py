@@ -77,12 +77,7 @@ def counting(stored: Appliance, guest: GuestFiles) -> Appliance:
 
 
 def test_console_shows_the_fingerprint_that_the_api_presents(fresh: Appliance) -> None:
-    presented = fresh.machine.certificate_sha256()
-    fresh.machine.wait_for(
-        "the console shows the fingerprint",
-        lambda: presented[:16] in fresh.machine.console.text().lower().replace(":", ""),
-        timeout_s=30,
-    )
+    assert fresh.shown_fingerprint() == fresh.machine.certificate_sha256()
 
 
 def test_nothing_is_told_without_a_token(fresh: Appliance) -> None:
@@ -95,18 +90,18 @@ def test_nothing_is_told_without_a_token(fresh: Appliance) -> None:
 
 
 def test_a_wrong_claim_code_is_refused(fresh: Appliance) -> None:
-    fresh.call("POST", "/v1/claim", json={"code": "WRONG-CODE-0000"}, expect=(401, 403))
+    fresh.call("POST", "/v1/claim", json={"code": "00000-00000"}, expect=401)
 
 
 def test_the_code_on_the_console_claims_once(claimed: Appliance) -> None:
     assert claimed.get("/v1/whoami")["spec"]["role"] == "admin"
     code = claimed.claim_code()
-    claimed.call("POST", "/v1/claim", json={"code": code}, expect=(401, 403, 409))
+    claimed.call("POST", "/v1/claim", json={"code": code}, expect=409)
     assert claimed.get("/v1")["claimed"] is True
 
 
 def test_the_host_tells_what_it_is(claimed: Appliance) -> None:
-    host = claimed.get("/v1/host")
+    host = claimed.host()
     assert host["mode"] == "appliance"
     assert host["boot"]["firmware"] == "uefi"
     assert host["cpu"]["vendor"] == "AuthenticAMD"
@@ -124,7 +119,7 @@ def test_the_host_tells_what_it_is(claimed: Appliance) -> None:
 
 
 def test_an_idle_host_uses_at_most_200_mib(claimed: Appliance) -> None:
-    memory = claimed.get("/v1/host")["memory"]
+    memory = claimed.host()["memory"]
     assert memory["total_bytes"] - memory["available_bytes"] <= 200 * MIB
 
 

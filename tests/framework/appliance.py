@@ -10,7 +10,7 @@ import hashlib
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ import httpx
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.framework.api import check_response
 from tests.framework.console import Console
 from tests.framework.machine import Machine
 
 __all__ = ["Appliance", "UnexpectedAnswerError", "sha256_of"]
 
-CLAIM_CODE = r"(?i)claim code\W+([A-Z0-9]{3,}(?:-[A-Z0-9]{3,})+|[A-Z0-9]{6,})"
+CLAIM_CODE = r"^Claim code: ([0-9A-Z]{5}-[0-9A-Z]{5})$"
+FINGERPRINT = r"^TLS fingerprint \(SHA-256\): ([0-9a-f]{64})$"
 MERGE_PATCH = "application/merge-patch+json"
 MIB = 1 << 20
 PART_BYTES = 1 << 20
@@ -52,10 +54,12 @@ class Appliance:
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE
         self._http = httpx.Client(
-            base_url=f"https://127.0.0.1:{machine.port}", verify=self._context, timeout=120
+            base_url=f"https://127.0.0.1:{machine.port}",
+            verify=self._context,
+            timeout=120,
+            trust_env=False,
+            event_hooks={"response": [check_response]},
         )
-        self.on_exchange: Callable[[httpx.Response], None] | None = None
-        """Called with every answer, such as a check against the OpenAPI document."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -87,8 +91,6 @@ class Appliance:
             self.machine.check()
             tail = self.machine.console.tail()
             raise UnexpectedAnswerError(f"{method} {path}: {error!r}\n{tail}") from error
-        if self.on_exchange is not None:
-            self.on_exchange(answer)
         wanted = (expect,) if isinstance(expect, int) else expect
         if answer.status_code not in wanted:
             raise UnexpectedAnswerError(
@@ -101,13 +103,23 @@ class Appliance:
         """The body of a GET."""
         return self.call("GET", path, expect=200, params=params).json()
 
-    def create(self, path: str, body: Any, **params: Any) -> Any:
-        """PUT something that must not be there yet; an operation is waited for."""
-        params.setdefault("wait", WAIT_S)
+    def create(self, path: str, body: Any, *, works: bool = False) -> Any:
+        """PUT something that must not be there yet; where that `works`, its operation succeeds."""
+        params = {"wait": WAIT_S} if works else None
         answer = self.call(
             "PUT", path, json=body, params=params, headers={"if-none-match": "*"}
         ).json()
-        return self.settle(answer) if "progress" in answer else answer
+        return self.settle(answer) if works else answer
+
+    def host(self) -> dict[str, Any]:
+        """What the host tells of itself."""
+        status: dict[str, Any] = self.get("/v1/host")["status"]
+        return status
+
+    def create_token(self, name: str, role: str = "viewer") -> str:
+        """Make a token; its secret."""
+        answer = self.create(f"/v1/tokens/{name}", {"spec": {"role": role}})
+        return str(answer["secret"])
 
     def act(self, path: str, body: Any = None, *, timeout_s: float = 120.0) -> Any:
         """POST an action and wait for its operation."""
@@ -135,6 +147,13 @@ class Appliance:
         )
         return match.group(1)
 
+    def shown_fingerprint(self, *, timeout_s: float = 60.0) -> str:
+        """The TLS fingerprint that the console shows."""
+        match, _ = self.machine.console.expect(
+            FINGERPRINT, timeout_s=timeout_s, what="the console shows the TLS fingerprint"
+        )
+        return match.group(1)
+
     def claim(self, code: str | None = None) -> str:
         """Claim the appliance; its admin token is used from here on."""
         body = {"code": code or self.claim_code()}
@@ -156,7 +175,7 @@ class Appliance:
         """Make a datastore on the disk with a serial number, wiping it."""
         disk = self.disk(serial)["id"]
         spec = {"kind": "local", "disk": disk, "filesystem": filesystem}
-        self.create(f"/v1/datastores/{name}", {"spec": spec, "wipe_serial": disk})
+        self.create(f"/v1/datastores/{name}", {"spec": spec, "wipe_serial": disk}, works=True)
         return self.get(f"/v1/datastores/{name}")
 
     def upload(self, name: str, path: Path, kind: str, *, datastore: str = "main") -> Any:
@@ -191,7 +210,7 @@ class Appliance:
         spec: dict[str, Any] = {"datastore": datastore, "size_bytes": size_bytes, "format": kind}
         if source_image is not None:
             spec["source_image"] = source_image
-        self.create(f"/v1/volumes/{name}", {"spec": spec})
+        self.create(f"/v1/volumes/{name}", {"spec": spec}, works=True)
         return self.get(f"/v1/volumes/{name}")
 
     # --- virtual machines -----------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 from appliance_build.tools.sandbox import loader_argv, qemu_environment
 from tests.framework import inputs
 
-__all__ = ["Bus", "Drive", "blank_disk", "overlay"]
+__all__ = ["Bus", "Drive", "blank_disk", "copy_sparse", "overlay"]
 
 
 class Bus(StrEnum):
@@ -67,6 +67,15 @@ def blank_disk(path: Path, size_bytes: int) -> Path:
     with path.open("wb") as file:
         file.truncate(size_bytes)
     return path
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a disk; what is zero takes no space."""
+    subprocess.run(
+        ["cp", "--reflink=auto", "--sparse=always", str(source), str(target)],
+        check=True,
+        timeout=300,
+    )
 
 
 def overlay(base: Path, path: Path, *, base_format: str = "raw") -> Path:

@@ -13,7 +13,6 @@ without a flush would survive.
 from __future__ import annotations
 
 import random
-import shutil
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,12 +102,10 @@ def survivors(entries: Sequence[Entry], chance: random.Random | None = None) -> 
     return kept
 
 
-def apply_cut(before: Path, entries: Sequence[Entry], after: Path) -> Path:
-    """Write the disk `after` (raw): `before` (raw) with the entries applied in order."""
-    shutil.copyfile(before, after)
-    with after.open("r+b") as file:
+def apply_cut(disk: Path, entries: Sequence[Entry]) -> None:
+    """Write the entries to a raw disk, in order."""
+    with disk.open("r+b") as file:
         for entry in entries:
             if entry.data:
                 file.seek(entry.offset)
                 file.write(entry.data)
-    return after
