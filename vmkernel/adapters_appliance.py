@@ -7,6 +7,7 @@ from vmkernel.events import EventBus
 from vmkernel.host.block import BlockTree
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
+from vmkernel.model import HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform.appliance import AppliancePlatform
@@ -15,6 +16,7 @@ from vmkernel.state.media import PartitionMedium
 from vmkernel.storage import StorageService
 from vmkernel.storage.disks import Disks
 from vmkernel.storage.drivers.local import LocalDriver
+from vmkernel.vm import assemble_vms
 
 __all__ = ["ApplianceAdapters", "QEMU_IMG_UID"]
 
@@ -80,12 +82,20 @@ class ApplianceAdapters:
 
     def make_vms(
         self,
-        storage: StorageService,  # noqa: ARG002
-        operations: OperationRegistry,  # noqa: ARG002
-        events: EventBus,  # noqa: ARG002
+        storage: StorageService,
+        operations: OperationRegistry,
+        events: EventBus,
     ) -> VmSide | None:
         """The VM side."""
-        return None
+        return assemble_vms(
+            HostMode.APPLIANCE,
+            run_dir=self._options.run_dir,
+            runner=self._runner,
+            storage=storage,
+            operations=operations,
+            events=events,
+            wish=self._options.accelerator,
+        )
 
     def close(self) -> None:
         """What stands on the console stays."""

@@ -6,6 +6,7 @@ from vmkernel.adapters import OpenedMedium, Platform, VmSide
 from vmkernel.events import EventBus
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
+from vmkernel.model import HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform.hosted import HostedPlatform
@@ -13,6 +14,7 @@ from vmkernel.state import StateStore
 from vmkernel.state.media import FileMedium
 from vmkernel.storage import StorageService
 from vmkernel.storage.drivers.directory import DirectoryDriver
+from vmkernel.vm import assemble_vms
 
 __all__ = ["HostedAdapters"]
 
@@ -55,12 +57,21 @@ class HostedAdapters:
 
     def make_vms(
         self,
-        storage: StorageService,  # noqa: ARG002
-        operations: OperationRegistry,  # noqa: ARG002
-        events: EventBus,  # noqa: ARG002
+        storage: StorageService,
+        operations: OperationRegistry,
+        events: EventBus,
     ) -> VmSide | None:
         """The VM side."""
-        return None
+        return assemble_vms(
+            HostMode.HOSTED,
+            run_dir=self._options.run_dir,
+            runner=self._runner,
+            storage=storage,
+            operations=operations,
+            events=events,
+            wish=self._options.accelerator,
+            data_dir=self._options.qemu_dir,
+        )
 
     def close(self) -> None:
         """Nothing is held."""

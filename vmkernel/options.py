@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmkernel.model import HostMode
+from vmkernel.vm import AcceleratorWish
 
 __all__ = ["Options", "parse"]
 
@@ -28,6 +29,7 @@ class Options:
     """Hosted: what lasts."""
     state_device: Path | None = None
     """Appliance: the state partition, where it is not to be looked for."""
+    accelerator: AcceleratorWish = AcceleratorWish.AUTO
     qemu: Path | None = None
     qemu_img: Path | None = None
     qemu_dir: Path | None = None
@@ -49,6 +51,13 @@ def parse(argv: Sequence[str]) -> Options:
         "--control", type=Path, help="control socket; default: RUN_DIR/control.sock"
     )
     parser.add_argument("--state-device", type=Path, help="appliance: the state partition")
+    parser.add_argument(
+        "--accelerator",
+        type=AcceleratorWish,
+        choices=list(AcceleratorWish),
+        default=AcceleratorWish.AUTO,
+        help="what guests run with; auto: KVM where a probe shows that it works",
+    )
     parser.add_argument("--qemu", type=Path, help="qemu-system-x86_64 to use")
     parser.add_argument("--qemu-img", type=Path, help="qemu-img to use")
     parser.add_argument("--qemu-dir", type=Path, help="directory of QEMU's firmware files")
@@ -72,6 +81,7 @@ def parse(argv: Sequence[str]) -> Options:
         control=(given.control or run_dir / "control.sock").absolute(),
         state_dir=None if given.state_dir is None else given.state_dir.absolute(),
         state_device=given.state_device,
+        accelerator=given.accelerator,
         qemu=given.qemu,
         qemu_img=given.qemu_img,
         qemu_dir=given.qemu_dir,

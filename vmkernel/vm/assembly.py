@@ -10,14 +10,10 @@ memory      all but a reserve for the host    what is available
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from firmware.guest_firmware import find_uefi
-from vmkernel.devices import Accelerator
 from vmkernel.host import Runner
 from vmkernel.host.kvm import KvmProbe, glance_at_kvm, try_kvm
 from vmkernel.model import HostMode
@@ -28,20 +24,19 @@ from vmkernel.network import (
     UserNetwork,
     VmNetwork,
 )
-from vmkernel.qemu import QemuProgram, QmpSession, probe_qemu
+from vmkernel.qemu import QmpSession, probe_qemu
 from vmkernel.resources import MemoryAdmission
 from vmkernel.vm.launch import Launcher
 from vmkernel.vm.launcher_appliance import ApplianceLauncher
 from vmkernel.vm.launcher_hosted import HostedLauncher
 from vmkernel.vm.ports import Events, Operations, Storage
 from vmkernel.vm.service import VmService
-from vmkernel.vm.surroundings import Surroundings
+from vmkernel.vm.surroundings import Once, Surroundings
 
-__all__ = ["AcceleratorWish", "VmSide", "assemble_vms"]
+__all__ = ["AcceleratorWish", "assemble_vms"]
 
 DEFAULT_SWITCH = "vswitch0"
 _HOST_RESERVE_BYTES = 192 << 20
-Value = TypeVar("Value")
 
 
 class AcceleratorWish(StrEnum):
@@ -50,36 +45,6 @@ class AcceleratorWish(StrEnum):
     AUTO = "auto"
     KVM = "kvm"
     TCG = "tcg"
-
-
-class _Once(Generic[Value]):
-    """A value that is found out when it is first asked for; a failure is found out anew."""
-
-    def __init__(self, find: Callable[[], Awaitable[Value]]) -> None:
-        self._find = find
-        self._lock = asyncio.Lock()
-        self._found: list[Value] = []
-
-    async def __call__(self) -> Value:
-        async with self._lock:
-            if not self._found:
-                self._found.append(await self._find())
-            return self._found[0]
-
-
-class VmSide:
-    """The VM service, and what the host's own report wants to know of its surroundings."""
-
-    def __init__(
-        self,
-        service: VmService,
-        kvm: Callable[[], Awaitable[KvmProbe]],
-        program: Callable[[], Awaitable[QemuProgram]],
-    ) -> None:
-        self.service = service
-        self.kvm = kvm
-        """Whether guests run on the processor; probed once."""
-        self.program = program
 
 
 def assemble_vms(
@@ -92,18 +57,15 @@ def assemble_vms(
     events: Events,
     wish: AcceleratorWish = AcceleratorWish.AUTO,
     data_dir: Path | None = None,
-) -> VmSide:
+) -> VmService:
     """Choose the adapters of a mode. `run_dir` is the host's; VMs get `vm/<id>` below it.
 
-    `data_dir` is where QEMU and OVMF find their files, where that isn't /usr/share.
+    `data_dir` is where QEMU and OVMF find their files, where that isn't /usr/share: a folder like
+    that one, or one with QEMU's files themselves.
     """
     vms_dir = run_dir / "vm"
-    program = _Once(lambda: probe_qemu(runner))
-    kvm = _Once(lambda: _find_kvm(mode, runner, wish))
-
-    async def accelerator() -> Accelerator:
-        return Accelerator.KVM if (await kvm()).usable else Accelerator.TCG
-
+    program = Once(lambda: probe_qemu(runner))
+    kvm = Once(lambda: _find_kvm(mode, runner, wish))
     launcher: Launcher
     network: VmNetwork
     if mode is HostMode.APPLIANCE:
@@ -125,17 +87,17 @@ def assemble_vms(
         ),
         open_qmp=lambda sock, name, timeout_s: QmpSession.open(sock, name, timeout_s=timeout_s),
         program=program,
-        accelerator=accelerator,
+        kvm=kvm,
         uefi=find_uefi(folders=(*folders, Path("/usr/share"))),
         chown=mode is HostMode.APPLIANCE,
         data_dirs=tuple(
             found
             for folder in folders
-            for name in ("qemu", "seabios")
-            if (found := folder / name).is_dir()
+            for found in (folder, folder / "qemu", folder / "seabios")
+            if found.is_dir()
         ),
     )
-    return VmSide(VmService(host, operations), kvm, program)
+    return VmService(host, operations)
 
 
 async def _find_kvm(mode: HostMode, runner: Runner, wish: AcceleratorWish) -> KvmProbe:

@@ -11,7 +11,7 @@ import logging
 import re
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +109,7 @@ class VmService:
         """See VmDirectory."""
         self._host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._host.storage.on_datastore_change(self._datastore_changed)
+        self._background(self._look_around(), "vm-surroundings")
         for datastore in self._host.storage.datastores():
             await self._load(datastore)
 
@@ -122,9 +123,26 @@ class VmService:
         self._drivers.clear()
         await self._host.launcher.close()
 
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> Iterator[Finding]:
         """What is wrong with VM folders."""
-        return tuple(self._clashes.values())
+        yield from self._clashes.values()
+        for vm_id, broken in sorted(self._unusable.items()):
+            yield Finding(
+                code="vm-unusable",
+                severity=Severity.WARNING,
+                message=f"VM {vm_id} is unusable: {broken.reason}",
+                subject=vm_id,
+            )
+
+    def accelerator(self) -> str | None:
+        """What a VM started now runs with, where that has been tried already."""
+        probe = self._host.kvm.known
+        return None if probe is None else ("kvm" if probe.usable else "tcg")
+
+    def accelerator_reason(self) -> str | None:
+        """Why it isn't KVM, where it isn't."""
+        probe = self._host.kvm.known
+        return None if probe is None else probe.reason
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -346,9 +364,7 @@ class VmService:
 
     def _datastore_changed(self, datastore: str, available: bool) -> None:
         if available:
-            task = asyncio.create_task(self._load(datastore), name=f"vms-of-{datastore}")
-            self._loading.add(task)
-            task.add_done_callback(self._loaded)
+            self._background(self._load(datastore), f"vms-of-{datastore}")
             return
         for vm_id, running in list(self._drivers.items()):
             driver = running.driver
@@ -361,6 +377,19 @@ class VmService:
                     f"Its datastore {datastore} is not there.",
                     driver.definition,
                 )
+
+    async def _look_around(self) -> None:
+        """Find out early what the first start would have to wait for."""
+        await self._host.kvm()
+        try:
+            await self._host.program()
+        except MicaError as error:
+            _log.warning("no VM can be started: %s", error)
+
+    def _background(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._loading.add(task)
+        task.add_done_callback(self._loaded)
 
     def _loaded(self, task: asyncio.Task[None]) -> None:
         self._loading.discard(task)

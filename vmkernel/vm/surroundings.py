@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from firmware.guest_firmware import UefiFiles
 from vmkernel.devices import Accelerator
+from vmkernel.host.kvm import KvmProbe
 from vmkernel.network import VmNetwork
 from vmkernel.qemu import QemuProgram, Qmp
 from vmkernel.resources import MemoryAdmission
 from vmkernel.vm.launch import Launcher, RunFolder
 from vmkernel.vm.ports import Events, Storage
 
-__all__ = ["OpenQmp", "Surroundings", "Timing"]
+__all__ = ["Once", "OpenQmp", "Surroundings", "Timing"]
+
+Value = TypeVar("Value")
 
 OpenQmp = Callable[[socket.socket, str, float], Awaitable[Qmp]]
 """Greets the QEMU behind a connected socket: socket, VM's id, time-out in seconds."""
+
+
+class Once(Generic[Value]):
+    """A value that is found out when it is first asked for; a failure is found out anew."""
+
+    def __init__(self, find: Callable[[], Awaitable[Value]]) -> None:
+        self._find = find
+        self._lock = asyncio.Lock()
+        self._found: Value | None = None
+
+    async def __call__(self) -> Value:
+        """The value, found out now where it isn't known yet."""
+        async with self._lock:
+            if self._found is None:
+                self._found = await self._find()
+            return self._found
+
+    @property
+    def known(self) -> Value | None:
+        """The value, where it has been found out."""
+        return self._found
 
 
 @dataclass(frozen=True)
@@ -46,14 +72,18 @@ class Surroundings:
     events: Events
     admission: MemoryAdmission
     open_qmp: OpenQmp
-    program: Callable[[], Awaitable[QemuProgram]]
-    accelerator: Callable[[], Awaitable[Accelerator]]
+    program: Once[QemuProgram]
+    kvm: Once[KvmProbe]
     uefi: UefiFiles | None
     chown: bool
     """True where each VM has a user of its own, which must own its files."""
     data_dirs: Sequence[Path] = ()
     """Where QEMU finds its own firmware, where that isn't where it would look."""
     timing: Timing = field(default_factory=Timing)
+
+    async def accelerator(self) -> Accelerator:
+        """What a VM started now runs with."""
+        return Accelerator.KVM if (await self.kvm()).usable else Accelerator.TCG
 
     def folder(self, vm_id: str) -> RunFolder:
         """A VM's run folder."""
