@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,8 +27,9 @@ from tests.framework.plugged_in import Setup, plugged_in, restarted
 from tests.framework.power_cut import Entry, WriteLog, apply_cut, survivors
 from tests.framework.stick import partition_of, region_after
 from vmkernel.state import HostConfig, StateLog
-from vmkernel.state.config import SCHEMA, decode_config
+from vmkernel.state.config import decode_config
 from vmkernel.state.media import SLOT_BYTES
+from vmkernel.state.upgrades import SCHEMA
 
 GIB = 1 << 30
 DISK = "POWERDISK01"
@@ -77,13 +79,19 @@ class Changes(threading.Thread):
         self._ending = threading.Event()
         self.failure: Exception | None = None
 
+    @contextmanager
+    def held(self) -> Iterator[Known]:
+        """What has been acknowledged by now; nothing more is acknowledged meanwhile."""
+        with self._lock:
+            yield self._known
+
     def known(self) -> Known:
         """What has been acknowledged by now."""
         with self._lock:
             return self._known
 
     def end(self) -> None:
-        """Stop after the change that is under way."""
+        """Make no further change, and take what fails from now on as it comes."""
         self._ending.set()
 
     def run(self) -> None:
@@ -139,11 +147,13 @@ class Region:
 
     def write(self, slot: int, data: bytes) -> None:
         """Nobody writes here."""
-        raise AssertionError("a disk after a power cut is only read")
+        raise AssertionError(
+            f"slot {slot} would get {len(data)} bytes; a disk after a power cut is only read"
+        )
 
 
 @pytest.fixture(scope="module")
-def work(folder: Path) -> Iterator[Work]:
+def work(folder: Path) -> Work:
     """Twenty instants of a busy machine, whose power is then really cut."""
     disk_log = folder / "main.writes"
     disk_log.unlink(missing_ok=True)
@@ -162,8 +172,8 @@ def work(folder: Path) -> Iterator[Work]:
         while len(cuts) < CUTS:
             time.sleep(chance.uniform(0.05, LONGEST_PAUSE_S))
             assert changes.failure is None, changes.failure
-            known = changes.known()
-            cuts.append(Cut(known, stick.size(), main.size()))
+            with changes.held() as known:
+                cuts.append(Cut(known, stick.size(), main.size()))
         before = changes.known()
         appliance.machine.wait_for(
             "one more change is acknowledged",
@@ -172,10 +182,10 @@ def work(folder: Path) -> Iterator[Work]:
             interval_s=0.01,
         )
         changes.end()
-        at_the_end = changes.known()
-        appliance.machine.cut_power()
-        token = appliance.token
-    yield Work(setup, token, tuple(cuts), at_the_end)
+        with changes.held() as at_the_end:
+            appliance.machine.cut_power()
+        changes.join(timeout=60)
+        return Work(setup, appliance.token, tuple(cuts), at_the_end)
 
 
 def _holds(found: set[str], wanted: frozenset[str], pending: str) -> None:

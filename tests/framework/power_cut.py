@@ -56,7 +56,10 @@ class WriteLog:
         return self._path.stat().st_size
 
     def entries(self, until: int | None = None) -> list[Entry]:
-        """The entries that were complete when the record was `until` bytes long."""
+        """The entries that were complete when the record was `until` bytes long.
+
+        What was discarded may hold anything; it is taken as if it had not been discarded.
+        """
         with self._path.open("rb") as file:
             data = file.read() if until is None else file.read(until)
         if len(data) < SECTOR_BYTES:
@@ -75,8 +78,6 @@ class WriteLog:
             if position + payload > len(data):
                 break
             body = data[position : position + payload]
-            if whole & EntryFlag.DISCARD:
-                body = bytes(sectors * sector_bytes)
             found.append(Entry(whole, sector * sector_bytes, body))
             position += payload
         return found
