@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, NoReturn
 
 import click
 
@@ -12,10 +13,10 @@ from remote_api.client.cli.operations import events, operation_group
 from remote_api.client.cli.serve import serve
 from remote_api.client.cli.storage import datastore_group, image_group, volume_group
 from remote_api.client.cli.vms import vm_group
-from remote_api.client.errors import ClientError, UnreachableError, UntrustedError
+from remote_api.client.errors import ClientError, MisuseError, UnreachableError, UntrustedError
 from vmkernel.version import __version__
 
-__all__ = ["main", "mica"]
+__all__ = ["main"]
 
 _EPILOG = (
     "Exit status: 0 done; 1 refused or failed; 2 wrong command line; 3 not reachable or no answer"
@@ -24,7 +25,37 @@ _EPILOG = (
 )
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+class _Root(click.Group):
+    """The command itself: ends the process with a status that tells what happened."""
+
+    def main(self, *arguments: Any, **named: Any) -> NoReturn:
+        """Run the command line and end the process."""
+        named["standalone_mode"] = False
+        sys.exit(self._run(*arguments, **named))
+
+    def _run(self, *arguments: Any, **named: Any) -> int:
+        try:
+            result = super().main(*arguments, **named)
+        except click.Abort:
+            click.echo("mica: interrupted", err=True)
+            return 130
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except UntrustedError as error:
+            return _fail(error, 4)
+        except UnreachableError as error:
+            return _fail(error, 3)
+        except MisuseError as error:
+            return _fail(error, 2)
+        except ClientError as error:
+            return _fail(error, 1)
+        except BrokenPipeError:
+            return 0
+        return result if isinstance(result, int) else 0
+
+
+@click.group(cls=_Root, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--host", "host_name", metavar="NAME", help="A known host; see `mica context`.")
 @click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
@@ -40,7 +71,7 @@ _EPILOG = (
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks.")
 @click.version_option(__version__, prog_name="mica")
 @click.pass_context
-def mica(
+def main(
     context: click.Context, host_name: str | None, output: str, timeout_s: float, quiet: bool
 ) -> None:
     """Manage Mica hosts and their virtual machines."""
@@ -60,35 +91,7 @@ for _command in (
     events,
     serve,
 ):
-    mica.add_command(_command)
-
-
-def main() -> None:
-    """Run the command and end the process with its status."""
-    sys.exit(_run())
-
-
-def _run() -> int:
-    try:
-        result = mica.main(standalone_mode=False)
-    except click.Abort:
-        click.echo("mica: interrupted", err=True)
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except UntrustedError as error:
-        return _fail(error, 4)
-    except UnreachableError as error:
-        return _fail(error, 3)
-    except ClientError as error:
-        return _fail(error, 1)
-    except BrokenPipeError:
-        return 0
-    except KeyboardInterrupt:
-        click.echo("mica: interrupted", err=True)
-        return 130
-    return result if isinstance(result, int) else 0
+    main.add_command(_command)
 
 
 def _fail(error: ClientError, status: int) -> int:

@@ -83,6 +83,7 @@ def serve(
         if value is not None
         for argument in (name, str(value))
     ]
+    extra += ["--stop-vms"] if stop_vms else []
     extra += ["--verbose"] if verbose else []
     control = run / "control.sock"
     children = [
