@@ -13,7 +13,7 @@ __all__ = ["write_root_image"]
 
 IMAGE_UUID = "6d696361-726f-4f74-8000-000000000001"
 CLUSTER_BYTES = 65536
-ZSTD_LEVEL = 19
+ZSTD_LEVEL = 3
 
 
 def write_root_image(tools: Path, stage: Path, target: Path) -> None:
@@ -26,7 +26,6 @@ def write_root_image(tools: Path, stage: Path, target: Path) -> None:
             "--quiet",
             f"-zzstd,level={ZSTD_LEVEL}",
             f"-C{CLUSTER_BYTES}",
-            "-Efragments,dedupe,ztailpacking",
             f"-T{SOURCE_DATE_EPOCH}",
             f"-U{IMAGE_UUID}",
             "-Lmica-root",
