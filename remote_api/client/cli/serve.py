@@ -53,6 +53,13 @@ class _Claim(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--qemu-img", type=click.Path(path_type=Path), help="qemu-img to use.")
 @click.option("--qemu-dir", type=click.Path(path_type=Path), help="Where QEMU's firmware lies.")
 @click.option(
+    "--accelerator",
+    type=click.Choice(["auto", "kvm", "tcg"]),
+    default="auto",
+    show_default=True,
+    help="What runs guests; `auto` proves KVM by a short guest first.",
+)
+@click.option(
     "--stop-vms/--keep-vms",
     default=True,
     show_default=True,
@@ -67,6 +74,7 @@ def serve(
     qemu: Path | None,
     qemu_img: Path | None,
     qemu_dir: Path | None,
+    accelerator: str,
     stop_vms: bool,
     verbose: bool,
 ) -> None:
@@ -83,6 +91,7 @@ def serve(
         if value is not None
         for argument in (name, str(value))
     ]
+    extra += ["--accelerator", accelerator]
     extra += ["--stop-vms"] if stop_vms else []
     extra += ["--verbose"] if verbose else []
     control = run / "control.sock"

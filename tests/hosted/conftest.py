@@ -1,0 +1,37 @@
+"""One host for all tests that leave it as they found it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remote_api.client.sdk import Mica
+from remote_api.schema import DatastoreKind, DatastoreSpec
+from tests.framework.hosted import HostedMica, hosted_mica
+
+
+@pytest.fixture(scope="session")
+def short_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose path is short enough for Unix sockets in it."""
+    return tmp_path_factory.mktemp("h")
+
+
+@pytest.fixture(scope="session")
+def host(short_folder: Path) -> Iterator[HostedMica]:
+    """A claimed host with the datastore `main`."""
+    with hosted_mica(short_folder) as host:
+        with host.client() as mica:
+            spec = DatastoreSpec(
+                kind=DatastoreKind.DIRECTORY, path=str(host.datastore_folder("main"))
+            )
+            mica.wait(mica.create_datastore("main", spec))
+        yield host
+
+
+@pytest.fixture
+def mica(host: HostedMica) -> Iterator[Mica]:
+    """The administrator's client of the host."""
+    with host.client() as client:
+        yield client

@@ -1,0 +1,71 @@
+"""What the listener does with clients that are slow, broken or too many."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import time
+
+from remote_api.client.errors import ClientError
+from remote_api.client.sdk import Mica
+from tests.framework.api import checked_client
+from tests.framework.hosted import HostedMica
+from tests.hosted.raw import RawClient
+
+
+def test_no_http_is_answered_by_a_problem(host: HostedMica) -> None:
+    with RawClient(host) as raw:
+        raw.socket.sendall(b"\x00\x01\x02 nonsense\r\n\r\n")
+        assert raw.status() == 400
+        assert b"urn:mica:problem:malformed" in raw.rest()
+
+
+def test_large_head_is_refused(host: HostedMica) -> None:
+    with RawClient(host) as raw:
+        raw.send("GET /v1 HTTP/1.1", *(f"X-{n}: {'a' * 1000}" for n in range(40)))
+        assert raw.status() in (400, 431)
+
+
+def test_many_requests_at_once(host: HostedMica) -> None:
+    def ask(_: int) -> int:
+        with host.client() as mica:
+            return len(list(mica.datastores()))
+
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        assert set(pool.map(ask, range(96))) == {1}
+
+
+def test_connections_are_kept_alive(host: HostedMica, mica: Mica) -> None:
+    with checked_client(mica) as http:
+        ports = set()
+        for _ in range(5):
+            response = http.get("/v1")
+            ports.add(response.extensions["network_stream"].get_extra_info("client_addr"))
+        assert len(ports) == 1
+
+
+def test_security_headers(mica: Mica) -> None:
+    with checked_client(mica) as http:
+        headers = http.get("/v1").headers
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "server" not in headers
+
+
+def test_crash_of_either_process_is_mended(host: HostedMica, mica: Mica) -> None:
+    for name in ("remote_api", "vmkernel"):
+        before = host.pid(name)
+        os.kill(before, signal.SIGKILL)
+        end = time.monotonic() + 20
+        while True:
+            try:
+                assert [d.id for d in mica.datastores()] == ["main"]
+                if host.pid(name) != before:
+                    break
+            except (ClientError, AssertionError) as error:
+                if time.monotonic() > end:
+                    raise AssertionError(host.logs()) from error
+            time.sleep(0.1)
+        assert host.pid(name) != before
