@@ -17,7 +17,7 @@ import msgspec
 from vmkernel.control.requests import AnyRequest
 from vmkernel.model import Problem
 
-__all__ = ["MAX_FRAME_BYTES", "Call", "Connection", "Failure", "Success", "WireError"]
+__all__ = ["Call", "Connection", "Failure", "MAX_FRAME_BYTES", "Success", "WireError"]
 
 MAX_FRAME_BYTES = 16 << 20
 _LENGTH_BYTES = 4

@@ -6,4 +6,4 @@ One thin module for each tool or interface; nothing outside this package builds 
 from vmkernel.host.errors import CommandError, HostError, from_os_error
 from vmkernel.host.runner import Completed, Runner
 
-__all__ = ["Completed", "CommandError", "HostError", "Runner", "from_os_error"]
+__all__ = ["CommandError", "Completed", "HostError", "Runner", "from_os_error"]

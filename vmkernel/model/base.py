@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["SLUG_PATTERN", "Record", "Sha256Hex", "Slug", "SubjectKind", "Timestamp"]
+__all__ = ["Record", "SLUG_PATTERN", "Sha256Hex", "Slug", "SubjectKind", "Timestamp"]
 
 SLUG_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)"
 # Patterns end in `$(?!\n)`: Python's `$` also matches before a final line feed, ECMA 262's doesn't.

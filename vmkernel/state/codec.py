@@ -18,7 +18,7 @@ import struct
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["HEADER_BYTES", "Header", "Snapshot", "SlotFault", "decode", "encode", "peek"]
+__all__ = ["HEADER_BYTES", "Header", "SlotFault", "Snapshot", "decode", "encode", "peek"]
 
 _MAGIC = b"MICASTAT"
 _FORMAT = 1

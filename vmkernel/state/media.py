@@ -6,9 +6,11 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 from pathlib import Path
 
 from vmkernel.host.files import fsync_directory
+from vmkernel.host.flush import ensure_flushes
 
 __all__ = ["FileMedium", "PartitionMedium", "SLOT_BYTES"]
 
@@ -35,6 +37,8 @@ class PartitionMedium:
             os.close(self._fd)
             raise OSError(errno.ENOSPC, f"smaller than {2 * SLOT_BYTES} bytes", str(path))
         self._buffer = mmap.mmap(-1, SLOT_BYTES)
+        if stat.S_ISBLK(os.fstat(self._fd).st_mode):
+            ensure_flushes(self._fd)
 
     @property
     def slot_bytes(self) -> int:

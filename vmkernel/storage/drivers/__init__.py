@@ -1,4 +1,5 @@
-"""The kinds of datastores, one module each; a driver brings a root directory and takes it away."""
+"""The kinds of datastores, one module each; a driver brings a root and takes
+it away, and must not touch what lies in it."""
 
 from vmkernel.storage.drivers.base import Attached, DatastoreDriver, Report
 from vmkernel.storage.drivers.directory import DirectoryDriver

@@ -1,0 +1,1 @@
+"""Tests of vmkernel.auth; nothing imports them."""

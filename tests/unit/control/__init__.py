@@ -1,0 +1,1 @@
+"""Tests of vmkernel.control; nothing imports them."""

@@ -1,0 +1,1 @@
+"""Tests of vmkernel.events; nothing imports them."""

@@ -1,0 +1,1 @@
+"""Tests of vmkernel.host; nothing imports them."""

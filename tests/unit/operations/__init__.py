@@ -1,0 +1,1 @@
+"""Tests of vmkernel.operations; nothing imports them."""

@@ -1,0 +1,1 @@
+"""Tests of vmkernel.state; nothing imports them."""

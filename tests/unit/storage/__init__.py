@@ -1,0 +1,1 @@
+"""Tests of vmkernel.storage; nothing imports them."""
