@@ -135,9 +135,7 @@ def part_of(path: str) -> str:
 
 def explain(manifest: Manifest, path: str) -> list[str]:
     """The chain of reasons from a root to `path`, as lines; the root comes first."""
-    file = manifest.files.get(path) or manifest.files.get(path + "c")
-    if file is None:
-        raise ClosureError(f"{path}: is not in the image")
+    file = _find(manifest, path)
     lines: list[str] = []
     seen: set[str] = set()
     while file is not None and file.path not in seen:
@@ -149,6 +147,18 @@ def explain(manifest: Manifest, path: str) -> list[str]:
         file = None if rule in _ROOT_RULES else manifest.files.get(of)
     steps = [lines[i : i + 2] for i in range(0, len(lines), 2)]
     return [line for step in reversed(steps) for line in step]
+
+
+def _find(manifest: Manifest, path: str) -> ManifestFile:
+    """The file of that path, also by its name before it was compiled, unpacked or merged."""
+    for name in (path, f"/usr{path}"):
+        for candidate in (name, f"{name}c", f"{name}.xz", name.removesuffix(".xz")):
+            if candidate in manifest.files:
+                return manifest.files[candidate]
+    last = path.rsplit("/", 1)[-1]
+    alike = [name for name in sorted(manifest.files) if name.rsplit("/", 1)[-1].startswith(last)]
+    hint = f"; there is {', '.join(alike[:5])}" if alike else ""
+    raise ClosureError(f"{path}: is not in the image{hint}")
 
 
 def _best(file: ManifestFile, seen: set[str], manifest: Manifest) -> tuple[str, str, str]:

@@ -17,7 +17,14 @@ from appliance_build.closure.plan import Entry, Reason
 from appliance_build.closure.search import Search
 from firmware.device_bundles import Bundle, module_name
 
-__all__ = ["KernelModules", "RuleKmod", "early_modules", "modinfo", "read_module"]
+__all__ = [
+    "FIRMWARE_DIRECTORY",
+    "KernelModules",
+    "RuleKmod",
+    "early_modules",
+    "modinfo",
+    "read_module",
+]
 
 FIRMWARE_DIRECTORY = "/usr/lib/firmware"
 _SUFFIXES = (".ko", ".ko.xz")

@@ -28,6 +28,7 @@ from appliance_build.closure.copyright import debian_licences
 from appliance_build.closure.manifest import Manifest
 from appliance_build.closure.packages import DebianPackages, Wheels
 from appliance_build.closure.plan import Origin, Plan
+from appliance_build.closure.rule_kmod import FIRMWARE_DIRECTORY
 
 __all__ = ["write_sbom"]
 
@@ -41,8 +42,12 @@ def write_sbom(
         for file in manifest.files.values()
         if file.package is not None and file.kind != "directory"
     )
+    firmware: dict[str, list[str]] = {}
+    for path, file in manifest.files.items():
+        if file.package is not None and path.startswith(FIRMWARE_DIRECTORY + "/"):
+            firmware.setdefault(file.package, []).append(path[len(FIRMWARE_DIRECTORY) + 1 :])
     licences = LicenseFactory()
-    components = _debian_components(plan, counts, licences)
+    components = _debian_components(plan, counts, firmware, licences)
     components += _wheel_components(plan, counts, licences)
     product = Component(
         name="mica",
@@ -66,14 +71,31 @@ def write_sbom(
     )
 
 
+def _outside_tree(plan: Plan, donor: Path, packages: DebianPackages) -> Counter[str]:
+    """Files of the boot image that are not in the tree (kernel, microcode), by package."""
+    counts: Counter[str] = Counter()
+    kernel = [plan.kernel_image] if plan.kernel_image is not None else []
+    for path in [*kernel, *plan.microcode]:
+        if path.is_relative_to(donor):
+            owner = packages.owner("/" + str(path.relative_to(donor)))
+            if owner is not None:
+                counts[owner.name] += 1
+    return counts
+
+
 def _debian_components(
-    plan: Plan, counts: Counter[tuple[str, str | None]], licences: LicenseFactory
+    plan: Plan,
+    counts: Counter[tuple[str, str | None]],
+    firmware: dict[str, list[str]],
+    licences: LicenseFactory,
 ) -> list[Component]:
     components: list[Component] = []
     seen: set[str] = set()
     for donor in plan.donors:
-        for name, package in sorted(DebianPackages(donor).packages.items()):
-            count = counts.get((Origin.DONOR.value, name), 0)
+        packages = DebianPackages(donor)
+        outside = _outside_tree(plan, donor, packages)
+        for name, package in sorted(packages.packages.items()):
+            count = counts.get((Origin.DONOR.value, name), 0) + outside.get(name, 0)
             if not count or name in seen:
                 continue
             seen.add(name)
@@ -92,7 +114,8 @@ def _debian_components(
                     purl=purl,
                     bom_ref=f"deb:{name}",
                     licenses=[
-                        _licence(licences, licence) for licence in debian_licences(donor, name)
+                        _licence(licences, licence)
+                        for licence in debian_licences(donor, name, firmware.get(name, ()))
                     ],
                     properties=[
                         Property(name="mica:files", value=str(count)),

@@ -91,8 +91,10 @@ def test_the_chain_starts_at_the_root(tmp_path: Path) -> None:
         "/d.pyc  [debian]",
         "    python-import: d",
     ]
-    with pytest.raises(ClosureError, match="/no/such: is not in the image"):
+    with pytest.raises(ClosureError, match="/no/such: is not in the image$"):
         explain(manifest, "/no/such")
+    with pytest.raises(ClosureError, match=r"/e/d: is not in the image; there is /d\.pyc$"):
+        explain(manifest, "/e/d")
 
 
 @pytest.mark.parametrize(
@@ -146,9 +148,21 @@ def test_wheels_know_their_files_and_licence(tmp_path: Path) -> None:
             ["BSD-3-Clause", "GPL-2.0-or-later", "MIT"],
         ),
         ("Free text; see /usr/share/common-licenses/LGPL-2.1.", ["LGPL-2.1-only"]),
+        ("Permission is hereby granted, free of charge", ["MIT"]),
         ("Nothing known", []),
     ],
 )
 def test_licences(tmp_path: Path, text: str, licences: list[str]) -> None:
     write(tmp_path, "/usr/share/doc/p/copyright", text)
     assert debian_licences(tmp_path, "p") == licences
+
+
+def test_a_firmware_package_has_the_licences_of_the_files_taken(tmp_path: Path) -> None:
+    text = (
+        "Format: https://x\n\nFiles: *\nLicense: other\n\n"
+        "Files: maker/*\n second/a.fw\nCopyright: c\nLicense: binary-redist-Maker\n"
+    )
+    write(tmp_path, "/usr/share/doc/p/copyright", text)
+    assert debian_licences(tmp_path, "p", ["second/a.fw"]) == ["binary-redist-Maker"]
+    assert debian_licences(tmp_path, "p", ["maker/x", "third"]) == ["binary-redist-Maker", "other"]
+    assert debian_licences(tmp_path, "p") == ["binary-redist-Maker", "other"]
