@@ -135,7 +135,7 @@ def part_of(path: str) -> str:
 
 def explain(manifest: Manifest, path: str) -> list[str]:
     """The chain of reasons from a root to `path`, as lines; the root comes first."""
-    file = _find(manifest, path)
+    file: ManifestFile | None = _find(manifest, path)
     lines: list[str] = []
     seen: set[str] = set()
     while file is not None and file.path not in seen:

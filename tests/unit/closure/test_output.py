@@ -91,7 +91,7 @@ def test_the_chain_starts_at_the_root(tmp_path: Path) -> None:
         "/d.pyc  [debian]",
         "    python-import: d",
     ]
-    with pytest.raises(ClosureError, match="/no/such: is not in the image$"):
+    with pytest.raises(ClosureError, match=r"/no/such: is not in the image$"):
         explain(manifest, "/no/such")
     with pytest.raises(ClosureError, match=r"/e/d: is not in the image; there is /d\.pyc$"):
         explain(manifest, "/e/d")
