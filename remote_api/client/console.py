@@ -46,22 +46,22 @@ def open_console(
     host = urlsplit(transport.address)
     uri = f"wss://{host.netloc}{ticket.websocket}"
     context = None if transport.fingerprint is None else PinnedContext(transport.fingerprint)
-    try:
-        socket = connect(
-            uri,
-            ssl=context,
-            open_timeout=_OPEN_TIMEOUT_S,
-            close_timeout=_CLOSE_TIMEOUT_S,
-            compression=None,
-            max_size=1 << 20,
-            proxy=None,
-        )
-    except (OSError, WebSocketException) as error:
-        raise UnreachableError(f"the console of VM {vm_id} did not open: {error}") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            socket = stack.enter_context(
+                connect(
+                    uri,
+                    ssl=context,
+                    open_timeout=_OPEN_TIMEOUT_S,
+                    close_timeout=_CLOSE_TIMEOUT_S,
+                    compression=None,
+                    max_size=1 << 20,
+                    proxy=None,
+                )
+            )
+        except (OSError, WebSocketException) as error:
+            raise UnreachableError(f"the console of VM {vm_id} did not open: {error}") from error
         yield socket
-    finally:
-        socket.close()
 
 
 def interact(socket: ClientConnection) -> str:

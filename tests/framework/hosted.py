@@ -103,9 +103,9 @@ def unclaimed_mica(folder: Path, *arguments: str) -> Iterator[HostedMica]:
             process=process,
         )
         yield host
-        for log in ("remote_api", "vmkernel"):
-            text = (folder / "state/run" / f"{log}.log").read_text(errors="replace")
-            assert "Traceback" not in text, f"{log} logged a defect:\n{text[-6000:]}"
+        for name in ("remote_api", "vmkernel"):
+            text = (folder / "state/run" / f"{name}.log").read_text(errors="replace")
+            assert "Traceback" not in text, f"{name} logged a defect:\n{text[-6000:]}"
     finally:
         process.send_signal(signal.SIGINT)
         try:

@@ -1,0 +1,101 @@
+"""The `mica` command against a running host, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.framework.hosted import HostedMica, unclaimed_mica
+from tests.framework.repository import REPOSITORY
+
+MIB = 1 << 20
+
+
+class Command:
+    """Runs `mica` with a configuration of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}
+
+    def __call__(self, *words: str, status: int = 0, given: str = "") -> str:
+        """Its output."""
+        done = subprocess.run(
+            [sys.executable, "-m", "remote_api.client", *words],
+            cwd=REPOSITORY,
+            env=self.environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, (words, done.stdout, done.stderr)
+        return done.stdout if status == 0 else done.stderr
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[HostedMica]:
+    """A host that nobody has claimed."""
+    with unclaimed_mica(tmp_path) as host:
+        yield host
+
+
+def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
+    mica = Command(tmp_path)
+    where = fresh.address.removeprefix("https://")
+    assert "no host is known" in mica("vm", "list", status=2)
+    other = "0" * 64
+    code = ("--code", fresh.claim_code)
+    assert "is pinned" in mica("claim", where, *code, "--fingerprint", other, status=4)
+    assert "not confirmed" in mica("claim", where, *code, status=4, given="n\n")
+    assert "is yours" in mica("claim", where, *code, "--name", "lab", given="y\n")
+    store = tmp_path / "config/mica/contexts.json"
+    assert store.stat().st_mode & 0o777 == 0o600
+    assert json.loads(mica("-o", "json", "context", "list"))[0]["name"] == "lab"
+    assert json.loads(mica("-o", "json", "token", "whoami"))["id"] == "admin"
+    assert "hostname" in mica("host")
+    mica("host", "devices")
+    mica("host", "disks")
+    folder = fresh.datastore_folder("main")
+    assert "is ready" in mica("datastore", "create", "main", "--path", str(folder))
+    assert mica("datastore", "list").startswith("main\tdirectory\tavailable")
+
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(os.urandom(2 * MIB))
+    assert "is ready" in mica("image", "upload", "disk", str(disk), "--datastore", "main")
+    assert "already" in mica("image", "upload", "disk", str(disk), "--datastore", "main", status=1)
+    assert "--format" in mica("image", "upload", "x", __file__, "--datastore", "main", status=2)
+    mica("volume", "create", "v", "--datastore", "main", "--size", "4M", "--image", "disk")
+    assert "8 MiB" in mica("volume", "resize", "v", "8M")
+    mica("vm", "create", "web", "--datastore", "main", "--memory", "64M", "--disk", "v")
+    vm = json.loads(mica("-o", "json", "vm", "show", "web"))
+    assert vm["spec"]["disks"] == [{"volume": "v", "bus": "virtio-blk"}]
+    assert "web" in mica("vm", "list")
+    mica("vm", "patch", "web", '{"cpus": {"count": 2}}')
+    bad = mica("vm", "patch", "web", '{"cpus": {"count": 0}}', status=1)
+    assert "/spec/cpus/count" in bad
+    assert bad.count("\n") == 1
+    mica("volume", "delete", "v", status=1)
+    mica("vm", "delete", "web", "--with-volumes", "--yes")
+    assert mica("volume", "list") == ""
+    mica("image", "delete", "disk")
+
+    secret = mica("token", "create", "eye", "--role", "viewer").strip()
+    assert secret.startswith("mica_eye_")
+    mica("token", "delete", "eye")
+    kinds = {operation["kind"] for operation in json.loads(mica("-o", "json", "operation", "list"))}
+    assert {"datastore.create", "image.upload", "volume.create"} <= kinds
+    mica("context", "forget", "lab")
+    assert mica("context", "list") == ""
+
+
+def test_host_that_is_not_there(tmp_path: Path) -> None:
+    mica = Command(tmp_path)
+    mica.environment["MICA_HOST"] = "127.0.0.1:1"
+    assert "can't be reached" in mica("vm", "list", status=3)
