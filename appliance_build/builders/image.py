@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from appliance_build.assemble.initrd import EARLY_MODULES, compile_init, write_initrd
-from appliance_build.assemble.microcode import write_microcode
 from appliance_build.assemble.root_image import write_root_image
 from appliance_build.assemble.stick import StickParts, write_stick
 from appliance_build.assemble.uki import UkiParts, write_uki

@@ -14,9 +14,7 @@ from appliance_build.inputs.wheel_locks import refresh_wheel_locks
 __all__ = ["add_service_targets"]
 
 
-def add_service_targets(
-    env: Any, build: Path, nodes: dict[str, Any], arguments: Mapping[str, str]
-) -> None:
+def add_service_targets(env: Any, nodes: dict[str, Any], arguments: Mapping[str, str]) -> None:
     """Define the targets."""
 
     def why(_: list[Path], sources: list[Path]) -> None:
