@@ -201,9 +201,10 @@ def _load_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
     size_bytes = 0
     reason: str | None = None
     try:
-        record = decode(VolumeRecord, _read(layout.volumes / f"{volume_id}.json"))
-        if record.id != volume_id:
-            raise RecordError(f"its description is of {record.id}")
+        found = decode(VolumeRecord, _read(layout.volumes / f"{volume_id}.json"))
+        if found.id != volume_id:
+            raise RecordError(f"its description is of {found.id}")
+        record = found
         volume_format = record.format
         size_bytes = volume_size(layout.volume(volume_id, volume_format).data, volume_format)
     except RecordError as error:
@@ -227,9 +228,10 @@ def _load_image(layout: Layout, datastore: str, image_id: str) -> ImageEntry:
     image_format = ImageFormat.RAW
     reason: str | None = None
     try:
-        record = decode(ImageRecord, _read(layout.images / f"{image_id}.json"))
-        if record.id != image_id:
-            raise RecordError(f"its description is of {record.id}")
+        found = decode(ImageRecord, _read(layout.images / f"{image_id}.json"))
+        if found.id != image_id:
+            raise RecordError(f"its description is of {found.id}")
+        record = found
         image_format = record.format
         path = layout.image(image_id, image_format).data
         if not path.is_file() or path.lstat().st_size != record.size_bytes:

@@ -65,7 +65,7 @@ class LocalDriver:
         if spec.path is not None:
             raise MicaError.field("/spec/path", "A datastore on a disk has no path.")
         disk = await self._usable_disk(spec)
-        if self._partition(disk) is None:
+        if await self._adoptable(disk) is None:
             await self._confirm_wipe(disk, wipe_serial)
         elif wipe_serial is not None and wipe_serial != disk.id:
             raise _wrong_serial(disk)
@@ -80,11 +80,11 @@ class LocalDriver:
         """
         async with self._lock:
             disk = await self._usable_disk(spec)
-            found = self._partition(disk)
+            found = await self._adoptable(disk)
             if found is None:
                 await self._confirm_wipe(disk, wipe_serial)
                 await self._format(disk, spec.filesystem, report)
-                found = self._partition(await self._usable_disk(spec))
+                found = await self._adoptable(await self._usable_disk(spec))
                 if found is None:
                     raise HostError(f"The new partition on disk {disk.id} is not there.")
             partition, partition_uuid = found
@@ -216,6 +216,13 @@ class LocalDriver:
             partition_uuid=partition_uuid,
         )
 
+    async def _adoptable(self, disk: BlockDisk) -> tuple[BlockPartition, str] | None:
+        """The datastore's partition, where it was formatted to the end."""
+        found = self._partition(disk)
+        if found is None or (await probe(self._runner, found[0].path)).filesystem not in _MOUNTABLE:
+            return None
+        return found
+
     def _partition(self, disk: BlockDisk) -> tuple[BlockPartition, str] | None:
         """The datastore's partition on a disk and its unique GUID."""
         try:
@@ -268,7 +275,11 @@ def _mount_and_open(device: Path, target: Path, filesystem: str, expected: str |
     if mounted and not ours:
         unmount(target, lazily=True)
     if not ours:
-        mount(device, target, filesystem)
+        try:
+            mount(device, target, filesystem)
+        except OSError:
+            _remove_directory(target)
+            raise
     try:
         layout = Layout(target)
         marker = layout.read_marker()
@@ -284,6 +295,7 @@ def _mount_and_open(device: Path, target: Path, filesystem: str, expected: str |
     except BaseException as error:
         if not ours:
             unmount(target, lazily=True)
+            _remove_directory(target)
         if isinstance(error, RecordError):
             raise StorageError(
                 ErrorCode.CONFLICT, f"The datastore on {device}: {error}."

@@ -1,0 +1,202 @@
+"""Datastores: made, adopted, missing, back again, forgotten."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.unit.storage.world import World, run
+from vmkernel.model import (
+    DatastoreKind,
+    DatastoreSpec,
+    DatastoreState,
+    ErrorCode,
+    MicaError,
+    OperationState,
+    VolumeSpec,
+)
+
+MIB = 1 << 20
+
+
+async def _volume(world: World, volume_id: str, datastore: str = "d") -> None:
+    spec = VolumeSpec(datastore=datastore, size_bytes=MIB)
+    await world.succeeded(await world.storage.create_volume(volume_id, spec, actor="me"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "pointer"),
+    [
+        ({"kind": DatastoreKind.LOCAL, "disk": "x"}, ErrorCode.UNSUPPORTED, "/spec/kind"),
+        ({}, ErrorCode.INVALID, "/spec/path"),
+        ({"path": "relative"}, ErrorCode.INVALID, "/spec/path"),
+        ({"path": "/nul\0"}, ErrorCode.INVALID, "/spec/path"),
+        ({"path": "/no/such/parent"}, ErrorCode.INVALID, "/spec/path"),
+        ({"path": "{root}/file"}, ErrorCode.INVALID, "/spec/path"),
+        ({"path": "{root}/full"}, ErrorCode.CONFLICT, "/spec/path"),
+        ({"path": "{root}/broken"}, ErrorCode.CONFLICT, "/spec/path"),
+        ({"path": "{root}/new", "disk": "x"}, ErrorCode.INVALID, "/spec/disk"),
+    ],
+)
+def test_what_cannot_be_a_datastore(
+    tmp_path: Path, fields: dict[str, str], code: ErrorCode, pointer: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for name, inside in (("full", "letter.txt"), ("broken", "mica-datastore.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / inside).write_text("{")
+    filled = {key: value.replace("{root}", str(tmp_path)) for key, value in fields.items()}
+    spec = DatastoreSpec(**{"kind": DatastoreKind.DIRECTORY, **filled})  # type: ignore[arg-type]
+
+    async def scenario(world: World) -> None:
+        with pytest.raises(MicaError) as caught:
+            await world.storage.create_datastore("x", spec, None, actor="me")
+        assert caught.value.problem.code is code
+        assert caught.value.problem.fields[0].pointer == pointer
+
+    run(tmp_path, scenario)
+
+
+def test_a_directory_is_never_wiped(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        with pytest.raises(MicaError) as caught:
+            await world.storage.create_datastore("x", world.spec("x"), "SERIAL", actor="me")
+        assert caught.value.problem.fields[0].pointer == "/wipe_serial"
+
+    run(tmp_path, scenario)
+
+
+def test_a_datastore_is_forgotten_and_adopted_with_all_that_is_in_it(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        seen: list[tuple[str, bool]] = []
+        world.storage.on_datastore_change(lambda name, there: seen.append((name, there)))
+        await _volume(world, "v")
+        first = await world.storage.get_datastore("d")
+        await world.succeeded(await world.storage.delete_datastore("d", actor="me"))
+        assert await world.storage.list_datastores() == ()
+        assert (await world.storage.list_volumes(None, None, 9))[0] == ()
+        await world.succeeded(
+            await world.storage.create_datastore("other", world.spec("d"), None, actor="me")
+        )
+        second = await world.storage.get_datastore("other")
+        assert second.status.uuid == first.status.uuid
+        volume = await world.storage.volumes.get("v")
+        assert volume.spec.datastore == "other"
+        assert seen == [("d", False), ("other", True)]
+
+    run(tmp_path, scenario)
+
+
+def test_the_same_place_is_not_two_datastores(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        ended = await world.ended(
+            await world.storage.create_datastore("twin", world.spec("d"), None, actor="me")
+        )
+        assert ended.state is OperationState.FAILED
+        assert ended.error is not None
+        assert ended.error.code is ErrorCode.ALREADY_EXISTS
+        with pytest.raises(MicaError) as caught:
+            await world.storage.create_datastore("d", world.spec("e"), None, actor="me")
+        assert caught.value.problem.code is ErrorCode.ALREADY_EXISTS
+
+    run(tmp_path, scenario)
+
+
+def test_a_datastore_that_is_not_kept_is_not_there(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.medium.failing = True
+        ended = await world.ended(
+            await world.storage.create_datastore("e", world.spec("e"), None, actor="me")
+        )
+        assert ended.error is not None
+        assert ended.error.code is ErrorCode.UNAVAILABLE
+        ended = await world.ended(await world.storage.delete_datastore("d", actor="me"))
+        assert ended.error is not None
+        assert world.storage.datastores() == ("d",)
+        world.medium.failing = False
+        await world.datastore("e")
+        assert world.storage.datastores() == ("d", "e")
+
+    run(tmp_path, scenario)
+
+
+def test_a_missing_datastore_is_told_and_comes_back(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await _volume(world, "v")
+        (tmp_path / "d").rename(tmp_path / "away")
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        status = (await again.storage.get_datastore("d")).status
+        assert status.state is DatastoreState.MISSING
+        assert status.reason is not None
+        assert [finding.code for finding in again.storage.findings()] == ["datastore-missing"]
+        with pytest.raises(MicaError) as caught:
+            await _volume(again, "w")
+        assert caught.value.problem.code is ErrorCode.UNAVAILABLE
+        (tmp_path / "away").rename(tmp_path / "d")
+        await again.storage.stores._look_after(again.storage.stores._entries["d"])
+        assert again.storage.volume("v").id == "v"
+        assert list(again.storage.findings()) == []
+        shutil.rmtree(tmp_path / "d")
+        await again.storage.stores._look_after(again.storage.stores._entries["d"])
+        assert again.storage.datastores() == ()
+        await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_another_datastore_in_the_same_place_is_not_taken_for_it(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        (tmp_path / "d").rename(tmp_path / "away")
+        await world.datastore("e")
+        (tmp_path / "e").rename(tmp_path / "d")
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        assert again.storage.datastores() == ()
+        await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_a_datastore_in_use_stays(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.users.active["d"] = ("vm-1",)
+        with pytest.raises(MicaError) as caught:
+            await world.storage.delete_datastore("d", actor="me")
+        assert caught.value.problem.code is ErrorCode.IN_USE
+
+    run(tmp_path, scenario)
+
+
+def test_an_id_that_a_disk_brings_and_is_taken_is_left_out(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await _volume(world, "v")
+        await world.succeeded(await world.storage.delete_datastore("d", actor="me"))
+        await world.datastore("e")
+        await _volume(world, "v", "e")
+        await world.succeeded(
+            await world.storage.create_datastore("d", world.spec("d"), None, actor="me")
+        )
+        assert world.storage.volume("v").datastore == "e"
+        assert [finding.code for finding in world.storage.findings()] == ["volume-id-taken"]
+        await world.succeeded(await world.storage.delete_datastore("d", actor="me"))
+        assert list(world.storage.findings()) == []
+
+    run(tmp_path, scenario)
+
+
+def test_space_is_promised_once(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        status = (await world.storage.get_datastore("d")).status
+        most = status.free_bytes // 2
+        first = world.storage.stores.reserve("d", most, pointer="/x")
+        with pytest.raises(MicaError) as caught:
+            world.storage.stores.reserve("d", most, pointer="/x")
+        assert caught.value.problem.code is ErrorCode.INSUFFICIENT_SPACE
+        first()
+        first()
+        world.storage.stores.reserve("d", most, pointer="/x")()
+
+    run(tmp_path, scenario)

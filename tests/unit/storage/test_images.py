@@ -1,0 +1,187 @@
+"""Images: whatever goes wrong with an upload, nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.unit.storage.samples import iso, qcow2
+from tests.unit.storage.world import World, image_spec, run
+from vmkernel.model import ErrorCode, ImageFormat, MicaError, OperationState, VolumeSpec
+from vmkernel.storage import uploads
+from vmkernel.storage.uploads import MAX_UPLOADS
+
+ISO = ImageFormat.ISO
+
+
+def _free(world: World) -> int:
+    return world.storage.stores._entries["d"].reserved_bytes
+
+
+def test_an_image_is_taken_and_found_again(tmp_path: Path) -> None:
+    data = iso(3_000_000)
+
+    async def scenario(world: World) -> None:
+        ended = await world.upload("debian", data, ISO)
+        assert ended.state is OperationState.SUCCEEDED
+        image = world.storage.images.get("debian")
+        assert image.spec == image_spec(data, ISO)
+        assert image.status.virtual_size_bytes == -(-len(data) // 512) * 512
+        file = world.storage.image("debian")
+        assert file.path.read_bytes() == data
+        assert file.path.stat().st_mode & 0o777 == 0o644
+        assert world.files() == ["d/images/debian.iso", "d/images/debian.json"]
+        assert _free(world) == 0
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        assert again.storage.list_images(None) == (image,)
+        await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("sent", "changes", "code", "pointer"),
+    [
+        (iso()[:-1], {}, ErrorCode.TRUNCATED, None),
+        (b"", {}, ErrorCode.TRUNCATED, None),
+        (iso() + b"x", {}, ErrorCode.INVALID, "/spec/size_bytes"),
+        (iso(), {"sha256": "0" * 64}, ErrorCode.DIGEST_MISMATCH, "/spec/sha256"),
+        (bytes(1 << 16), {}, ErrorCode.INVALID, "/spec/format"),
+        (qcow2(), {"format": ImageFormat.RAW}, ErrorCode.INVALID, "/spec/format"),
+    ],
+)
+def test_a_wrong_upload_leaves_nothing(
+    tmp_path: Path,
+    sent: bytes,
+    changes: dict[str, object],
+    code: ErrorCode,
+    pointer: str | None,
+) -> None:
+    async def scenario(world: World) -> None:
+        spec = image_spec(iso(), ISO, **changes)
+        ended = await world.upload("x", sent, spec=spec)
+        assert ended.state is OperationState.FAILED
+        assert ended.error is not None
+        assert ended.error.code is code
+        assert [field.pointer for field in ended.error.fields] == ([pointer] if pointer else [])
+        assert world.files() == []
+        assert _free(world) == 0
+        # The name is free again.
+        assert (await world.upload("x", iso(), ISO)).state is OperationState.SUCCEEDED
+
+    run(tmp_path, scenario)
+
+
+def test_a_cancelled_upload_leaves_nothing(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        spec = image_spec(iso(), ISO)
+        operation, stream = await world.storage.upload_image("x", spec, actor="me")
+        stream.sendall(iso()[:1000])
+        ended = await world.operations.cancel(operation.id, "me")
+        assert ended.state is OperationState.CANCELLED
+        assert world.files() == []
+        assert stream.recv(1) == b""
+        stream.close()
+
+    run(tmp_path, scenario)
+
+
+def test_a_sender_that_falls_silent_is_not_waited_for(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.storage._uploader._silence_s = 0.05
+        spec = image_spec(iso(), ISO)
+        operation, stream = await world.storage.upload_image("x", spec, actor="me")
+        ended = await world.ended(operation)
+        assert ended.error is not None
+        assert ended.error.code is ErrorCode.TIMED_OUT
+        assert world.files() == []
+        stream.close()
+
+    run(tmp_path, scenario)
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    def full(_: int, __: int) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def scenario(world: World) -> None:
+        monkeypatch.setattr(uploads, "allocate", full)
+        ended = await world.upload("x", iso(), ISO)
+        assert ended.error is not None
+        assert ended.error.code is ErrorCode.INSUFFICIENT_SPACE
+        assert world.files() == []
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("image_id", "changes", "code"),
+    [
+        ("taken", {}, ErrorCode.ALREADY_EXISTS),
+        ("x", {"datastore": "nope"}, ErrorCode.INVALID),
+        ("x", {"size_bytes": 1 << 49}, ErrorCode.INSUFFICIENT_SPACE),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(
+    tmp_path: Path, image_id: str, changes: dict[str, object], code: ErrorCode
+) -> None:
+    async def scenario(world: World) -> None:
+        await world.upload("taken", iso(), ISO)
+        with pytest.raises(MicaError) as caught:
+            await world.storage.upload_image(
+                image_id, image_spec(iso(), ISO, **changes), actor="me"
+            )
+        assert caught.value.problem.code is code
+
+    run(tmp_path, scenario)
+
+
+def test_one_name_is_uploaded_once_at_a_time_and_uploads_are_bounded(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        spec = image_spec(iso(), ISO)
+        streams: list[socket.socket] = []
+        for number in range(MAX_UPLOADS):
+            if number == 1:
+                with pytest.raises(MicaError) as caught:
+                    await world.storage.upload_image("x0", spec, actor="me")
+                assert caught.value.problem.code is ErrorCode.CONFLICT
+            _, stream = await world.storage.upload_image(f"x{number}", spec, actor="me")
+            streams.append(stream)
+        with pytest.raises(MicaError) as caught:
+            await world.storage.upload_image("more", spec, actor="me")
+        assert caught.value.problem.code is ErrorCode.UNAVAILABLE
+        for stream in streams:
+            stream.close()
+
+    run(tmp_path, scenario)
+
+
+def test_an_image_in_use_is_not_deleted(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.upload("base", qcow2())
+        world.users.images["base"] = ("vm-1",)
+        with pytest.raises(MicaError) as caught:
+            await world.storage.delete_image("base", actor="me")
+        assert caught.value.problem.code is ErrorCode.IN_USE
+        assert world.storage.images.get("base").status.used_by == ("vm-1",)
+        world.users.images.clear()
+        world.qemu_img.gate = asyncio.Event()
+        spec = VolumeSpec(datastore="d", size_bytes=1 << 26, source_image="base")
+        operation = await world.storage.create_volume("v", spec, actor="me")
+        with pytest.raises(MicaError) as caught:
+            await world.storage.delete_image("base", actor="me")
+        assert caught.value.problem.code is ErrorCode.IN_USE
+        world.qemu_img.gate.set()
+        await world.succeeded(operation)
+        await world.storage.delete_image("base", actor="me")
+        assert world.storage.list_images(None) == ()
+
+    run(tmp_path, scenario)

@@ -1,0 +1,216 @@
+"""A storage service on a temporary directory, with a qemu-img that only pretends."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tests.unit.state.ram_medium import RamMedium
+from tests.unit.storage.samples import qcow2
+from vmkernel.events import EventBus
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.host.runner import Runner
+from vmkernel.model import (
+    DatastoreKind,
+    DatastoreSpec,
+    ImageFormat,
+    ImageSpec,
+    Operation,
+    OperationState,
+)
+from vmkernel.operations import OperationRegistry
+from vmkernel.state import StateLog, StateStore
+from vmkernel.storage import StorageService
+from vmkernel.storage.drivers import DirectoryDriver
+
+__all__ = ["FakeUsers", "PretendingQemuImg", "World", "image_spec", "run"]
+
+
+class PretendingQemuImg(QemuImg):
+    """Writes headers instead of disks; `gate` holds conversions up, `error` fails them."""
+
+    def __init__(self) -> None:
+        super().__init__(Runner())
+        self.gate: asyncio.Event | None = None
+        self.error: Exception | None = None
+        self.calls: list[str] = []
+
+    async def create_qcow2(self, path: Path, size_bytes: int, *, user: int | None = None) -> None:
+        """A header alone."""
+        self.calls.append(f"create {user}")
+        if self.error is not None:
+            path.write_bytes(b"half")
+            raise self.error
+        path.write_bytes(qcow2(size=size_bytes))
+
+    async def convert(
+        self,
+        source: Path,  # noqa: ARG002
+        source_format: str,
+        target: Path,
+        target_format: str,
+        *,
+        on_fraction: Callable[[float], None],
+        user: int | None = None,  # noqa: ARG002
+    ) -> None:
+        """Half of it, a pause, and the other half."""
+        self.calls.append(f"convert {source_format} {target_format}")
+        target.write_bytes(b"half")
+        on_fraction(0.5)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        target.write_bytes(qcow2(size=1 << 26) if target_format == "qcow2" else bytes(4096))
+        on_fraction(1.0)
+
+    async def resize(
+        self,
+        path: Path,
+        image_format: str,
+        size_bytes: int,
+        *,
+        shrink: bool,
+        user: int | None = None,  # noqa: ARG002
+    ) -> None:
+        """Another header, or another length."""
+        self.calls.append(f"resize {image_format} {size_bytes} {shrink}")
+        if image_format == "qcow2":
+            path.write_bytes(qcow2(size=size_bytes))
+        else:
+            with path.open("r+b") as file:
+                file.truncate(size_bytes)
+
+
+class FakeUsers:
+    """The VM side, as far as storage asks it."""
+
+    def __init__(self) -> None:
+        self.volumes: dict[str, str] = {}
+        self.open: set[str] = set()
+        self.images: dict[str, tuple[str, ...]] = {}
+        self.active: dict[str, tuple[str, ...]] = {}
+
+    def vm_of_volume(self, volume: str) -> str | None:
+        """The VM that names the volume."""
+        return self.volumes.get(volume)
+
+    def volume_is_open(self, volume: str) -> bool:
+        """True where its VM is not certainly off."""
+        return volume in self.open
+
+    def vms_of_image(self, image: str) -> tuple[str, ...]:
+        """The VMs that name the image."""
+        return self.images.get(image, ())
+
+    def vms_on_datastore(
+        self,
+        datastore: str,
+        *,
+        active: bool = False,  # noqa: ARG002
+    ) -> tuple[str, ...]:
+        """The VMs there."""
+        return self.active.get(datastore, ())
+
+
+class World:
+    """Everything that storage needs; `root` may hold datastores of an earlier world."""
+
+    def __init__(self, root: Path, medium: RamMedium | None = None) -> None:
+        self.root = root
+        self.medium = medium or RamMedium(slots=4, slot_bytes=1 << 16)
+        self.store = StateStore(StateLog(self.medium))
+        self.store.open()
+        self.bus = EventBus()
+        self.operations = OperationRegistry(self.bus)
+        self.qemu_img = PretendingQemuImg()
+        self.users = FakeUsers()
+        self.storage = StorageService(
+            self.store, self.operations, self.bus, (DirectoryDriver(),), self.qemu_img
+        )
+        self.storage.bind(self.users)
+
+    def spec(self, name: str = "d") -> DatastoreSpec:
+        """A datastore in a directory below the root."""
+        return DatastoreSpec(kind=DatastoreKind.DIRECTORY, path=str(self.root / name))
+
+    async def ended(self, operation: Operation) -> Operation:
+        """The operation once it has ended."""
+        return await self.operations.wait(operation.id, 10)
+
+    async def succeeded(self, operation: Operation) -> Operation:
+        """The same, and it must have succeeded."""
+        ended = await self.ended(operation)
+        assert ended.state is OperationState.SUCCEEDED, ended.error
+        return ended
+
+    async def datastore(self, name: str = "d") -> None:
+        """Make a datastore."""
+        await self.succeeded(
+            await self.storage.create_datastore(name, self.spec(name), None, actor="test")
+        )
+
+    async def upload(
+        self,
+        image_id: str,
+        data: bytes,
+        image_format: ImageFormat = ImageFormat.QCOW2,
+        *,
+        spec: ImageSpec | None = None,
+    ) -> Operation:
+        """Send all of `data` and wait for the end."""
+        wanted = spec or image_spec(data, image_format)
+        operation, stream = await self.storage.upload_image(image_id, wanted, actor="test")
+        await asyncio.to_thread(_send, stream, data)
+        return await self.ended(operation)
+
+    def files(self) -> list[str]:
+        """All files of all datastores."""
+        return sorted(
+            str(path.relative_to(self.root))
+            for path in self.root.rglob("*")
+            if path.is_file() and path.name != "mica-datastore.json"
+        )
+
+
+def image_spec(data: bytes, image_format: ImageFormat, **changes: object) -> ImageSpec:
+    """A true (or changed) declaration of an image."""
+    fields = {
+        "datastore": "d",
+        "format": image_format,
+        "size_bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        **changes,
+    }
+    return ImageSpec(**fields)  # type: ignore[arg-type]
+
+
+def _send(stream: socket.socket, data: bytes) -> None:
+    try:
+        stream.sendall(data)
+        stream.shutdown(socket.SHUT_WR)
+        stream.recv(1)
+    except OSError:
+        return
+    finally:
+        stream.close()
+
+
+def run(root: Path, scenario: Callable[[World], Awaitable[None]]) -> None:
+    """Run a scenario in a world with one datastore `d`."""
+
+    async def main() -> None:
+        world = World(root)
+        await world.storage.start()
+        await world.datastore()
+        try:
+            async with asyncio.timeout(30):
+                await scenario(world)
+        finally:
+            await world.operations.close()
+            await world.storage.stop()
+
+    asyncio.run(main())
