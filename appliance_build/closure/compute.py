@@ -84,7 +84,7 @@ def compute(inputs: ClosureInputs) -> Plan:
         enabled = _take_roots(search, roots, inputs, python, unit, kmod)
         _take_bundles(search, bundles, modules, kmod)
         search.run()
-        kmod.check()
+        kmod.check(search)
     _compiled(search, python)
     return Plan(
         entries=search.entries,

@@ -183,8 +183,11 @@ class RuleKmod:
             elif key == "firmware":
                 self._firmware(search, entry, value)
 
-    def check(self) -> None:
-        """Fail if any module's firmware is neither there nor waived."""
+    def check(self, search: Search) -> None:
+        """Fail if any module's firmware is neither there nor waived; note idle waivers."""
+        for pattern, _ in self._waivers:
+            if pattern not in self.used_waivers:
+                search.note(f"kmod: no module in the image asks for the waived firmware {pattern}")
         if self.missing:
             lines = [
                 f"{name} (asked for by {', '.join(sorted(modules))})"

@@ -97,7 +97,7 @@ def test_firmware_comes_with_its_links(tmp_path: Path, suffix: str) -> None:
     write(donor, f"/usr/lib/firmware/maker/nic-2.fw{suffix}", b"f")
     (donor / f"usr/lib/firmware/maker/nic.fw{suffix}").symlink_to(f"nic-2.fw{suffix}")
     search, rule = _run(tmp_path, donor, _bundle("nic"))
-    rule.check()
+    rule.check(search)
     assert f"/usr/lib/firmware/maker/nic-2.fw{suffix}" in search.entries
     assert f"/usr/lib/firmware/maker/nic.fw{suffix}" in search.entries
 
@@ -105,9 +105,9 @@ def test_firmware_comes_with_its_links(tmp_path: Path, suffix: str) -> None:
 def test_missing_firmware_is_reported_all_at_once(tmp_path: Path) -> None:
     donor = _donor(tmp_path)
     _module(donor, "nic", ("firmware", "a.fw"), ("firmware", "b.fw"))
-    _, rule = _run(tmp_path, donor, _bundle("nic"))
+    search, rule = _run(tmp_path, donor, _bundle("nic"))
     with pytest.raises(FirmwareMissingError, match=r"a\.fw \(asked for by nic\).*b\.fw"):
-        rule.check()
+        rule.check(search)
 
 
 def test_waived_firmware_stays_out_with_its_reason(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_waived_firmware_stays_out_with_its_reason(tmp_path: Path) -> None:
     write(donor, "/usr/lib/firmware/big/a.fw", b"f")
     waiver = FirmwareWaiver(firmware="big/*", reason="too big")
     search, rule = _run(tmp_path, donor, _bundle("nic", waive=(waiver,)))
-    rule.check()
+    rule.check(search)
     assert rule.waived == {"big/a.fw": "too big"}
     assert "/usr/lib/firmware/big/a.fw" not in search.entries
 
