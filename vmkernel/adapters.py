@@ -98,6 +98,10 @@ class Adapters(Protocol):
         """The VM side; None where it can't be had."""
         ...
 
+    async def guests_end_with_us(self) -> float | None:
+        """How long the guests may take to end before the vmkernel does; None: they run on."""
+        ...
+
     def close(self) -> None:
         """Let go, last of all."""
         ...

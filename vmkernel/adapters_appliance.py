@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from vmkernel.adapters import OpenedMedium, Platform, VmSide
 from vmkernel.events import EventBus
 from vmkernel.host.block import BlockTree
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
-from vmkernel.model import HostMode
+from vmkernel.host.systemd import Systemd
+from vmkernel.model import HostMode, MicaError
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform.appliance import AppliancePlatform
@@ -19,6 +22,9 @@ from vmkernel.storage.drivers.local import LocalDriver
 from vmkernel.vm import assemble_vms
 
 __all__ = ["ApplianceAdapters", "QEMU_IMG_UID"]
+
+_log = logging.getLogger(__name__)
+_HOST_DOWN_S = 120.0
 
 QEMU_IMG_UID = 701
 """Runs qemu-img: it reads images that came from outside, and may write its own files only."""
@@ -50,7 +56,8 @@ class ApplianceAdapters:
         device = self._options.state_device or await self._platform.find_state()
         if device is None:
             return OpenedMedium(None, "no state partition was found", shadow)
-        self._stick_disk = self._tree.disk_of(device)
+        if self._options.state_device is not None:
+            self._stick_disk = self._tree.disk_of(device)
         try:
             return OpenedMedium(PartitionMedium(device), "", shadow)
         except OSError as error:
@@ -66,7 +73,7 @@ class ApplianceAdapters:
         """Whole disks as datastores."""
 
         def stick() -> str | None:
-            return self._stick_disk
+            return self._platform.stick_disk or self._stick_disk
 
         driver = LocalDriver(self._runner, self._tree, self._options.run_dir / "datastores", stick)
         storage = StorageService(
@@ -96,6 +103,16 @@ class ApplianceAdapters:
             events=events,
             wish=self._options.accelerator,
         )
+
+    async def guests_end_with_us(self) -> float | None:
+        """Guests run on, unless the whole machine goes down."""
+        try:
+            if await Systemd(self._runner).is_stopping():
+                self._platform.stage("ending the virtual machines")
+                return _HOST_DOWN_S
+        except MicaError as error:
+            _log.warning("%s", error)
+        return None
 
     def close(self) -> None:
         """What stands on the console stays."""

@@ -18,6 +18,8 @@ from vmkernel.vm import assemble_vms
 
 __all__ = ["HostedAdapters"]
 
+_STOP_VMS_S = 30.0
+
 
 class HostedAdapters:
     """See Adapters."""
@@ -72,6 +74,10 @@ class HostedAdapters:
             wish=self._options.accelerator,
             data_dir=self._options.qemu_dir,
         )
+
+    async def guests_end_with_us(self) -> float | None:
+        """Guests run on, unless asked otherwise on the command line."""
+        return _STOP_VMS_S if self._options.stop_vms else None
 
     def close(self) -> None:
         """Nothing is held."""

@@ -42,7 +42,6 @@ __all__ = ["Vmkernel"]
 _log = logging.getLogger(__name__)
 
 Phase = tuple[str, Callable[[], Awaitable[None]]]
-_STOP_VMS_S = 30.0
 
 
 class Vmkernel:
@@ -87,8 +86,9 @@ class Vmkernel:
                 _log.info("%s: ready at %.2f s", name, time.monotonic() - self._started_s)
             await self._stop.wait()
             notify("STOPPING=1", "STATUS=ending")
-            if self._options.stop_vms and self._vms is not None:
-                await self._vms.shutdown_all(timeout_s=_STOP_VMS_S, force=True)
+            timeout_s = await self._adapters.guests_end_with_us()
+            if timeout_s is not None and self._vms is not None:
+                await self._vms.shutdown_all(timeout_s=timeout_s, force=True)
 
     # --- phases -------------------------------------------------------------------------------
 

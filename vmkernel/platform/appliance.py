@@ -124,6 +124,12 @@ class AppliancePlatform:
         """A line of the story on every console."""
         self._console.stage(text)
 
+    @property
+    def stick_disk(self) -> str | None:
+        """The kernel's name of the boot stick, where it is there."""
+        stick = self._sticks.stick
+        return stick.disk.name if stick is not None else None
+
     async def find_state(self) -> Path | None:
         """The stick's state partition; None where no stick came in time."""
         notify(f"EXTEND_TIMEOUT_USEC={int((_STICK_WAIT_S + 60) * 1e6)}")

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from vmkernel.host import disk_tools
 from vmkernel.host.blkid import Signature, probe
-from vmkernel.host.block import BlockDisk, BlockPartition, BlockTree
+from vmkernel.host.block import STATE_TYPE_GUID, BlockDisk, BlockPartition, BlockTree
 from vmkernel.host.errors import HostError, from_os_error
 from vmkernel.host.files import make_directory
+from vmkernel.host.gpt import GptPartition
 from vmkernel.host.mounts import mount, mounts, unmount
 from vmkernel.host.runner import Runner
 from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, Filesystem, MicaError
@@ -132,7 +133,7 @@ class LocalDriver:
         disk = next((disk for disk in disks if disk.id == spec.disk), None)
         if disk is None:
             raise MicaError.field("/spec/disk", f"There is no disk {spec.disk}.")
-        if disk.name == self._stick():
+        if disk.name == self._stick() or self._bears(disk, STATE_TYPE_GUID):
             raise MicaError.field("/spec/disk", "The boot stick can't be a datastore.")
         if disk.read_only:
             raise MicaError.field("/spec/disk", f"Disk {disk.id} can't be written.")
@@ -225,16 +226,21 @@ class LocalDriver:
 
     def _partition(self, disk: BlockDisk) -> tuple[BlockPartition, str] | None:
         """The datastore's partition on a disk and its unique GUID."""
-        try:
-            table = self._tree.gpt(disk)
-        except OSError:
-            return None
-        for entry in table or ():
+        for entry in self._table(disk):
             if entry.type_guid == DATASTORE_TYPE:
                 node = self._tree.partition_node(disk, entry.number)
                 if node is not None:
                     return node, entry.unique_guid
         return None
+
+    def _bears(self, disk: BlockDisk, type_guid: str) -> bool:
+        return any(entry.type_guid == type_guid for entry in self._table(disk))
+
+    def _table(self, disk: BlockDisk) -> tuple[GptPartition, ...]:
+        try:
+            return self._tree.gpt(disk) or ()
+        except OSError:
+            return ()
 
     def _find(self, stored: StoredDatastore) -> tuple[BlockPartition, str] | None:
         for disk in self._tree.disks():
