@@ -1,0 +1,166 @@
+"""Specs beyond their types: limits, references, addresses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.vm.folder_storage import FolderStorage
+from vmkernel.devices import Family
+from vmkernel.model import (
+    BootDevice,
+    BootSpec,
+    CdromSpec,
+    CpuSpec,
+    DiskBus,
+    DiskSpec,
+    ErrorCode,
+    ImageFormat,
+    KernelBoot,
+    MicaError,
+    NicSpec,
+    VmSpec,
+)
+from vmkernel.vm.spec_check import check_references, check_structure, family_of, with_macs
+
+
+def spec(**fields: Any) -> VmSpec:
+    return VmSpec(datastore="main", **fields)
+
+
+def disks(bus: DiskBus, count: int) -> tuple[DiskSpec, ...]:
+    return tuple(DiskSpec(volume=f"v{i}", bus=bus) for i in range(count))
+
+
+def test_ide_asks_for_the_old_chipset() -> None:
+    assert family_of(spec()) is Family.Q35
+    assert family_of(spec(disks=disks(DiskBus.IDE, 1))) is Family.PC
+    assert family_of(spec(cdroms=(CdromSpec(bus=DiskBus.IDE),))) is Family.PC
+
+
+@pytest.mark.parametrize(
+    ("fields", "family", "pointers"),
+    [
+        ({"disks": disks(DiskBus.SATA, 6)}, Family.Q35, []),
+        (
+            {"disks": disks(DiskBus.SATA, 6), "cdroms": (CdromSpec(),)},
+            Family.Q35,
+            ["/spec/cdroms/0/bus"],
+        ),
+        ({"disks": disks(DiskBus.IDE, 5)}, Family.PC, ["/spec/disks/4/bus"]),
+        ({"disks": disks(DiskBus.IDE, 1)}, Family.Q35, ["/spec/disks/0/bus"]),
+        ({"cdroms": (CdromSpec(bus=DiskBus.NVME),)}, Family.Q35, ["/spec/cdroms/0/bus"]),
+        ({"disks": disks(DiskBus.VIRTIO_BLK, 8)}, Family.PC, ["/spec/disks/7/bus"]),
+        ({"disks": disks(DiskBus.VIRTIO_BLK, 64)}, Family.Q35, []),
+        ({"cpus": CpuSpec(count=256)}, Family.Q35, ["/spec/cpus/count"]),
+        (
+            {"disks": (DiskSpec(volume="a"), DiskSpec(volume="a"))},
+            Family.Q35,
+            ["/spec/disks/1/volume"],
+        ),
+        (
+            {"boot": BootSpec(order=(BootDevice.DISK, BootDevice.DISK))},
+            Family.Q35,
+            ["/spec/boot/order/1"],
+        ),
+        (
+            {"nics": (NicSpec(mac="52:54:00:00:00:01"), NicSpec(mac="52:54:00:00:00:01"))},
+            Family.Q35,
+            ["/spec/nics/1/mac"],
+        ),
+    ],
+)
+def test_limits(fields: dict[str, Any], family: Family, pointers: list[str]) -> None:
+    if not pointers:
+        check_structure(spec(**fields), family)
+        return
+    with pytest.raises(MicaError) as caught:
+        check_structure(spec(**fields), family)
+    assert [f.pointer for f in caught.value.problem.fields] == pointers
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FolderStorage:
+    made = FolderStorage(tmp_path)
+    made.add_volume("mine")
+    made.add_volume("theirs")
+    made.add_image("iso", ImageFormat.ISO)
+    made.add_image("kernel", ImageFormat.LINUX_KERNEL)
+    made.add_image("initrd", ImageFormat.LINUX_INITRD)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "code"),
+    [
+        ({"datastore": "gone"}, "/spec/datastore", ErrorCode.INVALID),
+        ({"disks": (DiskSpec(volume="none"),)}, "/spec/disks/0/volume", ErrorCode.INVALID),
+        ({"disks": (DiskSpec(volume="theirs"),)}, "/spec/disks/0/volume", ErrorCode.IN_USE),
+        ({"cdroms": (CdromSpec(image="kernel"),)}, "/spec/cdroms/0/image", ErrorCode.INVALID),
+        (
+            {"boot": BootSpec(kernel=KernelBoot(kernel="iso"))},
+            "/spec/boot/kernel/kernel",
+            ErrorCode.INVALID,
+        ),
+        (
+            {"boot": BootSpec(kernel=KernelBoot(kernel="kernel", initrd="none"))},
+            "/spec/boot/kernel/initrd",
+            ErrorCode.INVALID,
+        ),
+        ({"nics": (NicSpec(port_group="dmz"),)}, "/spec/nics/0/port_group", ErrorCode.INVALID),
+    ],
+)
+def test_references(
+    storage: FolderStorage, fields: dict[str, Any], pointer: str, code: ErrorCode
+) -> None:
+    with pytest.raises(MicaError) as caught:
+        check(storage, VmSpec(**{"datastore": "main", **fields}))
+    problem = caught.value.problem
+    assert problem.code is code
+    assert [f.pointer for f in problem.fields] == [pointer]
+
+
+def test_good_references(storage: FolderStorage) -> None:
+    check(
+        storage,
+        spec(
+            disks=(DiskSpec(volume="mine"),),
+            cdroms=(CdromSpec(image="iso"), CdromSpec()),
+            nics=(NicSpec(),),
+            boot=BootSpec(kernel=KernelBoot(kernel="kernel", initrd="initrd")),
+        ),
+    )
+
+
+def test_a_datastore_that_is_away_is_unavailable(storage: FolderStorage) -> None:
+    storage.change("main", available=False)
+    with pytest.raises(MicaError) as caught:
+        check(storage, spec())
+    assert caught.value.problem.code is ErrorCode.UNAVAILABLE
+
+
+def test_macs_are_drawn_once() -> None:
+    first = with_macs(spec(nics=(NicSpec(), NicSpec())), taken=())
+    macs = [nic.mac for nic in first.nics]
+    assert len(set(macs)) == 2
+    assert all(mac is not None and mac.startswith("52:54:00:") for mac in macs)
+    again = with_macs(spec(nics=(NicSpec(), NicSpec())), taken=(), previous=first)
+    assert again == first
+
+
+def test_a_mac_belongs_to_one_vm() -> None:
+    with pytest.raises(MicaError) as caught:
+        with_macs(spec(nics=(NicSpec(mac="52:54:00:00:00:01"),)), taken=("52:54:00:00:00:01",))
+    assert caught.value.problem.code is ErrorCode.IN_USE
+
+
+def check(storage: FolderStorage, wanted: VmSpec) -> None:
+    check_references(
+        "web",
+        wanted,
+        storage=storage,
+        vm_of_volume=lambda volume: "other" if volume == "theirs" else None,
+        port_groups=("vm-network",),
+    )
