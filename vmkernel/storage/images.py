@@ -7,6 +7,7 @@ import contextlib
 import socket
 
 from vmkernel import clock
+from vmkernel.host.errors import from_os_error
 from vmkernel.model import (
     ErrorCode,
     Image,
@@ -113,7 +114,10 @@ class Images:
                         sha256=spec.sha256,
                         virtual_size_bytes=virtual_size,
                     )
-                    await asyncio.to_thread(place.publish, record)
+                    try:
+                        await asyncio.to_thread(place.publish, record)
+                    except OSError as error:
+                        raise from_os_error(error, "The image can't be stored") from error
                     self._catalogue.images[image_id] = ImageEntry(
                         image_id, spec.datastore, place, spec.format, record
                     )
@@ -146,8 +150,10 @@ class Images:
                 del self._catalogue.images[image_id]
                 try:
                     await asyncio.to_thread(entry.place.remove)
-                except BaseException:
+                except BaseException as error:
                     self._catalogue.images[image_id] = entry
+                    if isinstance(error, OSError):
+                        raise from_os_error(error, f"Image {image_id} can't be deleted") from error
                     raise
 
     def _ended(self) -> None:

@@ -15,6 +15,7 @@ A file and its description come and go in an order in which every crash is repai
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import uuid
@@ -62,9 +63,18 @@ class Place:
         write_durably(self.record, encode(record))
 
     def publish(self, record: StoredRecord) -> None:
-        """Describe what lies complete in `.incoming` and move it into place; durable on return."""
-        self.describe(record)
-        rename_durably(self.incoming, self.data)
+        """Describe what lies complete in `.incoming` and move it into place; durable on return.
+
+        Where that fails (a full or failing disk), neither file nor description is left.
+        """
+        try:
+            self.describe(record)
+            rename_durably(self.incoming, self.data)
+        except OSError:
+            for path in (self.record, self.incoming, self.data):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            raise
 
     def remove(self) -> None:
         """Take file and description away; durable on return."""

@@ -232,7 +232,10 @@ class Volumes:
             format=spec.format,
             source_image=spec.source_image,
         )
-        await asyncio.to_thread(place.publish, record)
+        try:
+            await asyncio.to_thread(place.publish, record)
+        except OSError as error:
+            raise from_os_error(error, f"Volume {volume_id} can't be made") from error
         self._catalogue.volumes[volume_id] = VolumeEntry(
             volume_id, spec.datastore, place, spec.format, spec.size_bytes, record
         )

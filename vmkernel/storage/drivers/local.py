@@ -133,7 +133,9 @@ class LocalDriver:
         disk = next((disk for disk in disks if disk.id == spec.disk), None)
         if disk is None:
             raise MicaError.field("/spec/disk", f"There is no disk {spec.disk}.")
-        if disk.name == self._stick() or self._bears(disk, STATE_TYPE_GUID):
+        table = await asyncio.to_thread(self._table, disk)
+        bears_state = any(entry.type_guid == STATE_TYPE_GUID for entry in table)
+        if disk.name == self._stick() or bears_state:
             raise MicaError.field("/spec/disk", "The boot stick can't be a datastore.")
         if disk.read_only:
             raise MicaError.field("/spec/disk", f"Disk {disk.id} can't be written.")
@@ -219,7 +221,7 @@ class LocalDriver:
 
     async def _adoptable(self, disk: BlockDisk) -> tuple[BlockPartition, str] | None:
         """The datastore's partition, where it was formatted to the end."""
-        found = self._partition(disk)
+        found = await asyncio.to_thread(self._partition, disk)
         if found is None or (await probe(self._runner, found[0].path)).filesystem not in _MOUNTABLE:
             return None
         return found
@@ -232,9 +234,6 @@ class LocalDriver:
                 if node is not None:
                     return node, entry.unique_guid
         return None
-
-    def _bears(self, disk: BlockDisk, type_guid: str) -> bool:
-        return any(entry.type_guid == type_guid for entry in self._table(disk))
 
     def _table(self, disk: BlockDisk) -> tuple[GptPartition, ...]:
         try:
