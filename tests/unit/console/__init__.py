@@ -1,0 +1,1 @@
+"""Tests of vmkernel.console; others may take its samples."""

@@ -1,0 +1,1 @@
+"""Tests of vmkernel.host_devices; nothing imports them."""

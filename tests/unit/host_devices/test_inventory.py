@@ -1,0 +1,140 @@
+"""The inventory, read from a made-up /sys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from vmkernel.host_devices import BundleCatalogue, Inventory
+from vmkernel.model import DeviceBus, ErrorCode, MicaError, Severity
+
+
+class Tree:
+    """Puts devices below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def pci(self, address: str, ids: str, code: str, driver: str | None = None) -> None:
+        """A PCI device."""
+        folder = self.root / "bus/pci/devices" / address
+        folder.mkdir(parents=True)
+        vendor, product = ids.split(":")
+        (folder / "vendor").write_text(f"0x{vendor}\n")
+        (folder / "device").write_text(f"0x{product}\n")
+        (folder / "class").write_text(f"0x{code}\n")
+        (folder / "modalias").write_text(f"pci:v{vendor}d{product}\n")
+        if driver:
+            self._bind(folder, driver)
+
+    def usb(self, address: str, code: str, driver: str | None = None) -> None:
+        """A USB device with one interface."""
+        folder = self.root / "bus/usb/devices" / address
+        interface = folder / f"{address}:1.0"
+        interface.mkdir(parents=True)
+        for name, text in (
+            ("idVendor", "0951"),
+            ("idProduct", "1666"),
+            ("bDeviceClass", "00"),
+            ("product", "Stick\x07"),
+        ):
+            (folder / name).write_text(text + "\n")
+        (interface / "bInterfaceClass").write_text(code + "\n")
+        (interface / "modalias").write_text("usb:x\n")
+        if driver:
+            self._bind(interface, driver)
+
+    def _bind(self, folder: Path, driver: str) -> None:
+        place = self.root / "drivers" / driver
+        (self.root / "module" / driver).mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            place.mkdir(parents=True)
+            (place / "module").symlink_to(self.root / "module" / driver)
+        (folder / "driver").symlink_to(place)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """An empty machine with a catalogue."""
+    catalogue = {"schema": 1, "modules": {"igb": {"bundle": "intel", "hardware": "x"}}}
+    (tmp_path / "bundles.json").write_text(json.dumps(catalogue))
+    return Tree(tmp_path)
+
+
+def inventory(tree: Tree, known: dict[str, tuple[str, ...]] | None = None) -> Inventory:
+    """The inventory of the made-up machine."""
+
+    async def resolve(alias: str) -> tuple[str, ...]:
+        if known is None:
+            raise MicaError(ErrorCode.UNAVAILABLE, "no modprobe")
+        return known.get(alias, ())
+
+    return Inventory(BundleCatalogue(tree.root / "bundles.json"), resolve, sys=tree.root)
+
+
+def test_a_served_device_has_driver_module_and_bundle(tree: Tree) -> None:
+    tree.pci("0000:02:00.0", "8086:1533", "020000", "igb")
+    (device,) = asyncio.run(inventory(tree).devices())
+    assert (device.bus, device.driver, device.module, device.bundle) == (
+        DeviceBus.PCI,
+        "igb",
+        "igb",
+        "intel",
+    )
+    assert device.name == "Ethernet controller"
+    assert device.finding is None
+
+
+def test_an_unserved_network_port_is_a_finding(tree: Tree) -> None:
+    tree.pci("0000:02:00.0", "8086:1533", "020000")
+    (finding,) = asyncio.run(inventory(tree, {}).findings())
+    assert finding.severity is Severity.WARNING
+    assert finding.subject == "pci/0000:02:00.0"
+    assert "no driver in this image fits" in finding.message
+
+
+def test_a_refused_device_names_the_driver(tree: Tree) -> None:
+    tree.pci("0000:02:00.0", "8086:1533", "020000")
+    (finding,) = asyncio.run(inventory(tree, {"pci:v8086d1533": ("igb",)}).findings())
+    assert "driver igb (bundle intel) did not take it" in finding.message
+
+
+def test_bridges_without_a_driver_are_no_finding(tree: Tree) -> None:
+    tree.pci("0000:00:00.0", "8086:29c0", "060000")
+    assert asyncio.run(inventory(tree).findings()) == ()
+
+
+def test_a_resolver_that_fails_costs_only_its_answer(tree: Tree) -> None:
+    tree.pci("0000:02:00.0", "8086:1533", "020000")
+    assert len(asyncio.run(inventory(tree).findings())) == 1
+
+
+def test_usb_devices_without_hubs_of_the_root(tree: Tree) -> None:
+    tree.usb("usb1", "09", "hub")
+    tree.usb("1-1", "08", "usb-storage")
+    tree.usb("1-2", "0e")
+    devices = asyncio.run(inventory(tree, {}).devices())
+    assert [(d.address, d.class_code, d.driver) for d in devices] == [
+        ("1-1", "08", "usb-storage"),
+        ("1-2", "0e", None),
+    ]
+    assert devices[0].name == "Stick?"
+    assert devices[1].finding is None
+
+
+def test_hosted_mode_judges_nobody(tree: Tree) -> None:
+    tree.pci("0000:02:00.0", "8086:1533", "020000")
+    found = Inventory(BundleCatalogue(tree.root / "none"), None, sys=tree.root)
+    assert asyncio.run(found.findings()) == ()
+
+
+def test_the_answer_is_kept_until_something_changed(tree: Tree) -> None:
+    found = inventory(tree, {})
+    assert asyncio.run(found.devices()) == ()
+    tree.pci("0000:02:00.0", "8086:1533", "020000")
+    assert asyncio.run(found.devices()) == ()
+    found.changed()
+    assert len(asyncio.run(found.devices())) == 1

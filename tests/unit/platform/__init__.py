@@ -1,0 +1,1 @@
+"""Tests of vmkernel.platform; nothing imports them."""
