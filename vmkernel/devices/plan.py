@@ -140,6 +140,8 @@ class MachinePlan:
     boot_order: tuple[BootDevice, ...]
     kernel: KernelPlan | None
     qmp_fd: int
+    kvm_fd: int | None
+    """An open /dev/kvm for a QEMU that sees no devices; None where it opens it itself."""
     serial: SerialPlan
     agent_fd: int
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from vmkernel.host.errors import CommandError
 from vmkernel.host.runner import Runner
 
-__all__ = ["KvmProbe", "glance_at_kvm", "try_kvm"]
+__all__ = ["KvmProbe", "glance_at_kvm", "open_kvm", "try_kvm"]
 
 _DEVICE = Path("/dev/kvm")
 _KVM_GET_API_VERSION = 0xAE00
@@ -32,10 +32,15 @@ class KvmProbe:
     """Why not, as a sentence."""
 
 
+def open_kvm(device: Path = _DEVICE) -> int:
+    """A descriptor of KVM, for a QEMU that can't open it."""
+    return os.open(device, os.O_RDWR | os.O_CLOEXEC)
+
+
 def glance_at_kvm(device: Path = _DEVICE) -> KvmProbe:
     """Open the device, ask its version, make an empty machine."""
     try:
-        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+        fd = open_kvm(device)
     except FileNotFoundError:
         return KvmProbe(
             False,

@@ -1,8 +1,9 @@
 """The part of a VM's jail that differs from VM to VM, as a systemd drop-in.
 
 What the template `mica-vm@.service` leaves empty: the user, the limits, the files that the VM
-sees (its own disks and variables; the firmware and images that it was given, read-only), and
-whether it may use KVM. Nothing of the guest's command line is in here.
+sees (its own disks and variables; the firmware and images that it was given, read-only). Without
+KVM, QEMU translates the guest's code and must be allowed to write what it executes. Nothing of
+the guest's command line is in here.
 """
 
 from __future__ import annotations
@@ -51,8 +52,6 @@ def _settings(jail: VmJail) -> Iterator[str]:
     yield f"CPUWeight={min(_WEIGHT_MAX, _WEIGHT_OF_CPU * jail.cpu_count)}"
     yield f"TasksMax={_TASKS_BASE + jail.cpu_count}"
     if jail.kvm:
-        yield "DeviceAllow=/dev/kvm rw"
-        yield "BindPaths=/dev/kvm"
         yield "MemoryDenyWriteExecute=yes"
     for path in jail.read_only:
         yield f"BindReadOnlyPaths={_path(path)}"

@@ -35,6 +35,7 @@ __all__ = ["TCG_CACHE_BYTES", "build_arguments"]
 TCG_CACHE_BYTES = 256 << 20
 """What TCG may hold of translated code; the memory limit of a VM counts it."""
 
+_KVM_FDSET = 1
 _MEMORY = "memory0"
 _MIB = 1 << 20
 
@@ -94,7 +95,11 @@ def _machine(args: Arguments, plan: MachinePlan) -> None:
         dump_guest_core=False,
     )
     if plan.accelerator is Accelerator.KVM:
-        args.keyval("accel", "kvm")
+        device = None
+        if plan.kvm_fd is not None:
+            args.keyval("add-fd", fd=plan.kvm_fd, set=_KVM_FDSET)
+            device = f"/dev/fdset/{_KVM_FDSET}"
+        args.keyval("accel", "kvm", device=device)
         args.keyval("global", driver="kvm-pit", property="lost_tick_policy", value="delay")
     else:
         args.keyval("accel", "tcg", thread="multi", tb_size=TCG_CACHE_BYTES // _MIB)

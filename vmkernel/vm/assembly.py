@@ -89,7 +89,7 @@ def assemble_vms(
         program=program,
         kvm=kvm,
         uefi=find_uefi(folders=(*folders, Path("/usr/share"))),
-        chown=mode is HostMode.APPLIANCE,
+        jailed=mode is HostMode.APPLIANCE,
         data_dirs=tuple(
             found
             for folder in folders

@@ -73,6 +73,13 @@ class _Reconnect:
     session: int
 
 
+class _Wake:
+    """A waiter has gone away: look at the waiters."""
+
+
+_Message = _Ask | _Said | _Reconnect | _Wake
+
+
 @dataclass
 class _Link:
     """The session with the present QEMU."""
@@ -101,7 +108,7 @@ class VmDriver:
         self._host = host
         self._definition = definition
         self._folder = folder
-        self._queue: asyncio.Queue[_Ask | _Said | _Reconnect] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Message] = asyncio.Queue()
         self._now = _Observed()
         self._link = _Link(0)
         self._ready = asyncio.Event()
@@ -207,8 +214,8 @@ class VmDriver:
         finally:
             await self._let_go()
 
-    async def _next(self) -> _Ask | _Said | _Reconnect | None:
-        """The next message; None where a waiter's time is over or it has gone away."""
+    async def _next(self) -> _Message | None:
+        """The next message; None where a waiter's time is over."""
         self._drop_waiters()
         deadline = min((ask.deadline for ask in self._now.waiting), default=None)
         try:
@@ -218,9 +225,12 @@ class VmDriver:
             self._drop_waiters()
             return None
 
-    async def _handle(self, message: _Ask | _Said | _Reconnect) -> None:
+    async def _handle(self, message: _Message) -> None:
         if isinstance(message, _Ask):
             await self._answer(message)
+            return
+        if isinstance(message, _Wake):
+            self._drop_waiters()
             return
         if message.session != self._link.number:
             return
@@ -301,6 +311,7 @@ class VmDriver:
     async def _shutdown(self, ask: _Ask) -> None:
         await self._qmp().system_powerdown()
         self._now.waiting.append(ask)
+        ask.done.add_done_callback(lambda _: self._queue.put_nowait(_Wake()))
         self._to(VmState.STOPPING)
 
     async def _power_off(self) -> None:
@@ -383,7 +394,9 @@ class VmDriver:
         ended = self._link.ended
         await self._drop_link()
         timing = self._host.timing
-        if await self._host.launcher.wait_gone(self.vm_id, timing.quit_s if ended else 1.0):
+        if await self._host.launcher.wait_gone(
+            self.vm_id, timing.quit_s if ended else timing.linger_s
+        ):
             how = await self._host.launcher.collect(self.vm_id)
             self._gone(ended, how)
         elif ended is not None:

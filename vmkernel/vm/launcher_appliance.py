@@ -6,7 +6,7 @@
      the connection to the unit's program, the launcher
   3. send the launcher QEMU's command line and descriptors; it becomes QEMU
 
-Why a launcher program: a tap and a vhost descriptor must be opened by us and used by a QEMU that
+Why a launcher program: taps, vhost-net and /dev/kvm must be opened by us and used by a QEMU that
 is started by PID 1. QEMU's own way, `getfd` over QMP before the machine is built, is refused by
 QEMU 10 and 11 ("permitted only after machine initialization has completed"); after it, network
 cards could only be hot-plugged, which moves them in the guest. systemd passes sockets and opens

@@ -37,6 +37,7 @@ from vmkernel.devices import (
 from vmkernel.host import from_os_error
 from vmkernel.host.file_io import io_uring_works, takes_direct_io
 from vmkernel.host.files import write_durably
+from vmkernel.host.kvm import open_kvm
 from vmkernel.host.unix_socket import connect_stream, listen_stream
 from vmkernel.model import ErrorCode, Firmware, MicaError, NicStatus
 from vmkernel.network import NetworkPort
@@ -106,7 +107,13 @@ async def start_qemu(host: Surroundings, definition: VmDefinition, vm_folder: Pa
             folder = host.folder(vm_id)
             handover = _Handover(host, opened)
             sockets = _bind(folder, opened)
+            kvm_fd = None
+            if host.jailed and accelerator is Accelerator.KVM:
+                device = open_kvm()
+                opened.callback(os.close, device)
+                kvm_fd = handover.add(device)
             plan = _plan(definition, accelerator, program, files, ports, handover, sockets)
+            plan = replace(plan, kvm_fd=kvm_fd)
             record = LaunchRecord(
                 boot_id=boot_id(),
                 started_at=clock.now(),
@@ -218,7 +225,7 @@ def _prepare_files(host: Surroundings, definition: VmDefinition, files: _Files) 
         variables = files.firmware.variables
         if not variables.exists():
             write_durably(variables, host.uefi.variables.read_bytes(), mode=0o600)
-    if host.chown:
+    if host.jailed:
         for path in files.read_write():
             os.chown(path, definition.uid, definition.uid, follow_symlinks=False)
             path.chmod(0o600)
@@ -305,6 +312,7 @@ def _plan(
         boot_order=spec.boot.order,
         kernel=files.kernel,
         qmp_fd=handover.add(sockets.qmp.fileno()),
+        kvm_fd=None,
         serial=SerialPlan(
             fd=handover.add(sockets.serial.fileno()),
             scrollback_bytes=SERIAL_RING_BYTES if program.has_hub else 0,

@@ -56,6 +56,8 @@ class Timing:
     quit_s: float = 15.0
     """From `quit` to the end of the process; it flushes its disks first."""
     kill_s: float = 15.0
+    linger_s: float = 1.0
+    """How long a QEMU may outlive its QMP session without being asked whether it is well."""
     reconnect_s: float = 10.0
     retry_s: float = 2.0
 
@@ -75,8 +77,8 @@ class Surroundings:
     program: Once[QemuProgram]
     kvm: Once[KvmProbe]
     uefi: UefiFiles | None
-    chown: bool
-    """True where each VM has a user of its own, which must own its files."""
+    jailed: bool
+    """True where each VM has a user of its own, which must own its files and sees no devices."""
     data_dirs: Sequence[Path] = ()
     """Where QEMU finds its own firmware, where that isn't where it would look."""
     timing: Timing = field(default_factory=Timing)

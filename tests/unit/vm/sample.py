@@ -64,6 +64,7 @@ def plan(**changes: Any) -> MachinePlan:
         boot_order=(BootDevice.DISK, BootDevice.CDROM),
         kernel=None,
         qmp_fd=10,
+        kvm_fd=None,
         serial=SerialPlan(fd=11, scrollback_bytes=65536),
         agent_fd=12,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ PLANS = {
         disks=(disk(DiskBus.VIRTIO_BLK, "a"), disk(DiskBus.VIRTIO_BLK, "b")),
         cdroms=(cdrom(), cdrom(path=None)),
         nics=(nic(backend=TapBackend(fd=7, vhost_fd=8, name="vmtap0")),),
+        kvm_fd=9,
         display=DisplayModel.VIRTIO,
     ),
     "every-bus-q35": plan(
@@ -133,7 +135,7 @@ def test_json_needs_no_quoting() -> None:
 
 
 def _json(words: list[str], option: str) -> list[dict[str, Any]]:
-    pairs = zip(words, words[1:], strict=False)
+    pairs = pairwise(words)
     return [json.loads(value) for name, value in pairs if name == option]
 
 

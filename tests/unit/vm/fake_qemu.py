@@ -1,0 +1,210 @@
+"""QEMUs that are objects: the launcher's and QMP's real interfaces over a guest made of flags."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from dataclasses import dataclass, field
+
+from vmkernel.qemu import (
+    GuestEnded,
+    GuestReset,
+    Paused,
+    QemuEvent,
+    QmpCommandError,
+    QmpLostError,
+    Resumed,
+    RunState,
+)
+from vmkernel.vm.launch import LaunchRequest
+
+__all__ = ["FakeLauncher", "FakeQemu", "FakeQmp"]
+
+
+@dataclass(eq=False)
+class FakeQemu:
+    """One QEMU process."""
+
+    request: LaunchRequest
+    fds: list[int]
+    """Its copies of the descriptors: the sockets exist as long as it lives."""
+    status: RunState = RunState.PRELAUNCH
+    alive: bool = True
+    obeys: bool = True
+    """True where the guest shuts down when its power button is pressed."""
+    answers: bool = True
+    """False where QMP hangs: connections are not greeted."""
+    code: str | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    resets: int = 0
+    sessions: list[FakeQmp] = field(default_factory=list)
+    serial: list[socket.socket] = field(default_factory=list)
+
+    def say(self, event: QemuEvent) -> None:
+        """Tell the open sessions."""
+        for session in self.sessions:
+            session.events.put_nowait(event)
+
+    def die(self, code: str | None = "ended by signal 9") -> None:
+        """End without a word (or, with None, in order)."""
+        if not self.alive:
+            return
+        self.alive, self.code = False, code
+        self.gone.set()
+        for fd in self.fds:
+            os.close(fd)
+        for session in self.sessions:
+            session.events.put_nowait(None)
+
+    def drop_sessions(self) -> None:
+        """QMP breaks, the process lives."""
+        for session in self.sessions:
+            session.lost = True
+            session.events.put_nowait(None)
+        self.sessions.clear()
+
+    def end(self, *, by_guest: bool, cause: str) -> None:
+        """Switch off in order."""
+        if self.alive:
+            self.say(GuestEnded(by_guest, cause))
+            self.die(None)
+
+    def pause(self) -> None:
+        """The guest stands still, as after a disk error."""
+        if self.alive and self.status is RunState.RUNNING:
+            self.status = RunState.PAUSED
+            self.say(Paused())
+
+    def resume(self) -> None:
+        """The guest goes on."""
+        if self.alive and self.status is not RunState.RUNNING:
+            self.status = RunState.RUNNING
+            self.say(Resumed())
+
+
+class FakeQmp:
+    """See Qmp."""
+
+    def __init__(self, qemu: FakeQemu, sock: socket.socket) -> None:
+        self.qemu = qemu
+        self.sock = sock
+        self.events: asyncio.Queue[QemuEvent | None] = asyncio.Queue()
+        self.lost = False
+        qemu.sessions.append(self)
+
+    async def next_event(self) -> QemuEvent:
+        event = await self.events.get()
+        if event is None:
+            self.events.put_nowait(None)
+            raise QmpLostError("gone")
+        return event
+
+    async def query_status(self) -> RunState:
+        self._check()
+        return self.qemu.status
+
+    async def cont(self) -> None:
+        self._check()
+        self.qemu.resume()
+
+    async def system_powerdown(self) -> None:
+        self._check()
+        if self.qemu.obeys:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(lambda: self.qemu.end(by_guest=True, cause="guest-shutdown"))
+
+    async def system_reset(self) -> None:
+        self._check()
+        self.qemu.resets += 1
+        self.qemu.say(GuestReset(by_guest=False))
+
+    async def quit(self) -> None:
+        self._check()
+        self.qemu.end(by_guest=False, cause="host-qmp-quit")
+
+    async def ringbuf_read(self, device: str, size: int) -> bytes:  # noqa: ARG002
+        self._check()
+        return b"earlier"
+
+    async def add_vnc_client(self, fd: int) -> None:
+        self._check()
+        if "-vnc" not in self.qemu.request.arguments:
+            raise QmpCommandError("no VNC server")
+        with socket.socket(fileno=os.dup(fd)) as client:
+            client.send(b"RFB 003.008\n")
+
+    async def close(self) -> None:
+        self.lost = True
+        self.sock.close()
+        if self in self.qemu.sessions:
+            self.qemu.sessions.remove(self)
+        self.events.put_nowait(None)
+
+    def _check(self) -> None:
+        if self.lost or not self.qemu.alive:
+            raise QmpLostError("gone")
+
+
+class FakeLauncher:
+    """See Launcher; it outlives the services that use it, as systemd does."""
+
+    def __init__(self) -> None:
+        self.qemus: dict[str, FakeQemu] = {}
+        self.launched = 0
+        self.fail_next: str | None = None
+        """What the next QEMU says before it ends at once."""
+
+    def fd_number(self, index: int, fd: int) -> int:  # noqa: ARG002
+        return fd
+
+    async def launch(self, request: LaunchRequest) -> None:
+        old = self.qemus.get(request.vm_id)
+        assert old is None or not old.alive, "two QEMUs of one VM"
+        qemu = FakeQemu(request, [os.dup(fd) for fd in request.fds])
+        self.qemus[request.vm_id] = qemu
+        self.launched += 1
+        if self.fail_next is not None:
+            request.folder.log.write_text(self.fail_next)
+            self.fail_next = None
+            qemu.die("exit code 1")
+
+    def is_active(self, vm_id: str) -> bool:
+        qemu = self.qemus.get(vm_id)
+        return qemu is not None and qemu.alive
+
+    async def wait_gone(self, vm_id: str, timeout_s: float) -> bool:
+        if not self.is_active(vm_id):
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.qemus[vm_id].gone.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def kill(self, vm_id: str) -> None:
+        if vm_id in self.qemus:
+            self.qemus[vm_id].die()
+
+    async def collect(self, vm_id: str) -> str | None:
+        qemu = self.qemus.get(vm_id)
+        if qemu is None or qemu.alive:
+            return None
+        del self.qemus[vm_id]
+        return qemu.code
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def open_qmp(self, sock: socket.socket, name: str, timeout_s: float) -> FakeQmp:
+        """What QmpSession.open does."""
+        qemu = self.qemus[name]
+        if not qemu.alive:
+            sock.close()
+            raise QmpLostError("gone")
+        if not qemu.answers:
+            await asyncio.sleep(timeout_s)
+            sock.close()
+            raise TimeoutError
+        return FakeQmp(qemu, sock)

@@ -1,0 +1,471 @@
+"""A VM's states, driven by requests and by its QEMU."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from tests.unit.vm.world import World
+from vmkernel.model import (
+    ConsoleKind,
+    DiskSpec,
+    DisplayModel,
+    ErrorCode,
+    Firmware,
+    MicaError,
+    OperationState,
+    VmAction,
+    VmState,
+)
+from vmkernel.qemu import DiskError, GuestPanicked, GuestReset, RunState
+from vmkernel.vm.states import ACTIVE, OFF
+
+
+@asynccontextmanager
+async def running(root: Path, **fields: Any) -> AsyncIterator[World]:
+    """A world with one VM that runs."""
+    world = World(root)
+    await world.vms.start()
+    try:
+        await world.create(**fields)
+        operation = await world.act(VmAction.START)
+        assert operation.state is OperationState.SUCCEEDED, operation.error
+        yield world
+    finally:
+        await world.operations.close()
+        await world.vms.stop()
+
+
+def state(world: World) -> VmState:
+    return world.vms.get("web").status.state
+
+
+def test_start_and_power_off(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            vm = world.vms.get("web")
+            assert vm.status.state is VmState.RUNNING
+            assert vm.status.accelerator == "kvm"
+            assert vm.status.started_at is not None
+            assert world.qemu().status is RunState.RUNNING
+            assert [e.data["state"] for e in world.events("vm.state")] == ["starting", "running"]
+            assert world.host.admission.promised_bytes > 0
+            assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
+            vm = world.vms.get("web")
+            assert vm.status.state is VmState.STOPPED
+            assert vm.status.reason is None
+            assert vm.status.accelerator is None
+            assert world.launcher.qemus == {}
+            assert world.host.admission.promised_bytes == 0
+
+    asyncio.run(story())
+
+
+def test_shutdown_that_is_obeyed(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            assert (await world.act(VmAction.SHUTDOWN)).state is OperationState.SUCCEEDED
+            assert state(world) is VmState.STOPPED
+
+    asyncio.run(story())
+
+
+def test_shutdown_that_is_ignored_forces_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.qemu().obeys = False
+            operation = await world.act(VmAction.SHUTDOWN, timeout_s=0.02)
+            assert operation.state is OperationState.FAILED
+            assert operation.error is not None
+            assert operation.error.code is ErrorCode.TIMED_OUT
+            assert state(world) is VmState.RUNNING
+            assert world.qemu().alive
+
+    asyncio.run(story())
+
+
+def test_power_off_during_a_shutdown_ends_both(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.qemu().obeys = False
+            first = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
+            await world.settle()
+            assert state(world) is VmState.STOPPING
+            assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
+            ended = await world.operations.wait(first.id, 5)
+            assert ended.state is OperationState.SUCCEEDED
+
+    asyncio.run(story())
+
+
+def test_a_cancelled_shutdown_leaves_a_running_vm(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.qemu().obeys = False
+            operation = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
+            await world.settle()
+            ended = await world.operations.cancel(operation.id, "test")
+            assert ended.state is OperationState.CANCELLED
+            await world.settle()
+            assert state(world) is VmState.RUNNING
+
+    asyncio.run(story())
+
+
+def test_reset_during_a_shutdown(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.qemu().obeys = False
+            first = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
+            await world.settle()
+            assert (await world.act(VmAction.RESET)).state is OperationState.SUCCEEDED
+            ended = await world.operations.wait(first.id, 5)
+            assert ended.error is not None
+            assert ended.error.code is ErrorCode.CONFLICT
+            assert state(world) is VmState.RUNNING
+            assert world.qemu().resets == 1
+
+    asyncio.run(story())
+
+
+def test_a_killed_qemu_is_a_crash_with_its_last_words(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.host.folder("web").log.write_text("one\nlast words\n")
+            world.qemu().die()
+            await world.settle()
+            vm = world.vms.get("web")
+            assert vm.status.state is VmState.CRASHED
+            assert vm.status.reason is not None
+            assert "signal 9" in vm.status.reason
+            assert "last words" in vm.status.reason
+            assert (await world.act(VmAction.START)).state is OperationState.SUCCEEDED
+            assert world.vms.get("web").status.reason is None
+
+    asyncio.run(story())
+
+
+def test_the_guest_switches_off(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.qemu().end(by_guest=True, cause="guest-shutdown")
+            await world.settle()
+            assert state(world) is VmState.STOPPED
+            assert world.vms.get("web").status.reason is None
+
+    asyncio.run(story())
+
+
+def test_ended_from_outside(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.qemu().end(by_guest=False, cause="host-signal")
+            await world.settle()
+            vm = world.vms.get("web")
+            assert vm.status.state is VmState.STOPPED
+            assert "host-signal" in (vm.status.reason or "")
+
+    asyncio.run(story())
+
+
+def test_a_full_datastore_pauses(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.qemu().say(DiskError("disk0", no_space=True, detail="No space left"))
+            world.qemu().pause()
+            await world.settle()
+            vm = world.vms.get("web")
+            assert vm.status.state is VmState.PAUSED
+            assert "no space" in (vm.status.reason or "")
+            world.qemu().resume()
+            await world.settle()
+            assert world.vms.get("web").status.reason is None
+            assert state(world) is VmState.RUNNING
+
+    asyncio.run(story())
+
+
+def test_panic_and_reset_are_told(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.qemu().say(GuestPanicked("pvpanic"))
+            await world.settle()
+            assert state(world) is VmState.RUNNING
+            assert "panic" in (world.vms.get("web").status.reason or "")
+            assert len(world.events("vm.guest-panicked")) == 1
+            world.qemu().say(GuestReset(by_guest=True))
+            await world.settle()
+            assert world.vms.get("web").status.reason is None
+            assert len(world.events("vm.reset")) == 1
+
+    asyncio.run(story())
+
+
+def test_a_lost_session_is_taken_up_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            qemu = world.qemu()
+            qemu.answers = False
+            qemu.drop_sessions()
+            await asyncio.sleep(0.1)
+            assert "does not answer" in (world.vms.get("web").status.reason or "")
+            assert state(world) is VmState.RUNNING
+            qemu.answers = True
+            await world.settle()
+            assert world.vms.get("web").status.reason is None
+            assert (await world.act(VmAction.SHUTDOWN)).state is OperationState.SUCCEEDED
+
+    asyncio.run(story())
+
+
+def test_a_failed_start_says_why(tmp_path: Path) -> None:
+    async def story() -> None:
+        world = World(tmp_path)
+        await world.vms.start()
+        await world.create()
+        world.launcher.fail_next = "qemu: no such thing\n"
+        operation = await world.act(VmAction.START)
+        assert operation.error is not None
+        assert "no such thing" in operation.error.detail
+        vm = world.vms.get("web")
+        assert vm.status.state is VmState.STOPPED
+        assert "no such thing" in (vm.status.reason or "")
+        assert world.host.admission.promised_bytes == 0
+        assert (await world.act(VmAction.START)).state is OperationState.SUCCEEDED
+        await world.vms.stop()
+
+    asyncio.run(story())
+
+
+def test_memory_that_is_not_there(tmp_path: Path) -> None:
+    async def story() -> None:
+        world = World(tmp_path)
+        await world.vms.start()
+        await world.create(memory_bytes=16 << 30)
+        operation = await world.act(VmAction.START)
+        assert operation.error is not None
+        assert operation.error.code is ErrorCode.INSUFFICIENT_RESOURCES
+        assert "8192 MiB are free" in operation.error.detail
+        assert world.launcher.launched == 0
+        await world.vms.stop()
+
+    asyncio.run(story())
+
+
+def test_uefi_gets_variables_of_its_own(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            nvram = world.storage.vms_folder("main") / "web" / "nvram.fd"
+            assert nvram.read_bytes() == b"template"
+            nvram.write_bytes(b"changed")
+            await world.act(VmAction.POWER_OFF)
+            await world.act(VmAction.START)
+            assert nvram.read_bytes() == b"changed"
+
+    asyncio.run(story())
+
+
+def test_bios_has_none(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, firmware=Firmware.BIOS) as world:
+            assert not (world.storage.vms_folder("main") / "web" / "nvram.fd").exists()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_new_vmkernel_finds_it_running(tmp_path: Path, paused: bool) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            before = world.vms.get("web")
+            if paused:
+                world.qemu().pause()
+                await world.settle()
+            await world.restart()
+            after = world.vms.get("web")
+            assert after.status.state is (VmState.PAUSED if paused else VmState.RUNNING)
+            assert after.status.started_at == before.status.started_at
+            assert world.host.admission.promised_bytes > 0
+            with await world.vms.open_console("web", ConsoleKind.SERIAL) as console:
+                assert console.recv(100) == b"earlier"
+            assert world.launcher.launched == 1
+
+    asyncio.run(story())
+
+
+def test_a_start_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.qemu().status = RunState.PRELAUNCH
+            await world.restart()
+            assert state(world) is VmState.RUNNING
+            assert world.qemu().status is RunState.RUNNING
+
+    asyncio.run(story())
+
+
+def test_what_ended_while_nobody_looked(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            await world.operations.close()
+            await world.vms.stop()
+            world.qemu().die()
+            world._make()
+            await world.vms.start()
+            assert state(world) is VmState.CRASHED
+            await world.restart()
+            assert state(world) is VmState.STOPPED
+
+    asyncio.run(story())
+
+
+def test_consoles(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            with await world.vms.open_console("web", ConsoleKind.VNC) as console:
+                assert console.recv(100).startswith(b"RFB")
+            await world.act(VmAction.POWER_OFF)
+            with pytest.raises(MicaError) as caught:
+                await world.vms.open_console("web", ConsoleKind.SERIAL)
+            assert caught.value.problem.code is ErrorCode.CONFLICT
+
+    asyncio.run(story())
+
+
+def test_no_display_no_vnc(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, display=DisplayModel.NONE) as world:
+            with pytest.raises(MicaError):
+                await world.vms.open_console("web", ConsoleKind.VNC)
+
+    asyncio.run(story())
+
+
+def test_hardware_stays_while_it_runs(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            vm = world.vms.get("web")
+            named = replace(vm.spec, name="Web server")
+            vm = await world.vms.update("web", named, vm.revision, actor="test")
+            assert vm.spec.name == "Web server"
+            assert vm.revision == 2
+            more = replace(vm.spec, memory_bytes=vm.spec.memory_bytes * 2)
+            with pytest.raises(MicaError) as caught:
+                await world.vms.update("web", more, vm.revision, actor="test")
+            assert caught.value.problem.code is ErrorCode.CONFLICT
+            with pytest.raises(MicaError) as caught:
+                await world.vms.update("web", named, 1, actor="test")
+            assert caught.value.problem.code is ErrorCode.REVISION_MISMATCH
+
+    asyncio.run(story())
+
+
+def test_shutdown_of_the_host(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            await world.create("stubborn")
+            await world.act(VmAction.START, "stubborn")
+            world.qemu("stubborn").obeys = False
+            left = await world.vms.shutdown_all(timeout_s=0.05, force=True)
+            assert left == ("stubborn",)
+            assert state(world) is VmState.STOPPED
+            assert world.vms.get("stubborn").status.state is VmState.STOPPED
+
+    asyncio.run(story())
+
+
+STEPS = st.lists(
+    st.sampled_from(
+        [
+            "start",
+            "shutdown",
+            "power-off",
+            "reset",
+            "disobey",
+            "die",
+            "guest-off",
+            "pause",
+            "resume",
+            "drop-qmp",
+            "restart",
+            "fail-next",
+            "settle",
+        ]
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STEPS)
+def test_any_order_of_things(steps: list[str]) -> None:
+    """Whatever happens in whatever order: no request is lost, no state contradicts the truth,
+    no disk has two QEMUs (the launcher checks that), and in the end the VM can be deleted."""
+
+    async def story(root: Path) -> None:
+        world = World(root)
+        world.storage.add_volume("disk")
+        await world.vms.start()
+        await world.create(disks=(DiskSpec(volume="disk"),))
+        asked: list[str] = []
+        for step in steps:
+            await _take(world, step, asked)
+        await world.settle()
+        for operation_id in asked:
+            assert (await world.operations.wait(operation_id, 5)).state.finished
+        for _ in range(100):
+            await world.settle()
+            alive = world.launcher.is_active("web")
+            if state(world) in (ACTIVE if alive else OFF):
+                break
+        else:
+            raise AssertionError(f"{state(world)}, and QEMU is {'alive' if alive else 'gone'}")
+        if alive:
+            assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
+        assert world.host.admission.promised_bytes == 0
+        await world.vms.delete("web", with_volumes=True, actor="test")
+        assert world.storage.deleted == ["disk"]
+        assert world.vms.list_vms() == ()
+        await world.vms.stop()
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(story(Path(folder)))
+
+
+async def _take(world: World, step: str, asked: list[str]) -> None:
+    qemu = world.launcher.qemus.get("web")
+    match step:
+        case "start" | "shutdown" | "power-off" | "reset":
+            with suppress(MicaError):
+                operation = await world.vms.act("web", VmAction(step), timeout_s=0.03, actor="test")
+                asked.append(operation.id)
+        case "restart":
+            await world.restart()
+            asked.clear()
+        case "settle":
+            await world.settle()
+        case "fail-next":
+            world.launcher.fail_next = "broken"
+        case _ if qemu is None:
+            return
+        case "disobey":
+            qemu.obeys = False
+        case "die":
+            qemu.die()
+        case "guest-off":
+            qemu.end(by_guest=True, cause="guest-shutdown")
+        case "pause":
+            qemu.pause()
+        case "resume":
+            qemu.resume()
+        case "drop-qmp":
+            qemu.drop_sessions()

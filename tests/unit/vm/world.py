@@ -1,0 +1,108 @@
+"""A host whose QEMUs are objects, for the service and its drivers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from firmware.guest_firmware import UefiFiles
+from tests.unit.vm.fake_qemu import FakeLauncher, FakeQemu
+from tests.unit.vm.folder_storage import FolderStorage
+from vmkernel.events import EventBus
+from vmkernel.host.kvm import KvmProbe
+from vmkernel.model import Event, Operation, Vm, VmAction, VmSpec
+from vmkernel.network import UserNetwork
+from vmkernel.operations import OperationRegistry
+from vmkernel.qemu import QemuProgram
+from vmkernel.resources import MemoryAdmission, MemoryFigures
+from vmkernel.vm.service import VmService
+from vmkernel.vm.surroundings import Once, Surroundings, Timing
+
+__all__ = ["World"]
+
+GIB = 1 << 30
+
+
+async def _program() -> QemuProgram:
+    return QemuProgram(version=(10, 0))
+
+
+async def _kvm() -> KvmProbe:
+    return KvmProbe(usable=True)
+
+
+class World:
+    """Everything around VMs; `restart` is a vmkernel that was killed and comes again."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.storage = FolderStorage(root / "ds", ("main", "second"))
+        self.launcher = FakeLauncher()
+        self.bus = EventBus()
+        self._events = self.bus.subscribe()
+        self.memory = MemoryFigures(total_bytes=8 * GIB, available_bytes=8 * GIB)
+        code, variables = root / "CODE.fd", root / "VARS.fd"
+        code.write_bytes(b"code")
+        variables.write_bytes(b"template")
+        self.uefi: UefiFiles | None = UefiFiles(code, variables)
+        self._make()
+
+    def _make(self) -> None:
+        self.operations = OperationRegistry(self.bus)
+        self.host = Surroundings(
+            run_dir=self.root / "run" / "vm",
+            storage=self.storage,
+            network=UserNetwork(),
+            launcher=self.launcher,
+            events=self.bus,
+            admission=MemoryAdmission(reserve_bytes=0, measure=lambda: self.memory),
+            open_qmp=self.launcher.open_qmp,
+            program=Once(_program),
+            kvm=Once(_kvm),
+            uefi=self.uefi,
+            jailed=False,
+            timing=Timing(
+                greeting_s=0.05,
+                quit_s=0.05,
+                kill_s=0.05,
+                linger_s=0.02,
+                reconnect_s=0.02,
+                retry_s=0.01,
+            ),
+        )
+        self.vms = VmService(self.host, self.operations)
+
+    async def restart(self) -> None:
+        """End the vmkernel as a kill would, but for what the event loop holds; start a new one."""
+        await self.operations.close()
+        await self.vms.stop()
+        self._make()
+        await self.vms.start()
+
+    async def act(self, action: VmAction, vm_id: str = "web", timeout_s: float = 5.0) -> Operation:
+        """An action to its end."""
+        operation = await self.vms.act(vm_id, action, timeout_s=timeout_s, actor="test")
+        return await self.operations.wait(operation.id, 10)
+
+    async def create(self, vm_id: str = "web", **fields: Any) -> Vm:
+        """A VM that needs nothing."""
+        spec = VmSpec(**{"datastore": "main", **fields})
+        return await self.vms.create(vm_id, spec, actor="test")
+
+    async def settle(self) -> None:
+        """Let everything that is under way come to its end."""
+        for _ in range(10):
+            await asyncio.sleep(0.002)
+
+    def qemu(self, vm_id: str = "web") -> FakeQemu:
+        """The VM's QEMU."""
+        return self.launcher.qemus[vm_id]
+
+    def events(self, event_type: str) -> list[Event]:
+        """The events of a type since the last call for any type."""
+        found = []
+        while (event := self._events.poll()) is not None:
+            if event.type == event_type:
+                found.append(event)
+        return found
