@@ -4,12 +4,11 @@ import sys
 from pathlib import Path
 
 from appliance_build.inputs.run import run
-from appliance_build.inputs.wheels import APPLIANCE_WHEELS, TARGET_PYTHON
+from appliance_build.inputs.wheels import APPLIANCE_WHEELS, BUILD_WHEELS, TARGET_PYTHON
 from appliance_build.progress import step
 
-__all__ = ["BUILD_WHEELS", "refresh_wheel_locks"]
+__all__ = ["refresh_wheel_locks"]
 
-BUILD_WHEELS = APPLIANCE_WHEELS.with_name("build-wheels.lock")
 OLDEST_PYTHON = "3.11"
 
 

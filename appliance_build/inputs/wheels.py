@@ -17,9 +17,10 @@ from appliance_build.inputs.cache import (
 from appliance_build.inputs.run import run
 from appliance_build.progress import step
 
-__all__ = ["APPLIANCE_WHEELS", "appliance_wheels"]
+__all__ = ["APPLIANCE_WHEELS", "BUILD_WHEELS", "appliance_wheels"]
 
 APPLIANCE_WHEELS = Path(__file__).parent / "appliance-wheels.lock"
+BUILD_WHEELS = APPLIANCE_WHEELS.with_name("build-wheels.lock")
 TARGET_PYTHON = "3.13"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 

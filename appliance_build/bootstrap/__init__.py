@@ -1,0 +1,8 @@
+"""Owns the way from a bare Debian host to a running SCons; it must not build the image itself.
+
+``host``         what the host must have; Debian packages are installed where they are missing
+``environment``  the Python environment, of hash-pinned wheels, in the cache
+``start``        both in turn, then SCons in that environment
+
+Standard library only, and no newer Python than the oldest supported host's.
+"""
