@@ -35,7 +35,10 @@ def parse_precondition(if_match: Sequence[bytes], if_none_match: Sequence[bytes]
     Raises ApiError: 400 for a form that is not taken here; 412 for a tag that no revision has.
     """
     if if_match and if_none_match:
-        raise ApiError(ProblemCode.MALFORMED, "Send If-Match or If-None-Match, not both.")
+        raise ApiError(
+            ProblemCode.REVISION_MISMATCH,
+            "If-Match and If-None-Match together can't hold; send one of them.",
+        )
     if if_none_match:
         if len(if_none_match) != 1 or if_none_match[0].strip() != b"*":
             raise ApiError(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from remote_api.failures import ApiError
-from remote_api.schema import PageQuery, ProblemCode
+from remote_api.schema import PageQuery
 
 __all__ = ["next_page", "page_start"]
 
@@ -32,7 +32,7 @@ def next_page(path: str, ids: Sequence[str], more: bool) -> str | None:
 def page_start(path: str, query: PageQuery) -> str | None:
     """The id after which the asked page begins, or None for the first page.
 
-    Raises ApiError (400) for a token that doesn't come from this list.
+    Raises ApiError (422) for a token that doesn't come from this list.
     """
     if isinstance(query.page, msgspec.UnsetType):
         return None
@@ -48,7 +48,4 @@ def page_start(path: str, query: PageQuery) -> str | None:
 
 
 def _stale() -> ApiError:
-    return ApiError(
-        ProblemCode.MALFORMED,
-        "The page token is not one of this list's; begin again without `page`.",
-    )
+    return ApiError.field("page", "It is no page of this list; begin again without it.")

@@ -22,7 +22,7 @@ __all__ = ["serve"]
 
 _TICK_S = 0.1
 _START_S = 60.0
-_MAX_SOCKET_PATH = 100
+_MAX_SOCKET_PATH = 107
 _STOP_VMS_S = 60.0
 
 
@@ -81,8 +81,9 @@ def serve(
     """Run Mica on this machine until Ctrl-C."""
     folder = (folder or _default_folder()).absolute()
     run = folder / "run"
-    if len(str(run)) > _MAX_SOCKET_PATH - 40:
-        raise MisuseError(f"{folder} is too long for the sockets in it; give a shorter --dir")
+    control = run / "control.sock"
+    if len(os.fsencode(control)) > _MAX_SOCKET_PATH:
+        raise MisuseError(f"{folder} is too long for the socket in it; give a shorter --dir")
     run.mkdir(mode=0o700, parents=True, exist_ok=True)
     host, port = _listen_address(listen)
     extra = [
@@ -94,7 +95,6 @@ def serve(
     extra += ["--accelerator", accelerator]
     extra += ["--stop-vms"] if stop_vms else []
     extra += ["--verbose"] if verbose else []
-    control = run / "control.sock"
     children = [
         Child(
             name="vmkernel",

@@ -227,7 +227,7 @@ async def test_bodies_where_none_is_taken_are_refused(tmp_path: Path) -> None:
     ("headers", "status", "problem"),
     [
         ({}, 428, "precondition-required"),
-        ({"if-match": '"3"', "if-none-match": "*"}, 400, "malformed"),
+        ({"if-match": '"3"', "if-none-match": "*"}, 412, "revision-mismatch"),
         ({"if-none-match": '"3"'}, 400, "malformed"),
         ({"if-match": "*"}, 412, "revision-mismatch"),
         ({"if-match": '"three"'}, 412, "revision-mismatch"),
@@ -361,7 +361,7 @@ async def test_pages(tmp_path: Path) -> None:
             last = token
         assert seen == ids
         other = await request(api, "GET", f"/v1/volumes?page={last}")
-        assert (other.status, other.problem) == (400, "malformed")
+        assert (other.status, other.pointers) == (422, ["page"])
 
 
 @on_loop
