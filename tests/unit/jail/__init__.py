@@ -1,0 +1,1 @@
+"""Tests of what a VM's process may do."""

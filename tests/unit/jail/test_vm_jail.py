@@ -1,0 +1,109 @@
+"""A VM's jail: the unit template and the drop-in, read together as systemd does."""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import vmkernel
+from vmkernel.jail import VmJail, encode_handover, render_drop_in
+
+ROOT = Path(vmkernel.__file__).parent.parent
+UNITS = ROOT / "appliance_build/image/rootfs/usr/lib/systemd/system"
+
+JAIL = VmJail(
+    vm_id="web",
+    uid=100_007,
+    launch_socket=Path("/run/mica/vm/web/launch.sock"),
+    memory_max_bytes=1 << 30,
+    cpu_count=4,
+    kvm=True,
+    read_only=(Path("/usr/share/OVMF/OVMF_CODE_4M.fd"),),
+    read_write=(Path("/run/mica/datastores/main/volumes/root.qcow2"),),
+)
+
+DROP_IN = """\
+# Written by vmkernel for one run of VM web.
+[Service]
+OpenFile=/run/mica/vm/web/launch.sock:launch
+User=100007
+Group=100007
+MemoryMax=1073741824
+CPUWeight=400
+TasksMax=260
+MemoryDenyWriteExecute=yes
+BindReadOnlyPaths=/usr/share/OVMF/OVMF_CODE_4M.fd
+BindPaths=/run/mica/datastores/main/volumes/root.qcow2
+"""
+
+
+def settings(text: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for line in text.splitlines():
+        if line and line[0] not in "#[":
+            name, _, value = line.partition("=")
+            found[name].append(value)
+    return found
+
+
+def test_drop_in() -> None:
+    assert render_drop_in(JAIL) == DROP_IN
+
+
+def test_without_kvm_code_is_written() -> None:
+    assert "MemoryDenyWriteExecute" not in render_drop_in(replace(JAIL, kvm=False))
+
+
+@pytest.mark.parametrize("path", ["relative", "/with space", "/a:b", "/50%", "/new\nline", '/"'])
+def test_a_path_names_one_thing(path: str) -> None:
+    with pytest.raises(ValueError, match="can't be written"):
+        render_drop_in(replace(JAIL, read_write=(Path(path),)))
+
+
+def test_template() -> None:
+    """The promises of the jail, one by one."""
+    unit = settings((UNITS / "mica-vm@.service").read_text())
+    expected = {
+        "NoNewPrivileges": "yes",
+        "CapabilityBoundingSet": "",
+        "AmbientCapabilities": "",
+        "TemporaryFileSystem": "/:ro",
+        "ProtectSystem": "strict",
+        "PrivateNetwork": "yes",
+        "PrivateIPC": "yes",
+        "PrivatePIDs": "yes",
+        "PrivateDevices": "yes",
+        "DevicePolicy": "closed",
+        "RestrictAddressFamilies": "none",
+        "RestrictNamespaces": "yes",
+        "LockPersonality": "yes",
+        "SystemCallArchitectures": "native",
+        "UMask": "0077",
+        "Slice": "mica-vms.slice",
+        "Restart": "no",
+    }
+    assert {name: unit[name][-1] for name in expected} == expected
+    assert unit["SystemCallFilter"][0] == "@system-service"
+    assert "@privileged" in unit["SystemCallFilter"][1]
+    assert "mica-vmkernel.service" in unit["Before"]
+    assert not {"Requires", "BindsTo", "PartOf", "Wants"} & set(unit)
+
+
+def test_what_it_sees_is_read_only_but_its_own() -> None:
+    unit = settings((UNITS / "mica-vm@.service").read_text())
+    assert "BindPaths" not in unit
+    for path in unit["BindReadOnlyPaths"]:
+        assert path.startswith("/usr/")
+
+
+def test_handover() -> None:
+    data = encode_handover(["/usr/bin/qemu", "-S", ""])
+    magic, count, length = struct.unpack_from("=III", data)
+    assert (magic, count, length) == (0x6D696361, 3, len(data) - 12)
+    assert data[12:] == b"/usr/bin/qemu\0-S\0\0"
+    with pytest.raises(ValueError, match="zero octet"):
+        encode_handover(["a\0b"])

@@ -1,0 +1,61 @@
+"""Memory: what fits, and the words where it doesn't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vmkernel.devices import Accelerator
+from vmkernel.model import ErrorCode, MicaError
+from vmkernel.resources import (
+    MemoryAdmission,
+    MemoryFigures,
+    expected_bytes,
+    host_memory,
+    limit_bytes,
+)
+
+MIB = 1 << 20
+
+
+def admission(total: int, available: int, reserve: int = 0) -> MemoryAdmission:
+    figures = MemoryFigures(total * MIB, available * MIB)
+    return MemoryAdmission(reserve_bytes=reserve * MIB, measure=lambda: figures)
+
+
+def test_promises_add_up() -> None:
+    memory = admission(1000, 1000, reserve=100)
+    memory.admit("a", 500 * MIB)
+    memory.admit("a", 600 * MIB)
+    memory.admit("b", 300 * MIB)
+    assert memory.promised_bytes == 900 * MIB
+    with pytest.raises(MicaError) as caught:
+        memory.admit("c", 1 * MIB)
+    problem = caught.value.problem
+    assert problem.code is ErrorCode.INSUFFICIENT_RESOURCES
+    assert "needs 1 MiB" in problem.detail
+    assert "0 MiB are free" in problem.detail
+    memory.release("a")
+    memory.admit("c", 600 * MIB)
+
+
+def test_what_others_took_counts_too() -> None:
+    memory = admission(1000, 50)
+    with pytest.raises(MicaError):
+        memory.admit("a", 100 * MIB)
+    memory.note("a", 100 * MIB)
+    assert memory.promised_bytes == 100 * MIB
+
+
+@pytest.mark.parametrize("guest", [16 * MIB, 512 * MIB, 64 << 30])
+def test_the_limit_leaves_room(guest: int) -> None:
+    for accelerator in Accelerator:
+        assert guest < expected_bytes(guest, accelerator) < limit_bytes(guest, accelerator)
+    assert expected_bytes(guest, Accelerator.TCG) > expected_bytes(guest, Accelerator.KVM)
+
+
+def test_meminfo(tmp_path: Path) -> None:
+    file = tmp_path / "meminfo"
+    file.write_text("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable:    1024 kB\n")
+    assert host_memory(file) == MemoryFigures(2 * MIB, MIB)

@@ -1,0 +1,248 @@
+"""The list of VMs: what must be unique, what a datastore brings, what is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from tests.unit.vm.world import World
+from vmkernel.model import (
+    CdromSpec,
+    DiskSpec,
+    ErrorCode,
+    ImageFormat,
+    MicaError,
+    NicSpec,
+    OperationState,
+    VmAction,
+    VmSpec,
+    VmState,
+)
+from vmkernel.vm.definition import FIRST_UID, load
+
+
+@asynccontextmanager
+async def started(root: Path) -> AsyncIterator[World]:
+    world = World(root)
+    await world.vms.start()
+    try:
+        yield world
+    finally:
+        await world.operations.close()
+        await world.vms.stop()
+
+
+def test_create_is_durable_and_complete(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            vm = await world.create(nics=(NicSpec(),))
+            assert vm.status.machine_type == "pc-q35-10.0"
+            assert vm.spec.nics[0].mac is not None
+            stored = load(world.storage.vms_folder("main") / "web")
+            assert stored.spec == vm.spec
+            assert stored.uuid == vm.status.uuid
+            assert stored.uid == FIRST_UID
+            assert (await world.create("two")).id == "two"
+            assert load(world.storage.vms_folder("main") / "two").uid == FIRST_UID + 1
+            with pytest.raises(MicaError) as caught:
+                await world.create()
+            assert caught.value.problem.code is ErrorCode.ALREADY_EXISTS
+            await world.restart()
+            assert [v.id for v in world.vms.list_vms()] == ["two", "web"]
+            assert world.vms.get("web").spec == vm.spec
+
+    asyncio.run(story())
+
+
+def test_two_creations_at_once(tmp_path: Path) -> None:
+    """Of two requests for one id or one volume, one wins, and the other is told so."""
+
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            world.storage.add_volume("disk")
+            results = await asyncio.gather(
+                world.create("a", disks=(DiskSpec(volume="disk"),)),
+                world.create("a"),
+                world.create("b", disks=(DiskSpec(volume="disk"),)),
+                return_exceptions=True,
+            )
+            codes = [r.problem.code for r in results if isinstance(r, MicaError)]
+            assert codes == [ErrorCode.ALREADY_EXISTS, ErrorCode.IN_USE]
+            assert [v.id for v in world.vms.list_vms()] == ["a"]
+
+    asyncio.run(story())
+
+
+def test_who_uses_what(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            world.storage.add_volume("disk", datastore="second")
+            world.storage.add_image("iso", ImageFormat.ISO)
+            await world.create(
+                disks=(DiskSpec(volume="disk"),), cdroms=(CdromSpec(image="iso"), CdromSpec())
+            )
+            vms = world.vms
+            assert vms.vm_of_volume("disk") == "web"
+            assert vms.vm_of_volume("other") is None
+            assert vms.vms_of_image("iso") == ("web",)
+            assert vms.vms_on_datastore("second") == ("web",)
+            assert vms.vms_on_datastore("second", active=True) == ()
+            assert not vms.volume_is_open("disk")
+            await world.act(VmAction.START)
+            assert vms.volume_is_open("disk")
+            assert vms.vms_on_datastore("second", active=True) == ("web",)
+            with pytest.raises(MicaError):
+                await vms.delete("web", actor="test")
+
+    asyncio.run(story())
+
+
+def test_delete(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            world.storage.add_volume("disk")
+            await world.create(disks=(DiskSpec(volume="disk"),))
+            with pytest.raises(MicaError) as caught:
+                await world.vms.delete("web", revision=7, actor="test")
+            assert caught.value.problem.code is ErrorCode.REVISION_MISMATCH
+            await world.vms.delete("web", revision=1, actor="test")
+            assert world.storage.deleted == []
+            assert list(world.storage.vms_folder("main").iterdir()) == []
+            await world.create(disks=(DiskSpec(volume="disk"),))
+            await world.vms.delete("web", with_volumes=True, actor="test")
+            assert world.storage.deleted == ["disk"]
+            with pytest.raises(MicaError) as caught:
+                world.vms.get("web")
+            assert caught.value.problem.code is ErrorCode.NOT_FOUND
+
+    asyncio.run(story())
+
+
+def test_a_broken_definition_makes_that_vm_alone_unusable(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            await world.create()
+            await world.create("other")
+            folder = world.storage.vms_folder("main")
+            (folder / "web" / "vm.json").write_text("{")
+            (folder / "Not A Slug").mkdir()
+            (folder / "leftover").mkdir()
+            await world.restart()
+            web, other = world.vms.get("web"), world.vms.get("other")
+            assert web.status.state is VmState.UNUSABLE
+            assert "not JSON" in (web.status.reason or "")
+            assert other.status.state is VmState.STOPPED
+            assert len(world.vms.list_vms()) == 2
+            assert [f.subject for f in world.vms.findings()] == ["web"]
+            with pytest.raises(MicaError) as caught:
+                await world.act(VmAction.START)
+            assert caught.value.problem.code is ErrorCode.CONFLICT
+            with pytest.raises(MicaError):
+                await world.create("web")
+            await world.vms.delete("web", actor="test")
+            assert not (folder / "web").exists()
+
+    asyncio.run(story())
+
+
+def test_a_datastore_goes_and_comes(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            before = await world.create()
+            await world.create("away", datastore="second")
+            world.storage.change("main", available=False)
+            vm = world.vms.get("web")
+            assert vm.status.state is VmState.UNUSABLE
+            assert "main" in (vm.status.reason or "")
+            assert vm.spec == before.spec
+            assert world.vms.get("away").status.state is VmState.STOPPED
+            world.storage.change("main", available=True)
+            await world.settle()
+            assert world.vms.get("web").status.state is VmState.STOPPED
+            world.storage.change("main", available=False)
+            world.storage.known.discard("main")
+            assert [v.id for v in world.vms.list_vms()] == ["away"]
+
+    asyncio.run(story())
+
+
+def test_a_running_vm_outlives_its_datastores_absence(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            await world.create()
+            await world.act(VmAction.START)
+            world.storage.change("main", available=False)
+            assert world.vms.get("web").status.state is VmState.RUNNING
+
+    asyncio.run(story())
+
+
+def test_a_datastore_from_elsewhere(tmp_path: Path) -> None:
+    """Another name for the datastore, a user number that is taken, and an id that clashes."""
+
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            await world.create()
+            await world.create("guest")
+            main, second = (world.storage.vms_folder(name) for name in ("main", "second"))
+            (main / "guest").rename(second / "guest")
+            document = json.loads((second / "guest" / "vm.json").read_text())
+            document["uid"] = FIRST_UID
+            (second / "guest" / "vm.json").write_text(json.dumps(document))
+            (second / "web").mkdir()
+            (second / "web" / "vm.json").write_bytes((main / "web" / "vm.json").read_bytes())
+            await world.restart()
+            guest = world.vms.get("guest")
+            assert guest.spec.datastore == "second"
+            assert world.vms.get("web").spec.datastore == "main"
+            assert [f.code for f in world.vms.findings()] == ["vm-id-clash"]
+            for name in ("web", "guest"):
+                operation = await world.act(VmAction.START, name)
+                assert operation.state is OperationState.SUCCEEDED
+            uids = {world.qemu(name).request.uid for name in ("web", "guest")}
+            assert len(uids) == 2
+
+    asyncio.run(story())
+
+
+def test_a_volume_that_went_away_fails_the_start(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            world.storage.add_volume("disk")
+            await world.create(disks=(DiskSpec(volume="disk"),))
+            del world.storage.volumes["disk"]
+            operation = await world.act(VmAction.START)
+            assert operation.error is not None
+            assert [f.pointer for f in operation.error.fields] == ["/spec/disks/0/volume"]
+            assert world.vms.get("web").status.state is VmState.STOPPED
+
+    asyncio.run(story())
+
+
+def test_an_update_keeps_addresses_and_checks_all(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            vm = await world.create(nics=(NicSpec(),))
+            await world.create("other", nics=(NicSpec(mac="52:54:00:00:00:0f"),))
+            wanted = VmSpec(datastore="main", nics=(NicSpec(), NicSpec()), memory_bytes=1 << 30)
+            updated = await world.vms.update("web", wanted, 1, actor="test")
+            assert updated.revision == 2
+            assert updated.spec.nics[0].mac == vm.spec.nics[0].mac
+            again = await world.vms.update("web", updated.spec, 2, actor="test")
+            assert again.revision == 2
+            for changes, pointer in (
+                ({"datastore": "second"}, "/spec/datastore"),
+                ({"nics": (NicSpec(mac="52:54:00:00:00:0f"),)}, "/spec/nics/0/mac"),
+                ({"disks": (DiskSpec(volume="none"),)}, "/spec/disks/0/volume"),
+            ):
+                with pytest.raises(MicaError) as caught:
+                    await world.vms.update("web", replace(updated.spec, **changes), 2, actor="test")
+                assert [f.pointer for f in caught.value.problem.fields] == [pointer]
+
+    asyncio.run(story())
