@@ -1,0 +1,1 @@
+"""Tests of inputs, bootstrap, assembly and SCons builders; it starts no build and no machine."""
