@@ -1,11 +1,11 @@
 """The errors of the inputs.
 
 InputError
-├── CommandError    a tool of the host failed; shows the command and its last lines
+├── CommandError  a tool of the host failed; shows the command and its last lines
+├── GoneError     a locked file has left the mirror and isn't in the archive either
 ├── HashError     what came is not what was locked
-├── LockError        a lock file can't be read or used
-├── MirrorError      no Debian mirror is known, or it doesn't answer
-└── GoneError      a locked file has left the mirror and isn't in the archive either
+├── LockError     a lock file can't be read or used
+└── MirrorError   no Debian mirror is known, or it doesn't answer
 """
 
 import shlex
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 __all__ = [
     "CommandError",
+    "GoneError",
     "HashError",
     "InputError",
     "LockError",
     "MirrorError",
-    "GoneError",
 ]
 
 

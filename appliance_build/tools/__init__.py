@@ -1,4 +1,4 @@
-"""Owns the tools tree (Debian 13's build tools beside the host's own) and how its programs are run.
+"""Owns the tools tree and how its programs are run; it must not know what is built with them.
 
-It must not know what is built with them. Standard library only.
+The tree holds Debian 13's build tools beside the host's own. Standard library only.
 """
