@@ -15,8 +15,8 @@ _ETC = Path("/etc")
 
 def ensure_account(name: str, uid: int, *, etc: Path = _ETC) -> None:
     """Have an account that can't log in, with a group of its own; both with this number."""
-    _ensure_line(etc / "group", name, f"{name}:x:{uid}:")
-    _ensure_line(etc / "passwd", name, f"{name}:x:{uid}:{uid}::/:/usr/sbin/nologin")
+    _ensure_line(etc / "group", name, f"{name}:*:{uid}:")
+    _ensure_line(etc / "passwd", name, f"{name}:*:{uid}:{uid}::/:/usr/sbin/nologin")
 
 
 def _ensure_line(path: Path, name: str, line: str) -> None:

@@ -26,6 +26,8 @@ class VmJail:
 
     vm_id: str
     uid: int
+    root: Path
+    """An empty folder, which becomes its root."""
     launch_socket: Path
     memory_max_bytes: int
     cpu_count: int
@@ -45,6 +47,7 @@ def render_drop_in(jail: VmJail) -> str:
 
 
 def _settings(jail: VmJail) -> Iterator[str]:
+    yield f"RootDirectory={_path(jail.root)}"
     yield f"OpenFile={_path(jail.launch_socket)}:launch"
     yield f"User={jail.uid}"
     yield f"Group={jail.uid}"

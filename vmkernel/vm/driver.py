@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -329,7 +328,7 @@ class VmDriver:
     async def _delete(self) -> None:
         """The definition goes first: from then on there is no such VM."""
         await asyncio.to_thread(definitions.delete, self._folder)
-        shutil.rmtree(self._host.folder(self.vm_id).path, ignore_errors=True)
+        self._host.folder(self.vm_id).remove()
         self._deleted = True
 
     # --- QEMU's side --------------------------------------------------------------------------

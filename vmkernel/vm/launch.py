@@ -6,6 +6,7 @@ driver decides.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +47,13 @@ class RunFolder:
         """What was started, for a vmkernel that comes later."""
         return self.path / "launch.json"
 
+    def remove(self) -> None:
+        """Remove the folder of a VM that is gone; what isn't ours in it stays, and it then too."""
+        for path in (*_files(self), *self.path.glob("*.lock")):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
     def last_lines(self, count: int = 3) -> str:
         """The end of QEMU's log, on one line."""
         try:
@@ -57,6 +65,10 @@ class RunFolder:
             return ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return " / ".join(lines[-count:])
+
+
+def _files(folder: RunFolder) -> tuple[Path, ...]:
+    return (folder.qmp, folder.serial, folder.agent, folder.log, folder.record)
 
 
 @dataclass(frozen=True)

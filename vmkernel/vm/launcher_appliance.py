@@ -21,6 +21,7 @@ import contextlib
 import logging
 import os
 import socket
+import stat
 from pathlib import Path
 
 from vmkernel.devices import Accelerator
@@ -41,6 +42,7 @@ _log = logging.getLogger(__name__)
 QEMU = "/usr/bin/qemu-system-x86_64"
 _UNITS = Path("/run/systemd/system")
 _DROP_IN = "50-vm.conf"
+_ROOT = "root"
 _ACCEPT_TIMEOUT_S = 30.0
 _POLL_S = 0.05
 _POLL_MAX_S = 0.5
@@ -63,7 +65,9 @@ class ApplianceLauncher:
         unit = _unit(request.vm_id)
         path = self._vms_dir / request.vm_id / "launch.sock"
         ensure_account(f"mica-vm-{request.uid}", request.uid)
-        self._write_drop_in(request, path)
+        root = path.parent / _ROOT
+        root.mkdir(mode=0o755, exist_ok=True)
+        self._write_drop_in(request, root, path)
         listener = listen_stream(path)
         log = os.open(
             request.folder.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
@@ -111,6 +115,7 @@ class ApplianceLauncher:
     async def collect(self, vm_id: str) -> str | None:
         """See Launcher."""
         unit = _unit(vm_id)
+        _remove_mount_points(self._vms_dir / vm_id / _ROOT)
         folder = self._units / f"{unit}.d"
         if not folder.is_dir():
             return None
@@ -127,11 +132,12 @@ class ApplianceLauncher:
     async def close(self) -> None:
         """See Launcher."""
 
-    def _write_drop_in(self, request: LaunchRequest, launch_socket: Path) -> None:
+    def _write_drop_in(self, request: LaunchRequest, root: Path, launch_socket: Path) -> None:
         text = render_drop_in(
             VmJail(
                 vm_id=request.vm_id,
                 uid=request.uid,
+                root=root,
                 launch_socket=launch_socket,
                 memory_max_bytes=request.memory_max_bytes,
                 cpu_count=request.cpu_count,
@@ -157,6 +163,28 @@ async def _hand_over(listener: socket.socket, argv: list[str], fds: list[int]) -
         sent = socket.send_fds(link, [data], fds)
         if sent < len(data):
             await asyncio.to_thread(link.sendall, data[sent:])
+
+
+def _remove_mount_points(root: Path) -> None:
+    """Remove what systemd made in a jail's root to mount upon: empty files and folders, and
+    nothing that holds anything or lies on another file system."""
+    try:
+        device = root.lstat().st_dev
+    except FileNotFoundError:
+        return
+    for folder, folders, files in os.walk(root, topdown=False):
+        for name in (*files, *folders):
+            path = Path(folder, name)
+            with contextlib.suppress(OSError):
+                found = path.lstat()
+                if found.st_dev != device:
+                    continue
+                if stat.S_ISDIR(found.st_mode):
+                    path.rmdir()
+                elif found.st_size == 0 or stat.S_ISLNK(found.st_mode):
+                    path.unlink()
+    with contextlib.suppress(OSError):
+        root.rmdir()
 
 
 def _unit(vm_id: str) -> str:

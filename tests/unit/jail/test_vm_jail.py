@@ -18,6 +18,7 @@ UNITS = ROOT / "appliance_build/image/rootfs/usr/lib/systemd/system"
 JAIL = VmJail(
     vm_id="web",
     uid=100_007,
+    root=Path("/run/mica/vm/web/root"),
     launch_socket=Path("/run/mica/vm/web/launch.sock"),
     memory_max_bytes=1 << 30,
     cpu_count=4,
@@ -29,6 +30,7 @@ JAIL = VmJail(
 DROP_IN = """\
 # Written by vmkernel for one run of VM web.
 [Service]
+RootDirectory=/run/mica/vm/web/root
 OpenFile=/run/mica/vm/web/launch.sock:launch
 User=100007
 Group=100007
@@ -71,7 +73,6 @@ def test_template() -> None:
         "NoNewPrivileges": "yes",
         "CapabilityBoundingSet": "",
         "AmbientCapabilities": "",
-        "TemporaryFileSystem": "/:ro",
         "ProtectSystem": "strict",
         "PrivateNetwork": "yes",
         "PrivateIPC": "yes",
@@ -87,6 +88,8 @@ def test_template() -> None:
         "Restart": "no",
     }
     assert {name: unit[name][-1] for name in expected} == expected
+    hidden = " ".join(unit["InaccessiblePaths"]).replace("-", "").split()
+    assert {"/sys/class", "/sys/devices", "/sys/kernel", "/sys/fs", "/dev/shm"} <= set(hidden)
     assert unit["SystemCallFilter"][0] == "@system-service"
     assert "@privileged" in unit["SystemCallFilter"][1]
     assert "mica-vmkernel.service" in unit["Before"]

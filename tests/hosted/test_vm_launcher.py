@@ -1,0 +1,102 @@
+"""The start program of a VM's unit, compiled and run: what it accepts, and what it becomes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vmkernel
+from appliance_build.assemble.initrd import compile_init
+from tests.framework import inputs
+from vmkernel.jail import encode_handover
+from vmkernel.jail.handover import FIRST_QEMU_FD
+
+SOURCE = Path(vmkernel.__file__).parent / "jail" / "vm_launcher.c"
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.closerange(4, 256)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("launcher") / "vm-launcher"
+    compile_init(inputs.tools(), SOURCE, program)
+    return program
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT, 0o600)
+    yield fd
+    os.close(fd)
+
+
+def run(launcher: Path, message: bytes, fds: list[int]) -> subprocess.CompletedProcess[bytes]:
+    """Start it as systemd does: with the connection as descriptor 3 and no other."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", AS_SYSTEMD, str(theirs.fileno()), launcher],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        theirs.close()
+        if message:
+            socket.send_fds(ours, [message], fds)
+        ours.shutdown(socket.SHUT_WR)
+        out, err = process.communicate(timeout=30)
+    return subprocess.CompletedProcess([], process.returncode, out, err)
+
+
+def test_it_becomes_the_program(launcher: Path, log: int, tmp_path: Path) -> None:
+    """Descriptors keep their numbers, the log takes the output, the environment is ours."""
+    kept = os.memfd_create("kept")
+    os.write(kept, b"handed over")
+    script = f"cat <&{FIRST_QEMU_FD} ; ls /proc/self/fd | wc -l; env; echo $1"
+    os.lseek(kept, 0, os.SEEK_SET)
+    ended = run(launcher, encode_handover(["/bin/sh", "-c", script, "sh", "a b"]), [log, kept])
+    os.close(kept)
+    assert ended.returncode == 0, ended.stderr
+    text = (tmp_path / "log").read_text()
+    assert text.startswith("handed over")
+    assert "LANG=C.UTF-8" in text
+    assert "HOME" not in text
+    assert text.endswith("a b\n")
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (b"", "no message"),
+        (b"\0" * 12, "can't be understood"),
+        (encode_handover(["/bin/true"])[:-1], "cut off"),
+        (encode_handover(["/bin/true"])[:6], "cut off"),
+    ],
+)
+def test_it_refuses(launcher: Path, log: int, message: bytes, words: str) -> None:
+    ended = run(launcher, message, [log])
+    assert ended.returncode == 70
+    assert words in ended.stderr.decode()
+
+
+def test_a_program_that_is_not_there(launcher: Path, log: int, tmp_path: Path) -> None:
+    ended = run(launcher, encode_handover(["/none"]), [log])
+    assert ended.returncode == 71
+    assert "can't be started" in (tmp_path / "log").read_text()
+
+
+def test_without_descriptors(launcher: Path) -> None:
+    ended = run(launcher, encode_handover(["/bin/true"]), [])
+    assert ended.returncode == 70
+    assert "no descriptors" in ended.stderr.decode()
