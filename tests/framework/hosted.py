@@ -21,7 +21,7 @@ from tests.framework import inputs
 from tests.framework.api import checked_mica
 from tests.framework.repository import REPOSITORY
 
-__all__ = ["HostedMica", "hosted_mica", "unclaimed_mica"]
+__all__ = ["HostedMica", "hosted_mica", "qemu_programs", "unclaimed_mica"]
 
 _START_S = 60.0
 _STOP_S = 90.0
@@ -130,18 +130,27 @@ def hosted_mica(folder: Path, *arguments: str) -> Iterator[HostedMica]:
 
 def _qemu(folder: Path) -> list[str]:
     """Scripts that start the tools tree's QEMU, as options of `mica serve`."""
+    scripts = qemu_programs(folder)
+    return [
+        *("--qemu", str(scripts["qemu-system-x86_64"])),
+        *("--qemu-img", str(scripts["qemu-img"])),
+    ]
+
+
+def qemu_programs(folder: Path) -> dict[str, Path]:
+    """Scripts in `folder` that start the tools tree's programs, by the programs' names."""
     tree = inputs.tools()
     variables = " ".join(
         f"{name}={shlex.quote(value)}" for name, value in qemu_environment(tree).items()
     )
-    options = []
-    for option, program in (("--qemu", "qemu-system-x86_64"), ("--qemu-img", "qemu-img")):
+    scripts = {}
+    for program in ("qemu-system-x86_64", "qemu-img"):
         script = folder / program
         words = shlex.join(loader_argv(tree, program))
         script.write_text(f'#!/bin/sh\nexport {variables}\nexec {words} "$@"\n')
         script.chmod(0o755)
-        options += [option, str(script)]
-    return options
+        scripts[program] = script
+    return scripts
 
 
 def _line(stream: IO[bytes], folder: Path) -> bytes:
