@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from vmkernel.host.errors import from_os_error
+from vmkernel.host.files import make_directory
 from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers.base import Attached, Report
@@ -85,7 +86,7 @@ def _look(path: Path) -> None:
 
 def _create(path: Path) -> Attached:
     try:
-        path.mkdir(mode=0o755, exist_ok=True)
+        make_directory(path)
         layout = Layout(path)
         marker = layout.read_marker() or layout.initialise()
         layout.open()
