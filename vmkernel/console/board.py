@@ -106,7 +106,7 @@ class StatusBoard:
                 return
             if now - said > _SAY_EVERY_S:
                 said = now
-                what = await self._sources.waiting_for()
+                what = await self._sources.waiting_for() if answered is None else "an address"
                 self._console.stage(f"still waiting for {what or 'the API'}")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_AT_START_S):

@@ -62,10 +62,12 @@ class System:
 
     @staticmethod
     def main_pid(unit: str, cgroups: Path = _CGROUPS) -> int | None:
-        """The first process of a service; None where it has none."""
-        with contextlib.suppress(OSError, ValueError):
-            return int((cgroups / unit / "cgroup.procs").read_text().split()[0])
-        return None
+        """The oldest process of a service, subgroups included; None where it has none."""
+        pids: list[int] = []
+        for file in (cgroups / unit).glob("**/cgroup.procs"):
+            with contextlib.suppress(OSError, ValueError):
+                pids += map(int, file.read_text().split())
+        return min(pids, default=None)
 
     @staticmethod
     def set_hostname(name: str) -> None:
@@ -81,7 +83,9 @@ class System:
         try:
             if path.exists() and path.read_text() == text:
                 return False
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not path.parent.exists():  # others read it, whatever our umask is
+                path.parent.mkdir(parents=True)
+                path.parent.chmod(0o755)
             temp = path.with_name(f".{path.name}.new")
             temp.write_text(text)
             temp.chmod(0o644)

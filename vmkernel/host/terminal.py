@@ -19,6 +19,7 @@ _KDSKBMODE = 0x4B45
 _K_OFF = 4
 _VT_ACTIVATE = 0x5606
 _MAX_PENDING_BYTES = 1 << 16
+_OFLAG = 1
 _LFLAG = 3
 _INPUT_FLAGS = termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
 
@@ -62,7 +63,7 @@ class Terminal:
     def write(self, text: str) -> None:
         """Write as far as the terminal takes it now; the rest follows or, far behind, is lost."""
         if self.works and len(self._pending) < _MAX_PENDING_BYTES:
-            self._pending += text.replace("\n", "\r\n").encode("ascii", errors="replace")
+            self._pending += text.encode("ascii", errors="replace")
             self._flush()
 
     def close(self) -> None:
@@ -78,7 +79,7 @@ class Terminal:
         with contextlib.suppress(termios.error, OSError):
             settings = termios.tcgetattr(self._fd)
             settings[_LFLAG] &= ~_INPUT_FLAGS
-            settings[1] &= ~termios.OPOST
+            settings[_OFLAG] |= termios.OPOST | termios.ONLCR
             termios.tcsetattr(self._fd, termios.TCSANOW, settings)
         if self.is_screen:
             for request, argument in ((_VT_ACTIVATE, int(self.name[3:])), (_KDSKBMODE, _K_OFF)):
