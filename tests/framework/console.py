@@ -71,7 +71,7 @@ class Line:
     """A line of the console without escape sequences."""
 
     time_s: float
-    """When its first character came, by time.monotonic()."""
+    """When it was whole, by time.monotonic(); of an unfinished line, when it began."""
     text: str
 
 
@@ -244,9 +244,8 @@ class Console:
             if not self._partial:
                 self._partial_since = now
             *whole, rest = re.split(r"\r*\n", self._partial + text)
-            for number, raw in enumerate(whole):
-                since = self._partial_since if number == 0 else now
-                self._add(Line(since, ESCAPES.sub("", raw).rstrip("\r")))
+            for raw in whole:
+                self._add(Line(now, ESCAPES.sub("", raw).rstrip("\r")))
             if whole:
                 self._partial_since = now
             self._partial = rest
