@@ -52,6 +52,8 @@ _log = logging.getLogger(__name__)
 
 _SLUG = re.compile(SLUG_PATTERN)
 
+_SETTLED_S = 20.0
+
 _INVISIBLE = ("name", "description", "labels")
 """What the guest can't see of its spec."""
 
@@ -335,7 +337,7 @@ class VmService:
         async def end(driver: VmDriver) -> None:
             try:
                 await driver.ready()
-                if driver.state is VmState.RUNNING:
+                if driver.state in (VmState.RUNNING, VmState.STOPPING):
                     await driver.ask(VmRequest.SHUTDOWN, timeout_s=timeout_s)
             except MicaError as error:
                 _log.warning("%s", error)
@@ -379,8 +381,12 @@ class VmService:
                 )
 
     async def _look_around(self) -> None:
-        """Find out early what the first start would have to wait for."""
+        """Find out, before anybody asks, what the first start would have to wait for.
+
+        Asking QEMU costs a second on a slow machine, which the host's own start needs more.
+        """
         await self._host.kvm()
+        await asyncio.sleep(_SETTLED_S)
         try:
             await self._host.program()
         except MicaError as error:

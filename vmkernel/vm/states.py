@@ -54,7 +54,7 @@ _USABLE = frozenset(VmState) - {VmState.UNUSABLE}
 
 LEGAL: dict[VmRequest, frozenset[VmState]] = {
     VmRequest.START: frozenset({VmState.STOPPED, VmState.CRASHED}),
-    VmRequest.SHUTDOWN: frozenset({VmState.RUNNING}),
+    VmRequest.SHUTDOWN: frozenset({VmState.RUNNING, VmState.STOPPING}),
     VmRequest.POWER_OFF: ACTIVE,
     VmRequest.RESET: frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING}),
     VmRequest.CONSOLE: ACTIVE,
