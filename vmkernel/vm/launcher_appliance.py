@@ -66,7 +66,8 @@ class ApplianceLauncher:
         path = self._vms_dir / request.vm_id / "launch.sock"
         ensure_account(f"mica-vm-{request.uid}", request.uid)
         root = path.parent / _ROOT
-        root.mkdir(mode=0o755, exist_ok=True)
+        root.mkdir(exist_ok=True)
+        root.chmod(0o755)  # whatever our own mask: the VM's user must pass through its root
         self._write_drop_in(request, root, path)
         listener = listen_stream(path)
         log = os.open(
