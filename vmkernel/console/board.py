@@ -23,6 +23,8 @@ _LOOK_EVERY_AT_START_S = 0.25
 _ADDRESS_GRACE_S = 10.0
 _SAY_EVERY_S = 15.0
 _GIVE_UP_STORY_S = 90.0
+_STORY_STAYS_S = 30.0
+"""A line that is told later (a shutdown begins) stays readable, and nothing is drawn over it."""
 _SETTLE_S = 0.3
 """Changes come in groups (an address, its route, a second address): they are drawn once."""
 
@@ -76,12 +78,15 @@ class StatusBoard:
     async def run(self) -> None:
         """Draw until cancelled."""
         await self._until_ready()
+        first = True
         while True:
             if not self.ready and await self._sources.api_answers():
                 self._answered.set()
             if self._sources.overwritten():
                 self._console.refresh()
-            self._console.show(self._view())
+            if first or self._console.quiet_for_s > _STORY_STAYS_S:
+                self._console.show(self._view())
+                first = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self._changed.wait()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,12 @@ class Console:
     def __init__(self, terminals: Sequence[Terminal] = ()) -> None:
         self._terminals = list(terminals)
         self._shown: StatusView | None = None
+        self._told_s = -math.inf
+
+    @property
+    def quiet_for_s(self) -> float:
+        """How long ago the last line of the story was."""
+        return time.monotonic() - self._told_s
 
     @classmethod
     def open(
@@ -51,6 +58,7 @@ class Console:
     def stage(self, text: str) -> None:
         """A line of the story of the start or the end, at once, with the time since power-on."""
         _log.info("%s", text)
+        self._told_s = time.monotonic()
         line = f"mica: {text} ({time.clock_gettime(time.CLOCK_BOOTTIME):.1f} s)\n"
         for terminal in self._terminals:
             if terminal.is_screen and self._shown is not None:

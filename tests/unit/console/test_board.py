@@ -33,6 +33,7 @@ class FakeConsole(Console):
         self._world = world
 
     def stage(self, text: str) -> None:
+        super().stage(text)
         self._world.stages.append(text)
 
     def show(self, view: StatusView) -> bool:
@@ -45,7 +46,7 @@ class FakeConsole(Console):
         self._world.refreshed += 1
 
 
-def make(world: World) -> StatusBoard:
+def make(world: World, console: FakeConsole | None = None) -> StatusBoard:
     """A board over the world."""
 
     async def answers() -> bool:
@@ -65,7 +66,7 @@ def make(world: World) -> StatusBoard:
         waiting_for=waiting,
         overwritten=lambda: world.overwritten,
     )
-    return StatusBoard(FakeConsole(world), sources)
+    return StatusBoard(console or FakeConsole(world), sources)
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +79,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "_SAY_EVERY_S",
         "_GIVE_UP_STORY_S",
         "_SETTLE_S",
+        "_STORY_STAYS_S",
     ):
         monkeypatch.setattr(board_module, name, getattr(board_module, name) / 100)
 
@@ -128,3 +130,23 @@ def test_an_overwritten_screen_is_drawn_again() -> None:
     world = World(answers=True, addresses=("192.0.2.1/24",), overwritten=True)
     asyncio.run(_run(world, (0.1, "", None)))
     assert world.refreshed
+
+
+def test_a_line_told_later_is_not_drawn_over_at_once() -> None:
+    async def scenario(world: World) -> tuple[int, int]:
+        console = FakeConsole(world)
+        board = make(world, console)
+        task = asyncio.create_task(board.run())
+        await asyncio.sleep(0.1)
+        console.stage("shutting down")
+        world.code = None
+        board.poke()
+        await asyncio.sleep(0.1)
+        early = len(world.shown)
+        await asyncio.sleep(0.4)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return early, len(world.shown)
+
+    assert asyncio.run(scenario(World(answers=True, addresses=("192.0.2.1/24",)))) == (1, 2)
