@@ -84,7 +84,7 @@ class StatusBoard:
                 self._answered.set()
             if self._sources.overwritten():
                 self._console.refresh()
-            if first or self._console.quiet_for_s > _STORY_STAYS_S:
+            if first or not self._console.told_within(_STORY_STAYS_S):
                 self._console.show(self._view())
                 first = False
             with contextlib.suppress(TimeoutError):

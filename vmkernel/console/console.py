@@ -38,10 +38,9 @@ class Console:
         self._shown: StatusView | None = None
         self._told_s = -math.inf
 
-    @property
-    def quiet_for_s(self) -> float:
-        """How long ago the last line of the story was."""
-        return time.monotonic() - self._told_s
+    def told_within(self, seconds: float) -> bool:
+        """True where a line of the story stands in the status's place, and is not older."""
+        return self._shown is None and time.monotonic() - self._told_s < seconds
 
     @classmethod
     def open(

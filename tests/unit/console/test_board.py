@@ -39,6 +39,7 @@ class FakeConsole(Console):
     def show(self, view: StatusView) -> bool:
         new = not self._world.shown or self._world.shown[-1] != view
         if new:
+            super().show(view)
             self._world.shown.append(view)
         return new
 
