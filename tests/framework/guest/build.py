@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance_build.assemble.cpio import CpioEntry, write_cpio
-from appliance_build.assemble.initrd import compile_init
 from appliance_build.assemble.uki import UkiParts, write_uki
 from appliance_build.tools.sandbox import ToolsSandbox
 from tests.framework import inputs
@@ -17,6 +16,7 @@ from tests.framework.guest.vmlinux import extract_vmlinux
 
 __all__ = ["COMMAND_LINE", "GuestFiles", "guest_files"]
 
+HERE = Path(__file__).parent
 COMMAND_LINE = "console=ttyS0 quiet panic=-1"
 EPOCH = 1_700_000_000
 MIB = 1 << 20
@@ -46,7 +46,7 @@ class GuestFiles:
 
 def guest_files() -> GuestFiles:
     """Every form of the guest, made now where it is not there yet."""
-    sources = sorted(Path(__file__).parent.glob("*.[cp]*"))
+    sources = sorted(HERE.glob("*.[chp]*"))
     digest = hashlib.sha256()
     for path in sources:
         digest.update(path.read_bytes())
@@ -75,10 +75,17 @@ def _make(files: GuestFiles, folder: Path) -> None:
     shutil.copyfile(source, files.kernel)
     extract_vmlinux(tools, files.kernel, files.vmlinux)
     init = folder / "init"
-    compile_init(tools, Path(__file__).parent / "init.c", init)
+    _compile(tools, init)
     _write_initrd(files.initrd, init, ModuleSet(donor / "usr/lib/modules" / release))
     _write_bios_disk(files, tools, folder)
     _write_uefi_disk(files, tools, folder, release)
+
+
+def _compile(tools: Path, target: Path) -> None:
+    sandbox = ToolsSandbox(tools, readable=[HERE], writable=[target.parent])
+    flags = ["-std=gnu17", "-Os", "-static", "-s", "-Wall", "-Wextra", "-Werror"]
+    argv: list[str | Path] = ["gcc", *flags, "-o", target, *sorted(HERE.glob("*.c"))]
+    sandbox.run(argv, timeout_s=120)
 
 
 def _kernel_image(donor: Path, release: str) -> Path:

@@ -1,8 +1,8 @@
 /* The tiny guest's whole user space: PID 1 of a Linux that the tests boot.
  *
  * It says that it is there, loads the drivers that its machine needs, says what it sees, counts
- * once a second, and does what the serial line tells it. One static program, no other file
- * except kernel modules.
+ * once a second, and does what the serial line tells it. One static program (with network.c), no
+ * other file except kernel modules.
  *
  *   MICA GUEST READY <tag>      the first line; the tag is mica.tag= of the command line
  *   guest cpus 2 memory_kib 250000 firmware uefi
@@ -25,17 +25,12 @@
  * The ACPI power button powers off.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include "guest.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/if_packet.h>
 #include <linux/input.h>
-#include <net/ethernet.h>
-#include <net/if.h>
-#include <net/route.h>
-#include <netinet/ip.h>
-#include <netinet/udp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -60,7 +55,7 @@
 static int inputs[MAX_INPUTS];
 static int input_count;
 
-static void say(const char *format, ...)
+void say(const char *format, ...)
 {
     char line[512];
     va_list arguments;
@@ -252,224 +247,6 @@ static void report(void)
     each("/sys/block", report_disk);
     each("/sys/class/net", report_nic);
     say("MICA GUEST UP");
-}
-
-/* --- network ----------------------------------------------------------------------------- */
-
-struct dhcp {
-    uint8_t op, htype, hlen, hops;
-    uint32_t xid;
-    uint16_t secs, flags;
-    uint32_t ciaddr, yiaddr, siaddr, giaddr;
-    uint8_t chaddr[16], sname[64], file[128];
-    uint32_t cookie;
-    uint8_t options[312];
-} __attribute__((packed));
-
-struct datagram {
-    struct iphdr ip;
-    struct udphdr udp;
-    struct dhcp dhcp;
-} __attribute__((packed));
-
-struct lease {
-    uint32_t address, mask, router, server;
-    int type;
-};
-
-static uint16_t checksum(const void *data, size_t length)
-{
-    const uint8_t *bytes = data;
-    uint32_t sum = 0;
-    for (size_t i = 0; i < length; i += 2)
-        sum += bytes[i] << 8 | bytes[i + 1];
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return htons(~sum);
-}
-
-static void dhcp_send(int channel, int interface, const uint8_t *mac, int type,
-                      const struct lease *offer)
-{
-    struct datagram packet = {0};
-    struct dhcp *message = &packet.dhcp;
-    message->op = message->htype = 1;
-    message->hlen = 6;
-    message->xid = htonl(0x4d696361);
-    message->flags = htons(0x8000); /* answer by broadcast: no address is set yet */
-    memcpy(message->chaddr, mac, 6);
-    message->cookie = htonl(0x63825363);
-    uint8_t *option = message->options;
-    *option++ = 53, *option++ = 1, *option++ = type;
-    if (offer) {
-        *option++ = 50, *option++ = 4, memcpy(option, &offer->address, 4), option += 4;
-        *option++ = 54, *option++ = 4, memcpy(option, &offer->server, 4), option += 4;
-    }
-    *option++ = 55, *option++ = 2, *option++ = 1, *option++ = 3;
-    *option = 255;
-    packet.udp.source = htons(68);
-    packet.udp.dest = htons(67);
-    packet.udp.len = htons(sizeof packet.udp + sizeof packet.dhcp);
-    packet.ip.version = 4;
-    packet.ip.ihl = 5;
-    packet.ip.ttl = 64;
-    packet.ip.protocol = IPPROTO_UDP;
-    packet.ip.tot_len = htons(sizeof packet);
-    packet.ip.daddr = INADDR_BROADCAST;
-    packet.ip.check = checksum(&packet.ip, sizeof packet.ip);
-    struct sockaddr_ll to = {.sll_family = AF_PACKET,
-                             .sll_protocol = htons(ETH_P_IP),
-                             .sll_ifindex = interface,
-                             .sll_halen = 6,
-                             .sll_addr = {255, 255, 255, 255, 255, 255}};
-    sendto(channel, &packet, sizeof packet, 0, (struct sockaddr *)&to, sizeof to);
-}
-
-static int dhcp_parse(const uint8_t *data, size_t length, const uint8_t *mac, struct lease *lease)
-{
-    const struct iphdr *ip = (const void *)data;
-    if (length < sizeof *ip || ip->protocol != IPPROTO_UDP)
-        return 0;
-    size_t offset = ip->ihl * 4 + sizeof(struct udphdr);
-    const struct udphdr *udp = (const void *)(data + ip->ihl * 4);
-    const struct dhcp *message = (const void *)(data + offset);
-    if (length < offset + offsetof(struct dhcp, options) || ntohs(udp->dest) != 68)
-        return 0;
-    if (message->op != 2 || memcmp(message->chaddr, mac, 6))
-        return 0;
-    memset(lease, 0, sizeof *lease);
-    lease->address = message->yiaddr;
-    const uint8_t *end = data + length;
-    for (const uint8_t *option = message->options; option + 1 < end && *option != 255;) {
-        if (*option == 0) {
-            option++;
-            continue;
-        }
-        const uint8_t *value = option + 2;
-        if (value + option[1] > end)
-            break;
-        if (*option == 53)
-            lease->type = *value;
-        else if (*option == 1)
-            memcpy(&lease->mask, value, 4);
-        else if (*option == 3)
-            memcpy(&lease->router, value, 4);
-        else if (*option == 54)
-            memcpy(&lease->server, value, 4);
-        option = value + option[1];
-    }
-    return lease->type;
-}
-
-static int dhcp_ask(int channel, int interface, const uint8_t *mac, int type,
-                    const struct lease *offer, int wanted, struct lease *lease)
-{
-    for (int attempt = 0; attempt < 10; attempt++) {
-        dhcp_send(channel, interface, mac, type, offer);
-        for (int waited_ms = 0; waited_ms < 2000; waited_ms += 100) {
-            struct pollfd ready = {.fd = channel, .events = POLLIN};
-            if (poll(&ready, 1, 100) <= 0)
-                continue;
-            uint8_t data[2048];
-            ssize_t length = recv(channel, data, sizeof data, MSG_DONTWAIT);
-            if (length > 0 && dhcp_parse(data, length, mac, lease) == wanted)
-                return 1;
-        }
-    }
-    return 0;
-}
-
-static void set_address(struct ifreq *request, unsigned long what, uint32_t address, int channel)
-{
-    struct sockaddr_in *in = (struct sockaddr_in *)&request->ifr_addr;
-    memset(in, 0, sizeof *in);
-    in->sin_family = AF_INET;
-    in->sin_addr.s_addr = address;
-    if (ioctl(channel, what, request))
-        say("net address: %s", strerror(errno));
-}
-
-static const char *dotted(uint32_t address)
-{
-    static char text[4][INET_ADDRSTRLEN];
-    static int next;
-    next = (next + 1) % 4;
-    return inet_ntop(AF_INET, &address, text[next], INET_ADDRSTRLEN);
-}
-
-static void network(void)
-{
-    struct ifreq request = {0};
-    DIR *folder = opendir("/sys/class/net");
-    for (struct dirent *entry; folder && (entry = readdir(folder));)
-        if (entry->d_name[0] != '.' && strcmp(entry->d_name, "lo"))
-            snprintf(request.ifr_name, sizeof request.ifr_name, "%.15s", entry->d_name);
-    if (folder)
-        closedir(folder);
-    if (!request.ifr_name[0]) {
-        say("net no interface");
-        return;
-    }
-    int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    ioctl(control, SIOCGIFFLAGS, &request);
-    request.ifr_flags |= IFF_UP;
-    ioctl(control, SIOCSIFFLAGS, &request);
-    uint8_t mac[6];
-    ioctl(control, SIOCGIFHWADDR, &request);
-    memcpy(mac, request.ifr_hwaddr.sa_data, 6);
-    int channel = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_IP));
-    int interface = if_nametoindex(request.ifr_name);
-    struct sockaddr_ll here = {
-        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = interface};
-    bind(channel, (struct sockaddr *)&here, sizeof here);
-    struct lease offer, lease;
-    int leased = dhcp_ask(channel, interface, mac, 1, NULL, 2, &offer) &&
-                 dhcp_ask(channel, interface, mac, 3, &offer, 5, &lease);
-    close(channel);
-    if (!leased) {
-        say("net %s no answer from DHCP", request.ifr_name);
-        close(control);
-        return;
-    }
-    set_address(&request, SIOCSIFADDR, lease.address, control);
-    set_address(&request, SIOCSIFNETMASK, lease.mask, control);
-    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
-    struct sockaddr_in any = {.sin_family = AF_INET};
-    struct sockaddr_in router = {.sin_family = AF_INET, .sin_addr.s_addr = lease.router};
-    memcpy(&route.rt_dst, &any, sizeof any);
-    memcpy(&route.rt_genmask, &any, sizeof any);
-    memcpy(&route.rt_gateway, &router, sizeof router);
-    if (lease.router && ioctl(control, SIOCADDRT, &route))
-        say("net route: %s", strerror(errno));
-    close(control);
-    say("net %s address %s router %s server %s", request.ifr_name, dotted(lease.address),
-        dotted(lease.router), dotted(lease.server));
-}
-
-static void fetch(const char *address, int port)
-{
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
-    struct timeval limit = {.tv_sec = 20};
-    char line[200];
-    size_t filled = 0;
-    int channel = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    setsockopt(channel, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-    if (inet_pton(AF_INET, address, &to.sin_addr) != 1)
-        say("fetch bad address");
-    else if (connect(channel, (struct sockaddr *)&to, sizeof to))
-        say("fetch failed: %s", strerror(errno));
-    else {
-        ssize_t count = 1;
-        while (filled < sizeof line - 1 && count > 0 && !memchr(line, '\n', filled)) {
-            count = recv(channel, line + filled, sizeof line - 1 - filled, 0);
-            filled += count > 0 ? count : 0;
-        }
-        line[filled] = 0;
-        line[strcspn(line, "\r\n")] = 0;
-        say("fetch %s", line);
-    }
-    close(channel);
 }
 
 /* --- disks ------------------------------------------------------------------------------- */
