@@ -88,7 +88,7 @@ def test_template() -> None:
         "Restart": "no",
     }
     assert {name: unit[name][-1] for name in expected} == expected
-    hidden = " ".join(unit["InaccessiblePaths"]).replace("-", "").split()
+    hidden = " ".join(unit["InaccessiblePaths"]).replace("-+", "").split()
     assert {"/sys/class", "/sys/devices", "/sys/kernel", "/sys/fs", "/dev/shm"} <= set(hidden)
     assert unit["SystemCallFilter"][0] == "@system-service"
     assert "@privileged" in unit["SystemCallFilter"][1]
