@@ -13,6 +13,7 @@ import gc
 import logging
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +27,7 @@ from uvicorn.config import Config  # noqa: E402
 from uvicorn.server import Server  # noqa: E402
 
 from remote_api.routes import Application, make_application  # noqa: E402
-from remote_api.server.notify import notify, passed_sockets  # noqa: E402
+from remote_api.server.notify import notify, passed_sockets, watchdog_pause_s  # noqa: E402
 from remote_api.server.protocol import BoundedH11Protocol  # noqa: E402
 from remote_api.server.tls import IdentityUnavailableError, fetch_identity, tls_context  # noqa: E402
 from remote_api.server.websocket import make_protocol  # noqa: E402
@@ -62,8 +63,14 @@ class ApiServer(Server):
         notify("READY=1\nSTATUS=Serving")
 
     async def main_loop(self) -> None:
-        """Wait for the end; the tick only renews the Date header."""
+        """Wait for the end; the tick renews the Date header and feeds systemd's watchdog."""
+        pause_s = watchdog_pause_s()
+        fed_s = 0.0
         while not await self.on_tick(0):
+            now_s = time.monotonic()
+            if pause_s is not None and now_s - fed_s >= pause_s:
+                fed_s = now_s
+                notify("WATCHDOG=1")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_S):
                     await self._exit.wait()

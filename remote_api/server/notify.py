@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-__all__ = ["notify", "passed_sockets"]
+__all__ = ["notify", "passed_sockets", "watchdog_pause_s"]
 
 _FIRST_FD = 3
 
@@ -35,3 +35,12 @@ def notify(state: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         sock.sendto(state.encode("utf-8"), address)
+
+
+def watchdog_pause_s() -> float | None:
+    """How often systemd wants to hear `WATCHDOG=1`, with room; None where it doesn't."""
+    allowed = os.environ.get("WATCHDOG_USEC", "")
+    pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
+    if not allowed.isdigit() or pid != str(os.getpid()):
+        return None
+    return int(allowed) / 3e6

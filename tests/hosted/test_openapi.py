@@ -44,7 +44,8 @@ def test_no_answer_surprises(tmp_path: Path) -> None:
                 *("--config-file", str(CONFIG)),
                 *("run", str(DOCUMENT), "--url", host.address, "--tls-verify", "false"),
                 *("--header", f"Authorization: Bearer {token}"),
-                *("--checks", "all", "--max-examples", "10", "--seed", "1", "--workers", "2"),
+                # One worker: CPython 3.11 parses source in threads unsafely, and hypothesis does.
+                *("--checks", "all", "--max-examples", "5", "--seed", "1", "--workers", "1"),
                 *("--continue-on-failure", "--request-timeout", "30"),
                 # One ends the host, the other never ends; both have tests of their own.
                 *("--exclude-path", "/v1/host/power", "--exclude-path", "/v1/events"),
