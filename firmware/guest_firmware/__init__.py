@@ -1,4 +1,5 @@
-"""What guests boot from: the UEFI flavours and where distributions keep them; data only.
+"""What guests boot from: the UEFI flavours and where distributions keep them; it is data only,
+and must not open or copy any of it.
 
 SeaBIOS needs no entry: QEMU finds it by itself.
 """
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["UEFI", "UefiFlavour", "UefiFiles", "find_uefi"]
+__all__ = ["UEFI", "UefiFiles", "UefiFlavour", "find_uefi"]
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Tests of the VMs' networks."""
+"""Tests of the VMs' networks; they touch no interface of the host and need no root."""

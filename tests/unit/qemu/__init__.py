@@ -1,1 +1,1 @@
-"""Tests of QEMU's own language."""
+"""Tests of QEMU's own language, as data; they start no QEMU."""

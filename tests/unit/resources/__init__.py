@@ -1,1 +1,1 @@
-"""Tests of admission."""
+"""Tests of admission, with figures that are given; nothing is measured."""

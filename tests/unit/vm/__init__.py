@@ -1,1 +1,1 @@
-"""Tests of the VM side without a QEMU."""
+"""Tests of the VM side on QEMUs that are objects; no process is started."""
