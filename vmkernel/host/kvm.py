@@ -6,6 +6,8 @@ machine `/dev/kvm` may be there, answer, and never run a guest to its end: only 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
 import os
 from dataclasses import dataclass
@@ -14,13 +16,15 @@ from pathlib import Path
 from vmkernel.host.errors import CommandError
 from vmkernel.host.runner import Runner
 
-__all__ = ["KvmProbe", "glance_at_kvm", "open_kvm", "try_kvm"]
+__all__ = ["KvmProbe", "glance_at_kvm", "open_kvm", "try_kvm", "wait_for_kvm"]
 
 _DEVICE = Path("/dev/kvm")
 _KVM_GET_API_VERSION = 0xAE00
 _KVM_CREATE_VM = 0xAE01
 _API_VERSION = 12
 _GUEST_TIMEOUT_S = 15.0
+_MODULE_TIMEOUT_S = 60.0
+_LOOK_AGAIN_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,28 @@ def glance_at_kvm(device: Path = _DEVICE) -> KvmProbe:
     finally:
         os.close(fd)
     return KvmProbe(True)
+
+
+async def wait_for_kvm(
+    timeout_s: float = _MODULE_TIMEOUT_S,
+    *,
+    device: Path = _DEVICE,
+    processor: Path = Path("/proc/cpuinfo"),
+) -> None:
+    """Return once the device is there, where the processor is one that it will come for.
+
+    While the machine starts, its module is loaded after what the start itself needs.
+    """
+    try:
+        flags = processor.read_text(errors="replace").partition("\nflags")[2].partition("\n")[0]
+    except OSError:
+        return
+    if not {"svm", "vmx"} & set(flags.split()):
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while not device.exists():
+                await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 async def try_kvm(

@@ -37,6 +37,10 @@ class System:
         """Have networkd read its files again, after its start where that is under way."""
         await self._systemctl("reload-or-restart", "--no-block", "systemd-networkd.service")
 
+    async def load_all_drivers(self) -> None:
+        """Have the devices that were there before udevd looked at; it returns at once."""
+        await self._systemctl("start", "--no-block", "mica-coldplug.service")
+
     async def restart_time_sync(self) -> None:
         """Have timesyncd read its file again."""
         await self._systemctl("try-restart", "--no-block", "systemd-timesyncd.service")

@@ -62,6 +62,12 @@ _log = logging.getLogger(__name__)
 
 _HOST = Subject(kind="host", id="host")
 _STICK_WAIT_S = 30.0
+_STICK_PATIENCE_S = 4.0
+"""A stick behind a controller of an unusual kind needs its driver from among all the others."""
+_DRIVERS_WAIT_S = 30.0
+_DRIVERS_SETTLE_S = 10.0
+_DRIVERS_TIME_S = 60.0
+"""How long drivers may take to come before what they would have made is missing."""
 _SETTINGS_WAIT_S = 90.0
 """After this, the network starts with DHCP, whatever became of the state."""
 _PORT_WAIT_S = 5.0
@@ -227,6 +233,7 @@ class AppliancePlatform:
             "console": self._board.run,
             "network": self._run_network,
             "events": self._run_events,
+            "drivers": self._run_drivers,
             "devices": self._run_devices,
             "power button": self._run_buttons,
         }
@@ -317,11 +324,27 @@ class AppliancePlatform:
         if event.action in ("add", "remove", "bind", "unbind"):
             self._devices_changed.set()
 
+    async def _run_drivers(self) -> None:
+        """Let all other drivers be loaded once the API answers, or as soon as they are needed."""
+        started = time.monotonic()
+        while not self._board.ready and time.monotonic() - started < _DRIVERS_WAIT_S:
+            if self._sticks.stick is None and time.monotonic() - started > _STICK_PATIENCE_S:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._board.wait_ready()
+        try:
+            await self._system.load_all_drivers()
+        except MicaError as error:
+            self.stage(f"THE OTHER DRIVERS CAN'T BE LOADED: {error}")
+        await asyncio.Event().wait()
+
     async def _run_devices(self) -> None:
         """Keep the findings about devices, once the start is over, and look for a lost stick."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SETTINGS_WAIT_S):
                 await self._board.wait_ready()
+        await asyncio.sleep(_DRIVERS_SETTLE_S)
         with contextlib.suppress(OSError):
             silence_kernel(_QUIET_LEVEL)
         while True:
@@ -381,7 +404,8 @@ class AppliancePlatform:
         virtualisation = virtualisation_info(
             accelerator=self._rest.accelerator() if self._rest else None, log=self._kernel_log
         )
-        if not virtualisation.available:
+        coming = virtualisation.extension and _boot_clock() - self._started_s < _DRIVERS_TIME_S
+        if not virtualisation.available and not coming:
             yield Finding(
                 code="no-virtualisation",
                 severity=Severity.ERROR,

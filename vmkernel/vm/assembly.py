@@ -15,7 +15,7 @@ from pathlib import Path
 
 from firmware.guest_firmware import find_uefi
 from vmkernel.host import Runner
-from vmkernel.host.kvm import KvmProbe, glance_at_kvm, try_kvm
+from vmkernel.host.kvm import KvmProbe, glance_at_kvm, try_kvm, wait_for_kvm
 from vmkernel.model import HostMode
 from vmkernel.network import (
     DEFAULT_PORT_GROUP,
@@ -103,6 +103,8 @@ def assemble_vms(
 async def _find_kvm(mode: HostMode, runner: Runner, wish: AcceleratorWish) -> KvmProbe:
     if wish is AcceleratorWish.TCG:
         return KvmProbe(False, "Guests are emulated because the command line asks for it.")
+    if mode is HostMode.APPLIANCE:
+        await wait_for_kvm()
     if wish is AcceleratorWish.KVM or mode is HostMode.APPLIANCE:
         return glance_at_kvm()
     return await try_kvm(runner)
