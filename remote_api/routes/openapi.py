@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, made from the table of routes and the wire types.
 
-Refresh the committed one with `python -m remote_api.routes.openapi > remote_api/openapi.json`
-(or `scons openapi`); a test fails while it is stale. The host serves the committed file, so that
+Refresh the committed one with `python -m remote_api.routes.openapi > remote_api/openapi.json`; a
+test fails while it is stale. The host serves the committed file, so that
 nothing of this module is loaded there.
 """
 

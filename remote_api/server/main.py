@@ -41,6 +41,8 @@ DEFAULT_CONTROL = Path("/run/mica/control.sock")
 IDENTITY_TIMEOUT_S = 60.0
 GRACE_S = 5
 KEEP_ALIVE_S = 15
+HANDSHAKE_TIMEOUT_S = 10.0
+TLS_CLOSE_TIMEOUT_S = 5.0
 MAX_HEAD_BYTES = 16 << 10
 MAX_CONSOLE_MESSAGE_BYTES = 1 << 20
 _TICK_S = 1.0
@@ -56,11 +58,32 @@ class ApiServer(Server):
         self._exit = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then tell the service manager."""
-        await super().startup(sockets)
+        """Listen, then tell the service manager.
+
+        It stands for uvicorn's own method, which leaves a handshake a whole minute.
+        """
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                self._make_protocol,
+                sock=sock,
+                ssl=self.config.ssl,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_shutdown_timeout=TLS_CLOSE_TIMEOUT_S,
+            )
+            for sock in sockets or []
+        ]
+        self.started = True
         gc.collect()
         gc.freeze()
         notify("READY=1\nSTATUS=Serving")
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        return BoundedH11Protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def main_loop(self) -> None:
         """Wait for the end; the tick renews the Date header and feeds systemd's watchdog."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import signal
+import socket
 import time
+from urllib.parse import urlsplit
 
 from remote_api.client.errors import ClientError
 from remote_api.client.sdk import Mica
@@ -25,6 +27,18 @@ def test_large_head_is_refused(host: HostedMica) -> None:
     with RawClient(host) as raw:
         raw.send("GET /v1 HTTP/1.1", *(f"X-{n}: {'a' * 1000}" for n in range(40)))
         assert raw.status() in (400, 431)
+
+
+def test_silent_clients_are_let_go(host: HostedMica) -> None:
+    parts = urlsplit(host.address)
+    where = (str(parts.hostname), int(parts.port or 443))
+    with socket.create_connection(where, 30) as silent, RawClient(host) as halting:
+        began = time.monotonic()
+        halting.socket.sendall(b"GET /v1 HTTP/1.1\r\nHost: te")
+        assert silent.recv(1) == b""
+        assert 5 < time.monotonic() - began < 15, "the handshake"
+        assert halting.rest() == b""
+        assert 15 < time.monotonic() - began < 28, "the request's head"
 
 
 def test_many_requests_at_once(host: HostedMica) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +16,12 @@ from remote_api.client.pinning import fetch_fingerprint
 from tests.framework.hosted import HostedMica
 from tests.framework.repository import REPOSITORY
 
+AS_SYSTEMD_DOES = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 RSS_LIMIT_BYTES = 45 << 20
 """What the README promises."""
 
@@ -38,11 +43,10 @@ def test_passed_socket_readiness_and_watchdog(
     notices.bind(str(tmp_path / "n"))
     notices.settimeout(20)
     control = host.folder / "state/run/control.sock"
-    words = shlex.join([sys.executable, "-m", "remote_api", "--control", str(control)])
+    words = [sys.executable, "-m", "remote_api", "--control", str(control)]
     began = time.monotonic()
     process = subprocess.Popen(
-        # LISTEN_PID names the process itself; the descriptor must be number 3.
-        ["/bin/sh", "-c", f"export LISTEN_PID=$$; exec {words} 3<&{listener.fileno()}"],
+        [sys.executable, "-c", AS_SYSTEMD_DOES, str(listener.fileno()), *words],
         pass_fds=[listener.fileno()],
         cwd=REPOSITORY,
         env={

@@ -1,4 +1,4 @@
-"""The `mica` command: it turns words into calls of the SDK and answers into tables or JSON.
+"""The `mica` command: it turns words into calls of the SDK, and never speaks HTTP itself.
 
 exit status   0  done
               1  the host refused, or an operation failed

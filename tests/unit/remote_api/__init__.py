@@ -1,1 +1,1 @@
-"""Tests of the API without a network: its application on the fake vmkernel."""
+"""Tests of the API without a network: its application, on nothing but the fake vmkernel."""
