@@ -51,6 +51,12 @@ class System:
         rows = (line.split() for line in output.splitlines())
         return tuple(f"{row[1]} {row[2]}" for row in rows if len(row) > 3 and row[3] == "running")
 
+    async def failed_units(self) -> tuple[str, ...]:
+        """The units that failed and stay so, without those of virtual machines."""
+        output = await self._systemctl("list-units", "--state=failed", "--no-legend", "--plain")
+        names = (line.split()[0] for line in output.splitlines() if line.strip())
+        return tuple(sorted(name for name in names if not name.startswith("mica-vm@")))
+
     async def userspace_started_s(self) -> float | None:
         """When PID 1 began, in seconds since the kernel did."""
         output = await self._systemctl("show", "--property=UserspaceTimestampMonotonic")

@@ -22,6 +22,7 @@ import msgspec
 from vmkernel.console import BoardSources, Console, StatusBoard
 from vmkernel.events import EventBus
 from vmkernel.host import rtnetlink
+from vmkernel.host.efi import secure_boot
 from vmkernel.host.kernel_log import kernel_log, silence_kernel
 from vmkernel.host.notify import notify
 from vmkernel.host.power_button import PowerButton, power_buttons
@@ -42,6 +43,7 @@ from vmkernel.model import (
     Severity,
     Subject,
 )
+from vmkernel.platform import findings
 from vmkernel.platform.api_probe import api_answers
 from vmkernel.platform.facts import boot_info, cpu_info, memory_info, virtualisation_info
 from vmkernel.platform.kernel_findings import missing_firmware
@@ -104,6 +106,8 @@ class AppliancePlatform:
         self._device_findings: tuple[Finding, ...] = ()
         self._kernel_findings: tuple[Finding, ...] = ()
         self._kernel_log = ""
+        self._failed_units: tuple[str, ...] = ()
+        self._secure_boot = secure_boot()
         self._devices_changed = asyncio.Event()
         self._links_changed = asyncio.Event()
         self._buttons_changed = asyncio.Event()
@@ -359,6 +363,8 @@ class AppliancePlatform:
             self._kernel_findings = missing_firmware(self._kernel_log)
             self._inventory.changed()
             self._device_findings = await self._inventory.findings()
+            with contextlib.suppress(MicaError):
+                self._failed_units = await self._system.failed_units()
             self._board.poke()
             await self._devices_changed.wait()
             await asyncio.sleep(2.0)
@@ -401,53 +407,32 @@ class AppliancePlatform:
     # --- what is known ------------------------------------------------------------------------
 
     def _findings(self) -> Iterator[Finding]:
-        virtualisation = virtualisation_info(
+        up_s = _boot_clock() - self._started_s
+        info = virtualisation_info(
             accelerator=self._rest.accelerator() if self._rest else None, log=self._kernel_log
         )
-        coming = virtualisation.extension and _boot_clock() - self._started_s < _DRIVERS_TIME_S
-        if not virtualisation.available and not coming:
-            yield Finding(
-                code="no-virtualisation",
-                severity=Severity.ERROR,
-                message=virtualisation.reason or "Guests can't run on the processor.",
-            )
-        yield from self._network_findings()
+        coming = info.extension and up_s < _DRIVERS_TIME_S
+        if not coming:
+            yield from findings.virtualisation(info)
+        yield from findings.network_findings(
+            ports=bool(wired_ports()),
+            carrier=self._network.has_carrier(),
+            addresses=bool(link_addresses(self._network.interfaces)),
+            waited=up_s > _NETWORK_GRACE_S,
+        )
         yield from self._sticks.findings()
         yield from self._units.findings()
         if self._settings is not None:
             yield from self._settings.findings()
-        if not _CLOCK_SYNCED.exists() and _boot_clock() - self._started_s > _CLOCK_GRACE_S:
-            yield Finding(
-                code="time-not-synchronised",
-                severity=Severity.INFO,
-                message="No time server has answered yet; the clock is the machine's own.",
-            )
+        yield from findings.clock_findings(
+            synchronised=_CLOCK_SYNCED.exists(), waited=up_s > _CLOCK_GRACE_S
+        )
+        yield from findings.unit_findings(self._failed_units)
         yield from self._device_findings
         yield from self._kernel_findings
+        yield from findings.boot_findings(secure_boot=self._secure_boot)
         if self._rest is not None:
             yield from self._rest.findings()
-
-    def _network_findings(self) -> Iterator[Finding]:
-        if not wired_ports():
-            yield Finding(
-                code="no-network-port",
-                severity=Severity.ERROR,
-                message="The machine has no wired network port that a driver in this image serves.",
-            )
-        elif not self._network.has_carrier():
-            yield Finding(
-                code="no-network-link",
-                severity=Severity.ERROR,
-                message="No wired network port has a link; plug in a cable or switch on its peer.",
-            )
-        elif _boot_clock() - self._started_s > _NETWORK_GRACE_S and not link_addresses(
-            self._network.interfaces
-        ):
-            yield Finding(
-                code="no-address",
-                severity=Severity.ERROR,
-                message="The network gave no address; is there a DHCP server, or the right VLAN?",
-            )
 
     def _fingerprint(self) -> str | None:
         tls = self._store.config.tls if self._store else None

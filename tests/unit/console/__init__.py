@@ -1,1 +1,1 @@
-"""Tests of vmkernel.console; others may take its samples."""
+"""Tests of vmkernel.console; nothing imports them."""
