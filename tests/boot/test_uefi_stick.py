@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.framework.drives import Bus, Drive, blank_disk
 from tests.framework.guest import GuestFiles, pattern_crc
 from tests.framework.guest.build import COMMAND_LINE
 from tests.framework.installer import FIRST_SCREEN, Installer
+from tests.framework.machine import HOST_ADDRESS, NIC_MAC
 from tests.framework.plugged_in import STICK_SERIAL, Setup, plugged_in
 from tests.framework.rfb import Viewer
 
@@ -272,6 +274,13 @@ def test_debian_installer_from_its_iso(stored: Appliance, debian_installer: Inst
         )
     viewer.close()
     stored.power_off("debian-iso")
+
+
+def test_guests_that_come_and_go_leave_the_hosts_address_alone(counting: Appliance) -> None:
+    shown = re.findall(r"^API: https://(\d[\d.]+)/$", counting.machine.console.text(), re.MULTILINE)
+    assert set(shown) == {HOST_ADDRESS}
+    switch = next(link for link in counting.host()["links"] if link["name"] == "vswitch0")
+    assert switch["mac"] == NIC_MAC
 
 
 def test_the_power_button_ends_guests_in_order(counting: Appliance) -> None:

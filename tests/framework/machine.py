@@ -39,10 +39,12 @@ from tests.framework.drives import Drive
 __all__ = [
     "EmulatorFaultError",
     "Firmware",
+    "HOST_ADDRESS",
     "Machine",
     "MachineDiedError",
     "MachineError",
     "MachineSpec",
+    "NIC_MAC",
     "Stage",
     "running",
 ]
@@ -50,7 +52,7 @@ __all__ = [
 KNOWN_FAULT = "cpu_interrupt: assertion failed: (bql_locked())"
 HOST_ADDRESS = "10.0.2.15"
 """What the emulator's own DHCP server gives to the first who asks."""
-MIB = 1 << 20
+NIC_MAC = "52:54:00:4d:49:43"
 
 
 class MachineError(AssertionError):
@@ -323,7 +325,7 @@ class Machine:
         return [*words, *spec.extra]
 
     def _network(self) -> list[str]:
-        nic = f"{self.spec.nic},netdev=net0,mac=52:54:00:4d:49:43"
+        nic = f"{self.spec.nic},netdev=net0,mac={NIC_MAC}"
         if self.spec.tap_fd is not None:
             backend = f"tap,id=net0,fd={self.spec.tap_fd}"
         else:
