@@ -35,10 +35,11 @@ from remote_api.schema import ProblemCode, Role
 from vmkernel.control import model
 from vmkernel.control.requests import WhoAmI
 
-__all__ = ["Application"]
+__all__ = ["Application", "MAX_HEAD_BYTES"]
 
 logger = logging.getLogger("mica.api")
 
+MAX_HEAD_BYTES = 16 << 10
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _OPERATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _PROBLEM_TYPE = "application/problem+json"
@@ -109,6 +110,7 @@ class Application:
         method: str,
         scope: Scope,
     ) -> Response:
+        _check_head(scope)
         route = _choose(routes, method, exchange.path)
         if route.role is not None:
             exchange.token = bearer_token(exchange.headers.get(b"authorization", []))
@@ -200,6 +202,16 @@ def _headers(scope: Scope) -> Headers:
     for name, value in scope["headers"]:
         headers.setdefault(name, []).append(value)
     return headers
+
+
+def _check_head(scope: Scope) -> None:
+    """Bound the head; the parser bounds it only while it is incomplete."""
+    size = len(scope["path"]) + len(scope["query_string"])
+    size += sum(len(name) + len(value) for name, value in scope["headers"])
+    if size > MAX_HEAD_BYTES:
+        raise ApiError(
+            ProblemCode.HEAD_TOO_LARGE, f"The request's head is larger than {MAX_HEAD_BYTES} bytes."
+        )
 
 
 def _choose(routes: Mapping[str, Route[Any, Any]], method: str, path: str) -> Route[Any, Any]:

@@ -34,6 +34,7 @@ _ALWAYS = (
     ProblemCode.MALFORMED,
     ProblemCode.INVALID,
     ProblemCode.NOT_ACCEPTABLE,
+    ProblemCode.HEAD_TOO_LARGE,
     ProblemCode.INTERNAL,
     ProblemCode.UNAVAILABLE,
     ProblemCode.TIMED_OUT,

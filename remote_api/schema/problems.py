@@ -45,6 +45,7 @@ class ProblemCode(StrEnum):
     TOO_LARGE = "too-large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
     UPGRADE_REQUIRED = "upgrade-required"
+    HEAD_TOO_LARGE = "head-too-large"
     PRECONDITION_REQUIRED = "precondition-required"
 
     @property
@@ -87,6 +88,7 @@ _STATUS = {
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: 415,
     ProblemCode.UPGRADE_REQUIRED: 426,
     ProblemCode.PRECONDITION_REQUIRED: 428,
+    ProblemCode.HEAD_TOO_LARGE: 431,
 }
 
 _TITLES = {
@@ -116,6 +118,7 @@ _TITLES = {
     ProblemCode.TOO_LARGE: "The request is too large",
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: "The body's media type is not taken",
     ProblemCode.UPGRADE_REQUIRED: "The resource speaks WebSocket",
+    ProblemCode.HEAD_TOO_LARGE: "The request's header fields are too large",
     ProblemCode.PRECONDITION_REQUIRED: "If-Match or If-None-Match is needed",
 }
 

@@ -26,7 +26,7 @@ import uvicorn.lifespan.off  # noqa: E402, F401 - uvicorn takes it by name
 from uvicorn.config import Config  # noqa: E402
 from uvicorn.server import Server  # noqa: E402
 
-from remote_api.routes import Application, make_application  # noqa: E402
+from remote_api.routes import MAX_HEAD_BYTES, Application, make_application  # noqa: E402
 from remote_api.server.notify import notify, passed_sockets, watchdog_pause_s  # noqa: E402
 from remote_api.server.protocol import BoundedH11Protocol  # noqa: E402
 from remote_api.server.tls import IdentityUnavailableError, fetch_identity, tls_context  # noqa: E402
@@ -43,7 +43,6 @@ GRACE_S = 5
 KEEP_ALIVE_S = 15
 HANDSHAKE_TIMEOUT_S = 10.0
 TLS_CLOSE_TIMEOUT_S = 5.0
-MAX_HEAD_BYTES = 16 << 10
 MAX_CONSOLE_MESSAGE_BYTES = 1 << 20
 _TICK_S = 1.0
 _BACKLOG = 256

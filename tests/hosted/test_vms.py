@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
+import pexpect
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -30,6 +32,7 @@ from remote_api.schema import (
 from tests.framework.api import checked_client
 from tests.framework.guest import GuestFiles, guest_files
 from tests.framework.hosted import HostedMica
+from tests.framework.repository import REPOSITORY
 
 MIB = 1 << 20
 BOOT_S = 120.0
@@ -186,5 +189,33 @@ def test_console_tickets(host: HostedMica, mica: Mica) -> None:
         assert b"urn:mica:problem:unauthenticated" in (refusal.value.response.body or b"")
     with checked_client(mica, authorized=False) as http:
         assert http.get(ticket.websocket).status_code == 426
+    _use_terminal(host)
     mica.wait(mica.power_off_vm("door"))
     mica.delete_vm("door")
+
+
+def _use_terminal(host: HostedMica) -> None:
+    """The console as a person has it: a terminal, typing, Ctrl-] to leave."""
+    terminal = pexpect.spawn(
+        sys.executable,
+        ["-m", "remote_api.client", "vm", "console", "door"],
+        cwd=str(REPOSITORY),
+        timeout=BOOT_S,
+        env={
+            **os.environ,
+            "MICA_HOST": host.address,
+            "MICA_TOKEN": str(host.token),
+            "MICA_FINGERPRINT": host.fingerprint,
+        },
+    )
+    try:
+        terminal.expect_exact("leave with Ctrl-]")
+        terminal.expect_exact("MICA GUEST UP")
+        terminal.send("echo typed by hand\r")
+        terminal.expect(r"echo typed by hand[^e]+echo typed by hand|typed by hand\r\n")
+        terminal.send("\x1d")
+        terminal.expect_exact("console of door: left")
+        terminal.expect(pexpect.EOF)
+    finally:
+        terminal.close()
+    assert terminal.exitstatus == 0

@@ -413,3 +413,12 @@ async def test_no_vmkernel_is_503(tmp_path: Path) -> None:
         answer = await request(api, "GET", "/v1")
         assert (answer.status, answer.problem) == (503, "unavailable")
         assert answer.headers["retry-after"]
+
+
+@on_loop
+async def test_heads_are_bounded(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        headers = {f"x-{number}": "a" * 1000 for number in range(20)}
+        answer = await request(api, "GET", "/v1/vms", headers=headers)
+        assert (answer.status, answer.problem) == (431, "head-too-large")
+        assert fake.calls == []
