@@ -386,7 +386,7 @@ class AppliancePlatform:
                         opened[device] = button
                         loop.add_reader(button.fileno(), self._on_button, button)
                 await self._buttons_changed.wait()
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(_SETTLE_S)
         finally:
             for button in opened.values():
                 loop.remove_reader(button.fileno())
