@@ -36,7 +36,6 @@ ESP_CONF = """\
 Type=esp
 Label=mica-esp
 Format=vfat
-Flags=0x4
 SizeMinBytes={size}
 SizeMaxBytes={size}
 CopyFiles={tree}:/
@@ -125,6 +124,9 @@ def write_stick(tools: Path, parts: StickParts, target: Path, work: Path) -> Non
         timeout_s=600,
         env=env,
     )
+    # The mark by which syslinux's boot code finds the partition.
+    mark = ["sfdisk", "--quiet", "--part-attrs", target, "1", "LegacyBIOSBootable"]
+    sandbox.run(mark, timeout_s=60)
     sandbox.run(
         [
             "syslinux",
