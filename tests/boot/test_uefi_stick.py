@@ -29,8 +29,9 @@ INSTALLER_S = 240.0
 @pytest.fixture(scope="module")
 def fresh(folder: Path, guest: GuestFiles, idle_stick: IdleStick) -> Iterator[Appliance]:
     """A fresh stick at its API, not claimed yet, with a blank disk and one that holds data."""
-    full = folder / "full.img"
-    full.write_bytes(guest.bios_disk.read_bytes())
+    full = blank_disk(folder / "full.img", 1 * GIB)
+    with full.open("r+b") as file:
+        file.write(guest.bios_disk.read_bytes())
     disks = (
         Drive("main", blank_disk(folder / "main.img", 8 * GIB), Bus.VIRTIO, MAIN),
         Drive("full", full, Bus.VIRTIO, FULL),
