@@ -12,8 +12,8 @@ from appliance_build.tools.sandbox import ToolsSandbox
 __all__ = ["write_root_image"]
 
 IMAGE_UUID = "6d696361-726f-4f74-8000-000000000001"
-CLUSTER_BYTES = 65536
-ZSTD_LEVEL = 3
+CLUSTER_BYTES = 131072
+ZSTD_LEVEL = 12
 
 
 def write_root_image(tools: Path, stage: Path, target: Path) -> None:
