@@ -261,6 +261,7 @@ class AppliancePlatform:
             loop.add_reader(changes.fileno(), changes.drain, self._links_changed.set)
             try:
                 while True:
+                    self._network.fix_address()
                     addresses = link_addresses(self._network.interfaces)
                     if addresses and "network" not in self._times:
                         self._times["network"] = _boot_clock()

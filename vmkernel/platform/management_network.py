@@ -12,6 +12,7 @@ import logging
 import re
 from pathlib import Path
 
+from vmkernel.host.link_address import fix_hardware_address, hardware_address_is_fixed
 from vmkernel.host.sysfs import SYS, read_int, read_text, subfolders
 from vmkernel.host.system import System
 from vmkernel.model import MicaError
@@ -120,6 +121,7 @@ class ManagementNetwork:
         self._etc = etc
         self._sys = sys
         self._settings = NetworkSettings()
+        self._mac: str | None = None
 
     @property
     def interfaces(self) -> tuple[str, ...]:
@@ -129,6 +131,8 @@ class ManagementNetwork:
     async def apply(self, settings: NetworkSettings, mac: str | None) -> None:
         """Put the settings in force; what is so already is left alone. HostError."""
         self._settings = settings
+        self._mac = mac
+        self.fix_address()
         files = network_files(settings, mac)
         changed = False
         for name in _FILES:
@@ -148,6 +152,22 @@ class ManagementNetwork:
         if changed:
             await self._system.restart_time_sync()
         self.sync_resolver()
+
+    def fix_address(self) -> None:
+        """Keep the switch's address what it is, whatever virtual machines are plugged into it.
+
+        networkd leaves an address alone that is right already, and the switch would take another
+        one with its next port.
+        """
+        if self._mac is None:
+            self._mac = choose_mac(wired_ports(self._sys), None)
+        if self._mac is None or not (self._sys / "class/net" / SWITCH).exists():
+            return
+        if not hardware_address_is_fixed(SWITCH, self._mac, self._sys):
+            try:
+                fix_hardware_address(SWITCH, self._mac)
+            except OSError as error:
+                _log.warning("%s can't be given the address %s: %s", SWITCH, self._mac, error)
 
     def sync_resolver(self) -> None:
         """Bring /etc/resolv.conf up to date."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.unit.platform.sample_tree import SampleMachine
 from vmkernel.host.system import System
+from vmkernel.platform import management_network
 from vmkernel.platform.management_network import (
     ManagementNetwork,
     choose_mac,
@@ -96,7 +99,9 @@ def test_the_remembered_address_counts_only_while_its_port_is_here() -> None:
 def test_applying_twice_reloads_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         system = FakeSystem()
-        network = ManagementNetwork(system, run=tmp_path / "run", etc=tmp_path / "etc")
+        network = ManagementNetwork(
+            system, run=tmp_path / "run", etc=tmp_path / "etc", sys=tmp_path / "sys"
+        )
         settings = NetworkSettings(vlan=20, ntp_servers=("ntp.example",))
         await network.apply(settings, MAC)
         await network.apply(settings, MAC)
@@ -116,7 +121,9 @@ def test_the_resolver_asks_the_settings_servers_first(tmp_path: Path) -> None:
     async def scenario() -> str:
         (tmp_path / "netif").mkdir()
         (tmp_path / "netif/state").write_text("OPER_STATE=routable\nDNS=10.0.2.3 192.0.2.1#x\n")
-        network = ManagementNetwork(FakeSystem(), run=tmp_path, etc=tmp_path / "etc")
+        network = ManagementNetwork(
+            FakeSystem(), run=tmp_path, etc=tmp_path / "etc", sys=tmp_path / "sys"
+        )
         await network.apply(NetworkSettings(nameservers=("192.0.2.53",)), None)
         return (tmp_path / "etc/resolv.conf").read_text()
 
@@ -125,6 +132,31 @@ def test_the_resolver_asks_the_settings_servers_first(tmp_path: Path) -> None:
         "nameserver 10.0.2.3",
         "nameserver 192.0.2.1",
     ]
+
+
+def test_the_switch_keeps_its_address_from_the_first_port_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        management_network, "fix_hardware_address", lambda name, mac: fixed.append((name, mac))
+    )
+    machine = SampleMachine(tmp_path)
+    network = ManagementNetwork(FakeSystem(), sys=machine.sys)
+    network.fix_address()
+    machine.port("eth0", MAC, "pci0/a")
+    network.fix_address()
+    assert fixed == []
+    machine.write("sys/class/net/vswitch0/addr_assign_type", "0")
+    machine.write("sys/class/net/vswitch0/address", MAC + "\n")
+    network.fix_address()
+    assert fixed == [("vswitch0", MAC)]
+    machine.write("sys/class/net/vswitch0/addr_assign_type", "3")
+    network.fix_address()
+    assert len(fixed) == 1
+    machine.write("sys/class/net/vswitch0/address", "02:00:00:00:00:01\n")
+    network.fix_address()
+    assert len(fixed) == 2
 
 
 def test_carrier_is_that_of_wired_ports(tmp_path: Path) -> None:
