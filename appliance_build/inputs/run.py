@@ -1,6 +1,8 @@
 """The one way this package starts a program: argv list, no shell, closed stdin, a time-out."""
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,25 +44,30 @@ def run(
     """
     words = [str(word) for word in argv]
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
             stdout=None if show else subprocess.PIPE,
             stderr=None if show else subprocess.STDOUT,
             env=clean_environment(env),
             cwd=cwd,
-            timeout=timeout_s,
-            check=False,
             text=True,
             errors="replace",
+            # A group of its own: what it has started ends with it.
+            process_group=0,
         )
-    except subprocess.TimeoutExpired as error:
-        output = error.stdout or ""
-        if isinstance(output, bytes):
-            output = output.decode(errors="replace")
-        raise CommandError(words, None, output) from error
     except FileNotFoundError as error:
         raise CommandError(words, 127, f"{words[0]}: not installed") from error
-    if done.returncode != 0:
-        raise CommandError(words, done.returncode, done.stdout or "")
-    return done.stdout or ""
+    with process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                output, _ = process.communicate()
+                raise CommandError(words, None, output or "") from error
+            raise
+    if process.returncode != 0:
+        raise CommandError(words, process.returncode, output or "")
+    return output or ""
