@@ -125,8 +125,9 @@ def write_stick(tools: Path, parts: StickParts, target: Path, work: Path) -> Non
         env=env,
     )
     # The mark by which syslinux's boot code finds the partition.
-    mark = ["sfdisk", "--quiet", "--part-attrs", target, "1", "LegacyBIOSBootable"]
-    sandbox.run(mark, timeout_s=60)
+    sandbox.run(
+        ["sfdisk", "--quiet", "--part-attrs", target, "1", "LegacyBIOSBootable"], timeout_s=60
+    )
     sandbox.run(
         [
             "syslinux",

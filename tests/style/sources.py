@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["PACKAGES", "REPOSITORY", "Module", "modules", "tracked_files"]
+__all__ = ["Module", "PACKAGES", "REPOSITORY", "modules", "tracked_files"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("appliance_build", "firmware", "remote_api", "tests", "vmkernel")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-__all__ = ["CATALOGUE", "BundleCatalogue"]
+__all__ = ["BundleCatalogue", "CATALOGUE"]
 
 CATALOGUE = Path("/usr/lib/mica/bundles.json")
 
