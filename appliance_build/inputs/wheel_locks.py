@@ -13,7 +13,8 @@ OLDEST_PYTHON = "3.11"
 
 
 def _compile(target: Path, *arguments: str | Path) -> None:
-    command = (sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--upgrade")
+    uv = (sys.executable, "-m", "uv", "--quiet", "--system-certs")
+    command = (*uv, "pip", "compile", "--upgrade")
     options = ("--generate-hashes", "--no-header", "--no-emit-index-url", "--output-file", target)
     run([*command, *options, *arguments], timeout_s=600, cwd=Path(__file__).parents[2])
 
