@@ -223,6 +223,7 @@ def test_a_guest_from_a_bios_disk(stored: Appliance, guest: GuestFiles) -> None:
         console.expect(
             "MICA GUEST READY bios-disk", timeout_s=GUEST_S, what="the guest's first line"
         )
+        console.expect("MICA GUEST UP", timeout_s=30, what="the guest knows its power button")
     stored.act("/v1/vms/from-bios/shutdown")
     stored.wait_vm_state("from-bios", "stopped", timeout_s=60)
 

@@ -17,7 +17,6 @@ import select
 import subprocess
 import termios
 import time
-import tty
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +94,19 @@ def _list(request: dict[str, Any]) -> list[str]:
 ACTIONS = {"run": _run, "seconds_until": _seconds_until, "memory": _memory, "list": _list}
 
 
+def _make_raw(line: int) -> None:
+    """As tty.setraw does; the image's library has no tty."""
+    settings = termios.tcgetattr(line)
+    settings[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
+    settings[1] &= ~termios.OPOST
+    settings[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
+    termios.tcsetattr(line, termios.TCSANOW, settings)
+
+
 def main() -> None:
     """Obey for ever."""
     line = os.open(PORT, os.O_RDWR | os.O_NOCTTY)
-    tty.setraw(line, termios.TCSANOW)
+    _make_raw(line)
     buffer = b""
     while True:
         buffer += os.read(line, 4096)
