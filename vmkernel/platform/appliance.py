@@ -49,6 +49,7 @@ from vmkernel.platform.facts import boot_info, cpu_info, memory_info, virtualisa
 from vmkernel.platform.kernel_findings import missing_firmware
 from vmkernel.platform.links import link_addresses, link_infos
 from vmkernel.platform.management_network import ManagementNetwork, choose_mac, wired_ports
+from vmkernel.platform.memory_reserve import fit_memory_reserve
 from vmkernel.platform.ports import Surroundings
 from vmkernel.platform.power import HostPower
 from vmkernel.platform.stick import StickWatch
@@ -127,6 +128,7 @@ class AppliancePlatform:
             ),
         )
         self.stage("vmkernel started")
+        fit_memory_reserve(memory_info().total_bytes)
 
     # --- the start ----------------------------------------------------------------------------
 
