@@ -19,6 +19,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 from vmkernel.adapters import Adapters, VmSide
 from vmkernel.auth import AccessService
@@ -28,12 +29,13 @@ from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.events import EventBus
 from vmkernel.host.notify import inherited_sockets, notify
+from vmkernel.host.runner import Runner
 from vmkernel.model import ApiInfo, Finding, HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform import Surroundings
 from vmkernel.state import StateLog, StateStore
-from vmkernel.state.identity import fingerprint
+from vmkernel.state.identity import fingerprint, new_identity
 from vmkernel.storage import StorageService
 from vmkernel.version import __version__
 
@@ -103,7 +105,7 @@ class Vmkernel:
         await self._adapters.apply_settings(self._store, self._bus)
 
     async def _make_identity(self) -> None:
-        material = await self._store.ensure_identity()
+        material = await self._store.ensure_identity(partial(new_identity, Runner()))
         shown = fingerprint(material.certificate_pem)
         file = ClaimFile(self._options.run_dir / "claim.json")
         code = file.previous() if self._adapters.keeps_claim_code else None

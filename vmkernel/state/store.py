@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -106,17 +106,16 @@ class StateStore:
         """Replace the configuration as a whole; durable on return."""
         return await self.update(lambda _: config)
 
-    async def ensure_identity(self) -> TlsMaterial:
-        """The API's certificate and key; made at first boot.
+    async def ensure_identity(
+        self, make: Callable[[str, str], Awaitable[TlsMaterial]]
+    ) -> TlsMaterial:
+        """The API's certificate and key; made at first boot by `make(hostname, uuid)`.
 
         Where nothing can be kept, they last as long as this process.
         """
         if self.config.tls is not None:
             return self.config.tls
-        from vmkernel.state.identity import new_identity  # see there
-
-        config = self.config
-        material = await asyncio.to_thread(new_identity, config.hostname, config.uuid)
+        material = await make(self.config.hostname, self.config.uuid)
 
         def change(config: HostConfig) -> HostConfig:
             return msgspec.structs.replace(config, tls=material)

@@ -7,9 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from vmkernel.state.config import HostConfig, decode_config, encode_config, new_config
+from vmkernel.state.config import (
+    HostConfig,
+    TlsMaterial,
+    decode_config,
+    encode_config,
+    new_config,
+)
 from vmkernel.state.errors import StateError
-from vmkernel.state.identity import fingerprint, new_identity
 from vmkernel.state.upgrades import SCHEMA, UPGRADES, upgrade
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -56,27 +61,13 @@ def test_unknown_fields_are_refused() -> None:
 
 
 def test_secrets_are_not_shown() -> None:
-    config = msgspec.structs.replace(new_config(), tls=new_identity("h", "u"))
+    config = msgspec.structs.replace(
+        new_config(), tls=TlsMaterial(certificate_pem="c", private_key_pem="PRIVATE")
+    )
     shown = repr(config)
     assert "PRIVATE" not in shown
     sample = decode_config(1, (SAMPLES / "state-1.json").read_bytes())
     assert "0f0f" not in repr(sample)
-
-
-def test_an_identity_is_a_self_signed_p256_certificate() -> None:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    material = new_identity("mica-test", "3f0f6c1e-8f0b-4a53-9d5f-6a9f1a6f0d11")
-    certificate = x509.load_pem_x509_certificate(material.certificate_pem.encode())
-    key = certificate.public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    assert key.curve.name == "secp256r1"
-    certificate.verify_directly_issued_by(certificate)
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert "mica-test" in names.get_values_for_type(x509.DNSName)
-    assert fingerprint(material.certificate_pem) == certificate.fingerprint(hashes.SHA256()).hex()
 
 
 def test_each_new_host_is_another_one() -> None:

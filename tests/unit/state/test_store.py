@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.state.ram_medium import RamMedium
 from vmkernel.model import ErrorCode
-from vmkernel.state import HostConfig, StateLog, StateStore
+from vmkernel.state import HostConfig, StateLog, StateStore, TlsMaterial
 from vmkernel.state.errors import StateError
 
 
@@ -143,8 +143,16 @@ def test_without_a_medium_the_host_runs_and_keeps_nothing() -> None:
         store.open("no state partition was found")
         with pytest.raises(StateError, match="no state partition"):
             await _name(store, "x")
-        material = await store.ensure_identity()
-        assert await store.ensure_identity() == material
+        made = 0
+
+        async def make(hostname: str, uuid: str) -> TlsMaterial:
+            nonlocal made
+            made += 1
+            return TlsMaterial(certificate_pem=hostname, private_key_pem=uuid)
+
+        material = await store.ensure_identity(make)
+        assert await store.ensure_identity(make) == material
+        assert made == 1
 
     asyncio.run(scenario())
 
