@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -258,16 +258,17 @@ class Appliance:
             "POST", f"/v1/vms/{name}/console", json={"kind": kind}, expect=201
         ).json()
         uri = f"wss://127.0.0.1:{self.machine.port}{ticket['websocket']}"
-        return WebSocketWire(
-            connect(uri, ssl=self._context, server_hostname="mica", max_size=None, proxy=None)
-        )
+        return WebSocketWire(uri, self._context)
 
 
 class WebSocketWire:
     """A console over the API's WebSocket; a wire for Console."""
 
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
+    def __init__(self, uri: str, context: ssl.SSLContext) -> None:
+        self._stack = ExitStack()
+        self._connection: ClientConnection = self._stack.enter_context(
+            connect(uri, ssl=context, server_hostname="mica", max_size=None, proxy=None)
+        )
         self._sending = threading.Lock()
 
     def receive(self) -> bytes:
@@ -286,7 +287,7 @@ class WebSocketWire:
     def close(self) -> None:
         """Close it."""
         with suppress(ConnectionClosed, OSError):
-            self._connection.close()
+            self._stack.close()
 
 
 def _parts(path: Path) -> Iterator[bytes]:
