@@ -193,6 +193,14 @@ static void write_layer(void)
 	overlay("var");
 }
 
+/* The kernel took the microcode from the initrd before it unpacked it; the files, which it then
+ * unpacked as well, would hold 15 MB for ever. */
+static void microcode(void)
+{
+	unlink("/kernel/x86/microcode/AuthenticAMD.bin");
+	unlink("/kernel/x86/microcode/GenuineIntel.bin");
+}
+
 static _Noreturn void switch_root(char **argv)
 {
 	static const char *const moved[] = { "/dev", "/proc", "/sys" };
@@ -222,6 +230,7 @@ int main(int argc, char **argv)
 	}
 	basics();
 	modules();
+	microcode();
 	root_image();
 	write_layer();
 	switch_root(argv);
