@@ -41,8 +41,9 @@ def add_machine_targets(
         argv += [f"--port={arguments['PORT']}"] if "PORT" in arguments else []
         argv += [f"--memory={arguments['MEMORY']}"] if "MEMORY" in arguments else []
         argv += ["--fresh"] if arguments.get("FRESH") else []
-        # Ctrl-C is for the machine, which powers off cleanly; SCons waits for it.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C is for the machine, which powers off cleanly; SCons waits for it. (To ignore the
+        # signal would have the child ignore it too.)
+        before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
             status = subprocess.run(argv, cwd=REPOSITORY, check=False).returncode
         finally:

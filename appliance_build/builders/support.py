@@ -36,13 +36,18 @@ PLAIN_ERRORS = (
 """Errors, by a base class's name, whose message says enough without a traceback."""
 
 
+def _files(nodes: Sequence[Any]) -> list[Path]:
+    """Return the nodes that are files: not a Value, not an Alias."""
+    return [Path(node.abspath) for node in nodes if hasattr(node, "abspath")]
+
+
 def action(env: Any, text: str, work: Callable[[list[Path], list[Path]], None]) -> Any:
     """Return a SCons action that calls ``work(targets, sources)`` with absolute paths."""
 
     def run(target: Sequence[Any], source: Sequence[Any], env: Any) -> int:
         del env
         try:
-            work([Path(t.abspath) for t in target], [Path(s.abspath) for s in source])
+            work(_files(target), _files(source))
         except KeyboardInterrupt:
             return 130
         except Exception as error:
@@ -51,8 +56,8 @@ def action(env: Any, text: str, work: Callable[[list[Path], list[Path]], None]) 
                 error, subprocess.CalledProcessError
             ):
                 raise
-            for node in target:
-                Path(node.abspath).unlink(missing_ok=True)
+            for path in _files(target):
+                path.unlink(missing_ok=True)
             say(f"{text}: {error}")
             return 1
         return 0

@@ -115,7 +115,9 @@ class RunSession:
         if not variables.exists():
             shutil.copyfile(options.tools / FIRMWARE / "OVMF_VARS_4M.fd", variables)
         qemu = loader_argv(options.tools, "qemu-system-x86_64")
-        accelerator, why = choose_accelerator(qemu, environment)
+        code = options.tools / FIRMWARE / "OVMF_CODE_4M.fd"
+        say("seeing whether KVM runs a trial guest")
+        accelerator, why = choose_accelerator(qemu, environment, code, variables)
         say(f"powering the stick on; the processor is {accelerator.upper()} ({why})")
         self._started_s = time.monotonic()
         with (options.folder / "qemu.log").open("wb") as log:

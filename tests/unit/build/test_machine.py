@@ -88,25 +88,32 @@ def _choose(tmp_path: Path, program: str, *, wish: str = "") -> Accelerator:
     device = tmp_path / "kvm"
     device.touch()
     argv = [sys.executable, "-c", program]
-    chosen, why = choose_accelerator(argv, {}, wish=wish, device=device, timeout_s=1.0)
+    chosen, why = choose_accelerator(
+        argv, {}, device, device, wish=wish, device=device, timeout_s=1.0
+    )
     assert why
     return chosen
 
 
-def test_kvm_is_taken_where_a_guest_ends_on_it(tmp_path: Path) -> None:
-    assert _choose(tmp_path, "pass") is Accelerator.KVM
+SPEAKS = "import time; print('BdsDxe: failed to load Boot0001', flush=True); time.sleep(60)"
+
+
+def test_kvm_is_taken_where_a_guests_firmware_gets_through(tmp_path: Path) -> None:
+    assert _choose(tmp_path, SPEAKS) is Accelerator.KVM
 
 
 def test_a_guest_that_fails_or_hangs_means_emulation(tmp_path: Path) -> None:
     assert _choose(tmp_path, "raise SystemExit(1)") is Accelerator.TCG
+    assert _choose(tmp_path, "print('extra data')") is Accelerator.TCG
     assert _choose(tmp_path, "import time; time.sleep(60)") is Accelerator.TCG
 
 
 def test_the_wish_decides_without_a_guest(tmp_path: Path) -> None:
-    assert _choose(tmp_path, "pass", wish="tcg") is Accelerator.TCG
+    assert _choose(tmp_path, SPEAKS, wish="tcg") is Accelerator.TCG
 
 
 def test_no_device_means_emulation(tmp_path: Path) -> None:
-    chosen, why = choose_accelerator([], {}, wish="", device=tmp_path / "none")
+    none = tmp_path / "none"
+    chosen, why = choose_accelerator([], {}, none, none, wish="", device=none)
     assert chosen is Accelerator.TCG
     assert os.fspath(tmp_path / "none") in why
