@@ -72,6 +72,7 @@ class RunSession:
 
     def __init__(self, options: RunOptions) -> None:
         self._options = options
+        self._code = options.tools / FIRMWARE / "OVMF_CODE_4M.fd"
         self._story = BootStory()
         self._port = _free_port(options.port)
         self._interrupts = 0
@@ -115,9 +116,8 @@ class RunSession:
         if not variables.exists():
             shutil.copyfile(options.tools / FIRMWARE / "OVMF_VARS_4M.fd", variables)
         qemu = loader_argv(options.tools, "qemu-system-x86_64")
-        code = options.tools / FIRMWARE / "OVMF_CODE_4M.fd"
         say("seeing whether KVM runs a trial guest")
-        accelerator, why = choose_accelerator(qemu, environment, code, variables)
+        accelerator, why = choose_accelerator(qemu, environment, self._code, variables)
         say(f"powering the stick on; the processor is {accelerator.upper()} ({why})")
         self._started_s = time.monotonic()
         with (options.folder / "qemu.log").open("wb") as log:
@@ -133,12 +133,11 @@ class RunSession:
 
     def _hardware(self, stick: Path, disk: Path, variables: Path) -> list[str]:
         options = self._options
-        code = options.tools / FIRMWARE / "OVMF_CODE_4M.fd"
         forward = f"hostfwd=tcp:127.0.0.1:{self._port}-{GUEST_ADDRESS}:443"
         words = ["-name", "mica", "-nodefaults", "-no-user-config", "-machine", "q35"]
         words += ["-smp", "2", "-m", str(options.memory_mib), "-display", "none", "-no-reboot"]
         words += ["-device", "VGA", "-device", "qemu-xhci,id=usb", "-device", "virtio-rng-pci"]
-        words += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"]
+        words += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self._code}"]
         words += ["-drive", f"if=pflash,format=raw,unit=1,file={variables}"]
         words += ["-drive", f"if=none,id=stick,format=raw,file={stick}"]
         words += ["-device", "usb-storage,bus=usb.0,drive=stick,bootindex=1,removable=on"]
