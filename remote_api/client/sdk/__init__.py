@@ -1,0 +1,29 @@
+"""The SDK: one method a call, typed by the schema, one module an area; it must not touch the
+terminal.
+
+with Mica("192.0.2.7", token=token, fingerprint=fingerprint) as mica:
+    mica.wait(mica.start_vm("web-1"))
+"""
+
+from __future__ import annotations
+
+from remote_api.client.sdk.access import AccessCalls
+from remote_api.client.sdk.base import OnBytes, OnProgress
+from remote_api.client.sdk.host import HostCalls
+from remote_api.client.sdk.operations import OperationCalls
+from remote_api.client.sdk.storage import StorageCalls, file_sha256
+from remote_api.client.sdk.vms import VmCalls
+
+__all__ = ["Mica", "OnBytes", "OnProgress", "file_sha256"]
+
+
+class Mica(HostCalls, AccessCalls, StorageCalls, VmCalls, OperationCalls):
+    """One host."""
+
+    def __enter__(self) -> Mica:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close all connections."""
+        self.close()

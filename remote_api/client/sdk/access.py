@@ -1,0 +1,38 @@
+"""Claim and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from remote_api.client.sdk.base import CREATE, Calls
+from remote_api.schema import ClaimBody, IssuedToken, Token, TokenBody, TokenPage, TokenSpec
+
+__all__ = ["AccessCalls"]
+
+
+class AccessCalls(Calls):
+    """Claim and tokens."""
+
+    def claim(self, code: str, *, token_id: str = "admin") -> IssuedToken:  # noqa: S107 - an id
+        """Spend the claim code for an admin token."""
+        body = ClaimBody(code=code, token_id=token_id)
+        return self.transport.send("POST", "/v1/claim", body=body).read(IssuedToken)
+
+    def whoami(self) -> Token:
+        """The token of this client."""
+        return self.transport.send("GET", "/v1/whoami").read(Token)
+
+    def tokens(self) -> Iterator[Token]:
+        """All tokens."""
+        return self._all("/v1/tokens", TokenPage)
+
+    def create_token(self, token_id: str, spec: TokenSpec) -> IssuedToken:
+        """Make a token; its secret is in the answer and nowhere else."""
+        path = f"/v1/tokens/{token_id}"
+        return self.transport.send("PUT", path, body=TokenBody(spec=spec), headers=CREATE).read(
+            IssuedToken
+        )
+
+    def delete_token(self, token_id: str) -> None:
+        """Revoke a token."""
+        self.transport.send("DELETE", f"/v1/tokens/{token_id}")

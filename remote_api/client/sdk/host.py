@@ -1,0 +1,44 @@
+"""The host, its devices and its power."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from remote_api.client.sdk.base import Calls
+from remote_api.schema import (
+    ApiInfo,
+    Device,
+    DevicePage,
+    Disk,
+    DiskPage,
+    Host,
+    Operation,
+    PowerAction,
+    PowerBody,
+)
+
+__all__ = ["HostCalls"]
+
+
+class HostCalls(Calls):
+    """The host, its devices and its power."""
+
+    def api(self) -> ApiInfo:
+        """What anyone may know of the host."""
+        return self.transport.send("GET", "/v1").read(ApiInfo)
+
+    def host(self) -> Host:
+        """The host."""
+        return self.transport.send("GET", "/v1/host").read(Host)
+
+    def devices(self) -> Iterator[Device]:
+        """All PCI and USB devices."""
+        return self._all("/v1/host/devices", DevicePage)
+
+    def disks(self) -> Iterator[Disk]:
+        """All disks of the host."""
+        return self._all("/v1/host/disks", DiskPage)
+
+    def power(self, action: PowerAction) -> Operation:
+        """End the guests in order, then power off or reboot."""
+        return self._operation("POST", "/v1/host/power", body=PowerBody(action=action))

@@ -1,0 +1,158 @@
+"""Every request that the vmkernel takes: its fields, the role it needs, the type of its reply;
+one module an area. It holds data alone and must not touch any service.
+
+A request is a record whose class names its wire tag, `ROLE` and `REPLY`. Requests with
+`ROLE = None` need no token. `STREAM` says that the reply carries a file descriptor: a connected
+stream socket whose meaning the request's docstring gives.
+"""
+
+from __future__ import annotations
+
+from vmkernel.control.requests.access import (
+    Claim,
+    CreateToken,
+    DeleteToken,
+    GetToken,
+    ListTokens,
+    TokenPage,
+    WhoAmI,
+)
+from vmkernel.control.requests.base import MAX_PAGE, Done, ListRequest, Request
+from vmkernel.control.requests.host import (
+    DevicePage,
+    GetApiInfo,
+    GetHost,
+    GetTlsIdentity,
+    ListDevices,
+    PowerHost,
+    TlsIdentity,
+)
+from vmkernel.control.requests.operations import (
+    CancelOperation,
+    GetOperation,
+    ListOperations,
+    OperationPage,
+    SubscribeEvents,
+)
+from vmkernel.control.requests.storage import (
+    CreateDatastore,
+    CreateVolume,
+    DatastorePage,
+    DeleteDatastore,
+    DeleteImage,
+    DeleteVolume,
+    DiskPage,
+    GetDatastore,
+    GetImage,
+    GetVolume,
+    ImagePage,
+    ListDatastores,
+    ListDisks,
+    ListImages,
+    ListVolumes,
+    ResizeVolume,
+    UploadImage,
+    VolumePage,
+)
+from vmkernel.control.requests.vm import (
+    ActOnVm,
+    CreateVm,
+    DeleteVm,
+    GetVm,
+    ListVms,
+    OpenConsole,
+    UpdateVm,
+    VmPage,
+)
+
+__all__ = [
+    "ActOnVm",
+    "AnyRequest",
+    "CancelOperation",
+    "Claim",
+    "CreateDatastore",
+    "CreateToken",
+    "CreateVm",
+    "CreateVolume",
+    "DatastorePage",
+    "DeleteDatastore",
+    "DeleteImage",
+    "DeleteToken",
+    "DeleteVm",
+    "DeleteVolume",
+    "DevicePage",
+    "DiskPage",
+    "Done",
+    "GetApiInfo",
+    "GetDatastore",
+    "GetHost",
+    "GetImage",
+    "GetOperation",
+    "GetTlsIdentity",
+    "GetToken",
+    "GetVm",
+    "GetVolume",
+    "ImagePage",
+    "ListDatastores",
+    "ListDevices",
+    "ListDisks",
+    "ListImages",
+    "ListOperations",
+    "ListRequest",
+    "ListTokens",
+    "ListVms",
+    "ListVolumes",
+    "MAX_PAGE",
+    "OpenConsole",
+    "OperationPage",
+    "PowerHost",
+    "Request",
+    "ResizeVolume",
+    "SubscribeEvents",
+    "TlsIdentity",
+    "TokenPage",
+    "UpdateVm",
+    "UploadImage",
+    "VmPage",
+    "VolumePage",
+    "WhoAmI",
+]
+
+AnyRequest = (
+    GetApiInfo
+    | GetTlsIdentity
+    | GetHost
+    | ListDevices
+    | ListDisks
+    | PowerHost
+    | Claim
+    | ListTokens
+    | GetToken
+    | WhoAmI
+    | CreateToken
+    | DeleteToken
+    | ListDatastores
+    | GetDatastore
+    | CreateDatastore
+    | DeleteDatastore
+    | ListImages
+    | GetImage
+    | UploadImage
+    | DeleteImage
+    | ListVolumes
+    | GetVolume
+    | CreateVolume
+    | ResizeVolume
+    | DeleteVolume
+    | ListVms
+    | GetVm
+    | CreateVm
+    | UpdateVm
+    | DeleteVm
+    | ActOnVm
+    | OpenConsole
+    | ListOperations
+    | GetOperation
+    | CancelOperation
+    | SubscribeEvents
+)

@@ -1,0 +1,76 @@
+"""Claim and tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from vmkernel.control.requests.base import Done, ListRequest, Request
+from vmkernel.model import IssuedToken, Record, Role, Slug, Token, TokenSpec
+
+__all__ = ["Claim", "CreateToken", "DeleteToken", "GetToken", "ListTokens", "TokenPage", "WhoAmI"]
+
+
+class TokenPage(Record, frozen=True, kw_only=True):
+    """A part of the tokens."""
+
+    items: tuple[Token, ...]
+    more: bool
+
+
+class Claim(Request[IssuedToken], frozen=True, kw_only=True, tag="access.claim"):
+    """Spend the one-time claim code for an admin token."""
+
+    ROLE: ClassVar[Role | None] = None
+    REPLY: ClassVar[Any] = IssuedToken
+
+    code: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    token_id: Slug = "admin"  # noqa: S105 - the id, not the secret
+
+    def __repr__(self) -> str:
+        """Without the code."""
+        return f"Claim(token_id={self.token_id!r})"
+
+
+class ListTokens(ListRequest[TokenPage], frozen=True, kw_only=True, tag="access.tokens"):
+    """All tokens, without secrets."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = TokenPage
+
+
+class GetToken(Request[Token], frozen=True, kw_only=True, tag="access.token"):
+    """One token, without its secret."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Token
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+
+
+class WhoAmI(Request[Token], frozen=True, kw_only=True, tag="access.whoami"):
+    """The token that the call came with; it fails as any request does where there is none."""
+
+    REPLY: ClassVar[Any] = Token
+    READ_ONLY: ClassVar[bool] = True
+
+
+class CreateToken(Request[IssuedToken], frozen=True, kw_only=True, tag="access.create-token"):
+    """Make a token; its secret is told once, here."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = IssuedToken
+
+    id: Slug
+    spec: TokenSpec
+
+
+class DeleteToken(Request[Done], frozen=True, kw_only=True, tag="access.delete-token"):
+    """Revoke a token at once."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Done
+
+    id: Slug

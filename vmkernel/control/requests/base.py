@@ -1,0 +1,46 @@
+"""What all requests share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from vmkernel.model import Record, Role
+
+__all__ = ["Done", "ListRequest", "MAX_PAGE", "ReplyT", "Request"]
+
+ReplyT = TypeVar("ReplyT")
+
+MAX_PAGE = 1000
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)]
+
+
+class Request(
+    msgspec.Struct,
+    Generic[ReplyT],
+    frozen=True,
+    kw_only=True,
+    tag_field="op",
+    forbid_unknown_fields=True,
+):
+    """Base of every request; `ReplyT` is what the reply holds."""
+
+    ROLE: ClassVar[Role | None] = Role.VIEWER
+    REPLY: ClassVar[Any] = None
+    STREAM: ClassVar[bool] = False
+    READ_ONLY: ClassVar[bool] = False
+    """True where it changes nothing: it ends when its peer goes away, and is not audited."""
+
+
+class ListRequest(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):
+    """Base of the lists, which are ordered by id: `after` is the last id already seen."""
+
+    READ_ONLY: ClassVar[bool] = True
+
+    limit: Limit = 100
+    after: str | None = None
+
+
+class Done(Record, frozen=True, kw_only=True):
+    """The reply of a request that only succeeds."""

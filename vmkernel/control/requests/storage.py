@@ -1,0 +1,208 @@
+"""Disks, datastores, images and volumes."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from vmkernel.control.requests.base import Done, ListRequest, Request
+from vmkernel.model import (
+    Datastore,
+    DatastoreSpec,
+    Disk,
+    Image,
+    ImageSpec,
+    Operation,
+    Record,
+    Role,
+    Slug,
+    Volume,
+    VolumeSpec,
+)
+
+__all__ = [
+    "CreateDatastore",
+    "CreateVolume",
+    "DatastorePage",
+    "DeleteDatastore",
+    "DeleteImage",
+    "DeleteVolume",
+    "DiskPage",
+    "GetDatastore",
+    "GetImage",
+    "GetVolume",
+    "ImagePage",
+    "ListDatastores",
+    "ListDisks",
+    "ListImages",
+    "ListVolumes",
+    "ResizeVolume",
+    "UploadImage",
+    "VolumePage",
+]
+
+
+class DiskPage(Record, frozen=True, kw_only=True):
+    """A part of the host's disks."""
+
+    items: tuple[Disk, ...]
+    more: bool
+
+
+class DatastorePage(Record, frozen=True, kw_only=True):
+    """A part of the datastores."""
+
+    items: tuple[Datastore, ...]
+    more: bool
+
+
+class VolumePage(Record, frozen=True, kw_only=True):
+    """A part of the volumes."""
+
+    items: tuple[Volume, ...]
+    more: bool
+
+
+class ImagePage(Record, frozen=True, kw_only=True):
+    """A part of the images."""
+
+    items: tuple[Image, ...]
+    more: bool
+
+
+class ListDisks(ListRequest[DiskPage], frozen=True, kw_only=True, tag="host.disks"):
+    """The host's disks and what they hold."""
+
+    REPLY: ClassVar[Any] = DiskPage
+
+
+class ListDatastores(
+    ListRequest[DatastorePage], frozen=True, kw_only=True, tag="storage.datastores"
+):
+    """All datastores."""
+
+    REPLY: ClassVar[Any] = DatastorePage
+
+
+class GetDatastore(Request[Datastore], frozen=True, kw_only=True, tag="storage.datastore"):
+    """One datastore."""
+
+    REPLY: ClassVar[Any] = Datastore
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+
+
+class CreateDatastore(
+    Request[Operation], frozen=True, kw_only=True, tag="storage.create-datastore"
+):
+    """Make a datastore, or adopt the one that the disk already holds.
+
+    A disk that holds anything else is wiped only where `wipe_serial` equals its id.
+    """
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    spec: DatastoreSpec
+    wipe_serial: str | None = None
+
+
+class DeleteDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.rm-datastore"):
+    """Unmount and forget a datastore; its data stay on the disk."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+
+
+class ListImages(ListRequest[ImagePage], frozen=True, kw_only=True, tag="storage.images"):
+    """All images, of one datastore or of all."""
+
+    REPLY: ClassVar[Any] = ImagePage
+
+    datastore: Slug | None = None
+
+
+class GetImage(Request[Image], frozen=True, kw_only=True, tag="storage.image"):
+    """One image."""
+
+    REPLY: ClassVar[Any] = Image
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+
+
+class UploadImage(Request[Operation], frozen=True, kw_only=True, tag="storage.upload-image"):
+    """Take a new image from a stream.
+
+    Sizes, names and free space are checked before the reply. The stream takes exactly
+    `spec.size_bytes` bytes and is then shut down for writing; the operation succeeds once length,
+    digest and header are proven and the file is durable. Anything else leaves nothing behind.
+    """
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+    STREAM: ClassVar[bool] = True
+
+    id: Slug
+    spec: ImageSpec
+
+
+class DeleteImage(Request[Done], frozen=True, kw_only=True, tag="storage.delete-image"):
+    """Delete an image that no VM names."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Done
+
+    id: Slug
+
+
+class ListVolumes(ListRequest[VolumePage], frozen=True, kw_only=True, tag="storage.volumes"):
+    """All volumes, of one datastore or of all."""
+
+    REPLY: ClassVar[Any] = VolumePage
+
+    datastore: Slug | None = None
+
+
+class GetVolume(Request[Volume], frozen=True, kw_only=True, tag="storage.volume"):
+    """One volume."""
+
+    REPLY: ClassVar[Any] = Volume
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+
+
+class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.create-volume"):
+    """Make a volume, blank or filled from an image."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    spec: VolumeSpec
+
+
+class ResizeVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.resize-volume"):
+    """Grow a volume of a stopped VM (or of none); shrinking needs `allow_shrink`."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    size_bytes: int
+    revision: int | None = None
+    allow_shrink: bool = False
+
+
+class DeleteVolume(Request[Done], frozen=True, kw_only=True, tag="storage.delete-volume"):
+    """Delete a volume that no VM names."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Done
+
+    id: Slug
+    revision: int | None = None

@@ -1,0 +1,101 @@
+"""Virtual machines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from vmkernel.control.requests.base import Done, ListRequest, Request
+from vmkernel.model import ConsoleKind, Operation, Record, Role, Slug, Vm, VmAction, VmSpec
+
+__all__ = [
+    "ActOnVm",
+    "CreateVm",
+    "DeleteVm",
+    "GetVm",
+    "ListVms",
+    "OpenConsole",
+    "UpdateVm",
+    "VmPage",
+]
+
+
+class VmPage(Record, frozen=True, kw_only=True):
+    """A part of the VMs; `more` where others follow the last one."""
+
+    items: tuple[Vm, ...]
+    more: bool
+
+
+class ListVms(ListRequest[VmPage], frozen=True, kw_only=True, tag="vm.list"):
+    """All virtual machines."""
+
+    REPLY: ClassVar[Any] = VmPage
+
+
+class GetVm(Request[Vm], frozen=True, kw_only=True, tag="vm.get"):
+    """One virtual machine."""
+
+    REPLY: ClassVar[Any] = Vm
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+
+
+class CreateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.create"):
+    """Make a virtual machine; the id must be new."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Vm
+
+    id: Slug
+    spec: VmSpec
+
+
+class UpdateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.update"):
+    """Replace a VM's spec where `revision` is still the present one."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Vm
+
+    id: Slug
+    spec: VmSpec
+    revision: int
+
+
+class DeleteVm(Request[Done], frozen=True, kw_only=True, tag="vm.delete"):
+    """Delete a stopped VM; its volumes stay unless `with_volumes`."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Done
+
+    id: Slug
+    revision: int | None = None
+    with_volumes: bool = False
+
+
+class ActOnVm(Request[Operation], frozen=True, kw_only=True, tag="vm.act"):
+    """Start, shut down, power off or reset a VM."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    action: VmAction
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 120.0
+    """How long a shutdown may take before the operation fails (nothing is forced)."""
+
+
+class OpenConsole(Request[Done], frozen=True, kw_only=True, tag="vm.console"):
+    """A VM's serial line or VNC server as a raw byte stream in both directions.
+
+    A serial stream begins with the scrollback.
+    """
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Done
+    STREAM: ClassVar[bool] = True
+
+    id: Slug
+    kind: ConsoleKind
