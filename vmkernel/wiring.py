@@ -120,7 +120,10 @@ class Vmkernel:
         self._storage = self._adapters.make_storage(self._store, self._operations, self._bus)
         self._ending.push_async_callback(self._storage.stop)
         await self._storage.start()
-        handlers.storage.register(self._dispatcher, self._storage)
+        handlers.disks.register(self._dispatcher, self._storage)
+        handlers.datastores.register(self._dispatcher, self._storage)
+        handlers.images.register(self._dispatcher, self._storage)
+        handlers.volumes.register(self._dispatcher, self._storage)
 
     async def _start_vms(self) -> None:
         self._vms = self._adapters.make_vms(self._storage, self._operations, self._bus)

@@ -1,4 +1,4 @@
-"""The host: what anyone may know, what it is, its devices, disks and power."""
+"""The host: what anyone may know, what it is, its devices and power."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.schema import (
     ApiInfo,
     DevicePage,
-    DiskPage,
     Host,
     NoQuery,
     Operation,
@@ -52,17 +51,6 @@ async def list_devices(exchange: Exchange[PageQuery, NoBody]) -> Response:
     )
     ids = [f"{item.bus.value}/{item.address}" for item in page.items]
     return json_response(to_wire(page, DevicePage, next=next_page(exchange.path, ids, page.more)))
-
-
-async def list_disks(exchange: Exchange[PageQuery, NoBody]) -> Response:
-    """The host's disks."""
-    page = await exchange.call(
-        requests.ListDisks(
-            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
-        )
-    )
-    ids = [item.id for item in page.items]
-    return json_response(to_wire(page, DiskPage, next=next_page(exchange.path, ids, page.more)))
 
 
 async def power_host(exchange: Exchange[WaitQuery, PowerBody]) -> Response:
@@ -107,15 +95,6 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=list_devices,
         query=PageQuery,
         replies=(Reply(status=200, description="A page of devices.", body=DevicePage),),
-    ),
-    Route(
-        method="GET",
-        path="/v1/host/disks",
-        name="listHostDisks",
-        summary="The host's disks and what they hold",
-        handler=list_disks,
-        query=PageQuery,
-        replies=(Reply(status=200, description="A page of disks.", body=DiskPage),),
     ),
     Route(
         method="POST",

@@ -5,7 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from remote_api.auth import TicketBox
-from remote_api.routes import access, console, events, host, operations, storage, uploads, vms
+from remote_api.routes import (
+    access,
+    console,
+    datastores,
+    disks,
+    events,
+    host,
+    images,
+    operations,
+    uploads,
+    vms,
+    volumes,
+)
 from remote_api.routes.application import Application
 from remote_api.routes.exchange import ApiState
 from remote_api.routes.registry import AnyRoute, Registry
@@ -21,7 +33,10 @@ def all_routes() -> tuple[AnyRoute, ...]:
     return (
         *host.ROUTES,
         *access.ROUTES,
-        *storage.ROUTES,
+        *disks.ROUTES,
+        *datastores.ROUTES,
+        *volumes.ROUTES,
+        *images.ROUTES,
         *uploads.ROUTES,
         *vms.ROUTES,
         *console.ROUTES,

@@ -18,6 +18,22 @@ from remote_api.schema.base import (
     Timestamp,
     WireModel,
 )
+from remote_api.schema.datastores import (
+    Datastore,
+    DatastoreBody,
+    DatastoreKind,
+    DatastorePage,
+    DatastoreSpec,
+    DatastoreState,
+    DatastoreStatus,
+    Filesystem,
+    StoredPageQuery,
+)
+from remote_api.schema.disks import (
+    Disk,
+    DiskPage,
+    DiskPartition,
+)
 from remote_api.schema.host import (
     ApiInfo,
     BootInfo,
@@ -37,6 +53,14 @@ from remote_api.schema.host import (
     StickInfo,
     VirtualisationInfo,
 )
+from remote_api.schema.images import (
+    Image,
+    ImageFormat,
+    ImagePage,
+    ImageSpec,
+    ImageStatus,
+    UploadQuery,
+)
 from remote_api.schema.operations import (
     MAX_WAIT_S,
     Event,
@@ -53,33 +77,6 @@ from remote_api.schema.problems import (
     OperationError,
     Problem,
     ProblemCode,
-)
-from remote_api.schema.storage import (
-    Datastore,
-    DatastoreBody,
-    DatastoreKind,
-    DatastorePage,
-    DatastoreSpec,
-    DatastoreState,
-    DatastoreStatus,
-    Disk,
-    DiskPage,
-    DiskPartition,
-    Filesystem,
-    Image,
-    ImageFormat,
-    ImagePage,
-    ImageSpec,
-    ImageStatus,
-    StoredPageQuery,
-    UploadQuery,
-    Volume,
-    VolumeBody,
-    VolumeFormat,
-    VolumePage,
-    VolumePatchQuery,
-    VolumeSpec,
-    VolumeStatus,
 )
 from remote_api.schema.vm import (
     BootDevice,
@@ -106,6 +103,15 @@ from remote_api.schema.vm import (
     VmSpec,
     VmState,
     VmStatus,
+)
+from remote_api.schema.volumes import (
+    Volume,
+    VolumeBody,
+    VolumeFormat,
+    VolumePage,
+    VolumePatchQuery,
+    VolumeSpec,
+    VolumeStatus,
 )
 
 __all__ = [

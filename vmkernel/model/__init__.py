@@ -14,6 +14,18 @@ from vmkernel.model.base import (
     SubjectKind,
     Timestamp,
 )
+from vmkernel.model.datastores import (
+    Datastore,
+    DatastoreKind,
+    DatastoreSpec,
+    DatastoreState,
+    DatastoreStatus,
+    Filesystem,
+)
+from vmkernel.model.disks import (
+    Disk,
+    DiskPartition,
+)
 from vmkernel.model.host import (
     ApiInfo,
     BootInfo,
@@ -30,6 +42,12 @@ from vmkernel.model.host import (
     StickInfo,
     VirtualisationInfo,
 )
+from vmkernel.model.images import (
+    Image,
+    ImageFormat,
+    ImageSpec,
+    ImageStatus,
+)
 from vmkernel.model.operations import (
     Event,
     Operation,
@@ -42,24 +60,6 @@ from vmkernel.model.problems import (
     FieldProblem,
     MicaError,
     Problem,
-)
-from vmkernel.model.storage import (
-    Datastore,
-    DatastoreKind,
-    DatastoreSpec,
-    DatastoreState,
-    DatastoreStatus,
-    Disk,
-    DiskPartition,
-    Filesystem,
-    Image,
-    ImageFormat,
-    ImageSpec,
-    ImageStatus,
-    Volume,
-    VolumeFormat,
-    VolumeSpec,
-    VolumeStatus,
 )
 from vmkernel.model.vm import (
     BootDevice,
@@ -80,6 +80,12 @@ from vmkernel.model.vm import (
     VmSpec,
     VmState,
     VmStatus,
+)
+from vmkernel.model.volumes import (
+    Volume,
+    VolumeFormat,
+    VolumeSpec,
+    VolumeStatus,
 )
 
 __all__ = [

@@ -125,7 +125,7 @@ def add_context(session: Session, name: str, host: str, fingerprint: str, token:
 @click.group("host", invoke_without_command=True)
 @click.pass_context
 def host_group(context: click.Context) -> None:
-    """The host: identity, hardware, findings; its devices, disks and power."""
+    """The host: identity, hardware, findings; its devices and power."""
     if context.invoked_subcommand is None:
         context.invoke(show_host)
 
@@ -183,35 +183,6 @@ def host_devices(session: Session) -> None:
                 ("DRIVER", lambda d: d.driver),
                 ("BUNDLE", lambda d: d.bundle),
                 ("FINDING", lambda d: d.finding and d.finding.message),
-            ),
-        )
-
-
-@host_group.command("disks")
-@pass_session
-def host_disks(session: Session) -> None:
-    """List disks and what they hold."""
-    with session.mica() as mica:
-        show_rows(
-            session,
-            mica.disks(),
-            (
-                ("ID", lambda d: d.id),
-                ("DEVICE", lambda d: d.device),
-                ("SIZE", lambda d: bytes_text(d.size_bytes)),
-                ("MODEL", lambda d: d.model),
-                ("BUS", lambda d: d.transport),
-                (
-                    "HOLDS",
-                    lambda d: (
-                        "the stick"
-                        if d.is_stick
-                        else "nothing"
-                        if d.blank
-                        else [p.filesystem or "?" for p in d.partitions] or "unknown data"
-                    ),
-                ),
-                ("DATASTORE", lambda d: d.datastore),
             ),
         )
 

@@ -8,11 +8,14 @@ from typing import Any, NoReturn
 import click
 
 from remote_api.client.cli.common import Session
+from remote_api.client.cli.datastores import datastore_group
+from remote_api.client.cli.disks import disk_group
 from remote_api.client.cli.hosts import claim, context_group, host_group, token_group
+from remote_api.client.cli.images import image_group
 from remote_api.client.cli.operations import events, operation_group
 from remote_api.client.cli.serve import serve
-from remote_api.client.cli.storage import datastore_group, image_group, volume_group
 from remote_api.client.cli.vms import vm_group
+from remote_api.client.cli.volumes import volume_group
 from remote_api.client.errors import ClientError, MisuseError, UnreachableError, UntrustedError
 from vmkernel.version import __version__
 
@@ -83,6 +86,7 @@ for _command in (
     context_group,
     host_group,
     token_group,
+    disk_group,
     datastore_group,
     image_group,
     volume_group,

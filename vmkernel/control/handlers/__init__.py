@@ -1,5 +1,14 @@
 """From requests to services, one module an area; no decision is taken here."""
 
-from vmkernel.control.handlers import access, host, operations, storage, vm
+from vmkernel.control.handlers import (
+    access,
+    datastores,
+    disks,
+    host,
+    images,
+    operations,
+    vm,
+    volumes,
+)
 
-__all__ = ["access", "host", "operations", "storage", "vm"]
+__all__ = ["access", "datastores", "disks", "host", "images", "operations", "vm", "volumes"]

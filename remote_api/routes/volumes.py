@@ -1,4 +1,4 @@
-"""Datastores, volumes and images (their upload stands in uploads.py)."""
+"""Volumes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,8 @@ from remote_api.routes.operations import accepted
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
-    Datastore,
-    DatastoreBody,
-    DatastorePage,
-    Image,
-    ImagePage,
     NoQuery,
     Operation,
-    PageQuery,
     ProblemCode,
     Role,
     StoredPageQuery,
@@ -34,41 +28,6 @@ from remote_api.schema import (
 from vmkernel.control import model, requests
 
 __all__ = ["ROUTES"]
-
-
-async def list_datastores(exchange: Exchange[PageQuery, NoBody]) -> Response:
-    """All datastores."""
-    page = await exchange.call(
-        requests.ListDatastores(
-            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
-        )
-    )
-    token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(to_wire(page, DatastorePage, next=token))
-
-
-async def get_datastore(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One datastore."""
-    found = await exchange.call(requests.GetDatastore(id=exchange.id))
-    return json_response(to_wire(found, Datastore), etag=etag(found.revision))
-
-
-async def create_datastore(exchange: Exchange[WaitQuery, DatastoreBody]) -> Response:
-    """Make a datastore, or take over the one that a disk holds."""
-    operation = await exchange.call(
-        requests.CreateDatastore(
-            id=exchange.id,
-            spec=from_wire(exchange.body.spec, model.DatastoreSpec),
-            wipe_serial=exchange.body.wipe_serial,
-        )
-    )
-    return await accepted(exchange, operation, exchange.query.wait)
-
-
-async def delete_datastore(exchange: Exchange[WaitQuery, NoBody]) -> Response:
-    """Unmount and forget a datastore."""
-    operation = await exchange.call(requests.DeleteDatastore(id=exchange.id))
-    return await accepted(exchange, operation, exchange.query.wait)
 
 
 async def list_volumes(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
@@ -135,87 +94,13 @@ async def delete_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return Response(status=204)
 
 
-async def list_images(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
-    """All images."""
-    query = exchange.query
-    page = await exchange.call(
-        requests.ListImages(
-            limit=query.limit,
-            after=page_start(exchange.path, query),
-            datastore=None if query.datastore is UNSET else query.datastore,
-        )
-    )
-    token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(to_wire(page, ImagePage, next=token))
-
-
-async def get_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One image."""
-    return json_response(to_wire(await exchange.call(requests.GetImage(id=exchange.id)), Image))
-
-
-async def delete_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """Delete an image that no VM names."""
-    await exchange.call(requests.DeleteImage(id=exchange.id))
-    return Response(status=204)
-
-
 _STARTED = (
     Reply(status=202, description="It is under way.", body=Operation, location=True),
     Reply(status=200, description="It has finished.", body=Operation, location=True),
 )
 
+
 ROUTES: tuple[AnyRoute, ...] = (
-    Route(
-        method="GET",
-        path="/v1/datastores",
-        name="listDatastores",
-        summary="All datastores, ordered by id",
-        handler=list_datastores,
-        query=PageQuery,
-        replies=(Reply(status=200, description="A page of datastores.", body=DatastorePage),),
-    ),
-    Route(
-        method="GET",
-        path="/v1/datastores/{id}",
-        name="getDatastore",
-        summary="One datastore",
-        handler=get_datastore,
-        replies=(Reply(status=200, description="The datastore.", body=Datastore, etag=True),),
-        problems=(ProblemCode.NOT_FOUND,),
-    ),
-    Route(
-        method="PUT",
-        path="/v1/datastores/{id}",
-        name="createDatastore",
-        summary="Make a datastore on a disk, or take over the one that the disk holds",
-        handler=create_datastore,
-        role=Role.ADMIN,
-        query=WaitQuery,
-        body=DatastoreBody,
-        body_kind=BodyKind.JSON,
-        condition=Condition.CREATE,
-        replies=_STARTED,
-        problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.ALREADY_EXISTS,
-            ProblemCode.CONFLICT,
-            ProblemCode.IN_USE,
-            ProblemCode.WIPE_NOT_CONFIRMED,
-            ProblemCode.UNSUPPORTED,
-        ),
-    ),
-    Route(
-        method="DELETE",
-        path="/v1/datastores/{id}",
-        name="deleteDatastore",
-        summary="Unmount and forget a datastore; its data stay on the disk",
-        handler=delete_datastore,
-        role=Role.ADMIN,
-        query=WaitQuery,
-        replies=_STARTED,
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.IN_USE),
-    ),
     Route(
         method="GET",
         path="/v1/volumes",
@@ -290,33 +175,5 @@ ROUTES: tuple[AnyRoute, ...] = (
             ProblemCode.IN_USE,
             ProblemCode.REVISION_MISMATCH,
         ),
-    ),
-    Route(
-        method="GET",
-        path="/v1/images",
-        name="listImages",
-        summary="All images, of one datastore or of all, ordered by id",
-        handler=list_images,
-        query=StoredPageQuery,
-        replies=(Reply(status=200, description="A page of images.", body=ImagePage),),
-    ),
-    Route(
-        method="GET",
-        path="/v1/images/{id}",
-        name="getImage",
-        summary="One image",
-        handler=get_image,
-        replies=(Reply(status=200, description="The image.", body=Image),),
-        problems=(ProblemCode.NOT_FOUND,),
-    ),
-    Route(
-        method="DELETE",
-        path="/v1/images/{id}",
-        name="deleteImage",
-        summary="Delete an image that no virtual machine names",
-        handler=delete_image,
-        role=Role.OPERATOR,
-        replies=(Reply(status=204, description="It is gone."),),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.IN_USE),
     ),
 )

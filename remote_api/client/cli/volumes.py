@@ -1,0 +1,109 @@
+"""The `mica volume` commands."""
+
+from __future__ import annotations
+
+import click
+
+from remote_api.client.cli.common import (
+    SIZE,
+    Session,
+    bytes_text,
+    pass_session,
+    say,
+    show_rows,
+    wait_option,
+)
+from remote_api.schema import (
+    VolumeFormat,
+    VolumeSpec,
+)
+
+__all__ = ["volume_group"]
+
+
+@click.group("volume")
+def volume_group() -> None:
+    """Virtual disks."""
+
+
+@volume_group.command("list")
+@click.option("--datastore", help="Of this datastore only.")
+@pass_session
+def list_volumes(session: Session, datastore: str | None) -> None:
+    """List volumes."""
+    with session.mica() as mica:
+        show_rows(
+            session,
+            mica.volumes(datastore),
+            (
+                ("ID", lambda v: v.id),
+                ("SIZE", lambda v: bytes_text(v.spec.size_bytes)),
+                ("USED", lambda v: bytes_text(v.status.allocated_bytes)),
+                ("FORMAT", lambda v: v.spec.format),
+                ("DATASTORE", lambda v: v.spec.datastore),
+                ("VM", lambda v: v.status.attached_to),
+                ("REASON", lambda v: v.status.reason),
+            ),
+        )
+
+
+@volume_group.command("create")
+@click.argument("volume_id")
+@click.option("--datastore", required=True)
+@click.option("--size", type=SIZE, required=True)
+@click.option(
+    "--format",
+    "volume_format",
+    type=click.Choice([f.value for f in VolumeFormat]),
+    default=VolumeFormat.QCOW2.value,
+    show_default=True,
+)
+@click.option("--image", help="Fill it from this image.")
+@wait_option
+@pass_session
+def create_volume(
+    session: Session,
+    volume_id: str,
+    datastore: str,
+    size: int,
+    volume_format: str,
+    image: str | None,
+    wait: bool,
+) -> None:
+    """Make a volume."""
+    spec = VolumeSpec(
+        datastore=datastore,
+        size_bytes=size,
+        format=VolumeFormat(volume_format),
+        source_image=image,
+    )
+    with session.mica() as mica:
+        operation = mica.create_volume(volume_id, spec)
+        session.finish(mica, operation, wait=wait, done=f"volume {volume_id} is ready")
+
+
+@volume_group.command("resize")
+@click.argument("volume_id")
+@click.argument("size", type=SIZE)
+@click.option("--allow-shrink", is_flag=True, help="Cut off what lies behind the new size.")
+@wait_option
+@pass_session
+def resize_volume(
+    session: Session, volume_id: str, size: int, allow_shrink: bool, wait: bool
+) -> None:
+    """Change a volume's size."""
+    with session.mica() as mica:
+        operation = mica.resize_volume(volume_id, size, allow_shrink=allow_shrink)
+        session.finish(
+            mica, operation, wait=wait, done=f"volume {volume_id} has {bytes_text(size)}"
+        )
+
+
+@volume_group.command("delete")
+@click.argument("volume_id")
+@pass_session
+def delete_volume(session: Session, volume_id: str) -> None:
+    """Delete a volume that no virtual machine names."""
+    with session.mica() as mica:
+        mica.delete_volume(volume_id)
+    say(session, f"volume {volume_id} is deleted")

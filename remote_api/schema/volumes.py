@@ -1,0 +1,87 @@
+"""Volumes: virtual disks."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from remote_api.schema.base import Slug, Timestamp, WireModel
+
+__all__ = [
+    "Volume",
+    "VolumeBody",
+    "VolumeFormat",
+    "VolumePage",
+    "VolumePatchQuery",
+    "VolumeSpec",
+    "VolumeStatus",
+]
+
+
+MAX_BYTES = 1 << 50
+
+
+class VolumeFormat(StrEnum):
+    """How a volume's data lie in its file."""
+
+    QCOW2 = "qcow2"
+    RAW = "raw"
+
+
+class VolumeSpec(WireModel, frozen=True, kw_only=True):
+    """What a volume is wanted to be."""
+
+    datastore: Annotated[Slug, Meta(description="Where it lies; fixed at creation.")]
+    size_bytes: Annotated[
+        int, Meta(ge=1 << 20, le=MAX_BYTES, multiple_of=512, description="What the guest sees.")
+    ]
+    format: VolumeFormat = VolumeFormat.QCOW2
+    source_image: Annotated[
+        Slug | None, Meta(description="Filled from this image at creation.")
+    ] = None
+
+
+class VolumeBody(WireModel, frozen=True, kw_only=True):
+    """A volume to make."""
+
+    spec: VolumeSpec
+
+
+class VolumeStatus(WireModel, frozen=True, kw_only=True):
+    """What is observed of a volume."""
+
+    allocated_bytes: int
+    attached_to: Annotated[
+        str | None, Meta(description="The id of the VM whose spec names the volume.")
+    ] = None
+    reason: Annotated[str | None, Meta(description="Why the volume can't be used.")] = None
+
+
+class Volume(WireModel, frozen=True, kw_only=True):
+    """A virtual disk."""
+
+    id: Slug
+    revision: int
+    created_at: Timestamp
+    spec: VolumeSpec
+    status: VolumeStatus
+
+
+class VolumePage(WireModel, frozen=True, kw_only=True):
+    """A part of the volumes."""
+
+    items: tuple[Volume, ...]
+    next: Annotated[str | None, Meta(description="The `page` that goes on; null at the end.")]
+
+
+class VolumePatchQuery(WireModel, frozen=True, kw_only=True):
+    """How a volume may be changed."""
+
+    allow_shrink: Annotated[
+        bool, Meta(description="Consent to cut off what lies behind the new size.")
+    ] = False
+    wait: Annotated[
+        float, Meta(ge=0, le=300, description="Seconds to wait for the work to finish.")
+    ] = 0.0

@@ -1,0 +1,22 @@
+"""Disks of the host."""
+
+from __future__ import annotations
+
+from vmkernel.auth import Caller
+from vmkernel.control.dispatch import Dispatcher
+from vmkernel.control.handlers.paging import cut
+from vmkernel.control.requests import DiskPage, ListDisks
+from vmkernel.storage import StorageService
+
+__all__ = ["register"]
+
+
+def register(dispatcher: Dispatcher, storage: StorageService) -> None:
+    """Serve the requests about disks."""
+
+    async def list_disks(request: ListDisks, _: Caller) -> DiskPage:
+        disks = await storage.list_disks()
+        items, more = cut(disks, lambda disk: disk.id, request.after, request.limit)
+        return DiskPage(items=items, more=more)
+
+    dispatcher.register(ListDisks, list_disks)

@@ -1,0 +1,44 @@
+"""Images."""
+
+from __future__ import annotations
+
+from vmkernel.auth import Caller
+from vmkernel.control.dispatch import Dispatcher, Streamed
+from vmkernel.control.handlers.paging import cut
+from vmkernel.control.requests import (
+    DeleteImage,
+    Done,
+    GetImage,
+    ImagePage,
+    ListImages,
+    UploadImage,
+)
+from vmkernel.model import Image
+from vmkernel.storage import StorageService
+
+__all__ = ["register"]
+
+
+def register(dispatcher: Dispatcher, storage: StorageService) -> None:
+    """Serve the requests about images."""
+
+    async def list_images(request: ListImages, _: Caller) -> ImagePage:
+        found = storage.list_images(request.datastore)
+        items, more = cut(found, lambda item: item.id, request.after, request.limit)
+        return ImagePage(items=items, more=more)
+
+    async def get_image(request: GetImage, _: Caller) -> Image:
+        return storage.images.get(request.id)
+
+    async def upload_image(request: UploadImage, caller: Caller) -> Streamed:
+        operation, stream = await storage.upload_image(request.id, request.spec, actor=caller.actor)
+        return Streamed(operation, stream)
+
+    async def delete_image(request: DeleteImage, caller: Caller) -> Done:
+        await storage.delete_image(request.id, actor=caller.actor)
+        return Done()
+
+    dispatcher.register(ListImages, list_images)
+    dispatcher.register(GetImage, get_image)
+    dispatcher.register(UploadImage, upload_image)
+    dispatcher.register(DeleteImage, delete_image)

@@ -1,0 +1,52 @@
+"""Volumes."""
+
+from __future__ import annotations
+
+from vmkernel.auth import Caller
+from vmkernel.control.dispatch import Dispatcher
+from vmkernel.control.requests import (
+    CreateVolume,
+    DeleteVolume,
+    Done,
+    GetVolume,
+    ListVolumes,
+    ResizeVolume,
+    VolumePage,
+)
+from vmkernel.model import Operation, Volume
+from vmkernel.storage import StorageService
+
+__all__ = ["register"]
+
+
+def register(dispatcher: Dispatcher, storage: StorageService) -> None:
+    """Serve the requests about volumes."""
+
+    async def list_volumes(request: ListVolumes, _: Caller) -> VolumePage:
+        items, more = await storage.list_volumes(request.datastore, request.after, request.limit)
+        return VolumePage(items=items, more=more)
+
+    async def get_volume(request: GetVolume, _: Caller) -> Volume:
+        return await storage.volumes.get(request.id)
+
+    async def create_volume(request: CreateVolume, caller: Caller) -> Operation:
+        return await storage.create_volume(request.id, request.spec, actor=caller.actor)
+
+    async def resize_volume(request: ResizeVolume, caller: Caller) -> Operation:
+        return await storage.volumes.resize(
+            request.id,
+            request.size_bytes,
+            revision=request.revision,
+            allow_shrink=request.allow_shrink,
+            actor=caller.actor,
+        )
+
+    async def delete_volume(request: DeleteVolume, caller: Caller) -> Done:
+        await storage.delete_volume(request.id, actor=caller.actor, revision=request.revision)
+        return Done()
+
+    dispatcher.register(ListVolumes, list_volumes)
+    dispatcher.register(GetVolume, get_volume)
+    dispatcher.register(CreateVolume, create_volume)
+    dispatcher.register(ResizeVolume, resize_volume)
+    dispatcher.register(DeleteVolume, delete_volume)
