@@ -13,6 +13,7 @@ from typing import Protocol
 
 from vmkernel.control.handlers.host import HostService
 from vmkernel.events import EventBus
+from vmkernel.host.runner import Runner
 from vmkernel.model import Finding
 from vmkernel.operations import OperationRegistry
 from vmkernel.platform import Surroundings
@@ -67,6 +68,11 @@ class VmSide(VmDirectory, Protocol):
 
 class Adapters(Protocol):
     """One mode."""
+
+    @property
+    def runner(self) -> Runner:
+        """Starts this mode's programs."""
+        ...
 
     @property
     def platform(self) -> Platform:

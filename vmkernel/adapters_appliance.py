@@ -41,6 +41,11 @@ class ApplianceAdapters:
         self._stick_disk: str | None = None
 
     @property
+    def runner(self) -> Runner:
+        """Starts the programs."""
+        return self._runner
+
+    @property
     def platform(self) -> Platform:
         """The machine below."""
         return self._platform

@@ -31,6 +31,11 @@ class HostedAdapters:
         self._platform = HostedPlatform()
 
     @property
+    def runner(self) -> Runner:
+        """Starts the programs."""
+        return self._runner
+
+    @property
     def platform(self) -> Platform:
         """The machine below."""
         return self._platform

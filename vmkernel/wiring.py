@@ -29,7 +29,6 @@ from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.events import EventBus
 from vmkernel.host.notify import inherited_sockets, notify
-from vmkernel.host.runner import Runner
 from vmkernel.model import ApiInfo, Finding, HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
@@ -105,7 +104,7 @@ class Vmkernel:
         await self._adapters.apply_settings(self._store, self._bus)
 
     async def _make_identity(self) -> None:
-        material = await self._store.ensure_identity(partial(new_identity, Runner()))
+        material = await self._store.ensure_identity(partial(new_identity, self._adapters.runner))
         shown = fingerprint(material.certificate_pem)
         file = ClaimFile(self._options.run_dir / "claim.json")
         code = file.previous() if self._adapters.keeps_claim_code else None

@@ -17,7 +17,6 @@ from tests.framework.hosted import qemu_programs
 from tests.unit.vm.folder_storage import FolderStorage
 from vmkernel.events import EventBus
 from vmkernel.host import Runner
-from vmkernel.host.kvm import try_kvm
 from vmkernel.model import (
     BootSpec,
     CdromSpec,
@@ -209,23 +208,6 @@ def test_qemu_takes_as_much_as_we_allow(tmp_path: Path, fields: dict[str, Any], 
         await bench.act(VmAction.POWER_OFF)
 
     run(tmp_path, story, **fields)
-
-
-def test_the_probe_of_kvm_runs_a_guest_to_its_end(tmp_path: Path) -> None:
-    """With TCG in KVM's place, because the machine's own KVM isn't to be trusted."""
-    runner = Runner(programs=qemu_programs(tmp_path))
-    probe = asyncio.run(try_kvm(runner, accelerator="tcg", timeout_s=60))
-    assert probe.usable, probe.reason
-
-
-def test_the_probe_of_kvm_does_not_hang(tmp_path: Path) -> None:
-    hanging = tmp_path / "hanging"
-    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
-    hanging.chmod(0o755)
-    runner = Runner(programs={"qemu-system-x86_64": hanging})
-    probe = asyncio.run(try_kvm(runner, accelerator="tcg", timeout_s=0.2))
-    assert not probe.usable
-    assert "did not end" in (probe.reason or "")
 
 
 def test_uefi_starts_from_a_disk(tmp_path: Path) -> None:

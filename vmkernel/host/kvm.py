@@ -10,11 +10,15 @@ import asyncio
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from firmware.guest_firmware import UefiFiles
 from vmkernel.host.errors import CommandError
 from vmkernel.host.runner import Runner
+from vmkernel.host.trial_guest import boot_disk, trial_guest
+from vmkernel.model import ErrorCode
 
 __all__ = ["KvmProbe", "glance_at_kvm", "open_kvm", "try_kvm", "wait_for_kvm"]
 
@@ -22,7 +26,7 @@ _DEVICE = Path("/dev/kvm")
 _KVM_GET_API_VERSION = 0xAE00
 _KVM_CREATE_VM = 0xAE01
 _API_VERSION = 12
-_GUEST_TIMEOUT_S = 15.0
+_GUEST_TIMEOUT_S = 20.0
 _MODULE_TIMEOUT_S = 60.0
 _LOOK_AGAIN_S = 0.1
 
@@ -87,22 +91,59 @@ async def wait_for_kvm(
 
 
 async def try_kvm(
-    runner: Runner, *, accelerator: str = "kvm", timeout_s: float = _GUEST_TIMEOUT_S
+    runner: Runner,
+    *,
+    uefi: UefiFiles | None = None,
+    data_dirs: Sequence[Path] = (),
+    accelerator: str = "kvm",
+    timeout_s: float = _GUEST_TIMEOUT_S,
 ) -> KvmProbe:
-    """Let the guests' own BIOS run until it finds nothing to start, gives up and resets.
+    """Run the guest of `trial_guest` until it speaks, for `timeout_s` at most, and end it.
 
-    That takes a processor through its real, protected and system management modes, PCI, timers
-    and interrupts, in well under a second where virtualisation works. `accelerator` is for tests.
+    Where virtualisation works that takes a second or two. `uefi` and `data_dirs` are where this
+    host's guests have their firmware from; `accelerator` is for tests.
     """
     if accelerator == "kvm":
         glance = glance_at_kvm()
         if not glance.usable:
             return glance
-    argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"]
-    argv += ["-machine", f"pc,accel={accelerator}", "-m", "64", "-no-reboot"]
-    argv += ["-boot", "menu=off,reboot-timeout=1"]
+    disk = os.memfd_create("trial-guest")
     try:
-        await runner.run(argv, timeout_s=timeout_s)
+        os.write(disk, boot_disk())
+        guest = trial_guest(
+            accelerator, uefi=uefi, disk=Path(f"/dev/fd/{disk}"), data_dirs=data_dirs
+        )
+        await runner.run(
+            ["qemu-system-x86_64", *guest.arguments],
+            timeout_s=timeout_s,
+            on_stdout=_listen_for(guest.says),
+            pass_fds=(disk,),
+        )
+    except _SpokenError:
+        return KvmProbe(True)
     except CommandError as error:
-        return KvmProbe(False, f"A short guest did not run to its end on /dev/kvm: {error}")
-    return KvmProbe(True)
+        if error.problem.code is ErrorCode.TIMED_OUT:
+            said = f"said nothing within {timeout_s:g} s, so this host's KVM can't be trusted"
+            return KvmProbe(False, f"A trial guest on /dev/kvm {said}.")
+        return KvmProbe(False, f"A trial guest did not run on /dev/kvm: {error}")
+    finally:
+        os.close(disk)
+    return KvmProbe(False, "A trial guest on /dev/kvm ended before it said anything.")
+
+
+class _SpokenError(Exception):
+    """The guest said what was waited for, so its program may end."""
+
+
+def _listen_for(wanted: bytes) -> Callable[[bytes], None]:
+    """A sink that raises once `wanted` has come by; it keeps no more than it must."""
+    seen = b""
+
+    def listen(data: bytes) -> None:
+        nonlocal seen
+        seen += data
+        if wanted in seen:
+            raise _SpokenError
+        seen = seen[-len(wanted) :]
+
+    return listen

@@ -10,10 +10,11 @@ memory      all but a reserve for the host    what is available
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from firmware.guest_firmware import find_uefi
+from firmware.guest_firmware import UefiFiles, find_uefi
 from vmkernel.host import Runner
 from vmkernel.host.kvm import KvmProbe, glance_at_kvm, try_kvm, wait_for_kvm
 from vmkernel.model import HostMode
@@ -65,7 +66,15 @@ def assemble_vms(
     """
     vms_dir = run_dir / "vm"
     program = Once(lambda: probe_qemu(runner))
-    kvm = Once(lambda: _find_kvm(mode, runner, wish))
+    folders = (data_dir,) if data_dir is not None else ()
+    data_dirs = tuple(
+        found
+        for folder in folders
+        for found in (folder, folder / "qemu", folder / "seabios")
+        if found.is_dir()
+    )
+    uefi = find_uefi(folders=(*folders, Path("/usr/share")))
+    kvm = Once(lambda: _find_kvm(mode, runner, wish, uefi, data_dirs))
     launcher: Launcher
     network: VmNetwork
     if mode is HostMode.APPLIANCE:
@@ -75,7 +84,6 @@ def assemble_vms(
     else:
         launcher = HostedLauncher(vms_dir, runner.programs)
         network = UserNetwork()
-    folders = (data_dir,) if data_dir is not None else ()
     host = Surroundings(
         run_dir=vms_dir,
         storage=storage,
@@ -88,23 +96,24 @@ def assemble_vms(
         open_qmp=lambda sock, name, timeout_s: QmpSession.open(sock, name, timeout_s=timeout_s),
         program=program,
         kvm=kvm,
-        uefi=find_uefi(folders=(*folders, Path("/usr/share"))),
+        uefi=uefi,
         jailed=mode is HostMode.APPLIANCE,
-        data_dirs=tuple(
-            found
-            for folder in folders
-            for found in (folder, folder / "qemu", folder / "seabios")
-            if found.is_dir()
-        ),
+        data_dirs=data_dirs,
     )
     return VmService(host, operations)
 
 
-async def _find_kvm(mode: HostMode, runner: Runner, wish: AcceleratorWish) -> KvmProbe:
+async def _find_kvm(
+    mode: HostMode,
+    runner: Runner,
+    wish: AcceleratorWish,
+    uefi: UefiFiles | None,
+    data_dirs: Sequence[Path],
+) -> KvmProbe:
     if wish is AcceleratorWish.TCG:
         return KvmProbe(False, "Guests are emulated because the command line asks for it.")
     if mode is HostMode.APPLIANCE:
         await wait_for_kvm()
     if wish is AcceleratorWish.KVM or mode is HostMode.APPLIANCE:
         return glance_at_kvm()
-    return await try_kvm(runner)
+    return await try_kvm(runner, uefi=uefi, data_dirs=data_dirs)
