@@ -11,11 +11,13 @@ from vmkernel.qemu.domain_events import (
     Resumed,
 )
 from vmkernel.qemu.errors import QemuError, QmpCommandError, QmpLostError
+from vmkernel.qemu.event_watch import EventWatch, QmpMessage
 from vmkernel.qemu.program import PROGRAM, QemuProgram, probe_qemu
 from vmkernel.qemu.session import Qmp, QmpSession, RunState
 
 __all__ = [
     "DiskError",
+    "EventWatch",
     "GuestEnded",
     "GuestPanicked",
     "GuestReset",
@@ -27,6 +29,7 @@ __all__ = [
     "Qmp",
     "QmpCommandError",
     "QmpLostError",
+    "QmpMessage",
     "QmpSession",
     "Resumed",
     "RunState",

@@ -11,20 +11,22 @@ import base64
 import contextlib
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from vmkernel.qemu.domain_events import QemuEvent, translate
 from vmkernel.qemu.errors import QmpCommandError, QmpLostError
+from vmkernel.qemu.event_watch import EventWatch
 
 if TYPE_CHECKING:
     from qemu.qmp import QMPClient
 
-__all__ = ["Qmp", "QmpSession", "RunState"]
+__all__ = ["COMMAND_TIMEOUT_S", "Qmp", "QmpSession", "RunState"]
 
 _log = logging.getLogger(__name__)
-_COMMAND_TIMEOUT_S = 30.0
+COMMAND_TIMEOUT_S = 30.0
 _EVENTS_MAX = 4096
 
 
@@ -48,6 +50,20 @@ class Qmp(Protocol):
 
     async def next_event(self) -> QemuEvent:
         """The next event; QmpLostError once the connection is gone and all were read."""
+        ...
+
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> Any:
+        """Any command, for the modules of vmkernel.qemu that speak of one area."""
+        ...
+
+    def watch(self, *events: str) -> AbstractContextManager[EventWatch]:
+        """Keep the QMP events of these names from now on, until the block is left."""
         ...
 
     async def query_status(self) -> RunState:
@@ -93,6 +109,7 @@ class QmpSession:
         self._watcher: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._vnc_clients = 0
+        self._watches: list[EventWatch] = []
 
     @classmethod
     async def open(cls, sock: socket.socket, name: str, *, timeout_s: float) -> QmpSession:
@@ -131,28 +148,30 @@ class QmpSession:
 
     async def query_status(self) -> RunState:
         """See Qmp."""
-        answer = cast(dict[str, Any], await self._execute("query-status"))
+        answer = cast(dict[str, Any], await self.execute("query-status"))
         return RunState.of(str(answer["status"]))
 
     async def cont(self) -> None:
         """See Qmp."""
-        await self._execute("cont")
+        await self.execute("cont")
 
     async def system_powerdown(self) -> None:
         """See Qmp."""
-        await self._execute("system_powerdown")
+        await self.execute("system_powerdown")
 
     async def system_reset(self) -> None:
         """See Qmp."""
-        await self._execute("system_reset")
+        await self.execute("system_reset")
 
     async def quit(self) -> None:
         """See Qmp."""
-        await self._execute("quit")
+        await self.execute("quit")
 
     async def ringbuf_read(self, device: str, size: int) -> bytes:
         """See Qmp."""
-        answer = await self._execute("ringbuf-read", device=device, size=size, format="base64")
+        answer = await self.execute(
+            "ringbuf-read", {"device": device, "size": size, "format": "base64"}
+        )
         return base64.b64decode(cast(str, answer))
 
     async def add_vnc_client(self, fd: int) -> None:
@@ -165,8 +184,8 @@ class QmpSession:
             self._client.send_fd_scm(fd)
         except (OSError, QMPError) as error:
             raise QmpLostError(f"QEMU of {self._name} is gone: {error}") from error
-        await self._execute("getfd", fdname=name)
-        await self._execute("add_client", protocol="vnc", fdname=name)
+        await self.execute("getfd", {"fdname": name})
+        await self.execute("add_client", {"protocol": "vnc", "fdname": name})
 
     async def close(self) -> None:
         """See Qmp."""
@@ -174,23 +193,42 @@ class QmpSession:
         if self._watcher is not None:
             await self._watcher
 
-    async def _execute(self, command: str, **arguments: object) -> object:
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> Any:
+        """See Qmp."""
         from qemu.qmp import ExecInterruptedError, ExecuteError, StateError
 
         try:
-            async with asyncio.timeout(_COMMAND_TIMEOUT_S):
-                return await self._client.execute(command, arguments or None)
+            async with asyncio.timeout(timeout_s):
+                return await self._client.execute(command, dict(arguments) if arguments else None)
         except ExecuteError as error:
             raise QmpCommandError(f"QEMU of {self._name} refused {command}: {error}") from error
         except (ExecInterruptedError, StateError) as error:
             raise QmpLostError(f"QEMU of {self._name} is gone: {error}") from error
         except TimeoutError as error:
             raise QmpLostError(
-                f"QEMU of {self._name} did not answer {command} within {_COMMAND_TIMEOUT_S:g} s"
+                f"QEMU of {self._name} did not answer {command} within {timeout_s:g} s"
             ) from error
+
+    @contextlib.contextmanager
+    def watch(self, *events: str) -> Iterator[EventWatch]:
+        """See Qmp."""
+        watch = EventWatch(self._name, frozenset(events))
+        self._watches.append(watch)
+        try:
+            yield watch
+        finally:
+            self._watches.remove(watch)
 
     def _take_event(self, message: Mapping[str, Any]) -> bool:
         """Called for each QMP event in order; the listener itself never keeps any."""
+        for watch in self._watches:
+            watch.offer(message)
         event = translate(message)
         if event is not None:
             if self._events.qsize() < _EVENTS_MAX:
@@ -212,3 +250,5 @@ class QmpSession:
         with contextlib.suppress(OSError, EOFError, QMPError):
             await self._client.disconnect()
         self._events.put_nowait(None)
+        for watch in self._watches:
+            watch.offer(None)

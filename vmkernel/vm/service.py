@@ -244,7 +244,9 @@ class VmService:
             )
         self._claimed[vm_id] = spec
         try:
-            await driver.change(request, replace(old, spec=spec, revision=old.revision + 1))
+            await driver.change(
+                request, lambda known: replace(known, spec=spec, revision=known.revision + 1)
+            )
         finally:
             del self._claimed[vm_id]
         self._publish("vm.updated", vm_id, actor)

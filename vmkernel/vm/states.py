@@ -41,7 +41,16 @@ class VmRequest(StrEnum):
     """Change what the guest can't see: name, description, labels."""
     RECONFIGURE = "reconfigure"
     """Change anything else of the spec."""
+    ADJUST = "adjust"
+    """Write down in the spec what was changed in the guest's sight, such as a moved volume."""
     DELETE = "delete"
+    QUERY = "query"
+    """Ask QEMU something that changes nothing."""
+    OPERATE = "operate"
+    """Change something of a QEMU that is there and leave the VM's state as it is, such as a
+    device that is added or a key that is pressed."""
+    HOLD = "hold"
+    """Begin long work that changes the VM's disks; one at a time."""
 
 
 OFF = frozenset({VmState.STOPPED, VmState.CRASHED, VmState.UNUSABLE})
@@ -52,6 +61,8 @@ ACTIVE = frozenset(VmState) - OFF
 
 _USABLE = frozenset(VmState) - {VmState.UNUSABLE}
 
+_WITH_QEMU = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING})
+
 LEGAL: dict[VmRequest, frozenset[VmState]] = {
     VmRequest.START: frozenset({VmState.STOPPED, VmState.CRASHED}),
     VmRequest.SHUTDOWN: frozenset({VmState.RUNNING, VmState.STOPPING}),
@@ -60,7 +71,11 @@ LEGAL: dict[VmRequest, frozenset[VmState]] = {
     VmRequest.CONSOLE: ACTIVE,
     VmRequest.RENAME: _USABLE,
     VmRequest.RECONFIGURE: frozenset({VmState.STOPPED, VmState.CRASHED}),
+    VmRequest.ADJUST: _USABLE,
     VmRequest.DELETE: OFF,
+    VmRequest.QUERY: _WITH_QEMU,
+    VmRequest.OPERATE: _WITH_QEMU,
+    VmRequest.HOLD: _USABLE,
 }
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from vmkernel.qemu import (
+    EventWatch,
     GuestEnded,
     GuestReset,
     Paused,
@@ -40,6 +44,16 @@ class FakeQemu:
     resets: int = 0
     sessions: list[FakeQmp] = field(default_factory=list)
     serial: list[socket.socket] = field(default_factory=list)
+    commands: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """What `execute` was asked."""
+    replies: dict[str, Any] = field(default_factory=dict)
+    """Command -> what it answers: a value, an exception, or a function of the arguments."""
+    watches: list[EventWatch] = field(default_factory=list)
+
+    def happens(self, event: str, **data: Any) -> None:
+        """Report a QMP event to those who watch for it."""
+        for watch in list(self.watches):
+            watch.offer({"event": event, "data": data})
 
     def say(self, event: QemuEvent) -> None:
         """Tell the open sessions."""
@@ -56,6 +70,8 @@ class FakeQemu:
             os.close(fd)
         for session in self.sessions:
             session.events.put_nowait(None)
+        for watch in list(self.watches):
+            watch.offer(None)
 
     def drop_sessions(self) -> None:
         """QMP breaks, the process lives."""
@@ -99,6 +115,31 @@ class FakeQmp:
             self.events.put_nowait(None)
             raise QmpLostError("gone")
         return event
+
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = 30.0,  # noqa: ARG002 - QMP's
+    ) -> Any:
+        self._check()
+        self.qemu.commands.append((command, dict(arguments or {})))
+        reply = self.qemu.replies.get(command, {})
+        if callable(reply):
+            reply = reply(arguments or {})
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    @contextlib.contextmanager
+    def watch(self, *events: str) -> Iterator[EventWatch]:
+        watch = EventWatch("fake", frozenset(events))
+        self.qemu.watches.append(watch)
+        try:
+            yield watch
+        finally:
+            self.qemu.watches.remove(watch)
 
     async def query_status(self) -> RunState:
         self._check()

@@ -1,0 +1,61 @@
+"""What stands in the queue of a VM's owner task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vmkernel.qemu import QemuEvent
+from vmkernel.vm.definition import VmDefinition
+from vmkernel.vm.states import VmRequest
+
+__all__ = ["Ask", "Change", "Message", "Reconnect", "Said", "Wake", "fail"]
+
+Change = Callable[[VmDefinition], VmDefinition]
+"""Makes the new definition from the present one; may raise MicaError."""
+
+
+@dataclass(eq=False)
+class Ask:
+    """A request, and where its answer goes."""
+
+    request: VmRequest
+    done: asyncio.Future[Any]
+    deadline: float = 0.0
+    """Of a shutdown, on the event loop's clock."""
+    change: Change | None = None
+    """Of requests that change the definition."""
+    work: Callable[[], Awaitable[Any]] | None = None
+    """Of requests that somebody else carries out inside the owner task."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """QEMU reported something."""
+
+    session: int
+    event: QemuEvent | None
+    """None: the connection is gone."""
+
+
+@dataclass(frozen=True)
+class Reconnect:
+    """Time to try to speak to a QEMU again."""
+
+    session: int
+
+
+@dataclass(frozen=True)
+class Wake:
+    """A waiter has gone away: look at the waiters."""
+
+
+Message = Ask | Said | Reconnect | Wake
+
+
+def fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """Answer with a failure, where nothing was answered yet."""
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,29 @@
+"""A VM whose QEMU answers, as work inside its owner task sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmkernel.qemu import Qmp
+from vmkernel.vm.definition import VmDefinition
+from vmkernel.vm.launch import RunFolder
+from vmkernel.vm.record import LaunchRecord
+
+__all__ = ["Running"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """Valid only until the work that it was given to returns."""
+
+    qmp: Qmp
+    definition: VmDefinition
+    """What is wanted by now."""
+    record: LaunchRecord | None
+    """What was started; None where a QEMU was found again without its record."""
+    folder: RunFolder
+
+    @property
+    def vm_id(self) -> str:
+        """The VM's id."""
+        return self.definition.id
