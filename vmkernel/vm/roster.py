@@ -1,0 +1,383 @@
+"""Which VMs there are: one driver for each that can be used, a reason for each that can't; and
+what must be unique among them (ids, MAC addresses, volumes, users)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from vmkernel import clock
+from vmkernel.model import (
+    SLUG_PATTERN,
+    ErrorCode,
+    Finding,
+    MicaError,
+    Severity,
+    Vm,
+    VmSpec,
+    VmState,
+    VmStatus,
+)
+from vmkernel.vm import definition as definitions
+from vmkernel.vm import spec_check
+from vmkernel.vm.definition import DefinitionError, VmDefinition
+from vmkernel.vm.driver import VmDriver
+from vmkernel.vm.surroundings import Surroundings
+
+__all__ = ["Roster", "UnusableVm", "images_of"]
+
+_log = logging.getLogger(__name__)
+
+_SLUG = re.compile(SLUG_PATTERN)
+
+
+@dataclass(frozen=True)
+class UnusableVm:
+    """A VM folder that can't be used now, and why."""
+
+    datastore: str
+    folder: Path
+    reason: str
+    definition: VmDefinition | None = None
+
+    def view(self) -> Vm:
+        """The VM as clients see it."""
+        known = self.definition
+        return Vm(
+            id=self.folder.name,
+            revision=known.revision if known else 0,
+            created_at=known.created_at if known else clock.format_time(0),
+            spec=known.spec if known else VmSpec(datastore=self.datastore),
+            status=VmStatus(
+                state=VmState.UNUSABLE,
+                uuid=known.uuid if known else "",
+                machine_type=known.machine_type if known else "",
+                reason=self.reason,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A driver and its task."""
+
+    driver: VmDriver
+    task: asyncio.Task[None]
+
+
+class Roster:
+    """The VMs of a host."""
+
+    def __init__(self, host: Surroundings) -> None:
+        self._host = host
+        self._drivers: dict[str, _Running] = {}
+        self._unusable: dict[str, UnusableVm] = {}
+        self._clashes: dict[tuple[str, str], Finding] = {}
+        self._claimed: dict[str, VmSpec] = {}
+        """Specs of changes under way: what they name is taken already."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up the VMs of every datastore, and of those that come later."""
+        self._host.storage.on_datastore_change(self._datastore_changed)
+        for datastore in self._host.storage.datastores():
+            await self._load(datastore)
+
+    async def stop(self) -> None:
+        """Let go of everything; VMs that run, run on."""
+        tasks = [running.task for running in self._drivers.values()]
+        tasks += list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._drivers.clear()
+
+    def background(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Run something until it ends or the roster does; a failure is logged."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("%s failed", task.get_name(), exc_info=task.exception())
+
+    def findings(self) -> Iterator[Finding]:
+        """What is wrong with VM folders."""
+        yield from self._clashes.values()
+        for vm_id, broken in sorted(self._unusable.items()):
+            yield Finding(
+                code="vm-unusable",
+                severity=Severity.WARNING,
+                message=f"VM {vm_id} is unusable: {broken.reason}",
+                subject=vm_id,
+            )
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def list_vms(self) -> tuple[Vm, ...]:
+        """See VmDirectory."""
+        self.forget_gone()
+        views = {vm_id: running.driver.view() for vm_id, running in self._drivers.items()}
+        views |= {vm_id: broken.view() for vm_id, broken in self._unusable.items()}
+        return tuple(views[vm_id] for vm_id in sorted(views))
+
+    def get(self, vm_id: str) -> Vm:
+        """See VmDirectory."""
+        self.forget_gone()
+        if vm_id in self._unusable:
+            return self._unusable[vm_id].view()
+        return self.driver(vm_id).view()
+
+    def vm_of_volume(self, volume: str) -> str | None:
+        """See VmUsers."""
+        return next(
+            (vm for vm, spec in self.specs() if any(d.volume == volume for d in spec.disks)), None
+        )
+
+    def volume_is_open(self, volume: str) -> bool:
+        """See VmUsers."""
+        owner = self.vm_of_volume(volume)
+        return owner in self._drivers and self._drivers[owner].driver.active
+
+    def vms_of_image(self, image: str) -> tuple[str, ...]:
+        """See VmUsers."""
+        return tuple(sorted({vm for vm, spec in self.specs() if image in images_of(spec)}))
+
+    def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
+        """See VmUsers."""
+        found = set()
+        for vm_id, spec in self.specs():
+            running = self._drivers.get(vm_id)
+            if active and not (running and running.driver.active):
+                continue
+            if datastore in self._datastores_of(spec):
+                found.add(vm_id)
+        return tuple(sorted(found))
+
+    # --- datastores ---------------------------------------------------------------------------
+
+    def _datastore_changed(self, datastore: str, available: bool) -> None:
+        if available:
+            self.background(self._load(datastore), f"vms-of-{datastore}")
+            return
+        for vm_id, running in list(self._drivers.items()):
+            driver = running.driver
+            if driver.definition.spec.datastore == datastore and not driver.active:
+                del self._drivers[vm_id]
+                running.task.cancel()
+                self._unusable[vm_id] = UnusableVm(
+                    datastore,
+                    driver.folder,
+                    f"Its datastore {datastore} is not there.",
+                    driver.definition,
+                )
+
+    async def _load(self, datastore: str) -> None:
+        """Take up the VMs of a datastore."""
+        try:
+            root = self._host.storage.vms_folder(datastore)
+            found = await asyncio.to_thread(_read_folders, root)
+        except (MicaError, OSError) as error:
+            _log.warning("the VMs of datastore %s can't be read: %s", datastore, error)
+            return
+        starting = []
+        for folder, result in found:
+            vm_id = folder.name
+            known = self._drivers.get(vm_id)
+            if known is not None:
+                if known.driver.folder != folder:
+                    self._note_clash(datastore, vm_id, known.driver.definition.spec.datastore)
+                continue
+            other = self._unusable.get(vm_id)
+            if other is not None and other.datastore != datastore:
+                self._note_clash(datastore, vm_id, other.datastore)
+                continue
+            self._unusable.pop(vm_id, None)
+            if isinstance(result, DefinitionError):
+                self._unusable[vm_id] = UnusableVm(
+                    datastore, folder, f"Its definition can't be used: {result}."
+                )
+                continue
+            starting.append(self.adopt(self._fitted(result, datastore), folder))
+        for driver in starting:
+            await driver.ready()
+
+    def _fitted(self, definition: VmDefinition, datastore: str) -> VmDefinition:
+        """A definition as it is used here: a datastore may carry another name on this host, and
+        a user number may be taken."""
+        spec = definition.spec
+        if spec.datastore != datastore:
+            spec = replace(spec, datastore=datastore)
+        uid = definition.uid
+        if uid in self._uids() or not definitions.FIRST_UID <= uid <= definitions.LAST_UID:
+            uid = self.free_uid()
+        return replace(definition, spec=spec, uid=uid)
+
+    def _note_clash(self, datastore: str, vm_id: str, owner: str) -> None:
+        self._clashes[(datastore, vm_id)] = Finding(
+            code="vm-id-clash",
+            severity=Severity.WARNING,
+            message=f"Datastore {datastore} holds a VM {vm_id} as datastore {owner} does:"
+            " only the latter is shown.",
+            subject=vm_id,
+        )
+
+    def forget_gone(self) -> None:
+        """Drop the VMs of datastores that this host no longer knows."""
+        for vm_id, broken in list(self._unusable.items()):
+            try:
+                self._host.storage.vms_folder(broken.datastore)
+            except MicaError as error:
+                if error.problem.code is ErrorCode.NOT_FOUND:
+                    del self._unusable[vm_id]
+
+    # --- what must be unique ------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def claim(self, vm_id: str, spec: VmSpec) -> Iterator[None]:
+        """Hold what a spec names while the change that brings it is under way."""
+        if vm_id in self._claimed:
+            raise MicaError(
+                ErrorCode.CONFLICT, f"VM {vm_id} is being changed already; ask again in a moment."
+            )
+        self._claimed[vm_id] = spec
+        try:
+            yield
+        finally:
+            del self._claimed[vm_id]
+
+    def specs(self) -> list[tuple[str, VmSpec]]:
+        """Every spec that claims something, those of changes under way included."""
+        specs = [(vm_id, r.driver.definition.spec) for vm_id, r in self._drivers.items()]
+        specs += [(vm, b.definition.spec) for vm, b in self._unusable.items() if b.definition]
+        return specs + list(self._claimed.items())
+
+    def macs(self, except_vm: str) -> set[str]:
+        """The MAC addresses of all other VMs."""
+        return {
+            nic.mac
+            for vm_id, spec in self.specs()
+            if vm_id != except_vm
+            for nic in spec.nics
+            if nic.mac is not None
+        }
+
+    def _uids(self) -> set[int]:
+        used = {r.driver.definition.uid for r in self._drivers.values()}
+        return used | {b.definition.uid for b in self._unusable.values() if b.definition}
+
+    def free_uid(self) -> int:
+        """A user number that no VM has."""
+        used = self._uids()
+        for uid in range(definitions.FIRST_UID, definitions.LAST_UID + 1):
+            if uid not in used:
+                return uid
+        raise MicaError(ErrorCode.INSUFFICIENT_RESOURCES, "No user number is left for another VM.")
+
+    def _datastores_of(self, spec: VmSpec) -> set[str]:
+        storage = self._host.storage
+        found = {spec.datastore}
+        for find, names in (
+            (storage.volume, [d.volume for d in spec.disks]),
+            (storage.image, sorted(images_of(spec))),
+        ):
+            for name in names:
+                try:
+                    found.add(find(name).datastore)
+                except MicaError:
+                    continue
+        return found
+
+    def check_references(self, vm_id: str, spec: VmSpec) -> None:
+        """See spec_check.check_references."""
+        spec_check.check_references(
+            vm_id,
+            spec,
+            storage=self._host.storage,
+            vm_of_volume=lambda volume: next(
+                (
+                    vm
+                    for vm, other in self.specs()
+                    if vm != vm_id and any(d.volume == volume for d in other.disks)
+                ),
+                None,
+            ),
+            port_groups=self._host.network.port_groups(),
+        )
+
+    # --- drivers ------------------------------------------------------------------------------
+
+    def driver(self, vm_id: str) -> VmDriver:
+        """The driver of a VM; `not-found`, or `conflict` where the VM is unusable."""
+        running = self._drivers.get(vm_id)
+        if running is not None:
+            return running.driver
+        broken = self._unusable.get(vm_id)
+        if broken is not None:
+            raise MicaError(ErrorCode.CONFLICT, f"VM {vm_id} is unusable: {broken.reason}")
+        raise MicaError(ErrorCode.NOT_FOUND, f"There is no VM {vm_id}.")
+
+    def drivers(self) -> tuple[VmDriver, ...]:
+        """The drivers of all usable VMs."""
+        return tuple(running.driver for running in self._drivers.values())
+
+    def known(self, vm_id: str) -> bool:
+        """True where the id is taken."""
+        return vm_id in self._drivers or vm_id in self._unusable or vm_id in self._claimed
+
+    def unusable(self, vm_id: str) -> UnusableVm | None:
+        """What is known of a VM that can't be used."""
+        return self._unusable.get(vm_id)
+
+    async def forget(self, vm_id: str) -> None:
+        """Drop a VM that was deleted, once its task has ended."""
+        self._unusable.pop(vm_id, None)
+        running = self._drivers.pop(vm_id, None)
+        if running is not None:
+            await asyncio.wait((running.task,))
+
+    def adopt(self, definition: VmDefinition, folder: Path) -> VmDriver:
+        """Begin to drive a VM."""
+        driver = VmDriver(self._host, definition, folder)
+        task = asyncio.create_task(driver.run(), name=f"vm-{definition.id}")
+        task.add_done_callback(self._driver_ended)
+        self._drivers[definition.id] = _Running(driver, task)
+        return driver
+
+    def _driver_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("%s failed", task.get_name(), exc_info=task.exception())
+
+
+def images_of(spec: VmSpec) -> set[str]:
+    """The images that a spec names."""
+    named = {c.image for c in spec.cdroms}
+    if spec.boot.kernel is not None:
+        named |= {spec.boot.kernel.kernel, spec.boot.kernel.initrd}
+    return {name for name in named if name is not None}
+
+
+def _read_folders(root: Path) -> list[tuple[Path, VmDefinition | DefinitionError]]:
+    """Every VM folder with what is in it; a folder without `vm.json` is no VM."""
+    found: list[tuple[Path, VmDefinition | DefinitionError]] = []
+    for folder in sorted(root.iterdir()):
+        if not _SLUG.match(folder.name) or folder.is_symlink() or not folder.is_dir():
+            continue
+        if not (folder / definitions.DEFINITION_FILE).exists():
+            continue
+        try:
+            found.append((folder, definitions.load(folder)))
+        except DefinitionError as error:
+            found.append((folder, error))
+    return found
