@@ -8,24 +8,27 @@ from typing import Annotated
 from msgspec import Meta
 
 from remote_api.schema.base import Slug, Timestamp, WireModel
+from remote_api.schema.vm_hardware import (
+    BootSpec,
+    CdromSpec,
+    ClockSpec,
+    CpuSpec,
+    DiskSpec,
+    DisplayModel,
+    Firmware,
+    GuestOs,
+    MemorySpec,
+    NicSpec,
+    VsockSpec,
+    WatchdogSpec,
+)
 
 __all__ = [
-    "BootDevice",
-    "BootSpec",
-    "CdromSpec",
     "ConsoleBody",
     "ConsoleKind",
     "ConsoleQuery",
     "ConsoleTicket",
-    "CpuSpec",
     "DeleteVmQuery",
-    "DiskBus",
-    "DiskSpec",
-    "DisplayModel",
-    "Firmware",
-    "KernelBoot",
-    "NicModel",
-    "NicSpec",
     "NicStatus",
     "ShutdownQuery",
     "Vm",
@@ -36,115 +39,7 @@ __all__ = [
     "VmStatus",
 ]
 
-MacAddress = Annotated[
-    str,
-    Meta(
-        pattern=r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$(?!\n)",
-        description="A unicast MAC address, lower case, colon separated.",
-        examples=["52:54:00:12:34:56"],
-    ),
-]
 LabelKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?$(?!\n)")]
-
-
-class Firmware(StrEnum):
-    """What the guest's machine starts with."""
-
-    UEFI = "uefi"
-    BIOS = "bios"
-
-
-class DiskBus(StrEnum):
-    """The controller that a disk or CD-ROM hangs on."""
-
-    VIRTIO_BLK = "virtio-blk"
-    VIRTIO_SCSI = "virtio-scsi"
-    NVME = "nvme"
-    SATA = "sata"
-    IDE = "ide"
-    USB = "usb"
-
-
-class NicModel(StrEnum):
-    """The network card that the guest sees."""
-
-    VIRTIO = "virtio"
-    E1000E = "e1000e"
-    E1000 = "e1000"
-    VMXNET3 = "vmxnet3"
-    RTL8139 = "rtl8139"
-
-
-class DisplayModel(StrEnum):
-    """The graphics card that the guest sees."""
-
-    VIRTIO = "virtio"
-    STD = "std"
-    NONE = "none"
-
-
-class BootDevice(StrEnum):
-    """A class of devices in the boot order."""
-
-    DISK = "disk"
-    CDROM = "cdrom"
-    NETWORK = "network"
-
-
-class CpuSpec(WireModel, frozen=True, kw_only=True):
-    """Virtual processors."""
-
-    count: Annotated[int, Meta(ge=1, le=256)] = 1
-    model: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)",
-            description="`host`, or a CPU model of QEMU's, such as `EPYC-v4`.",
-        ),
-    ] = "host"
-
-
-class DiskSpec(WireModel, frozen=True, kw_only=True):
-    """A volume attached as a disk."""
-
-    volume: Slug
-    bus: DiskBus = DiskBus.VIRTIO_BLK
-
-
-class CdromSpec(WireModel, frozen=True, kw_only=True):
-    """A CD-ROM drive, with an ISO image in it or empty."""
-
-    image: Slug | None = None
-    bus: DiskBus = DiskBus.SATA
-
-
-class NicSpec(WireModel, frozen=True, kw_only=True):
-    """A network card on a port group."""
-
-    port_group: Slug = "vm-network"
-    model: NicModel = NicModel.VIRTIO
-    mac: Annotated[
-        MacAddress | None, Meta(description="Drawn at creation where none is given.")
-    ] = None
-
-
-class KernelBoot(WireModel, frozen=True, kw_only=True):
-    """Direct boot of a Linux kernel, without a boot loader."""
-
-    kernel: Annotated[Slug, Meta(description="An image of the format `linux-kernel`.")]
-    initrd: Annotated[Slug | None, Meta(description="An image of the format `linux-initrd`.")] = (
-        None
-    )
-    cmdline: Annotated[
-        str, Meta(max_length=2048, pattern=r"^[ -~]*$(?!\n)", description="Printable ASCII.")
-    ] = ""
-
-
-class BootSpec(WireModel, frozen=True, kw_only=True):
-    """What the guest boots: classes of devices in order, or a kernel directly."""
-
-    order: tuple[BootDevice, ...] = (BootDevice.DISK, BootDevice.CDROM)
-    kernel: KernelBoot | None = None
 
 
 class VmSpec(WireModel, frozen=True, kw_only=True):
@@ -161,17 +56,41 @@ class VmSpec(WireModel, frozen=True, kw_only=True):
     ] = ""
     description: Annotated[str, Meta(max_length=4096)] = ""
     labels: dict[LabelKey, Annotated[str, Meta(max_length=256)]] = {}
+    guest_os: Annotated[
+        GuestOs,
+        Meta(
+            description=(
+                "Chooses defaults: with `windows`, SATA disks and e1000e cards, a clock in local"
+                " time, Hyper-V's interfaces, and a second CD-ROM drive with the image `virtio-win`"
+                " where there is one."
+            )
+        ),
+    ] = GuestOs.LINUX
     cpus: CpuSpec = CpuSpec()
     memory_bytes: Annotated[
         int,
         Meta(ge=16 << 20, le=16 << 40, multiple_of=1 << 20, description="Whole mebibytes."),
     ] = 512 << 20
+    memory: MemorySpec = MemorySpec()
     firmware: Firmware = Firmware.UEFI
+    clock: ClockSpec = ClockSpec()
     disks: Annotated[tuple[DiskSpec, ...], Meta(max_length=64)] = ()
     cdroms: Annotated[tuple[CdromSpec, ...], Meta(max_length=8)] = ()
     nics: Annotated[tuple[NicSpec, ...], Meta(max_length=16)] = ()
     boot: BootSpec = BootSpec()
     display: DisplayModel = DisplayModel.STD
+    serial_ports: Annotated[int, Meta(ge=0, le=4, description="Serial lines, from COM1 on.")] = 1
+    tablet: Annotated[
+        bool, Meta(description="A pointer with absolute positions, where there is a display.")
+    ] = True
+    keyboard: Annotated[
+        bool, Meta(description="A USB keyboard; every machine has one of the old kind.")
+    ] = False
+    rng: Annotated[bool, Meta(description="A source of random numbers.")] = True
+    guest_agent: Annotated[bool, Meta(description="The channel to the agent in the guest.")] = True
+    tpm: Annotated[bool, Meta(description="A TPM 2.0, with its state in the VM's folder.")] = False
+    watchdog: WatchdogSpec | None = None
+    vsock: VsockSpec | None = None
 
 
 class VmBody(WireModel, frozen=True, kw_only=True):
@@ -195,6 +114,7 @@ class VmState(StrEnum):
 class NicStatus(WireModel, frozen=True, kw_only=True):
     """A network card as it runs."""
 
+    key: str = ""
     mac: str
     port_group: str
     tap: str | None = None

@@ -8,20 +8,23 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.model.base import Record, Slug, Timestamp
+from vmkernel.model.vm_hardware import (
+    BootSpec,
+    CdromSpec,
+    ClockSpec,
+    CpuSpec,
+    DiskSpec,
+    DisplayModel,
+    Firmware,
+    GuestOs,
+    MemorySpec,
+    NicSpec,
+    VsockSpec,
+    WatchdogSpec,
+)
 
 __all__ = [
-    "BootDevice",
-    "BootSpec",
-    "CdromSpec",
     "ConsoleKind",
-    "CpuSpec",
-    "DiskBus",
-    "DiskSpec",
-    "DisplayModel",
-    "Firmware",
-    "KernelBoot",
-    "NicModel",
-    "NicSpec",
     "NicStatus",
     "Vm",
     "VmAction",
@@ -31,105 +34,9 @@ __all__ = [
 ]
 
 MEMORY_STEP_BYTES = 1 << 20
-MacAddress = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$(?!\n)",
-        description="A unicast MAC address, lower case, colon separated.",
-    ),
-]
 LabelKey = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?$(?!\n)")
 ]
-
-
-class Firmware(StrEnum):
-    """What the guest's machine starts with."""
-
-    UEFI = "uefi"
-    BIOS = "bios"
-
-
-class DiskBus(StrEnum):
-    """The controller that a disk or CD-ROM hangs on."""
-
-    VIRTIO_BLK = "virtio-blk"
-    VIRTIO_SCSI = "virtio-scsi"
-    NVME = "nvme"
-    SATA = "sata"
-    IDE = "ide"
-    USB = "usb"
-
-
-class NicModel(StrEnum):
-    """The network card that the guest sees."""
-
-    VIRTIO = "virtio"
-    E1000E = "e1000e"
-    E1000 = "e1000"
-    VMXNET3 = "vmxnet3"
-    RTL8139 = "rtl8139"
-
-
-class DisplayModel(StrEnum):
-    """The graphics card that the guest sees."""
-
-    VIRTIO = "virtio"
-    STD = "std"
-    NONE = "none"
-
-
-class BootDevice(StrEnum):
-    """A class of devices in the boot order."""
-
-    DISK = "disk"
-    CDROM = "cdrom"
-    NETWORK = "network"
-
-
-class CpuSpec(Record, frozen=True, kw_only=True):
-    """Virtual processors."""
-
-    count: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
-    model: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)")] = "host"
-    """`host`, or a QEMU CPU model name such as `EPYC-v4`."""
-
-
-class DiskSpec(Record, frozen=True, kw_only=True):
-    """A volume attached as a disk."""
-
-    volume: Slug
-    bus: DiskBus = DiskBus.VIRTIO_BLK
-
-
-class CdromSpec(Record, frozen=True, kw_only=True):
-    """A CD-ROM drive, with an ISO image in it or empty."""
-
-    image: Slug | None = None
-    bus: DiskBus = DiskBus.SATA
-
-
-class NicSpec(Record, frozen=True, kw_only=True):
-    """A network card on a port group. A MAC address is drawn at creation where none is given."""
-
-    port_group: Slug = "vm-network"
-    model: NicModel = NicModel.VIRTIO
-    mac: MacAddress | None = None
-
-
-class KernelBoot(Record, frozen=True, kw_only=True):
-    """Direct boot of a Linux kernel, without a boot loader."""
-
-    kernel: Slug
-    initrd: Slug | None = None
-    cmdline: Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^[ -~]*$(?!\n)")] = ""
-
-
-class BootSpec(Record, frozen=True, kw_only=True):
-    """What the guest boots: classes of devices in order, or a kernel directly."""
-
-    order: tuple[BootDevice, ...] = (BootDevice.DISK, BootDevice.CDROM)
-    kernel: KernelBoot | None = None
 
 
 class VmSpec(Record, frozen=True, kw_only=True):
@@ -141,16 +48,36 @@ class VmSpec(Record, frozen=True, kw_only=True):
     """A free display name; the id is shown where it is empty."""
     description: Annotated[str, msgspec.Meta(max_length=4096)] = ""
     labels: dict[LabelKey, Annotated[str, msgspec.Meta(max_length=256)]] = {}
+    guest_os: GuestOs = GuestOs.LINUX
+    """Chooses defaults: with `windows`, SATA disks and e1000e cards, a clock in local time,
+    Hyper-V's interfaces, and a second CD-ROM drive with the image `virtio-win` where there is
+    one."""
     cpus: CpuSpec = CpuSpec()
     memory_bytes: Annotated[
         int, msgspec.Meta(ge=16 << 20, le=16 << 40, multiple_of=MEMORY_STEP_BYTES)
     ] = 512 << 20
+    memory: MemorySpec = MemorySpec()
     firmware: Firmware = Firmware.UEFI
+    clock: ClockSpec = ClockSpec()
     disks: Annotated[tuple[DiskSpec, ...], msgspec.Meta(max_length=64)] = ()
     cdroms: Annotated[tuple[CdromSpec, ...], msgspec.Meta(max_length=8)] = ()
     nics: Annotated[tuple[NicSpec, ...], msgspec.Meta(max_length=16)] = ()
     boot: BootSpec = BootSpec()
     display: DisplayModel = DisplayModel.STD
+    serial_ports: Annotated[int, msgspec.Meta(ge=0, le=4)] = 1
+    """Serial lines, from COM1 on."""
+    tablet: bool = True
+    """A pointer with absolute positions, where there is a display."""
+    keyboard: bool = False
+    """A USB keyboard; every machine has one of the old kind."""
+    rng: bool = True
+    """A source of random numbers."""
+    guest_agent: bool = True
+    """The channel to the agent in the guest."""
+    tpm: bool = False
+    """A TPM 2.0, with its state in the VM's folder."""
+    watchdog: WatchdogSpec | None = None
+    vsock: VsockSpec | None = None
 
 
 class VmState(StrEnum):
@@ -184,6 +111,7 @@ class ConsoleKind(StrEnum):
 class NicStatus(Record, frozen=True, kw_only=True):
     """A network card as it runs."""
 
+    key: str = ""
     mac: str
     port_group: str
     tap: str | None = None

@@ -18,10 +18,10 @@ from vmkernel.model import (
     FieldProblem,
     ImageFormat,
     MicaError,
-    NicSpec,
     VmSpec,
 )
 from vmkernel.vm.ports import Storage
+from vmkernel.vm.spec_defaults import disk_bus_of, with_defaults
 
 __all__ = ["check_references", "check_structure", "family_of", "with_macs"]
 
@@ -107,11 +107,13 @@ def check_references(
 
 
 def with_macs(spec: VmSpec, *, taken: Collection[str], previous: VmSpec | None = None) -> VmSpec:
-    """The spec with a MAC address for every card.
+    """The spec with nothing left open, a MAC address for every card included.
 
-    A card without one keeps what the card at its place had, or gets a new one that nobody has.
+    A card without one keeps what the card of its key had, or gets a new one that nobody has.
     MicaError where a given one is taken by another VM.
     """
+    spec = with_defaults(spec, previous)
+    had = {nic.key: nic.mac for nic in previous.nics} if previous else {}
     for index, nic in enumerate(spec.nics):
         if nic.mac in taken:
             raise MicaError.field(
@@ -121,13 +123,13 @@ def with_macs(spec: VmSpec, *, taken: Collection[str], previous: VmSpec | None =
             )
     used = set(taken) | {nic.mac for nic in spec.nics}
     nics = []
-    for index, nic in enumerate(spec.nics):
+    for nic in spec.nics:
         mac = nic.mac
         if mac is None:
-            old = previous.nics[index].mac if previous and index < len(previous.nics) else None
+            old = had.get(nic.key)
             mac = old if old is not None and old not in used else _draw_mac(used)
             used.add(mac)
-        nics.append(NicSpec(port_group=nic.port_group, model=nic.model, mac=mac))
+        nics.append(replace(nic, mac=mac))
     return replace(spec, nics=tuple(nics))
 
 
@@ -143,7 +145,9 @@ def _bus_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
     wrong: list[FieldProblem] = []
     units: Counter[DiskBus] = Counter()
     pci_disks = 0
-    places = [(f"/spec/disks/{i}/bus", d.bus, False) for i, d in enumerate(spec.disks)]
+    places = [
+        (f"/spec/disks/{i}/bus", disk_bus_of(spec, d), False) for i, d in enumerate(spec.disks)
+    ]
     places += [(f"/spec/cdroms/{i}/bus", c.bus, True) for i, c in enumerate(spec.cdroms)]
     for pointer, bus, cdrom in places:
         kind = DISK_BUSES[bus]

@@ -20,6 +20,8 @@ import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec.structs import replace as replace_fields
+
 from vmkernel import clock
 from vmkernel.devices import (
     Accelerator,
@@ -46,6 +48,7 @@ from vmkernel.resources import expected_bytes, limit_bytes
 from vmkernel.vm.definition import NVRAM_FILE, VmDefinition
 from vmkernel.vm.launch import LaunchRequest, RunFolder
 from vmkernel.vm.record import LaunchRecord, boot_id, write_record
+from vmkernel.vm.spec_defaults import disk_bus_of, nic_model_of, with_defaults
 from vmkernel.vm.surroundings import Surroundings
 
 __all__ = ["SERIAL_RING_BYTES", "Started", "disk_serial", "start_qemu"]
@@ -92,6 +95,7 @@ class _Files:
 
 async def start_qemu(host: Surroundings, definition: VmDefinition, vm_folder: Path) -> Started:
     """Go through all phases; MicaError, with everything undone, where one fails."""
+    definition = replace_fields(definition, spec=with_defaults(definition.spec))
     vm_id, spec = definition.id, definition.spec
     accelerator = await host.accelerator()
     program = await host.program()
@@ -120,7 +124,12 @@ async def start_qemu(host: Surroundings, definition: VmDefinition, vm_folder: Pa
                 accelerator=accelerator,
                 memory_bytes=need,
                 nics=tuple(
-                    NicStatus(mac=nic.mac or "", port_group=port.port_group, tap=port.tap)
+                    NicStatus(
+                        key=nic.key or "",
+                        mac=nic.mac or "",
+                        port_group=port.port_group,
+                        tap=port.tap,
+                    )
                     for nic, port in zip(spec.nics, ports, strict=True)
                 ),
                 has_ring=bool(plan.serial.scrollback_bytes),
@@ -187,7 +196,7 @@ def _find_files(host: Surroundings, definition: VmDefinition, vm_folder: Path) -
         volume = host.storage.volume(disk.volume)
         disks.append(
             DiskPlan(
-                bus=disk.bus,
+                bus=disk_bus_of(spec, disk),
                 path=volume.path,
                 format=volume.format,
                 serial=disk_serial(volume.id),
@@ -296,7 +305,7 @@ def _plan(
             vhost = None if port.vhost_fd is None else handover.add(port.vhost_fd)
             backend = TapBackend(handover.add(port.tap_fd), vhost, port.tap or "")
         assert nic.mac is not None
-        nics.append(NicPlan(nic.model, nic.mac, backend))
+        nics.append(NicPlan(nic_model_of(spec, nic), nic.mac, backend))
     return MachinePlan(
         vm_id=definition.id,
         uuid=definition.uuid,

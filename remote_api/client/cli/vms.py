@@ -285,7 +285,7 @@ def _spec(given: dict[str, Any]) -> VmSpec:
 def _disk(text: str) -> DiskSpec:
     volume, _, bus = text.partition(":")
     try:
-        return DiskSpec(volume=volume, bus=DiskBus(bus) if bus else DiskBus.VIRTIO_BLK)
+        return DiskSpec(volume=volume, bus=DiskBus(bus) if bus else None)
     except ValueError as error:
         raise click.UsageError(f"--disk {text}: buses are {', '.join(DiskBus)}") from error
 
@@ -293,7 +293,7 @@ def _disk(text: str) -> DiskSpec:
 def _nic(text: str) -> NicSpec:
     port_group, _, model = text.partition(":")
     try:
-        return NicSpec(port_group=port_group, model=NicModel(model) if model else NicModel.VIRTIO)
+        return NicSpec(port_group=port_group, model=NicModel(model) if model else None)
     except ValueError as error:
         raise click.UsageError(f"--nic {text}: models are {', '.join(NicModel)}") from error
 

@@ -71,7 +71,9 @@ def open_ports(*nics: NicSpec) -> list[NetworkPort]:
 
 
 def test_a_port_for_each_card(switch: Switch) -> None:
-    ports = open_ports(NicSpec(), NicSpec(port_group="dmz", model=NicModel.E1000))
+    ports = open_ports(
+        NicSpec(model=NicModel.VIRTIO), NicSpec(port_group="dmz", model=NicModel.E1000)
+    )
     assert [p.tap for p in ports] == ["vmtap1", "vmtap3"]
     assert switch.joined == [("vmtap1", "vswitch0"), ("vmtap3", "vswitch0")]
     assert switch.vlans == [("vmtap3", 20)]
@@ -84,7 +86,7 @@ def test_a_port_for_each_card(switch: Switch) -> None:
 
 def test_without_vhost_frames_go_through_qemu(switch: Switch) -> None:
     switch.vhost = FileNotFoundError(2, "No such file")
-    (port,) = open_ports(NicSpec())
+    (port,) = open_ports(NicSpec(model=NicModel.VIRTIO))
     assert port.vhost_fd is None
     port.close()
 

@@ -1,0 +1,96 @@
+"""What a spec leaves open, filled in: buses, models and the clock by the guest's system, keys by
+what is free. A stored spec is complete, so that a later Mica with other defaults changes no guest.
+
+                    linux, other      windows
+disks without bus   virtio-blk        sata (Windows has no driver for virtio)
+cards without model virtio            e1000e
+clock               utc               local
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from vmkernel.model import (
+    CdromSpec,
+    Clock,
+    DiskBus,
+    DiskSpec,
+    GuestOs,
+    NicModel,
+    NicSpec,
+    VmSpec,
+)
+
+__all__ = ["VIRTIO_WIN", "disk_bus_of", "nic_model_of", "number_of", "with_defaults"]
+
+VIRTIO_WIN = "virtio-win"
+"""The id of the image with drivers for Windows; a new VM for it gets a drive with that."""
+
+Keyed = TypeVar("Keyed", DiskSpec, CdromSpec, NicSpec)
+
+
+def disk_bus_of(spec: VmSpec, disk: DiskSpec) -> DiskBus:
+    """The bus of a disk, given or by default."""
+    if disk.bus is not None:
+        return disk.bus
+    return DiskBus.SATA if spec.guest_os is GuestOs.WINDOWS else DiskBus.VIRTIO_BLK
+
+
+def nic_model_of(spec: VmSpec, nic: NicSpec) -> NicModel:
+    """The model of a card, given or by default."""
+    if nic.model is not None:
+        return nic.model
+    return NicModel.E1000E if spec.guest_os is GuestOs.WINDOWS else NicModel.VIRTIO
+
+
+def number_of(key: str) -> int:
+    """The number in `disk12`."""
+    return int(key.lstrip("abcdefghijklmnopqrstuvwxyz"))
+
+
+def with_defaults(spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:
+    """The spec with nothing left open but addresses.
+
+    A disk without a key keeps the one that its volume had; a drive or card without one keeps that
+    of its place in the list; whatever is new gets the lowest number that is free.
+    """
+    old_disks = {disk.volume: disk.key for disk in previous.disks} if previous else {}
+    disks = _with_keys("disk", spec.disks, [old_disks.get(disk.volume) for disk in spec.disks])
+    cdroms = _with_keys("cdrom", spec.cdroms, _keys(previous.cdroms) if previous else [])
+    nics = _with_keys("nic", spec.nics, _keys(previous.nics) if previous else [])
+    clock = spec.clock
+    if clock.base is None:
+        base = Clock.LOCAL if spec.guest_os is GuestOs.WINDOWS else Clock.UTC
+        clock = replace(clock, base=base)
+    return replace(
+        spec,
+        clock=clock,
+        disks=tuple(replace(disk, bus=disk_bus_of(spec, disk)) for disk in disks),
+        cdroms=cdroms,
+        nics=tuple(replace(nic, model=nic_model_of(spec, nic)) for nic in nics),
+    )
+
+
+def _keys(items: Iterable[CdromSpec | NicSpec]) -> list[str | None]:
+    return [item.key for item in items]
+
+
+def _with_keys(kind: str, items: tuple[Keyed, ...], old: Sequence[str | None]) -> tuple[Keyed, ...]:
+    taken = {item.key for item in items}
+    done = []
+    for index, item in enumerate(items):
+        key = item.key
+        if key is None:
+            key = old[index] if index < len(old) else None
+            if key is None or key in taken:
+                number = 0
+                while (key := f"{kind}{number}") in taken:
+                    number += 1
+            taken.add(key)
+            item = replace(item, key=key)
+        done.append(item)
+    return tuple(done)
