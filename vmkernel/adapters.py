@@ -65,6 +65,10 @@ class VmSide(VmDirectory, Protocol):
         """What VMs really run with, where that has been tried."""
         ...
 
+    def accelerator_reason(self) -> str | None:
+        """Why that isn't KVM, where it isn't."""
+        ...
+
 
 class Adapters(Protocol):
     """One mode."""

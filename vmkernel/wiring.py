@@ -141,6 +141,7 @@ class Vmkernel:
                 findings=self._findings,
                 guests=self._vms,
                 accelerator=lambda: self._vms.accelerator() if self._vms else None,
+                accelerator_reason=lambda: self._vms.accelerator_reason() if self._vms else None,
             )
         )
         handlers.host.register(self._dispatcher, platform)

@@ -11,10 +11,26 @@ from appliance_build.assemble.cpio import CpioEntry, write_cpio
 from appliance_build.release.version import SOURCE_DATE_EPOCH
 from appliance_build.tools.sandbox import ToolsSandbox
 
-__all__ = ["EARLY_MODULES", "compile_init", "write_initrd"]
+__all__ = ["EARLY_MODULES", "check_kernel", "compile_init", "early_name", "write_initrd"]
 
-EARLY_MODULES = ("crc32c_intel", "crc32c_generic", "erofs", "overlay", "loop")
+EARLY_MODULES = ("crc32c_intel", "crc32c_generic", "erofs", "overlay")
 """What init itself needs; everything else is loaded by udev from the root image."""
+
+KERNEL_OPTIONS = ("CONFIG_EROFS_FS_BACKED_BY_FILE", "CONFIG_EROFS_FS_ZIP_ZSTD")
+"""What init counts on: the kernel mounts the root image as the file that it is."""
+
+
+def check_kernel(config: Path) -> None:
+    """Refuse a kernel that init can't start; `config` is the file of its build options."""
+    lines = set(config.read_text().splitlines())
+    missing = [option for option in KERNEL_OPTIONS if f"{option}=y" not in lines]
+    if missing:
+        raise ValueError(f"{config.name}: the kernel lacks {', '.join(missing)}")
+
+
+def early_name(number: int, module: Path) -> str:
+    """Where the initrd holds the module that is loaded as the `number`th."""
+    return f"modules/{number:02}-{module.name.split('.')[0]}.ko"
 
 
 def compile_init(tools: Path, source: Path, target: Path) -> None:
@@ -58,7 +74,6 @@ def write_initrd(target: Path, *, init: Path, modules: Sequence[Path], root_imag
         CpioEntry.file("init", init, 0o755),
     ]
     for number, path in enumerate(modules):
-        name = path.name.split(".")[0]
-        entries.append(CpioEntry.bytes(f"modules/{number:02}-{name}.ko", _module(path)))
+        entries.append(CpioEntry.bytes(early_name(number, path), _module(path)))
     entries.append(CpioEntry.file("root.erofs", root_image))
     write_cpio(target, entries, epoch=SOURCE_DATE_EPOCH)

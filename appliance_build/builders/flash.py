@@ -1,22 +1,47 @@
 """Write the stick image to a device, and refuse what looks like somebody's disk."""
 
+import errno
 import os
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance_build.progress import say
 
-__all__ = ["Disk", "FlashRefusedError", "check", "flash", "look_at", "objections"]
+__all__ = [
+    "Disk",
+    "FlashError",
+    "FlashFailedError",
+    "FlashRefusedError",
+    "check",
+    "flash",
+    "look_at",
+    "objections",
+]
 
 BLOCK = 4 << 20
 SECTOR = 512
 
 
-class FlashRefusedError(ValueError):
+class FlashError(ValueError):
+    """The stick was not written.
+
+    FlashError
+      FlashRefusedError   the device is not one to write to
+      FlashFailedError    the device failed while it was written or read back
+    """
+
+
+class FlashRefusedError(FlashError):
     """The device is not one to write to; the message says why and what would override it."""
+
+
+class FlashFailedError(FlashError):
+    """The device failed; what is on it now is no working stick."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +55,18 @@ class Disk:
     removable: bool
     in_use: tuple[str, ...]
     """Where it or a part of it is mounted or otherwise held."""
+    lasting_name: str = ""
+    """Of a disk without a serial number: a name that another disk doesn't get by chance."""
+
+    @property
+    def identity(self) -> str:
+        """What `FORCE=` must say to mean this disk; empty where nothing tells it from others."""
+        return self.serial or self.lasting_name
 
     def __str__(self) -> str:
         words = self.model or "unknown model"
-        return f"/dev/{self.name}: {words}, {self.size_bytes / 1e9:.1f} GB, serial {self.serial!r}"
+        known = f"serial {self.serial!r}" if self.serial else f"no serial, {self.lasting_name!r}"
+        return f"/dev/{self.name}: {words}, {self.size_bytes / 1e9:.1f} GB, {known}"
 
 
 def _read(path: Path) -> str:
@@ -60,6 +93,18 @@ def _serial(entry: Path, udev: Path) -> str:
         if (parent / "idVendor").exists():
             return _read(parent / "serial")
     return ""
+
+
+def _lasting_name(entry: Path, udev: Path) -> str:
+    """A link of udev's that names the medium or its place, or a loop device's file."""
+    if file := _read(entry / "loop/backing_file"):
+        return file
+    links = [
+        f"/dev/{line.removeprefix('S:')}"
+        for line in _read(udev / f"b{_read(entry / 'dev')}").splitlines()
+        if line.startswith(("S:disk/by-id/", "S:disk/by-path/"))
+    ]
+    return min(links, default="")
 
 
 def _on_usb(entry: Path) -> bool:
@@ -103,6 +148,7 @@ def look_at(
         size_bytes=int(_read(entry / "size") or 0) * SECTOR,
         removable=_read(entry / "removable") == "1" or _on_usb(entry),
         in_use=tuple(in_use),
+        lasting_name=_lasting_name(entry, udev),
     )
 
 
@@ -124,61 +170,100 @@ def check(disk: Disk, image_bytes: int, force_serial: str | None) -> None:
     text = "; ".join(found)
     if disk.size_bytes < image_bytes:
         raise FlashRefusedError(f"refused: {text}")
-    if not disk.serial:
+    if not disk.identity:
         raise FlashRefusedError(f"refused: {text}; it shows no serial number to force it by")
-    if force_serial != disk.serial:
-        raise FlashRefusedError(f"refused: {text}; FORCE={disk.serial} overrides this")
+    if force_serial != disk.identity:
+        raise FlashRefusedError(f"refused: {text}; FORCE={disk.identity} overrides this")
     say(f"forced although {text}")
 
 
-def _show(verb: str, done: int, total: int, started: float) -> None:
-    rate = done / max(time.monotonic() - started, 0.001) / 1e6
-    print(
-        f"\rmica: {verb} {done * 100 // total:3d} % ({rate:.0f} MB/s)   ",
-        end="",
-        file=sys.stderr,
-        flush=True,
-    )
+class _Progress:
+    """A line that counts on a terminal; elsewhere a line every tenth."""
+
+    def __init__(self, verb: str, total: int) -> None:
+        self.done = 0
+        self._verb, self._total = verb, total
+        self._started = time.monotonic()
+        self._on_terminal = sys.stderr.isatty()
+        self._shown = -1
+
+    def add(self, count: int) -> None:
+        self.done += count
+        percent = self.done * 100 // max(self._total, 1)
+        step = percent if self._on_terminal else percent // 10
+        if step == self._shown:
+            return
+        self._shown = step
+        rate = self.done / max(time.monotonic() - self._started, 0.001) / 1e6
+        start, end = ("\r", "   ") if self._on_terminal else ("", "\n")
+        text = f"{start}mica: {self._verb} {percent:3d} % ({rate:.0f} MB/s){end}"
+        print(text, end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._on_terminal and self._shown >= 0:
+            print(file=sys.stderr)
+
+
+@contextmanager
+def _explained(device: Path, progress: _Progress) -> Iterator[None]:
+    """Turn the failure of a device into words that name it and the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EBUSY and not progress.done:
+            raise FlashRefusedError(f"{device} is in use by another program") from error
+        if error.errno in (errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM):
+            why = "it is gone (pulled out?)"
+        elif error.errno == errno.ENOSPC:
+            why = "it holds less than it says"
+        else:
+            why = error.strerror or str(error)
+        raise FlashFailedError(
+            f"{device} failed after {progress.done} bytes: {why}; it is no working stick now"
+        ) from error
+    finally:
+        progress.end()
 
 
 def _write(image: Path, device: Path, total: int) -> None:
-    started = time.monotonic()
-    target = os.open(device, os.O_WRONLY | os.O_EXCL | os.O_CLOEXEC)
-    try:
-        with image.open("rb") as source:
-            done = 0
+    progress = _Progress("writing", total)
+    with image.open("rb") as source, _explained(device, progress):
+        target = os.open(device, os.O_WRONLY | os.O_EXCL | os.O_CLOEXEC)
+        try:
             while block := source.read(BLOCK):
                 view = memoryview(block)
                 while view:
                     view = view[os.write(target, view) :]
                 os.fdatasync(target)
-                done += len(block)
-                _show("writing", done, total, started)
-        os.fsync(target)
-        os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(target)
-        print(file=sys.stderr)
+                progress.add(len(block))
+            os.fsync(target)
+            os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(target)
 
 
 def _compare(image: Path, device: Path, total: int) -> None:
-    started = time.monotonic()
-    with image.open("rb") as wanted, device.open("rb", buffering=0) as found:
-        os.posix_fadvise(found.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        done = 0
-        while block := wanted.read(BLOCK):
-            read = b""
-            while len(read) < len(block) and (more := found.read(len(block) - len(read))):
-                read += more
-            if read != block:
-                print(file=sys.stderr)
-                raise FlashRefusedError(
-                    f"{device} reads back other bytes than were written, near byte {done}; "
-                    "the stick is faulty"
-                )
-            done += len(block)
-            _show("comparing", done, total, started)
-    print(file=sys.stderr)
+    progress = _Progress("comparing", total)
+    with image.open("rb") as wanted, _explained(device, progress):
+        found = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(found, 0, 0, os.POSIX_FADV_DONTNEED)
+            while block := wanted.read(BLOCK):
+                read = b""
+                while len(read) < len(block) and (more := os.read(found, len(block) - len(read))):
+                    read += more
+                if read != block:
+                    raise FlashFailedError(_difference(device, progress.done, block, read))
+                progress.add(len(block))
+        finally:
+            os.close(found)
+
+
+def _difference(device: Path, start: int, wanted: bytes, read: bytes) -> str:
+    if wanted.startswith(read):
+        return f"{device} ends at byte {start + len(read)}; it holds less than it says"
+    at = start + next(i for i, (a, b) in enumerate(zip(wanted, read, strict=False)) if a != b)
+    return f"{device} reads back another byte than was written at {at}; the stick is faulty"
 
 
 def flash(image: Path, device: Path, *, force_serial: str | None) -> None:

@@ -12,14 +12,15 @@ for the staging tree. SCons compares contents, not times.
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from appliance_build.assemble.initrd import EARLY_MODULES, compile_init, write_initrd
+from appliance_build.assemble.initrd import EARLY_MODULES, check_kernel, compile_init, write_initrd
 from appliance_build.assemble.root_image import write_root_image
 from appliance_build.assemble.stick import StickParts, write_stick
 from appliance_build.assemble.uki import UkiParts, write_uki
-from appliance_build.builders.closure_step import ImageTrees, write_staging
+from appliance_build.builders.closure_step import ImageTrees, chosen_bundles, write_staging
 from appliance_build.builders.support import (
     action,
     describe,
@@ -32,10 +33,12 @@ from appliance_build.closure import early_modules
 from appliance_build.image.donor import donor_tree
 from appliance_build.image.native import native_programs
 from appliance_build.inputs.wheels import appliance_wheels
+from appliance_build.progress import say
 from appliance_build.release.os_release import write_os_release
 from appliance_build.release.version import REPOSITORY, release_version
 from appliance_build.tools.tools_tree import tools_tree, unpacked_guests
 from firmware.boot_chain.command_line import BOOT_CHAIN, kernel_command_line
+from firmware.device_bundles import BundleError
 
 __all__ = ["add_image_targets"]
 
@@ -97,8 +100,13 @@ def _native(env: Any, build: Path, tools: Any) -> dict[str, Any]:
     }
 
 
-def add_image_targets(env: Any, build: Path) -> dict[str, Any]:
+def add_image_targets(env: Any, build: Path, arguments: Mapping[str, str]) -> dict[str, Any]:
     """Define the targets; returns the nodes that others depend on."""
+    try:
+        bundles = chosen_bundles(arguments.get("BUNDLES"))
+    except BundleError as error:
+        say(f"BUNDLES: {error}")
+        env.Exit(2)
     trees = _trees(env, build)
     native = _native(env, build, trees["tools"])
     names = [Path(program.path).name for program in native_programs()]
@@ -109,7 +117,7 @@ def add_image_targets(env: Any, build: Path) -> dict[str, Any]:
         image_trees = ImageTrees(*(tree_of(path) for path in sources[:3]))
         os_release = build / "os-release"
         write_os_release(os_release)
-        write_staging(image_trees, build, os_release)
+        write_staging(image_trees, build, os_release, bundles)
         assert all(target.is_file() for target in targets)
 
     content = files_under(
@@ -125,11 +133,13 @@ def add_image_targets(env: Any, build: Path) -> dict[str, Any]:
         [str(build / name) for name in ("manifest.json", "mica.sbom.json", "microcode.cpio")],
         [
             *(trees[name] for name in ("tools", "donor", "wheels")),
-            *(native[name] for name in names),
+            *(native[name] for name in ("init", *names)),
             *content,
+            env.Value("all" if bundles is None else ",".join(bundles)),
             str(CODE / "image/native.toml"),
             str(CODE / "builders/closure_step.py"),
             str(CODE / "assemble/microcode.py"),
+            str(CODE / "assemble/initrd.py"),
             str(CODE / "release/version.py"),
             str(CODE / "release/os_release.py"),
         ],
@@ -163,8 +173,10 @@ def add_image_targets(env: Any, build: Path) -> dict[str, Any]:
 
     def kernel(targets: list[Path], sources: list[Path]) -> None:
         (found,) = (tree_of(sources[0]) / "boot").glob("vmlinuz-*")
+        release = found.name.removeprefix("vmlinuz-")
+        check_kernel(found.with_name(f"config-{release}"))
         shutil.copyfile(found, targets[0])
-        targets[1].write_text(found.name.removeprefix("vmlinuz-") + "\n")
+        targets[1].write_text(f"{release}\n")
 
     kernel_files = env.Command(
         [str(build / "vmlinuz"), str(build / "kernel-release")],
@@ -233,7 +245,10 @@ def add_image_targets(env: Any, build: Path) -> dict[str, Any]:
     env.Alias("image", [efi, stick_image])
     env.Alias("tools", trees["tools"])
     env.Alias("guests", trees["guests"])
-    describe("image", "build/mica.efi and build/mica.img (the default)")
+    describe(
+        "image",
+        "build/mica.efi and build/mica.img, the default (BUNDLES=intel,realtek: not all drivers)",
+    )
     return {
         **trees,
         "manifest": manifest[0],

@@ -8,13 +8,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance_build.closure.boot_files import BootFiles
 from appliance_build.closure.errors import NotInDonorError
 from appliance_build.closure.packages import DebianPackages, Wheels
 from appliance_build.closure.plan import Addition, Entry, EntryKind, Origin, Plan, Reason
 from appliance_build.closure.roots import Roots, load_roots
 from appliance_build.closure.rule_dlopen import RuleDlopen
 from appliance_build.closure.rule_elf import RuleElf
-from appliance_build.closure.rule_kmod import FIRMWARE_DIRECTORY, KernelModules, RuleKmod
+from appliance_build.closure.rule_kmod import KernelModules, RuleKmod
 from appliance_build.closure.rule_nss import RuleNss
 from appliance_build.closure.rule_python import RulePython
 from appliance_build.closure.rule_script import RuleScript
@@ -56,6 +57,8 @@ class ClosureInputs:
     bundles: Path
     bundle_names: Collection[str] | None = None
     additions: tuple[Addition, ...] = ()
+    boot: tuple[Addition, ...] = ()
+    """Files beside the root tree: in the initrd, or on the stick."""
 
 
 def compute(inputs: ClosureInputs) -> Plan:
@@ -86,16 +89,21 @@ def compute(inputs: ClosureInputs) -> Plan:
         search.run()
         kmod.check(search)
     _compiled(search, python)
+    boot = BootFiles(debian)
+    kernel = _kernel_image(inputs.donors, modules.release)
+    boot.add_kernel(kernel)
+    boot.add_made(inputs.boot)
     return Plan(
         entries=search.entries,
         kernel_release=modules.release,
-        microcode=_microcode(trees, bundles),
-        kernel_image=_kernel_image(inputs.donors, modules.release),
+        microcode=boot.add_microcode(trees, bundles),
+        kernel_image=kernel,
         enabled_units=enabled,
         firmware_waived=kmod.waived,
         notes=search.notes,
         donors=inputs.donors,
         wheels=inputs.wheels,
+        boot=boot.files,
     )
 
 
@@ -205,20 +213,6 @@ def _compiled(search: Search, python: RulePython) -> None:
     for entry in entries.values():
         entry.reasons = [Reason(r.rule, renamed.get(r.of, r.of), r.note) for r in entry.reasons]
     search.entries = entries
-
-
-def _microcode(trees: Trees, bundles: list[Bundle]) -> list[Path]:
-    files: list[Path] = []
-    for bundle in bundles:
-        for item in bundle.manifest.microcode:
-            paths = trees.glob(f"{FIRMWARE_DIRECTORY}/{item.glob}")
-            if not paths:
-                raise NotInDonorError(f"{bundle.name}: microcode {item.glob}: not in the donor")
-            for path in paths:
-                resolved = trees.resolve(path)
-                if resolved is not None and not resolved.is_dir:
-                    files.append(resolved.source)
-    return sorted(set(files))
 
 
 def _kernel_image(donors: tuple[Path, ...], release: str) -> Path | None:

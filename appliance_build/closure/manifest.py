@@ -6,7 +6,8 @@ Schema 1 of ``manifest.json``::
      "firmware_waived": {name: reason}, "totals": {…}, "notes": [...],
      "files": [{"path", "kind": file|link|directory, "mode", "size", "sha256", "target",
                 "origin": debian|wheel|mica|overlay|generated, "package", "version",
-                "reasons": [[rule, of, note], …]}, …]}
+                "reasons": [[rule, of, note], …]}, …],
+     "boot": [the same for what is beside the root tree: kernel, microcode, /init, …]}
 """
 
 from __future__ import annotations
@@ -21,7 +22,18 @@ from appliance_build.closure.errors import ClosureError
 __all__ = ["Manifest", "ManifestFile", "explain"]
 
 MANIFEST_SCHEMA = 1
-_ROOT_RULES = frozenset({"addition", "bundle", "bundle-firmware", "enablement", "overlay", "root"})
+_ROOT_RULES = frozenset(
+    {
+        "addition",
+        "boot",
+        "bundle",
+        "bundle-firmware",
+        "bundle-microcode",
+        "enablement",
+        "overlay",
+        "root",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ class Manifest:
     enabled_units: list[tuple[str, str]]
     firmware_waived: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    boot: dict[str, ManifestFile] = field(default_factory=dict)
 
     def totals(self) -> dict[str, dict[str, int]]:
         """Files and bytes by part of the image."""
@@ -81,6 +94,7 @@ class Manifest:
             "totals": self.totals(),
             "notes": self.notes,
             "files": [self.files[path].to_json() for path in sorted(self.files)],
+            "boot": [self.boot[path].to_json() for path in sorted(self.boot)],
         }
 
     def save(self, target: Path) -> None:
@@ -95,17 +109,22 @@ class Manifest:
         data: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
         if data.get("schema") != MANIFEST_SCHEMA:
             raise ClosureError(f"{source}: schema {data.get('schema')} is not {MANIFEST_SCHEMA}")
-        files = {}
-        for item in data["files"]:
-            reasons = tuple((r[0], r[1], r[2]) for r in item.pop("reasons"))
-            files[item["path"]] = ManifestFile(**item, reasons=reasons)
         return cls(
-            files=files,
+            files=_files(data["files"]),
             kernel_release=data["kernel_release"],
             enabled_units=[(unit, by) for unit, by in data["enabled_units"]],
             firmware_waived=data["firmware_waived"],
             notes=data["notes"],
+            boot=_files(data.get("boot", [])),
         )
+
+
+def _files(items: list[dict[str, Any]]) -> dict[str, ManifestFile]:
+    files = {}
+    for item in items:
+        reasons = tuple((r[0], r[1], r[2]) for r in item.pop("reasons"))
+        files[item["path"]] = ManifestFile(**item, reasons=reasons)
+    return files
 
 
 def part_of(path: str) -> str:
@@ -155,8 +174,11 @@ def _find(manifest: Manifest, path: str) -> ManifestFile:
         for candidate in (name, f"{name}c", f"{name}.xz", name.removesuffix(".xz")):
             if candidate in manifest.files:
                 return manifest.files[candidate]
+    if path in manifest.boot:
+        return manifest.boot[path]
     last = path.rsplit("/", 1)[-1]
-    alike = [name for name in sorted(manifest.files) if name.rsplit("/", 1)[-1].startswith(last)]
+    known = sorted({*manifest.files, *manifest.boot})
+    alike = [name for name in known if name.rsplit("/", 1)[-1].startswith(last)]
     hint = f"; there is {', '.join(alike[:5])}" if alike else ""
     raise ClosureError(f"{path}: is not in the image{hint}")
 

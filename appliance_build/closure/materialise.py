@@ -17,7 +17,7 @@ from pathlib import Path
 
 from appliance_build.closure.errors import ClosureError, ToolFailedError
 from appliance_build.closure.manifest import Manifest, ManifestFile
-from appliance_build.closure.plan import Entry, EntryKind, Plan
+from appliance_build.closure.plan import BootFile, Entry, EntryKind, Origin, Plan
 from appliance_build.closure.rule_kmod import read_module
 from appliance_build.closure.tools import DonorPython, tree_command
 
@@ -58,6 +58,7 @@ def materialise(
         enabled_units=list(plan.enabled_units),
         firmware_waived=dict(plan.firmware_waived),
         notes=list(plan.notes),
+        boot={file.path: _describe_boot(file) for file in plan.boot},
     )
 
 
@@ -175,6 +176,22 @@ def _describe(entry: Entry, target: Path) -> ManifestFile:
         target=entry.target,
         package=entry.package,
         version=entry.version,
+    )
+
+
+def _describe_boot(file: BootFile) -> ManifestFile:
+    module = file.path.endswith(".ko")
+    content = read_module(file.source) if module else file.source.read_bytes()
+    return ManifestFile(
+        path=file.path,
+        kind="file",
+        mode="0755" if file.origin is Origin.OWN else "0644",
+        origin=file.origin.value,
+        reasons=((file.reason.rule, file.reason.of, file.reason.note),),
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        package=file.package,
+        version=file.version,
     )
 
 

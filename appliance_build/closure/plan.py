@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-__all__ = ["Addition", "Entry", "EntryKind", "Origin", "Plan", "Reason"]
+__all__ = ["Addition", "BootFile", "Entry", "EntryKind", "Origin", "Plan", "Reason"]
 
 PLAN_SCHEMA = 1
 
@@ -75,6 +75,19 @@ class Entry:
     reasons: list[Reason] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class BootFile:
+    """A file of the boot image that is not in the root tree: kernel, microcode, /init, …"""
+
+    path: str
+    """Its path in the initrd, or in its Debian package."""
+    source: Path
+    origin: Origin
+    reason: Reason
+    package: str | None = None
+    version: str | None = None
+
+
 @dataclass(slots=True)
 class Plan:
     """The computed allow-list."""
@@ -88,6 +101,7 @@ class Plan:
     notes: list[str]
     donors: tuple[Path, ...]
     wheels: Path | None
+    boot: list[BootFile] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
         """The plan as JSON data, in a fixed order."""
@@ -99,6 +113,7 @@ class Plan:
             "enabled_units": [list(pair) for pair in sorted(self.enabled_units)],
             "firmware_waived": dict(sorted(self.firmware_waived.items())),
             "notes": self.notes,
+            "boot": [_boot_json(file) for file in self.boot],
             "files": [_entry_json(self.entries[path]) for path in sorted(self.entries)],
         }
 
@@ -106,6 +121,14 @@ class Plan:
         """Write the plan as JSON."""
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+def _boot_json(file: BootFile) -> dict[str, object]:
+    data: dict[str, object] = {"path": file.path, "origin": file.origin.value}
+    if file.package is not None:
+        data |= {"package": file.package, "version": file.version}
+    reason = file.reason
+    return {**data, "source": str(file.source), "reason": [reason.rule, reason.of, reason.note]}
 
 
 def _entry_json(entry: Entry) -> dict[str, object]:

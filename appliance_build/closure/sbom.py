@@ -1,8 +1,9 @@
 """The software bill of materials: CycloneDX JSON of what the manifest says is in the image.
 
 One component for each Debian package and each wheel that gave a file, with version, package
-URL, licences and the number of files taken. Serial number and time stamp follow from the
-content, so the same manifest gives the same bytes.
+URL, licences and the number of files taken; and one for each file that starts before the root
+tree is there (kernel, microcode, /init, loaders), with its hash. Serial number and time stamp
+follow from the content, so the same manifest gives the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from cyclonedx.exception.factory import InvalidSpdxLicenseException
 from cyclonedx.factory.license import LicenseFactory
-from cyclonedx.model import ExternalReference, ExternalReferenceType, Property, XsUri
+from cyclonedx.model import (
+    ExternalReference,
+    ExternalReferenceType,
+    HashAlgorithm,
+    HashType,
+    Property,
+    XsUri,
+)
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import DisjunctiveLicense
@@ -39,7 +47,7 @@ def write_sbom(
     """Write the bill of materials of the image to `target`."""
     counts: Counter[tuple[str, str | None]] = Counter(
         (file.origin, file.package)
-        for file in manifest.files.values()
+        for file in [*manifest.files.values(), *manifest.boot.values()]
         if file.package is not None and file.kind != "directory"
     )
     firmware: dict[str, list[str]] = {}
@@ -49,6 +57,7 @@ def write_sbom(
     licences = LicenseFactory()
     components = _debian_components(plan, counts, firmware, licences)
     components += _wheel_components(plan, counts, licences)
+    components += _boot_components(manifest, licences)
     product = Component(
         name="mica",
         version=version,
@@ -56,7 +65,7 @@ def write_sbom(
         licenses=[licences.make_from_string("Apache-2.0")],
         bom_ref="mica",
     )
-    names = sorted(f"{c.purl}" for c in components)
+    names = sorted(f"{c.purl or c.bom_ref}" for c in components)
     digest = hashlib.sha256("\n".join([version, *names]).encode()).hexdigest()
     bom = Bom(
         components=components,
@@ -71,18 +80,6 @@ def write_sbom(
     )
 
 
-def _outside_tree(plan: Plan, donor: Path, packages: DebianPackages) -> Counter[str]:
-    """Files of the boot image that are not in the tree (kernel, microcode), by package."""
-    counts: Counter[str] = Counter()
-    kernel = [plan.kernel_image] if plan.kernel_image is not None else []
-    for path in [*kernel, *plan.microcode]:
-        if path.is_relative_to(donor):
-            owner = packages.owner("/" + str(path.relative_to(donor)))
-            if owner is not None:
-                counts[owner.name] += 1
-    return counts
-
-
 def _debian_components(
     plan: Plan,
     counts: Counter[tuple[str, str | None]],
@@ -93,9 +90,8 @@ def _debian_components(
     seen: set[str] = set()
     for donor in plan.donors:
         packages = DebianPackages(donor)
-        outside = _outside_tree(plan, donor, packages)
         for name, package in sorted(packages.packages.items()):
-            count = counts.get((Origin.DONOR.value, name), 0) + outside.get(name, 0)
+            count = counts.get((Origin.DONOR.value, name), 0)
             if not count or name in seen:
                 continue
             seen.add(name)
@@ -154,6 +150,28 @@ def _wheel_components(
                 licenses=[licences.make_from_string(wheel.licence)] if wheel.licence else [],
                 external_references=references,
                 properties=[Property(name="mica:files", value=str(count))],
+            )
+        )
+    return components
+
+
+def _boot_components(manifest: Manifest, licences: LicenseFactory) -> list[Component]:
+    """Each file beside the root tree: where it is from, what it is for, its hash."""
+    components = []
+    for path, file in sorted(manifest.boot.items()):
+        (_, _, reason), *_ = file.reasons
+        values = [("mica:origin", file.package or file.origin), ("mica:reason", reason)]
+        values.append(("mica:size", str(file.size)))
+        own = file.origin == Origin.OWN.value
+        components.append(
+            Component(
+                name=path,
+                version=file.version,
+                type=ComponentType.FILE,
+                bom_ref=f"boot:{path}",
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=file.sha256 or "")],
+                licenses=[licences.make_from_string("Apache-2.0")] if own else [],
+                properties=[Property(name=name, value=value) for name, value in values],
             )
         )
     return components

@@ -8,6 +8,7 @@ A bundle is a folder ``<name>/manifest.toml``::
     covers = ["1 to 100 Gbit/s server and desktop Ethernet by Intel"]
     licence = "GPL-2.0 drivers; firmware under Intel's redistribution licence"
     packages = ["firmware-intel-misc"]        # Debian packages that carry the firmware
+    always = "no guests without it"           # why every image has it, where that is so
 
     [drivers]                                 # kernel module = the hardware it drives
     e1000e = "Gigabit Ethernet (82571 to I219)"
@@ -78,6 +79,8 @@ class BundleManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     licence: Text
     drivers: dict[str, Text]
     packages: tuple[str, ...] = ()
+    always: Text | None = None
+    """Why the bundle is in every image, also where others were named; None for most."""
     firmware: tuple[FirmwareFiles, ...] = ()
     waive: tuple[FirmwareWaiver, ...] = ()
     microcode: tuple[FirmwareFiles, ...] = ()
@@ -96,16 +99,20 @@ def module_name(name: str) -> str:
 
 
 def load_bundles(directory: Path, names: Collection[str] | None = None) -> list[Bundle]:
-    """Read the bundles of `directory`, sorted by name; only `names` where given."""
+    """Read the bundles of `directory`, sorted by name.
+
+    Where `names` are given, those and the ones that every image has. Raises BundleError.
+    """
     folders = {file.parent.name: file for file in directory.glob("*/manifest.toml")}
     missing = sorted(set(names or ()) - set(folders))
     if missing:
         known = ", ".join(sorted(folders))
         raise BundleError(f"no bundle named {', '.join(missing)}; there are: {known}")
-    chosen = sorted(folders if names is None else set(names))
-    bundles = [_load(name, folders[name]) for name in chosen]
+    bundles = [_load(name, folders[name]) for name in sorted(folders)]
     _check_unique(bundles)
-    return bundles
+    if names is None:
+        return bundles
+    return [b for b in bundles if b.name in names or b.manifest.always is not None]
 
 
 def bundle_catalogue(bundles: list[Bundle]) -> dict[str, object]:

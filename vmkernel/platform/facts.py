@@ -53,12 +53,18 @@ def memory_info(proc: Path = PROC) -> MemoryInfo:
 
 
 def virtualisation_info(
-    *, accelerator: str | None = None, log: str = "", proc: Path = PROC, dev: Path = DEV
+    *,
+    accelerator: str | None = None,
+    reason: str | None = None,
+    log: str = "",
+    proc: Path = PROC,
+    dev: Path = DEV,
 ) -> VirtualisationInfo:
     """Whether guests run on the processor, and why not.
 
-    `accelerator` is what the launcher of VMs found out by trying, where it did; `log` is the
-    kernel's, for a firmware that switched the extension off.
+    `accelerator` is what the launcher of VMs found out by trying, where it did, and `reason` why
+    that isn't KVM, where it knows better than we do; `log` is the kernel's, for a firmware that
+    switched the extension off.
     """
     flags = next(_processors(proc), {}).get("flags", "").split()
     extension = next((name for name in _EXTENSIONS if name in flags), None)
@@ -69,7 +75,7 @@ def virtualisation_info(
         available=available,
         extension=extension,
         accelerator=accelerator or ("kvm" if usable else "tcg"),
-        reason=None if available else _why_not(extension, node, usable, log),
+        reason=None if available else reason or _why_not(extension, node, usable, log),
     )
 
 

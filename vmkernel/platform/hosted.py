@@ -18,6 +18,7 @@ from vmkernel.model import (
     Operation,
     PowerAction,
     StickInfo,
+    VirtualisationInfo,
 )
 from vmkernel.platform.facts import boot_info, cpu_info, memory_info, virtualisation_info
 from vmkernel.platform.links import link_infos
@@ -26,6 +27,8 @@ from vmkernel.state.identity import fingerprint
 from vmkernel.version import __version__
 
 __all__ = ["HostedPlatform"]
+
+_ON_TRIAL = "A trial guest is being run to see whether KVM can be trusted; ask again soon."
 
 
 class HostedPlatform:
@@ -63,7 +66,7 @@ class HostedPlatform:
             mode=HostMode.HOSTED,
             cpu=self._cpu,
             memory=memory_info(),
-            virtualisation=virtualisation_info(accelerator=rest.accelerator()),
+            virtualisation=self._virtualisation(),
             boot=boot_info({}),
             stick=StickInfo(present=False),
             links=link_infos(),
@@ -82,6 +85,12 @@ class HostedPlatform:
             ErrorCode.UNSUPPORTED,
             "This Mica runs as a program on another system; end the program, not the machine.",
         )
+
+    def _virtualisation(self) -> VirtualisationInfo:
+        """KVM counts once a guest has shown that it works."""
+        accelerator = self._rest.accelerator()
+        reason = self._rest.accelerator_reason() if accelerator is not None else _ON_TRIAL
+        return virtualisation_info(accelerator=accelerator or "tcg", reason=reason)
 
     @property
     def _rest(self) -> Surroundings:

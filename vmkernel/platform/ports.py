@@ -28,3 +28,5 @@ class Surroundings:
     guests: Guests | None = None
     accelerator: Callable[[], str | None] = lambda: None
     """What VMs really run with, where that has been tried: `kvm` or `tcg`."""
+    accelerator_reason: Callable[[], str | None] = lambda: None
+    """Why that isn't KVM, where it isn't."""

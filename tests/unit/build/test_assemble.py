@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from appliance_build.assemble.cpio import CpioEntry, write_cpio
+from appliance_build.assemble.initrd import check_kernel, early_name
 from appliance_build.assemble.microcode import intel_updates, merge_intel, write_microcode
 from appliance_build.release.version import release_version
 from firmware.boot_chain.command_line import kernel_command_line
@@ -39,6 +40,19 @@ def test_shared_and_older_updates_are_left_out() -> None:
 def test_what_is_no_microcode_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="microcode"):
         list(intel_updates(data))
+
+
+def test_a_kernel_that_init_cannot_start_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "config-1"
+    config.write_text("CONFIG_EROFS_FS_BACKED_BY_FILE=y\nCONFIG_EROFS_FS_ZIP_ZSTD=y\n")
+    check_kernel(config)
+    config.write_text("CONFIG_EROFS_FS_BACKED_BY_FILE=y\n# CONFIG_EROFS_FS_ZIP_ZSTD is not set\n")
+    with pytest.raises(ValueError, match=r"config-1: the kernel lacks CONFIG_EROFS_FS_ZIP_ZSTD$"):
+        check_kernel(config)
+
+
+def test_early_modules_lie_in_their_order() -> None:
+    assert early_name(3, Path("/x/a-b.ko.xz")) == "modules/03-a-b.ko"
 
 
 def test_an_archive_is_the_same_each_time_and_readable(tmp_path: Path) -> None:

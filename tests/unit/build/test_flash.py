@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from appliance_build.builders.flash import (
+    BLOCK,
     Disk,
+    FlashFailedError,
     FlashRefusedError,
+    _compare,
+    _write,
     check,
     flash,
     look_at,
@@ -112,6 +117,70 @@ def test_the_serial_may_come_from_udev(host: FakeHost) -> None:
     host.disk("sdx", "8:96", size=8 * GIB, removable=False, path="pci0/host1")
     (host.udev / "b8:96").write_text("E:ID_BUS=ata\nE:ID_SERIAL_SHORT=U77\n")
     assert host.look("sdx").serial == "U77"
+
+
+def test_a_disk_without_serial_goes_by_a_name_that_lasts(host: FakeHost) -> None:
+    entry = host.disk("sdx", "8:96", size=8 * GIB, removable=False, path="pci0/host1")
+    (host.udev / "b8:96").write_text("S:disk/by-path/pci-0-x\nS:disk/by-diskseq/9\nE:A=b\n")
+    disk = host.look("sdx")
+    with pytest.raises(FlashRefusedError, match="FORCE=/dev/disk/by-path/pci-0-x overrides"):
+        check(disk, GIB, None)
+    check(disk, GIB, "/dev/disk/by-path/pci-0-x")
+    (entry / "loop").mkdir()
+    (entry / "loop/backing_file").write_text("/a/file\n")
+    assert host.look("sdx").identity == "/a/file"
+    assert "no serial, '/a/file'" in str(host.look("sdx"))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENODEV, "it is gone"),
+        (errno.ENXIO, "it is gone"),
+        (errno.ENOSPC, "it holds less than it says"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_a_device_that_goes_away_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    image, device = tmp_path / "image", tmp_path / "device"
+    image.write_bytes(b"x" * (BLOCK + 1))
+    device.touch()
+    write = os.write
+
+    def once(descriptor: int, data: memoryview) -> int:
+        if len(data) < BLOCK:
+            raise OSError(number, os.strerror(number))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", once)
+    with pytest.raises(FlashFailedError, match=rf"failed after {BLOCK} bytes: {words}"):
+        _write(image, device, BLOCK + 1)
+
+
+def test_a_device_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object) -> int:
+        raise OSError(errno.EBUSY, "busy")
+
+    image = tmp_path / "image"
+    image.write_bytes(b"x")
+    monkeypatch.setattr(os, "open", busy)
+    with pytest.raises(FlashRefusedError, match="in use by another program"):
+        _write(image, tmp_path / "device", 1)
+
+
+def test_a_device_that_ends_early_is_told_from_a_faulty_one(tmp_path: Path) -> None:
+    image, device = tmp_path / "image", tmp_path / "device"
+    image.write_bytes(b"0123456789")
+    device.write_bytes(b"012345")
+    with pytest.raises(FlashFailedError, match="ends at byte 6"):
+        _compare(image, device, 10)
+    device.write_bytes(b"012x456789")
+    with pytest.raises(FlashFailedError, match="written at 3"):
+        _compare(image, device, 10)
+    device.write_bytes(b"0123456789and more")
+    _compare(image, device, 10)
 
 
 def test_too_small_is_refused_even_by_force(host: FakeHost) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance_build.builders.closure_step import chosen_bundles
 from firmware.device_bundles import (
     BundleError,
     bundle_catalogue,
@@ -32,6 +33,18 @@ def test_a_subset_by_name(tmp_path: Path) -> None:
     assert [bundle.name for bundle in load_bundles(tmp_path, ["two"])] == ["two"]
     with pytest.raises(BundleError, match="no bundle named three; there are: one, two"):
         load_bundles(tmp_path, ["three"])
+    always = GOOD.replace("my-nic", "core").replace("[drivers]", 'always = "why"\n[drivers]')
+    write(tmp_path, "zero/manifest.toml", always)
+    assert [bundle.name for bundle in load_bundles(tmp_path, ["two"])] == ["two", "zero"]
+
+
+def test_bundles_are_named_on_the_command_line() -> None:
+    assert chosen_bundles(None) is None
+    needed = {"filesystems", "kvm", "network", "usb"}
+    assert set(chosen_bundles("") or ()) == needed
+    assert set(chosen_bundles(" intel,realtek,") or ()) == {*needed, "intel", "realtek"}
+    with pytest.raises(BundleError, match=r"no bundle named nonsense, rubbish; there are: .*intel"):
+        chosen_bundles("rubbish,intel,nonsense")
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import lzma
 from pathlib import Path
 
 import pytest
 
+from appliance_build.closure.boot_files import BootFiles
 from appliance_build.closure.copyright import debian_licences
 from appliance_build.closure.errors import ClosureError, RootsError
 from appliance_build.closure.manifest import Manifest, ManifestFile, explain
 from appliance_build.closure.materialise import materialise
 from appliance_build.closure.packages import DebianPackages, Wheels
-from appliance_build.closure.plan import Plan, Reason
+from appliance_build.closure.plan import Addition, Origin, Plan, Reason
+from appliance_build.closure.sbom import write_sbom
 from appliance_build.closure.search import Search
+from appliance_build.closure.trees import Layer, Trees
+from firmware.device_bundles import load_bundles
 from tests.unit.closure.samples import roots_of, search_of, write
 
 WHY = Reason("root", "base.toml", "asked for")
+BUNDLE = """
+schema = 1
+title = "T"
+covers = ["c"]
+licence = "l"
+[drivers]
+[[microcode]]
+glob = "maker/*.bin"
+reason = "processor errata"
+"""
 
 
 def _plan(search: Search, donor: Path) -> Plan:
@@ -66,6 +83,57 @@ def test_two_runs_give_the_same_manifest_which_reads_back(tmp_path: Path) -> Non
     loaded = Manifest.load(tmp_path / "one.json")
     loaded.save(tmp_path / "three.json")
     assert (tmp_path / "three.json").read_bytes() == (tmp_path / "one.json").read_bytes()
+
+
+def test_what_starts_before_the_root_is_accounted_for(tmp_path: Path) -> None:
+    plan = _sample(tmp_path)
+    (donor,) = plan.donors
+    kernel = write(donor, "/boot/vmlinuz-6.1-test", b"kernel")
+    write(donor, "/usr/lib/firmware/maker/cpu.bin", b"microcode")
+    module = write(donor, "/usr/lib/modules/6.1-test/erofs.ko.xz", lzma.compress(b"module"))
+    write(donor, "/var/lib/dpkg/status", "Package: linux\nVersion: 6.1\n")
+    write(donor, "/var/lib/dpkg/info/linux.list", f"/boot/{kernel.name}\n")
+    init = write(tmp_path, "init", b"init", 0o755)
+    write(tmp_path, "b/cpu/manifest.toml", BUNDLE)
+    boot = BootFiles([(donor, DebianPackages(donor))])
+    boot.add_kernel(kernel)
+    boot.add_made(
+        [Addition("/init", init, "starts"), Addition("/modules/00-erofs.ko", module, "r")]
+    )
+    trees = Trees([Layer(Origin.DONOR, donor)])
+    assert boot.add_microcode(trees, load_bundles(tmp_path / "b")) == [
+        donor / "usr/lib/firmware/maker/cpu.bin"
+    ]
+    plan.boot = boot.files
+    materialise(plan, tmp_path / "out").save(tmp_path / "manifest.json")
+    manifest = Manifest.load(tmp_path / "manifest.json")
+    assert {path: (file.size, file.origin) for path, file in manifest.boot.items()} == {
+        "/boot/vmlinuz-6.1-test": (6, "debian"),
+        "/init": (4, "mica"),
+        "/modules/00-erofs.ko": (6, "debian"),
+        "/usr/lib/firmware/maker/cpu.bin": (9, "debian"),
+    }
+    assert explain(manifest, "/boot/vmlinuz-6.1-test") == [
+        "/boot/vmlinuz-6.1-test  [linux 6.1]",
+        "    boot: mica.efi: the kernel",
+    ]
+    assert explain(manifest, "/usr/lib/firmware/maker/cpu.bin")[1].endswith("cpu: processor errata")
+    with pytest.raises(ClosureError, match=r"there is /boot/vmlinuz-6\.1-test$"):
+        explain(manifest, "vmlinuz")
+    write_sbom(plan, manifest, tmp_path / "sbom.json")
+    listed = json.loads((tmp_path / "sbom.json").read_text())["components"]
+    components = {component["name"]: component for component in listed}
+    assert components["/init"]["hashes"][0]["content"] == hashlib.sha256(b"init").hexdigest()
+    assert components["linux"]["version"] == "6.1"
+    assert "/boot/vmlinuz-6.1-test" in components
+
+
+def test_a_missing_microcode_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "b/cpu/manifest.toml", BUNDLE)
+    boot = BootFiles([])
+    trees = Trees([Layer(Origin.DONOR, tmp_path / "donor")])
+    with pytest.raises(ClosureError, match=r"cpu: microcode maker/\*\.bin"):
+        boot.add_microcode(trees, load_bundles(tmp_path / "b"))
 
 
 def _file(path: str, *reasons: tuple[str, str, str], package: str | None = None) -> ManifestFile:

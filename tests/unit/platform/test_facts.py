@@ -78,6 +78,15 @@ def test_virtualisation(
     assert words in (info.reason or "")
 
 
+def test_who_tried_knows_best_why_not(machine: SampleMachine) -> None:
+    machine.write("dev/kvm", "")
+    for tried, reason in (("tcg", "It hung."), ("kvm", None)):
+        info = virtualisation_info(
+            accelerator=tried, reason="It hung.", proc=machine.proc, dev=machine.dev
+        )
+        assert (info.accelerator, info.reason) == (tried, reason)
+
+
 def test_boot_by_uefi_counts_from_power_on(machine: SampleMachine) -> None:
     machine.efi(
         LoaderEntrySelected="mica-1.2.3+2-1.efi",
