@@ -144,6 +144,8 @@ class MachinePlan:
     """An open /dev/kvm for a QEMU that sees no devices; None where it opens it itself."""
     serial: SerialPlan
     agent_fd: int
+    incoming: bool = False
+    """True where its state will be loaded from a memory image before it runs."""
 
     @property
     def family(self) -> Family:

@@ -76,6 +76,8 @@ def _process(args: Arguments, plan: MachinePlan) -> None:
     )
     args.keyval("msg", timestamp=True)
     args.flag("S")
+    if plan.incoming:
+        args.text("incoming", "defer")
 
 
 def _machine(args: Arguments, plan: MachinePlan) -> None:

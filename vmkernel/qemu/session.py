@@ -38,6 +38,13 @@ class RunState(StrEnum):
     PAUSED = "paused"
     SHUTDOWN = "shutdown"
     INTERNAL_ERROR = "internal-error"
+    IO_ERROR = "io-error"
+    GUEST_PANICKED = "guest-panicked"
+    IN_MIGRATE = "inmigrate"
+    """Waits for a state to be loaded, or loads it."""
+    FINISH_MIGRATE = "finish-migrate"
+    POST_MIGRATE = "postmigrate"
+    """Its state has been saved."""
 
     @classmethod
     def of(cls, status: str) -> RunState:
@@ -74,6 +81,10 @@ class Qmp(Protocol):
         """Let the guest run."""
         ...
 
+    async def stop(self) -> None:
+        """Let the guest stand still."""
+        ...
+
     async def system_powerdown(self) -> None:
         """Press the guest's power button (ACPI)."""
         ...
@@ -94,6 +105,15 @@ class Qmp(Protocol):
         """Give a connected stream socket to the VNC server; the caller keeps its own copy."""
         ...
 
+    async def add_fd(self, fd: int, opaque: str = "") -> int:
+        """Give an open file to QEMU, which opens it as `/dev/fdset/N`; N. The caller keeps its own
+        copy; `opaque` is what `query-fdsets` shows of it."""
+        ...
+
+    async def remove_fd(self, fdset: int) -> None:
+        """Take a descriptor set back; QEMU keeps it for as long as it has it open."""
+        ...
+
     async def close(self) -> None:
         """Leave; QEMU runs on."""
         ...
@@ -109,6 +129,7 @@ class QmpSession:
         self._watcher: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._vnc_clients = 0
+        self._fd_lock = asyncio.Lock()
         self._watches: list[EventWatch] = []
 
     @classmethod
@@ -155,6 +176,10 @@ class QmpSession:
         """See Qmp."""
         await self.execute("cont")
 
+    async def stop(self) -> None:
+        """See Qmp."""
+        await self.execute("stop")
+
     async def system_powerdown(self) -> None:
         """See Qmp."""
         await self.execute("system_powerdown")
@@ -176,16 +201,30 @@ class QmpSession:
 
     async def add_vnc_client(self, fd: int) -> None:
         """See Qmp."""
-        from qemu.qmp import QMPError
-
         self._vnc_clients += 1
         name = f"vnc{self._vnc_clients}"
-        try:
-            self._client.send_fd_scm(fd)
-        except (OSError, QMPError) as error:
-            raise QmpLostError(f"QEMU of {self._name} is gone: {error}") from error
-        await self.execute("getfd", {"fdname": name})
+        await self._execute_with_fd(fd, "getfd", {"fdname": name})
         await self.execute("add_client", {"protocol": "vnc", "fdname": name})
+
+    async def add_fd(self, fd: int, opaque: str = "") -> int:
+        """See Qmp."""
+        answer = await self._execute_with_fd(fd, "add-fd", {"opaque": opaque} if opaque else {})
+        return int(cast(dict[str, Any], answer)["fdset-id"])
+
+    async def remove_fd(self, fdset: int) -> None:
+        """See Qmp."""
+        await self.execute("remove-fd", {"fdset-id": fdset})
+
+    async def _execute_with_fd(self, fd: int, command: str, arguments: Mapping[str, Any]) -> Any:
+        """A command that takes the descriptor sent before it; QEMU keeps one at a time."""
+        from qemu.qmp import QMPError
+
+        async with self._fd_lock:
+            try:
+                self._client.send_fd_scm(fd)
+            except (OSError, QMPError) as error:
+                raise QmpLostError(f"QEMU of {self._name} is gone: {error}") from error
+            return await self.execute(command, arguments)
 
     async def close(self) -> None:
         """See Qmp."""

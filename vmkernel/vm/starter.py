@@ -93,8 +93,13 @@ class _Files:
         return tuple(found)
 
 
-async def start_qemu(host: Surroundings, definition: VmDefinition, vm_folder: Path) -> Started:
-    """Go through all phases; MicaError, with everything undone, where one fails."""
+async def start_qemu(
+    host: Surroundings, definition: VmDefinition, vm_folder: Path, *, incoming: bool = False
+) -> Started:
+    """Go through all phases; MicaError, with everything undone, where one fails.
+
+    An `incoming` one waits for a memory image (qemu/memory_image.py).
+    """
     definition = replace_fields(definition, spec=with_defaults(definition.spec))
     vm_id, spec = definition.id, definition.spec
     accelerator = await host.accelerator()
@@ -117,7 +122,7 @@ async def start_qemu(host: Surroundings, definition: VmDefinition, vm_folder: Pa
                 opened.callback(os.close, device)
                 kvm_fd = handover.add(device)
             plan = _plan(definition, accelerator, program, files, ports, handover, sockets)
-            plan = replace(plan, kvm_fd=kvm_fd)
+            plan = replace(plan, kvm_fd=kvm_fd, incoming=incoming)
             record = LaunchRecord(
                 boot_id=boot_id(),
                 started_at=clock.now(),

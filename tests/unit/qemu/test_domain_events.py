@@ -69,7 +69,7 @@ def test_translation(name: str, data: dict[str, Any] | None, event: QemuEvent | 
         ("running", RunState.RUNNING),
         ("prelaunch", RunState.PRELAUNCH),
         ("paused", RunState.PAUSED),
-        ("io-error", RunState.PAUSED),
+        ("io-error", RunState.IO_ERROR),
         ("suspended", RunState.PAUSED),
     ],
 )

@@ -49,6 +49,39 @@ class FakeQemu:
     replies: dict[str, Any] = field(default_factory=dict)
     """Command -> what it answers: a value, an exception, or a function of the arguments."""
     watches: list[EventWatch] = field(default_factory=list)
+    fdsets: dict[int, int] = field(default_factory=dict)
+    memory: bytes = b"fresh"
+    """What the guest knows."""
+    migration: dict[str, Any] = field(default_factory=dict)
+    """What `query-migrate` answers."""
+    slow: bool = False
+    """True where saving its memory never ends by itself."""
+
+    def __post_init__(self) -> None:
+        if "-incoming" in self.request.arguments:
+            self.status = RunState.IN_MIGRATE
+
+    def migrate(self, arguments: Mapping[str, Any]) -> None:
+        """Save the memory to the file that the command names."""
+        fd = self.fdsets[int(arguments["uri"].rpartition("/")[2])]
+        assert self.status is not RunState.RUNNING
+        if self.slow:
+            self.migration = {"status": "active", "ram": {"total": 100, "remaining": 90}}
+            return
+        os.write(fd, b"IMAGE " + self.memory)
+        self.status = RunState.POST_MIGRATE
+        self.migration = {"status": "completed", "ram": {"total": 100, "remaining": 0}}
+
+    def migrate_incoming(self, arguments: Mapping[str, Any]) -> None:
+        """Load the memory from the file that the command names."""
+        assert self.status is RunState.IN_MIGRATE
+        data = os.read(self.fdsets[int(arguments["uri"].rpartition("/")[2])], 1 << 16)
+        if not data.startswith(b"IMAGE "):
+            self.migration = {"status": "failed", "error-desc": "not a state"}
+            return
+        self.memory = data.removeprefix(b"IMAGE ")
+        self.status = RunState.PAUSED
+        self.migration = {"status": "completed"}
 
     def happens(self, event: str, **data: Any) -> None:
         """Report a QMP event to those who watch for it."""
@@ -66,8 +99,9 @@ class FakeQemu:
             return
         self.alive, self.code = False, code
         self.gone.set()
-        for fd in self.fds:
+        for fd in (*self.fds, *self.fdsets.values()):
             os.close(fd)
+        self.fdsets.clear()
         for session in self.sessions:
             session.events.put_nowait(None)
         for watch in list(self.watches):
@@ -125,6 +159,17 @@ class FakeQmp:
     ) -> Any:
         self._check()
         self.qemu.commands.append((command, dict(arguments or {})))
+        match command:
+            case "migrate":
+                self.qemu.migrate(arguments or {})
+            case "migrate-incoming":
+                self.qemu.migrate_incoming(arguments or {})
+            case "migrate_cancel":
+                self.qemu.migration = {"status": "cancelled"}
+            case "query-migrate" if command not in self.qemu.replies:
+                return dict(self.qemu.migration)
+            case _:
+                pass
         reply = self.qemu.replies.get(command, {})
         if callable(reply):
             reply = reply(arguments or {})
@@ -148,6 +193,20 @@ class FakeQmp:
     async def cont(self) -> None:
         self._check()
         self.qemu.resume()
+
+    async def stop(self) -> None:
+        self._check()
+        self.qemu.pause()
+
+    async def add_fd(self, fd: int, opaque: str = "") -> int:  # noqa: ARG002
+        self._check()
+        number = len(self.qemu.fdsets)
+        self.qemu.fdsets[number] = os.dup(fd)
+        return number
+
+    async def remove_fd(self, fdset: int) -> None:
+        self._check()
+        os.close(self.qemu.fdsets.pop(fdset))
 
     async def system_powerdown(self) -> None:
         self._check()

@@ -1,0 +1,116 @@
+"""A guest's memory and devices as a file: QEMU's migration stream, written and read through a
+descriptor, so that a jailed QEMU needs no path.
+
+save    a guest that stands still -> complete file; QEMU may then be ended or go on by `cont`
+load    a QEMU started with `-incoming defer` <- the file; the guest then waits for `cont`
+
+`file:` on a descriptor set is used, not `fd:`, which QEMU means for sockets (plain files there
+are deprecated since 9.1). Source: docs/devel/migration/main.rst of QEMU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from vmkernel.qemu.errors import QemuError, QmpCommandError
+from vmkernel.qemu.session import Qmp
+
+__all__ = ["OnBytes", "load", "save"]
+
+OnBytes = Callable[[int, int], None]
+"""Bytes done, and of how many (0: unknown)."""
+
+_POLL_S = 0.25
+_SILENCE_S = 120.0
+"""A file that has not grown for so long lies on something that hangs."""
+_CANCEL_S = 30.0
+_UNLIMITED = 1 << 40
+_SETTLED = frozenset({"completed", "failed", "cancelled"})
+
+
+async def save(qmp: Qmp, fd: int, *, on_progress: OnBytes | None = None) -> None:
+    """Write the state of a guest that stands still; it is complete, not yet flushed, on return.
+
+    The descriptor must be open for writing only: QEMU looks for one with the access that it needs.
+
+    Raises QmpCommandError with QEMU's reason where it can't be saved. Where it fails or is
+    cancelled, the guest stands still as before.
+    """
+    fdset = await qmp.add_fd(fd, "memory image")
+    try:
+        await _prepare(qmp)
+        await qmp.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
+        await qmp.execute("migrate", {"uri": f"file:/dev/fdset/{fdset}"})
+        try:
+            await _await_end(qmp, fd, on_progress)
+        except asyncio.CancelledError:
+            await asyncio.shield(_cancel(qmp))
+            raise
+    finally:
+        with contextlib.suppress(QemuError):
+            await qmp.remove_fd(fdset)
+
+
+async def load(qmp: Qmp, fd: int, *, on_progress: OnBytes | None = None) -> None:
+    """Read a state into a QEMU that waits for one; the descriptor is open for reading only.
+
+    Raises QmpCommandError with QEMU's reason where the state can't be used; the QEMU is then of
+    no use any more.
+    """
+    fdset = await qmp.add_fd(fd, "memory image")
+    try:
+        await _prepare(qmp)
+        await qmp.execute(
+            "migrate-incoming", {"uri": f"file:/dev/fdset/{fdset}", "exit-on-error": False}
+        )
+        await _await_end(qmp, fd, on_progress)
+    finally:
+        with contextlib.suppress(QemuError):
+            await qmp.remove_fd(fdset)
+
+
+async def _prepare(qmp: Qmp) -> None:
+    await qmp.execute(
+        "migrate-set-capabilities", {"capabilities": [{"capability": "events", "state": True}]}
+    )
+
+
+async def _await_end(qmp: Qmp, fd: int, on_progress: OnBytes | None) -> None:
+    """Follow the migration under way; both directions read or write at the file's position."""
+    loop = asyncio.get_running_loop()
+    position, moved_s = -1, loop.time()
+    with qmp.watch("MIGRATION") as events:
+        while True:
+            answer: dict[str, Any] = await qmp.execute("query-migrate")
+            status = answer.get("status", "")
+            ram = answer.get("ram") or {}
+            if on_progress is not None:
+                total = int(ram.get("total", 0))
+                on_progress(total - int(ram.get("remaining", 0)), total)
+            if status == "completed":
+                return
+            if status in _SETTLED:
+                raise QmpCommandError(str(answer.get("error-desc", f"it was {status}")))
+            now = os.lseek(fd, 0, os.SEEK_CUR)
+            if now != position:
+                position, moved_s = now, loop.time()
+            elif loop.time() - moved_s > _SILENCE_S:
+                await _cancel(qmp)
+                raise QmpCommandError(f"its file has not changed for {_SILENCE_S:g} s")
+            with contextlib.suppress(TimeoutError):
+                await events.next(timeout_s=_POLL_S)
+
+
+async def _cancel(qmp: Qmp) -> None:
+    """Give a save up, and wait until QEMU has."""
+    with contextlib.suppress(QemuError, TimeoutError):
+        with qmp.watch("MIGRATION") as events:
+            await qmp.execute("migrate_cancel")
+            async with asyncio.timeout(_CANCEL_S):
+                while (await qmp.execute("query-migrate")).get("status") not in _SETTLED:
+                    with contextlib.suppress(TimeoutError):
+                        await events.next(timeout_s=_POLL_S)
