@@ -2,25 +2,43 @@
 
     QEMU --socket--> SerialConsole --+--> ring (scrollback)
          <-----------     ^          +--> watcher's queue --> socketpair --> who asked
-                          +----------------- bytes typed -------- socketpair
+                          +--------- bytes typed by the one writer -- socketpair
 
 QEMU's socket is always read at once, so a watcher can't hold up the guest. What a watcher has
 not taken is queued up to a limit; one that falls further behind is let go, and finds the
 scrollback when it comes again.
+
+One of the watchers is the writer: the first that asks, or types, while nobody is, until it leaves
+or another takes over. What the others type is dropped, and each is told who writes. The form of
+the messages is in vmkernel/model/console.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from vmkernel.model import CONTROL, DATA, MAX_CONSOLE_BYTES, ConsoleAsk, ConsoleMode, ConsoleNotice
 
 __all__ = ["Scrollback", "SerialConsole", "merge_overlap"]
 
 SCROLLBACK_BYTES = 256 << 10
 _QUEUE_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES = MAX_CONSOLE_BYTES - 1
 _TYPED_BYTES = 1 << 16
+"""How much may wait for the guest before its writer is no longer read."""
+_NOTICE_EVERY_S = 1.0
+
+OnTakeover = Callable[[str, str], None]
+"""Told who took the line over from whom."""
+
+_log = logging.getLogger(__name__)
 
 
 class Scrollback:
@@ -60,23 +78,46 @@ def merge_overlap(old: bytes, new: bytes) -> bytes:
 class _Watcher:
     """One end of a socketpair and what it has not taken yet."""
 
-    def __init__(self, console: SerialConsole, sock: socket.socket) -> None:
+    def __init__(self, console: SerialConsole, sock: socket.socket, name: str) -> None:
+        self.name = name
+        self.mode = ConsoleMode.WRITE
         self._console = console
         self._sock = sock
-        self._queue = bytearray()
-        self._writing = False
+        self._queue: deque[bytearray] = deque()
+        self._queued = 0
+        self._reading = self._writing = False
         self._ending = False
+        self._noticed_s = 0.0
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
-        self._loop.add_reader(sock.fileno(), self._read)
+        self.read_on()
 
     def give(self, data: bytes) -> None:
-        """Queue bytes for the watcher."""
-        if len(self._queue) + len(data) > _QUEUE_BYTES:
+        """Queue bytes of the line for the watcher."""
+        if self._queued + len(data) > _QUEUE_BYTES:
             self.close()
             return
-        self._queue += data
+        while data:
+            last = self._queue[-1] if self._queue else None
+            room = MAX_CONSOLE_BYTES - len(last) if last and last.startswith(DATA) else 0
+            if last is None or not room:
+                last, room = bytearray(DATA), _CHUNK_BYTES
+                self._queue.append(last)
+            last += data[:room]
+            self._queued += len(data[:room])
+            data = data[room:]
         self._write()
+
+    def tell(self, notice: ConsoleNotice) -> None:
+        """Queue a notice."""
+        self._noticed_s = self._loop.time()
+        self._queue.append(bytearray(CONTROL + msgspec.json.encode(notice)))
+        self._write()
+
+    def remind(self, notice: ConsoleNotice) -> None:
+        """Tell it again, where it was not told a moment ago."""
+        if self._loop.time() - self._noticed_s >= _NOTICE_EVERY_S:
+            self.tell(notice)
 
     def end(self) -> None:
         """Nothing more comes: let it take what is queued, then close."""
@@ -87,16 +128,28 @@ class _Watcher:
         """Let it go at once."""
         if self._sock.fileno() < 0:
             return
-        self._loop.remove_reader(self._sock.fileno())
+        self.pause()
         if self._writing:
             self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
         self._console._forget(self)
 
+    def pause(self) -> None:
+        """Read nothing of it for now."""
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._sock.fileno())
+
+    def read_on(self) -> None:
+        """Read what it sends."""
+        if not self._reading and self._sock.fileno() >= 0:
+            self._reading = True
+            self._loop.add_reader(self._sock.fileno(), self._read)
+
     def _write(self) -> None:
         while self._queue and self._sock.fileno() >= 0:
             try:
-                sent = self._sock.send(memoryview(self._queue)[:_CHUNK_BYTES])
+                self._sock.send(self._queue[0])
             except (BlockingIOError, InterruptedError):
                 if not self._writing:
                     self._writing = True
@@ -105,7 +158,9 @@ class _Watcher:
             except OSError:
                 self.close()
                 return
-            del self._queue[:sent]
+            sent = self._queue.popleft()
+            if sent.startswith(DATA):
+                self._queued -= len(sent) - 1
         if self._sock.fileno() < 0:
             return
         if self._writing:
@@ -116,13 +171,19 @@ class _Watcher:
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(_TYPED_BYTES)
+            message = self._sock.recv(MAX_CONSOLE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data = b""
-        if data:
-            self._console._type(data)
+            message = b""
+        if message.startswith(DATA):
+            self._console._type(self, message[1:])
+        elif message.startswith(CONTROL):
+            try:
+                self._console._ask(self, msgspec.json.decode(message[1:], type=ConsoleAsk).mode)
+            except msgspec.DecodeError as error:
+                _log.warning("a console sent what can't be understood: %s", error)
+                self.close()
         else:
             self.close()
 
@@ -130,9 +191,11 @@ class _Watcher:
 class SerialConsole:
     """The serial line of one VM, across its starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_takeover: OnTakeover | None = None) -> None:
         self._scrollback = Scrollback()
         self._watchers: set[_Watcher] = set()
+        self._writer: _Watcher | None = None
+        self._on_takeover = on_takeover
         self._sock: socket.socket | None = None
         self._typed = bytearray()
         self._held: bytearray | None = None
@@ -171,6 +234,8 @@ class SerialConsole:
             loop.remove_writer(sock.fileno())
             sock.close()
         self._typed.clear()
+        if self._writer is not None:
+            self._writer.read_on()
 
     def drain(self) -> None:
         """QEMU is gone: take what it left in the socket, then let go of it."""
@@ -193,10 +258,13 @@ class SerialConsole:
         for watcher in list(self._watchers):
             watcher.close()
 
-    def watch(self) -> socket.socket:
-        """A new watcher's socket; it begins with the scrollback."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        watcher = _Watcher(self, ours)
+    def watch(self, name: str = "somebody") -> socket.socket:
+        """A new watcher's socket; it begins with the scrollback.
+
+        It becomes the writer once it asks to, or types while nobody is.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        watcher = _Watcher(self, ours, name)
         self._watchers.add(watcher)
         content = self._scrollback.content()
         if content:
@@ -234,12 +302,47 @@ class SerialConsole:
         for watcher in list(self._watchers):
             watcher.give(data)
 
-    def _type(self, data: bytes) -> None:
-        """Bytes for the guest; what it can't take now waits up to a limit, then is dropped."""
-        if self._sock is None or len(self._typed) + len(data) > _TYPED_BYTES:
+    def _ask(self, watcher: _Watcher, mode: ConsoleMode) -> None:
+        """A watcher says what it wants; whoever that changes something for is told."""
+        before = self._writer
+        watcher.mode = mode
+        if mode is ConsoleMode.WATCH:
+            if before is watcher:
+                self._writer = None
+        elif mode is ConsoleMode.TAKEOVER or before is None:
+            self._writer = watcher
+        if before is self._writer:
+            watcher.tell(self._notice(watcher))
+            return
+        if before is not None:
+            before.read_on()
+            if self._writer is not None and self._on_takeover is not None:
+                self._on_takeover(watcher.name, before.name)
+        self._tell_all()
+
+    def _notice(self, watcher: _Watcher) -> ConsoleNotice:
+        writer = self._writer
+        if writer is None or writer is watcher:
+            return ConsoleNotice(writer=writer is watcher)
+        return ConsoleNotice(writer=False, holder=writer.name)
+
+    def _tell_all(self) -> None:
+        for watcher in list(self._watchers):
+            watcher.tell(self._notice(watcher))
+
+    def _type(self, watcher: _Watcher, data: bytes) -> None:
+        """Bytes for the guest, of its writer; where it can't take them, the writer waits."""
+        if self._writer is None and watcher.mode is not ConsoleMode.WATCH:
+            self._ask(watcher, ConsoleMode.WRITE)
+        if self._writer is not watcher:
+            watcher.remind(self._notice(watcher))
+            return
+        if self._sock is None:
             return
         self._typed += data
         self._send_typed()
+        if len(self._typed) > _TYPED_BYTES:
+            watcher.pause()
 
     def _send_typed(self) -> None:
         sock = self._sock
@@ -251,13 +354,19 @@ class SerialConsole:
                 sent = sock.send(self._typed)
             except (BlockingIOError, InterruptedError):
                 loop.add_writer(sock.fileno(), self._send_typed)
-                return
+                break
             except OSError:
                 self._typed.clear()
                 break
             del self._typed[:sent]
-        with contextlib.suppress(ValueError):
-            loop.remove_writer(sock.fileno())
+        if not self._typed:
+            with contextlib.suppress(ValueError):
+                loop.remove_writer(sock.fileno())
+        if self._writer is not None and len(self._typed) <= _TYPED_BYTES:
+            self._writer.read_on()
 
     def _forget(self, watcher: _Watcher) -> None:
         self._watchers.discard(watcher)
+        if self._writer is watcher:
+            self._writer = None
+            self._tell_all()

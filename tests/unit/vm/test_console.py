@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import msgspec
 import pytest
 
+from tests.framework.running import on_loop
+from vmkernel.model import CONTROL, DATA, MAX_CONSOLE_BYTES, ConsoleAsk, ConsoleMode, ConsoleNotice
 from vmkernel.vm.console import Scrollback, SerialConsole, merge_overlap
 
 
@@ -37,64 +40,201 @@ def test_overlap_counts_once(old: bytes, new: bytes, joined: bytes) -> None:
     assert merge_overlap(old, new) == joined
 
 
-async def receive(sock: socket.socket, count: int) -> bytes:
-    sock.setblocking(False)
-    data = b""
-    while len(data) < count:
-        part = await asyncio.get_running_loop().sock_recv(sock, count - len(data))
-        if not part:
-            break
-        data += part
-    return data
+class Seat:
+    """Somebody at a console: takes its messages apart."""
 
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.notices: list[ConsoleNotice] = []
 
-def test_watchers_and_typing() -> None:
-    async def story() -> None:
-        ours, guest = socket.socketpair()
-        guest.setblocking(False)
-        loop = asyncio.get_running_loop()
-        console = SerialConsole()
-        console.attach(ours)
-        await loop.sock_sendall(guest, b"boot ")
+    async def receive(self, count: int) -> bytes:
+        """At least so many bytes of the line, or what came before its end."""
+        data = b""
+        while len(data) < count:
+            message = await self._message()
+            if not message:
+                break
+            data += message[1:]
+        return data
+
+    async def notice(self) -> ConsoleNotice:
+        """The next notice."""
+        while not self.notices:
+            assert await self._message(), "the console ended"
+        return self.notices.pop(0)
+
+    async def ask(self, mode: ConsoleMode) -> None:
+        """Say what is wanted."""
+        await self._send(CONTROL + msgspec.json.encode(ConsoleAsk(mode=mode)))
+
+    async def type(self, data: bytes) -> None:
+        """Type."""
+        await self._send(DATA + data)
+
+    async def _send(self, message: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.sock, message)
         await asyncio.sleep(0.01)
-        first, second = console.watch(), console.watch()
-        await loop.sock_sendall(guest, b"login:")
-        assert await receive(first, 11) == b"boot login:"
-        assert await receive(second, 11) == b"boot login:"
-        await loop.sock_sendall(first, b"root\n")
-        assert await receive(guest, 5) == b"root\n"
-        first.close()
-        await loop.sock_sendall(guest, b"!")
-        assert await receive(second, 1) == b"!"
-        console.end_watchers()
-        assert await receive(second, 1) == b""
-        console.close()
-        guest.close()
 
-    asyncio.run(story())
-
-
-def test_a_slow_watcher_is_let_go() -> None:
-    async def story() -> None:
-        ours, guest = socket.socketpair()
-        guest.setblocking(False)
-        console = SerialConsole()
-        console.attach(ours)
-        slow, quick = console.watch(), console.watch()
+    async def _message(self) -> bytes:
+        """The next message; a notice is put aside."""
         loop = asyncio.get_running_loop()
-        chunk = b"x" * 65536
-        for _ in range(64):
-            await loop.sock_sendall(guest, chunk)
-            assert len(await receive(quick, len(chunk))) == len(chunk)
-        slow.setblocking(False)
-        taken = 0
-        while part := await loop.sock_recv(slow, 1 << 20):
-            taken += len(part)
-        assert taken < 64 * len(chunk)
-        console.close()
-        guest.close()
+        message = await asyncio.wait_for(loop.sock_recv(self.sock, MAX_CONSOLE_BYTES), 5)
+        if message.startswith(CONTROL):
+            self.notices.append(msgspec.json.decode(message[1:], type=ConsoleNotice))
+            return CONTROL
+        return message
 
-    asyncio.run(story())
+
+class Line:
+    """A console with its guest."""
+
+    def __init__(self) -> None:
+        ours, self.guest = socket.socketpair()
+        self.guest.setblocking(False)
+        self.taken_over: list[tuple[str, str]] = []
+        self.console = SerialConsole(lambda who, whom: self.taken_over.append((who, whom)))
+        self.console.attach(ours)
+
+    def seat(self, name: str = "somebody") -> Seat:
+        """Somebody new."""
+        return Seat(self.console.watch(name))
+
+    async def says(self, data: bytes) -> None:
+        """The guest says something."""
+        await asyncio.get_running_loop().sock_sendall(self.guest, data)
+        await asyncio.sleep(0.01)
+
+    async def heard(self, count: int) -> bytes:
+        """What the guest was told."""
+        loop = asyncio.get_running_loop()
+        data = b""
+        while len(data) < count:
+            data += await asyncio.wait_for(loop.sock_recv(self.guest, count - len(data)), 5)
+        return data
+
+    def heard_more(self) -> bool:
+        """True where something more waits for the guest."""
+        try:
+            return bool(self.guest.recv(1))
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        """The end."""
+        self.console.close()
+        self.guest.close()
+
+
+@on_loop
+async def test_watchers_and_typing() -> None:
+    line = Line()
+    await line.says(b"boot ")
+    first, second = line.seat(), line.seat()
+    await line.says(b"login:")
+    assert await first.receive(11) == b"boot login:"
+    assert await second.receive(11) == b"boot login:"
+    await first.type(b"root\n")
+    assert await line.heard(5) == b"root\n"
+    first.sock.close()
+    await line.says(b"!")
+    assert await second.receive(1) == b"!"
+    line.console.end_watchers()
+    assert await second.receive(1) == b""
+    line.close()
+
+
+@on_loop
+async def test_one_writes_and_the_others_are_told() -> None:
+    line = Line()
+    anna, bert = line.seat("anna"), line.seat("bert")
+    await anna.ask(ConsoleMode.WRITE)
+    assert await anna.notice() == ConsoleNotice(writer=True)
+    assert await bert.notice() == ConsoleNotice(writer=False, holder="anna")
+    await bert.ask(ConsoleMode.WRITE)
+    assert await bert.notice() == ConsoleNotice(writer=False, holder="anna")
+    await bert.type(b"rm")
+    await anna.type(b"ls\n")
+    assert await line.heard(3) == b"ls\n"
+    assert not line.heard_more()
+    await bert.ask(ConsoleMode.TAKEOVER)
+    assert await anna.notice() == ConsoleNotice(writer=False, holder="bert")
+    assert await bert.notice() == ConsoleNotice(writer=True)
+    assert line.taken_over == [("bert", "anna")]
+    await anna.type(b"ls\n")
+    await bert.type(b"id\n")
+    assert await line.heard(3) == b"id\n"
+    bert.sock.close()
+    assert await anna.notice() == ConsoleNotice(writer=False)
+    await anna.type(b"w\n")
+    assert await line.heard(2) == b"w\n"
+    assert await anna.notice() == ConsoleNotice(writer=True)
+    assert line.taken_over == [("bert", "anna")]
+    line.close()
+
+
+@on_loop
+async def test_who_only_watches_types_nothing() -> None:
+    line = Line()
+    seat = line.seat()
+    await seat.ask(ConsoleMode.WATCH)
+    assert await seat.notice() == ConsoleNotice(writer=False)
+    await seat.type(b"halt\n")
+    assert not line.heard_more()
+    await seat.ask(ConsoleMode.WRITE)
+    await seat.type(b"a")
+    await seat.ask(ConsoleMode.WATCH)
+    await seat.type(b"b")
+    assert await line.heard(1) == b"a"
+    assert not line.heard_more()
+    line.close()
+
+
+@on_loop
+async def test_a_long_paste_waits_for_the_guest_and_arrives_whole() -> None:
+    line = Line()
+    seat = line.seat()
+    loop = asyncio.get_running_loop()
+    paste = bytes(range(256)) * 8192
+
+    async def put() -> None:
+        for at in range(0, len(paste), MAX_CONSOLE_BYTES - 1):
+            await loop.sock_sendall(seat.sock, DATA + paste[at : at + MAX_CONSOLE_BYTES - 1])
+
+    putting = asyncio.create_task(put())
+    await asyncio.sleep(0.2)
+    assert not putting.done(), "nobody held it back"
+    assert await line.heard(len(paste)) == paste
+    await putting
+    line.close()
+
+
+@on_loop
+async def test_nonsense_ends_the_watcher_alone() -> None:
+    line = Line()
+    bad, good = line.seat(), line.seat()
+    for nonsense in (b"\x01{", b"\x07hello", b"\x01{}"):
+        bad = line.seat()
+        await bad._send(nonsense)
+        assert await bad.receive(1) == b""
+    await line.says(b"still here")
+    assert await good.receive(10) == b"still here"
+    line.close()
+
+
+@on_loop
+async def test_a_slow_watcher_is_let_go() -> None:
+    line = Line()
+    slow, quick = line.seat(), line.seat()
+    chunk = b"x" * 65536
+    for _ in range(64):
+        await asyncio.get_running_loop().sock_sendall(line.guest, chunk)
+        assert len(await quick.receive(len(chunk))) == len(chunk)
+    taken = 0
+    while part := await slow.receive(1):
+        taken += len(part)
+    assert taken < 64 * len(chunk)
+    line.close()
 
 
 def test_what_came_in_the_meantime_comes_first() -> None:

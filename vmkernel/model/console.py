@@ -1,0 +1,48 @@
+"""What goes over a VM's serial console, between the vmkernel and whoever shows it.
+
+Its socket keeps the boundaries of messages (SOCK_SEQPACKET). The first octet of a message tells
+what follows it:
+
+    DATA     bytes of the line: the guest's output one way, what is typed the other
+    CONTROL  JSON: a `ConsoleNotice` from the vmkernel, a `ConsoleAsk` to it
+
+Any number may watch; at most one writes. A stream of VNC has none of this: it is RFB, as it is.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from vmkernel.model.base import Record
+
+__all__ = ["CONTROL", "ConsoleAsk", "ConsoleMode", "ConsoleNotice", "DATA", "MAX_CONSOLE_BYTES"]
+
+DATA = b"\0"
+CONTROL = b"\1"
+MAX_CONSOLE_BYTES = (1 << 16) + 1
+"""The longest message, its first octet included."""
+
+
+class ConsoleMode(StrEnum):
+    """What somebody wants of a serial line."""
+
+    WRITE = "write"
+    """To be its writer, where nobody else is."""
+    WATCH = "watch"
+    """To see it only."""
+    TAKEOVER = "takeover"
+    """To be its writer, whoever is it now."""
+
+
+class ConsoleAsk(Record, frozen=True, kw_only=True):
+    """Says what a watcher wants from now on."""
+
+    mode: ConsoleMode
+
+
+class ConsoleNotice(Record, frozen=True, kw_only=True):
+    """Tells a watcher whether what it types reaches the guest; sent whenever that changes."""
+
+    writer: bool
+    holder: str | None = None
+    """Who writes, where it is somebody else; null where nobody does."""
