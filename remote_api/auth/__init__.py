@@ -6,6 +6,6 @@ opened the stream for the asking token, holds that stream, and is worth that one
 """
 
 from remote_api.auth.bearer import bearer_token
-from remote_api.auth.tickets import TICKET_LIFE_S, TicketBox
+from remote_api.auth.tickets import TICKET_LIFE_S, Opened, TicketBox
 
-__all__ = ["TICKET_LIFE_S", "TicketBox", "bearer_token"]
+__all__ = ["Opened", "TICKET_LIFE_S", "TicketBox", "bearer_token"]

@@ -11,17 +11,25 @@ from remote_api.failures import ApiError
 from remote_api.schema import ProblemCode
 from vmkernel.control import Stream, model
 
-__all__ = ["MAX_TICKETS", "TICKET_LIFE_S", "TicketBox"]
+__all__ = ["MAX_TICKETS", "Opened", "TICKET_LIFE_S", "TicketBox"]
 
 TICKET_LIFE_S = 30.0
 MAX_TICKETS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Held:
+class Opened:
+    """A console that the vmkernel has opened, and what its user wants of it."""
+
     vm: str
     kind: model.ConsoleKind
+    mode: model.ConsoleMode = model.ConsoleMode.WRITE
     stream: Stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Held:
+    console: Opened
     expiry: asyncio.TimerHandle
 
 
@@ -45,26 +53,26 @@ class TicketBox:
                 retry_after_s=int(self._life_s),
             )
 
-    def issue(self, vm: str, kind: model.ConsoleKind, stream: Stream) -> str:
-        """A new ticket for a stream, which the box owns until the ticket is spent."""
+    def issue(self, console: Opened) -> str:
+        """A new ticket for a console, whose stream the box owns until the ticket is spent."""
         ticket = secrets.token_urlsafe(32)
         key = _key(ticket)
         loop = asyncio.get_running_loop()
         expiry = loop.call_later(self._life_s, self._expire, key)
-        self._held[key] = _Held(vm=vm, kind=kind, stream=stream, expiry=expiry)
+        self._held[key] = _Held(console=console, expiry=expiry)
         return ticket
 
-    def spend(self, ticket: str, vm: str) -> Stream:
-        """The stream of a ticket, which is worth nothing from here on.
+    def spend(self, ticket: str, vm: str) -> Opened:
+        """The console of a ticket, which is worth nothing from here on.
 
         Raises ApiError (401) where the ticket is unknown, spent, expired or for another VM.
         """
         held = self._held.pop(_key(ticket), None)
         if held is not None:
             held.expiry.cancel()
-            if held.vm == vm:
-                return held.stream
-            held.stream.close()
+            if held.console.vm == vm:
+                return held.console
+            held.console.stream.close()
         raise ApiError(
             ProblemCode.UNAUTHENTICATED,
             "The ticket is unknown, spent or expired; ask for a new one.",
@@ -79,7 +87,7 @@ class TicketBox:
         held = self._held.pop(key, None)
         if held is not None:
             held.expiry.cancel()
-            held.stream.close()
+            held.console.stream.close()
 
 
 def _key(ticket: str) -> bytes:

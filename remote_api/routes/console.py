@@ -1,14 +1,22 @@
-"""Consoles: a ticket by HTTP, then a WebSocket that carries the raw bytes both ways."""
+"""Consoles: a ticket by HTTP, then a WebSocket that carries the console's bytes both ways.
+
+Binary messages are those bytes. A serial line has text messages besides: notices to the client
+(`ConsoleNotice`: whether it writes, or who does), and what the client asks for (`ConsoleAsk`).
+VNC has none, so that noVNC, which offers the subprotocol `binary` or none, finds plain RFB.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from remote_api.auth.tickets import TICKET_LIFE_S
+import msgspec
+
+from remote_api.auth.tickets import TICKET_LIFE_S, Opened
 from remote_api.failures import ApiError
 from remote_api.routes.exchange import (
     ApiState,
@@ -20,8 +28,16 @@ from remote_api.routes.exchange import (
     json_response,
 )
 from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
-from remote_api.schema import ConsoleBody, ConsoleQuery, ConsoleTicket, NoQuery, ProblemCode, Role
-from vmkernel.control import Stream, model
+from remote_api.schema import (
+    ConsoleAsk,
+    ConsoleBody,
+    ConsoleQuery,
+    ConsoleTicket,
+    NoQuery,
+    ProblemCode,
+    Role,
+)
+from vmkernel.control import model
 from vmkernel.control.requests import OpenConsole
 
 if TYPE_CHECKING:
@@ -31,7 +47,8 @@ __all__ = ["ROUTES", "serve_console"]
 
 logger = logging.getLogger("mica.api")
 
-_PART_BYTES = 1 << 16
+_PART_BYTES = model.MAX_CONSOLE_BYTES - 1
+_SUBPROTOCOL = "binary"
 _NORMAL, _GOING_AWAY, _INVALID_DATA = 1000, 1001, 1003
 
 
@@ -39,8 +56,11 @@ async def open_console(exchange: Exchange[NoQuery, ConsoleBody]) -> Response:
     """Open a VM's console and give a ticket for it."""
     exchange.state.tickets.check_room()
     kind = model.ConsoleKind(exchange.body.kind.value)
+    mode = model.ConsoleMode(exchange.body.mode.value)
     _, stream = await exchange.open(OpenConsole(id=exchange.id, kind=kind))
-    ticket = exchange.state.tickets.issue(exchange.id, kind, stream)
+    ticket = exchange.state.tickets.issue(
+        Opened(vm=exchange.id, kind=kind, mode=mode, stream=stream)
+    )
     expires = datetime.now(UTC) + timedelta(seconds=TICKET_LIFE_S)
     return json_response(
         ConsoleTicket(
@@ -69,21 +89,24 @@ async def serve_console(
     if (await receive())["type"] != "websocket.connect":
         return
     try:
-        stream = _spend(state, registry, scope)
+        console = _spend(state, registry, scope)
     except ApiError as error:
         await _refuse(error, request_id, send)
         return
     try:
-        await send({"type": "websocket.accept"})
-        code = await _relay(state, stream, receive, send)
+        offered = scope.get("subprotocols", ())
+        chosen = {"subprotocol": _SUBPROTOCOL} if _SUBPROTOCOL in offered else {}
+        await send({"type": "websocket.accept", **chosen})
+        lanes = _serial if console.kind is model.ConsoleKind.SERIAL else _plain
+        code = await _relay(state, *await lanes(console, receive, send))
         await send({"type": "websocket.close", "code": code})
     except OSError:
         logger.debug("console %s: the client went away", request_id)
     finally:
-        stream.close()
+        console.stream.close()
 
 
-def _spend(state: ApiState, registry: Registry, scope: Scope) -> Stream:
+def _spend(state: ApiState, registry: Registry, scope: Scope) -> Opened:
     from remote_api.routes.decode import decode_query
 
     routes, parameters = registry.find(scope["path"])
@@ -105,11 +128,14 @@ async def _refuse(error: ApiError, request_id: str, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": response.body})
 
 
-async def _relay(state: ApiState, stream: Stream, receive: Receive, send: Send) -> int:
+Lane = Coroutine[Any, Any, None]
+
+
+async def _relay(state: ApiState, to_client: Lane, from_client: Lane) -> int:
     """Pass bytes both ways; the close code for the client."""
     tasks: dict[asyncio.Task[Any], int] = {
-        asyncio.create_task(_to_client(stream, send)): _NORMAL,
-        asyncio.create_task(_from_client(stream, receive)): _INVALID_DATA,
+        asyncio.create_task(to_client): _NORMAL,
+        asyncio.create_task(from_client): _INVALID_DATA,
         asyncio.create_task(state.closing.wait()): _GOING_AWAY,
     }
     try:
@@ -124,22 +150,60 @@ async def _relay(state: ApiState, stream: Stream, receive: Receive, send: Send) 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _to_client(stream: Stream, send: Send) -> None:
-    loop = asyncio.get_running_loop()
-    while data := await loop.sock_recv(stream.socket, _PART_BYTES):
-        await send({"type": "websocket.send", "bytes": data})
+async def _plain(console: Opened, receive: Receive, send: Send) -> tuple[Lane, Lane]:
+    """RFB, as it is."""
+    loop, sock = asyncio.get_running_loop(), console.stream.socket
+
+    async def to_client() -> None:
+        while data := await loop.sock_recv(sock, _PART_BYTES):
+            await send({"type": "websocket.send", "bytes": data})
+
+    async def from_client() -> None:
+        while isinstance(data := await _message(receive), bytes):
+            await loop.sock_sendall(sock, data)
+
+    return to_client(), from_client()
 
 
-async def _from_client(stream: Stream, receive: Receive) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        message = await receive()
-        if message["type"] == "websocket.disconnect":
-            raise ConnectionResetError("the client closed the console")
-        data = message.get("bytes")
-        if data is None:
-            return
-        await loop.sock_sendall(stream.socket, data)
+async def _serial(console: Opened, receive: Receive, send: Send) -> tuple[Lane, Lane]:
+    """The line's bytes as binary messages; who writes as text."""
+    loop, sock = asyncio.get_running_loop(), console.stream.socket
+
+    async def ask(mode: model.ConsoleMode) -> None:
+        asked = msgspec.json.encode(model.ConsoleAsk(mode=mode))
+        await loop.sock_sendall(sock, model.CONTROL + asked)
+
+    async def to_client() -> None:
+        while message := await loop.sock_recv(sock, model.MAX_CONSOLE_BYTES):
+            if message.startswith(model.DATA):
+                await send({"type": "websocket.send", "bytes": message[1:]})
+            else:
+                await send({"type": "websocket.send", "text": message[1:].decode()})
+
+    async def from_client() -> None:
+        while True:
+            data = await _message(receive)
+            if isinstance(data, str):
+                try:
+                    wish = msgspec.json.decode(data, type=ConsoleAsk)
+                except msgspec.DecodeError:
+                    return
+                await ask(model.ConsoleMode(wish.mode.value))
+                continue
+            for at in range(0, len(data), _PART_BYTES):
+                await loop.sock_sendall(sock, model.DATA + data[at : at + _PART_BYTES])
+
+    await ask(console.mode)
+    return to_client(), from_client()
+
+
+async def _message(receive: Receive) -> bytes | str:
+    """The client's next message. Raises ConnectionResetError once it has gone."""
+    message = await receive()
+    if message["type"] == "websocket.disconnect":
+        raise ConnectionResetError("the client closed the console")
+    data: bytes | str | None = message.get("bytes")
+    return str(message.get("text")) if data is None else data
 
 
 ROUTES: tuple[AnyRoute, ...] = (
@@ -164,7 +228,8 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/vms/{id}/console",
         name="attachConsole",
-        summary="A console by WebSocket: binary messages carry its bytes both ways",
+        summary="A console by WebSocket: binary messages carry its bytes both ways; of a serial"
+        " line, text messages say who writes (`ConsoleNotice`) and ask to (`ConsoleAsk`)",
         handler=explain_websocket,
         role=None,
         query=ConsoleQuery,

@@ -99,17 +99,18 @@ def _schemas(routes: tuple[AnyRoute, ...]) -> dict[str, Any]:
             patched.add(route.body)
     ordered = sorted(types, key=lambda t: str(t.__name__))
     _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
-    _, events = msgspec.json.schema_components([_event_type()], ref_template=_REF)
-    schemas: dict[str, Any] = _clean({**components, **events})
+    _, streamed = msgspec.json.schema_components(_streamed_types(), ref_template=_REF)
+    schemas: dict[str, Any] = _clean({**components, **streamed})
     for wire in sorted(patched, key=lambda t: str(t.__name__)):
         _add_patch(wire.__name__, schemas)
     return schemas
 
 
-def _event_type() -> Any:
-    from remote_api.schema import Event
+def _streamed_types() -> list[Any]:
+    """What no JSON body holds: it comes by server-sent events and WebSockets."""
+    from remote_api.schema import ConsoleAsk, ConsoleNotice, Event
 
-    return Event
+    return [ConsoleAsk, ConsoleNotice, Event]
 
 
 def _is_model(body: Any) -> bool:

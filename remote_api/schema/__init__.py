@@ -18,6 +18,15 @@ from remote_api.schema.base import (
     Timestamp,
     WireModel,
 )
+from remote_api.schema.console import (
+    ConsoleAsk,
+    ConsoleBody,
+    ConsoleKind,
+    ConsoleMode,
+    ConsoleNotice,
+    ConsoleQuery,
+    ConsoleTicket,
+)
 from remote_api.schema.datastores import (
     Datastore,
     DatastoreBody,
@@ -79,10 +88,14 @@ from remote_api.schema.problems import (
     ProblemCode,
 )
 from remote_api.schema.vm import (
+    BootDevice,
+    BootSpec,
+    CdromSpec,
     ConsoleBody,
     ConsoleKind,
     ConsoleQuery,
     ConsoleTicket,
+    CpuSpec,
     DeleteVmQuery,
     NicStatus,
     ShutdownQuery,
@@ -137,8 +150,11 @@ __all__ = [
     "ClaimBody",
     "Clock",
     "ClockSpec",
+    "ConsoleAsk",
     "ConsoleBody",
     "ConsoleKind",
+    "ConsoleMode",
+    "ConsoleNotice",
     "ConsoleQuery",
     "ConsoleTicket",
     "CpuInfo",

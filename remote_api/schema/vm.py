@@ -24,10 +24,6 @@ from remote_api.schema.vm_hardware import (
 )
 
 __all__ = [
-    "ConsoleBody",
-    "ConsoleKind",
-    "ConsoleQuery",
-    "ConsoleTicket",
     "DeleteVmQuery",
     "NicStatus",
     "ShutdownQuery",
@@ -175,36 +171,3 @@ class ShutdownQuery(WireModel, frozen=True, kw_only=True):
             description="Seconds until the operation fails; the guest is not forced.",
         ),
     ] = 120.0
-
-
-class ConsoleKind(StrEnum):
-    """The stream that a console opens."""
-
-    SERIAL = "serial"
-    VNC = "vnc"
-
-
-class ConsoleBody(WireModel, frozen=True, kw_only=True):
-    """The console that is wanted."""
-
-    kind: ConsoleKind = ConsoleKind.SERIAL
-
-
-class ConsoleTicket(WireModel, frozen=True, kw_only=True):
-    """The right to open one console, once."""
-
-    ticket: Annotated[str, Meta(description="For the query parameter `ticket`; single use.")]
-    websocket: Annotated[
-        str, Meta(description="The path and query to open on this host by WebSocket.")
-    ]
-    expires_at: Timestamp
-
-    def __repr__(self) -> str:
-        """Without the ticket."""
-        return f"ConsoleTicket(expires_at={self.expires_at!r})"
-
-
-class ConsoleQuery(WireModel, frozen=True, kw_only=True):
-    """What opens a console's WebSocket."""
-
-    ticket: Annotated[str, Meta(min_length=1, max_length=128, description="The ticket.")]

@@ -272,12 +272,14 @@ class WebSocketWire:
         self._sending = threading.Lock()
 
     def receive(self) -> bytes:
-        """The next bytes; nothing at the end."""
-        try:
-            data = self._connection.recv()
-        except (ConnectionClosed, OSError):
-            return b""
-        return data.encode() if isinstance(data, str) else data
+        """The next bytes; nothing at the end. Who writes (text) is left out."""
+        while True:
+            try:
+                data = self._connection.recv()
+            except (ConnectionClosed, OSError):
+                return b""
+            if isinstance(data, bytes):
+                return data
 
     def send(self, data: bytes) -> None:
         """Send bytes."""

@@ -18,6 +18,8 @@ from tests.unit.vm.folder_storage import FolderStorage
 from vmkernel.events import EventBus
 from vmkernel.host import Runner
 from vmkernel.model import (
+    DATA,
+    MAX_CONSOLE_BYTES,
     BootSpec,
     CdromSpec,
     ConsoleKind,
@@ -76,9 +78,9 @@ class Bench:
             console.setblocking(False)
             async with asyncio.timeout(BOOT_S):
                 while not re.search(pattern, text):
-                    data = await loop.sock_recv(console, 65536)
+                    data = await loop.sock_recv(console, MAX_CONSOLE_BYTES)
                     assert data, f"the console ended:\n{text[-2000:]}"
-                    text += data.decode(errors="replace")
+                    text += data.removeprefix(DATA).decode(errors="replace")
         return text
 
     async def reports(self, wanted: set[int]) -> str:
@@ -88,11 +90,11 @@ class Bench:
             console.setblocking(False)
             async with asyncio.timeout(BOOT_S):
                 while not wanted <= set(sizes(text)):
-                    await loop.sock_sendall(console, b"report\n")
+                    await loop.sock_sendall(console, DATA + b"report\n")
                     with suppress(TimeoutError):
                         async with asyncio.timeout(1):
-                            while data := await loop.sock_recv(console, 65536):
-                                text += data.decode(errors="replace")
+                            while data := await loop.sock_recv(console, MAX_CONSOLE_BYTES):
+                                text += data.removeprefix(DATA).decode(errors="replace")
         return text
 
 

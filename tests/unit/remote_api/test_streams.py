@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remote_api.auth import TicketBox
+from remote_api.auth import Opened, TicketBox
 from remote_api.failures import ApiError
 from remote_api.routes import Application
 from tests.framework.asgi import Answer, request
@@ -181,12 +183,16 @@ async def test_events_need_a_token(tmp_path: Path) -> None:
         assert long.status == 400
 
 
+def _opened(theirs: socket.socket) -> Opened:
+    return Opened(vm="web", kind=model.ConsoleKind.SERIAL, stream=Stream(theirs.detach()))
+
+
 @on_loop
 async def test_ticket_is_spent_once() -> None:
     box = TicketBox()
     ours, theirs = socket.socketpair()
-    ticket = box.issue("web", model.ConsoleKind.SERIAL, Stream(theirs.detach()))
-    box.spend(ticket, "web").close()
+    ticket = box.issue(_opened(theirs))
+    box.spend(ticket, "web").stream.close()
     with pytest.raises(ApiError, match="spent"):
         box.spend(ticket, "web")
     ours.close()
@@ -197,7 +203,7 @@ async def test_ticket_is_for_one_vm_and_ends_with_its_stream() -> None:
     box = TicketBox()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    ticket = box.issue("web", model.ConsoleKind.SERIAL, Stream(theirs.detach()))
+    ticket = box.issue(_opened(theirs))
     with pytest.raises(ApiError):
         box.spend(ticket, "other")
     assert ours.recv(1) == b""
@@ -209,7 +215,7 @@ async def test_ticket_expires_and_closes_its_stream() -> None:
     box = TicketBox(life_s=0.05)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    ticket = box.issue("web", model.ConsoleKind.SERIAL, Stream(theirs.detach()))
+    ticket = box.issue(_opened(theirs))
     await asyncio.sleep(0.1)
     with pytest.raises(ApiError, match="expired"):
         box.spend(ticket, "web")
@@ -230,19 +236,30 @@ async def test_tickets_are_bounded(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_console_passes_bytes_both_ways(tmp_path: Path) -> None:
+async def test_serial_console_passes_bytes_and_who_writes(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, api):
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         fake.answer(requests.OpenConsole, Streamed(requests.Done(), theirs))
-        path = (await _open(api)).json["websocket"]
+        path = (await _open(api, mode="takeover")).json["websocket"]
         loop = asyncio.get_running_loop()
         async with _WebSocket(api, path) as client:
-            assert (await client.sent.get())["type"] == "websocket.accept"
-            await loop.sock_sendall(ours, b"login: ")
+            assert await client.sent.get() == {"type": "websocket.accept"}
+            assert await loop.sock_recv(ours, 100) == b'\x01{"mode":"takeover"}'
+            await loop.sock_sendall(ours, b'\x01{"writer":true}')
+            await loop.sock_sendall(ours, b"\x00login: ")
+            assert (await client.sent.get())["text"] == '{"writer":true}'
             assert (await client.sent.get())["bytes"] == b"login: "
             client.receive({"type": "websocket.receive", "bytes": b"root\r"})
-            assert await loop.sock_recv(ours, 100) == b"root\r"
+            assert await loop.sock_recv(ours, 100) == b"\x00root\r"
+            client.receive({"type": "websocket.receive", "text": '{"mode":"watch"}'})
+            assert await loop.sock_recv(ours, 100) == b'\x01{"mode":"watch"}'
+            long = b"x" * 200_000
+            client.receive({"type": "websocket.receive", "bytes": long})
+            taken = b""
+            while len(taken) < len(long):
+                taken += (await loop.sock_recv(ours, model.MAX_CONSOLE_BYTES))[1:]
+            assert taken == long
             ours.close()
             assert (await client.sent.get())["code"] == 1000
         async with _WebSocket(api, path) as again:
@@ -251,16 +268,38 @@ async def test_console_passes_bytes_both_ways(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_console_takes_no_text(tmp_path: Path) -> None:
+async def test_vnc_is_plain_and_speaks_the_subprotocol_that_novnc_offers(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, api):
         ours, theirs = socket.socketpair()
+        ours.setblocking(False)
         fake.answer(requests.OpenConsole, Streamed(requests.Done(), theirs))
-        path = (await _open(api)).json["websocket"]
-        async with _WebSocket(api, path) as client:
-            await client.sent.get()
-            client.receive({"type": "websocket.receive", "text": "hello"})
-            assert (await client.sent.get())["code"] == 1003
+        path = (await _open(api, kind="vnc")).json["websocket"]
+        loop = asyncio.get_running_loop()
+        async with _WebSocket(api, path, subprotocols=["binary", "base64"]) as client:
+            accepted = {"type": "websocket.accept", "subprotocol": "binary"}
+            assert await client.sent.get() == accepted
+            await loop.sock_sendall(ours, b"RFB 003.008\n")
+            assert (await client.sent.get())["bytes"] == b"RFB 003.008\n"
+            client.receive({"type": "websocket.receive", "bytes": b"RFB 003.008\n"})
+            assert await loop.sock_recv(ours, 100) == b"RFB 003.008\n"
         ours.close()
+
+
+@pytest.mark.parametrize("kind", ["serial", "vnc"])
+def test_console_takes_no_other_text(tmp_path: Path, kind: str) -> None:
+    @on_loop
+    async def story() -> None:
+        async with served(tmp_path) as (fake, api):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            fake.answer(requests.OpenConsole, Streamed(requests.Done(), theirs))
+            path = (await _open(api, kind=kind)).json["websocket"]
+            async with _WebSocket(api, path) as client:
+                await client.sent.get()
+                client.receive({"type": "websocket.receive", "text": "hello"})
+                assert (await client.sent.get())["code"] == 1003
+            ours.close()
+
+    story()
 
 
 @on_loop
@@ -270,15 +309,16 @@ async def test_console_path_without_upgrade(tmp_path: Path) -> None:
         assert (answer.status, answer.problem) == (426, "upgrade-required")
 
 
-async def _open(api: Application) -> Answer:
-    body = b'{"kind": "serial"}'
+async def _open(api: Application, *, kind: str = "serial", mode: str = "write") -> Answer:
+    body = json.dumps({"kind": kind, "mode": mode}).encode()
     return await request(api, "POST", "/v1/vms/web/console", headers=JSON, body=body)
 
 
 class _WebSocket:
     """The server's side of one WebSocket, by hand."""
 
-    def __init__(self, api: Application, path: str) -> None:
+    def __init__(self, api: Application, path: str, *, subprotocols: Sequence[str] = ()) -> None:
+        self._subprotocols = list(subprotocols)
         self.sent: asyncio.Queue[Any] = asyncio.Queue()
         self._received: asyncio.Queue[Any] = asyncio.Queue()
         self._api = api
@@ -295,6 +335,7 @@ class _WebSocket:
             "path": self._path,
             "query_string": self._query,
             "headers": [],
+            "subprotocols": self._subprotocols,
         }
         self.receive({"type": "websocket.connect"})
         self._task = asyncio.create_task(self._api(scope, self._received.get, self.sent.put))

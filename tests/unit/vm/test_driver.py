@@ -296,7 +296,7 @@ def test_a_new_vmkernel_finds_it_running(tmp_path: Path, paused: bool) -> None:
             assert after.status.started_at == before.status.started_at
             assert world.host.admission.promised_bytes > 0
             with await world.vms.open_console("web", ConsoleKind.SERIAL) as console:
-                assert console.recv(100) == b"earlier"
+                assert console.recv(100) == b"\0earlier"
             assert world.launcher.launched == 1
 
     asyncio.run(story())

@@ -1,0 +1,87 @@
+"""Consoles, the screen and the keyboard of a virtual machine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from remote_api.schema.base import Timestamp, WireModel
+
+__all__ = [
+    "ConsoleAsk",
+    "ConsoleBody",
+    "ConsoleKind",
+    "ConsoleMode",
+    "ConsoleNotice",
+    "ConsoleQuery",
+    "ConsoleTicket",
+]
+
+
+class ConsoleKind(StrEnum):
+    """The stream that a console opens."""
+
+    SERIAL = "serial"
+    VNC = "vnc"
+
+
+class ConsoleMode(StrEnum):
+    """What somebody wants of a serial line, which any number watch and at most one writes."""
+
+    WRITE = "write"
+    """To be its writer, where nobody else is."""
+    WATCH = "watch"
+    """To see it only."""
+    TAKEOVER = "takeover"
+    """To be its writer, whoever is it now."""
+
+
+class ConsoleBody(WireModel, frozen=True, kw_only=True):
+    """The console that is wanted."""
+
+    kind: ConsoleKind = ConsoleKind.SERIAL
+    mode: Annotated[
+        ConsoleMode,
+        Meta(
+            description="For the serial line: `write` where nobody else does, `watch` only, or"
+            " `takeover` from whoever writes now."
+        ),
+    ] = ConsoleMode.WRITE
+
+
+class ConsoleAsk(WireModel, frozen=True, kw_only=True):
+    """What a client of a serial console's WebSocket may say as a text message, at any time."""
+
+    mode: ConsoleMode
+
+
+class ConsoleNotice(WireModel, frozen=True, kw_only=True):
+    """What a serial console's WebSocket says as a text message: whether what is typed here
+    reaches the guest; first when it opens, then whenever that changes."""
+
+    writer: bool
+    holder: Annotated[
+        str | None, Meta(description="Who writes, where it is somebody else; null: nobody.")
+    ] = None
+
+
+class ConsoleTicket(WireModel, frozen=True, kw_only=True):
+    """The right to open one console, once."""
+
+    ticket: Annotated[str, Meta(description="For the query parameter `ticket`; single use.")]
+    websocket: Annotated[
+        str, Meta(description="The path and query to open on this host by WebSocket.")
+    ]
+    expires_at: Timestamp
+
+    def __repr__(self) -> str:
+        """Without the ticket."""
+        return f"ConsoleTicket(expires_at={self.expires_at!r})"
+
+
+class ConsoleQuery(WireModel, frozen=True, kw_only=True):
+    """What opens a console's WebSocket."""
+
+    ticket: Annotated[str, Meta(min_length=1, max_length=128, description="The ticket.")]
