@@ -1,7 +1,7 @@
 """A VM's console as a byte stream, and the terminal that shows it.
 
-Leave with Ctrl-]. What is typed goes to the guest as it is; the terminal is raw meanwhile and is
-put back in every case.
+Leave with Ctrl-]. What is typed goes to the guest as it is, where nobody else writes; the terminal
+is raw meanwhile and is put back in every case.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import sys
 import termios
 import threading
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from remote_api.client.errors import MisuseError, UnreachableError
+from remote_api.client.errors import MisuseError, UnexpectedError, UnreachableError
 from remote_api.client.pinning import PinnedContext
+from remote_api.client.reading import read
 from remote_api.client.sdk import Mica
-from remote_api.schema import ConsoleKind
+from remote_api.schema import ConsoleKind, ConsoleMode, ConsoleNotice
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -35,14 +36,18 @@ _CLOSE_TIMEOUT_S = 3.0
 
 @contextlib.contextmanager
 def open_console(
-    mica: Mica, vm_id: str, kind: ConsoleKind = ConsoleKind.SERIAL
+    mica: Mica,
+    vm_id: str,
+    kind: ConsoleKind = ConsoleKind.SERIAL,
+    mode: ConsoleMode = ConsoleMode.WRITE,
 ) -> Iterator[ClientConnection]:
-    """A console's WebSocket: `recv()` and `send()` bytes."""
+    """A console's WebSocket: `recv()` and `send()` bytes; of a serial line, a `str` that comes is
+    a ConsoleNotice as JSON."""
     from websockets.exceptions import WebSocketException
     from websockets.sync.client import connect
 
     transport = mica.transport
-    ticket = mica.console_ticket(vm_id, kind)
+    ticket = mica.console_ticket(vm_id, kind, mode)
     host = urlsplit(transport.address)
     uri = f"wss://{host.netloc}{ticket.websocket}"
     context = None if transport.fingerprint is None else PinnedContext(transport.fingerprint)
@@ -64,8 +69,13 @@ def open_console(
         yield socket
 
 
-def interact(socket: ClientConnection) -> str:
-    """Join this process's terminal and a console; why it ended."""
+def interact(
+    socket: ClientConnection, *, on_notice: Callable[[ConsoleNotice], None] = lambda _: None
+) -> str:
+    """Join this process's terminal and a serial console; why it ended.
+
+    `on_notice` is told, by another thread, whenever it changes who writes.
+    """
     from websockets.exceptions import ConnectionClosed
 
     stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
@@ -75,8 +85,11 @@ def interact(socket: ClientConnection) -> str:
     def show() -> None:
         try:
             for data in socket:
-                _write_all(stdout, data.encode() if isinstance(data, str) else data)
-        except (ConnectionClosed, OSError):
+                if isinstance(data, str):
+                    on_notice(read(data.encode(), ConsoleNotice))
+                else:
+                    _write_all(stdout, data)
+        except (ConnectionClosed, OSError, UnexpectedError):
             pass
         finally:
             ended.set()

@@ -35,11 +35,11 @@ class Answer:
         self.status = response.status_code
         self.etag = response.headers.get("etag")
         self.location = response.headers.get("location")
-        self._body = response.content
+        self.body: bytes = response.content
 
     def read(self, wire: type[T]) -> T:
         """The body as a wire type."""
-        return read(self._body, wire)
+        return read(self.body, wire)
 
 
 class Transport:

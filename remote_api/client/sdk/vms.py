@@ -7,9 +7,6 @@ from typing import Any
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
 from remote_api.schema import (
-    ConsoleBody,
-    ConsoleKind,
-    ConsoleTicket,
     Operation,
     Vm,
     VmBody,
@@ -74,9 +71,3 @@ class VmCalls(Calls):
     def reset_vm(self, vm_id: str) -> Operation:
         """Reset a virtual machine."""
         return self._operation("POST", f"/v1/vms/{vm_id}/reset")
-
-    def console_ticket(self, vm_id: str, kind: ConsoleKind = ConsoleKind.SERIAL) -> ConsoleTicket:
-        """Open a console; see console.py for the WebSocket."""
-        return self.transport.send(
-            "POST", f"/v1/vms/{vm_id}/console", body=ConsoleBody(kind=kind)
-        ).read(ConsoleTicket)

@@ -1,0 +1,38 @@
+"""Consoles, the screen and the keyboard of a virtual machine."""
+
+from __future__ import annotations
+
+from remote_api.client.sdk.base import Calls
+from remote_api.schema import ConsoleBody, ConsoleKind, ConsoleMode, ConsoleTicket, KeysBody
+
+__all__ = ["ConsoleCalls"]
+
+
+class ConsoleCalls(Calls):
+    """Consoles, the screen and the keyboard of a virtual machine."""
+
+    def console_ticket(
+        self,
+        vm_id: str,
+        kind: ConsoleKind = ConsoleKind.SERIAL,
+        mode: ConsoleMode = ConsoleMode.WRITE,
+    ) -> ConsoleTicket:
+        """Open a console; see client/console.py for the WebSocket."""
+        return self.transport.send(
+            "POST", f"/v1/vms/{vm_id}/console", body=ConsoleBody(kind=kind, mode=mode)
+        ).read(ConsoleTicket)
+
+    def screenshot(self, vm_id: str) -> bytes:
+        """What a virtual machine's display shows now, as PNG."""
+        return self.transport.send("GET", f"/v1/vms/{vm_id}/screenshot").body
+
+    def send_keys(self, vm_id: str, *keys: str, text: str = "") -> None:
+        """Press keys or chords such as `ctrl-alt-delete`, one after the other, then type text."""
+        body = KeysBody(keys=keys, text=text)
+        self.transport.send("POST", f"/v1/vms/{vm_id}/keys", body=body)
+
+    def inject_nmi(self, vm_id: str) -> None:
+        """Send a virtual machine a non-maskable interrupt."""
+        self.transport.send("POST", f"/v1/vms/{vm_id}/nmi")
+
+

@@ -1,0 +1,130 @@
+"""A VM's screen on a local port, for any VNC viewer.
+
+viewer --TCP--> 127.0.0.1:PORT --> this --WebSocket over TLS--> the host --> QEMU
+
+Each connection spends a ticket of its own, so viewers may come, go and come again. The port is
+open to every user of this machine while the command runs; RFB itself asks for no password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+
+from remote_api.client.console import open_console
+from remote_api.client.errors import ClientError, MisuseError
+from remote_api.client.sdk import Mica
+from remote_api.schema import ConsoleKind
+
+__all__ = ["VncPort", "started_viewer", "viewer_words"]
+
+_PART_BYTES = 1 << 16
+_MAX_VIEWERS = 8
+
+
+class VncPort:
+    """A listening port of this machine that leads to one VM's screen."""
+
+    def __init__(
+        self, mica: Mica, vm_id: str, *, port: int = 0, on_failure: Callable[[str], None]
+    ) -> None:
+        """Listen on 127.0.0.1, on any free port where `port` is 0. Raises MisuseError.
+
+        `on_failure` is told, by another thread, why a viewer's connection did not come about.
+        """
+        self._mica = mica
+        self._vm_id = vm_id
+        self._on_failure = on_failure
+        self._room = threading.BoundedSemaphore(_MAX_VIEWERS)
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind(("127.0.0.1", port))
+            self._listener.listen(_MAX_VIEWERS)
+        except OSError as error:
+            self._listener.close()
+            raise MisuseError(f"port {port} of 127.0.0.1 can't be had: {error.strerror}") from error
+        self.port: int = self._listener.getsockname()[1]
+
+    def close(self) -> None:
+        """Take no more viewers."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def serve(self) -> None:
+        """Take viewers, until `close`."""
+        while True:
+            try:
+                viewer, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self._room.acquire(blocking=False):
+                self._on_failure(f"{_MAX_VIEWERS} viewers are connected already")
+                viewer.close()
+                continue
+            threading.Thread(target=self._serve_one, args=(viewer,), daemon=True).start()
+
+    def _serve_one(self, viewer: socket.socket) -> None:
+        try:
+            with viewer:
+                self._relay(viewer)
+        except ClientError as error:
+            self._on_failure(str(error))
+        finally:
+            self._room.release()
+
+    def _relay(self, viewer: socket.socket) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        viewer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with open_console(self._mica, self._vm_id, ConsoleKind.VNC) as screen:
+
+            def show() -> None:
+                with contextlib.suppress(ConnectionClosed, OSError):
+                    for data in screen:
+                        viewer.sendall(data.encode() if isinstance(data, str) else data)
+                with contextlib.suppress(OSError):
+                    viewer.shutdown(socket.SHUT_RDWR)
+
+            shower = threading.Thread(target=show, daemon=True)
+            shower.start()
+            with contextlib.suppress(ConnectionClosed, OSError):
+                while data := viewer.recv(_PART_BYTES):
+                    screen.send(data)
+            screen.close()
+            shower.join()
+
+
+def viewer_words(command: str, port: int) -> list[str]:
+    """The words that start a viewer: `{port}` and `{uri}` are filled in; where neither is named,
+    `127.0.0.1::PORT` is added, which most viewers understand. Raises MisuseError."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise MisuseError(f"the viewer's command can't be read: {error}") from error
+    if not words:
+        raise MisuseError("the viewer's command is empty")
+    filled = [
+        word.replace("{port}", str(port)).replace("{uri}", f"vnc://127.0.0.1:{port}")
+        for word in words
+    ]
+    return filled if filled != words else [*words, f"127.0.0.1::{port}"]
+
+
+@contextlib.contextmanager
+def started_viewer(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A viewer that runs; it is ended where it hasn't by then. Raises MisuseError."""
+    try:
+        viewer = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise MisuseError(f"{words[0]} can't be started: {error.strerror}") from error
+    try:
+        yield viewer
+    finally:
+        viewer.terminate()
+        viewer.wait()
