@@ -19,6 +19,7 @@ from vmkernel.operations import OperationRegistry
 from vmkernel.platform import Surroundings
 from vmkernel.state import Medium, StateStore
 from vmkernel.storage import StorageService
+from vmkernel.vm.consoles import UsedVms
 from vmkernel.vm.ports import VmDirectory
 
 __all__ = ["Adapters", "OpenedMedium", "Platform", "VmSide"]
@@ -54,7 +55,7 @@ class Platform(HostService, Protocol):
         ...
 
 
-class VmSide(VmDirectory, Protocol):
+class VmSide(VmDirectory, UsedVms, Protocol):
     """The VM side, with what it finds wrong."""
 
     def findings(self) -> Iterator[Finding]:

@@ -37,6 +37,7 @@ from vmkernel.state import StateLog, StateStore
 from vmkernel.state.identity import fingerprint, new_identity
 from vmkernel.storage import StorageService
 from vmkernel.version import __version__
+from vmkernel.vm.consoles import VmConsoles
 
 __all__ = ["Vmkernel"]
 
@@ -131,6 +132,7 @@ class Vmkernel:
             self._ending.push_async_callback(self._vms.stop)
             await self._vms.start()
             handlers.vm.register(self._dispatcher, self._vms)
+            handlers.console.register(self._dispatcher, VmConsoles(self._vms))
         platform = self._adapters.platform
         platform.bind(
             Surroundings(

@@ -33,12 +33,13 @@ from remote_api.schema import (
     ConsoleBody,
     ConsoleQuery,
     ConsoleTicket,
+    KeysBody,
     NoQuery,
     ProblemCode,
     Role,
 )
 from vmkernel.control import model
-from vmkernel.control.requests import OpenConsole
+from vmkernel.control.requests import InjectNmi, OpenConsole, SendKeys, TakeScreenshot
 
 if TYPE_CHECKING:
     from remote_api.routes.registry import Registry
@@ -70,6 +71,25 @@ async def open_console(exchange: Exchange[NoQuery, ConsoleBody]) -> Response:
         ),
         status=201,
     )
+
+
+async def take_screenshot(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """A picture of what the display shows."""
+    shot = await exchange.call(TakeScreenshot(id=exchange.id))
+    return Response(status=200, body=shot.png, media_type="image/png")
+
+
+async def send_keys(exchange: Exchange[NoQuery, KeysBody]) -> Response:
+    """Press keys and type."""
+    body = exchange.body
+    await exchange.call(SendKeys(id=exchange.id, keys=body.keys, text=body.text))
+    return Response(status=204)
+
+
+async def inject_nmi(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """Send a non-maskable interrupt."""
+    await exchange.call(InjectNmi(id=exchange.id))
+    return Response(status=204)
 
 
 async def explain_websocket(_exchange: Exchange[ConsoleQuery, NoBody]) -> Response:
@@ -236,5 +256,39 @@ ROUTES: tuple[AnyRoute, ...] = (
         replies=(Reply(status=101, description="The WebSocket is open."),),
         problems=(ProblemCode.UNAUTHENTICATED, ProblemCode.UPGRADE_REQUIRED),
         websocket=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/vms/{id}/screenshot",
+        name="takeScreenshot",
+        summary="What a virtual machine's display shows now",
+        handler=take_screenshot,
+        role=Role.OPERATOR,
+        replies=(
+            Reply(status=200, description="The picture.", body=bytes, media_type="image/png"),
+        ),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.UNSUPPORTED),
+    ),
+    Route(
+        method="POST",
+        path="/v1/vms/{id}/keys",
+        name="sendKeys",
+        summary="Press keys of a virtual machine's keyboard, and type",
+        handler=send_keys,
+        role=Role.OPERATOR,
+        body=KeysBody,
+        body_kind=BodyKind.JSON,
+        replies=(Reply(status=204, description="They were pressed."),),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+    Route(
+        method="POST",
+        path="/v1/vms/{id}/nmi",
+        name="injectNmi",
+        summary="Send a virtual machine a non-maskable interrupt",
+        handler=inject_nmi,
+        role=Role.OPERATOR,
+        replies=(Reply(status=204, description="It was sent."),),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
     ),
 )

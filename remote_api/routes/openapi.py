@@ -314,6 +314,7 @@ def _reply(reply: Reply) -> dict[str, Any]:
             schema: dict[str, Any] = {"$ref": _REF.format(name=reply.body.__name__)}
         else:
             schema = {"type": "object"} if reply.body is dict else {"type": "string"}
+            schema = {} if reply.body is bytes else schema
         response["content"] = {reply.media_type: {"schema": schema}}
     return response
 

@@ -26,6 +26,7 @@ from remote_api.schema.console import (
     ConsoleNotice,
     ConsoleQuery,
     ConsoleTicket,
+    KeysBody,
 )
 from remote_api.schema.datastores import (
     Datastore,
@@ -88,14 +89,6 @@ from remote_api.schema.problems import (
     ProblemCode,
 )
 from remote_api.schema.vm import (
-    BootDevice,
-    BootSpec,
-    CdromSpec,
-    ConsoleBody,
-    ConsoleKind,
-    ConsoleQuery,
-    ConsoleTicket,
-    CpuSpec,
     DeleteVmQuery,
     NicStatus,
     ShutdownQuery,
@@ -195,6 +188,7 @@ __all__ = [
     "ImageStatus",
     "IssuedToken",
     "KernelBoot",
+    "KeysBody",
     "LinkInfo",
     "MAX_LIMIT",
     "MAX_WAIT_S",

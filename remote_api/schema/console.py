@@ -17,6 +17,7 @@ __all__ = [
     "ConsoleNotice",
     "ConsoleQuery",
     "ConsoleTicket",
+    "KeysBody",
 ]
 
 
@@ -85,3 +86,25 @@ class ConsoleQuery(WireModel, frozen=True, kw_only=True):
     """What opens a console's WebSocket."""
 
     ticket: Annotated[str, Meta(min_length=1, max_length=128, description="The ticket.")]
+
+
+class KeysBody(WireModel, frozen=True, kw_only=True):
+    """What is pressed on a virtual machine's keyboard: first the keys, then the text."""
+
+    keys: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(
+            max_length=32,
+            description="Keys and chords, pressed one after the other: `f2`, `ctrl-alt-delete`."
+            " Names are those of QEMU (`spc`, `ret`, `pgup`, `meta_l`), and `enter`, `space`,"
+            " `escape`, `page_up`, `page_down`, `windows` and the characters of a US keyboard.",
+            examples=[["ctrl-alt-delete"]],
+        ),
+    ] = ()
+    text: Annotated[
+        str,
+        Meta(
+            max_length=256,
+            description="Typed as on a US keyboard; a line feed is Enter, a tab is Tab.",
+        ),
+    ] = ""

@@ -60,7 +60,9 @@ class Machine:
         self.record: LaunchRecord | None = None
         self.waiting: list[Ask] = []
         """Shutdowns that were asked for and have not ended."""
-        self.console = SerialConsole()
+        self.console = SerialConsole(
+            lambda who, whom: self.publish("vm.console-taken-over", {"by": who, "from": whom})
+        )
         self.holds = Holds(definition.id)
         self._link = _Link(0)
         self._post = post

@@ -211,9 +211,12 @@ class VmDirectory(VmUsers, Protocol):
         """Begin to start, shut down, power off or reset; refused at once where not legal now."""
         ...
 
-    async def open_console(self, vm_id: str, kind: ConsoleKind) -> socket.socket:
-        """A connected stream socket for the peer of the request; the caller closes it after
-        handing it on."""
+    async def open_console(
+        self, vm_id: str, kind: ConsoleKind, *, who: str = "somebody"
+    ) -> socket.socket:
+        """A connected socket for the peer of the request; the caller closes it after handing it
+        on. `who` is named to the others at a serial line, whose messages are those of
+        vmkernel/model/console.py."""
         ...
 
     async def shutdown_all(

@@ -239,13 +239,15 @@ class VmService:
             cancellable=action is VmAction.SHUTDOWN,
         )
 
-    async def open_console(self, vm_id: str, kind: ConsoleKind) -> socket.socket:
+    async def open_console(
+        self, vm_id: str, kind: ConsoleKind, *, who: str = "somebody"
+    ) -> socket.socket:
         """See VmDirectory."""
         driver = self.roster.driver(vm_id)
         await driver.ready()
         driver.check(VmRequest.CONSOLE)
         if kind is ConsoleKind.SERIAL:
-            return driver.console.watch()
+            return driver.console.watch(who)
         if driver.definition.spec.display is DisplayModel.NONE:
             raise MicaError(ErrorCode.CONFLICT, f"VM {vm_id} has no display.")
         theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -104,7 +104,7 @@ def screenshot(session: Session, vm_id: str, file: Path) -> None:
     with session.mica() as mica:
         image = mica.screenshot(vm_id)
     if str(file) == "-":
-        click.get_binary_stream("stdout").write(image)
+        sys.stdout.buffer.write(image)
         return
     try:
         file.write_bytes(image)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from remote_api.client.cli.common import Session
+from remote_api.client.cli.console import console, vnc
 from remote_api.client.cli.datastores import datastore_group
 from remote_api.client.cli.disks import disk_group
 from remote_api.client.cli.hosts import claim, context_group, host_group, token_group
@@ -91,6 +92,8 @@ for _command in (
     image_group,
     volume_group,
     vm_group,
+    console,
+    vnc,
     operation_group,
     events,
     serve,

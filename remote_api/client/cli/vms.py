@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
+from remote_api.client.cli.console import console, keys, nmi, screenshot, vnc
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     BootDevice,
@@ -45,6 +45,10 @@ _MIB = 1 << 20
 @click.group("vm")
 def vm_group() -> None:
     """Virtual machines."""
+
+
+for _command in (console, keys, nmi, screenshot, vnc):
+    vm_group.add_command(_command)
 
 
 @vm_group.command("list")
@@ -202,21 +206,6 @@ def reset_vm(session: Session, vm_id: str, wait: bool) -> None:
     with session.mica() as mica:
         operation = mica.reset_vm(vm_id)
         session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is reset")
-
-
-@vm_group.command("console")
-@click.argument("vm_id")
-@pass_session
-def console(session: Session, vm_id: str) -> None:
-    """Join a virtual machine's serial console; leave with Ctrl-]."""
-    from remote_api.client.console import interact, open_console
-
-    with session.mica() as mica, open_console(mica, vm_id) as socket:
-        if sys.stdin.isatty() and not session.quiet:
-            click.echo(f"console of {vm_id}; leave with Ctrl-]", err=True)
-        reason = interact(socket)
-    if not session.quiet:
-        click.echo(f"\nconsole of {vm_id}: {reason}", err=True)
 
 
 @vm_group.command("delete")

@@ -34,5 +34,3 @@ class ConsoleCalls(Calls):
     def inject_nmi(self, vm_id: str) -> None:
         """Send a virtual machine a non-maskable interrupt."""
         self.transport.send("POST", f"/v1/vms/{vm_id}/nmi")
-
-

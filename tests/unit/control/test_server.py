@@ -433,7 +433,11 @@ def test_every_request_says_who_may_and_what_comes_back() -> None:
         assert kind.REPLY is not None, kind
         assert kind.__doc__, kind
         if kind.ROLE in (Role.OPERATOR, Role.ADMIN):
-            reads = kind in (requests.ListTokens, requests.GetToken)
+            reads = kind in (
+                requests.GetToken,
+                requests.ListTokens,
+                requests.TakeScreenshot,
+            )
             assert kind.READ_ONLY is reads, kind
 
 

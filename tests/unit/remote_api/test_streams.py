@@ -303,6 +303,30 @@ def test_console_takes_no_other_text(tmp_path: Path, kind: str) -> None:
 
 
 @on_loop
+async def test_screen_keyboard_and_nmi(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        fake.answer(requests.TakeScreenshot, requests.Screenshot(png=b"\x89PNG"))
+        fake.answer(requests.SendKeys, requests.Done())
+        fake.answer(requests.InjectNmi, requests.Done())
+        shot = await request(api, "GET", "/v1/vms/web/screenshot")
+        assert (shot.status, shot.body) == (200, b"\x89PNG")
+        assert shot.headers["content-type"] == "image/png"
+        body = b'{"keys": ["ctrl-c"], "text": "ls"}'
+        keys = await request(api, "POST", "/v1/vms/web/keys", headers=JSON, body=body)
+        assert keys.status == 204
+        assert fake.asked(requests.SendKeys) == [
+            requests.SendKeys(id="web", keys=("ctrl-c",), text="ls")
+        ]
+        assert (await request(api, "POST", "/v1/vms/web/nmi")).status == 204
+        long = json.dumps({"text": "x" * 300}).encode()
+        refused = await request(api, "POST", "/v1/vms/web/keys", headers=JSON, body=long)
+        assert (refused.status, refused.problem) == (422, "invalid")
+        for method, path in (("GET", "screenshot"), ("POST", "nmi")):
+            answer = await request(api, method, f"/v1/vms/web/{path}", token="mica_eye_secret")
+            assert answer.status == 403
+
+
+@on_loop
 async def test_console_path_without_upgrade(tmp_path: Path) -> None:
     async with served(tmp_path) as (_, api):
         answer = await request(api, "GET", "/v1/vms/web/console?ticket=x", token=None)

@@ -2,6 +2,7 @@
 
 from vmkernel.control.handlers import (
     access,
+    console,
     datastores,
     disks,
     host,
@@ -11,4 +12,14 @@ from vmkernel.control.handlers import (
     volumes,
 )
 
-__all__ = ["access", "datastores", "disks", "host", "images", "operations", "vm", "volumes"]
+__all__ = [
+    "access",
+    "console",
+    "datastores",
+    "disks",
+    "host",
+    "images",
+    "operations",
+    "vm",
+    "volumes",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmkernel.auth import Caller
-from vmkernel.control.dispatch import Dispatcher, Streamed
+from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.handlers.paging import cut
 from vmkernel.control.requests import (
     ActOnVm,
@@ -12,7 +12,6 @@ from vmkernel.control.requests import (
     Done,
     GetVm,
     ListVms,
-    OpenConsole,
     UpdateVm,
     VmPage,
 )
@@ -52,13 +51,9 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
             request.id, request.action, timeout_s=request.timeout_s, actor=caller.actor
         )
 
-    async def console(request: OpenConsole, _: Caller) -> Streamed:
-        return Streamed(Done(), await vms.open_console(request.id, request.kind))
-
     dispatcher.register(ListVms, list_vms)
     dispatcher.register(GetVm, get_vm)
     dispatcher.register(CreateVm, create_vm)
     dispatcher.register(UpdateVm, update_vm)
     dispatcher.register(DeleteVm, delete_vm)
     dispatcher.register(ActOnVm, act)
-    dispatcher.register(OpenConsole, console)

@@ -18,6 +18,13 @@ from vmkernel.control.requests.access import (
     WhoAmI,
 )
 from vmkernel.control.requests.base import MAX_PAGE, Done, ListRequest, Request
+from vmkernel.control.requests.console import (
+    InjectNmi,
+    OpenConsole,
+    Screenshot,
+    SendKeys,
+    TakeScreenshot,
+)
 from vmkernel.control.requests.host import (
     DevicePage,
     GetApiInfo,
@@ -60,7 +67,6 @@ from vmkernel.control.requests.vm import (
     DeleteVm,
     GetVm,
     ListVms,
-    OpenConsole,
     UpdateVm,
     VmPage,
 )
@@ -93,6 +99,7 @@ __all__ = [
     "GetVm",
     "GetVolume",
     "ImagePage",
+    "InjectNmi",
     "ListDatastores",
     "ListDevices",
     "ListDisks",
@@ -108,7 +115,10 @@ __all__ = [
     "PowerHost",
     "Request",
     "ResizeVolume",
+    "Screenshot",
+    "SendKeys",
     "SubscribeEvents",
+    "TakeScreenshot",
     "TlsIdentity",
     "TokenPage",
     "UpdateVm",
@@ -151,6 +161,9 @@ AnyRequest = (
     | DeleteVm
     | ActOnVm
     | OpenConsole
+    | TakeScreenshot
+    | SendKeys
+    | InjectNmi
     | ListOperations
     | GetOperation
     | CancelOperation

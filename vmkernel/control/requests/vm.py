@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from vmkernel.control.requests.base import Done, ListRequest, Request
-from vmkernel.model import ConsoleKind, Operation, Record, Role, Slug, Vm, VmAction, VmSpec
+from vmkernel.model import Operation, Record, Role, Slug, Vm, VmAction, VmSpec
 
 __all__ = [
     "ActOnVm",
@@ -15,7 +15,6 @@ __all__ = [
     "DeleteVm",
     "GetVm",
     "ListVms",
-    "OpenConsole",
     "UpdateVm",
     "VmPage",
 ]
@@ -85,17 +84,3 @@ class ActOnVm(Request[Operation], frozen=True, kw_only=True, tag="vm.act"):
     action: VmAction
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 120.0
     """How long a shutdown may take before the operation fails (nothing is forced)."""
-
-
-class OpenConsole(Request[Done], frozen=True, kw_only=True, tag="vm.console"):
-    """A VM's serial line or VNC server as a raw byte stream in both directions.
-
-    A serial stream begins with the scrollback.
-    """
-
-    ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
-    STREAM: ClassVar[bool] = True
-
-    id: Slug
-    kind: ConsoleKind

@@ -1,0 +1,116 @@
+"""Screenshots, keys and NMIs of a VM, on a QEMU that is an object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.framework.running import on_loop
+from vmkernel.model import ErrorCode, MicaError, VmAction
+from vmkernel.qemu import QmpCommandError
+from vmkernel.vm.consoles import SCREENSHOT_MAX_BYTES, VmConsoles
+
+from .fake_qemu import FakeQemu
+from .test_driver import running
+
+
+def _draws(qemu: FakeQemu, picture: bytes) -> None:
+    """What QEMU does for a screenshot: writes into the descriptor that came before."""
+
+    def dump(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        assert arguments == {"filename": "/dev/fdset/7", "format": "png"}
+        os.write(qemu.handed[-1], picture)
+        return {}
+
+    qemu.replies |= {"add-fd": {"fdset-id": 7, "fd": 20}, "screendump": dump}
+
+
+@on_loop
+async def test_a_screenshot_comes_by_a_descriptor_that_is_taken_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        qemu, consoles = world.qemu(), VmConsoles(world.vms)
+        _draws(qemu, b"PNG")
+        assert await consoles.screenshot("web") == b"PNG"
+        assert [name for name, _ in qemu.commands] == ["add-fd", "screendump", "remove-fd"]
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.read(qemu.handed[0], 1)  # it writes only
+        _draws(qemu, b"x" * 10)
+        qemu.replies["screendump"] = QmpCommandError("there is no console to take a screendump")
+        with pytest.raises(MicaError, match="no display") as caught:
+            await consoles.screenshot("web")
+        assert caught.value.problem.code is ErrorCode.CONFLICT
+        assert qemu.commands[-1] == ("remove-fd", {"fdset-id": 7})
+        for fd in qemu.handed:
+            os.close(fd)
+
+
+@on_loop
+async def test_a_screenshot_that_no_frame_holds_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        qemu = world.qemu()
+
+        def dump(_: Mapping[str, Any]) -> dict[str, Any]:
+            os.truncate(qemu.handed[-1], SCREENSHOT_MAX_BYTES + 1)
+            return {}
+
+        qemu.replies |= {"add-fd": {"fdset-id": 7, "fd": 20}, "screendump": dump}
+        with pytest.raises(MicaError, match="too large"):
+            await VmConsoles(world.vms).screenshot("web")
+        os.close(qemu.handed[0])
+
+
+@on_loop
+async def test_keys_are_pressed_in_order(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await VmConsoles(world.vms).press("web", ("ctrl-alt-delete", "f1"), "hello, World!\n")
+        downs = [
+            event["data"]["key"]["data"]
+            for name, arguments in world.qemu().commands
+            if name == "input-send-event"
+            for event in arguments["events"]
+            if event["data"]["down"]
+        ]
+        assert downs == [
+            *("ctrl", "alt", "delete", "f1"),
+            *("h", "e", "l", "l", "o", "comma", "spc", "shift", "w", "o", "r", "l", "d"),
+            *("shift", "1", "ret"),
+        ]
+
+
+@on_loop
+async def test_wrong_keys_are_all_named_and_nothing_is_pressed(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        consoles = VmConsoles(world.vms)
+        with pytest.raises(MicaError) as caught:
+            await consoles.press("web", ("f1", "any", "a-b"), "\u20ac")
+        fields = caught.value.problem.fields
+        assert [field.pointer for field in fields] == ["/keys/1", "/keys/2", "/text"]
+        with pytest.raises(MicaError) as caught:
+            await consoles.press("web", (), "")
+        assert [field.pointer for field in caught.value.problem.fields] == ["/keys"]
+        world.qemu().pause()
+        await world.settle()
+        with pytest.raises(MicaError, match="stands still"):
+            await consoles.press("web", ("f1",), "")
+        assert world.qemu().commands == []
+
+
+@on_loop
+async def test_nmi_and_what_is_off(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        consoles = VmConsoles(world.vms)
+        await consoles.inject_nmi("web")
+        assert world.qemu().commands == [("inject-nmi", {})]
+        await world.act(VmAction.POWER_OFF)
+        for call in (
+            consoles.inject_nmi("web"),
+            consoles.screenshot("web"),
+            consoles.press("web", ("a",), ""),
+        ):
+            with pytest.raises(MicaError) as caught:
+                await call
+            assert caught.value.problem.code is ErrorCode.CONFLICT

@@ -1,0 +1,66 @@
+"""Consoles, the screen and the keyboard of a virtual machine."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Protocol
+
+from vmkernel.auth import Caller
+from vmkernel.control.dispatch import Dispatcher, Streamed
+from vmkernel.control.requests import (
+    Done,
+    InjectNmi,
+    OpenConsole,
+    Screenshot,
+    SendKeys,
+    TakeScreenshot,
+)
+from vmkernel.model import ConsoleKind
+
+__all__ = ["ConsoleService", "register"]
+
+
+class ConsoleService(Protocol):
+    """What the VM side offers to requests. `VmConsoles` implements it."""
+
+    async def open(self, vm_id: str, kind: ConsoleKind, *, who: str) -> socket.socket:
+        """A connected socket for the peer of the request, who is named to the others; the caller
+        closes it after handing it on."""
+        ...
+
+    async def screenshot(self, vm_id: str) -> bytes:
+        """What its first display shows, as PNG; `conflict` where it has none."""
+        ...
+
+    async def press(self, vm_id: str, keys: Sequence[str], text: str) -> None:
+        """Press keys, then type; `invalid` with every name that can't be pressed."""
+        ...
+
+    async def inject_nmi(self, vm_id: str) -> None:
+        """Press its NMI button."""
+        ...
+
+
+def register(dispatcher: Dispatcher, consoles: ConsoleService) -> None:
+    """Serve the requests about consoles."""
+
+    async def open_console(request: OpenConsole, caller: Caller) -> Streamed:
+        who = f"{caller.actor} at {caller.origin}" if caller.origin else caller.actor
+        return Streamed(Done(), await consoles.open(request.id, request.kind, who=who))
+
+    async def take_screenshot(request: TakeScreenshot, _: Caller) -> Screenshot:
+        return Screenshot(png=await consoles.screenshot(request.id))
+
+    async def send_keys(request: SendKeys, _: Caller) -> Done:
+        await consoles.press(request.id, request.keys, request.text)
+        return Done()
+
+    async def inject_nmi(request: InjectNmi, _: Caller) -> Done:
+        await consoles.inject_nmi(request.id)
+        return Done()
+
+    dispatcher.register(OpenConsole, open_console)
+    dispatcher.register(TakeScreenshot, take_screenshot)
+    dispatcher.register(SendKeys, send_keys)
+    dispatcher.register(InjectNmi, inject_nmi)

@@ -1,0 +1,116 @@
+"""What people see and touch of a VM: its serial line, its screen, its keyboard, its NMI button."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+from typing import Protocol, TypeVar
+
+from vmkernel.model import (
+    ConsoleKind,
+    ErrorCode,
+    FieldProblem,
+    MicaError,
+)
+from vmkernel.qemu import QmpCommandError, RunState
+from vmkernel.qemu.keyboard import Chord, chord_of, chords_of_text, press
+from vmkernel.qemu.screen import screenshot
+from vmkernel.vm.running import Running
+from vmkernel.vm.states import VmRequest
+
+__all__ = ["SCREENSHOT_MAX_BYTES", "UsedVms", "VmConsoles"]
+
+Outcome = TypeVar("Outcome")
+
+SCREENSHOT_MAX_BYTES = 15 << 20
+"""A frame on the control socket holds 16 MiB."""
+_CHORDS_AT_ONCE = 8
+"""How many are pressed before others get their turn at the VM."""
+
+
+class UsedVms(Protocol):
+    """What is needed of the VM side; VmService has it."""
+
+    async def open_console(self, vm_id: str, kind: ConsoleKind, *, who: str) -> socket.socket:
+        """See VmDirectory."""
+        ...
+
+    async def use(
+        self, vm_id: str, request: VmRequest, work: Callable[[Running], Awaitable[Outcome]]
+    ) -> Outcome:
+        """See VmService."""
+        ...
+
+
+class VmConsoles:
+    """See ConsoleService of control/handlers/console.py."""
+
+    def __init__(self, vms: UsedVms) -> None:
+        self._vms = vms
+
+    async def open(self, vm_id: str, kind: ConsoleKind, *, who: str) -> socket.socket:
+        """See ConsoleService."""
+        return await self._vms.open_console(vm_id, kind, who=who)
+
+    async def screenshot(self, vm_id: str) -> bytes:
+        """See ConsoleService."""
+
+        async def look(vm: Running) -> bytes:
+            try:
+                return await screenshot(vm.qmp, limit=SCREENSHOT_MAX_BYTES)
+            except QmpCommandError as error:
+                raise MicaError(
+                    ErrorCode.CONFLICT, f"VM {vm_id} has no display to look at: {error}"
+                ) from error
+            except ValueError as error:
+                raise MicaError(
+                    ErrorCode.UNSUPPORTED, f"The screen of VM {vm_id} is too large: {error}."
+                ) from error
+
+        return await self._vms.use(vm_id, VmRequest.QUERY, look)
+
+    async def press(self, vm_id: str, keys: Sequence[str], text: str) -> None:
+        """See ConsoleService."""
+        chords = iter(_chords(keys, text))
+        while some := tuple(islice(chords, _CHORDS_AT_ONCE)):
+
+            async def touch(vm: Running, some: tuple[Chord, ...] = some) -> None:
+                if await vm.qmp.query_status() is not RunState.RUNNING:
+                    raise MicaError(
+                        ErrorCode.CONFLICT, f"VM {vm_id} stands still: its guest takes no keys."
+                    )
+                await press(vm.qmp, some)
+
+            await self._vms.use(vm_id, VmRequest.OPERATE, touch)
+
+    async def inject_nmi(self, vm_id: str) -> None:
+        """See ConsoleService."""
+
+        async def inject(vm: Running) -> None:
+            await vm.qmp.execute("inject-nmi")
+
+        await self._vms.use(vm_id, VmRequest.OPERATE, inject)
+
+
+def _chords(keys: Sequence[str], text: str) -> list[Chord]:
+    """What is to be pressed; every wrong name is told at once."""
+    wrong: list[FieldProblem] = []
+    chords: list[Chord] = []
+
+    def add(pointer: str, find: Callable[[], list[Chord]]) -> None:
+        try:
+            chords.extend(find())
+        except ValueError as error:
+            wrong.append(FieldProblem(pointer=pointer, detail=f"{error}."))
+
+    for index, key in enumerate(keys):
+        add(f"/keys/{index}", lambda key=key: [chord_of(key)])  # type: ignore[misc]
+    add("/text", lambda: chords_of_text(text))
+    if not keys and not text:
+        wrong.append(FieldProblem(pointer="/keys", detail="Name keys, or a text."))
+    if wrong:
+        raise MicaError(
+            ErrorCode.INVALID, "The keys can't be pressed as they are named.", fields=tuple(wrong)
+        )
+    return chords
