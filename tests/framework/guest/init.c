@@ -22,7 +22,7 @@
  *   echo TEXT
  *   off | reboot | crash
  *
- * The ACPI power button powers off.
+ * The ACPI power button powers off. Another key that is pressed is told as `key CODE`.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -396,7 +396,8 @@ static void listen_to_buttons(int device)
         if (event.type == EV_KEY && event.code == KEY_POWER && event.value == 1) {
             say("power button");
             finish(RB_POWER_OFF);
-        }
+        } else if (event.type == EV_KEY && event.code < BTN_MISC && event.value == 1)
+            say("key %d", event.code);
 }
 
 static void set_up(void)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.framework.running import on_loop
-from vmkernel.model import ErrorCode, MicaError, VmAction
+from vmkernel.model import CONTROL, ConsoleKind, ErrorCode, MicaError, VmAction
 from vmkernel.qemu import QmpCommandError
 from vmkernel.vm.consoles import SCREENSHOT_MAX_BYTES, VmConsoles
 
@@ -61,6 +61,23 @@ async def test_a_screenshot_that_no_frame_holds_is_refused(tmp_path: Path) -> No
         with pytest.raises(MicaError, match="too large"):
             await VmConsoles(world.vms).screenshot("web")
         os.close(qemu.handed[0])
+
+
+@on_loop
+async def test_a_takeover_is_an_event(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        consoles = VmConsoles(world.vms)
+        with (
+            await consoles.open("web", ConsoleKind.SERIAL, who="anna") as anna,
+            await consoles.open("web", ConsoleKind.SERIAL, who="bert") as bert,
+        ):
+            anna.send(CONTROL + b'{"mode":"write"}')
+            await world.settle()
+            assert world.events("vm.console-taken-over") == []
+            bert.send(CONTROL + b'{"mode":"takeover"}')
+            await world.settle()
+            (event,) = world.events("vm.console-taken-over")
+            assert (event.subject.id, event.data) == ("web", {"by": "bert", "from": "anna"})
 
 
 @on_loop

@@ -1,0 +1,201 @@
+"""What people see and touch of a guest: serial line, screen, keyboard, NMI; one guest for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import ClientConnection
+
+from remote_api.client.console import open_console
+from remote_api.client.errors import RefusedError
+from remote_api.client.sdk import Mica
+from remote_api.schema import (
+    BootSpec,
+    ConsoleKind,
+    ConsoleMode,
+    DisplayModel,
+    Firmware,
+    ImageFormat,
+    KernelBoot,
+    VmSpec,
+)
+from tests.framework.console import SocketWire
+from tests.framework.guest import guest_files
+from tests.framework.hosted import HostedMica
+from tests.framework.repository import REPOSITORY
+from tests.framework.rfb import Viewer
+
+MIB = 1 << 20
+BOOT_S = 120.0
+KEYS = {"h": 35, "e": 18, "l": 38, "o": 24, "f2": 60, "shift": 42}
+"""Linux's numbers (input-event-codes.h)."""
+
+
+@pytest.fixture(scope="module")
+def seen(host: HostedMica) -> Iterator[str]:
+    """A running guest with a screen."""
+    files = guest_files()
+    kernel = KernelBoot(
+        kernel="seen-kernel", initrd="seen-initrd", cmdline="console=ttyS0 quiet panic=-1"
+    )
+    spec = VmSpec(
+        datastore="main",
+        memory_bytes=256 * MIB,
+        firmware=Firmware.BIOS,
+        boot=BootSpec(kernel=kernel),
+        display=DisplayModel.STD,
+    )
+    with host.client() as mica:
+        for image_id, file, image_format in (
+            ("seen-kernel", files.vmlinux, ImageFormat.LINUX_KERNEL),
+            ("seen-initrd", files.initrd, ImageFormat.LINUX_INITRD),
+        ):
+            mica.upload_image(image_id, file, datastore="main", image_format=image_format)
+        mica.create_vm("seen", spec)
+        mica.wait(mica.start_vm("seen"))
+        with open_console(mica, "seen", mode=ConsoleMode.WATCH) as line:
+            _until(line, "MICA GUEST UP", BOOT_S)
+        yield "seen"
+        mica.wait(mica.power_off_vm("seen"))
+        mica.delete_vm("seen")
+        for image_id in ("seen-kernel", "seen-initrd"):
+            mica.delete_image(image_id)
+
+
+def _until(line: ClientConnection, pattern: str, timeout_s: float = 20.0) -> str:
+    """What the line says until it has said `pattern`; notices are left out."""
+    text, end = "", time.monotonic() + timeout_s
+    while not re.search(pattern, text):
+        left = end - time.monotonic()
+        assert left > 0, f"{pattern!r} did not come:\n{text[-3000:]}"
+        data = line.recv(timeout=left)
+        text += data.decode(errors="replace") if isinstance(data, bytes) else ""
+    return text
+
+
+def _notice(line: ClientConnection) -> tuple[bool, str | None]:
+    """The next notice: whether one writes here, or who does; the line's bytes are left out."""
+    while True:
+        data = line.recv(timeout=20)
+        if isinstance(data, str):
+            notice = json.loads(data)
+            return notice["writer"], notice["holder"]
+
+
+def test_one_writes_others_watch_and_may_take_over(mica: Mica, seen: str) -> None:
+    with open_console(mica, seen) as first, open_console(mica, seen) as second:
+        assert _notice(first) == (True, None)
+        writer, holder = _notice(second)
+        assert (writer, (holder or "").split()[0]) == (False, "admin")
+        second.send(b"echo by the second\n")
+        first.send(b"echo by the first\n")
+        text = _until(second, r"echo by the first\r?\n")
+        assert "by the second" not in text
+        second.send('{"mode": "takeover"}')
+        while _notice(first)[0]:
+            pass
+        while not _notice(second)[0]:
+            pass
+        first.send(b"echo too late\n")
+        second.send(b"echo taken over\n")
+        assert "too late" not in _until(first, r"echo taken over\r?\n")
+    with open_console(mica, seen, mode=ConsoleMode.WATCH) as watcher:
+        assert "MICA GUEST READY" in _until(watcher, r"tick \d+"), "no scrollback"
+
+
+def test_keys_reach_the_guest_and_the_screen_shows_them(mica: Mica, seen: str) -> None:
+    before = _pixels(mica.screenshot(seen))
+    with open_console(mica, seen, mode=ConsoleMode.WATCH) as line:
+        _until(line, r"tick \d+")
+        mica.send_keys(seen, "f2", text="helLo")
+        codes = [KEYS[name] for name in ("f2", "h", "e", "l", "shift", "l", "o")]
+        text = _until(line, rf"key {KEYS['o']}\r?\n")
+        assert [int(code) for code in re.findall(r"key (\d+)", text)][-7:] == codes
+    after = _pixels(mica.screenshot(seen))
+    assert len(after) == len(before)
+    assert after != before
+    with pytest.raises(RefusedError) as refused:
+        mica.send_keys(seen, "ctrl-alt-anykey", text="\u00e4")
+    assert [e.pointer for e in refused.value.problem.errors] == ["/keys/0", "/text"]
+
+
+def _pixels(png: bytes) -> bytes:
+    """The filtered rows of a PNG (RFC 2083), once its form is proven."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    at, data, size = 8, b"", (0, 0)
+    while at < len(png):
+        (length,) = struct.unpack(">I", png[at : at + 4])
+        kind, body = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
+        assert zlib.crc32(kind + body) == struct.unpack(">I", png[at + 8 + length :][:4])[0]
+        if kind == b"IHDR":
+            size = struct.unpack(">II", body[:8])
+        elif kind == b"IDAT":
+            data += body
+        at += 12 + length
+    assert size[0] >= 640
+    assert size[1] >= 400
+    return zlib.decompress(data)
+
+
+def test_nmi(mica: Mica, seen: str) -> None:
+    with open_console(mica, seen, mode=ConsoleMode.WATCH) as line:
+        _until(line, r"tick \d+")
+        mica.inject_nmi(seen)
+        _until(line, r"NMI received")
+
+
+def test_a_local_port_for_viewers(host: HostedMica, seen: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "remote_api.client", "vnc", seen]
+    environment = {
+        **os.environ,
+        "MICA_HOST": host.address,
+        "MICA_TOKEN": str(host.token),
+        "MICA_FINGERPRINT": host.fingerprint,
+    }
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
+    ) as door:
+        try:
+            assert door.stdout is not None
+            match = re.fullmatch(r"vnc://127\.0\.0\.1:(\d+)\n", door.stdout.readline())
+            assert match is not None
+            for _ in range(2):  # each viewer spends a ticket of its own
+                viewer = Viewer(
+                    SocketWire(socket.create_connection(("127.0.0.1", int(match[1])), timeout=20))
+                )
+                assert viewer.look().lit() > 0
+                viewer.close()
+        finally:
+            door.terminate()
+    script = tmp_path / "viewer.py"
+    script.write_text(
+        "import socket, sys\n"
+        "host, _, port = sys.argv[1].partition('::')\n"
+        "print(socket.create_connection((host, int(port))).recv(12).decode())\n"
+    )
+    done = subprocess.run(
+        [*command, "--viewer", f"{sys.executable} {script}"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "RFB 003.008" in done.stdout, done.stderr
+
+
+def test_vnc_is_for_guests_with_a_screen(mica: Mica, seen: str) -> None:
+    with open_console(mica, seen, ConsoleKind.VNC) as screen:
+        assert screen.recv(timeout=10) == b"RFB 003.008\n"
