@@ -22,11 +22,14 @@ def _draws(qemu: FakeQemu, picture: bytes) -> None:
     """What QEMU does for a screenshot: writes into the descriptor that came before."""
 
     def dump(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        assert arguments == {"filename": "/dev/fdset/7", "format": "png"}
-        os.write(qemu.handed[-1], picture)
+        ((number, fd),) = qemu.fdsets.items()
+        assert arguments == {"filename": f"/dev/fdset/{number}", "format": "png"}
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.read(fd, 1)  # it writes only
+        os.write(fd, picture)
         return {}
 
-    qemu.replies |= {"add-fd": {"fdset-id": 7, "fd": 20}, "screendump": dump}
+    qemu.replies["screendump"] = dump
 
 
 @on_loop
@@ -35,32 +38,20 @@ async def test_a_screenshot_comes_by_a_descriptor_that_is_taken_back(tmp_path: P
         qemu, consoles = world.qemu(), VmConsoles(world.vms)
         _draws(qemu, b"PNG")
         assert await consoles.screenshot("web") == b"PNG"
-        assert [name for name, _ in qemu.commands] == ["add-fd", "screendump", "remove-fd"]
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.read(qemu.handed[0], 1)  # it writes only
-        _draws(qemu, b"x" * 10)
+        assert qemu.fdsets == {}
         qemu.replies["screendump"] = QmpCommandError("there is no console to take a screendump")
         with pytest.raises(MicaError, match="no display") as caught:
             await consoles.screenshot("web")
         assert caught.value.problem.code is ErrorCode.CONFLICT
-        assert qemu.commands[-1] == ("remove-fd", {"fdset-id": 7})
-        for fd in qemu.handed:
-            os.close(fd)
+        assert qemu.fdsets == {}
 
 
 @on_loop
 async def test_a_screenshot_that_no_frame_holds_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        qemu = world.qemu()
-
-        def dump(_: Mapping[str, Any]) -> dict[str, Any]:
-            os.truncate(qemu.handed[-1], SCREENSHOT_MAX_BYTES + 1)
-            return {}
-
-        qemu.replies |= {"add-fd": {"fdset-id": 7, "fd": 20}, "screendump": dump}
+        _draws(world.qemu(), bytes(SCREENSHOT_MAX_BYTES + 1))
         with pytest.raises(MicaError, match="too large"):
             await VmConsoles(world.vms).screenshot("web")
-        os.close(qemu.handed[0])
 
 
 @on_loop
