@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["UEFI", "UefiFiles", "UefiFlavour", "find_uefi"]
+__all__ = ["UEFI", "UEFI_SECURE_BOOT", "UefiFiles", "UefiFlavour", "find_uefi"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,21 @@ UEFI = UefiFlavour(
     ),
 )
 """UEFI without Secure Boot; paths are relative to the folder of shared data."""
+
+UEFI_SECURE_BOOT = UefiFlavour(
+    "uefi-secure-boot",
+    (
+        # Debian, Ubuntu, the appliance
+        UefiFiles(Path("OVMF/OVMF_CODE_4M.secboot.fd"), Path("OVMF/OVMF_VARS_4M.ms.fd")),
+        # Fedora, openSUSE
+        UefiFiles(Path("edk2/ovmf/OVMF_CODE.secboot.fd"), Path("edk2/ovmf/OVMF_VARS.secboot.fd")),
+        UefiFiles(
+            Path("qemu/ovmf-x86_64-smm-ms-code.bin"), Path("qemu/ovmf-x86_64-smm-ms-vars.bin")
+        ),
+    ),
+)
+"""UEFI that starts only what is signed: by keys of Microsoft's, and of the platform's vendor, which
+the variables hold from the beginning; it runs in system management mode."""
 
 _SHARED = (Path("/usr/share"), Path("/usr/local/share"))
 

@@ -39,7 +39,10 @@ from vmkernel.model import (
     VmState,
 )
 from vmkernel.operations import OperationRegistry
+from vmkernel.qemu.block_graph import top_format_node
 from vmkernel.vm import AcceleratorWish, VmService, assemble_vms
+from vmkernel.vm.running import Running
+from vmkernel.vm.states import VmRequest
 
 MIB = 1 << 20
 BOOT_S = 150.0
@@ -133,11 +136,17 @@ def sizes(text: str) -> list[int]:
     return sorted(int(size) for size in re.findall(r"guest disk \S+ (\d+)", text))
 
 
+async def format_nodes(running: Running) -> list[str]:
+    return [await top_format_node(running.qmp, f"disk{number}") for number in range(5)]
+
+
 def test_every_bus_and_card_of_q35(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.act(VmAction.START)
         assert "cpus 2" in await bench.says("MICA GUEST UP")
         text = await bench.reports({(i + 1) * MIB for i in range(5)})
+        nodes = await bench.vms.use("web", VmRequest.QUERY, format_nodes)
+        assert nodes == [f"disk{number}-format-0" for number in range(5)]
         macs = {nic.mac for nic in bench.vms.get("web").spec.nics}
         assert macs <= set(re.findall(r"guest nic \S+ (\S+)", text))
         await bench.act(VmAction.SHUTDOWN)
@@ -189,12 +198,12 @@ def test_the_old_pc(tmp_path: Path) -> None:
         ({"disks": disks(*[DiskBus.USB] * 8), "firmware": Firmware.BIOS}, 8),
         (
             {
-                "disks": disks(*[DiskBus.IDE] * 4, *[DiskBus.NVME] * 7, *[DiskBus.SATA] * 6),
+                "disks": disks(*[DiskBus.IDE] * 4, *[DiskBus.NVME] * 8, *[DiskBus.SATA] * 6),
                 "nics": (NicSpec(),) * 16,
                 "firmware": Firmware.BIOS,
                 "display": DisplayModel.VIRTIO,
             },
-            17,
+            18,
         ),
     ],
     ids=["virtio-blk", "virtio-scsi", "usb", "pc"],

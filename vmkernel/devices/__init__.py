@@ -5,6 +5,7 @@ from vmkernel.devices.plan import (
     Accelerator,
     Aio,
     CdromPlan,
+    DiskLayer,
     DiskPlan,
     Family,
     FirmwarePlan,
@@ -14,6 +15,7 @@ from vmkernel.devices.plan import (
     SerialPlan,
     TapBackend,
     UserBackend,
+    VsockPlan,
 )
 from vmkernel.devices.registry import DISK_BUSES
 
@@ -23,6 +25,7 @@ __all__ = [
     "Arguments",
     "CdromPlan",
     "DISK_BUSES",
+    "DiskLayer",
     "DiskPlan",
     "Family",
     "FirmwarePlan",
@@ -32,4 +35,5 @@ __all__ = [
     "SerialPlan",
     "TapBackend",
     "UserBackend",
+    "VsockPlan",
 ]

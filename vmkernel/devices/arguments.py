@@ -2,6 +2,9 @@
 
 Options that take JSON (`-device`, `-blockdev`, `-object`, `-netdev`) are always given as JSON, so
 that no value needs quoting. The few that don't are written as `key=value` with doubled commas.
+
+The JSON of those four is also what QMP's commands take: what was built for a command line can be
+plugged into a running machine, by `commands`.
 """
 
 from __future__ import annotations
@@ -10,12 +13,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Arguments", "NULL", "Value", "keyval"]
+__all__ = ["Arguments", "Command", "NULL", "Value", "keyval"]
 
 NULL = object()
 """A JSON null, where None would leave the key out."""
 
 Value = str | int | bool
+
+Command = tuple[str, dict[str, Any]]
+"""A QMP command and its arguments."""
+
+_COMMANDS = {
+    "device": "device_add",
+    "blockdev": "blockdev-add",
+    "object": "object-add",
+    "netdev": "netdev_add",
+}
 
 
 def keyval(*positional: str, **values: Value | None) -> str:
@@ -30,22 +43,38 @@ def keyval(*positional: str, **values: Value | None) -> str:
 
 
 class Arguments:
-    """The words after the program's name, in order."""
+    """The options after the program's name, in order."""
 
     def __init__(self) -> None:
-        self._words: list[str] = []
+        self._options: list[tuple[str, str | dict[str, Any] | None]] = []
 
     def words(self) -> list[str]:
-        """A copy of the list."""
-        return list(self._words)
+        """The options as words of a command line."""
+        words = []
+        for name, value in self._options:
+            words.append(f"-{name}")
+            if isinstance(value, dict):
+                words.append(json.dumps(value, separators=(",", ":")))
+            elif value is not None:
+                words.append(value)
+        return words
+
+    def commands(self) -> list[Command]:
+        """The options as QMP commands, in order; ValueError where one of them has no command."""
+        commands = []
+        for name, value in self._options:
+            if name not in _COMMANDS or not isinstance(value, dict):
+                raise ValueError(f"-{name} can't be given to a running QEMU")
+            commands.append((_COMMANDS[name], dict(value)))
+        return commands
 
     def flag(self, name: str) -> None:
         """An option without a value."""
-        self._words.append(f"-{name}")
+        self._options.append((name, None))
 
     def text(self, name: str, value: str) -> None:
         """An option whose value is passed as it is."""
-        self._words += [f"-{name}", value]
+        self._options.append((name, value))
 
     def keyval(self, name: str, *positional: str, **values: Value | None) -> None:
         """An option in `key=value` syntax."""
@@ -72,8 +101,8 @@ class Arguments:
         """The host's side of a network card."""
         self._json("netdev", {"type": kind, "id": netdev_id, **_named(options)})
 
-    def _json(self, name: str, value: Mapping[str, Any]) -> None:
-        self.text(name, json.dumps(value, separators=(",", ":")))
+    def _json(self, name: str, value: dict[str, Any]) -> None:
+        self._options.append((name, value))
 
 
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:

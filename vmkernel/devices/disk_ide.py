@@ -12,7 +12,8 @@ _UNITS = 4
 
 
 def _unit(board: Board, unit: Unit) -> None:
-    channel, position = divmod(unit.number, _UNITS_OF_CHANNEL)
+    assert unit.position is not None
+    channel, position = divmod(unit.position, _UNITS_OF_CHANNEL)
     board.args.device(
         "ide-cd" if unit.cdrom else "ide-hd",
         id=unit.device_id,
@@ -21,13 +22,13 @@ def _unit(board: Board, unit: Unit) -> None:
         drive=unit.drive,
         serial=unit.serial,
         bootindex=unit.bootindex,
-        write_cache=None if unit.cdrom else "on",
+        write_cache=unit.write_cache_word,
     )
 
 
 KIND = DiskBusKind(
     units_max=lambda family: _UNITS if family is Family.PC else 0,
     cdroms=True,
-    iothread=False,
     unit=_unit,
+    read_only=False,
 )

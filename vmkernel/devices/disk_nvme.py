@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmkernel.devices.disk import Board, DiskBusKind, Unit
+from vmkernel.devices.plan import Family
 from vmkernel.devices.slots import PCI_DISKS_MAX
 
 __all__ = ["KIND"]
@@ -12,7 +13,7 @@ def _unit(board: Board, unit: Unit) -> None:
     board.args.device(
         "nvme",
         id=unit.device_id,
-        **board.slots.disk(),
+        **board.slots.disk(unit.index),
         drive=unit.drive,
         serial=unit.serial,
         bootindex=unit.bootindex,
@@ -22,7 +23,8 @@ def _unit(board: Board, unit: Unit) -> None:
 KIND = DiskBusKind(
     units_max=PCI_DISKS_MAX.__getitem__,
     cdroms=False,
-    iothread=False,
     unit=_unit,
     pci=True,
+    write_through=False,
+    hot_plug=lambda family: family is Family.Q35,
 )

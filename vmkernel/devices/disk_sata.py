@@ -16,23 +16,24 @@ def _controllers(board: Board) -> None:
 
 
 def _unit(board: Board, unit: Unit) -> None:
+    assert unit.position is not None
     controller = "ide" if board.family is Family.Q35 else "ahci"
     board.args.device(
         "ide-cd" if unit.cdrom else "ide-hd",
         id=unit.device_id,
-        bus=f"{controller}.{unit.number}",
+        bus=f"{controller}.{unit.position}",
         unit=0,
         drive=unit.drive,
         serial=unit.serial,
         bootindex=unit.bootindex,
-        write_cache=None if unit.cdrom else "on",
+        write_cache=unit.write_cache_word,
     )
 
 
 KIND = DiskBusKind(
     units_max=lambda _family: _PORTS,
     cdroms=True,
-    iothread=False,
     controllers=_controllers,
     unit=_unit,
+    read_only=False,
 )

@@ -9,20 +9,20 @@ __all__ = ["KIND"]
 
 
 def _unit(board: Board, unit: Unit) -> None:
-    port = FIRST_STORAGE_PORT + unit.number
+    port = None if unit.position is None else str(FIRST_STORAGE_PORT + unit.position)
     if not unit.cdrom:
         board.args.device(
             "usb-storage",
             id=unit.device_id,
             bus=USB_BUS,
-            port=str(port),
+            port=port,
             drive=unit.drive,
             serial=unit.serial,
             bootindex=unit.bootindex,
-            write_cache="on",
+            write_cache=unit.write_cache_word,
         )
         return
-    board.args.device("usb-bot", id=f"{unit.device_id}-bot", bus=USB_BUS, port=str(port))
+    board.args.device("usb-bot", id=f"{unit.device_id}-bot", bus=USB_BUS, port=port)
     board.args.device(
         "scsi-cd",
         id=unit.device_id,
@@ -35,6 +35,6 @@ def _unit(board: Board, unit: Unit) -> None:
 KIND = DiskBusKind(
     units_max=lambda _family: STORAGE_PORTS,
     cdroms=True,
-    iothread=False,
     unit=_unit,
+    hot_plug=lambda _family: True,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmkernel.devices.disk import IOTHREAD, Board, DiskBusKind, Unit
+from vmkernel.devices.plan import Family
 from vmkernel.devices.slots import PCI_DISKS_MAX
 
 __all__ = ["KIND"]
@@ -12,21 +13,21 @@ def _unit(board: Board, unit: Unit) -> None:
     board.args.device(
         "virtio-blk-pci",
         id=unit.device_id,
-        **board.slots.disk(),
+        **board.slots.disk(unit.index),
         drive=unit.drive,
         serial=unit.serial,
         bootindex=unit.bootindex,
         iothread=IOTHREAD,
-        write_cache="on",
-        discard=True,
-        write_zeroes=True,
+        write_cache=unit.write_cache_word,
+        discard=unit.discard,
+        write_zeroes=unit.discard,
     )
 
 
 KIND = DiskBusKind(
     units_max=PCI_DISKS_MAX.__getitem__,
     cdroms=False,
-    iothread=True,
     unit=_unit,
     pci=True,
+    hot_plug=lambda family: family is Family.Q35,
 )

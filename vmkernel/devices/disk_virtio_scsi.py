@@ -7,6 +7,7 @@ from vmkernel.devices.disk import IOTHREAD, Board, DiskBusKind, Unit
 __all__ = ["KIND"]
 
 _UNITS_MAX = 64
+_CDROM_TARGET = 64
 
 
 def _controllers(board: Board) -> None:
@@ -19,19 +20,19 @@ def _unit(board: Board, unit: Unit) -> None:
         {} if unit.serial is None else {"device_id": unit.serial},
         id=unit.device_id,
         bus="scsi.0",
-        scsi_id=unit.number,
+        scsi_id=_CDROM_TARGET + unit.index if unit.cdrom else unit.index,
         lun=0,
         drive=unit.drive,
         serial=unit.serial,
         bootindex=unit.bootindex,
-        write_cache=None if unit.cdrom else "on",
+        write_cache=unit.write_cache_word,
     )
 
 
 KIND = DiskBusKind(
     units_max=lambda _family: _UNITS_MAX,
     cdroms=True,
-    iothread=True,
     controllers=_controllers,
     unit=_unit,
+    hot_plug=lambda _family: True,
 )

@@ -9,7 +9,7 @@ from vmkernel.devices.plan import NicPlan, TapBackend
 from vmkernel.devices.slots import Slots
 from vmkernel.model import NicModel
 
-__all__ = ["NIC_KINDS", "NicKind", "add_nic"]
+__all__ = ["NIC_KINDS", "NicKind", "add_nic", "netdev_of"]
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,20 @@ NIC_KINDS: dict[NicModel, NicKind] = {
 }
 
 
+def netdev_of(key: str) -> str:
+    """The id of the host's side of a card."""
+    return f"{key}-host"
+
+
 def add_nic(
-    args: Arguments, slots: Slots, index: int, nic: NicPlan, *, bootindex: int | None
+    args: Arguments, slots: Slots, number: int, nic: NicPlan, *, bootindex: int | None
 ) -> None:
     """One card and its backend.
 
     Without a place in the boot order the card has no option ROM: that saves the guest's firmware
     the time of starting it.
     """
-    netdev = f"net{index}"
+    netdev = netdev_of(nic.key)
     backend = nic.backend
     if isinstance(backend, TapBackend):
         vhost = nic.model is NicModel.VIRTIO and backend.vhost_fd is not None
@@ -54,8 +59,8 @@ def add_nic(
     kind = NIC_KINDS[nic.model]
     args.device(
         kind.driver,
-        id=f"nic{index}",
-        **slots.nic(index, express=kind.express),
+        id=nic.key,
+        **slots.nic(number, express=kind.express),
         netdev=netdev,
         mac=nic.mac,
         bootindex=bootindex,

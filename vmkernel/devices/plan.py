@@ -3,16 +3,28 @@ line are made from. Plain data; building it is the VM driver's work."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from vmkernel.model import BootDevice, CpuSpec, DiskBus, DisplayModel, NicModel, VolumeFormat
+from vmkernel.model import (
+    BootDevice,
+    CpuSpec,
+    DiskBus,
+    DiskLimits,
+    DisplayModel,
+    HugePages,
+    MemorySpec,
+    NicModel,
+    VolumeFormat,
+    WatchdogSpec,
+)
 
 __all__ = [
     "Accelerator",
     "Aio",
     "CdromPlan",
+    "DiskLayer",
     "DiskPlan",
     "Family",
     "FirmwarePlan",
@@ -22,7 +34,14 @@ __all__ = [
     "SerialPlan",
     "TapBackend",
     "UserBackend",
+    "VsockPlan",
+    "number_of",
 ]
+
+
+def number_of(key: str) -> int:
+    """The number in `disk12`, `cdrom0`, `nic3`."""
+    return int(key.lstrip("abcdefghijklmnopqrstuvwxyz"))
 
 
 class Accelerator(StrEnum):
@@ -52,32 +71,56 @@ class Family(StrEnum):
 
 
 @dataclass(frozen=True)
+class DiskLayer:
+    """A file that a disk's own file stands on; only read."""
+
+    path: Path
+    format: VolumeFormat
+
+
+@dataclass(frozen=True)
 class DiskPlan:
     """One disk."""
 
+    key: str
+    """`disk<N>`: names the device and its block node, and fixes its place."""
     bus: DiskBus
     path: Path
     format: VolumeFormat
     serial: str
     aio: Aio
     direct: bool
-    """True where the file system takes O_DIRECT: the host's page cache is then left out."""
+    """True where the host's page cache is left out."""
+    backing: tuple[DiskLayer, ...] = ()
+    """What the file stands on, from the upper to the lowest layer."""
+    flushes: bool = True
+    """False where the guest's flushes are ignored."""
+    write_cache: bool = True
+    """False where each write is durable when it is answered."""
+    discard: bool = True
+    read_only: bool = False
+    limits: DiskLimits | None = None
+    boot_index: int | None = None
 
 
 @dataclass(frozen=True)
 class CdromPlan:
     """One CD-ROM drive; empty where `path` is None."""
 
+    key: str
+    """`cdrom<N>`."""
     bus: DiskBus
     path: Path | None
+    boot_index: int | None = None
 
 
 @dataclass(frozen=True)
 class TapBackend:
-    """A tap that was opened for QEMU, by the number that the descriptor has there."""
+    """A tap that was opened for QEMU, by the number that the descriptor has there (or the name
+    that it was given by QMP)."""
 
-    fd: int
-    vhost_fd: int | None
+    fd: int | str
+    vhost_fd: int | str | None
     name: str
 
 
@@ -90,9 +133,12 @@ class UserBackend:
 class NicPlan:
     """One network card."""
 
+    key: str
+    """`nic<N>`."""
     model: NicModel
     mac: str
     backend: TapBackend | UserBackend
+    boot_index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +147,8 @@ class FirmwarePlan:
 
     code: Path
     variables: Path
+    secure: bool = False
+    """True where only the firmware itself, in system management mode, may write the variables."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +162,19 @@ class KernelPlan:
 
 @dataclass(frozen=True)
 class SerialPlan:
-    """The first serial line: a listening socket and, where QEMU has hubs, a scrollback in QEMU."""
+    """A serial line: a listening socket and, where QEMU has hubs, a scrollback in QEMU."""
 
     fd: int
     scrollback_bytes: int
     """A power of two; 0 where QEMU is older than 10 and has no `hub` character device."""
+
+
+@dataclass(frozen=True)
+class VsockPlan:
+    """A vsock device, on an open /dev/vhost-vsock."""
+
+    cid: int
+    fd: int
 
 
 @dataclass(frozen=True)
@@ -142,8 +198,21 @@ class MachinePlan:
     qmp_fd: int
     kvm_fd: int | None
     """An open /dev/kvm for a QEMU that sees no devices; None where it opens it itself."""
-    serial: SerialPlan
-    agent_fd: int
+    serial: tuple[SerialPlan, ...]
+    agent_fd: int | None
+    memory: MemorySpec = field(default_factory=MemorySpec)
+    rtc_base: str = "utc"
+    """What the clock starts with: `utc`, or a local time such as `2026-11-23T10:00:00`."""
+    boot_menu_s: int = 0
+    hyperv: bool = False
+    """Hyper-V's interfaces, which make Windows run well; KVM only."""
+    tablet: bool = True
+    keyboard: bool = False
+    rng: bool = True
+    watchdog: WatchdogSpec | None = None
+    vsock: VsockPlan | None = None
+    tpm_fd: int | None = None
+    """A connected socket whose other end is the TPM's emulator."""
     incoming: bool = False
     """True where its state will be loaded from a memory image before it runs."""
 
@@ -151,3 +220,8 @@ class MachinePlan:
     def family(self) -> Family:
         """The chipset."""
         return Family.of(self.machine_type)
+
+    @property
+    def huge_pages(self) -> HugePages:
+        """The pages that the memory is made of."""
+        return self.memory.huge_pages

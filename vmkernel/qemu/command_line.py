@@ -9,25 +9,42 @@ needs no folder that it can write to.
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
 
 from vmkernel.devices import (
     DISK_BUSES,
     Accelerator,
     Arguments,
+    CdromPlan,
+    DiskPlan,
     Family,
     FirmwarePlan,
     MachinePlan,
+    NicPlan,
 )
 from vmkernel.devices.agent import add_agent
-from vmkernel.devices.disk import IOTHREAD, Board, Unit, cdrom_medium, disk_medium
+from vmkernel.devices.balloon import add_balloon
+from vmkernel.devices.disk import (
+    IOTHREAD,
+    Board,
+    add_cdrom_nodes,
+    add_disk_nodes,
+    cdrom_unit,
+    disk_unit,
+)
 from vmkernel.devices.display import add_display
-from vmkernel.devices.nic import add_nic
+from vmkernel.devices.memory import MEMORY, add_memory
+from vmkernel.devices.nic import NIC_KINDS, add_nic
 from vmkernel.devices.panic import add_panic
+from vmkernel.devices.plan import number_of
+from vmkernel.devices.processors import add_processors
 from vmkernel.devices.rng import add_rng
 from vmkernel.devices.serial import add_serial
 from vmkernel.devices.slots import Slots
-from vmkernel.devices.usb import add_controller, add_tablet
+from vmkernel.devices.tpm import add_tpm
+from vmkernel.devices.usb import add_controller, add_keyboard, add_tablet
+from vmkernel.devices.vsock import add_vsock
+from vmkernel.devices.watchdog import ACTION_WORDS, add_watchdog
 from vmkernel.model import BootDevice, DiskBus, DisplayModel
 
 __all__ = ["TCG_CACHE_BYTES", "build_arguments"]
@@ -36,7 +53,6 @@ TCG_CACHE_BYTES = 256 << 20
 """What TCG may hold of translated code; the memory limit of a VM counts it."""
 
 _KVM_FDSET = 1
-_MEMORY = "memory0"
 _MIB = 1 << 20
 
 
@@ -44,21 +60,24 @@ def build_arguments(plan: MachinePlan) -> list[str]:
     """The arguments after the program's name."""
     args = Arguments()
     board = Board(args, Slots(plan.family, args), plan.family)
+    order = _boot_order(plan)
     _process(args, plan)
     _machine(args, plan)
-    _processors(args, plan)
+    add_processors(args, plan)
     _control(args, plan)
     _boot(args, plan)
-    _disks(board, plan)
-    for index, nic in enumerate(plan.nics):
-        add_nic(args, board.slots, index, nic, bootindex=_bootindex(plan, "nic", index))
+    board.slots.add_ports(
+        [number_of(d.key) for d in plan.disks if DISK_BUSES[d.bus].pci],
+        [number_of(n.key) for n in plan.nics if NIC_KINDS[n.model].express],
+    )
+    _usb(board, plan)
+    _disks(board, plan, order)
+    for nic in plan.nics:
+        add_nic(args, board.slots, number_of(nic.key), nic, bootindex=order.get(nic.key))
     add_display(args, board.slots, plan.display)
-    if plan.display is not DisplayModel.NONE:
-        add_tablet(args)
-    add_serial(args, plan.serial)
-    add_agent(args, board.slots, plan.agent_fd)
-    add_rng(args, board.slots)
-    add_panic(args, board.slots)
+    for port, line in enumerate(plan.serial):
+        add_serial(args, port, line)
+    _small_devices(board, plan)
     return args.words()
 
 
@@ -81,18 +100,19 @@ def _process(args: Arguments, plan: MachinePlan) -> None:
 
 
 def _machine(args: Arguments, plan: MachinePlan) -> None:
-    args.object("memory-backend-ram", _MEMORY, size=plan.memory_bytes, dump=False, merge=False)
+    add_memory(args, plan.memory_bytes, plan.memory.max_bytes, plan.huge_pages)
     if plan.firmware is not None:
         _pflash(args, plan.firmware)
+    secure = plan.firmware is not None and plan.firmware.secure
     args.keyval(
         "machine",
         plan.machine_type,
-        memory_backend=_MEMORY,
+        memory_backend=MEMORY,
         pflash0="firmware-code" if plan.firmware else None,
         pflash1="firmware-variables" if plan.firmware else None,
         usb=False,
         vmport=False,
-        smm=False,
+        smm=secure,
         hpet=False,
         dump_guest_core=False,
     )
@@ -105,21 +125,12 @@ def _machine(args: Arguments, plan: MachinePlan) -> None:
         args.keyval("global", driver="kvm-pit", property="lost_tick_policy", value="delay")
     else:
         args.keyval("accel", "tcg", thread="multi", tb_size=TCG_CACHE_BYTES // _MIB)
-    args.text("m", f"{plan.memory_bytes // _MIB}M")
     args.text("uuid", plan.uuid)
     args.keyval("smbios", type=1, manufacturer="Mica", product="Virtual Machine", uuid=plan.uuid)
-    args.keyval("rtc", base="utc", driftfix="slew")
+    args.keyval("rtc", base=plan.rtc_base, driftfix="slew")
     power = "ICH9-LPC" if plan.family is Family.Q35 else "PIIX4_PM"
     for state in ("s3", "s4"):
         args.keyval("global", driver=power, property=f"disable_{state}", value=1)
-
-
-def _processors(args: Arguments, plan: MachinePlan) -> None:
-    model = plan.cpus.model
-    if model == "host" and plan.accelerator is Accelerator.TCG:
-        model = "max"
-    args.text("cpu", model)
-    args.keyval("smp", cpus=plan.cpus.count, sockets=1, cores=plan.cpus.count, threads=1)
 
 
 def _pflash(args: Arguments, firmware: FirmwarePlan) -> None:
@@ -136,16 +147,20 @@ def _pflash(args: Arguments, firmware: FirmwarePlan) -> None:
             discard=None if read_only else "unmap",
         )
         args.blockdev("raw", name, file=f"{name}-file", read_only=read_only)
+    if firmware.secure:
+        args.keyval("global", driver="cfi.pflash01", property="secure", value=True)
 
 
 def _control(args: Arguments, plan: MachinePlan) -> None:
     args.keyval("chardev", "socket", id="qmp", fd=plan.qmp_fd, server=True, wait=False)
     args.keyval("mon", chardev="qmp", mode="control")
-    args.keyval("action", reboot="reset", shutdown="poweroff", panic="none")
+    action = None if plan.watchdog is None else ACTION_WORDS[plan.watchdog.action]
+    args.keyval("action", reboot="reset", shutdown="poweroff", panic="none", watchdog=action)
 
 
 def _boot(args: Arguments, plan: MachinePlan) -> None:
-    args.keyval("boot", menu=False, strict=True)
+    wait = plan.boot_menu_s * 1000 if plan.boot_menu_s else None
+    args.keyval("boot", menu=bool(wait), splash_time=wait, strict=True)
     if plan.kernel is None:
         return
     args.text("kernel", str(plan.kernel.kernel))
@@ -155,58 +170,68 @@ def _boot(args: Arguments, plan: MachinePlan) -> None:
         args.text("append", plan.kernel.cmdline)
 
 
-def _disks(board: Board, plan: MachinePlan) -> None:
+def _usb(board: Board, plan: MachinePlan) -> None:
+    buses = {d.bus for d in plan.disks} | {c.bus for c in plan.cdroms}
+    shown = plan.display is not DisplayModel.NONE
+    if not shown and not plan.keyboard and DiskBus.USB not in buses:
+        return
+    add_controller(board.args, board.slots)
+    if shown and plan.tablet:
+        add_tablet(board.args)
+    if plan.keyboard:
+        add_keyboard(board.args)
+
+
+def _disks(board: Board, plan: MachinePlan, order: Mapping[str, int]) -> None:
     args = board.args
     buses = {d.bus for d in plan.disks} | {c.bus for c in plan.cdroms}
-    if plan.display is not DisplayModel.NONE or DiskBus.USB in buses:
-        add_controller(args, board.slots)
-    if any(DISK_BUSES[bus].iothread for bus in buses):
-        args.object("iothread", IOTHREAD)
+    args.object("iothread", IOTHREAD)
     for bus in DiskBus:
         controllers = DISK_BUSES[bus].controllers
         if bus in buses and controllers is not None:
             controllers(board)
-    numbers: Counter[DiskBus] = Counter()
-
-    def place(device_id: str, bus: DiskBus, **unit: object) -> None:
-        DISK_BUSES[bus].unit(board, Unit(device_id=device_id, number=numbers[bus], **unit))  # type: ignore[arg-type]
-        numbers[bus] += 1
-
-    for index, disk in enumerate(plan.disks):
-        disk_medium(args, f"disk{index}-medium", disk)
-        place(
-            f"disk{index}",
-            disk.bus,
-            drive=f"disk{index}-medium",
-            serial=disk.serial,
-            bootindex=_bootindex(plan, "disk", index),
-            cdrom=False,
-        )
-    for index, cdrom in enumerate(plan.cdroms):
-        node = None
+    positions: Counter[DiskBus] = Counter()
+    for disk in plan.disks:
+        add_disk_nodes(args, disk)
+        unit = disk_unit(disk, positions[disk.bus], order.get(disk.key))
+        DISK_BUSES[disk.bus].unit(board, unit)
+        positions[disk.bus] += 1
+    for cdrom in plan.cdroms:
         if cdrom.path is not None:
-            node = f"cdrom{index}-medium"
-            cdrom_medium(args, node, Path(cdrom.path))
-        place(
-            f"cdrom{index}",
-            cdrom.bus,
-            drive=node,
-            serial=None,
-            bootindex=_bootindex(plan, "cdrom", index),
-            cdrom=True,
-        )
+            add_cdrom_nodes(args, cdrom)
+        unit = cdrom_unit(cdrom, positions[cdrom.bus], order.get(cdrom.key))
+        DISK_BUSES[cdrom.bus].unit(board, unit)
+        positions[cdrom.bus] += 1
 
 
-def _bootindex(plan: MachinePlan, kind: str, index: int) -> int | None:
-    """The device's place in the boot order, counted from 1; None where its class isn't in it."""
-    position = 1
-    for device in dict.fromkeys(plan.boot_order):
-        name, count = {
-            BootDevice.DISK: ("disk", len(plan.disks)),
-            BootDevice.CDROM: ("cdrom", len(plan.cdroms)),
-            BootDevice.NETWORK: ("nic", len(plan.nics)),
-        }[device]
-        if name == kind:
-            return position + index
-        position += count
-    return None
+def _small_devices(board: Board, plan: MachinePlan) -> None:
+    args, slots = board.args, board.slots
+    add_panic(args, slots)
+    if plan.agent_fd is not None:
+        add_agent(args, slots, plan.agent_fd)
+    if plan.rng:
+        add_rng(args, slots)
+    if plan.memory.balloon:
+        add_balloon(args, slots)
+    if plan.watchdog is not None:
+        add_watchdog(args, slots, plan.watchdog)
+    if plan.vsock is not None:
+        add_vsock(args, slots, plan.vsock)
+    if plan.tpm_fd is not None:
+        add_tpm(args, plan.tpm_fd)
+
+
+def _boot_order(plan: MachinePlan) -> dict[str, int]:
+    """Each device's place in the boot order, counted from 1: those with an index of their own
+    first, then the classes; what is in neither is left out."""
+    classes: dict[BootDevice, tuple[DiskPlan | CdromPlan | NicPlan, ...]] = {
+        BootDevice.DISK: plan.disks,
+        BootDevice.CDROM: plan.cdroms,
+        BootDevice.NETWORK: plan.nics,
+    }
+    everything = [device for devices in classes.values() for device in devices]
+    first = [device for device in everything if device.boot_index is not None]
+    first.sort(key=lambda device: device.boot_index or 0)
+    keys = [device.key for device in first]
+    keys += [device.key for kind in plan.boot_order for device in classes[kind]]
+    return {key: place for place, key in enumerate(dict.fromkeys(keys), 1)}

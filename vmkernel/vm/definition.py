@@ -1,7 +1,9 @@
 """A VM as it lies in its folder: `vm.json`, its schema, and how older ones are brought up.
 
-vms/<id>/vm.json    what is wanted, and what was pinned at creation
-        nvram.fd    UEFI variables
+vms/<id>/vm.json                what is wanted, and what was pinned at creation
+        nvram.fd                variables of UEFI without Secure Boot
+        nvram-secure-boot.fd    variables of UEFI with it: each flavour keeps its own
+        tpm/                    the TPM's state
 """
 
 from __future__ import annotations
@@ -16,15 +18,16 @@ from typing import Any
 import msgspec
 
 from vmkernel.host.files import fsync_directory, read_limited, write_durably
-from vmkernel.model import Record, Slug, Timestamp, VmSpec
+from vmkernel.model import Firmware, Record, Slug, Timestamp, VmSpec
 
 __all__ = [
     "DEFINITION_FILE",
     "DefinitionError",
     "FIRST_UID",
     "LAST_UID",
-    "NVRAM_FILE",
+    "NVRAM_FILES",
     "SCHEMA_VERSION",
+    "TPM_FOLDER",
     "UPGRADES",
     "VmDefinition",
     "clear",
@@ -36,7 +39,12 @@ __all__ = [
 ]
 
 DEFINITION_FILE = "vm.json"
-NVRAM_FILE = "nvram.fd"
+NVRAM_FILES = {
+    Firmware.UEFI: "nvram.fd",
+    Firmware.UEFI_SECURE_BOOT: "nvram-secure-boot.fd",
+}
+"""Where a flavour of UEFI keeps its variables: those of another would not fit, or not be safe."""
+TPM_FOLDER = "tpm"
 SCHEMA_VERSION = 1
 _MAX_BYTES = 1 << 20
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from vmkernel.devices import Accelerator
 
-__all__ = ["LaunchRequest", "Launcher", "RunFolder"]
+__all__ = ["LaunchRequest", "Launcher", "RunFolder", "TpmLaunch"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,11 @@ class RunFolder:
     @property
     def serial(self) -> Path:
         """The first serial line."""
-        return self.path / "serial0.sock"
+        return self.serial_port(0)
+
+    def serial_port(self, port: int) -> Path:
+        """A serial line; 0 is COM1."""
+        return self.path / f"serial{port}.sock"
 
     @property
     def agent(self) -> Path:
@@ -49,7 +53,7 @@ class RunFolder:
 
     def remove(self) -> None:
         """Remove the folder of a VM that is gone; what isn't ours in it stays, and it then too."""
-        for path in (*_files(self), *self.path.glob("*.lock")):
+        for path in (*_files(self), *self.path.glob("*.lock"), *self.path.glob("serial*.sock")):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -68,7 +72,29 @@ class RunFolder:
 
 
 def _files(folder: RunFolder) -> tuple[Path, ...]:
-    return (folder.qmp, folder.serial, folder.agent, folder.log, folder.record)
+    return (folder.qmp, folder.agent, folder.log, folder.record)
+
+
+@dataclass(frozen=True)
+class TpmLaunch:
+    """The emulator of a TPM, which runs beside QEMU and ends with it."""
+
+    state: Path
+    """The folder that it keeps its state in."""
+    fd: int
+    """Its end of the connection with QEMU."""
+
+    def arguments(self, fd: int) -> list[str]:
+        """swtpm's arguments, where the connection is its descriptor `fd` (swtpm(8))."""
+        return [
+            "socket",
+            "--tpm2",
+            "--tpmstate",
+            f"dir={self.state},mode=0600",
+            "--ctrl",
+            f"type=unixio,clientfd={fd}",
+            "--terminate",
+        ]
 
 
 @dataclass(frozen=True)
@@ -89,6 +115,7 @@ class LaunchRequest:
     """Files that QEMU opens for reading: firmware, images."""
     read_write: tuple[Path, ...]
     """The VM's own files."""
+    tpm: TpmLaunch | None = None
 
 
 class Launcher(Protocol):

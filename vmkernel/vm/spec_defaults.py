@@ -25,7 +25,7 @@ from vmkernel.model import (
     VmSpec,
 )
 
-__all__ = ["VIRTIO_WIN", "disk_bus_of", "nic_model_of", "number_of", "with_defaults"]
+__all__ = ["VIRTIO_WIN", "disk_bus_of", "nic_model_of", "with_defaults"]
 
 VIRTIO_WIN = "virtio-win"
 """The id of the image with drivers for Windows; a new VM for it gets a drive with that."""
@@ -45,11 +45,6 @@ def nic_model_of(spec: VmSpec, nic: NicSpec) -> NicModel:
     if nic.model is not None:
         return nic.model
     return NicModel.E1000E if spec.guest_os is GuestOs.WINDOWS else NicModel.VIRTIO
-
-
-def number_of(key: str) -> int:
-    """The number in `disk12`."""
-    return int(key.lstrip("abcdefghijklmnopqrstuvwxyz"))
 
 
 def with_defaults(spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:

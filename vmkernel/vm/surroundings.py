@@ -77,6 +77,7 @@ class Surroundings:
     program: Once[QemuProgram]
     kvm: Once[KvmProbe]
     uefi: UefiFiles | None
+    uefi_secure_boot: UefiFiles | None = field(default=None, kw_only=True)
     jailed: bool
     """True where each VM has a user of its own, which must own its files and sees no devices."""
     data_dirs: Sequence[Path] = ()

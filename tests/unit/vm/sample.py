@@ -28,8 +28,9 @@ from vmkernel.model import (
 __all__ = ["cdrom", "disk", "nic", "plan"]
 
 
-def disk(bus: DiskBus, name: str = "v", **changes: Any) -> DiskPlan:
+def disk(bus: DiskBus, name: str = "v", key: str = "disk0", **changes: Any) -> DiskPlan:
     made = DiskPlan(
+        key=key,
         bus=bus,
         path=Path(f"/ds/{name}.qcow2"),
         format=VolumeFormat.QCOW2,
@@ -40,12 +41,14 @@ def disk(bus: DiskBus, name: str = "v", **changes: Any) -> DiskPlan:
     return replace(made, **changes)
 
 
-def cdrom(bus: DiskBus = DiskBus.SATA, path: str | None = "/ds/cd.iso") -> CdromPlan:
-    return CdromPlan(bus=bus, path=None if path is None else Path(path))
+def cdrom(
+    bus: DiskBus = DiskBus.SATA, path: str | None = "/ds/cd.iso", key: str = "cdrom0"
+) -> CdromPlan:
+    return CdromPlan(key=key, bus=bus, path=None if path is None else Path(path))
 
 
-def nic(model: NicModel = NicModel.VIRTIO, **changes: Any) -> NicPlan:
-    return replace(NicPlan(model, "52:54:00:00:00:01", UserBackend()), **changes)
+def nic(model: NicModel = NicModel.VIRTIO, key: str = "nic0", **changes: Any) -> NicPlan:
+    return replace(NicPlan(key, model, "52:54:00:00:00:01", UserBackend()), **changes)
 
 
 def plan(**changes: Any) -> MachinePlan:
@@ -65,7 +68,12 @@ def plan(**changes: Any) -> MachinePlan:
         kernel=None,
         qmp_fd=10,
         kvm_fd=None,
-        serial=SerialPlan(fd=11, scrollback_bytes=65536),
+        serial=(SerialPlan(fd=11, scrollback_bytes=65536),),
         agent_fd=12,
     )
+    for kind, name in (("disks", "disk"), ("cdroms", "cdrom"), ("nics", "nic")):
+        if kind in changes and len({item.key for item in changes[kind]}) < len(changes[kind]):
+            changes[kind] = tuple(
+                replace(item, key=f"{name}{number}") for number, item in enumerate(changes[kind])
+            )
     return replace(made, **changes)

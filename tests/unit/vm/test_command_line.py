@@ -82,7 +82,7 @@ def test_promises(name: str) -> None:
     assert "unix:" not in " ".join(words)
     nodes = _json(words, "-blockdev")
     for node in nodes:
-        assert node["driver"] in {"file", "raw", "qcow2"}
+        assert node["driver"] in {"file", "raw", "qcow2", "throttle"}
         if node["driver"] == "qcow2":
             assert node["backing"] is None
     used = [d["drive"] for d in _json(words, "-device") if "drive" in d]

@@ -52,7 +52,7 @@ def test_ide_asks_for_the_old_chipset() -> None:
         ({"disks": disks(DiskBus.IDE, 5)}, Family.PC, ["/spec/disks/4/bus"]),
         ({"disks": disks(DiskBus.IDE, 1)}, Family.Q35, ["/spec/disks/0/bus"]),
         ({"cdroms": (CdromSpec(bus=DiskBus.NVME),)}, Family.Q35, ["/spec/cdroms/0/bus"]),
-        ({"disks": disks(DiskBus.VIRTIO_BLK, 8)}, Family.PC, ["/spec/disks/7/bus"]),
+        ({"disks": disks(DiskBus.VIRTIO_BLK, 9)}, Family.PC, ["/spec/disks/8/bus"]),
         ({"disks": disks(DiskBus.VIRTIO_BLK, 64)}, Family.Q35, []),
         ({"cpus": CpuSpec(count=256)}, Family.Q35, ["/spec/cpus/count"]),
         (

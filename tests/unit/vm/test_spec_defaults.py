@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from vmkernel.devices.plan import number_of
 from vmkernel.model import (
     CdromSpec,
     Clock,
@@ -14,7 +15,7 @@ from vmkernel.model import (
     NicSpec,
     VmSpec,
 )
-from vmkernel.vm.spec_defaults import number_of, with_defaults
+from vmkernel.vm.spec_defaults import with_defaults
 
 SPEC = VmSpec(
     datastore="main",

@@ -1,0 +1,91 @@
+"""What is plugged into a running machine, as QMP commands: the same builders as for its start.
+
+The nodes and objects of a device come first, the device last; whoever executes them takes back
+what was done where one fails, in the opposite order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from vmkernel.devices.arguments import Arguments, Command
+from vmkernel.devices.disk import Board, add_cdrom_nodes, add_disk_nodes, disk_unit
+from vmkernel.devices.memory import add_dimm
+from vmkernel.devices.nic import NIC_KINDS, add_nic
+from vmkernel.devices.plan import CdromPlan, DiskPlan, Family, NicPlan, number_of
+from vmkernel.devices.registry import DISK_BUSES
+from vmkernel.devices.slots import Slots, ports_at_start
+from vmkernel.model import DiskBus, HugePages, NicModel
+
+__all__ = [
+    "can_plug_disk",
+    "can_plug_nic",
+    "cdrom_medium_commands",
+    "dimm_commands",
+    "disk_commands",
+    "free_disk_numbers",
+    "free_nic_numbers",
+    "nic_commands",
+]
+
+
+def can_plug_disk(bus: DiskBus, family: Family) -> bool:
+    """True where disks of this bus come and go while the guest runs."""
+    return DISK_BUSES[bus].hot_plug(family)
+
+
+def can_plug_nic(model: NicModel, family: Family) -> bool:
+    """True where cards of this model come and go while the guest runs."""
+    return family is Family.PC or NIC_KINDS[model].express
+
+
+def free_disk_numbers(
+    bus: DiskBus, *, at_start: Collection[int], now: Collection[int]
+) -> list[int]:
+    """The numbers that a new disk can have: `at_start` had the PCI disks (virtio-blk, NVMe) when
+    the machine was started, `now` has all disks."""
+    numbers = ports_at_start(at_start, disks=True) if DISK_BUSES[bus].pci else range(64)
+    return [number for number in numbers if number not in now]
+
+
+def free_nic_numbers(
+    family: Family, *, at_start: Collection[int], now: Collection[int]
+) -> list[int]:
+    """The numbers that a new card can have: `at_start` had the Express cards when the machine was
+    started, `now` has all cards."""
+    numbers = range(16) if family is Family.PC else ports_at_start(at_start, disks=False)
+    return [number for number in numbers if number not in now]
+
+
+def disk_commands(disk: DiskPlan, family: Family, *, tag: str) -> list[Command]:
+    """A disk and its nodes; `tag` must not have been used for this key in this run of QEMU."""
+    board = _board(family)
+    add_disk_nodes(board.args, disk, tag)
+    DISK_BUSES[disk.bus].unit(board, disk_unit(disk, None, None))
+    return board.args.commands()
+
+
+def cdrom_medium_commands(cdrom: CdromPlan, *, tag: str) -> list[Command]:
+    """The nodes of an ISO image, for `blockdev-insert-medium` of the node named like the key."""
+    args = Arguments()
+    add_cdrom_nodes(args, cdrom, tag)
+    return args.commands()
+
+
+def nic_commands(nic: NicPlan, family: Family) -> list[Command]:
+    """A network card and its backend."""
+    board = _board(family)
+    add_nic(board.args, board.slots, number_of(nic.key), nic, bootindex=None)
+    return board.args.commands()
+
+
+def dimm_commands(number: int, size_bytes: int, huge_pages: HugePages) -> list[Command]:
+    """A DIMM and its memory."""
+    args = Arguments()
+    add_dimm(args, number, size_bytes, huge_pages)
+    return args.commands()
+
+
+def _board(family: Family) -> Board:
+    args = Arguments()
+    return Board(args, Slots(family, args), family)

@@ -1,0 +1,74 @@
+"""The guest's memory, and what is added to it while it runs.
+
+Memory is added as DIMMs (pc-dimm), because every system of today takes them up without a driver:
+Linux, Windows Server, BSD. virtio-mem could also take memory away again, but needs a driver that
+Windows lacks and old Linux has not; what shall come back is the balloon's work. A DIMM is a
+multiple of 128 MiB, the smallest block that Linux brings online. After the next start, all of it
+is ordinary memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vmkernel.devices.arguments import Arguments
+from vmkernel.model import HugePages
+
+__all__ = [
+    "DIMMS_MAX",
+    "DIMM_STEP_BYTES",
+    "MEMORY",
+    "add_dimm",
+    "add_memory",
+    "huge_page_bytes",
+]
+
+MEMORY = "memory0"
+"""The memory that the machine starts with."""
+DIMM_STEP_BYTES = 128 << 20
+DIMMS_MAX = 32
+_MIB = 1 << 20
+_PAGE_BYTES = {HugePages.SIZE_2M: 2 << 20, HugePages.SIZE_1G: 1 << 30}
+
+
+def huge_page_bytes(pages: HugePages) -> int | None:
+    """The size of a huge page; None for ordinary ones."""
+    return _PAGE_BYTES.get(pages)
+
+
+def add_memory(
+    args: Arguments, size_bytes: int, max_bytes: int | None, huge_pages: HugePages
+) -> None:
+    """The memory at the start, and room for more."""
+    _backend(args, MEMORY, size_bytes, huge_pages)
+    size = f"{size_bytes // _MIB}M"
+    if max_bytes is None or max_bytes <= size_bytes:
+        args.text("m", size)
+    else:
+        args.keyval("m", size=size, slots=DIMMS_MAX, maxmem=f"{max_bytes // _MIB}M")
+
+
+def add_dimm(args: Arguments, number: int, size_bytes: int, huge_pages: HugePages) -> None:
+    """One more DIMM, `dimm<number>` with its memory `dimm<number>-memory`."""
+    _backend(args, f"dimm{number}-memory", size_bytes, huge_pages)
+    args.device("pc-dimm", id=f"dimm{number}", memdev=f"dimm{number}-memory")
+
+
+def _backend(args: Arguments, name: str, size_bytes: int, huge_pages: HugePages) -> None:
+    """Huge pages are taken at once, so that a pool that is too small is seen now and not by a
+    guest that is killed later."""
+    common: dict[str, Any] = {"size": size_bytes, "dump": False, "merge": False}
+    page = huge_page_bytes(huge_pages)
+    if page is None:
+        args.object("memory-backend-ram", name, **common)
+        return
+    args.object(
+        "memory-backend-memfd",
+        name,
+        **common,
+        share=False,
+        hugetlb=True,
+        hugetlbsize=page,
+        prealloc=True,
+        seal=False,
+    )

@@ -1,0 +1,80 @@
+"""Processors: their number, topology and model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmkernel.devices.arguments import Arguments
+from vmkernel.devices.plan import Accelerator, MachinePlan
+from vmkernel.model import CpuSpec
+
+__all__ = ["HOST_MODEL", "Topology", "add_processors", "topology_of"]
+
+HOST_MODEL = "host"
+"""The host's own processor; without KVM, all that QEMU can emulate."""
+
+_HYPERV = (
+    "hv-relaxed",
+    "hv-vapic",
+    "hv-spinlocks=0x1fff",
+    "hv-vpindex",
+    "hv-runtime",
+    "hv-synic",
+    "hv-stimer",
+    "hv-reset",
+    "hv-frequencies",
+    "hv-tlbflush",
+    "hv-ipi",
+)
+"""What Windows uses of Hyper-V's interfaces (QEMU: docs/system/i386/hyperv.rst)."""
+
+
+@dataclass(frozen=True)
+class Topology:
+    """How the most processors that a VM may have are arranged."""
+
+    most: int
+    sockets: int
+    cores: int
+    threads: int
+
+    @property
+    def fits(self) -> bool:
+        """True where the product is the number of processors."""
+        return self.sockets * self.cores * self.threads == self.most
+
+
+def topology_of(cpus: CpuSpec) -> Topology:
+    """What is given, and for the rest one socket with as many cores as it takes; it need not
+    fit."""
+    most = cpus.max_count or cpus.count
+    threads = cpus.threads or 1
+    if cpus.cores is None:
+        sockets = cpus.sockets or 1
+        cores = max(1, most // (sockets * threads))
+    else:
+        cores = cpus.cores
+        sockets = cpus.sockets or max(1, most // (cores * threads))
+    return Topology(most, sockets, cores, threads)
+
+
+def add_processors(args: Arguments, plan: MachinePlan) -> None:
+    """`-cpu` and `-smp`. A named model is had whole or, with KVM, the VM doesn't start."""
+    kvm = plan.accelerator is Accelerator.KVM
+    words = [plan.cpus.model]
+    if plan.cpus.model == HOST_MODEL:
+        words = ["host" if kvm else "max"]
+    elif kvm:
+        words.append("enforce")
+    if kvm and plan.hyperv:
+        words += _HYPERV
+    args.text("cpu", ",".join(words))
+    topology = topology_of(plan.cpus)
+    args.keyval(
+        "smp",
+        cpus=plan.cpus.count,
+        maxcpus=topology.most if topology.most > plan.cpus.count else None,
+        sockets=topology.sockets,
+        cores=topology.cores,
+        threads=topology.threads,
+    )

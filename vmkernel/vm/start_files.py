@@ -1,0 +1,167 @@
+"""The files of a VM's start: where they lie, and what must be true of them before QEMU opens them.
+
+`find_files` asks the storage and no disk; `prepare_files` runs in a thread, because it waits for
+disks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vmkernel.devices import Aio, CdromPlan, DiskPlan, FirmwarePlan, KernelPlan
+from vmkernel.host.file_io import io_uring_works, takes_direct_io
+from vmkernel.host.files import make_directory, write_durably
+from vmkernel.model import DiskCache, DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
+from vmkernel.vm.definition import NVRAM_FILES, TPM_FOLDER, VmDefinition
+from vmkernel.vm.ports import VolumeFile
+from vmkernel.vm.spec_defaults import disk_bus_of
+from vmkernel.vm.surroundings import Surroundings
+
+__all__ = ["StartFiles", "disk_plan", "disk_serial", "find_files", "prepare_files", "with_access"]
+
+_SERIAL_MAX = 20
+
+
+@dataclass(frozen=True)
+class StartFiles:
+    """What QEMU opens by path."""
+
+    disks: tuple[DiskPlan, ...]
+    cdroms: tuple[CdromPlan, ...]
+    firmware: FirmwarePlan | None
+    nvram_template: Path | None
+    kernel: KernelPlan | None
+    tpm: Path | None
+    """The folder of the TPM's state."""
+
+    def read_only(self) -> tuple[Path, ...]:
+        """The files that QEMU only reads."""
+        found = [c.path for c in self.cdroms if c.path is not None]
+        for disk in self.disks:
+            found += [layer.path for layer in disk.backing]
+            if disk.read_only:
+                found.append(disk.path)
+        if self.firmware is not None:
+            found.append(self.firmware.code)
+        if self.kernel is not None:
+            found.append(self.kernel.kernel)
+            if self.kernel.initrd is not None:
+                found.append(self.kernel.initrd)
+        return tuple(dict.fromkeys(found))
+
+    def read_write(self) -> tuple[Path, ...]:
+        """The files that QEMU writes."""
+        found = [disk.path for disk in self.disks if not disk.read_only]
+        if self.firmware is not None:
+            found.append(self.firmware.variables)
+        return tuple(found)
+
+
+def find_files(host: Surroundings, definition: VmDefinition, vm_folder: Path) -> StartFiles:
+    """Where everything lies; MicaError where the host lacks something."""
+    spec = definition.spec
+    disks = [disk_plan(spec, disk, host.storage.volume(disk.volume)) for disk in spec.disks]
+    cdroms = [
+        CdromPlan(
+            key=c.key or "",
+            bus=c.bus,
+            path=host.storage.image(c.image).path if c.image else None,
+            boot_index=c.boot_index,
+        )
+        for c in spec.cdroms
+    ]
+    kernel = None
+    if spec.boot.kernel is not None:
+        wanted = spec.boot.kernel
+        kernel = KernelPlan(
+            kernel=host.storage.image(wanted.kernel).path,
+            initrd=host.storage.image(wanted.initrd).path if wanted.initrd else None,
+            cmdline=wanted.cmdline,
+        )
+    firmware, template = _find_firmware(host, definition, vm_folder)
+    return StartFiles(
+        disks=tuple(disks),
+        cdroms=tuple(cdroms),
+        firmware=firmware,
+        nvram_template=template,
+        kernel=kernel,
+        tpm=vm_folder / TPM_FOLDER if spec.tpm else None,
+    )
+
+
+def disk_plan(spec: VmSpec, disk: DiskSpec, volume: VolumeFile) -> DiskPlan:
+    """A disk of the spec on its volume; how the file is best accessed is found out by
+    `with_access`."""
+    return DiskPlan(
+        key=disk.key or "",
+        bus=disk_bus_of(spec, disk),
+        path=volume.path,
+        format=volume.format,
+        serial=disk_serial(volume.id),
+        aio=Aio.THREADS,
+        direct=disk.cache is DiskCache.NONE,
+        flushes=disk.cache is not DiskCache.UNSAFE,
+        write_cache=disk.cache is not DiskCache.WRITETHROUGH,
+        discard=disk.discard,
+        read_only=disk.read_only,
+        limits=disk.limits,
+        boot_index=disk.boot_index,
+    )
+
+
+def with_access(disk: DiskPlan) -> DiskPlan:
+    """The disk with the best way to its file that the host has; asks the file system."""
+    aio = Aio.IO_URING if io_uring_works() else Aio.THREADS
+    return replace(disk, aio=aio, direct=disk.direct and takes_direct_io(disk.path))
+
+
+def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFiles) -> StartFiles:
+    """Make the files ready for QEMU."""
+    if files.firmware is not None and files.nvram_template is not None:
+        variables = files.firmware.variables
+        if not variables.exists():
+            write_durably(variables, files.nvram_template.read_bytes(), mode=0o600)
+    if files.tpm is not None:
+        make_directory(files.tpm, 0o700)
+    if host.jailed:
+        for path in files.read_write():
+            os.chown(path, definition.uid, definition.uid, follow_symlinks=False)
+            path.chmod(0o600)
+        for path in files.read_only():
+            if not path.stat().st_mode & 0o004:
+                path.chmod(0o644)
+        if files.tpm is not None:
+            for path in (files.tpm, *files.tpm.iterdir()):
+                os.chown(path, definition.uid, definition.uid, follow_symlinks=False)
+    return replace(files, disks=tuple(with_access(disk) for disk in files.disks))
+
+
+def disk_serial(volume: str) -> str:
+    """What the guest reads as the disk's serial number: the volume's id, or a digest of a long
+    one."""
+    if len(volume) <= _SERIAL_MAX:
+        return volume
+    return hashlib.sha256(volume.encode()).hexdigest()[:_SERIAL_MAX]
+
+
+def _find_firmware(
+    host: Surroundings, definition: VmDefinition, vm_folder: Path
+) -> tuple[FirmwarePlan | None, Path | None]:
+    wanted = definition.spec.firmware
+    if wanted is Firmware.BIOS:
+        return None, None
+    secure = wanted is Firmware.UEFI_SECURE_BOOT
+    files = host.uefi_secure_boot if secure else host.uefi
+    if files is None:
+        what = "UEFI with Secure Boot" if secure else "UEFI"
+        raise MicaError.field(
+            "/spec/firmware",
+            f"VM {definition.id} wants {what} and this host has no OVMF for it:"
+            " install it, or choose another firmware.",
+            ErrorCode.UNAVAILABLE,
+        )
+    plan = FirmwarePlan(code=files.code, variables=vm_folder / NVRAM_FILES[wanted], secure=secure)
+    return plan, files.variables

@@ -1,0 +1,184 @@
+"""The plan of a VM's start: descriptors opened and numbered as QEMU will know them, and everything
+put together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkernel.devices import (
+    Accelerator,
+    MachinePlan,
+    NicPlan,
+    SerialPlan,
+    TapBackend,
+    UserBackend,
+    VsockPlan,
+)
+from vmkernel.host.kvm import open_kvm
+from vmkernel.host.unix_socket import listen_stream
+from vmkernel.host.vsock import open_vhost_vsock
+from vmkernel.model import Clock, ClockSpec, ErrorCode, GuestOs, MicaError, VsockSpec
+from vmkernel.network import NetworkPort
+from vmkernel.qemu import QemuProgram
+from vmkernel.vm.definition import VmDefinition
+from vmkernel.vm.launch import RunFolder, TpmLaunch
+from vmkernel.vm.spec_defaults import nic_model_of
+from vmkernel.vm.start_files import StartFiles
+from vmkernel.vm.surroundings import Surroundings
+
+__all__ = ["SERIAL_RING_BYTES", "StartPlan", "make_plan", "rtc_base"]
+
+SERIAL_RING_BYTES = 1 << 16
+"""What QEMU itself keeps of the output of a serial line."""
+
+
+@dataclass(frozen=True)
+class StartPlan:
+    """What is to be launched."""
+
+    machine: MachinePlan
+    fds: tuple[int, ...]
+    """Our descriptors for QEMU, in the order of their numbers there."""
+    tpm: TpmLaunch | None
+
+
+class _Handover:
+    """Collects the descriptors for QEMU and tells their numbers there."""
+
+    def __init__(self, host: Surroundings) -> None:
+        self._host = host
+        self.fds: list[int] = []
+
+    def add(self, fd: int) -> int:
+        number = self._host.launcher.fd_number(len(self.fds), fd)
+        self.fds.append(fd)
+        return number
+
+
+def make_plan(
+    host: Surroundings,
+    definition: VmDefinition,
+    *,
+    accelerator: Accelerator,
+    program: QemuProgram,
+    files: StartFiles,
+    ports: list[NetworkPort],
+    folder: RunFolder,
+    opened: contextlib.AsyncExitStack,
+    incoming: bool = False,
+) -> StartPlan:
+    """Open what QEMU is born with; `opened` closes our copies."""
+    spec = definition.spec
+    handover = _Handover(host)
+    folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def listen(path: Path) -> int:
+        sock = listen_stream(path)
+        opened.callback(sock.close)
+        return handover.add(sock.fileno())
+
+    qmp_fd = listen(folder.qmp)
+    ring = SERIAL_RING_BYTES if program.has_hub else 0
+    serial = tuple(
+        SerialPlan(fd=listen(folder.serial_port(port)), scrollback_bytes=ring)
+        for port in range(spec.serial_ports)
+    )
+    agent_fd = listen(folder.agent) if spec.guest_agent else None
+    kvm_fd = None
+    if host.jailed and accelerator is Accelerator.KVM:
+        device = open_kvm()
+        opened.callback(os.close, device)
+        kvm_fd = handover.add(device)
+    vsock = None
+    if spec.vsock is not None:
+        device = _open_vsock(definition.id, spec.vsock)
+        opened.callback(os.close, device)
+        vsock = VsockPlan(cid=spec.vsock.cid or 0, fd=handover.add(device))
+    tpm_fd, tpm = None, None
+    if files.tpm is not None:
+        qemus, emulators = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        opened.callback(qemus.close)
+        opened.callback(emulators.close)
+        tpm_fd = handover.add(qemus.fileno())
+        tpm = TpmLaunch(state=files.tpm, fd=emulators.fileno())
+    machine = MachinePlan(
+        vm_id=definition.id,
+        uuid=definition.uuid,
+        machine_type=definition.machine_type,
+        accelerator=accelerator,
+        cpus=spec.cpus,
+        memory_bytes=spec.memory_bytes,
+        memory=spec.memory,
+        firmware=files.firmware,
+        disks=files.disks,
+        cdroms=files.cdroms,
+        nics=_nics(definition, ports, handover),
+        display=spec.display,
+        boot_order=spec.boot.order,
+        boot_menu_s=spec.boot.menu_s,
+        kernel=files.kernel,
+        qmp_fd=qmp_fd,
+        kvm_fd=kvm_fd,
+        serial=serial,
+        agent_fd=agent_fd,
+        rtc_base=rtc_base(spec.clock, time.time()),
+        hyperv=spec.guest_os is GuestOs.WINDOWS,
+        tablet=spec.tablet,
+        keyboard=spec.keyboard,
+        rng=spec.rng,
+        watchdog=spec.watchdog,
+        vsock=vsock,
+        tpm_fd=tpm_fd,
+        incoming=incoming,
+    )
+    return StartPlan(machine, tuple(handover.fds), tpm)
+
+
+def rtc_base(wanted: ClockSpec, now: float) -> str:
+    """What the guest's clock starts with: local time is computed here, because the jail has no
+    time zone. `now` is in seconds since the epoch."""
+    if wanted.base is not Clock.LOCAL:
+        return "utc"
+    offset_s = time.localtime(now).tm_gmtoff
+    if wanted.utc_offset_minutes is not None:
+        offset_s = wanted.utc_offset_minutes * 60
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now + offset_s))
+
+
+def _nics(
+    definition: VmDefinition, ports: list[NetworkPort], handover: _Handover
+) -> tuple[NicPlan, ...]:
+    nics = []
+    for nic, port in zip(definition.spec.nics, ports, strict=True):
+        backend: TapBackend | UserBackend = UserBackend()
+        if port.tap_fd is not None:
+            vhost = None if port.vhost_fd is None else handover.add(port.vhost_fd)
+            backend = TapBackend(handover.add(port.tap_fd), vhost, port.tap or "")
+        assert nic.mac is not None
+        nics.append(
+            NicPlan(
+                key=nic.key or "",
+                model=nic_model_of(definition.spec, nic),
+                mac=nic.mac,
+                backend=backend,
+                boot_index=nic.boot_index,
+            )
+        )
+    return tuple(nics)
+
+
+def _open_vsock(vm_id: str, wanted: VsockSpec) -> int:
+    try:
+        return open_vhost_vsock()
+    except OSError as error:
+        raise MicaError.field(
+            "/spec/vsock",
+            f"VM {vm_id} wants a vsock device (CID {wanted.cid}) and this host has none to give"
+            f" (/dev/vhost-vsock: {error.strerror}): leave it out, or let the host offer it.",
+            ErrorCode.UNAVAILABLE,
+        ) from error
