@@ -135,9 +135,28 @@ def _scan(request: dict[str, Any]) -> dict[str, Any]:
     return {"imports": scan.found}
 
 
-def _compile(request: dict[str, Any]) -> dict[str, Any]:
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    """The module without the docstrings of itself and its functions, as `-OO` would leave it, with
+    its assertions: nobody reads the former on the appliance, and every process would hold them.
+
+    Those of classes stay: `dataclass` makes one at every start where there is none.
+    """
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is None:
+            continue
+        text = node.body.pop(0)
+        if not node.body and not isinstance(node, ast.Module):
+            node.body.append(ast.copy_location(ast.Pass(), text))
+    return tree
+
+
+def compile_module(request: dict[str, Any]) -> dict[str, Any]:
+    """Compile `source` for its place `path` in the image into `out`; the same bytes each time."""
     source = Path(request["source"]).read_bytes()
-    code = compile(source, request["path"], "exec", dont_inherit=True, optimize=0)
+    tree = _without_docstrings(ast.parse(source, request["path"]))
+    code = compile(tree, request["path"], "exec", dont_inherit=True, optimize=0)
     # Marshal's back references follow reference counts; a second round makes them depend on
     # the code alone, so the same source always gives the same bytes.
     settled = marshal.loads(marshal.dumps(code, 2))  # noqa: S302 - our own bytes
@@ -163,7 +182,7 @@ def main() -> None:
                 case "scan":
                     answer = _scan(request)
                 case "compile":
-                    answer = _compile(request)
+                    answer = compile_module(request)
                 case other:
                     answer = {"error": f"unknown request {other}"}
         except (SyntaxError, ValueError, OSError) as error:

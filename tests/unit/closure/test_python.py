@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import marshal
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from appliance_build.closure.errors import ImportMissingError
 from appliance_build.closure.packages import Wheels
 from appliance_build.closure.plan import Origin, Reason
-from appliance_build.closure.python_worker import ImportScan
+from appliance_build.closure.python_worker import ImportScan, compile_module
 from appliance_build.closure.rule_python import RulePython
 from appliance_build.closure.search import Search
 from appliance_build.closure.tools import DonorPython
@@ -158,3 +160,23 @@ def test_a_namespace_package_and_aliases_of_the_standard_library(tmp_path: Path)
     search.run()
     assert f"{STDLIB}/_collections_abc.py" in search.entries
     assert f"{PYTHON_SITE}/space/inner/__init__.py" in search.entries
+
+
+def test_functions_lose_their_docstrings_and_nothing_else(tmp_path: Path) -> None:
+    source = tmp_path / "m.py"
+    source.write_text(
+        '"""M."""\nfrom __future__ import annotations\n\n\nclass C:\n    """C."""\n\n'
+        '    def only(self):\n        """Only."""\n\n\n'
+        'async def works(n):\n    """Works."""\n    assert n > 0\n    return n\n'
+    )
+    out = tmp_path / "m.pyc"
+    compile_module({"source": str(source), "path": "/m.py", "out": str(out)})
+    names: dict[str, Any] = {}
+    exec(marshal.loads(out.read_bytes()[16:]), names)
+    assert names["__doc__"] is None
+    assert names["C"].__doc__ == "C."
+    assert names["C"].only.__doc__ is None
+    assert names["works"].__doc__ is None
+    assert names["C"]().only() is None
+    with pytest.raises(AssertionError):
+        asyncio.run(names["works"](0))
