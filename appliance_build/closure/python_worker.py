@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ImportScan", "main"]
+__all__ = ["ImportScan", "compile_module", "main"]
 
 _FALSE_NAMES = {"TYPE_CHECKING", "MYPY", "_MYPY"}
 
