@@ -20,6 +20,7 @@ from remote_api.schema import (
     StoredPageQuery,
     Volume,
     VolumeBody,
+    VolumeCheckQuery,
     VolumePage,
     VolumePatchQuery,
     VolumeSpec,
@@ -59,7 +60,7 @@ async def create_volume(exchange: Exchange[WaitQuery, VolumeBody]) -> Response:
 
 
 async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Response:
-    """Change a volume's size; all else about it is fixed at creation."""
+    """Change a volume's size, or where and how it lies; its sources are history."""
     volume = await exchange.call(requests.GetVolume(id=exchange.id))
     expected = exchange.precondition
     if isinstance(expected, int) and expected != volume.revision:
@@ -69,9 +70,29 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
         )
     before = VolumeBody(spec=to_wire(volume.spec, VolumeSpec))
     wanted = decode_patch(exchange.raw_body, before, VolumeBody).spec
-    for name in ("datastore", "format", "source_image"):
+    for name in ("source_image", "source_volume"):
         if getattr(wanted, name) != getattr(before.spec, name):
             raise ApiError.field(f"/spec/{name}", "It is fixed at creation; make a new volume.")
+    moves = [
+        name
+        for name in ("datastore", "format", "allocation")
+        if getattr(wanted, name) != getattr(before.spec, name)
+    ]
+    if moves:
+        if wanted.size_bytes != before.spec.size_bytes:
+            raise ApiError.field(
+                "/spec/size_bytes", f"Change the size apart from the {moves[0]}: one after another."
+            )
+        operation = await exchange.call(
+            requests.MoveVolume(
+                id=exchange.id,
+                datastore=wanted.datastore,
+                format=model.VolumeFormat(wanted.format.value),
+                allocation=model.Allocation(wanted.allocation.value),
+                revision=volume.revision,
+            )
+        )
+        return await accepted(exchange, operation, exchange.query.wait)
     operation = await exchange.call(
         requests.ResizeVolume(
             id=exchange.id,
@@ -79,6 +100,14 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
             revision=volume.revision,
             allow_shrink=exchange.query.allow_shrink,
         )
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def check_volume(exchange: Exchange[VolumeCheckQuery, NoBody]) -> Response:
+    """Check a volume's file."""
+    operation = await exchange.call(
+        requests.CheckVolume(id=exchange.id, repair=model.CheckRepair(exchange.query.repair.value))
     )
     return await accepted(exchange, operation, exchange.query.wait)
 
@@ -123,7 +152,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="PUT",
         path="/v1/volumes/{id}",
         name="createVolume",
-        summary="Make a volume, blank or filled from an image",
+        summary="Make a volume, blank, filled from an image, or as a copy of another",
         handler=create_volume,
         role=Role.OPERATOR,
         query=WaitQuery,
@@ -135,6 +164,7 @@ ROUTES: tuple[AnyRoute, ...] = (
             ProblemCode.NOT_FOUND,
             ProblemCode.ALREADY_EXISTS,
             ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
             ProblemCode.INSUFFICIENT_SPACE,
             ProblemCode.UNSUPPORTED,
         ),
@@ -143,7 +173,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="PATCH",
         path="/v1/volumes/{id}",
         name="patchVolume",
-        summary="Change a volume's size by a merge patch (RFC 7396)",
+        summary="Resize, convert or move a volume by a merge patch (RFC 7396)",
         handler=patch_volume,
         role=Role.OPERATOR,
         query=VolumePatchQuery,
@@ -157,6 +187,22 @@ ROUTES: tuple[AnyRoute, ...] = (
             ProblemCode.IN_USE,
             ProblemCode.INSUFFICIENT_SPACE,
             ProblemCode.REVISION_MISMATCH,
+            ProblemCode.UNSUPPORTED,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/volumes/{id}/check",
+        name="checkVolume",
+        summary="Check a volume's file; what is found is in the volume's status",
+        handler=check_volume,
+        role=Role.OPERATOR,
+        query=VolumeCheckQuery,
+        replies=_STARTED,
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
             ProblemCode.UNSUPPORTED,
         ),
     ),

@@ -125,8 +125,12 @@ from remote_api.schema.vm_hardware import (
     WatchdogSpec,
 )
 from remote_api.schema.volumes import (
+    Allocation,
+    CheckRepair,
     Volume,
     VolumeBody,
+    VolumeCheck,
+    VolumeCheckQuery,
     VolumeFormat,
     VolumePage,
     VolumePatchQuery,
@@ -135,11 +139,13 @@ from remote_api.schema.volumes import (
 )
 
 __all__ = [
+    "Allocation",
     "ApiInfo",
     "BootDevice",
     "BootInfo",
     "BootSpec",
     "CdromSpec",
+    "CheckRepair",
     "ClaimBody",
     "Clock",
     "ClockSpec",
@@ -233,6 +239,8 @@ __all__ = [
     "VmStatus",
     "Volume",
     "VolumeBody",
+    "VolumeCheck",
+    "VolumeCheckQuery",
     "VolumeFormat",
     "VolumePage",
     "VolumePatchQuery",

@@ -10,8 +10,12 @@ from msgspec import Meta
 from remote_api.schema.base import Slug, Timestamp, WireModel
 
 __all__ = [
+    "Allocation",
+    "CheckRepair",
     "Volume",
     "VolumeBody",
+    "VolumeCheck",
+    "VolumeCheckQuery",
     "VolumeFormat",
     "VolumePage",
     "VolumePatchQuery",
@@ -30,16 +34,36 @@ class VolumeFormat(StrEnum):
     RAW = "raw"
 
 
+class Allocation(StrEnum):
+    """When a volume takes its space: as it is written, or all at creation."""
+
+    THIN = "thin"
+    THICK = "thick"
+
+
+class CheckRepair(StrEnum):
+    """What a check may mend: nothing, what is only wasted, or all (corrupt data may be lost)."""
+
+    NONE = "none"
+    LEAKS = "leaks"
+    ALL = "all"
+
+
 class VolumeSpec(WireModel, frozen=True, kw_only=True):
     """What a volume is wanted to be."""
 
-    datastore: Annotated[Slug, Meta(description="Where it lies; fixed at creation.")]
+    datastore: Annotated[Slug, Meta(description="Where it lies; a patch moves it.")]
     size_bytes: Annotated[
         int, Meta(ge=1 << 20, le=MAX_BYTES, multiple_of=512, description="What the guest sees.")
     ]
     format: VolumeFormat = VolumeFormat.QCOW2
+    allocation: Allocation = Allocation.THIN
     source_image: Annotated[
         Slug | None, Meta(description="Filled from this image at creation.")
+    ] = None
+    source_volume: Annotated[
+        Slug | None,
+        Meta(description="A copy of this volume, which no running VM may have, at creation."),
     ] = None
 
 
@@ -47,6 +71,16 @@ class VolumeBody(WireModel, frozen=True, kw_only=True):
     """A volume to make."""
 
     spec: VolumeSpec
+
+
+class VolumeCheck(WireModel, frozen=True, kw_only=True):
+    """What the last check of a volume's file found, after what it mended."""
+
+    checked_at: Timestamp
+    corruptions: int
+    leaks: int
+    corruptions_fixed: int = 0
+    leaks_fixed: int = 0
 
 
 class VolumeStatus(WireModel, frozen=True, kw_only=True):
@@ -57,6 +91,7 @@ class VolumeStatus(WireModel, frozen=True, kw_only=True):
         str | None, Meta(description="The id of the VM whose spec names the volume.")
     ] = None
     reason: Annotated[str | None, Meta(description="Why the volume can't be used.")] = None
+    last_check: VolumeCheck | None = None
 
 
 class Volume(WireModel, frozen=True, kw_only=True):
@@ -82,6 +117,15 @@ class VolumePatchQuery(WireModel, frozen=True, kw_only=True):
     allow_shrink: Annotated[
         bool, Meta(description="Consent to cut off what lies behind the new size.")
     ] = False
+    wait: Annotated[
+        float, Meta(ge=0, le=300, description="Seconds to wait for the work to finish.")
+    ] = 0.0
+
+
+class VolumeCheckQuery(WireModel, frozen=True, kw_only=True):
+    """How a volume is checked."""
+
+    repair: CheckRepair = CheckRepair.NONE
     wait: Annotated[
         float, Meta(ge=0, le=300, description="Seconds to wait for the work to finish.")
     ] = 0.0

@@ -104,19 +104,24 @@ from vmkernel.model.vm_hardware import (
     WatchdogSpec,
 )
 from vmkernel.model.volumes import (
+    Allocation,
+    CheckRepair,
     Volume,
+    VolumeCheck,
     VolumeFormat,
     VolumeSpec,
     VolumeStatus,
 )
 
 __all__ = [
+    "Allocation",
     "ApiInfo",
     "BootDevice",
     "BootInfo",
     "BootSpec",
     "CONTROL",
     "CdromSpec",
+    "CheckRepair",
     "Clock",
     "ClockSpec",
     "ConsoleAsk",
@@ -189,6 +194,7 @@ __all__ = [
     "VmState",
     "VmStatus",
     "Volume",
+    "VolumeCheck",
     "VolumeFormat",
     "VolumeSpec",
     "VolumeStatus",

@@ -9,7 +9,15 @@ import msgspec
 
 from vmkernel.model.base import Record, Slug, Timestamp
 
-__all__ = ["Volume", "VolumeFormat", "VolumeSpec", "VolumeStatus"]
+__all__ = [
+    "Allocation",
+    "CheckRepair",
+    "Volume",
+    "VolumeCheck",
+    "VolumeFormat",
+    "VolumeSpec",
+    "VolumeStatus",
+]
 
 
 SECTOR_BYTES = 512
@@ -22,14 +30,46 @@ class VolumeFormat(StrEnum):
     RAW = "raw"
 
 
+class Allocation(StrEnum):
+    """When a volume takes its space from the datastore."""
+
+    THIN = "thin"
+    """As the guest writes; what it discards is given back."""
+    THICK = "thick"
+    """All of it at creation, and for ever."""
+
+
+class CheckRepair(StrEnum):
+    """What a check may mend."""
+
+    NONE = "none"
+    LEAKS = "leaks"
+    """Clusters that nothing uses: harmless, and safe to mend."""
+    ALL = "all"
+    """Everything: what is corrupt may be lost."""
+
+
 class VolumeSpec(Record, frozen=True, kw_only=True):
     """What a volume is wanted to be."""
 
     datastore: Slug
     size_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 50, multiple_of=SECTOR_BYTES)]
     format: VolumeFormat = VolumeFormat.QCOW2
+    allocation: Allocation = Allocation.THIN
     source_image: Slug | None = None
     """Filled from this image at creation; the size must hold it."""
+    source_volume: Slug | None = None
+    """A copy of this volume at creation; the size must hold it."""
+
+
+class VolumeCheck(Record, frozen=True, kw_only=True):
+    """What the last check of a volume's file found, after what it mended."""
+
+    checked_at: Timestamp
+    corruptions: int
+    leaks: int
+    corruptions_fixed: int = 0
+    leaks_fixed: int = 0
 
 
 class VolumeStatus(Record, frozen=True, kw_only=True):
@@ -40,6 +80,7 @@ class VolumeStatus(Record, frozen=True, kw_only=True):
     """The id of the VM whose spec names the volume."""
     reason: str | None = None
     """Why the volume can't be used, where it can't."""
+    last_check: VolumeCheck | None = None
 
 
 class Volume(Record, frozen=True, kw_only=True):

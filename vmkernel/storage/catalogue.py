@@ -46,6 +46,20 @@ class VolumeEntry:
     record: VolumeRecord | None
     reason: str | None = None
     """Why it can't be used."""
+    store_uuid: str = ""
+    """Of its datastore."""
+
+    def voids(self, other: VolumeEntry) -> bool:
+        """True where this is what became of the other by a move."""
+        mine, theirs = self.record, other.record
+        return (
+            mine is not None
+            and theirs is not None
+            and mine.moved_from is not None
+            and mine.moved_from.datastore_uuid == other.store_uuid
+            and mine.created_at == theirs.created_at
+            and mine.revision > theirs.revision
+        )
 
 
 @dataclass(frozen=True)
@@ -78,16 +92,27 @@ class Catalogue:
         self._readers: dict[str, int] = {}
         self._left_out: dict[str, list[Finding]] = {}
 
-    def add(self, datastore: str, contents: Contents) -> None:
-        """Take in what a datastore that came holds."""
+    def add(self, datastore: str, contents: Contents) -> list[VolumeEntry]:
+        """Take in what a datastore that came holds; what a move has left behind is returned, to
+        be removed."""
         left_out = []
+        void = []
         for volume in contents.volumes:
-            if self.volumes.setdefault(volume.id, volume) is not volume:
+            known = self.volumes.setdefault(volume.id, volume)
+            if known is volume:
+                continue
+            if known.voids(volume):
+                void.append(volume)
+            elif volume.voids(known):
+                self.volumes[volume.id] = volume
+                void.append(known)
+            else:
                 left_out.append(_taken("volume", volume.id, datastore))
         for image in contents.images:
             if self.images.setdefault(image.id, image) is not image:
                 left_out.append(_taken("image", image.id, datastore))
         self._left_out[datastore] = left_out
+        return void
 
     def drop(self, datastore: str) -> None:
         """Forget what a datastore that goes holds."""
@@ -122,10 +147,14 @@ class Catalogue:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no image {image_id}.")
         return entry
 
-    def resized(self, volume_id: str, record: VolumeRecord, size_bytes: int) -> None:
-        """A volume has another size now."""
+    def described(
+        self, volume_id: str, record: VolumeRecord, size_bytes: int | None = None
+    ) -> VolumeEntry:
+        """A volume has another description now, and another size where that is given."""
         entry = self.volumes[volume_id]
-        self.volumes[volume_id] = replace(entry, record=record, size_bytes=size_bytes)
+        changed = replace(entry, record=record, size_bytes=size_bytes or entry.size_bytes)
+        self.volumes[volume_id] = changed
+        return changed
 
     def claim(self, kind: str, object_id: str, what: str) -> None:
         """Keep everybody else off an object; `conflict` where somebody is at it. See `release`."""
@@ -169,8 +198,10 @@ class Catalogue:
 def load(layout: Layout, datastore: str) -> Contents:
     """Read all descriptions of a datastore (blocking). What is broken is told, not raised."""
     contents = Contents()
+    marker = layout.read_marker()
     for volume_id in _ids(layout.volumes):
-        contents.volumes.append(_load_volume(layout, datastore, volume_id))
+        found = _load_volume(layout, datastore, volume_id)
+        contents.volumes.append(replace(found, store_uuid=marker.uuid if marker else ""))
     for image_id in _ids(layout.images):
         contents.images.append(_load_image(layout, datastore, image_id))
     return contents

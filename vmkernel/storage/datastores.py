@@ -40,6 +40,7 @@ from vmkernel.storage.catalogue import Catalogue, load
 from vmkernel.storage.drivers.base import Attached, DatastoreDriver
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 from vmkernel.storage.layout import Layout
+from vmkernel.storage.moved import settle_moves
 from vmkernel.storage.users import Users
 
 __all__ = ["Datastores"]
@@ -179,6 +180,10 @@ class Datastores:
             for entry in self._entries.values()
             if entry.attached is not None and entry.attached.device is not None
         }
+
+    def uuid(self, datastore_id: str) -> str:
+        """The UUID in a datastore's marker."""
+        return self._entry(datastore_id).stored.uuid
 
     # --- use ----------------------------------------------------------------------------------
 
@@ -359,7 +364,13 @@ class Datastores:
         entry.layout = layout
         entry.state = DatastoreState.AVAILABLE
         entry.reason = None
-        self._catalogue.add(entry.stored.id, contents)
+        void = self._catalogue.add(entry.stored.id, contents)
+        await settle_moves(
+            self._catalogue,
+            void,
+            present={e.stored.uuid for e in self._entries.values() if e.layout is not None},
+            known={e.stored.uuid for e in self._entries.values()},
+        )
         _log.info(
             "datastore %s: available, %d volumes, %d images",
             entry.stored.id,

@@ -11,6 +11,9 @@ A file and its description come and go in an order in which every crash is repai
         (described, but still in .incoming: renamed now)
   go    data renamed into .incoming -> description removed -> data removed
         (still described: renamed back; else swept)
+  become another format
+        data complete in .incoming -> described anew -> renamed into place -> old data removed
+        (what the description says is renamed now, what it says to be void is removed)
 """
 
 from __future__ import annotations
@@ -32,7 +35,14 @@ from vmkernel.host.files import (
     write_durably,
 )
 from vmkernel.model import ImageFormat, VolumeFormat
-from vmkernel.storage.records import Marker, RecordError, StoredRecord, decode, encode
+from vmkernel.storage.records import (
+    Marker,
+    RecordError,
+    StoredRecord,
+    VolumeRecord,
+    decode,
+    encode,
+)
 
 __all__ = ["Layout", "Place", "RECORD_LIMIT"]
 
@@ -74,6 +84,20 @@ class Place:
             for path in (self.record, self.incoming, self.data):
                 with contextlib.suppress(OSError):
                     path.unlink()
+            raise
+
+    def become(self, record: StoredRecord, *, old: StoredRecord) -> None:
+        """Let what lies complete in `.incoming` take the place of the same object's present
+        data, which may carry another name; durable on return, all as before where it fails."""
+        if self.data.exists():
+            rename_durably(self.incoming, self.data)
+            self.describe(record)
+            return
+        self.describe(record)
+        try:
+            rename_durably(self.incoming, self.data)
+        except OSError:
+            self.describe(old)
             raise
 
     def remove(self) -> None:
@@ -126,9 +150,12 @@ class Layout:
     def open(self) -> None:
         """Make sure of the folders, repair and sweep what was under way."""
         self._make_folders()
-        for folder in (self.volumes, self.images):
-            for record in sorted(folder.glob("*.json")):
-                self._repair(folder, record)
+        marker = self.read_marker()
+        for record in sorted(self.volumes.glob("*.json")):
+            self._repair_volume(record, marker.uuid if marker else "")
+        for record in sorted(self.images.glob("*.json")):
+            for suffix in _IMAGE_SUFFIX.values():
+                self._place(self.images, "image", record.stem, suffix).repair()
         for entry in self.incoming.iterdir():
             _log.info("sweeping %s", entry)
             if entry.is_dir() and not entry.is_symlink():
@@ -163,13 +190,22 @@ class Layout:
         name = f"{object_id}.{suffix}"
         return Place(folder / name, folder / f"{object_id}.json", self.incoming / f"{kind}-{name}")
 
-    def _repair(self, folder: Path, record: Path) -> None:
-        kind = "volume" if folder == self.volumes else "image"
-        suffixes = (
-            [item.value for item in VolumeFormat] if kind == "volume" else _IMAGE_SUFFIX.values()
-        )
-        for suffix in suffixes:
-            self._place(folder, kind, record.stem, suffix).repair()
+    def _repair_volume(self, path: Path, own_uuid: str) -> None:
+        try:
+            record = decode(VolumeRecord, read_limited(path, RECORD_LIMIT))
+        except (OSError, RecordError):
+            for volume_format in VolumeFormat:
+                self.volume(path.stem, volume_format).repair()
+            return
+        self.volume(path.stem, record.format).repair()
+        void = record.moved_from
+        if (
+            void is not None
+            and void.datastore_uuid == own_uuid
+            and void.format is not record.format
+            and self.volume(path.stem, record.format).data.exists()
+        ):
+            unlink_durably(self.volume(path.stem, void.format).data)
 
     def _make_folders(self) -> None:
         for name in _FOLDERS:

@@ -12,11 +12,20 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from vmkernel.model import ImageFormat, Sha256Hex, Slug, Timestamp, VolumeFormat
+from vmkernel.model import (
+    Allocation,
+    ImageFormat,
+    Sha256Hex,
+    Slug,
+    Timestamp,
+    VolumeCheck,
+    VolumeFormat,
+)
 
 __all__ = [
     "ImageRecord",
     "Marker",
+    "MovedFrom",
     "RecordError",
     "StoredRecord",
     "VolumeRecord",
@@ -46,6 +55,14 @@ class Marker(StoredRecord, frozen=True, kw_only=True):
     created_at: Timestamp
 
 
+class MovedFrom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a volume lay before its last move. What is found there of it is void: a crash kept
+    it from being removed."""
+
+    datastore_uuid: str
+    format: VolumeFormat
+
+
 class VolumeRecord(StoredRecord, frozen=True, kw_only=True):
     """A volume; the size of the file itself is what counts."""
 
@@ -53,7 +70,14 @@ class VolumeRecord(StoredRecord, frozen=True, kw_only=True):
     created_at: Timestamp
     revision: int
     format: VolumeFormat
+    allocation: Allocation = Allocation.THIN
     source_image: Slug | None = None
+    source_volume: Slug | None = None
+    moved_from: MovedFrom | None = None
+    moving_to: str | None = None
+    """The UUID of the datastore to which the last step of a move was under way: where the volume
+    is found there, this one is void."""
+    last_check: VolumeCheck | None = None
 
 
 class ImageRecord(StoredRecord, frozen=True, kw_only=True):

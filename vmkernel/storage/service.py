@@ -32,8 +32,9 @@ from vmkernel.storage.errors import StorageError
 from vmkernel.storage.images import Images
 from vmkernel.storage.uploads import Uploader
 from vmkernel.storage.users import Users
+from vmkernel.storage.volume_changes import VolumeChanges
 from vmkernel.storage.volumes import Volumes
-from vmkernel.vm.ports import ImageFile, VmUsers, VolumeFile
+from vmkernel.vm.ports import ImageFile, LiveDisks, VmUsers, VolumeFile
 
 __all__ = ["StorageService"]
 
@@ -67,10 +68,22 @@ class StorageService:
             qemu_img,
             worker_uid=worker_uid,
         )
+        self.changes = VolumeChanges(
+            self.volumes,
+            self.stores,
+            self._catalogue,
+            self._users,
+            qemu_img,
+            worker_uid=worker_uid,
+        )
 
     def bind(self, vms: VmUsers) -> None:
         """Ask this VM side who uses what, from now on."""
         self._users.bind(vms)
+
+    def bind_live(self, live: LiveDisks) -> None:
+        """Change volumes that VMs have open by this, from now on."""
+        self._users.bind_live(live)
 
     def bind_disks(self, disks: Disks) -> None:
         """Tell of these disks; hosted mode has none."""

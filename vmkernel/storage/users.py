@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vmkernel.vm.ports import VmUsers
+from vmkernel.model import ErrorCode, MicaError
+from vmkernel.vm.ports import LiveDisks, VmUsers
 
 __all__ = ["Users"]
 
@@ -12,10 +13,23 @@ class Users:
 
     def __init__(self) -> None:
         self._vms: VmUsers | None = None
+        self._live: LiveDisks | None = None
 
     def bind(self, vms: VmUsers) -> None:
         """From now on ask the VM side."""
         self._vms = vms
+
+    def bind_live(self, live: LiveDisks) -> None:
+        """From now on change the disks of running VMs by this."""
+        self._live = live
+
+    def live(self) -> LiveDisks:
+        """What changes the disks of running VMs."""
+        if self._live is None:
+            raise MicaError(
+                ErrorCode.UNAVAILABLE, "The VMs are not looked after yet; ask again in a moment."
+            )
+        return self._live
 
     def vm_of_volume(self, volume: str) -> str | None:
         """The id of the VM whose spec names the volume."""

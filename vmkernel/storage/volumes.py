@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+from collections.abc import Callable
 from pathlib import Path
-
-import msgspec
 
 from vmkernel import clock
 from vmkernel.host.errors import from_os_error
-from vmkernel.host.files import allocate
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import (
+    Allocation,
     ErrorCode,
     ImageFormat,
     MicaError,
@@ -25,19 +23,27 @@ from vmkernel.model import (
     VolumeStatus,
 )
 from vmkernel.operations import OperationContext, OperationRegistry, Work
-from vmkernel.storage.catalogue import Catalogue, ImageEntry, VolumeEntry, volume_size
+from vmkernel.storage.catalogue import Catalogue, ImageEntry, VolumeEntry
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
-from vmkernel.storage.records import RecordError, VolumeRecord
+from vmkernel.storage.records import VolumeRecord
 from vmkernel.storage.users import Users
+from vmkernel.storage.volume_files import (
+    QCOW2_OVERHEAD_BYTES,
+    Shape,
+    allocated_bytes,
+    copy_volume,
+    finish,
+    make_file,
+    space_for_copy,
+)
 
-__all__ = ["MAX_VOLUME_BYTES", "MIN_VOLUME_BYTES", "Volumes"]
+__all__ = ["MAX_VOLUME_BYTES", "MIN_VOLUME_BYTES", "Volumes", "refuse_revision"]
 
 MIN_VOLUME_BYTES = 1 << 20
 MAX_VOLUME_BYTES = 1 << 50
 _SECTOR_BYTES = 512
-_QCOW2_OVERHEAD_BYTES = 1 << 20
 _DISK_IMAGES = {
     ImageFormat.QCOW2: "qcow2",
     ImageFormat.RAW: "raw",
@@ -84,23 +90,67 @@ class Volumes:
             key=lambda entry: entry.id,
         )
         wanted = entries[:limit]
-        allocated = await asyncio.to_thread(lambda: [_allocated(entry) for entry in wanted])
+        allocated = await asyncio.to_thread(
+            lambda: [allocated_bytes(entry.place.data) for entry in wanted]
+        )
         volumes = (self._describe(*pair) for pair in zip(wanted, allocated, strict=True))
         return tuple(volumes), len(entries) > limit
 
     async def get(self, volume_id: str) -> Volume:
         """One volume."""
         entry = self._catalogue.volume(volume_id)
-        return self._describe(entry, await asyncio.to_thread(_allocated, entry))
+        return self._describe(entry, await asyncio.to_thread(allocated_bytes, entry.place.data))
 
     # --- change -------------------------------------------------------------------------------
 
     async def create(self, volume_id: str, spec: VolumeSpec, *, actor: str) -> Operation:
         """Make a volume; sizes, names and space are checked before it begins."""
+        image = self._source_image(spec)
+        origin = self._source_volume(spec)
+        held, place = self._prepare(volume_id, spec, image, origin)
+
+        async def work(context: OperationContext) -> None:
+            with held:
+                async with self._datastores.using(spec.datastore):
+                    await self._create(context, volume_id, spec, place, image, origin)
+
+        return self.begin("volume.create", volume_id, work, actor, held, cancellable=True)
+
+    async def copy(
+        self,
+        source_id: str,
+        new_id: str,
+        *,
+        datastore: str | None = None,
+        on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> None:
+        """Make `new_id` a copy of a volume that no running VM has, within somebody's operation:
+        durable on return, nothing left where it fails or is cancelled."""
+        source, record = self.writable(source_id)
+        spec = VolumeSpec(
+            datastore=datastore or source.datastore,
+            size_bytes=self._describe(source, 0).spec.size_bytes,
+            format=source.format,
+            allocation=record.allocation,
+            source_volume=source_id,
+        )
+        origin = self._source_volume(spec)
+        held, place = self._prepare(new_id, spec, None, origin)
+        with held:
+            async with self._datastores.using(spec.datastore):
+                await self._create(_Told(on_progress), new_id, spec, place, None, origin)
+
+    def _prepare(
+        self,
+        volume_id: str,
+        spec: VolumeSpec,
+        image: ImageEntry | None,
+        origin: VolumeEntry | None,
+    ) -> tuple[contextlib.ExitStack, Place]:
+        """Set aside what a new volume needs, until the result is closed."""
         if volume_id in self._catalogue.volumes:
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is a volume {volume_id} already.")
         layout = self._datastores.layout_for(spec.datastore)
-        source = self._source(spec)
         place = layout.volume(volume_id, spec.format)
         if place.data.exists():
             raise StorageError(
@@ -108,75 +158,23 @@ class Volumes:
                 f"A file {place.data.name} without a description lies on {spec.datastore}.",
             )
         with contextlib.ExitStack() as undo:
-            release = self._datastores.reserve(
-                spec.datastore, _needed_bytes(spec, source), pointer="/spec/size_bytes"
-            )
-            undo.callback(release)
-            undo.enter_context(self._catalogue.claimed("volume", volume_id, "created"))
-            if source is not None:
-                undo.enter_context(self._catalogue.reading(source.id))
-            held = undo.pop_all()
-
-            async def work(context: OperationContext) -> None:
-                with held:
-                    async with self._datastores.using(spec.datastore):
-                        await self._create(context, volume_id, spec, place, source)
-
-            return self._begin("volume.create", volume_id, work, actor, held, cancellable=True)
-
-    async def resize(
-        self,
-        volume_id: str,
-        size_bytes: int,
-        *,
-        revision: int | None,
-        allow_shrink: bool,
-        actor: str,
-    ) -> Operation:
-        """Change the size of a volume that no running VM has."""
-        entry, record = self._usable(volume_id)
-        _refuse_revision(record, revision)
-        if not MIN_VOLUME_BYTES <= size_bytes <= MAX_VOLUME_BYTES or size_bytes % _SECTOR_BYTES:
-            raise MicaError.field(
-                "/spec/size_bytes",
-                f"The size must be a multiple of {_SECTOR_BYTES} from {MIN_VOLUME_BYTES} to "
-                f"{MAX_VOLUME_BYTES}.",
-            )
-        shrink = size_bytes < entry.size_bytes
-        if shrink and not allow_shrink:
-            raise MicaError.field(
-                "/spec/size_bytes",
-                f"Volume {volume_id} has {entry.size_bytes} bytes; to cut its end off, "
-                "set allow_shrink.",
-                ErrorCode.CONFLICT,
-            )
-        if self._users.volume_is_open(volume_id):
-            raise StorageError(
-                ErrorCode.IN_USE,
-                f"VM {self._users.vm_of_volume(volume_id)} has volume {volume_id} open; "
-                "shut it down first.",
-            )
-        grown = max(0, size_bytes - entry.size_bytes) if entry.format is VolumeFormat.RAW else 0
-        with contextlib.ExitStack() as undo:
             undo.callback(
-                self._datastores.reserve(entry.datastore, grown, pointer="/spec/size_bytes")
+                self._datastores.reserve(
+                    spec.datastore, _needed_bytes(spec, image, origin), pointer="/spec/size_bytes"
+                )
             )
-            undo.enter_context(self._catalogue.claimed("volume", volume_id, "resized"))
-            held = undo.pop_all()
-
-            async def work(context: OperationContext) -> None:
-                with held:
-                    async with self._datastores.using(entry.datastore):
-                        context.advance(0, stage="resize")
-                        await self._resize(entry, record, size_bytes, shrink=shrink)
-
-            return self._begin("volume.resize", volume_id, work, actor, held, cancellable=False)
+            undo.enter_context(self._catalogue.claimed("volume", volume_id, "created"))
+            if image is not None:
+                undo.enter_context(self._catalogue.reading(image.id))
+            if origin is not None:
+                undo.enter_context(self._catalogue.claimed("volume", origin.id, "copied"))
+            return undo.pop_all(), place
 
     async def delete(self, volume_id: str, *, revision: int | None) -> None:
         """Delete a volume that no VM names; durable on return."""
         entry = self._catalogue.volume(volume_id)
         if entry.record is not None:
-            _refuse_revision(entry.record, revision)
+            refuse_revision(entry.record, revision)
         if (vm := self._users.vm_of_volume(volume_id)) is not None:
             raise StorageError(ErrorCode.IN_USE, f"VM {vm} names volume {volume_id}.")
         with self._catalogue.claimed("volume", volume_id, "deleted"):
@@ -194,30 +192,76 @@ class Volumes:
 
     def usable(self, volume_id: str) -> VolumeEntry:
         """A volume that can be opened; the reason why not otherwise."""
-        entry, _ = self._usable(volume_id)
+        entry, _ = self.sound(volume_id)
         self._datastores.layout(entry.datastore)
         if (busy := self._catalogue.busy("volume", volume_id)) is not None:
             raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} is being {busy}.")
         return entry
 
+    def sound(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
+        """A volume with a description and a file; `conflict`, with the reason, otherwise."""
+        entry = self._catalogue.volume(volume_id)
+        if entry.reason is not None or entry.record is None:
+            raise StorageError(
+                ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {entry.reason}."
+            )
+        if entry.record.moving_to is not None:
+            raise StorageError(
+                ErrorCode.CONFLICT,
+                f"Volume {volume_id} was being moved to a datastore that is not there: bring that"
+                " back, or delete it from this host, to have the volume here.",
+            )
+        return entry, entry.record
+
+    def writable(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
+        """A sound volume that no VM has open; `in-use` otherwise."""
+        found = self.sound(volume_id)
+        if self._users.volume_is_open(volume_id):
+            raise StorageError(
+                ErrorCode.IN_USE,
+                f"VM {self._users.vm_of_volume(volume_id)} has volume {volume_id} open; "
+                "shut it down first.",
+            )
+        return found
+
     # --- work ---------------------------------------------------------------------------------
 
     async def _create(
         self,
-        context: OperationContext,
+        context: OperationContext | _Told,
         volume_id: str,
         spec: VolumeSpec,
         place: Place,
-        source: ImageEntry | None,
+        image: ImageEntry | None,
+        origin: VolumeEntry | None,
     ) -> None:
+        shape: Shape = (spec.format, spec.allocation, spec.size_bytes)
         try:
-            user = await asyncio.to_thread(_make_file, place.incoming, self._worker_uid)
-            if source is not None:
-                await self._fill(context, spec, place.incoming, source, user)
-            elif spec.format is VolumeFormat.QCOW2:
-                await self._qemu_img.create_qcow2(place.incoming, spec.size_bytes, user=user)
-            context.advance(0, stage="finish")
-            await asyncio.to_thread(_finish, place.incoming, spec)
+            if origin is not None:
+                total = origin.size_bytes
+                await copy_volume(
+                    self._qemu_img,
+                    origin,
+                    place.incoming,
+                    shape,
+                    worker_uid=self._worker_uid,
+                    on_fraction=lambda part: context.advance(
+                        int(total * part), total, stage="copy"
+                    ),
+                )
+            else:
+                user = await asyncio.to_thread(make_file, place.incoming, self._worker_uid)
+                if image is not None:
+                    await self._fill(context, spec, place.incoming, image, user)
+                elif spec.format is VolumeFormat.QCOW2:
+                    await self._qemu_img.create_qcow2(
+                        place.incoming,
+                        spec.size_bytes,
+                        thick=spec.allocation is Allocation.THICK,
+                        user=user,
+                    )
+                context.advance(0, stage="finish")
+                await asyncio.to_thread(finish, place.incoming, shape)
         except BaseException as error:
             # In a thread that goes on: nothing may be left, even where this is a cancellation.
             await asyncio.shield(asyncio.to_thread(place.discard))
@@ -230,19 +274,27 @@ class Volumes:
             created_at=clock.now(),
             revision=1,
             format=spec.format,
+            allocation=spec.allocation,
             source_image=spec.source_image,
+            source_volume=spec.source_volume,
         )
         try:
             await asyncio.to_thread(place.publish, record)
         except OSError as error:
             raise from_os_error(error, f"Volume {volume_id} can't be made") from error
         self._catalogue.volumes[volume_id] = VolumeEntry(
-            volume_id, spec.datastore, place, spec.format, spec.size_bytes, record
+            volume_id,
+            spec.datastore,
+            place,
+            spec.format,
+            spec.size_bytes,
+            record,
+            store_uuid=self._datastores.uuid(spec.datastore),
         )
 
     async def _fill(
         self,
-        context: OperationContext,
+        context: OperationContext | _Told,
         spec: VolumeSpec,
         target: Path,
         source: ImageEntry,
@@ -250,47 +302,24 @@ class Volumes:
     ) -> None:
         assert source.record is not None
         total = source.record.virtual_size_bytes
+        thick = spec.allocation is Allocation.THICK
         await self._qemu_img.convert(
             source.place.data,
             _DISK_IMAGES[source.format],
             target,
             spec.format.value,
+            thick=thick,
             on_fraction=lambda part: context.advance(int(total * part), total, stage="convert"),
             user=user,
         )
         if spec.size_bytes > total:
             await self._qemu_img.resize(
-                target, spec.format.value, spec.size_bytes, shrink=False, user=user
+                target, spec.format.value, spec.size_bytes, shrink=False, thick=thick, user=user
             )
-
-    async def _resize(
-        self, entry: VolumeEntry, record: VolumeRecord, size_bytes: int, *, shrink: bool
-    ) -> None:
-        path = entry.place.data
-        owner = path.lstat().st_uid
-        user = None if self._worker_uid is None or owner == os.getuid() else owner
-        await self._qemu_img.resize(path, entry.format.value, size_bytes, shrink=shrink, user=user)
-        changed = msgspec.structs.replace(record, revision=record.revision + 1)
-
-        def settle() -> int:
-            _allocate_raw(path, entry.format, size_bytes)
-            _sync(path)
-            entry.place.describe(changed)
-            return volume_size(path, entry.format)
-
-        try:
-            actual = await asyncio.to_thread(settle)
-        except RecordError as error:
-            raise StorageError(
-                ErrorCode.UNAVAILABLE, f"Volume {entry.id} can't be read any more: {error}."
-            ) from error
-        except OSError as error:
-            raise from_os_error(error, f"Volume {entry.id} can't be resized") from error
-        self._catalogue.resized(entry.id, changed, actual)
 
     # --- small parts --------------------------------------------------------------------------
 
-    def _begin(
+    def begin(
         self,
         kind: str,
         volume_id: str,
@@ -300,6 +329,7 @@ class Volumes:
         *,
         cancellable: bool,
     ) -> Operation:
+        """Begin an operation on a volume; `held` is closed where it can't begin."""
         try:
             return self._operations.begin(
                 kind,
@@ -312,15 +342,7 @@ class Volumes:
             held.close()
             raise
 
-    def _usable(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
-        entry = self._catalogue.volume(volume_id)
-        if entry.reason is not None or entry.record is None:
-            raise StorageError(
-                ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {entry.reason}."
-            )
-        return entry, entry.record
-
-    def _source(self, spec: VolumeSpec) -> ImageEntry | None:
+    def _source_image(self, spec: VolumeSpec) -> ImageEntry | None:
         if spec.source_image is None:
             return None
         pointer = "/spec/source_image"
@@ -340,6 +362,25 @@ class Volumes:
             )
         return source
 
+    def _source_volume(self, spec: VolumeSpec) -> VolumeEntry | None:
+        if spec.source_volume is None:
+            return None
+        pointer = "/spec/source_volume"
+        if spec.source_image is not None:
+            raise MicaError.field(pointer, "Name either an image or a volume as the source.")
+        if spec.source_volume not in self._catalogue.volumes:
+            raise MicaError.field(pointer, f"There is no volume {spec.source_volume}.")
+        try:
+            source, _ = self.writable(spec.source_volume)
+        except MicaError as error:
+            raise MicaError.field(pointer, error.problem.detail, error.problem.code) from error
+        if spec.size_bytes < source.size_bytes:
+            raise MicaError.field(
+                "/spec/size_bytes",
+                f"Volume {source.id} needs at least {source.size_bytes} bytes.",
+            )
+        return source
+
     def _describe(self, entry: VolumeEntry, allocated_bytes: int) -> Volume:
         record = entry.record
         sectors = -(-entry.size_bytes // _SECTOR_BYTES)
@@ -351,77 +392,54 @@ class Volumes:
                 datastore=entry.datastore,
                 size_bytes=max(MIN_VOLUME_BYTES, sectors * _SECTOR_BYTES),
                 format=entry.format,
+                allocation=record.allocation if record else Allocation.THIN,
                 source_image=record.source_image if record else None,
+                source_volume=record.source_volume if record else None,
             ),
             status=VolumeStatus(
                 allocated_bytes=allocated_bytes,
                 attached_to=self._users.vm_of_volume(entry.id),
                 reason=entry.reason,
+                last_check=record.last_check if record else None,
             ),
         )
 
 
-def _needed_bytes(spec: VolumeSpec, source: ImageEntry | None) -> int:
-    """Space to set aside: all of a raw volume, and as much of a qcow2 as its image may fill."""
-    if spec.format is VolumeFormat.RAW:
-        return spec.size_bytes
-    if source is None or source.record is None:
-        return _QCOW2_OVERHEAD_BYTES
-    if source.format is ImageFormat.QCOW2:
-        filled = min(2 * source.record.size_bytes, source.record.virtual_size_bytes)
+class _Told:
+    """What `_create` tells of its progress where the operation is somebody else's."""
+
+    def __init__(self, on_progress: Callable[[int, int], None]) -> None:
+        self._on_progress = on_progress
+
+    def advance(self, done: int, total: int = 0, *, stage: str = "") -> None:
+        """See OperationContext."""
+        del stage
+        self._on_progress(done, total)
+
+    def commit_point(self) -> None:
+        """See OperationContext."""
+
+
+def _needed_bytes(spec: VolumeSpec, image: ImageEntry | None, origin: VolumeEntry | None) -> int:
+    """Space to set aside: all of a thick volume, and as much of a thin one as its source may
+    fill."""
+    if origin is not None:
+        return space_for_copy(origin, (spec.format, spec.allocation, spec.size_bytes))
+    if spec.allocation is Allocation.THICK:
+        return spec.size_bytes + QCOW2_OVERHEAD_BYTES
+    if image is None or image.record is None:
+        return QCOW2_OVERHEAD_BYTES
+    if image.format is ImageFormat.QCOW2:
+        filled = min(2 * image.record.size_bytes, image.record.virtual_size_bytes)
     else:
-        filled = source.record.virtual_size_bytes
-    return filled + _QCOW2_OVERHEAD_BYTES
+        filled = image.record.virtual_size_bytes
+    return filled + QCOW2_OVERHEAD_BYTES
 
 
-def _refuse_revision(record: VolumeRecord, revision: int | None) -> None:
+def refuse_revision(record: VolumeRecord, revision: int | None) -> None:
+    """Raise `revision-mismatch` where the volume has changed since it was read."""
     if revision is not None and revision != record.revision:
         raise MicaError(
             ErrorCode.REVISION_MISMATCH,
             f"Volume {record.id} has revision {record.revision}, not {revision}; read it again.",
         )
-
-
-def _allocated(entry: VolumeEntry) -> int:
-    try:
-        return entry.place.data.lstat().st_blocks * 512
-    except OSError:
-        return 0
-
-
-def _make_file(path: Path, worker_uid: int | None) -> int | None:
-    """A new empty file that the worker may write; the uid to write it as."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        if worker_uid is not None:
-            os.fchown(fd, worker_uid, worker_uid)
-    finally:
-        os.close(fd)
-    return worker_uid
-
-
-def _finish(path: Path, spec: VolumeSpec) -> None:
-    """Bring a raw file to its size with all its blocks, and make the file durable."""
-    if spec.format is VolumeFormat.RAW:
-        with path.open("r+b") as file:
-            if file.seek(0, os.SEEK_END) < spec.size_bytes:
-                file.truncate(spec.size_bytes)
-    _allocate_raw(path, spec.format, spec.size_bytes)
-    _sync(path)
-
-
-def _allocate_raw(path: Path, volume_format: VolumeFormat, size_bytes: int) -> None:
-    if volume_format is VolumeFormat.RAW:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            allocate(fd, size_bytes)
-        finally:
-            os.close(fd)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

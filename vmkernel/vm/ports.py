@@ -4,6 +4,7 @@ needs   Storage        VM folders, volumes and images as paths; news of datastor
         Operations     runs and records work that outlasts its request
         Events         tells the world
 offers  VmUsers        who uses a volume, an image or a datastore (storage asks this)
+        LiveDisks      growing and moving volumes that a VM has open
         VmDirectory    the VMs, as the control server and the host's power control use them
 
 All methods are called on the event loop. Those that aren't `async` answer from memory and don't
@@ -35,6 +36,7 @@ __all__ = [
     "EventData",
     "Events",
     "ImageFile",
+    "LiveDisks",
     "OperationHandle",
     "Operations",
     "Storage",
@@ -45,6 +47,33 @@ __all__ = [
 ]
 
 EventData = Mapping[str, str | int | float | bool | None]
+
+
+class LiveDisks(Protocol):
+    """Changes of volumes that a QEMU has open."""
+
+    async def resize(self, volume: str, size_bytes: int) -> None:
+        """Let a disk grow; the guest is told."""
+        ...
+
+    async def mirror(
+        self,
+        volume: str,
+        target: Path,
+        target_format: VolumeFormat,
+        *,
+        on_progress: Callable[[int, int], None],
+        commit: Callable[[], Awaitable[None]],
+        revert: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Copy a disk to `target`, an empty volume of its size, while the guest writes, and go
+        over to it.
+
+        `commit` is awaited at an instant when both files are equal, flushed, and neither is
+        written; QEMU goes over once it has returned, and stays where it raises. Should QEMU
+        refuse after that, `revert` is awaited. Cancelling leaves all as it was.
+        """
+        ...
 
 
 class VolumeFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,10 +10,13 @@ from remote_api.client.cli.common import (
     bytes_text,
     pass_session,
     say,
+    show_object,
     show_rows,
     wait_option,
 )
 from remote_api.schema import (
+    Allocation,
+    CheckRepair,
     VolumeFormat,
     VolumeSpec,
 )
@@ -58,6 +61,7 @@ def list_volumes(session: Session, datastore: str | None) -> None:
     default=VolumeFormat.QCOW2.value,
     show_default=True,
 )
+@click.option("--thick", is_flag=True, help="Take all its space at once.")
 @click.option("--image", help="Fill it from this image.")
 @wait_option
 @pass_session
@@ -67,6 +71,7 @@ def create_volume(
     datastore: str,
     size: int,
     volume_format: str,
+    thick: bool,
     image: str | None,
     wait: bool,
 ) -> None:
@@ -75,11 +80,93 @@ def create_volume(
         datastore=datastore,
         size_bytes=size,
         format=VolumeFormat(volume_format),
+        allocation=Allocation.THICK if thick else Allocation.THIN,
         source_image=image,
     )
     with session.mica() as mica:
         operation = mica.create_volume(volume_id, spec)
         session.finish(mica, operation, wait=wait, done=f"volume {volume_id} is ready")
+
+
+@volume_group.command("clone")
+@click.argument("volume_id")
+@click.argument("new_id")
+@click.option("--datastore", help="Where the copy shall lie; where the volume does otherwise.")
+@wait_option
+@pass_session
+def clone_volume(
+    session: Session, volume_id: str, new_id: str, datastore: str | None, wait: bool
+) -> None:
+    """Make NEW_ID a copy of a volume that no running VM has."""
+    with session.mica() as mica:
+        source = mica.volume(volume_id).spec
+        spec = VolumeSpec(
+            datastore=datastore or source.datastore,
+            size_bytes=source.size_bytes,
+            format=source.format,
+            allocation=source.allocation,
+            source_volume=volume_id,
+        )
+        operation = mica.create_volume(new_id, spec)
+        session.finish(mica, operation, wait=wait, done=f"volume {new_id} is ready")
+
+
+@volume_group.command("move")
+@click.argument("volume_id")
+@click.option("--datastore", help="Where it shall lie.")
+@click.option("--format", "volume_format", type=click.Choice([f.value for f in VolumeFormat]))
+@click.option("--allocation", type=click.Choice([a.value for a in Allocation]))
+@wait_option
+@pass_session
+def move_volume(
+    session: Session,
+    volume_id: str,
+    datastore: str | None,
+    volume_format: str | None,
+    allocation: str | None,
+    wait: bool,
+) -> None:
+    """Move or convert a volume, also while its virtual machine runs."""
+    if not (datastore or volume_format or allocation):
+        raise click.UsageError("say what shall change: --datastore, --format or --allocation")
+    with session.mica() as mica:
+        operation = mica.move_volume(
+            volume_id,
+            datastore=datastore,
+            volume_format=VolumeFormat(volume_format) if volume_format else None,
+            allocation=Allocation(allocation) if allocation else None,
+        )
+        session.finish(mica, operation, wait=wait, done=f"volume {volume_id} is moved")
+
+
+@volume_group.command("check")
+@click.argument("volume_id")
+@click.option(
+    "--repair",
+    type=click.Choice([r.value for r in CheckRepair]),
+    default=CheckRepair.NONE.value,
+    show_default=True,
+    help="`leaks` mends what is only wasted; `all` may lose what is corrupt.",
+)
+@pass_session
+def check_volume(session: Session, volume_id: str, repair: str) -> None:
+    """Check the file of a volume that no running virtual machine has."""
+    with session.mica() as mica:
+        mica.wait(mica.check_volume(volume_id, repair=CheckRepair(repair)))
+        show_object(
+            session,
+            mica.volume(volume_id),
+            (
+                ("corruptions", lambda v: v.status.last_check.corruptions),
+                ("leaks", lambda v: v.status.last_check.leaks),
+                (
+                    "mended",
+                    lambda v: (
+                        v.status.last_check.corruptions_fixed + v.status.last_check.leaks_fixed
+                    ),
+                ),
+            ),
+        )
 
 
 @volume_group.command("resize")

@@ -9,6 +9,8 @@ from pathlib import Path
 from remote_api.client.errors import MisuseError
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls, OnBytes
 from remote_api.schema import (
+    Allocation,
+    CheckRepair,
     Datastore,
     DatastoreBody,
     DatastorePage,
@@ -19,6 +21,7 @@ from remote_api.schema import (
     Operation,
     Volume,
     VolumeBody,
+    VolumeFormat,
     VolumePage,
     VolumeSpec,
 )
@@ -127,6 +130,31 @@ class StorageCalls(Calls):
             headers=MERGE_PATCH,
             allow_shrink=allow_shrink,
         )
+
+    def move_volume(
+        self,
+        volume_id: str,
+        *,
+        datastore: str | None = None,
+        volume_format: VolumeFormat | None = None,
+        allocation: Allocation | None = None,
+    ) -> Operation:
+        """Let a volume lie elsewhere or otherwise, also while its VM runs; None leaves as it is."""
+        wanted = {
+            "datastore": datastore,
+            "format": volume_format and volume_format.value,
+            "allocation": allocation and allocation.value,
+        }
+        return self._operation(
+            "PATCH",
+            f"/v1/volumes/{volume_id}",
+            body={"spec": {name: value for name, value in wanted.items() if value is not None}},
+            headers=MERGE_PATCH,
+        )
+
+    def check_volume(self, volume_id: str, *, repair: CheckRepair = CheckRepair.NONE) -> Operation:
+        """Check a volume's file."""
+        return self._operation("POST", f"/v1/volumes/{volume_id}/check", repair=repair.value)
 
     def delete_volume(self, volume_id: str) -> None:
         """Delete a volume."""

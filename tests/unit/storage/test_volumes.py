@@ -11,6 +11,7 @@ from tests.unit.storage.samples import bzimage, qcow2
 from tests.unit.storage.world import World, run
 from vmkernel.host import CommandError
 from vmkernel.model import (
+    Allocation,
     ErrorCode,
     ImageFormat,
     MicaError,
@@ -42,7 +43,13 @@ def test_a_blank_volume_is_made_and_found_again(
         file = world.storage.volume("v")
         assert (file.format, file.size_bytes) == (volume_format, 2 * MIB)
         if volume_format is VolumeFormat.RAW:
-            assert volume.status.allocated_bytes >= 2 * MIB
+            assert volume.status.allocated_bytes == 0
+            await _make(
+                world, "w", _spec(2 * MIB, format=volume_format, allocation=Allocation.THICK)
+            )
+            thick = await world.storage.volumes.get("w")
+            assert thick.status.allocated_bytes >= 2 * MIB
+            await world.storage.delete_volume("w", actor="me")
         again = World(tmp_path, world.medium)
         await again.storage.start()
         assert await again.storage.volumes.get("v") == volume
@@ -73,7 +80,7 @@ def test_a_volume_is_filled_from_an_image_and_grown(tmp_path: Path) -> None:
         ("v", _spec(MIB, source_image="base"), ErrorCode.INVALID, "/spec/size_bytes"),
         (
             "v",
-            _spec(1 << 49, format=VolumeFormat.RAW),
+            _spec(1 << 49, format=VolumeFormat.RAW, allocation=Allocation.THICK),
             ErrorCode.INSUFFICIENT_SPACE,
             "/spec/size_bytes",
         ),
@@ -142,7 +149,7 @@ def test_resizing(tmp_path: Path) -> None:
     async def resize(world: World, size: int, **options: object) -> None:
         fields = {"revision": None, "allow_shrink": False, "actor": "me", **options}
         await world.succeeded(
-            await world.storage.volumes.resize("v", size, **fields)  # type: ignore[arg-type]
+            await world.storage.changes.resize("v", size, **fields)  # type: ignore[arg-type]
         )
 
     async def refused(world: World, size: int, **options: object) -> ErrorCode:
@@ -160,7 +167,7 @@ def test_resizing(tmp_path: Path) -> None:
         assert await refused(world, 64 * MIB + 1) is ErrorCode.INVALID
         assert await refused(world, 512) is ErrorCode.INVALID
         world.users.open.add("v")
-        assert await refused(world, 256 * MIB) is ErrorCode.IN_USE
+        assert await refused(world, 64 * MIB, allow_shrink=True) is ErrorCode.IN_USE
         world.users.open.clear()
         await resize(world, 64 * MIB, allow_shrink=True, revision=2)
         again = World(tmp_path, world.medium)

@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tests.unit.state.ram_medium import RamMedium
 from tests.unit.storage.samples import qcow2
 from vmkernel.events import EventBus
-from vmkernel.host.qemu_img import QemuImg
+from vmkernel.host.qemu_img import CheckReport, QemuImg
 from vmkernel.host.runner import Runner
 from vmkernel.model import (
     DatastoreKind,
@@ -20,6 +21,7 @@ from vmkernel.model import (
     ImageSpec,
     Operation,
     OperationState,
+    VolumeFormat,
 )
 from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateLog, StateStore
@@ -37,8 +39,16 @@ class PretendingQemuImg(QemuImg):
         self.gate: asyncio.Event | None = None
         self.error: Exception | None = None
         self.calls: list[str] = []
+        self.report = CheckReport(0, 0, 0, 0)
 
-    async def create_qcow2(self, path: Path, size_bytes: int, *, user: int | None = None) -> None:
+    async def create_qcow2(
+        self,
+        path: Path,
+        size_bytes: int,
+        *,
+        thick: bool = False,  # noqa: ARG002
+        user: int | None = None,
+    ) -> None:
         """A header alone."""
         self.calls.append(f"create {user}")
         if self.error is not None:
@@ -53,6 +63,7 @@ class PretendingQemuImg(QemuImg):
         target: Path,
         target_format: str,
         *,
+        thick: bool = False,  # noqa: ARG002
         on_fraction: Callable[[float], None],
         user: int | None = None,  # noqa: ARG002
     ) -> None:
@@ -74,6 +85,7 @@ class PretendingQemuImg(QemuImg):
         size_bytes: int,
         *,
         shrink: bool,
+        thick: bool = False,  # noqa: ARG002
         user: int | None = None,  # noqa: ARG002
     ) -> None:
         """Another header, or another length."""
@@ -83,6 +95,52 @@ class PretendingQemuImg(QemuImg):
         else:
             with path.open("r+b") as file:
                 file.truncate(size_bytes)
+
+    async def check(
+        self, path: Path, image_format: str, *, repair: str | None, user: int | None = None
+    ) -> CheckReport:
+        """What the test says."""
+        del path, user
+        self.calls.append(f"check {image_format} {repair}")
+        found, self.report = self.report, replace(self.report, corruptions=0, leaks=0)
+        return found
+
+
+class FakeLive:
+    """A QEMU that has every volume open."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.gate: asyncio.Event | None = None
+        self.before: Exception | None = None
+        self.after: Exception | None = None
+
+    async def resize(self, volume: str, size_bytes: int) -> None:
+        """Only told."""
+        self.calls.append(f"resize {volume} {size_bytes}")
+
+    async def mirror(
+        self,
+        volume: str,
+        target: Path,
+        target_format: VolumeFormat,
+        *,
+        on_progress: Callable[[int, int], None],
+        commit: Callable[[], Awaitable[None]],
+        revert: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Half, a pause, and the last step, with failures before and after it."""
+        assert target.exists()
+        self.calls.append(f"mirror {volume} {target_format}")
+        on_progress(1, 2)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.before is not None:
+            raise self.before
+        await commit()
+        if self.after is not None:
+            await revert()
+            raise self.after
 
 
 class FakeUsers:
@@ -132,6 +190,8 @@ class World:
             self.store, self.operations, self.bus, (DirectoryDriver(),), self.qemu_img
         )
         self.storage.bind(self.users)
+        self.live = FakeLive()
+        self.storage.bind_live(self.live)
 
     def spec(self, name: str = "d") -> DatastoreSpec:
         """A datastore in a directory below the root."""

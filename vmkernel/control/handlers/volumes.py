@@ -5,11 +5,13 @@ from __future__ import annotations
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.requests import (
+    CheckVolume,
     CreateVolume,
     DeleteVolume,
     Done,
     GetVolume,
     ListVolumes,
+    MoveVolume,
     ResizeVolume,
     VolumePage,
 )
@@ -33,13 +35,26 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         return await storage.create_volume(request.id, request.spec, actor=caller.actor)
 
     async def resize_volume(request: ResizeVolume, caller: Caller) -> Operation:
-        return await storage.volumes.resize(
+        return await storage.changes.resize(
             request.id,
             request.size_bytes,
             revision=request.revision,
             allow_shrink=request.allow_shrink,
             actor=caller.actor,
         )
+
+    async def move_volume(request: MoveVolume, caller: Caller) -> Operation:
+        return await storage.changes.move(
+            request.id,
+            datastore=request.datastore,
+            volume_format=request.format,
+            allocation=request.allocation,
+            revision=request.revision,
+            actor=caller.actor,
+        )
+
+    async def check_volume(request: CheckVolume, caller: Caller) -> Operation:
+        return await storage.changes.check(request.id, request.repair, actor=caller.actor)
 
     async def delete_volume(request: DeleteVolume, caller: Caller) -> Done:
         await storage.delete_volume(request.id, actor=caller.actor, revision=request.revision)
@@ -49,4 +64,6 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     dispatcher.register(GetVolume, get_volume)
     dispatcher.register(CreateVolume, create_volume)
     dispatcher.register(ResizeVolume, resize_volume)
+    dispatcher.register(MoveVolume, move_volume)
+    dispatcher.register(CheckVolume, check_volume)
     dispatcher.register(DeleteVolume, delete_volume)

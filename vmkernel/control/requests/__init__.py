@@ -42,6 +42,7 @@ from vmkernel.control.requests.operations import (
     SubscribeEvents,
 )
 from vmkernel.control.requests.storage import (
+    CheckVolume,
     CreateDatastore,
     CreateVolume,
     DatastorePage,
@@ -57,6 +58,7 @@ from vmkernel.control.requests.storage import (
     ListDisks,
     ListImages,
     ListVolumes,
+    MoveVolume,
     ResizeVolume,
     UploadImage,
     VolumePage,
@@ -75,6 +77,7 @@ __all__ = [
     "ActOnVm",
     "AnyRequest",
     "CancelOperation",
+    "CheckVolume",
     "Claim",
     "CreateDatastore",
     "CreateToken",
@@ -110,6 +113,7 @@ __all__ = [
     "ListVms",
     "ListVolumes",
     "MAX_PAGE",
+    "MoveVolume",
     "OpenConsole",
     "OperationPage",
     "PowerHost",
@@ -153,6 +157,8 @@ AnyRequest = (
     | GetVolume
     | CreateVolume
     | ResizeVolume
+    | MoveVolume
+    | CheckVolume
     | DeleteVolume
     | ListVms
     | GetVm

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from vmkernel.control.requests.base import Done, ListRequest, Request
 from vmkernel.model import (
+    Allocation,
+    CheckRepair,
     Datastore,
     DatastoreSpec,
     Disk,
@@ -16,10 +18,12 @@ from vmkernel.model import (
     Role,
     Slug,
     Volume,
+    VolumeFormat,
     VolumeSpec,
 )
 
 __all__ = [
+    "CheckVolume",
     "CreateDatastore",
     "CreateVolume",
     "DatastorePage",
@@ -35,6 +39,7 @@ __all__ = [
     "ListDisks",
     "ListImages",
     "ListVolumes",
+    "MoveVolume",
     "ResizeVolume",
     "UploadImage",
     "VolumePage",
@@ -187,7 +192,7 @@ class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.c
 
 
 class ResizeVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.resize-volume"):
-    """Grow a volume of a stopped VM (or of none); shrinking needs `allow_shrink`."""
+    """Grow a volume, also while its VM runs; shrinking needs `allow_shrink` and no running VM."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     REPLY: ClassVar[Any] = Operation
@@ -196,6 +201,30 @@ class ResizeVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.r
     size_bytes: int
     revision: int | None = None
     allow_shrink: bool = False
+
+
+class MoveVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.move-volume"):
+    """Let a volume lie on another datastore, in another format or with another allocation; also
+    while its VM runs."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    datastore: Slug
+    format: VolumeFormat
+    allocation: Allocation
+    revision: int | None = None
+
+
+class CheckVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.check-volume"):
+    """Check the file of a volume that no running VM has."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    repair: CheckRepair = CheckRepair.NONE
 
 
 class DeleteVolume(Request[Done], frozen=True, kw_only=True, tag="storage.delete-volume"):

@@ -1,0 +1,424 @@
+"""Changes of a volume that exists: size, format, allocation, place; and the check of its file.
+
+What a running VM has open is changed by its QEMU (LiveDisks), all else by qemu-img.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+
+import msgspec
+
+from vmkernel import clock
+from vmkernel.host.errors import from_os_error
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.model import (
+    Allocation,
+    CheckRepair,
+    ErrorCode,
+    MicaError,
+    Operation,
+    VolumeCheck,
+    VolumeFormat,
+)
+from vmkernel.operations import OperationContext
+from vmkernel.storage.catalogue import Catalogue, VolumeEntry, volume_size
+from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.layout import Place
+from vmkernel.storage.records import MovedFrom, RecordError, VolumeRecord
+from vmkernel.storage.users import Users
+from vmkernel.storage.volume_files import (
+    Shape,
+    allocate_raw,
+    copy_volume,
+    finish,
+    make_file,
+    owner,
+    space_for_copy,
+    sync,
+)
+from vmkernel.storage.volumes import (
+    MAX_VOLUME_BYTES,
+    MIN_VOLUME_BYTES,
+    Volumes,
+    refuse_revision,
+)
+
+__all__ = ["LastStep", "VolumeChanges"]
+
+_log = logging.getLogger(__name__)
+_SECTOR_BYTES = 512
+
+
+class VolumeChanges:
+    """See the module."""
+
+    def __init__(
+        self,
+        volumes: Volumes,
+        datastores: Datastores,
+        catalogue: Catalogue,
+        users: Users,
+        qemu_img: QemuImg,
+        *,
+        worker_uid: int | None,
+    ) -> None:
+        self._volumes = volumes
+        self._datastores = datastores
+        self._catalogue = catalogue
+        self._users = users
+        self._qemu_img = qemu_img
+        self._worker_uid = worker_uid
+
+    # --- size ---------------------------------------------------------------------------------
+
+    async def resize(
+        self,
+        volume_id: str,
+        size_bytes: int,
+        *,
+        revision: int | None,
+        allow_shrink: bool,
+        actor: str,
+    ) -> Operation:
+        """Change the size; while its VM runs, a volume only grows, and the guest sees it."""
+        entry, record = self._volumes.sound(volume_id)
+        refuse_revision(record, revision)
+        if not MIN_VOLUME_BYTES <= size_bytes <= MAX_VOLUME_BYTES or size_bytes % _SECTOR_BYTES:
+            raise MicaError.field(
+                "/spec/size_bytes",
+                f"The size must be a multiple of {_SECTOR_BYTES} from {MIN_VOLUME_BYTES} to "
+                f"{MAX_VOLUME_BYTES}.",
+            )
+        shrink = size_bytes < entry.size_bytes
+        if shrink and not allow_shrink:
+            raise MicaError.field(
+                "/spec/size_bytes",
+                f"Volume {volume_id} has {entry.size_bytes} bytes; to cut its end off, "
+                "set allow_shrink.",
+                ErrorCode.CONFLICT,
+            )
+        live = self._users.volume_is_open(volume_id)
+        thick = record.allocation is Allocation.THICK
+        if live and (shrink or (thick and entry.format is VolumeFormat.QCOW2)):
+            what = "shrinks" if shrink else "of format qcow2 and thick grows"
+            raise StorageError(
+                ErrorCode.IN_USE,
+                f"A volume {what} only while nothing has it open; shut VM"
+                f" {self._users.vm_of_volume(volume_id)} down first.",
+            )
+        grown = max(0, size_bytes - entry.size_bytes) if thick else 0
+        with contextlib.ExitStack() as undo:
+            undo.callback(
+                self._datastores.reserve(entry.datastore, grown, pointer="/spec/size_bytes")
+            )
+            undo.enter_context(self._catalogue.claimed("volume", volume_id, "resized"))
+            held = undo.pop_all()
+
+            async def work(context: OperationContext) -> None:
+                with held:
+                    async with self._datastores.using(entry.datastore):
+                        context.advance(0, stage="resize")
+                        await self._resize(entry, record, size_bytes, shrink=shrink, live=live)
+
+            return self._volumes.begin(
+                "volume.resize", volume_id, work, actor, held, cancellable=False
+            )
+
+    async def _resize(
+        self, entry: VolumeEntry, record: VolumeRecord, size_bytes: int, *, shrink: bool, live: bool
+    ) -> None:
+        path = entry.place.data
+        thick = record.allocation is Allocation.THICK
+        if live:
+            await self._users.live().resize(entry.id, size_bytes)
+        else:
+            user = await asyncio.to_thread(owner, path, self._worker_uid)
+            await self._qemu_img.resize(
+                path, entry.format.value, size_bytes, shrink=shrink, thick=thick, user=user
+            )
+        changed = msgspec.structs.replace(record, revision=record.revision + 1)
+
+        def settle() -> int:
+            if thick and entry.format is VolumeFormat.RAW:
+                allocate_raw(path, size_bytes)
+            sync(path)
+            entry.place.describe(changed)
+            return volume_size(path, entry.format)
+
+        try:
+            actual = await asyncio.to_thread(settle)
+        except RecordError as error:
+            raise StorageError(
+                ErrorCode.UNAVAILABLE, f"Volume {entry.id} can't be read any more: {error}."
+            ) from error
+        except OSError as error:
+            raise from_os_error(error, f"Volume {entry.id} can't be resized") from error
+        self._catalogue.described(entry.id, changed, actual)
+
+    # --- place, format, allocation ------------------------------------------------------------
+
+    async def move(
+        self,
+        volume_id: str,
+        *,
+        datastore: str,
+        volume_format: VolumeFormat,
+        allocation: Allocation,
+        revision: int | None,
+        actor: str,
+    ) -> Operation:
+        """Let a volume lie elsewhere or otherwise, also while its VM runs."""
+        entry, record = self._volumes.sound(volume_id)
+        refuse_revision(record, revision)
+        place = self._datastores.layout_for(datastore).volume(volume_id, volume_format)
+        shape: Shape = (volume_format, allocation, entry.size_bytes)
+        if place.data != entry.place.data and place.data.exists():
+            raise StorageError(
+                ErrorCode.CONFLICT,
+                f"A file {place.data.name} without a description lies on {datastore}.",
+            )
+        if datastore != entry.datastore and place.record.exists():
+            raise StorageError(
+                ErrorCode.CONFLICT, f"Datastore {datastore} holds a volume {volume_id} already."
+            )
+        live = self._users.volume_is_open(volume_id)
+        with contextlib.ExitStack() as undo:
+            undo.callback(
+                self._datastores.reserve(
+                    datastore, space_for_copy(entry, shape), pointer="/spec/datastore"
+                )
+            )
+            undo.enter_context(self._catalogue.claimed("volume", volume_id, "moved"))
+            held = undo.pop_all()
+
+            async def work(context: OperationContext) -> None:
+                with held:
+                    async with (
+                        self._datastores.using(entry.datastore),
+                        self._datastores.using(datastore),
+                    ):
+                        await self._move(context, entry, datastore, place, shape, live=live)
+
+            return self._volumes.begin(
+                "volume.move", volume_id, work, actor, held, cancellable=True
+            )
+
+    async def _move(
+        self,
+        context: OperationContext,
+        entry: VolumeEntry,
+        datastore: str,
+        place: Place,
+        shape: Shape,
+        *,
+        live: bool,
+    ) -> None:
+        step = LastStep(
+            self._catalogue, entry, datastore, self._datastores.uuid(datastore), place, shape
+        )
+
+        async def commit() -> None:
+            context.commit_point()
+            await step.commit()
+
+        total = entry.size_bytes
+        try:
+            if live:
+                await self._make_empty(entry, place, shape)
+                await self._users.live().mirror(
+                    entry.id,
+                    place.incoming,
+                    shape[0],
+                    on_progress=lambda done, whole: context.advance(done, whole, stage="mirror"),
+                    commit=commit,
+                    revert=step.revert,
+                )
+            else:
+                await copy_volume(
+                    self._qemu_img,
+                    entry,
+                    place.incoming,
+                    shape,
+                    worker_uid=self._worker_uid,
+                    on_fraction=lambda part: context.advance(
+                        int(total * part), total, stage="copy"
+                    ),
+                )
+                await commit()
+        except BaseException as error:
+            if not step.committed:
+                await asyncio.shield(asyncio.to_thread(place.discard))
+            if isinstance(error, OSError):
+                raise from_os_error(error, f"Volume {entry.id} can't be moved") from error
+            raise
+        context.advance(total, total, stage="clean")
+        await step.clean()
+
+    async def _make_empty(self, entry: VolumeEntry, place: Place, shape: Shape) -> None:
+        """The file that a running VM's disk is mirrored to."""
+        volume_format, allocation, size_bytes = shape
+        user = await asyncio.to_thread(owner, entry.place.data, self._worker_uid)
+        await asyncio.to_thread(make_file, place.incoming, user)
+        if volume_format is VolumeFormat.QCOW2:
+            await self._qemu_img.create_qcow2(
+                place.incoming,
+                size_bytes,
+                thick=allocation is Allocation.THICK,
+                user=user,
+            )
+        await asyncio.to_thread(finish, place.incoming, shape)
+
+    # --- check --------------------------------------------------------------------------------
+
+    async def check(self, volume_id: str, repair: CheckRepair, *, actor: str) -> Operation:
+        """Check the tables of a qcow2; what was found is in the volume's status."""
+        entry, _ = self._volumes.writable(volume_id)
+        if entry.format is not VolumeFormat.QCOW2:
+            raise StorageError(
+                ErrorCode.UNSUPPORTED, f"Volume {volume_id} is raw: it has no tables to check."
+            )
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(self._catalogue.claimed("volume", volume_id, "checked"))
+            held = undo.pop_all()
+
+            async def work(context: OperationContext) -> None:
+                with held:
+                    async with self._datastores.using(entry.datastore):
+                        context.advance(0, stage="check")
+                        await self._check(context, entry, repair)
+
+            return self._volumes.begin(
+                "volume.check",
+                volume_id,
+                work,
+                actor,
+                held,
+                cancellable=repair is CheckRepair.NONE,
+            )
+
+    async def _check(
+        self, context: OperationContext, entry: VolumeEntry, repair: CheckRepair
+    ) -> None:
+        assert entry.record is not None
+        path = entry.place.data
+        user = await asyncio.to_thread(owner, path, self._worker_uid)
+        found = await self._qemu_img.check(
+            path,
+            entry.format.value,
+            repair=None if repair is CheckRepair.NONE else repair.value,
+            user=user,
+        )
+        context.commit_point()
+        record = msgspec.structs.replace(
+            entry.record,
+            last_check=VolumeCheck(
+                checked_at=clock.now(),
+                corruptions=found.corruptions,
+                leaks=found.leaks,
+                corruptions_fixed=found.corruptions_fixed,
+                leaks_fixed=found.leaks_fixed,
+            ),
+        )
+        try:
+            await asyncio.to_thread(sync, path)
+            await asyncio.to_thread(entry.place.describe, record)
+        except OSError as error:
+            raise from_os_error(error, f"Volume {entry.id}") from error
+        self._catalogue.described(entry.id, record)
+        if found.corruptions:
+            raise StorageError(
+                ErrorCode.CONFLICT,
+                f"Volume {entry.id} has {found.corruptions} faults: copy what can be read, then"
+                " check it with repair=all, which may lose data.",
+            )
+
+
+class LastStep:
+    """The end of a move, after which the new volume is the valid one; see moved.py."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        entry: VolumeEntry,
+        datastore: str,
+        store_uuid: str,
+        place: Place,
+        shape: Shape,
+    ) -> None:
+        assert entry.record is not None
+        volume_format, allocation, size_bytes = shape
+        self._catalogue = catalogue
+        self._old = entry
+        self._record = entry.record
+        self._place = place
+        self.committed = False
+        record = msgspec.structs.replace(
+            self._record,
+            revision=self._record.revision + 1,
+            format=volume_format,
+            allocation=allocation,
+            moved_from=MovedFrom(datastore_uuid=entry.store_uuid, format=entry.format),
+        )
+        self._new_record = record
+        self._new = VolumeEntry(
+            entry.id, datastore, place, volume_format, size_bytes, record, store_uuid=store_uuid
+        )
+
+    async def commit(self) -> None:
+        """Durable on return; where it fails, the old volume is the valid one as before."""
+        try:
+            await asyncio.shield(asyncio.to_thread(self._commit))
+        except OSError as error:
+            raise from_os_error(error, f"Volume {self._old.id} can't be moved") from error
+        self.committed = True
+        self._catalogue.volumes[self._old.id] = self._new
+
+    def _commit(self) -> None:
+        if self._new.store_uuid == self._old.store_uuid:
+            self._place.become(self._new_record, old=self._record)
+            return
+        self._old.place.describe(
+            msgspec.structs.replace(self._record, moving_to=self._new.store_uuid)
+        )
+        try:
+            self._place.publish(self._new_record)
+        except OSError:
+            self._old.place.describe(self._record)
+            raise
+
+    async def revert(self) -> None:
+        """QEMU stayed with the old file after all."""
+        if not self.committed:
+            return
+        record = msgspec.structs.replace(self._record, revision=self._record.revision + 2)
+        if self._place.data == self._old.place.data:
+            raise StorageError(
+                ErrorCode.UNAVAILABLE,
+                f"Volume {self._old.id} was converted and QEMU did not follow: power its VM off.",
+            )
+        await asyncio.shield(asyncio.to_thread(self._revert, record))
+        self._catalogue.volumes[self._old.id] = replace(self._old, record=record)
+        self.committed = False
+
+    def _revert(self, record: VolumeRecord) -> None:
+        self._old.place.describe(record)
+        if self._place.record == self._old.place.record:
+            self._place.data.unlink(missing_ok=True)
+        else:
+            self._place.remove()
+
+    async def clean(self) -> None:
+        """Remove the old volume; what can't be removed now is when its datastore is opened."""
+        same_datastore = self._place.record == self._old.place.record
+        try:
+            if not same_datastore:
+                await asyncio.to_thread(self._old.place.remove)
+            elif self._place.data != self._old.place.data:
+                await asyncio.to_thread(self._old.place.data.unlink, missing_ok=True)
+        except OSError as error:
+            _log.warning("what is left of volume %s can't be removed: %s", self._old.id, error)

@@ -1,0 +1,139 @@
+"""The file of a volume: made, filled, brought to its size, made durable; most of it blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from vmkernel.host.files import allocate, reflink
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.model import Allocation, VolumeFormat
+from vmkernel.storage.catalogue import VolumeEntry
+
+__all__ = [
+    "QCOW2_OVERHEAD_BYTES",
+    "Shape",
+    "allocate_raw",
+    "allocated_bytes",
+    "copy_volume",
+    "finish",
+    "make_file",
+    "owner",
+    "space_for_copy",
+    "sync",
+]
+
+QCOW2_OVERHEAD_BYTES = 1 << 20
+
+Shape = tuple[VolumeFormat, Allocation, int]
+"""Format, allocation and size in bytes of a volume that is being made."""
+
+
+def allocated_bytes(path: Path) -> int:
+    """What a file takes of its datastore; 0 where it is missing."""
+    try:
+        return path.lstat().st_blocks * 512
+    except OSError:
+        return 0
+
+
+def owner(path: Path, worker_uid: int | None) -> int | None:
+    """The uid to run qemu-img as on a volume's file: its owner, where we aren't that."""
+    uid = path.lstat().st_uid
+    return None if worker_uid is None or uid == os.getuid() else uid
+
+
+def make_file(path: Path, uid: int | None) -> int | None:
+    """A new empty file that `uid` may write; the uid to write it as."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if uid is not None:
+            os.fchown(fd, uid, uid)
+    finally:
+        os.close(fd)
+    return uid
+
+
+def finish(path: Path, shape: Shape) -> None:
+    """Bring a raw file to its size, with all its blocks where it is thick, and make the file
+    durable."""
+    volume_format, allocation, size_bytes = shape
+    if volume_format is VolumeFormat.RAW:
+        with path.open("r+b") as file:
+            if file.seek(0, os.SEEK_END) < size_bytes:
+                file.truncate(size_bytes)
+        if allocation is Allocation.THICK:
+            allocate_raw(path, size_bytes)
+    sync(path)
+
+
+def allocate_raw(path: Path, size_bytes: int) -> None:
+    """Take all the space of a raw file."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        allocate(fd, size_bytes)
+    finally:
+        os.close(fd)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def space_for_copy(source: VolumeEntry, shape: Shape) -> int:
+    """Bytes to set aside for a copy of a volume."""
+    volume_format, allocation, size_bytes = shape
+    overhead = QCOW2_OVERHEAD_BYTES if volume_format is VolumeFormat.QCOW2 else 0
+    if allocation is Allocation.THICK:
+        return size_bytes + overhead
+    return min(allocated_bytes(source.place.data), source.size_bytes) + overhead
+
+
+async def copy_volume(
+    qemu_img: QemuImg,
+    source: VolumeEntry,
+    target: Path,
+    shape: Shape,
+    *,
+    worker_uid: int | None,
+    on_fraction: Callable[[float], None],
+) -> None:
+    """Fill the new file `target` with what a volume holds, and make it durable.
+
+    Where format and allocation stay and the file system can, the two share their blocks
+    (reflink); else qemu-img copies. Nothing may have the source open for writing.
+    """
+    volume_format, allocation, size_bytes = shape
+    path, record = source.place.data, source.record
+    user = await asyncio.to_thread(owner, path, worker_uid)
+    await asyncio.to_thread(make_file, target, worker_uid if user is None else user)
+    alike = source.format is volume_format and size_bytes == source.size_bytes
+    thick = allocation is Allocation.THICK
+    if (
+        not alike
+        or thick
+        or (record is not None and record.allocation is not allocation)
+        or not await asyncio.to_thread(reflink, path, target)
+    ):
+        await qemu_img.convert(
+            path,
+            source.format.value,
+            target,
+            volume_format.value,
+            thick=thick,
+            on_fraction=on_fraction,
+            user=user,
+        )
+    if size_bytes > source.size_bytes and volume_format is VolumeFormat.QCOW2:
+        await qemu_img.resize(
+            target, volume_format.value, size_bytes, shrink=False, thick=thick, user=user
+        )
+    await asyncio.to_thread(finish, target, shape)
+    on_fraction(1.0)
