@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -19,12 +20,14 @@ FREE_BYTES = 12 << 30
 NEEDED = {
     "apt": Path("/usr/bin/apt-get"),
     "ca-certificates": Path("/etc/ssl/certs/ca-certificates.crt"),
-    "debian-archive-keyring": Path("/usr/share/keyrings/debian-archive-trixie-stable.gpg"),
+    # Debian 13 is signed with Debian 12's keys as well, and Ubuntu 24.04 has no later ones.
+    "debian-archive-keyring": Path("/usr/share/keyrings/debian-archive-bookworm-automatic.gpg"),
     "mmdebstrap": Path("/usr/bin/mmdebstrap"),
 }
 """Packages by a file that shows that they are there."""
 
-PASSED_ON = ("MICA_", "PIP_", "http_proxy", "https_proxy", "no_proxy")
+PASSED_ON = re.compile(r"MICA_.*|PIP_.*|(?:https?|no)_proxy|TMPDIR", re.IGNORECASE)
+"""What sudo would drop, by the variable's name."""
 
 
 class HostError(InputError):
@@ -39,7 +42,7 @@ def become_root() -> None:
     if sudo is None:
         raise HostError("building needs root (mounts, device nodes): run this as root")
     say("building needs root; starting again with sudo")
-    passed = [f"{k}={v}" for k, v in os.environ.items() if k.startswith(PASSED_ON)]
+    passed = [f"{k}={v}" for k, v in os.environ.items() if PASSED_ON.fullmatch(k)]
     argv = [sudo, "env", *passed, sys.executable, "-m", "appliance_build", *sys.argv[1:]]
     os.execv(sudo, argv)  # noqa: S606
 

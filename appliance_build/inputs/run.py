@@ -17,7 +17,9 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     passed = {
         name: value
         for name, value in os.environ.items()
-        if name in ("http_proxy", "https_proxy", "no_proxy", "TMPDIR") or name.startswith("PIP_")
+        if name.lower() in ("http_proxy", "https_proxy", "no_proxy")
+        or name == "TMPDIR"
+        or name.startswith("PIP_")
     }
     return {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -68,6 +68,10 @@ class EventBus:
             return Subscription(self, self._first, lost=True)
         return Subscription(self, number + 1, lost=False)
 
+    def subscribe_from_start(self) -> Subscription:
+        """Follow the events from the oldest that is still known."""
+        return Subscription(self, self._first, lost=False)
+
     def close(self) -> None:
         """End all subscriptions."""
         self._closed = True

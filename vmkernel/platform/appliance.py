@@ -46,6 +46,7 @@ from vmkernel.model import (
 from vmkernel.platform import findings
 from vmkernel.platform.api_probe import api_answers
 from vmkernel.platform.facts import boot_info, cpu_info, memory_info, virtualisation_info
+from vmkernel.platform.forwarded_log import ForwardedLog
 from vmkernel.platform.kernel_findings import missing_firmware
 from vmkernel.platform.links import link_addresses, link_infos
 from vmkernel.platform.management_network import ManagementNetwork, choose_mac, wired_ports
@@ -100,6 +101,7 @@ class AppliancePlatform:
         self._started_s = _boot_clock()
         self._times: dict[str, float] = {"vmkernel_start": _process_start_s()}
         self._settings: StickSettings | None = None
+        self._logs = ForwardedLog()
         self._settings_known = asyncio.Event()
         self._store: StateStore | None = None
         self._rest: Surroundings | None = None
@@ -175,6 +177,7 @@ class AppliancePlatform:
             _log.warning("%s", error)
         self._times["settings"] = _boot_clock()
         self._settings_known.set()
+        self._logs.begin(store, events)
 
     def bind(self, surroundings: Surroundings) -> None:
         """Give it the rest of the vmkernel."""
@@ -242,6 +245,7 @@ class AppliancePlatform:
             "drivers": self._run_drivers,
             "devices": self._run_devices,
             "power button": self._run_buttons,
+            "syslog": self._logs.run,
         }
         async with asyncio.TaskGroup() as group:
             for name, part in parts.items():
@@ -431,6 +435,7 @@ class AppliancePlatform:
             synchronised=_CLOCK_SYNCED.exists(), waited=up_s > _CLOCK_GRACE_S
         )
         yield from findings.unit_findings(self._failed_units)
+        yield from self._logs.findings()
         yield from self._device_findings
         yield from self._kernel_findings
         yield from findings.boot_findings(secure_boot=self._secure_boot)

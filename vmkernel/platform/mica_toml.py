@@ -21,13 +21,13 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.model import Record, Sha256Hex, Slug
+from vmkernel.syslog.target import parse_target
 
 __all__ = ["ClaimPolicy", "MicaToml", "MicaTomlError", "digest", "parse"]
 
 MAX_BYTES = 64 << 10
 
 _HOSTNAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$(?!\n)"
-_SYSLOG = re.compile(r"(udp|tcp)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:(\d{1,5}))?")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
@@ -159,8 +159,7 @@ def _check_network(network: NetworkTable) -> None:
 def _check_syslog(syslog: str | None) -> None:
     if syslog is None:
         return
-    match = _SYSLOG.fullmatch(syslog)
-    if match is None or (match[4] and not 0 < int(match[4]) < 65536):
+    if parse_target(syslog) is None:
         raise MicaTomlError(f"log.syslog: {syslog!r} is not like udp://host:514 or tcp://host:514")
 
 

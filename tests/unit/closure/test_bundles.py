@@ -40,7 +40,7 @@ def test_a_subset_by_name(tmp_path: Path) -> None:
 
 def test_bundles_are_named_on_the_command_line() -> None:
     assert chosen_bundles(None) is None
-    needed = {"filesystems", "kvm", "network", "usb"}
+    needed = {"filesystems", "kvm", "network", "storage", "usb"}
     assert set(chosen_bundles("") or ()) == needed
     assert set(chosen_bundles(" intel,realtek,") or ()) == {*needed, "intel", "realtek"}
     with pytest.raises(BundleError, match=r"no bundle named nonsense, rubbish; there are: .*intel"):

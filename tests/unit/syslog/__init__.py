@@ -1,0 +1,1 @@
+"""Tests of vmkernel.syslog; nothing imports them."""
