@@ -44,6 +44,11 @@ from remote_api.schema.disks import (
     DiskPage,
     DiskPartition,
 )
+from remote_api.schema.guest_agent import (
+    AgentInterface,
+    AgentStatus,
+    GuestSystem,
+)
 from remote_api.schema.host import (
     ApiInfo,
     BootInfo,
@@ -139,6 +144,8 @@ from remote_api.schema.volumes import (
 )
 
 __all__ = [
+    "AgentInterface",
+    "AgentStatus",
     "Allocation",
     "ApiInfo",
     "BootDevice",
@@ -183,6 +190,7 @@ __all__ = [
     "Finding",
     "Firmware",
     "GuestOs",
+    "GuestSystem",
     "Host",
     "HostMode",
     "HostStatus",

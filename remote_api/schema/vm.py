@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from remote_api.schema.base import Slug, Timestamp, WireModel
+from remote_api.schema.guest_agent import AgentStatus
 from remote_api.schema.vm_hardware import (
     BootSpec,
     CdromSpec,
@@ -130,6 +131,10 @@ class VmStatus(WireModel, frozen=True, kw_only=True):
     started_at: Timestamp | None = None
     accelerator: Annotated[str | None, Meta(description="`kvm` or `tcg`, while it runs.")] = None
     nics: tuple[NicStatus, ...] = ()
+    agent: Annotated[
+        AgentStatus | None,
+        Meta(description="The agent in the guest, while it runs with a channel to one."),
+    ] = None
 
 
 class Vm(WireModel, frozen=True, kw_only=True):

@@ -34,6 +34,11 @@ from vmkernel.model.disks import (
     Disk,
     DiskPartition,
 )
+from vmkernel.model.guest_agent import (
+    AgentInterface,
+    AgentStatus,
+    GuestSystem,
+)
 from vmkernel.model.host import (
     ApiInfo,
     BootInfo,
@@ -114,6 +119,8 @@ from vmkernel.model.volumes import (
 )
 
 __all__ = [
+    "AgentInterface",
+    "AgentStatus",
     "Allocation",
     "ApiInfo",
     "BootDevice",
@@ -152,6 +159,7 @@ __all__ = [
     "Finding",
     "Firmware",
     "GuestOs",
+    "GuestSystem",
     "HostInfo",
     "HostMode",
     "HugePages",

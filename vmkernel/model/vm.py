@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.model.base import Record, Slug, Timestamp
+from vmkernel.model.guest_agent import AgentStatus
 from vmkernel.model.vm_hardware import (
     BootSpec,
     CdromSpec,
@@ -130,6 +131,8 @@ class VmStatus(Record, frozen=True, kw_only=True):
     accelerator: str | None = None
     """`kvm` or `tcg` while it runs."""
     nics: tuple[NicStatus, ...] = ()
+    agent: AgentStatus | None = None
+    """The agent in the guest, while it runs with a channel to one."""
 
 
 class Vm(Record, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from vmkernel.qemu import memory_image
 from vmkernel.qemu.command_line import TCG_CACHE_BYTES, build_arguments
 from vmkernel.qemu.domain_events import (
+    AgentChannel,
     DiskError,
     GuestEnded,
     GuestPanicked,
@@ -17,6 +18,7 @@ from vmkernel.qemu.program import PROGRAM, QemuProgram, probe_qemu
 from vmkernel.qemu.session import Qmp, QmpSession, RunState
 
 __all__ = [
+    "AgentChannel",
     "DiskError",
     "EventWatch",
     "GuestEnded",

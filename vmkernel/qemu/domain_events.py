@@ -6,6 +6,7 @@ RESET             GuestReset
 STOP, RESUME      Paused, Resumed
 GUEST_PANICKED    GuestPanicked
 BLOCK_IO_ERROR    DiskError        a STOP follows where QEMU pauses the guest
+VSERPORT_CHANGE   AgentChannel     of the agent's port
 everything else   (nothing)
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "AgentChannel",
     "DiskError",
     "GuestEnded",
     "GuestPanicked",
@@ -60,6 +62,10 @@ class GuestPanicked:
     detail: str
 
 
+AGENT_PORT = "agent0"
+"""The device id of the agent's port (devices/agent.py)."""
+
+
 @dataclass(frozen=True)
 class DiskError:
     """A disk request failed on the host's side."""
@@ -69,7 +75,14 @@ class DiskError:
     detail: str
 
 
-QemuEvent = GuestEnded | GuestReset | Paused | Resumed | GuestPanicked | DiskError
+@dataclass(frozen=True)
+class AgentChannel:
+    """A program in the guest opened the agent's channel, or closed it."""
+
+    is_open: bool
+
+
+QemuEvent = GuestEnded | GuestReset | Paused | Resumed | GuestPanicked | DiskError | AgentChannel
 
 
 def translate(message: Mapping[str, Any]) -> QemuEvent | None:
@@ -93,5 +106,7 @@ def translate(message: Mapping[str, Any]) -> QemuEvent | None:
                 bool(data.get("nospace")),
                 str(data.get("reason", "unknown error")),
             )
+        case "VSERPORT_CHANGE" if data.get("id") == AGENT_PORT:
+            return AgentChannel(bool(data.get("open")))
         case _:
             return None

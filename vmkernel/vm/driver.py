@@ -24,6 +24,7 @@ from vmkernel.incidents import problem_of
 from vmkernel.model import ErrorCode, MicaError, Vm, VmState
 from vmkernel.qemu import QemuError, QmpLostError
 from vmkernel.vm.actions import WAITS, carry_out
+from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.console import SerialConsole
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.machine import Machine
@@ -70,6 +71,11 @@ class VmDriver:
     def console(self) -> SerialConsole:
         """Its serial line."""
         return self._machine.console
+
+    @property
+    def agent(self) -> GuestAgent:
+        """The agent in its guest."""
+        return self._machine.agent
 
     @property
     def state(self) -> VmState:

@@ -16,6 +16,8 @@ from vmkernel.devices.serial import RINGBUF
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import ErrorCode, MicaError, Subject, Vm, VmState, VmStatus
 from vmkernel.qemu import GuestEnded, QemuError, Qmp, QmpLostError, RunState
+from vmkernel.qemu.guest_agent import agent_is_open
+from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.console import SerialConsole
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.holds import Holds
@@ -64,6 +66,7 @@ class Machine:
             lambda who, whom: self.publish("vm.console-taken-over", {"by": who, "from": whom})
         )
         self.holds = Holds(definition.id)
+        self.agent = GuestAgent(lambda: self.run_folder.agent, f"VM {definition.id}")
         self._link = _Link(0)
         self._post = post
 
@@ -93,6 +96,7 @@ class Machine:
                 started_at=record.started_at if record else None,
                 accelerator=record.accelerator.value if record else None,
                 nics=record.nics if record else (),
+                agent=self.agent.status() if self.definition.spec.guest_agent and record else None,
             ),
         )
 
@@ -116,6 +120,7 @@ class Machine:
         self.record = None
         self.console.drain()
         self.console.end_watchers()
+        self.agent.note_end()
         waiting, self.waiting = self.waiting, []
         for ask in waiting:
             if not ask.done.done():
@@ -268,6 +273,8 @@ class Machine:
             return
         self.adopt(qmp)
         status = await qmp.query_status()
+        with contextlib.suppress(QemuError):
+            self.agent.note_channel(await agent_is_open(qmp))
         if not self.console.attached:
             await self._reattach_console(qmp, folder)
         if status is RunState.PRELAUNCH:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmkernel.model import VmState
 from vmkernel.qemu import (
+    AgentChannel,
     DiskError,
     GuestEnded,
     GuestPanicked,
@@ -40,5 +41,7 @@ def note(machine: Machine, event: QemuEvent) -> None:
             what = "no space is left on its datastore" if event.no_space else event.detail
             machine.reason = f"A disk request failed: {what}."
             machine.publish("vm.disk-error", {"device": event.device, "no_space": event.no_space})
+        case AgentChannel():
+            machine.agent.note_channel(event.is_open)
         case _:
             pass

@@ -36,6 +36,8 @@ from vmkernel.model import (
     VmState,
 )
 from vmkernel.vm import definition as definitions
+from vmkernel.vm.agent import GuestAgent
+from vmkernel.vm.agent_watch import watch_agents
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.ports import OperationHandle, Operations
@@ -73,6 +75,7 @@ class VmService:
         self._host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.roster.background(self._look_around(), "vm-surroundings")
         await self.roster.start()
+        self.roster.background(watch_agents(self.roster), "guest-agents")
 
     async def stop(self) -> None:
         """See VmDirectory."""
@@ -313,6 +316,10 @@ class VmService:
         await driver.ready()
         driver.check(request)
         return await driver.use(request, work)
+
+    def agent(self, vm_id: str) -> GuestAgent:
+        """The agent in a VM's guest."""
+        return self.roster.driver(vm_id).agent
 
     def hold(
         self, vm_id: str, reason: str, blocks: frozenset[VmRequest]

@@ -1,0 +1,210 @@
+"""One VM's guest agent: whether there is one, what it last said, and what is asked of it.
+
+Absence is normal. Whoever wants something that only an agent can do (a quiet snapshot, the guest's
+clock) tries, and reports where that did not work.
+
+A guest whose file systems are held still must never stay so: `frozen` lets go whatever happens
+inside it, and a guest that a vmkernel left behind frozen is let go at the first contact after
+its successor's start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from vmkernel import clock
+from vmkernel.host.unix_socket import connect_stream
+from vmkernel.model import AgentStatus
+from vmkernel.qemu.guest_agent import AgentError, AgentRefusedError, AgentSession, agent_session
+
+__all__ = ["FreezeReport", "GuestAgent"]
+
+_log = logging.getLogger(__name__)
+
+_FREEZE_S = 30.0
+"""A guest may have much to write before its file systems stand still."""
+_THAW_ATTEMPTS = 4
+
+
+@dataclass(frozen=True)
+class FreezeReport:
+    """Whether the guest's file systems stand still."""
+
+    filesystems: int | None
+    """How many do; None where the agent could not be had."""
+    reason: str | None = None
+    """Why not."""
+
+    @property
+    def quiet(self) -> bool:
+        """True where the guest was made to stand still."""
+        return self.filesystems is not None
+
+
+class GuestAgent:
+    """See the module. `socket_path` is the channel that QEMU serves."""
+
+    def __init__(self, socket_path: Callable[[], Path], name: str) -> None:
+        self._socket_path = socket_path
+        self._name = name
+        self._lock = asyncio.Lock()
+        self._open = False
+        self._said: AgentStatus | None = None
+        self._frozen = False
+        self._contacted = False
+
+    @property
+    def connected(self) -> bool:
+        """True while a program in the guest has the channel open."""
+        return self._open
+
+    @property
+    def checked_at_s(self) -> float:
+        """When facts were asked last, on the monotonic clock; 0 for never."""
+        return self._checked_s
+
+    _checked_s = 0.0
+
+    def status(self) -> AgentStatus:
+        """What is known now."""
+        if not self._open or self._said is None:
+            return AgentStatus(connected=self._open, frozen=self._frozen)
+        return replace(self._said, frozen=self._frozen)
+
+    def note_channel(self, is_open: bool) -> None:
+        """QEMU says whether the guest has the channel open."""
+        if is_open and not self._open:
+            self._checked_s = 0.0
+        self._open = is_open
+        if not is_open:
+            self._said = None
+
+    def note_end(self) -> None:
+        """QEMU is gone."""
+        self._open, self._said, self._frozen, self._contacted = False, None, False, False
+        self._checked_s = 0.0
+
+    # --- what can be asked --------------------------------------------------------------------
+
+    async def refresh(self) -> AgentStatus:
+        """Ask for the guest's facts; what is wrong stands in the status, nothing is raised."""
+        status = AgentStatus(connected=True, checked_at=clock.now())
+        try:
+            async with self._session() as agent:
+                status = replace(status, version=await agent.version())
+                with contextlib.suppress(AgentRefusedError):
+                    status = replace(status, hostname=await agent.hostname())
+                with contextlib.suppress(AgentRefusedError):
+                    status = replace(status, system=await agent.system())
+                with contextlib.suppress(AgentRefusedError):
+                    status = replace(status, interfaces=await agent.interfaces())
+        except AgentError as error:
+            status = replace(status, reason=f"The guest agent: {error}.")
+        self._checked_s = time.monotonic()
+        if self._open:
+            self._said = status
+        return self.status()
+
+    async def shut_down(self) -> None:
+        """Ask the guest to power itself off; AgentError where the agent can't be had."""
+        async with self._session() as agent:
+            await agent.shut_down()
+
+    async def sync_clock(self) -> None:
+        """Set the guest's clock to the host's; AgentError where the agent can't be had."""
+        async with self._session() as agent:
+            await agent.set_time(time.time_ns())
+
+    @contextlib.asynccontextmanager
+    async def frozen(self, *, timeout_s: float = _FREEZE_S) -> AsyncIterator[FreezeReport]:
+        """Hold the guest's file systems still inside the block, where the agent can; nobody else
+        speaks to the agent meanwhile. The report says whether they stand still."""
+        if not self._open:
+            yield FreezeReport(None, "The guest has no agent running.")
+            return
+        async with self._lock:
+            report = await self._freeze(timeout_s)
+            try:
+                yield report
+            finally:
+                if self._frozen:
+                    await self._let_go()
+
+    async def _freeze(self, timeout_s: float) -> FreezeReport:
+        self._frozen = True  # from here on nobody knows better until it was let go
+        try:
+            async with self._unlocked_session() as agent:
+                count = await agent.freeze(timeout_s=timeout_s)
+        except AgentError as error:
+            await self._let_go()
+            return FreezeReport(None, f"The guest agent: {error}.")
+        except BaseException:
+            await self._let_go()
+            raise
+        return FreezeReport(count)
+
+    async def _let_go(self) -> None:
+        """Thaw to the end, even where the caller is cancelled meanwhile."""
+        thaw = asyncio.create_task(self._thaw(), name=f"thaw of {self._name}")
+        cancelled = False
+        while not thaw.done():
+            try:
+                await asyncio.shield(thaw)
+            except asyncio.CancelledError:
+                cancelled = True
+        if cancelled:
+            raise asyncio.CancelledError
+        thaw.result()
+
+    async def _thaw(self) -> None:
+        """Let the file systems go on; tried until the agent says that they do."""
+        for attempt in range(_THAW_ATTEMPTS):
+            try:
+                async with self._unlocked_session() as agent:
+                    await agent.thaw()
+                    break
+            except AgentRefusedError as error:
+                _log.warning("%s: %s", self._name, error)
+                break
+            except AgentError as error:
+                _log.warning("%s: its file systems are to be let go: %s", self._name, error)
+                if not self._open:
+                    break
+                await asyncio.sleep(0.5 * (attempt + 1))
+        else:
+            # Asked again at the next contact.
+            self._contacted = False
+            return
+        self._frozen = False
+
+    # --- sessions -----------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _session(self) -> AsyncIterator[AgentSession]:
+        if not self._open:
+            raise AgentError("the guest has none running")
+        async with self._lock, self._unlocked_session() as agent:
+            if not self._contacted:
+                with contextlib.suppress(AgentRefusedError):
+                    if await agent.is_frozen():
+                        _log.warning("%s: the guest was left frozen and is let go", self._name)
+                        await agent.thaw()
+                self._contacted, self._frozen = True, False
+            yield agent
+
+    @contextlib.asynccontextmanager
+    async def _unlocked_session(self) -> AsyncIterator[AgentSession]:
+        try:
+            link = connect_stream(self._socket_path())
+        except OSError as error:
+            raise AgentError(f"its channel can't be opened ({error.strerror or error})") from error
+        async with agent_session(link) as agent:
+            yield agent
