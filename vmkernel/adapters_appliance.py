@@ -6,19 +6,30 @@ import logging
 
 from vmkernel.adapters import OpenedMedium, Platform, VmSide
 from vmkernel.events import EventBus
-from vmkernel.host.block import BlockTree
+from vmkernel.host.block import BlockDisk, BlockTree
+from vmkernel.host.bounded import Bounded
+from vmkernel.host.lvm import Lvm
+from vmkernel.host.md import Mdadm
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
+from vmkernel.host.smart import read_health
 from vmkernel.host.systemd import Systemd
-from vmkernel.model import HostMode, MicaError
+from vmkernel.model import DiskHealth, HostMode, MicaError
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform.appliance import AppliancePlatform
 from vmkernel.state import StateStore
 from vmkernel.state.media import PartitionMedium
 from vmkernel.storage import StorageService
+from vmkernel.storage.disk_health import DiskHealthWatch
 from vmkernel.storage.disks import Disks
+from vmkernel.storage.drivers.base import DatastoreDriver
+from vmkernel.storage.drivers.disk_choice import DiskChoice
 from vmkernel.storage.drivers.local import LocalDriver
+from vmkernel.storage.drivers.lvm import LvmDriver
+from vmkernel.storage.drivers.mounting import Mounting
+from vmkernel.storage.drivers.nfs import NfsDriver
+from vmkernel.storage.drivers.raid import RaidDriver
 from vmkernel.vm import assemble_vms
 
 __all__ = ["ApplianceAdapters", "QEMU_IMG_UID"]
@@ -75,21 +86,34 @@ class ApplianceAdapters:
     def make_storage(
         self, store: StateStore, operations: OperationRegistry, events: EventBus
     ) -> StorageService:
-        """Whole disks as datastores."""
+        """Disks and what servers export as datastores."""
 
         def stick() -> str | None:
             return self._platform.stick_disk or self._stick_disk
 
-        driver = LocalDriver(self._runner, self._tree, self._options.run_dir / "datastores", stick)
+        choice = DiskChoice(self._runner, self._tree, stick)
+        mounting = Mounting(self._runner, self._options.run_dir / "datastores")
+        drivers: tuple[DatastoreDriver, ...] = (
+            LocalDriver(choice, mounting),
+            RaidDriver(choice, mounting, Mdadm(self._runner)),
+            LvmDriver(choice, mounting, Lvm(self._runner)),
+            NfsDriver(mounting, Bounded()),
+        )
         storage = StorageService(
             store,
             operations,
             events,
-            (driver,),
+            drivers,
             QemuImg(self._runner),
             worker_uid=QEMU_IMG_UID,
         )
-        storage.bind_disks(Disks(self._runner, self._tree, stick, storage.stores.on_disks))
+
+        async def ask(disk: BlockDisk) -> DiskHealth:
+            return await read_health(self._runner, disk.path)
+
+        health = DiskHealthWatch(self._tree, ask, stick, events)
+        disks = Disks(choice, stick, storage.stores.on_disks, health, drivers, operations)
+        storage.bind_disks(disks)
         return storage
 
     def make_vms(

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from remote_api.failures import ApiError
 from remote_api.routes.conditions import etag
 from remote_api.routes.convert import from_wire, to_wire
+from remote_api.routes.decode import decode_patch
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.operations import accepted
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
+    AddDiskBody,
     Datastore,
     DatastoreBody,
     DatastorePage,
+    DatastoreSpec,
     NoQuery,
     Operation,
     PageQuery,
     ProblemCode,
+    RenameDatastoreBody,
+    ReplaceDiskBody,
     Role,
     WaitQuery,
 )
@@ -47,10 +55,81 @@ async def create_datastore(exchange: Exchange[WaitQuery, DatastoreBody]) -> Resp
         requests.CreateDatastore(
             id=exchange.id,
             spec=from_wire(exchange.body.spec, model.DatastoreSpec),
-            wipe_serial=exchange.body.wipe_serial,
+            wipe_serials=exchange.body.wipe_serials,
+            adopt=exchange.body.adopt,
         )
     )
     return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def patch_datastore(exchange: Exchange[NoQuery, DatastoreBody]) -> Response:
+    """Change the thresholds; all else is fixed, or has a call of its own."""
+    found = await exchange.call(requests.GetDatastore(id=exchange.id))
+    expected = exchange.precondition
+    if isinstance(expected, int) and expected != found.revision:
+        raise ApiError(
+            ProblemCode.REVISION_MISMATCH,
+            f"Datastore {found.id} is at revision {found.revision}; read it and repeat the change.",
+        )
+    before = DatastoreBody(spec=to_wire(found.spec, DatastoreSpec))
+    wanted = decode_patch(exchange.raw_body, before, DatastoreBody)
+    for name in before.__struct_fields__:
+        if name != "spec" and getattr(wanted, name) != getattr(before, name):
+            raise ApiError.field(f"/{name}", "It has a meaning where a datastore is made only.")
+    for name in before.spec.__struct_fields__:
+        changeable = name in ("warning_percent", "critical_percent")
+        if not changeable and getattr(wanted.spec, name) != getattr(before.spec, name):
+            raise ApiError.field(f"/spec/{name}", "It can't be changed this way.")
+    changed = await exchange.call(
+        requests.UpdateDatastore(
+            id=exchange.id,
+            warning_percent=wanted.spec.warning_percent,
+            critical_percent=wanted.spec.critical_percent,
+            revision=found.revision,
+        )
+    )
+    return json_response(to_wire(changed, Datastore), etag=etag(changed.revision))
+
+
+async def rename_datastore(exchange: Exchange[WaitQuery, RenameDatastoreBody]) -> Response:
+    """Call a datastore otherwise on this host."""
+    request = requests.RenameDatastore(id=exchange.id, new_id=exchange.body.id)
+    return await accepted(exchange, await exchange.call(request), exchange.query.wait)
+
+
+async def mount_datastore(exchange: Exchange[WaitQuery, NoBody]) -> Response:
+    """Mount a datastore that was unmounted."""
+    request = requests.MountDatastore(id=exchange.id)
+    return await accepted(exchange, await exchange.call(request), exchange.query.wait)
+
+
+async def unmount_datastore(exchange: Exchange[WaitQuery, NoBody]) -> Response:
+    """Unmount a datastore and keep it so."""
+    request = requests.UnmountDatastore(id=exchange.id)
+    return await accepted(exchange, await exchange.call(request), exchange.query.wait)
+
+
+async def grow_datastore(exchange: Exchange[WaitQuery, NoBody]) -> Response:
+    """Take the space that the disks have gained."""
+    request = requests.GrowDatastore(id=exchange.id)
+    return await accepted(exchange, await exchange.call(request), exchange.query.wait)
+
+
+async def add_disk(exchange: Exchange[WaitQuery, AddDiskBody]) -> Response:
+    """Give a datastore one disk more."""
+    request = requests.AddDatastoreDisk(
+        id=exchange.id, disk=exchange.body.disk, wipe_serials=exchange.body.wipe_serials
+    )
+    return await accepted(exchange, await exchange.call(request), exchange.query.wait)
+
+
+async def replace_disk(exchange: Exchange[WaitQuery, ReplaceDiskBody]) -> Response:
+    """Put a disk in the place of another."""
+    body = exchange.body
+    request = requests.ReplaceDatastoreDisk(
+        id=exchange.id, old=body.old, new=body.new, wipe_serials=body.wipe_serials
+    )
+    return await accepted(exchange, await exchange.call(request), exchange.query.wait)
 
 
 async def delete_datastore(exchange: Exchange[WaitQuery, NoBody]) -> Response:
@@ -63,6 +142,37 @@ _STARTED = (
     Reply(status=202, description="It is under way.", body=Operation, location=True),
     Reply(status=200, description="It has finished.", body=Operation, location=True),
 )
+
+
+_CHANGE_PROBLEMS = (
+    ProblemCode.NOT_FOUND,
+    ProblemCode.CONFLICT,
+    ProblemCode.IN_USE,
+    ProblemCode.UNAVAILABLE,
+    ProblemCode.UNSUPPORTED,
+)
+
+
+def _action(path: str, name: str, summary: str, handler: Any, body: Any = NoBody) -> AnyRoute:
+    """A change of a datastore that is an operation."""
+    problems: tuple[ProblemCode, ...] = _CHANGE_PROBLEMS
+    if "disks" in path:
+        problems = (*problems, ProblemCode.WIPE_NOT_CONFIRMED)
+    elif "rename" in path:
+        problems = (*problems, ProblemCode.ALREADY_EXISTS)
+    return Route(
+        method="POST",
+        path=f"/v1/datastores/{{id}}/{path}",
+        name=name,
+        summary=summary,
+        handler=handler,
+        role=Role.ADMIN,
+        query=WaitQuery,
+        body=body,
+        body_kind=BodyKind.NONE if body is NoBody else BodyKind.JSON,
+        replies=_STARTED,
+        problems=problems,
+    )
 
 
 ROUTES: tuple[AnyRoute, ...] = (
@@ -88,7 +198,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="PUT",
         path="/v1/datastores/{id}",
         name="createDatastore",
-        summary="Make a datastore on a disk, or take over the one that the disk holds",
+        summary="Make a datastore, or take over the one that is there",
         handler=create_datastore,
         role=Role.ADMIN,
         query=WaitQuery,
@@ -115,5 +225,49 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         replies=_STARTED,
         problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.IN_USE),
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/datastores/{id}",
+        name="patchDatastore",
+        summary="Change a datastore's thresholds by a merge patch (RFC 7396)",
+        handler=patch_datastore,
+        role=Role.ADMIN,
+        body=DatastoreBody,
+        body_kind=BodyKind.MERGE_PATCH,
+        condition=Condition.MATCH,
+        replies=(Reply(status=200, description="It is changed.", body=Datastore, etag=True),),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.REVISION_MISMATCH),
+    ),
+    _action(
+        "rename",
+        "renameDatastore",
+        "Call a datastore otherwise on this host; its virtual machines follow",
+        rename_datastore,
+        RenameDatastoreBody,
+    ),
+    _action("mount", "mountDatastore", "Mount a datastore that was unmounted", mount_datastore),
+    _action(
+        "unmount",
+        "unmountDatastore",
+        "Unmount a datastore; it stays known, and unmounted over restarts",
+        unmount_datastore,
+    ),
+    _action(
+        "grow", "growDatastore", "Take the space that a datastore's disks gained", grow_datastore
+    ),
+    _action(
+        "disks",
+        "addDatastoreDisk",
+        "Give a datastore one disk more: a spare of `raid`, space of `lvm`",
+        add_disk,
+        AddDiskBody,
+    ),
+    _action(
+        "disks/replace",
+        "replaceDatastoreDisk",
+        "Put a disk in the place of another in a `raid` datastore, and begin the rebuild",
+        replace_disk,
+        ReplaceDiskBody,
     ),
 )

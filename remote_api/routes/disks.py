@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from remote_api.routes.convert import to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
+from remote_api.routes.operations import accepted
 from remote_api.routes.paging import next_page, page_start
-from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
+from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.schema import (
     DiskPage,
+    Operation,
     PageQuery,
+    ProblemCode,
+    Role,
+    WaitQuery,
+    WipeDiskBody,
 )
 from vmkernel.control import requests
 
@@ -26,6 +32,12 @@ async def list_disks(exchange: Exchange[PageQuery, NoBody]) -> Response:
     return json_response(to_wire(page, DiskPage, next=next_page(exchange.path, ids, page.more)))
 
 
+async def wipe_disk(exchange: Exchange[WaitQuery, WipeDiskBody]) -> Response:
+    """Destroy all that a disk holds."""
+    request = requests.WipeDisk(disk=exchange.body.disk, wipe_serial=exchange.body.wipe_serial)
+    return await accepted(exchange, await exchange.call(request), exchange.query.wait)
+
+
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="GET",
@@ -35,5 +47,21 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=list_disks,
         query=PageQuery,
         replies=(Reply(status=200, description="A page of disks.", body=DiskPage),),
+    ),
+    Route(
+        method="POST",
+        path="/v1/host/disks/wipe",
+        name="wipeHostDisk",
+        summary="Destroy all that a disk holds, so that it is blank",
+        handler=wipe_disk,
+        role=Role.ADMIN,
+        query=WaitQuery,
+        body=WipeDiskBody,
+        body_kind=BodyKind.JSON,
+        replies=(
+            Reply(status=202, description="It is under way.", body=Operation, location=True),
+            Reply(status=200, description="It has finished.", body=Operation, location=True),
+        ),
+        problems=(ProblemCode.IN_USE, ProblemCode.UNSUPPORTED, ProblemCode.WIPE_NOT_CONFIRMED),
     ),
 )

@@ -10,14 +10,25 @@ from msgspec import UNSET, Meta, UnsetType
 from remote_api.schema.base import PageQuery, Slug, Timestamp, WireModel
 
 __all__ = [
+    "AddDiskBody",
     "Datastore",
     "DatastoreBody",
     "DatastoreKind",
+    "DatastoreMember",
     "DatastorePage",
     "DatastoreSpec",
     "DatastoreState",
     "DatastoreStatus",
     "Filesystem",
+    "MemberState",
+    "NfsSpec",
+    "NfsVersion",
+    "RaidLevel",
+    "RaidState",
+    "RaidStatus",
+    "RenameDatastoreBody",
+    "ReplaceDiskBody",
+    "SpaceLevel",
     "StoredPageQuery",
 ]
 
@@ -30,6 +41,9 @@ class DatastoreKind(StrEnum):
     """Where a datastore's files come from."""
 
     LOCAL = "local"
+    RAID = "raid"
+    LVM = "lvm"
+    NFS = "nfs"
     DIRECTORY = "directory"
 
 
@@ -40,30 +54,84 @@ class Filesystem(StrEnum):
     EXT4 = "ext4"
 
 
+class RaidLevel(StrEnum):
+    """`raid1`: every disk holds everything; `raid10`: striped pairs."""
+
+    RAID1 = "raid1"
+    RAID10 = "raid10"
+
+
+class NfsVersion(StrEnum):
+    """The version of the protocol."""
+
+    V3 = "3"
+    V4_0 = "4.0"
+    V4_1 = "4.1"
+    V4_2 = "4.2"
+
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Percent = Annotated[int, Meta(ge=1, le=100)]
+DiskIds = Annotated[tuple[ShortText, ...], Meta(max_length=64)]
+
+
+class NfsSpec(WireModel, frozen=True, kw_only=True):
+    """A directory that a server exports; the host needs to write there as root."""
+
+    server: Annotated[str, Meta(min_length=1, max_length=255, description="A name or an address.")]
+    export: Annotated[
+        str, Meta(min_length=1, max_length=1024, description="Its absolute path on the server.")
+    ]
+    version: NfsVersion = NfsVersion.V4_2
+    port: Annotated[
+        Port | None, Meta(description="2049, or what the server's rpcbind tells (version 3).")
+    ] = None
+    mount_port: Annotated[
+        Port | None,
+        Meta(description="Version 3: the port of its mount service; else rpcbind is asked."),
+    ] = None
+
+
 class DatastoreSpec(WireModel, frozen=True, kw_only=True):
     """What a datastore is wanted to be."""
 
     kind: DatastoreKind
     disk: Annotated[ShortText | None, Meta(description="`local`: the id of the disk.")] = None
+    disks: Annotated[DiskIds, Meta(description="`raid` and `lvm`: the ids of the disks.")] = ()
+    spares: Annotated[
+        tuple[ShortText, ...],
+        Meta(max_length=16, description="`raid`: disks that stand in for one that fails."),
+    ] = ()
+    raid_level: Annotated[RaidLevel, Meta(description="`raid`: what is made.")] = RaidLevel.RAID1
+    nfs: NfsSpec | None = None
     filesystem: Annotated[
-        Filesystem, Meta(description="`local`: what is made where the disk is wiped.")
+        Filesystem, Meta(description="`local`, `raid`, `lvm`: what is made on wiped disks.")
     ] = Filesystem.XFS
     path: Annotated[
         PathText | None,
         Meta(description="`directory` (hosted mode only): an absolute path."),
     ] = None
+    warning_percent: Annotated[
+        Percent, Meta(description="A finding and an event tell when this much is used.")
+    ] = 80
+    critical_percent: Annotated[Percent, Meta(description="The same, as an error.")] = 95
 
 
 class DatastoreBody(WireModel, frozen=True, kw_only=True):
     """A datastore to make, or to take over from a disk that holds one."""
 
     spec: DatastoreSpec
-    wipe_serial: Annotated[
-        ShortText | None,
+    wipe_serials: Annotated[
+        DiskIds,
         Meta(
-            description="The id of the disk once more: consent to destroy all that it holds.",
+            description="The id of each disk that holds anything, once more: consent to destroy"
+            " all that it holds.",
         ),
-    ] = None
+    ] = ()
+    adopt: Annotated[
+        bool,
+        Meta(description="Take over the datastore that is there; refuse to make one."),
+    ] = False
 
 
 class DatastoreState(StrEnum):
@@ -72,6 +140,54 @@ class DatastoreState(StrEnum):
     AVAILABLE = "available"
     MISSING = "missing"
     FAILED = "failed"
+    UNMOUNTED = "unmounted"
+
+
+class SpaceLevel(StrEnum):
+    """How full a datastore is, by its thresholds."""
+
+    OK = "ok"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class MemberState(StrEnum):
+    """What a disk does in its datastore."""
+
+    ACTIVE = "active"
+    SPARE = "spare"
+    REBUILDING = "rebuilding"
+    FAULTY = "faulty"
+    MISSING = "missing"
+
+
+class DatastoreMember(WireModel, frozen=True, kw_only=True):
+    """A disk of a datastore."""
+
+    disk: Annotated[str, Meta(description="Its id.")]
+    device: str | None = None
+    state: MemberState
+
+
+class RaidState(StrEnum):
+    """How a `raid` datastore's redundancy stands."""
+
+    CLEAN = "clean"
+    DEGRADED = "degraded"
+    REBUILDING = "rebuilding"
+    CHECKING = "checking"
+
+
+class RaidStatus(WireModel, frozen=True, kw_only=True):
+    """What is observed of a `raid` datastore's array."""
+
+    level: RaidLevel | None
+    state: RaidState
+    missing_disks: int = 0
+    progress_percent: Annotated[
+        float | None, Meta(description="Of the rebuild or check under way.")
+    ] = None
+    remaining_s: int | None = None
 
 
 class DatastoreStatus(WireModel, frozen=True, kw_only=True):
@@ -82,8 +198,14 @@ class DatastoreStatus(WireModel, frozen=True, kw_only=True):
     reason: Annotated[str | None, Meta(description="Why it can't be used.")] = None
     capacity_bytes: int = 0
     free_bytes: int = 0
+    provisioned_bytes: Annotated[
+        int, Meta(description="What its volumes come to when they are filled to their sizes.")
+    ] = 0
+    space: SpaceLevel = SpaceLevel.OK
     device: str | None = None
     filesystem: str | None = None
+    members: tuple[DatastoreMember, ...] = ()
+    raid: RaidStatus | None = None
 
 
 class Datastore(WireModel, frozen=True, kw_only=True):
@@ -107,3 +229,28 @@ class StoredPageQuery(PageQuery, frozen=True, kw_only=True):
     """The parameters of lists of what lies in datastores."""
 
     datastore: Slug | UnsetType = UNSET
+
+
+class RenameDatastoreBody(WireModel, frozen=True, kw_only=True):
+    """What a datastore is to be called from now on."""
+
+    id: Slug
+
+
+class AddDiskBody(WireModel, frozen=True, kw_only=True):
+    """A disk to give to a datastore: a spare of `raid`, more space of `lvm`."""
+
+    disk: Annotated[ShortText, Meta(description="Its id.")]
+    wipe_serials: Annotated[
+        DiskIds, Meta(description="Its id once more, where it holds anything.")
+    ] = ()
+
+
+class ReplaceDiskBody(WireModel, frozen=True, kw_only=True):
+    """A disk of a `raid` datastore, and the one that takes its place."""
+
+    old: Annotated[ShortText, Meta(description="The id of the disk that goes; it may be dead.")]
+    new: Annotated[ShortText, Meta(description="The id of the disk that comes.")]
+    wipe_serials: Annotated[
+        DiskIds, Meta(description="The new disk's id once more, where it holds anything.")
+    ] = ()

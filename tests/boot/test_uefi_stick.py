@@ -141,8 +141,11 @@ def test_a_disk_with_data_is_not_wiped_unasked(claimed: Appliance) -> None:
     assert claimed.disk(MAIN)["blank"]
     assert claimed.disk(STICK_SERIAL)["is_stick"]
     written = claimed.machine.written_bytes("full")
-    confirmations: list[dict[str, str]] = [{}, {"wipe_serial": MAIN}]
-    for confirmation in confirmations:
+    confirmations: list[tuple[dict[str, list[str]], str]] = [
+        ({}, "/wipe_serials"),
+        ({"wipe_serials": [MAIN]}, "/wipe_serials/0"),
+    ]
+    for confirmation, pointer in confirmations:
         answer = claimed.call(
             "PUT",
             "/v1/datastores/stolen",
@@ -151,13 +154,13 @@ def test_a_disk_with_data_is_not_wiped_unasked(claimed: Appliance) -> None:
             expect=409,
         ).json()
         assert answer["type"].endswith(":wipe-not-confirmed")
-        assert [error["pointer"] for error in answer["errors"]] == ["/wipe_serial"]
+        assert [error["pointer"] for error in answer["errors"]] == [pointer]
     assert claimed.machine.written_bytes("full") == written
 
 
 def test_the_stick_is_no_place_for_a_datastore(claimed: Appliance) -> None:
     disk = claimed.disk(STICK_SERIAL)["id"]
-    body = {"spec": {"kind": "local", "disk": disk}, "wipe_serial": disk}
+    body = {"spec": {"kind": "local", "disk": disk}, "wipe_serials": [disk]}
     answer = claimed.call(
         "PUT",
         "/v1/datastores/stick",

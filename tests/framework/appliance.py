@@ -175,7 +175,7 @@ class Appliance:
         """Make a datastore on the disk with a serial number, wiping it."""
         disk = self.disk(serial)["id"]
         spec = {"kind": "local", "disk": disk, "filesystem": filesystem}
-        self.create(f"/v1/datastores/{name}", {"spec": spec, "wipe_serial": disk}, works=True)
+        self.create(f"/v1/datastores/{name}", {"spec": spec, "wipe_serials": [disk]}, works=True)
         return self.get(f"/v1/datastores/{name}")
 
     def upload(self, name: str, path: Path, kind: str, *, datastore: str = "main") -> Any:

@@ -11,9 +11,18 @@ from pathlib import Path
 
 from vmkernel.host.errors import HostError, from_os_error
 from vmkernel.host.runner import Runner
-from vmkernel.model import ErrorCode
+from vmkernel.model import ErrorCode, Filesystem
 
-__all__ = ["hold_exclusively", "make_ext4", "make_one_partition", "make_xfs", "wait_for", "wipe"]
+__all__ = [
+    "grow_last_partition",
+    "hold_exclusively",
+    "make_ext4",
+    "make_filesystem",
+    "make_one_partition",
+    "make_xfs",
+    "wait_for",
+    "wipe",
+]
 
 _QUICK_S = 60.0
 _MKFS_S = 1800.0
@@ -43,6 +52,27 @@ async def make_one_partition(runner: Runner, disk: Path, *, type_guid: str, name
         timeout_s=_QUICK_S,
         input_data=script.encode(),
     )
+
+
+async def grow_last_partition(runner: Runner, disk: Path, number: int) -> None:
+    """Move the GPT's backup to the disk's end and let a partition reach there, in the table alone.
+
+    The partition may be in use; the kernel is told by `resize_partition`. Each step writes a
+    whole table with its checksums, so that a crash leaves the old one or the new.
+    """
+    common = ["sfdisk", "--lock=yes", "--no-reread", "--no-tell-kernel", "--force", "--quiet"]
+    await runner.run([*common, "--relocate", "gpt-bak-std", disk], timeout_s=_QUICK_S)
+    await runner.run([*common, "-N", str(number), disk], timeout_s=_QUICK_S, input_data=b", +\n")
+
+
+async def make_filesystem(
+    runner: Runner, device: Path, filesystem: Filesystem, *, label: str
+) -> None:
+    """XFS with reflinks, or ext4 without blocks reserved for root."""
+    if filesystem is Filesystem.XFS:
+        await make_xfs(runner, device, label=label)
+    else:
+        await make_ext4(runner, device, label=label)
 
 
 async def make_xfs(runner: Runner, device: Path, *, label: str) -> None:

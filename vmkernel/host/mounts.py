@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Mount", "mount", "mounts", "unmount"]
+__all__ = ["Mount", "mount", "mount_text", "mounts", "unmount"]
 
 _MS_RDONLY = 1
 _MS_NOSUID = 2
@@ -56,6 +56,17 @@ def mount(
     )
 
 
+def mount_text(source: str, target: Path, filesystem: str, options: str) -> None:
+    """The same for a source that is no path, such as an NFS export. Blocks; OSError."""
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
+    _check(
+        _libc().mount(
+            source.encode(), os.fsencode(target), filesystem.encode(), flags, options.encode()
+        ),
+        source,
+    )
+
+
 def unmount(target: Path, *, lazily: bool = False) -> None:
     """Unmount; OSError with EBUSY where something is open there, unless `lazily`. Blocks."""
     flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)
@@ -70,7 +81,7 @@ def _libc() -> ctypes.CDLL:
     return libc
 
 
-def _check(result: int, path: Path) -> None:
+def _check(result: int, path: Path | str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(path))

@@ -12,10 +12,18 @@ from vmkernel.model.base import Record, Slug, Timestamp
 __all__ = [
     "Datastore",
     "DatastoreKind",
+    "DatastoreMember",
     "DatastoreSpec",
     "DatastoreState",
     "DatastoreStatus",
     "Filesystem",
+    "MemberState",
+    "NfsSpec",
+    "NfsVersion",
+    "RaidLevel",
+    "RaidState",
+    "RaidStatus",
+    "SpaceLevel",
 ]
 
 
@@ -23,7 +31,14 @@ class DatastoreKind(StrEnum):
     """Where a datastore's files come from."""
 
     LOCAL = "local"
+    """A whole disk."""
+    RAID = "raid"
+    """Several disks that mirror each other (md)."""
+    LVM = "lvm"
+    """Several disks one after the other (a volume group); the loss of one loses all."""
+    NFS = "nfs"
     DIRECTORY = "directory"
+    """Hosted mode only."""
 
 
 class Filesystem(StrEnum):
@@ -33,16 +48,64 @@ class Filesystem(StrEnum):
     EXT4 = "ext4"
 
 
+class RaidLevel(StrEnum):
+    """How the disks of a `raid` datastore protect each other."""
+
+    RAID1 = "raid1"
+    """Every disk holds everything."""
+    RAID10 = "raid10"
+    """Striped pairs: half of the space, and the speed of all."""
+
+
+class NfsVersion(StrEnum):
+    """The version of the protocol."""
+
+    V3 = "3"
+    V4_0 = "4.0"
+    V4_1 = "4.1"
+    V4_2 = "4.2"
+
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class NfsSpec(Record, frozen=True, kw_only=True):
+    """A directory that a server exports; the host needs to write there as root."""
+
+    server: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    """A name or an address."""
+    export: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    version: NfsVersion = NfsVersion.V4_2
+    port: Port | None = None
+    """2049, or what the server's rpcbind tells (version 3)."""
+    mount_port: Port | None = None
+    """Version 3: the port of its mount service; its rpcbind is asked where none is given."""
+
+
+Percent = Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
 class DatastoreSpec(Record, frozen=True, kw_only=True):
     """What a datastore is wanted to be."""
 
     kind: DatastoreKind
     disk: str | None = None
     """`local`: the id of the disk (see Disk.id)."""
+    disks: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    """`raid` and `lvm`: the ids of the disks."""
+    spares: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """`raid`: the ids of disks that stand in for one that fails."""
+    raid_level: RaidLevel = RaidLevel.RAID1
+    """`raid`: what is made."""
+    nfs: NfsSpec | None = None
     filesystem: Filesystem = Filesystem.XFS
-    """`local`: what is made when the disk is wiped."""
+    """`local`, `raid`, `lvm`: what is made when disks are wiped."""
     path: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
     """`directory` (hosted mode only): an absolute path."""
+    warning_percent: Percent = 80
+    """A finding and an event tell when this much is used."""
+    critical_percent: Percent = 95
+    """The same, as an error."""
 
 
 class DatastoreState(StrEnum):
@@ -51,6 +114,60 @@ class DatastoreState(StrEnum):
     AVAILABLE = "available"
     MISSING = "missing"
     FAILED = "failed"
+    """It is there and can't be used."""
+    UNMOUNTED = "unmounted"
+    """It was unmounted by request, and stays so."""
+
+
+class SpaceLevel(StrEnum):
+    """How full a datastore is, by its thresholds."""
+
+    OK = "ok"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class MemberState(StrEnum):
+    """What a disk does in its datastore."""
+
+    ACTIVE = "active"
+    SPARE = "spare"
+    REBUILDING = "rebuilding"
+    FAULTY = "faulty"
+    MISSING = "missing"
+
+
+class DatastoreMember(Record, frozen=True, kw_only=True):
+    """A disk of a datastore."""
+
+    disk: str
+    """Its id."""
+    device: str | None = None
+    state: MemberState
+
+
+class RaidState(StrEnum):
+    """How a `raid` datastore's redundancy stands."""
+
+    CLEAN = "clean"
+    DEGRADED = "degraded"
+    """A disk is missing and nothing is being done about it."""
+    REBUILDING = "rebuilding"
+    """A disk is being filled."""
+    CHECKING = "checking"
+    """All disks are there; their contents are being compared or brought in line."""
+
+
+class RaidStatus(Record, frozen=True, kw_only=True):
+    """What is observed of a `raid` datastore's array."""
+
+    level: RaidLevel | None
+    state: RaidState
+    missing_disks: int = 0
+    progress_percent: float | None = None
+    """Of the rebuild or check under way."""
+    remaining_s: int | None = None
+    """An estimate from its present speed."""
 
 
 class DatastoreStatus(Record, frozen=True, kw_only=True):
@@ -61,8 +178,13 @@ class DatastoreStatus(Record, frozen=True, kw_only=True):
     reason: str | None = None
     capacity_bytes: int = 0
     free_bytes: int = 0
+    provisioned_bytes: int = 0
+    """What its volumes come to when they are filled to their sizes."""
+    space: SpaceLevel = SpaceLevel.OK
     device: str | None = None
     filesystem: str | None = None
+    members: tuple[DatastoreMember, ...] = ()
+    raid: RaidStatus | None = None
 
 
 class Datastore(Record, frozen=True, kw_only=True):

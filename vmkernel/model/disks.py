@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from vmkernel.model.base import Record
+from enum import StrEnum
 
-__all__ = ["Disk", "DiskPartition"]
+from vmkernel.model.base import Record, Timestamp
+from vmkernel.model.datastores import DatastoreKind
+
+__all__ = ["Disk", "DiskHealth", "DiskPartition", "HealthState"]
 
 
 class DiskPartition(Record, frozen=True, kw_only=True):
@@ -16,6 +19,39 @@ class DiskPartition(Record, frozen=True, kw_only=True):
     """The signature that blkid proves, such as `xfs`, `ntfs`, `LVM2_member`; none if blank."""
     label: str | None = None
     uuid: str | None = None
+
+
+class HealthState(StrEnum):
+    """What a disk says of itself, judged."""
+
+    UNKNOWN = "unknown"
+    """It can't be asked, sleeps, or was not asked yet."""
+    OK = "ok"
+    WARNING = "warning"
+    """It works, with damage or wear."""
+    FAILING = "failing"
+    """It says that it fails, or that its data may be lost soon."""
+
+
+class DiskHealth(Record, frozen=True, kw_only=True):
+    """SMART, the NVMe health log or SCSI's log pages, in common terms; None where not told."""
+
+    state: HealthState
+    reason: str | None = None
+    """Why it is not `ok`."""
+    checked_at: Timestamp | None = None
+    """When the disk itself was last read."""
+    temperature_celsius: int | None = None
+    wear_percent: int | None = None
+    """Used part of the endurance of flash; it may go beyond 100."""
+    spare_percent: int | None = None
+    power_on_hours: int | None = None
+    reallocated_sectors: int | None = None
+    """Sectors replaced for good (NVMe: none are told)."""
+    pending_sectors: int | None = None
+    """Sectors that can't be read now."""
+    media_errors: int | None = None
+    """Data that were lost, by the disk's own count."""
 
 
 class Disk(Record, frozen=True, kw_only=True):
@@ -39,3 +75,7 @@ class Disk(Record, frozen=True, kw_only=True):
     partitions: tuple[DiskPartition, ...] = ()
     datastore: str | None = None
     """The id of the datastore that lives on it."""
+    adoptable: DatastoreKind | None = None
+    """The kind of datastore on it that this host does not know."""
+    health: DiskHealth | None = None
+    """None where the host does not look after disks' health."""

@@ -59,6 +59,10 @@ class StoredDatastore(Record, frozen=True, kw_only=True):
     """Of the marker file; a place with another one is not this datastore."""
     partition_uuid: str | None = None
     """`local`: the GPT's unique GUID of its partition."""
+    group: str | None = None
+    """`raid`: the array's UUID; `lvm`: the volume group's name."""
+    unmounted: bool = False
+    """True where it is to stay unmounted."""
 
 
 class NetworkSettings(Record, frozen=True, kw_only=True):

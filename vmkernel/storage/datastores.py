@@ -1,11 +1,14 @@
-"""The datastores of this host: making, finding again, watching, letting go.
+"""The datastores of this host: finding them again, watching them, telling of them.
 
-               create                attach succeeds
+               create, mount         attach succeeds
 (nothing) -------------> available <----------------- missing
-                         |   ^                          ^  |
-     delete: detached,   |   | it came back             |  | `failed` where it is there
-     forgotten           v   +--------------------------+  v  and can't be used
-(nothing) <--------------+      its disk went away      failed
+                         |   ^   |                      ^  |
+     delete: detached,   |   |   | unmount              |  | `failed` where it is there
+     forgotten           v   |   v                      v  v and can't be used
+(nothing) <--------------+   |   unmounted              failed
+                             +--- its disk or server went away: missing
+
+What changes a datastore by request stands in datastore_changes.py.
 """
 
 from __future__ import annotations
@@ -13,58 +16,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import msgspec
 
-from vmkernel import clock
 from vmkernel.events import EventBus
+from vmkernel.host.bounded import Bounded
 from vmkernel.host.files import free_bytes
 from vmkernel.model import (
     Datastore,
     DatastoreKind,
-    DatastoreSpec,
     DatastoreState,
-    DatastoreStatus,
     ErrorCode,
     Finding,
     MicaError,
-    Operation,
-    Severity,
     Subject,
 )
-from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.state import HostConfig, StateStore, StoredDatastore
 from vmkernel.storage.catalogue import Catalogue, load
-from vmkernel.storage.drivers.base import Attached, DatastoreDriver
+from vmkernel.storage.datastore_entry import Entry, describe
+from vmkernel.storage.datastore_findings import findings_of
+from vmkernel.storage.drivers.base import Attached, DatastoreDriver, Look
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.moved import settle_moves
+from vmkernel.storage.space import Space, next_level
 from vmkernel.storage.users import Users
 
-__all__ = ["Datastores"]
+__all__ = ["Datastores", "SPACE_MARGIN_BYTES"]
 
 _log = logging.getLogger(__name__)
 _START_WAIT_S = 10.0
 _WATCH_S = 5.0
+_SPACE_S = 20.0
+_LOAD_S = 120.0
 SPACE_MARGIN_BYTES = 16 << 20
 """Always left free, for descriptions and the file system's own needs."""
 
 Listener = Callable[[str, bool], None]
-
-
-@dataclass
-class _Entry:
-    stored: StoredDatastore
-    state: DatastoreState = DatastoreState.MISSING
-    reason: str | None = "It has not been looked for yet."
-    attached: Attached | None = None
-    layout: Layout | None = None
-    reserved_bytes: int = 0
-    users: int = 0
-    leaving: bool = False
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Datastores:
@@ -73,68 +62,59 @@ class Datastores:
     def __init__(
         self,
         store: StateStore,
-        operations: OperationRegistry,
         bus: EventBus,
         catalogue: Catalogue,
         drivers: tuple[DatastoreDriver, ...],
         users: Users,
     ) -> None:
         self._store = store
-        self._operations = operations
         self._bus = bus
         self._catalogue = catalogue
         self._drivers = {driver.kind: driver for driver in drivers}
         self._users = users
-        self._entries: dict[str, _Entry] = {}
-        self._creating: set[str] = set()
+        self._bounded = Bounded()
         self._listeners: list[Listener] = []
-        self._create_lock = asyncio.Lock()
-        self._starting: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.entries: dict[str, Entry] = {}
+        """By id; changed by this module and datastore_changes.py alone."""
 
     # --- start, watch -------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Attach what the configuration names; slow ones come later, by `watch`."""
         for stored in self._store.config.datastores:
-            self._entries[stored.id] = _Entry(stored)
-        self._starting = {
-            asyncio.create_task(self._attach(entry)) for entry in self._entries.values()
-        }
-        if self._starting:
-            await asyncio.wait(self._starting, timeout=_START_WAIT_S)
+            self.entries[stored.id] = Entry(stored)
+        for entry in self.entries.values():
+            self._look_in_background(entry)
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=_START_WAIT_S)
 
     async def stop(self) -> None:
         """Let go; what is mounted stays mounted, for the VMs that run on."""
-        for task in self._starting:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._starting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def watch(self) -> None:
-        """Look every few seconds for what is missing, and for what went away; until cancelled."""
+        """Look every few seconds for what is missing, and for what went away; until cancelled.
+
+        Each datastore is looked after by a task of its own, so that one that hangs holds up
+        itself alone.
+        """
         while True:
             await asyncio.sleep(_WATCH_S)
-            for entry in list(self._entries.values()):
-                try:
-                    await self._look_after(entry)
-                except MicaError as error:
-                    _log.warning("datastore %s: %s", entry.stored.id, error)
-                except Exception:
-                    _log.exception("watching datastore %s failed", entry.stored.id)
+            for entry in list(self.entries.values()):
+                self._look_in_background(entry)
 
     def on_change(self, listener: Listener) -> None:
         """Call `listener(datastore, available)` when one has come or is about to go."""
         self._listeners.append(listener)
 
     def findings(self) -> Iterator[Finding]:
-        """Datastores that can't be used."""
-        for entry in self._entries.values():
-            if entry.state is not DatastoreState.AVAILABLE:
-                yield Finding(
-                    code=f"datastore-{entry.state}",
-                    severity=Severity.ERROR,
-                    message=f"Datastore {entry.stored.id} is {entry.state}: {entry.reason}",
-                    subject=f"datastore/{entry.stored.id}",
-                )
+        """Datastores that can't be used, that are full, or that have lost redundancy."""
+        for entry in self.entries.values():
+            yield from findings_of(entry)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -143,14 +123,14 @@ class Datastores:
         return tuple(
             sorted(
                 key
-                for key, entry in self._entries.items()
+                for key, entry in self.entries.items()
                 if entry.state is DatastoreState.AVAILABLE and not entry.leaving
             )
         )
 
     def layout(self, datastore_id: str) -> Layout:
         """The tree of an available datastore; `unavailable` or `not-found` otherwise."""
-        entry = self._entry(datastore_id)
+        entry = self.entry(datastore_id)
         if entry.layout is None or entry.leaving:
             raise StorageError(
                 ErrorCode.UNAVAILABLE,
@@ -160,30 +140,40 @@ class Datastores:
 
     def layout_for(self, datastore_id: str) -> Layout:
         """The same for a request whose `/spec/datastore` names it."""
-        if datastore_id not in self._entries:
+        if datastore_id not in self.entries:
             raise MicaError.field("/spec/datastore", f"There is no datastore {datastore_id}.")
         return self.layout(datastore_id)
 
     async def list(self) -> tuple[Datastore, ...]:
         """All datastores by id."""
-        entries = sorted(self._entries.values(), key=lambda entry: entry.stored.id)
-        return tuple(await asyncio.to_thread(lambda: [_describe(entry) for entry in entries]))
+        entries = sorted(self.entries.values(), key=lambda entry: entry.id)
+        for entry in entries:
+            await self._refresh(entry)
+        return tuple(self._describe(entry) for entry in entries)
 
     async def get(self, datastore_id: str) -> Datastore:
         """One datastore."""
-        return await asyncio.to_thread(_describe, self._entry(datastore_id))
+        entry = self.entry(datastore_id)
+        await self._refresh(entry)
+        return self._describe(entry)
 
     def on_disks(self) -> dict[str, str]:
-        """Which datastore lies on which device node."""
-        return {
-            entry.attached.device: entry.stored.id
-            for entry in self._entries.values()
-            if entry.attached is not None and entry.attached.device is not None
-        }
+        """Which datastore lies on which device node, or, where it is not there now, on the disk
+        with which id (blocking)."""
+        found = {}
+        for entry in list(self.entries.values()):
+            spec = entry.stored.spec
+            driver = self._drivers.get(spec.kind)
+            if entry.attached is None or driver is None:
+                names = (*((spec.disk,) if spec.disk else ()), *spec.disks, *spec.spares)
+            else:
+                names = driver.device_nodes(entry.stored)
+            found.update(dict.fromkeys(names, entry.id))
+        return found
 
     def uuid(self, datastore_id: str) -> str:
         """The UUID in a datastore's marker."""
-        return self._entry(datastore_id).stored.uuid
+        return self.entry(datastore_id).stored.uuid
 
     # --- use ----------------------------------------------------------------------------------
 
@@ -191,7 +181,7 @@ class Datastores:
     async def using(self, datastore_id: str) -> AsyncIterator[Layout]:
         """Keep a datastore from being deleted meanwhile."""
         layout = self.layout(datastore_id)
-        entry = self._entry(datastore_id)
+        entry = self.entry(datastore_id)
         entry.users += 1
         try:
             yield layout
@@ -204,8 +194,11 @@ class Datastores:
         `insufficient-space` names the field at `pointer`.
         """
         layout = self.layout(datastore_id)
-        entry = self._entry(datastore_id)
-        _, free = free_bytes(layout.root)
+        entry = self.entry(datastore_id)
+        if entry.attached is not None and entry.attached.remote:
+            free = entry.space.free_bytes  # asking again might wait for the network
+        else:
+            _, free = free_bytes(layout.root)
         left = free - entry.reserved_bytes - SPACE_MARGIN_BYTES
         if size_bytes > left:
             raise MicaError.field(
@@ -224,248 +217,227 @@ class Datastores:
 
         return release
 
-    # --- change -------------------------------------------------------------------------------
+    # --- for datastore_changes.py -------------------------------------------------------------
 
-    async def create(
-        self, datastore_id: str, spec: DatastoreSpec, wipe_serial: str | None, *, actor: str
-    ) -> Operation:
-        """Make or adopt a datastore."""
-        self._refuse_taken(datastore_id)
-        driver = self._drivers.get(spec.kind)
-        if driver is None:
+    def entry(self, datastore_id: str) -> Entry:
+        """One datastore; `not-found` otherwise."""
+        if (entry := self.entries.get(datastore_id)) is None:
+            raise MicaError(ErrorCode.NOT_FOUND, f"There is no datastore {datastore_id}.")
+        return entry
+
+    def driver(self, kind: DatastoreKind) -> DatastoreDriver:
+        """The driver of a kind; `unsupported` where this host has none."""
+        if (driver := self._drivers.get(kind)) is None:
             raise MicaError.field(
                 "/spec/kind",
-                f"This host has no datastores of kind {spec.kind}.",
+                f"This host has no datastores of kind {kind}.",
                 ErrorCode.UNSUPPORTED,
             )
-        self._creating.add(datastore_id)
-        try:
-            await driver.check(spec, wipe_serial)
+        return driver
 
-            async def work(context: OperationContext) -> None:
-                try:
-                    await self._create(driver, datastore_id, spec, wipe_serial, context)
-                finally:
-                    self._creating.discard(datastore_id)
-
-            return self._operations.begin(
-                "datastore.create",
-                Subject(kind="datastore", id=datastore_id),
-                work,
-                actor=actor,
-            )
-        except BaseException:
-            self._creating.discard(datastore_id)
-            raise
-
-    async def delete(self, datastore_id: str, *, actor: str) -> Operation:
-        """Detach and forget a datastore; its data stay."""
-        entry = self._entry(datastore_id)
-        self._refuse_in_use(entry)
-
-        async def work(_: OperationContext) -> None:
-            async with entry.lock:
-                await self._delete(entry)
-
-        return self._operations.begin(
-            "datastore.delete", Subject(kind="datastore", id=datastore_id), work, actor=actor
-        )
-
-    async def _create(
-        self,
-        driver: DatastoreDriver,
-        datastore_id: str,
-        spec: DatastoreSpec,
-        wipe_serial: str | None,
-        context: OperationContext,
-    ) -> None:
-        async with self._create_lock:
-            attached = await driver.create(
-                datastore_id, spec, wipe_serial, lambda stage: context.advance(0, stage=stage)
-            )
-            stored = StoredDatastore(
-                id=datastore_id,
-                created_at=clock.now(),
-                spec=spec,
-                uuid=attached.uuid,
-                partition_uuid=attached.partition_uuid,
+    def refuse_in_use(self, entry: Entry) -> None:
+        """`in-use` or `conflict` where a datastore can't be let go now."""
+        if entry.leaving:
+            raise StorageError(ErrorCode.CONFLICT, f"Datastore {entry.id} is being changed.")
+        if entry.users:
+            raise StorageError(ErrorCode.IN_USE, f"Datastore {entry.id} has operations under way.")
+        if active := self._users.vms_on_datastore(entry.id, active=True):
+            raise StorageError(
+                ErrorCode.IN_USE, f"VM {active[0]} uses datastore {entry.id}; shut it down first."
             )
 
-            def change(config: HostConfig) -> HostConfig:
-                for other in config.datastores:
-                    if other.uuid == stored.uuid:
-                        raise StorageError(
-                            ErrorCode.ALREADY_EXISTS, f"It is datastore {other.id} already."
-                        )
-                return msgspec.structs.replace(config, datastores=(*config.datastores, stored))
-
-            try:
-                await self._store.update(change)
-            except BaseException:
-                known = {other.uuid for other in self._store.config.datastores}
-                if spec.kind is DatastoreKind.LOCAL or attached.uuid not in known:
-                    await driver.detach(datastore_id, force=True)
-                raise
-            entry = self._entries[datastore_id] = _Entry(stored)
-            await self._arrived(entry, attached)
-
-    async def _delete(self, entry: _Entry) -> None:
-        stored = entry.stored
-        driver = self._drivers[stored.spec.kind]
-        self._refuse_in_use(entry)
-        entry.leaving = True
-        was_available = entry.state is DatastoreState.AVAILABLE
-        try:
-            if was_available:
-                self._tell(stored.id, available=False)
-                self._catalogue.drop(stored.id)
-                await driver.detach(stored.id)
-            await self._store.update(lambda config: _without(config, stored.id))
-        except BaseException:
-            entry.leaving = False
-            if was_available:
-                entry.state = DatastoreState.MISSING
-                entry.attached = entry.layout = None
-                await self._attach_locked(entry)
-            raise
-        del self._entries[stored.id]
-        self._publish(stored.id, "deleted", None)
-
-    # --- coming and going ---------------------------------------------------------------------
-
-    async def _attach(self, entry: _Entry) -> None:
-        async with entry.lock:
-            await self._attach_locked(entry)
-
-    async def _attach_locked(self, entry: _Entry) -> None:
-        if (
-            self._entries.get(entry.stored.id) is not entry
-            or entry.state is DatastoreState.AVAILABLE
-        ):
-            return
-        driver = self._drivers.get(entry.stored.spec.kind)
-        try:
-            if driver is None:
-                raise StorageError(
-                    ErrorCode.UNSUPPORTED, f"This host has no {entry.stored.spec.kind} datastores."
-                )
-            attached = await driver.attach(entry.stored)
-        except DatastoreMissing as error:
-            self._gone(entry, DatastoreState.MISSING, str(error))
-        except MicaError as error:
-            self._gone(entry, DatastoreState.FAILED, str(error))
-        else:
-            await self._arrived(entry, attached)
-
-    async def _arrived(self, entry: _Entry, attached: Attached) -> None:
+    async def arrived(self, entry: Entry, attached: Attached) -> None:
+        """Take up a datastore that was attached: its contents, its figures, its VMs."""
         layout = Layout(attached.root)
-        contents = await asyncio.to_thread(load, layout, entry.stored.id)
+        contents = await self._bounded.run(
+            f"load-{entry.id}",
+            lambda: load(layout, entry.id),
+            timeout_s=_LOAD_S,
+            what=f"Datastore {entry.id}",
+        )
         entry.attached = attached
-        entry.layout = layout
+        await self._note_disks(entry, attached)
+        await self._refresh(entry)
+        entry.layout = layout  # what is known of it and what is there change in one step
         entry.state = DatastoreState.AVAILABLE
         entry.reason = None
-        void = self._catalogue.add(entry.stored.id, contents)
+        void = self._catalogue.add(entry.id, contents)
         await settle_moves(
             self._catalogue,
             void,
-            present={e.stored.uuid for e in self._entries.values() if e.layout is not None},
-            known={e.stored.uuid for e in self._entries.values()},
+            present={e.stored.uuid for e in self.entries.values() if e.layout is not None},
+            known={e.stored.uuid for e in self.entries.values()},
         )
         _log.info(
             "datastore %s: available, %d volumes, %d images",
-            entry.stored.id,
+            entry.id,
             len(contents.volumes),
             len(contents.images),
         )
-        self._tell(entry.stored.id, available=True)
-        self._publish(entry.stored.id, "available", None)
+        self._tell(entry.id, available=True)
+        self.publish(entry.id, "available", None)
 
-    def _gone(self, entry: _Entry, state: DatastoreState, reason: str) -> None:
+    def leave(self, entry: Entry) -> None:
+        """Tell everybody that what lies in a datastore is about to go."""
+        self._tell(entry.id, available=False)
+        self._catalogue.drop(entry.id)
+
+    def gone(self, entry: Entry, state: DatastoreState, reason: str | None) -> None:
+        """A datastore is not available, for a reason."""
         if (entry.state, entry.reason) != (state, reason):
-            _log.warning("datastore %s is %s: %s", entry.stored.id, state, reason)
-            self._publish(entry.stored.id, state.value, reason)
+            _log.warning("datastore %s is %s: %s", entry.id, state, reason)
+            self.publish(entry.id, state.value, reason)
         entry.state = state
         entry.reason = reason
+        entry.attached = entry.layout = None
+        entry.look = Look()
 
-    async def _look_after(self, entry: _Entry) -> None:
+    async def attach_locked(self, entry: Entry) -> None:
+        """Attach a datastore that is not available; the caller holds its lock."""
+        known = self.entries.get(entry.id) is entry
+        if not known or entry.state is DatastoreState.AVAILABLE:
+            return
+        if entry.stored.unmounted:
+            self.gone(entry, DatastoreState.UNMOUNTED, "It was unmounted by request.")
+            return
+        kind = entry.stored.spec.kind
+        try:
+            if (driver := self._drivers.get(kind)) is None:
+                raise StorageError(ErrorCode.UNSUPPORTED, f"This host has no {kind} datastores.")
+            await self.arrived(entry, await driver.attach(entry.stored))
+        except DatastoreMissing as error:
+            self.gone(entry, DatastoreState.MISSING, str(error))
+        except MicaError as error:
+            self.gone(entry, DatastoreState.FAILED, str(error))
+        except OSError as error:
+            self.gone(entry, DatastoreState.FAILED, f"It can't be read: {error.strerror}.")
+
+    async def keep(self, entry: Entry, stored: StoredDatastore) -> None:
+        """Make a datastore's changed description durable."""
+        old = entry.stored.id
+
+        def change(config: HostConfig) -> HostConfig:
+            items = tuple(stored if item.id == old else item for item in config.datastores)
+            return msgspec.structs.replace(config, datastores=items)
+
+        await self._store.update(change)
+        entry.stored = stored
+
+    def publish(self, datastore_id: str, state: str, reason: str | None) -> None:
+        """Tell the world of a change of state."""
+        self._event(datastore_id, "datastore.state", reason or "", {"state": state})
+
+    def tell_changed(self, datastore_id: str, actor: str) -> None:
+        """Tell the world that a datastore's settings have changed."""
+        subject = Subject(kind="datastore", id=datastore_id)
+        self._bus.publish("datastore.changed", subject, actor=actor)
+
+    # --- watching -----------------------------------------------------------------------------
+
+    def _look_in_background(self, entry: Entry) -> None:
+        task = self._tasks.get(entry.id)
+        if task is None or task.done():
+            self._tasks[entry.id] = asyncio.create_task(
+                self._look_safely(entry), name=f"datastore-{entry.id}"
+            )
+
+    async def _look_safely(self, entry: Entry) -> None:
+        try:
+            await self._look_after(entry)
+        except MicaError as error:
+            _log.warning("datastore %s: %s", entry.id, error)
+        except Exception:
+            _log.exception("watching datastore %s failed", entry.id)
+
+    async def _look_after(self, entry: Entry) -> None:
         if entry.leaving:
             return
         if entry.state is not DatastoreState.AVAILABLE:
-            await self._attach(entry)
+            async with entry.lock:
+                await self.attach_locked(entry)
             return
         driver = self._drivers[entry.stored.spec.kind]
         if await driver.present(entry.stored):
+            await self._refresh(entry)
+            self._judge_look(entry, await driver.look(entry.stored))
             return
         async with entry.lock:
             if entry.state is not DatastoreState.AVAILABLE or entry.leaving:
                 return
-            self._tell(entry.stored.id, available=False)
-            self._catalogue.drop(entry.stored.id)
-            entry.attached = entry.layout = None
-            self._gone(entry, DatastoreState.MISSING, "What it lies on went away while in use.")
+            self.leave(entry)
+            self.gone(entry, DatastoreState.MISSING, "What it lies on went away while in use.")
             with contextlib.suppress(MicaError):
-                await driver.detach(entry.stored.id, force=True)
+                await driver.detach(entry.stored, force=True)
+
+    async def _refresh(self, entry: Entry) -> None:
+        """Measure the space; the last figures stay where that takes too long."""
+        attached = entry.attached
+        if attached is None or (attached.remote and self._bounded.hangs(f"space-{entry.id}")):
+            return
+        try:
+            if attached.remote:
+                figures = await self._bounded.run(
+                    f"space-{entry.id}",
+                    lambda: free_bytes(attached.root),
+                    timeout_s=_SPACE_S,
+                    what=f"Datastore {entry.id}",
+                )
+            else:
+                figures = await asyncio.to_thread(free_bytes, attached.root)
+        except (OSError, MicaError):
+            return
+        entry.space = Space(*figures)
+        self._judge_space(entry)
+
+    def _judge_space(self, entry: Entry) -> None:
+        spec = entry.stored.spec
+        used = entry.space.used_percent
+        level = next_level(entry.level, used, spec.warning_percent, spec.critical_percent)
+        if level is entry.level:
+            return
+        entry.level = level
+        text = f"{used:.0f} % of datastore {entry.id} are used."
+        _log.warning("%s (%s)", text, level)
+        data = {"level": level.value, "used_percent": round(used, 1)}
+        self._event(entry.id, "datastore.space", text, data)
+
+    def _judge_look(self, entry: Entry, look: Look) -> None:
+        before = entry.look.raid
+        entry.look = look
+        now = look.raid
+        if now is None or (before is not None and before.state is now.state):
+            return
+        if before is None and now.missing_disks == 0:
+            return
+        text = f"The array of datastore {entry.id} is {now.state}"
+        text += f", {now.missing_disks} of its disks missing." if now.missing_disks else "."
+        _log.warning("%s", text)
+        data = {"state": now.state.value, "missing_disks": now.missing_disks}
+        self._event(entry.id, "datastore.raid", text, data)
 
     # --- small parts --------------------------------------------------------------------------
 
-    def _entry(self, datastore_id: str) -> _Entry:
-        if (entry := self._entries.get(datastore_id)) is None:
-            raise MicaError(ErrorCode.NOT_FOUND, f"There is no datastore {datastore_id}.")
-        return entry
+    async def _note_disks(self, entry: Entry, attached: Attached) -> None:
+        """Keep what the disks were found to be: a crash may have come between them and us."""
+        stored = entry.stored
+        if attached.disks is None or stored.spec.kind is not DatastoreKind.LVM:
+            return
+        if sorted(attached.disks) != sorted(stored.spec.disks):
+            spec = msgspec.structs.replace(stored.spec, disks=attached.disks)
+            await self.keep(entry, msgspec.structs.replace(stored, spec=spec))
 
-    def _refuse_taken(self, datastore_id: str) -> None:
-        if datastore_id in self._entries or datastore_id in self._creating:
-            raise MicaError(
-                ErrorCode.ALREADY_EXISTS, f"There is a datastore {datastore_id} already."
-            )
-
-    def _refuse_in_use(self, entry: _Entry) -> None:
-        name = entry.stored.id
-        if entry.leaving:
-            raise StorageError(ErrorCode.CONFLICT, f"Datastore {name} is being deleted.")
-        if entry.users:
-            raise StorageError(ErrorCode.IN_USE, f"Datastore {name} has operations under way.")
-        if active := self._users.vms_on_datastore(name, active=True):
-            raise StorageError(
-                ErrorCode.IN_USE, f"VM {active[0]} uses datastore {name}; shut it down first."
-            )
+    def _describe(self, entry: Entry) -> Datastore:
+        volumes = self._catalogue.volumes.values()
+        return describe(
+            entry, sum(item.size_bytes for item in volumes if item.datastore == entry.id)
+        )
 
     def _tell(self, datastore_id: str, *, available: bool) -> None:
         for listener in self._listeners:
             listener(datastore_id, available)
 
-    def _publish(self, datastore_id: str, state: str, reason: str | None) -> None:
-        self._bus.publish(
-            "datastore.state",
-            Subject(kind="datastore", id=datastore_id),
-            message=reason or "",
-            data={"state": state},
-        )
-
-
-def _describe(entry: _Entry) -> Datastore:
-    """The datastore as the API tells it (blocking: statvfs)."""
-    status = DatastoreStatus(state=entry.state, uuid=entry.stored.uuid, reason=entry.reason)
-    if entry.attached is not None:
-        capacity, free = 0, 0
-        with contextlib.suppress(OSError):
-            capacity, free = free_bytes(entry.attached.root)
-        status = msgspec.structs.replace(
-            status,
-            capacity_bytes=capacity,
-            free_bytes=max(0, free - entry.reserved_bytes),
-            device=entry.attached.device,
-            filesystem=entry.attached.filesystem,
-        )
-    return Datastore(
-        id=entry.stored.id,
-        revision=entry.stored.revision,
-        created_at=entry.stored.created_at,
-        spec=entry.stored.spec,
-        status=status,
-    )
-
-
-def _without(config: HostConfig, datastore_id: str) -> HostConfig:
-    left = tuple(item for item in config.datastores if item.id != datastore_id)
-    return msgspec.structs.replace(config, datastores=left)
+    def _event(
+        self, datastore_id: str, kind: str, text: str, data: Mapping[str, str | int | float]
+    ) -> None:
+        subject = Subject(kind="datastore", id=datastore_id)
+        self._bus.publish(kind, subject, message=text, data={**data})

@@ -1,16 +1,28 @@
-"""The host's disks and what they hold, as the API tells it; nothing here writes."""
+"""The host's disks, what they hold and how they are, as the API tells it; and their wiping."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vmkernel.host.blkid import Signature, probe
-from vmkernel.host.block import BlockDisk, BlockPartition, BlockTree
+from vmkernel.host.block import BlockDisk, BlockPartition
 from vmkernel.host.errors import HostError
-from vmkernel.host.runner import Runner
-from vmkernel.model import Disk, DiskPartition
+from vmkernel.model import (
+    DatastoreKind,
+    Disk,
+    DiskPartition,
+    ErrorCode,
+    MicaError,
+    Operation,
+    Subject,
+)
+from vmkernel.operations import OperationContext, OperationRegistry
+from vmkernel.storage.disk_health import DiskHealthWatch
+from vmkernel.storage.drivers.base import DatastoreDriver
+from vmkernel.storage.drivers.disk_choice import DATASTORE_TYPE, MEMBER_TYPE, DiskChoice
+from vmkernel.storage.drivers.mounting import MOUNTABLE
 
 __all__ = ["Disks"]
 
@@ -19,20 +31,28 @@ _FRESH_S = 2.0
 _UNREADABLE = Signature(filesystem="unreadable")
 
 
+_MEMBER_KINDS = {"linux_raid_member": DatastoreKind.RAID, "LVM2_member": DatastoreKind.LVM}
+
+
 class Disks:
-    """Reads disks; `stick` tells the name of the boot stick, `datastores` who lives on which."""
+    """Reads disks; `stick` tells the name of the boot stick, `datastores` who lives on which
+    device node or disk id."""
 
     def __init__(
         self,
-        runner: Runner,
-        tree: BlockTree,
+        choice: DiskChoice,
         stick: Callable[[], str | None],
         datastores: Callable[[], dict[str, str]],
+        health: DiskHealthWatch,
+        drivers: tuple[DatastoreDriver, ...],
+        operations: OperationRegistry,
     ) -> None:
-        self._runner = runner
-        self._tree = tree
+        self._choice = choice
         self._stick = stick
         self._datastores = datastores
+        self._drivers = drivers
+        self._operations = operations
+        self.health = health
         self._lock = asyncio.Lock()
         self._cached: tuple[Disk, ...] = ()
         self._cached_s = float("-inf")
@@ -41,7 +61,7 @@ class Disks:
         """All disks by id."""
         async with self._lock:
             if time.monotonic() - self._cached_s > _FRESH_S:
-                found = await asyncio.to_thread(self._tree.disks)
+                found = await asyncio.to_thread(self._choice.tree.disks)
                 described = [await self._describe(disk) for disk in found]
                 self._cached = tuple(sorted(described, key=lambda disk: disk.id))
                 self._cached_s = time.monotonic()
@@ -51,6 +71,43 @@ class Disks:
         """What disks hold has changed."""
         self._cached_s = float("-inf")
 
+    async def wipe(self, disk_id: str, wipe_serial: str, *, actor: str) -> Operation:
+        """Destroy all that a disk holds; refused where it is a datastore's, or in use."""
+        if wipe_serial != disk_id:
+            raise MicaError.field(
+                "/wipe_serial",
+                f"wipe_serial is not the id of disk {disk_id}.",
+                ErrorCode.WIPE_NOT_CONFIRMED,
+            )
+        await self._refuse_datastores(disk_id)
+        async with self._choice.lock:
+            await self._release_strays()
+            await self._choice.usable(disk_id, "/disk")
+
+        async def work(_: OperationContext) -> None:
+            async with self._choice.lock:
+                await self._refuse_datastores(disk_id)
+                await self._release_strays()
+                await self._choice.clear(await self._choice.usable(disk_id, "/disk"))
+            self.forget()
+
+        subject = Subject(kind="disk", id=disk_id)
+        return self._operations.begin("disk.wipe", subject, work, actor=actor)
+
+    async def _release_strays(self) -> None:
+        for driver in self._drivers:
+            await driver.release_strays()
+
+    async def _refuse_datastores(self, disk_id: str) -> None:
+        disk = await self._choice.disk(disk_id, "/disk")
+        owner = _owner(disk, await asyncio.to_thread(self._datastores))
+        if owner is not None:
+            raise MicaError.field(
+                "/disk",
+                f"Disk {disk_id} belongs to datastore {owner}; delete that first.",
+                ErrorCode.IN_USE,
+            )
+
     async def _describe(self, disk: BlockDisk) -> Disk:
         whole = await self._probe(disk)
         partitions = []
@@ -58,8 +115,7 @@ class Disks:
             partitions.append(_partition(0, disk.size_bytes, whole))
         for part in disk.partitions:
             partitions.append(_partition(part.number, part.size_bytes, await self._probe(part)))
-        lives = self._datastores()
-        nodes = [str(disk.path), *(str(part.path) for part in disk.partitions)]
+        owner = _owner(disk, await asyncio.to_thread(self._datastores))
         return Disk(
             id=disk.id,
             device=str(disk.path),
@@ -72,14 +128,36 @@ class Disks:
             is_stick=disk.name == self._stick(),
             blank=whole.blank and not disk.partitions,
             partitions=tuple(partitions),
-            datastore=next((lives[node] for node in nodes if node in lives), None),
+            datastore=owner,
+            adoptable=None if owner else await self._adoptable(disk, partitions),
+            health=self.health.of(disk.id),
         )
+
+    async def _adoptable(
+        self, disk: BlockDisk, parts: Sequence[DiskPartition]
+    ) -> DatastoreKind | None:
+        """The kind of datastore that the disk holds, or is a part of."""
+        holds = {part.number: part.filesystem for part in parts}
+        find = self._choice.partition
+        whole = await asyncio.to_thread(find, disk, DATASTORE_TYPE)
+        if whole is not None and holds.get(whole.partition.number) in MOUNTABLE:
+            return DatastoreKind.LOCAL
+        member = await asyncio.to_thread(find, disk, MEMBER_TYPE)
+        if member is None:
+            return None
+        return _MEMBER_KINDS.get(holds.get(member.partition.number) or "")
 
     async def _probe(self, device: BlockDisk | BlockPartition) -> Signature:
         try:
-            return await probe(self._runner, device.path)
+            return await probe(self._choice.runner, device.path)
         except HostError:
             return _UNREADABLE
+
+
+def _owner(disk: BlockDisk, lives: dict[str, str]) -> str | None:
+    """The datastore that a disk belongs to."""
+    nodes = [str(disk.path), *(str(part.path) for part in disk.partitions), disk.id]
+    return next((lives[node] for node in nodes if node in lives), None)
 
 
 def _partition(number: int, size_bytes: int, signature: Signature) -> DiskPartition:

@@ -17,6 +17,7 @@ from vmkernel.model import (
     Finding,
     Image,
     ImageSpec,
+    MicaError,
     Operation,
     Subject,
     Volume,
@@ -25,9 +26,10 @@ from vmkernel.model import (
 from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateStore
 from vmkernel.storage.catalogue import Catalogue
+from vmkernel.storage.datastore_changes import DatastoreChanges
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.disks import Disks
-from vmkernel.storage.drivers.base import DatastoreDriver
+from vmkernel.storage.drivers.base import Consent, DatastoreDriver
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.images import Images
 from vmkernel.storage.uploads import Uploader
@@ -56,9 +58,10 @@ class StorageService:
         self._users = Users()
         self._catalogue = Catalogue()
         self._uploader = Uploader()
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
         self._disks: Disks | None = None
-        self.stores = Datastores(store, operations, bus, self._catalogue, drivers, self._users)
+        self.stores = Datastores(store, bus, self._catalogue, drivers, self._users)
+        self.datastore_edits = DatastoreChanges(self.stores, store, operations)
         self.images = Images(self.stores, self._catalogue, operations, self._users, self._uploader)
         self.volumes = Volumes(
             self.stores,
@@ -92,13 +95,16 @@ class StorageService:
     async def start(self) -> None:
         """Attach the datastores and begin to watch them."""
         await self.stores.start()
-        self._watcher = asyncio.create_task(self.stores.watch(), name="datastores")
+        self._watchers.append(asyncio.create_task(self.stores.watch(), name="datastores"))
+        if self._disks is not None:
+            health = self._disks.health.watch()
+            self._watchers.append(asyncio.create_task(health, name="disk-health"))
 
     async def stop(self) -> None:
         """Let go; nothing is unmounted."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
         await self.stores.stop()
         self._uploader.close()
 
@@ -106,6 +112,8 @@ class StorageService:
         """What is missing or broken."""
         yield from self.stores.findings()
         yield from self._catalogue.findings()
+        if self._disks is not None:
+            yield from self._disks.health.findings()
 
     # --- for requests -------------------------------------------------------------------------
 
@@ -121,19 +129,42 @@ class StorageService:
         """One datastore."""
         return await self.stores.get(datastore_id)
 
+    async def wipe_disk(self, disk_id: str, wipe_serial: str, *, actor: str) -> Operation:
+        """Destroy all that a disk holds."""
+        if self._disks is None:
+            raise MicaError(ErrorCode.UNSUPPORTED, "In hosted mode the disks are not Mica's.")
+        self._disks.forget()
+        return await self._disks.wipe(disk_id, wipe_serial, actor=actor)
+
     async def create_datastore(
-        self, datastore_id: str, spec: DatastoreSpec, wipe_serial: str | None, *, actor: str
+        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, *, actor: str
     ) -> Operation:
         """Make or adopt a datastore."""
-        if self._disks is not None:
-            self._disks.forget()
-        return await self.stores.create(datastore_id, spec, wipe_serial, actor=actor)
+        self._forget_disks()
+        return await self.datastore_edits.create(datastore_id, spec, consent, actor=actor)
 
     async def delete_datastore(self, datastore_id: str, *, actor: str) -> Operation:
         """Detach and forget a datastore."""
+        self._forget_disks()
+        return await self.datastore_edits.delete(datastore_id, actor=actor)
+
+    async def add_datastore_disk(
+        self, datastore_id: str, disk: str, consent: Consent, *, actor: str
+    ) -> Operation:
+        """Give a datastore one disk more."""
+        self._forget_disks()
+        return await self.datastore_edits.add_disk(datastore_id, disk, consent, actor=actor)
+
+    async def replace_datastore_disk(
+        self, datastore_id: str, old: str, new: str, consent: Consent, *, actor: str
+    ) -> Operation:
+        """Put a disk in the place of another."""
+        self._forget_disks()
+        return await self.datastore_edits.replace_disk(datastore_id, old, new, consent, actor=actor)
+
+    def _forget_disks(self) -> None:
         if self._disks is not None:
             self._disks.forget()
-        return await self.stores.delete(datastore_id, actor=actor)
 
     async def upload_image(
         self, image_id: str, spec: ImageSpec, *, actor: str

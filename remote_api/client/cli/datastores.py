@@ -8,13 +8,20 @@ from remote_api.client.cli.common import (
     Session,
     bytes_text,
     pass_session,
+    say,
+    show_object,
     show_rows,
     wait_option,
 )
 from remote_api.schema import (
+    Datastore,
     DatastoreKind,
     DatastoreSpec,
     Filesystem,
+    NfsSpec,
+    NfsVersion,
+    RaidLevel,
+    RaidStatus,
 )
 
 __all__ = ["datastore_group"]
@@ -39,48 +46,244 @@ def list_datastores(session: Session) -> None:
                 ("STATE", lambda d: d.status.state),
                 ("FREE", lambda d: bytes_text(d.status.free_bytes)),
                 ("CAPACITY", lambda d: bytes_text(d.status.capacity_bytes)),
-                ("ON", lambda d: d.spec.disk or d.spec.path),
+                ("PROVISIONED", lambda d: bytes_text(d.status.provisioned_bytes)),
+                ("ON", _place),
+                ("RAID", lambda d: d.status.raid and _raid_text(d.status.raid)),
                 ("REASON", lambda d: d.status.reason),
             ),
         )
 
 
-@datastore_group.command("create")
+@datastore_group.command("show")
 @click.argument("datastore_id")
-@click.option("--disk", metavar="ID", help="A disk of the host; see `mica disk list`.")
-@click.option("--path", help="A directory (hosted mode only).")
-@click.option(
+@pass_session
+def show_datastore(session: Session, datastore_id: str) -> None:
+    """Show a datastore, its disks and its array."""
+    with session.mica() as mica:
+        show_object(
+            session,
+            mica.datastore(datastore_id),
+            (
+                ("kind", lambda d: d.spec.kind),
+                ("state", lambda d: d.status.state),
+                ("reason", lambda d: d.status.reason),
+                ("uuid", lambda d: d.status.uuid),
+                ("on", _place),
+                ("file system", lambda d: d.status.filesystem),
+                ("capacity", lambda d: bytes_text(d.status.capacity_bytes)),
+                ("free", lambda d: f"{bytes_text(d.status.free_bytes)} ({d.status.space})"),
+                ("provisioned", lambda d: bytes_text(d.status.provisioned_bytes)),
+                (
+                    "thresholds",
+                    lambda d: f"{d.spec.warning_percent} %, {d.spec.critical_percent} %",
+                ),
+                ("raid", lambda d: d.status.raid and _raid_text(d.status.raid)),
+                ("disks", lambda d: [f"{m.disk} {m.state}" for m in d.status.members]),
+            ),
+        )
+
+
+_filesystem = click.option(
     "--filesystem",
     type=click.Choice([f.value for f in Filesystem]),
     default=Filesystem.XFS.value,
     show_default=True,
 )
-@click.option(
-    "--wipe", metavar="DISK-ID", help="The disk's id once more: destroy all that it holds."
+_wipe = click.option(
+    "--wipe",
+    metavar="DISK-ID",
+    multiple=True,
+    help="The id of a disk that holds anything, once more: destroy all that it holds.",
 )
+_disks = click.option(
+    "--disk", "disks", metavar="ID", multiple=True, help="A disk of the host; see `mica disk list`."
+)
+_level = click.option(
+    "--raid",
+    "level",
+    type=click.Choice([level.value for level in RaidLevel]),
+    help="Mirror the disks; without it, several disks are joined one after the other (LVM).",
+)
+_nfs = click.option("--nfs", metavar="SERVER:/EXPORT", help="What an NFS server exports.")
+_nfs_version = click.option(
+    "--nfs-version",
+    type=click.Choice([version.value for version in NfsVersion]),
+    default=NfsVersion.V4_2.value,
+    show_default=True,
+)
+_path = click.option("--path", help="A directory (hosted mode only).")
+
+
+@datastore_group.command("create")
+@click.argument("datastore_id")
+@_disks
+@_level
+@click.option("--spare", "spares", metavar="ID", multiple=True, help="A disk in reserve (--raid).")
+@_nfs
+@_nfs_version
+@click.option("--nfs-port", type=click.IntRange(1, 65535))
+@click.option("--nfs-mount-port", type=click.IntRange(1, 65535), help="Version 3 only.")
+@_path
+@_filesystem
+@_wipe
 @wait_option
 @pass_session
 def create_datastore(
     session: Session,
     datastore_id: str,
-    disk: str | None,
+    disks: tuple[str, ...],
+    level: str | None,
+    spares: tuple[str, ...],
+    nfs: str | None,
+    nfs_version: str,
+    nfs_port: int | None,
+    nfs_mount_port: int | None,
     path: str | None,
     filesystem: str,
-    wipe: str | None,
+    wipe: tuple[str, ...],
     wait: bool,
 ) -> None:
-    """Make a datastore on a disk, or take over the one that the disk holds."""
-    if (disk is None) == (path is None):
-        raise click.UsageError("give either --disk or --path")
-    spec = DatastoreSpec(
-        kind=DatastoreKind.LOCAL if disk is not None else DatastoreKind.DIRECTORY,
-        disk=disk,
-        path=path,
-        filesystem=Filesystem(filesystem),
-    )
+    """Make a datastore on one disk, on several, or on a server; or take over the one there."""
+    if sum(map(bool, (disks, nfs, path))) != 1:
+        raise click.UsageError("give one of --disk, --nfs and --path")
+    if nfs is not None:
+        spec = _nfs_spec(nfs, nfs_version, nfs_port, nfs_mount_port)
+    elif path is not None:
+        spec = DatastoreSpec(kind=DatastoreKind.DIRECTORY, path=path)
+    elif level is None and spares:
+        raise click.UsageError("--spare goes with --raid")
+    else:
+        spec = _disk_spec(disks, spares, level, Filesystem(filesystem))
     with session.mica() as mica:
-        operation = mica.create_datastore(datastore_id, spec, wipe_serial=wipe)
+        operation = mica.create_datastore(datastore_id, spec, wipe_serials=wipe)
         session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is ready")
+
+
+@datastore_group.command("adopt")
+@click.argument("datastore_id")
+@_disks
+@_nfs
+@_nfs_version
+@_path
+@wait_option
+@pass_session
+def adopt_datastore(
+    session: Session,
+    datastore_id: str,
+    disks: tuple[str, ...],
+    nfs: str | None,
+    nfs_version: str,
+    path: str | None,
+    wait: bool,
+) -> None:
+    """Take over the datastore of another Mica; nothing is ever made or overwritten."""
+    if sum(map(bool, (disks, nfs, path))) != 1:
+        raise click.UsageError("give one of --disk, --nfs and --path")
+    with session.mica() as mica:
+        if nfs is not None:
+            spec = _nfs_spec(nfs, nfs_version, None, None)
+        elif path is not None:
+            spec = DatastoreSpec(kind=DatastoreKind.DIRECTORY, path=path)
+        else:
+            kinds = {disk.id: disk.adoptable for disk in mica.disks()}
+            kind = kinds.get(disks[0]) or DatastoreKind.LOCAL
+            if kind is DatastoreKind.LOCAL:
+                spec = DatastoreSpec(kind=kind, disk=disks[0])
+            else:
+                spec = DatastoreSpec(kind=kind, disks=disks)
+        operation = mica.create_datastore(datastore_id, spec, adopt=True)
+        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is taken over")
+
+
+@datastore_group.command("set")
+@click.argument("datastore_id")
+@click.option("--warning", metavar="PERCENT", type=click.IntRange(1, 100))
+@click.option("--critical", metavar="PERCENT", type=click.IntRange(1, 100))
+@pass_session
+def set_thresholds(
+    session: Session, datastore_id: str, warning: int | None, critical: int | None
+) -> None:
+    """Change from when on a datastore is told to be full."""
+    with session.mica() as mica:
+        mica.set_thresholds(datastore_id, warning_percent=warning, critical_percent=critical)
+    say(session, f"datastore {datastore_id} is changed")
+
+
+@datastore_group.command("rename")
+@click.argument("datastore_id")
+@click.argument("new_id")
+@wait_option
+@pass_session
+def rename_datastore(session: Session, datastore_id: str, new_id: str, wait: bool) -> None:
+    """Call a datastore otherwise on this host; its virtual machines follow."""
+    with session.mica() as mica:
+        operation = mica.rename_datastore(datastore_id, new_id)
+        session.finish(mica, operation, wait=wait, done=f"{datastore_id} is called {new_id} now")
+
+
+@datastore_group.command("mount")
+@click.argument("datastore_id")
+@wait_option
+@pass_session
+def mount_datastore(session: Session, datastore_id: str, wait: bool) -> None:
+    """Mount a datastore that was unmounted."""
+    with session.mica() as mica:
+        operation = mica.mount_datastore(datastore_id)
+        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is mounted")
+
+
+@datastore_group.command("unmount")
+@click.argument("datastore_id")
+@wait_option
+@pass_session
+def unmount_datastore(session: Session, datastore_id: str, wait: bool) -> None:
+    """Unmount a datastore; it stays known, and unmounted over restarts."""
+    with session.mica() as mica:
+        operation = mica.unmount_datastore(datastore_id)
+        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is unmounted")
+
+
+@datastore_group.command("grow")
+@click.argument("datastore_id")
+@wait_option
+@pass_session
+def grow_datastore(session: Session, datastore_id: str, wait: bool) -> None:
+    """Take the space that a datastore's disks have gained."""
+    with session.mica() as mica:
+        operation = mica.grow_datastore(datastore_id)
+        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} has grown")
+
+
+@datastore_group.command("add-disk")
+@click.argument("datastore_id")
+@click.argument("disk")
+@_wipe
+@wait_option
+@pass_session
+def add_disk(
+    session: Session, datastore_id: str, disk: str, wipe: tuple[str, ...], wait: bool
+) -> None:
+    """Give a datastore one DISK more: a spare of raid, space of lvm."""
+    with session.mica() as mica:
+        operation = mica.add_datastore_disk(datastore_id, disk, wipe_serials=wipe)
+        session.finish(mica, operation, wait=wait, done=f"{datastore_id} has disk {disk}")
+
+
+@datastore_group.command("replace-disk")
+@click.argument("datastore_id")
+@click.argument("old")
+@click.argument("new")
+@_wipe
+@wait_option
+@pass_session
+def replace_disk(
+    session: Session, datastore_id: str, old: str, new: str, wipe: tuple[str, ...], wait: bool
+) -> None:
+    """Put the disk NEW in the place of OLD in a raid; the rebuild goes on behind it."""
+    with session.mica() as mica:
+        operation = mica.replace_datastore_disk(datastore_id, old, new, wipe_serials=wipe)
+        done = f"{new} takes the place of {old}; `mica datastore show {datastore_id}` tells how far"
+        session.finish(mica, operation, wait=wait, done=done)
 
 
 @datastore_group.command("delete")
@@ -92,3 +295,47 @@ def delete_datastore(session: Session, datastore_id: str, wait: bool) -> None:
     with session.mica() as mica:
         operation = mica.delete_datastore(datastore_id)
         session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is forgotten")
+
+
+def _disk_spec(
+    disks: tuple[str, ...], spares: tuple[str, ...], level: str | None, filesystem: Filesystem
+) -> DatastoreSpec:
+    if level is not None:
+        return DatastoreSpec(
+            kind=DatastoreKind.RAID,
+            disks=disks,
+            spares=spares,
+            raid_level=RaidLevel(level),
+            filesystem=filesystem,
+        )
+    if len(disks) > 1:
+        return DatastoreSpec(kind=DatastoreKind.LVM, disks=disks, filesystem=filesystem)
+    return DatastoreSpec(kind=DatastoreKind.LOCAL, disk=disks[0], filesystem=filesystem)
+
+
+def _nfs_spec(place: str, version: str, port: int | None, mount_port: int | None) -> DatastoreSpec:
+    server, colon, export = place.partition(":/")
+    if not colon:
+        raise click.UsageError("--nfs is SERVER:/EXPORT")
+    nfs = NfsSpec(
+        server=server.strip("[]"),
+        export=f"/{export}",
+        version=NfsVersion(version),
+        port=port,
+        mount_port=mount_port,
+    )
+    return DatastoreSpec(kind=DatastoreKind.NFS, nfs=nfs)
+
+
+def _place(datastore: Datastore) -> str | None:
+    spec = datastore.spec
+    if spec.nfs is not None:
+        return f"{spec.nfs.server}:{spec.nfs.export}"
+    return spec.disk or spec.path or ", ".join(spec.disks)
+
+
+def _raid_text(raid: RaidStatus) -> str:
+    if raid.progress_percent is None:
+        return raid.state.value
+    left = f", {raid.remaining_s} s left" if raid.remaining_s is not None else ""
+    return f"{raid.state.value} {raid.progress_percent} %{left}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from remote_api.client.sdk.access import AccessCalls
 from remote_api.client.sdk.base import OnBytes, OnProgress
 from remote_api.client.sdk.console import ConsoleCalls
+from remote_api.client.sdk.datastores import DatastoreCalls
 from remote_api.client.sdk.host import HostCalls
 from remote_api.client.sdk.operations import OperationCalls
 from remote_api.client.sdk.storage import StorageCalls, file_sha256
@@ -18,7 +19,9 @@ from remote_api.client.sdk.vms import VmCalls
 __all__ = ["Mica", "OnBytes", "OnProgress", "file_sha256"]
 
 
-class Mica(HostCalls, AccessCalls, StorageCalls, VmCalls, ConsoleCalls, OperationCalls):
+class Mica(
+    HostCalls, AccessCalls, DatastoreCalls, StorageCalls, VmCalls, ConsoleCalls, OperationCalls
+):
     """One host."""
 
     def __enter__(self) -> Mica:

@@ -1,4 +1,4 @@
-"""Datastores, images and volumes."""
+"""Images and volumes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls, OnBytes
 from remote_api.schema import (
     Allocation,
     CheckRepair,
-    Datastore,
-    DatastoreBody,
-    DatastorePage,
-    DatastoreSpec,
     Image,
     ImageFormat,
     ImagePage,
@@ -32,30 +28,7 @@ _PART_BYTES = 1 << 18
 
 
 class StorageCalls(Calls):
-    """Datastores, images and volumes."""
-
-    def datastores(self) -> Iterator[Datastore]:
-        """All datastores."""
-        return self._all("/v1/datastores", DatastorePage)
-
-    def datastore(self, datastore_id: str) -> Datastore:
-        """One datastore."""
-        return self.transport.send("GET", f"/v1/datastores/{datastore_id}").read(Datastore)
-
-    def create_datastore(
-        self, datastore_id: str, spec: DatastoreSpec, *, wipe_serial: str | None = None
-    ) -> Operation:
-        """Make a datastore, or take over the one that a disk holds."""
-        return self._operation(
-            "PUT",
-            f"/v1/datastores/{datastore_id}",
-            body=DatastoreBody(spec=spec, wipe_serial=wipe_serial),
-            headers=CREATE,
-        )
-
-    def delete_datastore(self, datastore_id: str) -> Operation:
-        """Unmount and forget a datastore."""
-        return self._operation("DELETE", f"/v1/datastores/{datastore_id}")
+    """Images and volumes."""
 
     def images(self, datastore: str | None = None) -> Iterator[Image]:
         """All images."""

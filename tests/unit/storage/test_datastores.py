@@ -17,6 +17,7 @@ from vmkernel.model import (
     OperationState,
     VolumeSpec,
 )
+from vmkernel.storage import Consent
 
 MIB = 1 << 20
 
@@ -52,7 +53,7 @@ def test_what_cannot_be_a_datastore(
 
     async def scenario(world: World) -> None:
         with pytest.raises(MicaError) as caught:
-            await world.storage.create_datastore("x", spec, None, actor="me")
+            await world.storage.create_datastore("x", spec, Consent(), actor="me")
         assert caught.value.problem.code is code
         assert caught.value.problem.fields[0].pointer == pointer
 
@@ -61,9 +62,10 @@ def test_what_cannot_be_a_datastore(
 
 def test_a_directory_is_never_wiped(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
+        consent = Consent(wipe_serials=("SERIAL",))
         with pytest.raises(MicaError) as caught:
-            await world.storage.create_datastore("x", world.spec("x"), "SERIAL", actor="me")
-        assert caught.value.problem.fields[0].pointer == "/wipe_serial"
+            await world.storage.create_datastore("x", world.spec("x"), consent, actor="me")
+        assert caught.value.problem.fields[0].pointer == "/wipe_serials/0"
 
     run(tmp_path, scenario)
 
@@ -78,7 +80,7 @@ def test_a_datastore_is_forgotten_and_adopted_with_all_that_is_in_it(tmp_path: P
         assert await world.storage.list_datastores() == ()
         assert (await world.storage.list_volumes(None, None, 9))[0] == ()
         await world.succeeded(
-            await world.storage.create_datastore("other", world.spec("d"), None, actor="me")
+            await world.storage.create_datastore("other", world.spec("d"), Consent(), actor="me")
         )
         second = await world.storage.get_datastore("other")
         assert second.status.uuid == first.status.uuid
@@ -92,13 +94,13 @@ def test_a_datastore_is_forgotten_and_adopted_with_all_that_is_in_it(tmp_path: P
 def test_the_same_place_is_not_two_datastores(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         ended = await world.ended(
-            await world.storage.create_datastore("twin", world.spec("d"), None, actor="me")
+            await world.storage.create_datastore("twin", world.spec("d"), Consent(), actor="me")
         )
         assert ended.state is OperationState.FAILED
         assert ended.error is not None
         assert ended.error.code is ErrorCode.ALREADY_EXISTS
         with pytest.raises(MicaError) as caught:
-            await world.storage.create_datastore("d", world.spec("e"), None, actor="me")
+            await world.storage.create_datastore("d", world.spec("e"), Consent(), actor="me")
         assert caught.value.problem.code is ErrorCode.ALREADY_EXISTS
 
     run(tmp_path, scenario)
@@ -108,7 +110,7 @@ def test_a_datastore_that_is_not_kept_is_not_there(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         world.medium.failing = True
         ended = await world.ended(
-            await world.storage.create_datastore("e", world.spec("e"), None, actor="me")
+            await world.storage.create_datastore("e", world.spec("e"), Consent(), actor="me")
         )
         assert ended.error is not None
         assert ended.error.code is ErrorCode.UNAVAILABLE
@@ -136,11 +138,11 @@ def test_a_missing_datastore_is_told_and_comes_back(tmp_path: Path) -> None:
             await _volume(again, "w")
         assert caught.value.problem.code is ErrorCode.UNAVAILABLE
         (tmp_path / "away").rename(tmp_path / "d")
-        await again.storage.stores._look_after(again.storage.stores._entries["d"])
+        await again.storage.stores._look_after(again.storage.stores.entries["d"])
         assert again.storage.volume("v").id == "v"
         assert list(again.storage.findings()) == []
         shutil.rmtree(tmp_path / "d")
-        await again.storage.stores._look_after(again.storage.stores._entries["d"])
+        await again.storage.stores._look_after(again.storage.stores.entries["d"])
         assert again.storage.datastores() == ()
         await again.storage.stop()
 
@@ -177,7 +179,7 @@ def test_an_id_that_a_disk_brings_and_is_taken_is_left_out(tmp_path: Path) -> No
         await world.datastore("e")
         await _volume(world, "v", "e")
         await world.succeeded(
-            await world.storage.create_datastore("d", world.spec("d"), None, actor="me")
+            await world.storage.create_datastore("d", world.spec("d"), Consent(), actor="me")
         )
         assert world.storage.volume("v").datastore == "e"
         assert [finding.code for finding in world.storage.findings()] == ["volume-id-taken"]

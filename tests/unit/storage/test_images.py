@@ -18,7 +18,7 @@ ISO = ImageFormat.ISO
 
 
 def _free(world: World) -> int:
-    return world.storage.stores._entries["d"].reserved_bytes
+    return world.storage.stores.entries["d"].reserved_bytes
 
 
 def test_an_image_is_taken_and_found_again(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_move_that_fails_or_is_cancelled_leaves_the_volume(tmp_path: Path) -> 
         ended = await world.operations.cancel(operation.id, "me")
         assert ended.state is OperationState.CANCELLED
         assert world.files() == before
-        assert world.storage.stores._entries["e"].reserved_bytes == 0
+        assert world.storage.stores.entries["e"].reserved_bytes == 0
 
     run(tmp_path, scenario)
 
@@ -210,7 +210,7 @@ def test_a_crash_in_the_last_step_leaves_exactly_one(
                 with pytest.raises(MicaError, match="was being moved"):
                     again.storage.volume("v")
             (tmp_path / "away").rename(tmp_path / "e")
-            await again.storage.stores._look_after(again.storage.stores._entries["e"])
+            await again.storage.stores._look_after(again.storage.stores.entries["e"])
         moved = after != "mark"
         assert again.storage.volume("v").datastore == ("e" if moved else "d")
         name = "e" if moved else "d"

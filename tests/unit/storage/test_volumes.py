@@ -100,7 +100,7 @@ def test_what_cannot_be_is_refused_at_once(
         pointers = [field.pointer for field in caught.value.problem.fields]
         assert pointers == ([pointer] if pointer else [])
         assert world.files() == before
-        assert world.storage.stores._entries["d"].reserved_bytes == 0
+        assert world.storage.stores.entries["d"].reserved_bytes == 0
 
     run(tmp_path, scenario)
 

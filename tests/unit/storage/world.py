@@ -25,7 +25,7 @@ from vmkernel.model import (
 )
 from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateLog, StateStore
-from vmkernel.storage import StorageService
+from vmkernel.storage import Consent, StorageService
 from vmkernel.storage.drivers import DirectoryDriver
 
 __all__ = ["FakeUsers", "PretendingQemuImg", "World", "image_spec", "run"]
@@ -195,7 +195,12 @@ class World:
 
     def spec(self, name: str = "d") -> DatastoreSpec:
         """A datastore in a directory below the root."""
-        return DatastoreSpec(kind=DatastoreKind.DIRECTORY, path=str(self.root / name))
+        return DatastoreSpec(
+            kind=DatastoreKind.DIRECTORY,
+            path=str(self.root / name),
+            warning_percent=100,  # whatever else fills the disk that the tests run on
+            critical_percent=100,
+        )
 
     async def ended(self, operation: Operation) -> Operation:
         """The operation once it has ended."""
@@ -210,7 +215,7 @@ class World:
     async def datastore(self, name: str = "d") -> None:
         """Make a datastore."""
         await self.succeeded(
-            await self.storage.create_datastore(name, self.spec(name), None, actor="test")
+            await self.storage.create_datastore(name, self.spec(name), Consent(), actor="test")
         )
 
     async def upload(

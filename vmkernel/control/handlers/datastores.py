@@ -6,14 +6,21 @@ from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.handlers.paging import cut
 from vmkernel.control.requests import (
+    AddDatastoreDisk,
     CreateDatastore,
     DatastorePage,
     DeleteDatastore,
     GetDatastore,
+    GrowDatastore,
     ListDatastores,
+    MountDatastore,
+    RenameDatastore,
+    ReplaceDatastoreDisk,
+    UnmountDatastore,
+    UpdateDatastore,
 )
 from vmkernel.model import Datastore, Operation
-from vmkernel.storage import StorageService
+from vmkernel.storage import Consent, StorageService
 
 __all__ = ["register"]
 
@@ -31,7 +38,43 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
 
     async def create_datastore(request: CreateDatastore, caller: Caller) -> Operation:
         return await storage.create_datastore(
-            request.id, request.spec, request.wipe_serial, actor=caller.actor
+            request.id,
+            request.spec,
+            Consent(wipe_serials=request.wipe_serials, adopt=request.adopt),
+            actor=caller.actor,
+        )
+
+    async def update_datastore(request: UpdateDatastore, caller: Caller) -> Datastore:
+        return await storage.datastore_edits.update(
+            request.id,
+            warning_percent=request.warning_percent,
+            critical_percent=request.critical_percent,
+            revision=request.revision,
+            actor=caller.actor,
+        )
+
+    async def rename_datastore(request: RenameDatastore, caller: Caller) -> Operation:
+        return await storage.datastore_edits.rename(request.id, request.new_id, actor=caller.actor)
+
+    async def mount_datastore(request: MountDatastore, caller: Caller) -> Operation:
+        return await storage.datastore_edits.mount(request.id, actor=caller.actor)
+
+    async def unmount_datastore(request: UnmountDatastore, caller: Caller) -> Operation:
+        return await storage.datastore_edits.unmount(request.id, actor=caller.actor)
+
+    async def grow_datastore(request: GrowDatastore, caller: Caller) -> Operation:
+        return await storage.datastore_edits.grow(request.id, actor=caller.actor)
+
+    async def add_disk(request: AddDatastoreDisk, caller: Caller) -> Operation:
+        consent = Consent(wipe_serials=request.wipe_serials)
+        return await storage.add_datastore_disk(
+            request.id, request.disk, consent, actor=caller.actor
+        )
+
+    async def replace_disk(request: ReplaceDatastoreDisk, caller: Caller) -> Operation:
+        consent = Consent(wipe_serials=request.wipe_serials)
+        return await storage.replace_datastore_disk(
+            request.id, request.old, request.new, consent, actor=caller.actor
         )
 
     async def delete_datastore(request: DeleteDatastore, caller: Caller) -> Operation:
@@ -41,3 +84,10 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     dispatcher.register(GetDatastore, get_datastore)
     dispatcher.register(CreateDatastore, create_datastore)
     dispatcher.register(DeleteDatastore, delete_datastore)
+    dispatcher.register(UpdateDatastore, update_datastore)
+    dispatcher.register(RenameDatastore, rename_datastore)
+    dispatcher.register(MountDatastore, mount_datastore)
+    dispatcher.register(UnmountDatastore, unmount_datastore)
+    dispatcher.register(GrowDatastore, grow_datastore)
+    dispatcher.register(AddDatastoreDisk, add_disk)
+    dispatcher.register(ReplaceDatastoreDisk, replace_disk)

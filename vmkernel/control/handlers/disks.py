@@ -5,7 +5,8 @@ from __future__ import annotations
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.handlers.paging import cut
-from vmkernel.control.requests import DiskPage, ListDisks
+from vmkernel.control.requests import DiskPage, ListDisks, WipeDisk
+from vmkernel.model import Operation
 from vmkernel.storage import StorageService
 
 __all__ = ["register"]
@@ -19,4 +20,8 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         items, more = cut(disks, lambda disk: disk.id, request.after, request.limit)
         return DiskPage(items=items, more=more)
 
+    async def wipe_disk(request: WipeDisk, caller: Caller) -> Operation:
+        return await storage.wipe_disk(request.disk, request.wipe_serial, actor=caller.actor)
+
     dispatcher.register(ListDisks, list_disks)
+    dispatcher.register(WipeDisk, wipe_disk)

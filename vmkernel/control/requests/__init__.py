@@ -25,6 +25,23 @@ from vmkernel.control.requests.console import (
     SendKeys,
     TakeScreenshot,
 )
+from vmkernel.control.requests.datastores import (
+    AddDatastoreDisk,
+    CreateDatastore,
+    DatastorePage,
+    DeleteDatastore,
+    DiskPage,
+    GetDatastore,
+    GrowDatastore,
+    ListDatastores,
+    ListDisks,
+    MountDatastore,
+    RenameDatastore,
+    ReplaceDatastoreDisk,
+    UnmountDatastore,
+    UpdateDatastore,
+    WipeDisk,
+)
 from vmkernel.control.requests.host import (
     DevicePage,
     GetApiInfo,
@@ -43,19 +60,12 @@ from vmkernel.control.requests.operations import (
 )
 from vmkernel.control.requests.storage import (
     CheckVolume,
-    CreateDatastore,
     CreateVolume,
-    DatastorePage,
-    DeleteDatastore,
     DeleteImage,
     DeleteVolume,
-    DiskPage,
-    GetDatastore,
     GetImage,
     GetVolume,
     ImagePage,
-    ListDatastores,
-    ListDisks,
     ListImages,
     ListVolumes,
     MoveVolume,
@@ -75,6 +85,7 @@ from vmkernel.control.requests.vm import (
 
 __all__ = [
     "ActOnVm",
+    "AddDatastoreDisk",
     "AnyRequest",
     "CancelOperation",
     "CheckVolume",
@@ -101,6 +112,7 @@ __all__ = [
     "GetToken",
     "GetVm",
     "GetVolume",
+    "GrowDatastore",
     "ImagePage",
     "InjectNmi",
     "ListDatastores",
@@ -113,10 +125,13 @@ __all__ = [
     "ListVms",
     "ListVolumes",
     "MAX_PAGE",
+    "MountDatastore",
     "MoveVolume",
     "OpenConsole",
     "OperationPage",
     "PowerHost",
+    "RenameDatastore",
+    "ReplaceDatastoreDisk",
     "Request",
     "ResizeVolume",
     "Screenshot",
@@ -125,11 +140,14 @@ __all__ = [
     "TakeScreenshot",
     "TlsIdentity",
     "TokenPage",
+    "UnmountDatastore",
+    "UpdateDatastore",
     "UpdateVm",
     "UploadImage",
     "VmPage",
     "VolumePage",
     "WhoAmI",
+    "WipeDisk",
 ]
 
 AnyRequest = (
@@ -149,6 +167,14 @@ AnyRequest = (
     | GetDatastore
     | CreateDatastore
     | DeleteDatastore
+    | AddDatastoreDisk
+    | GrowDatastore
+    | MountDatastore
+    | RenameDatastore
+    | ReplaceDatastoreDisk
+    | UnmountDatastore
+    | UpdateDatastore
+    | WipeDisk
     | ListImages
     | GetImage
     | UploadImage

@@ -1,4 +1,4 @@
-"""Disks, datastores, images and volumes."""
+"""Images and volumes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from vmkernel.control.requests.base import Done, ListRequest, Request
 from vmkernel.model import (
     Allocation,
     CheckRepair,
-    Datastore,
-    DatastoreSpec,
-    Disk,
     Image,
     ImageSpec,
     Operation,
@@ -24,19 +21,12 @@ from vmkernel.model import (
 
 __all__ = [
     "CheckVolume",
-    "CreateDatastore",
     "CreateVolume",
-    "DatastorePage",
-    "DeleteDatastore",
     "DeleteImage",
     "DeleteVolume",
-    "DiskPage",
-    "GetDatastore",
     "GetImage",
     "GetVolume",
     "ImagePage",
-    "ListDatastores",
-    "ListDisks",
     "ListImages",
     "ListVolumes",
     "MoveVolume",
@@ -44,20 +34,6 @@ __all__ = [
     "UploadImage",
     "VolumePage",
 ]
-
-
-class DiskPage(Record, frozen=True, kw_only=True):
-    """A part of the host's disks."""
-
-    items: tuple[Disk, ...]
-    more: bool
-
-
-class DatastorePage(Record, frozen=True, kw_only=True):
-    """A part of the datastores."""
-
-    items: tuple[Datastore, ...]
-    more: bool
 
 
 class VolumePage(Record, frozen=True, kw_only=True):
@@ -72,54 +48,6 @@ class ImagePage(Record, frozen=True, kw_only=True):
 
     items: tuple[Image, ...]
     more: bool
-
-
-class ListDisks(ListRequest[DiskPage], frozen=True, kw_only=True, tag="host.disks"):
-    """The host's disks and what they hold."""
-
-    REPLY: ClassVar[Any] = DiskPage
-
-
-class ListDatastores(
-    ListRequest[DatastorePage], frozen=True, kw_only=True, tag="storage.datastores"
-):
-    """All datastores."""
-
-    REPLY: ClassVar[Any] = DatastorePage
-
-
-class GetDatastore(Request[Datastore], frozen=True, kw_only=True, tag="storage.datastore"):
-    """One datastore."""
-
-    REPLY: ClassVar[Any] = Datastore
-    READ_ONLY: ClassVar[bool] = True
-
-    id: Slug
-
-
-class CreateDatastore(
-    Request[Operation], frozen=True, kw_only=True, tag="storage.create-datastore"
-):
-    """Make a datastore, or adopt the one that the disk already holds.
-
-    A disk that holds anything else is wiped only where `wipe_serial` equals its id.
-    """
-
-    ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
-
-    id: Slug
-    spec: DatastoreSpec
-    wipe_serial: str | None = None
-
-
-class DeleteDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.rm-datastore"):
-    """Unmount and forget a datastore; its data stay on the disk."""
-
-    ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
-
-    id: Slug
 
 
 class ListImages(ListRequest[ImagePage], frozen=True, kw_only=True, tag="storage.images"):

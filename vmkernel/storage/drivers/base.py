@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn
 
-from vmkernel.model import DatastoreKind, DatastoreSpec
+from vmkernel.model import (
+    DatastoreKind,
+    DatastoreMember,
+    DatastoreSpec,
+    ErrorCode,
+    RaidLevel,
+    RaidStatus,
+)
 from vmkernel.state import StoredDatastore
+from vmkernel.storage.errors import StorageError
 
-__all__ = ["Attached", "DatastoreDriver", "Report"]
+__all__ = ["Attached", "Consent", "DatastoreDriver", "Look", "Report"]
 
 Report = Callable[[str], None]
 """Called with the name of each stage."""
+
+
+@dataclass(frozen=True)
+class Consent:
+    """What the administrator allows."""
+
+    wipe_serials: tuple[str, ...] = ()
+    """The ids of the disks whose contents may be destroyed."""
+    adopt: bool = False
+    """Only take over what is there; make nothing."""
 
 
 @dataclass(frozen=True)
@@ -25,34 +43,97 @@ class Attached:
     device: str | None = None
     filesystem: str | None = None
     partition_uuid: str | None = None
+    group: str | None = None
+    """`raid`: the array's UUID; `lvm`: the volume group's name."""
+    disks: tuple[str, ...] | None = None
+    """The ids of the disks as they were found."""
+    raid_level: RaidLevel | None = None
+    remote: bool = False
+    """True where any access may wait for a network."""
 
 
-class DatastoreDriver(Protocol):
-    """One kind of datastore. Methods raise MicaError; DatastoreMissing where it may come back."""
+@dataclass(frozen=True)
+class Look:
+    """What a datastore's disks do now."""
+
+    members: tuple[DatastoreMember, ...] = ()
+    raid: RaidStatus | None = field(default=None)
+
+
+class DatastoreDriver:
+    """One kind of datastore. Methods raise MicaError; DatastoreMissing where it may come back.
+
+    What a kind can't do is refused as `unsupported` here.
+    """
 
     @property
     def kind(self) -> DatastoreKind:
         """The kind that it serves."""
-        ...
+        raise NotImplementedError
 
-    async def check(self, spec: DatastoreSpec, wipe_serial: str | None) -> None:
+    async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
         """Refuse at once what `create` would refuse; nothing is changed."""
-        ...
+        raise NotImplementedError
 
     async def create(
-        self, datastore_id: str, spec: DatastoreSpec, wipe_serial: str | None, report: Report
+        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, report: Report
     ) -> Attached:
         """Make the datastore, or adopt the one that is there, and attach it."""
-        ...
+        raise NotImplementedError
 
     async def attach(self, stored: StoredDatastore) -> Attached:
         """Bring back a datastore that is known."""
-        ...
+        raise NotImplementedError
 
-    async def detach(self, datastore_id: str, *, force: bool = False) -> None:
+    async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
         """Let go of it; `in-use` where something is open there, unless `force`."""
-        ...
+        raise NotImplementedError
 
     async def present(self, stored: StoredDatastore) -> bool:
         """True while what it lies on is there; cheap enough to ask every few seconds."""
-        ...
+        raise NotImplementedError
+
+    async def look(self, stored: StoredDatastore) -> Look:
+        """What its disks do; cheap, and never raises."""
+        del stored
+        return Look()
+
+    def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
+        """The device nodes of the disks that it lies on, as far as they are there."""
+        del stored
+        return ()
+
+    async def release_strays(self) -> None:
+        """Let go of what a crash has left running that is no datastore; disks are free then.
+
+        The caller holds the lock of the disks.
+        """
+
+    async def grow(self, stored: StoredDatastore, attached: Attached, report: Report) -> None:
+        """Take the space that the disks have gained."""
+        del attached, report
+        self._refuse(stored, "doesn't grow by itself")
+
+    async def add_disk(
+        self, stored: StoredDatastore, attached: Attached, disk: str, consent: Consent
+    ) -> DatastoreSpec:
+        """Take one disk more; the spec as it is then."""
+        del attached, disk, consent
+        self._refuse(stored, "takes no further disk")
+
+    async def replace_disk(
+        self,
+        stored: StoredDatastore,
+        attached: Attached,
+        old: str,
+        new: str,
+        consent: Consent,
+    ) -> DatastoreSpec:
+        """Put a disk in the place of another; the spec as it is then."""
+        del attached, old, new, consent
+        self._refuse(stored, "has no redundancy to replace a disk from")
+
+    def _refuse(self, stored: StoredDatastore, what: str) -> NoReturn:
+        raise StorageError(
+            ErrorCode.UNSUPPORTED, f"Datastore {stored.id} is of kind {self.kind}: it {what}."
+        )

@@ -9,7 +9,7 @@ from vmkernel.host.errors import from_os_error
 from vmkernel.host.files import make_directory
 from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError
 from vmkernel.state import StoredDatastore
-from vmkernel.storage.drivers.base import Attached, Report
+from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.records import RecordError
@@ -17,7 +17,7 @@ from vmkernel.storage.records import RecordError
 __all__ = ["DirectoryDriver"]
 
 
-class DirectoryDriver:
+class DirectoryDriver(DatastoreDriver):
     """Takes an empty directory, or one that is a datastore already."""
 
     @property
@@ -25,24 +25,22 @@ class DirectoryDriver:
         """The kind that it serves."""
         return DatastoreKind.DIRECTORY
 
-    async def check(self, spec: DatastoreSpec, wipe_serial: str | None) -> None:
+    async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
         """Refuse at once what `create` would refuse."""
-        if spec.disk is not None:
-            raise MicaError.field("/spec/disk", "A directory datastore has no disk.")
-        if wipe_serial is not None:
-            raise MicaError.field("/wipe_serial", "A directory is never wiped.")
+        if consent.wipe_serials:
+            raise MicaError.field("/wipe_serials/0", "A directory is never wiped.")
         if spec.path is None:
             raise MicaError.field("/spec/path", "A directory datastore needs a path.")
         if "\0" in spec.path or not spec.path.startswith("/"):
             raise MicaError.field("/spec/path", "The path must be absolute.")
-        await asyncio.to_thread(_look, Path(spec.path))
+        await asyncio.to_thread(_look, Path(spec.path), consent.adopt)
 
     async def create(
-        self, datastore_id: str, spec: DatastoreSpec, wipe_serial: str | None, report: Report
+        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, report: Report
     ) -> Attached:
         """Make the tree in the directory, or adopt the one that is there."""
         del datastore_id
-        await self.check(spec, wipe_serial)
+        await self.check(spec, consent)
         assert spec.path is not None
         report("directory")
         return await asyncio.to_thread(_create, Path(spec.path))
@@ -52,7 +50,7 @@ class DirectoryDriver:
         assert stored.spec.path is not None
         return await asyncio.to_thread(_attach, Path(stored.spec.path), stored.uuid)
 
-    async def detach(self, datastore_id: str, *, force: bool = False) -> None:
+    async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
         """Nothing is held."""
 
     async def present(self, stored: StoredDatastore) -> bool:
@@ -60,8 +58,10 @@ class DirectoryDriver:
         return stored.spec.path is not None and Path(stored.spec.path).is_dir()
 
 
-def _look(path: Path) -> None:
+def _look(path: Path, adopt: bool) -> None:
     try:
+        if adopt and Layout(path).read_marker() is None:
+            raise MicaError.field("/adopt", f"{path} holds no datastore.", ErrorCode.CONFLICT)
         if not path.exists():
             if not path.parent.is_dir():
                 raise MicaError.field("/spec/path", f"There is no directory {path.parent}.")

@@ -1,0 +1,109 @@
+"""Disks of the host and datastores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
+from remote_api.schema import (
+    AddDiskBody,
+    Datastore,
+    DatastoreBody,
+    DatastorePage,
+    DatastoreSpec,
+    Operation,
+    RenameDatastoreBody,
+    ReplaceDiskBody,
+    WipeDiskBody,
+)
+
+__all__ = ["DatastoreCalls"]
+
+
+class DatastoreCalls(Calls):
+    """Disks of the host and datastores."""
+
+    def wipe_disk(self, disk_id: str) -> Operation:
+        """Destroy all that a disk holds; naming it here is the consent."""
+        body = WipeDiskBody(disk=disk_id, wipe_serial=disk_id)
+        return self._operation("POST", "/v1/host/disks/wipe", body=body)
+
+    def datastores(self) -> Iterator[Datastore]:
+        """All datastores."""
+        return self._all("/v1/datastores", DatastorePage)
+
+    def datastore(self, datastore_id: str) -> Datastore:
+        """One datastore."""
+        return self.transport.send("GET", f"/v1/datastores/{datastore_id}").read(Datastore)
+
+    def create_datastore(
+        self,
+        datastore_id: str,
+        spec: DatastoreSpec,
+        *,
+        wipe_serials: tuple[str, ...] = (),
+        adopt: bool = False,
+    ) -> Operation:
+        """Make a datastore, or take over the one that is there; only the latter with `adopt`."""
+        return self._operation(
+            "PUT",
+            f"/v1/datastores/{datastore_id}",
+            body=DatastoreBody(spec=spec, wipe_serials=wipe_serials, adopt=adopt),
+            headers=CREATE,
+        )
+
+    def delete_datastore(self, datastore_id: str) -> Operation:
+        """Unmount and forget a datastore."""
+        return self._operation("DELETE", f"/v1/datastores/{datastore_id}")
+
+    def set_thresholds(
+        self,
+        datastore_id: str,
+        *,
+        warning_percent: int | None = None,
+        critical_percent: int | None = None,
+    ) -> Datastore:
+        """Change from when on a datastore is told to be full; what is None stays."""
+        wanted = {"warning_percent": warning_percent, "critical_percent": critical_percent}
+        spec = {name: value for name, value in wanted.items() if value is not None}
+        return self.transport.send(
+            "PATCH", f"/v1/datastores/{datastore_id}", body={"spec": spec}, headers=MERGE_PATCH
+        ).read(Datastore)
+
+    def rename_datastore(self, datastore_id: str, new_id: str) -> Operation:
+        """Call a datastore otherwise on this host."""
+        return self._on(datastore_id, "rename", RenameDatastoreBody(id=new_id))
+
+    def mount_datastore(self, datastore_id: str) -> Operation:
+        """Mount a datastore that was unmounted."""
+        return self._on(datastore_id, "mount")
+
+    def unmount_datastore(self, datastore_id: str) -> Operation:
+        """Unmount a datastore and keep it so."""
+        return self._on(datastore_id, "unmount")
+
+    def grow_datastore(self, datastore_id: str) -> Operation:
+        """Take the space that a datastore's disks have gained."""
+        return self._on(datastore_id, "grow")
+
+    def add_datastore_disk(
+        self, datastore_id: str, disk_id: str, *, wipe_serials: tuple[str, ...] = ()
+    ) -> Operation:
+        """Give a datastore one disk more: a spare of `raid`, space of `lvm`."""
+        body = AddDiskBody(disk=disk_id, wipe_serials=wipe_serials)
+        return self._on(datastore_id, "disks", body)
+
+    def replace_datastore_disk(
+        self, datastore_id: str, old: str, new: str, *, wipe_serials: tuple[str, ...] = ()
+    ) -> Operation:
+        """Put a disk in the place of another; the operation ends when the rebuild has begun."""
+        body = ReplaceDiskBody(old=old, new=new, wipe_serials=wipe_serials)
+        return self._on(datastore_id, "disks/replace", body)
+
+    def _on(
+        self,
+        datastore_id: str,
+        action: str,
+        body: RenameDatastoreBody | AddDiskBody | ReplaceDiskBody | None = None,
+    ) -> Operation:
+        return self._operation("POST", f"/v1/datastores/{datastore_id}/{action}", body=body)

@@ -1,0 +1,180 @@
+"""Disks of the host and datastores."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from vmkernel.control.requests.base import ListRequest, Request
+from vmkernel.model import Datastore, DatastoreSpec, Disk, Operation, Record, Role, Slug
+
+__all__ = [
+    "AddDatastoreDisk",
+    "CreateDatastore",
+    "DatastorePage",
+    "DeleteDatastore",
+    "DiskPage",
+    "GetDatastore",
+    "GrowDatastore",
+    "ListDatastores",
+    "ListDisks",
+    "MountDatastore",
+    "RenameDatastore",
+    "ReplaceDatastoreDisk",
+    "UnmountDatastore",
+    "UpdateDatastore",
+    "WipeDisk",
+]
+
+
+class DiskPage(Record, frozen=True, kw_only=True):
+    """A part of the host's disks."""
+
+    items: tuple[Disk, ...]
+    more: bool
+
+
+class DatastorePage(Record, frozen=True, kw_only=True):
+    """A part of the datastores."""
+
+    items: tuple[Datastore, ...]
+    more: bool
+
+
+class ListDisks(ListRequest[DiskPage], frozen=True, kw_only=True, tag="host.disks"):
+    """The host's disks and what they hold."""
+
+    REPLY: ClassVar[Any] = DiskPage
+
+
+class ListDatastores(
+    ListRequest[DatastorePage], frozen=True, kw_only=True, tag="storage.datastores"
+):
+    """All datastores."""
+
+    REPLY: ClassVar[Any] = DatastorePage
+
+
+class GetDatastore(Request[Datastore], frozen=True, kw_only=True, tag="storage.datastore"):
+    """One datastore."""
+
+    REPLY: ClassVar[Any] = Datastore
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+
+
+class CreateDatastore(
+    Request[Operation], frozen=True, kw_only=True, tag="storage.create-datastore"
+):
+    """Make a datastore, or adopt the one that is there already.
+
+    A disk that holds anything else is wiped only where `wipe_serials` names its id. With `adopt`,
+    nothing is ever made.
+    """
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    spec: DatastoreSpec
+    wipe_serials: tuple[str, ...] = ()
+    adopt: bool = False
+
+
+class DeleteDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.rm-datastore"):
+    """Unmount and forget a datastore; its data stay on the disk."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+
+
+class UpdateDatastore(
+    Request[Datastore], frozen=True, kw_only=True, tag="storage.update-datastore"
+):
+    """Change the thresholds of a datastore; all else is fixed or has a request of its own."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Datastore
+
+    id: Slug
+    warning_percent: int
+    critical_percent: int
+    revision: int | None = None
+
+
+class RenameDatastore(
+    Request[Operation], frozen=True, kw_only=True, tag="storage.rename-datastore"
+):
+    """Call a datastore otherwise on this host; no VM on it may be running."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    new_id: Slug
+
+
+class MountDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.mount-datastore"):
+    """Mount a datastore that was unmounted."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+
+
+class UnmountDatastore(
+    Request[Operation], frozen=True, kw_only=True, tag="storage.unmount-datastore"
+):
+    """Unmount a datastore and keep it so; no VM on it may be running."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+
+
+class GrowDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.grow-datastore"):
+    """Take the space that its disks have gained."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+
+
+class AddDatastoreDisk(Request[Operation], frozen=True, kw_only=True, tag="storage.add-disk"):
+    """Give a datastore one disk more: a spare of `raid`, space of `lvm`."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    disk: str
+    wipe_serials: tuple[str, ...] = ()
+
+
+class ReplaceDatastoreDisk(
+    Request[Operation], frozen=True, kw_only=True, tag="storage.replace-disk"
+):
+    """Put a disk in the place of another in a `raid` datastore; ends when the rebuild has begun."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    old: str
+    new: str
+    wipe_serials: tuple[str, ...] = ()
+
+
+class WipeDisk(Request[Operation], frozen=True, kw_only=True, tag="host.wipe-disk"):
+    """Destroy all that a disk holds, so that it is blank; `wipe_serial` must equal its id."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = Operation
+
+    disk: str
+    wipe_serial: str

@@ -1,0 +1,78 @@
+"""Calls that may hang in the kernel (a dead NFS server), each in a thread of its own with a limit.
+
+A thread that hangs can't be ended; it is left behind, and nothing more is started under its name
+until it has come back. Such threads never take a place from others, as a pool's would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from vmkernel.host.errors import HostError
+from vmkernel.model import ErrorCode
+
+__all__ = ["Bounded"]
+
+T = TypeVar("T")
+
+
+class Bounded:
+    """Runs blocking calls under a name; owned by the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._hanging: dict[str, threading.Thread] = {}
+
+    def hangs(self, name: str) -> bool:
+        """True while a call under this name has not come back."""
+        thread = self._hanging.get(name)
+        if thread is not None and not thread.is_alive():
+            del self._hanging[name]
+            return False
+        return thread is not None
+
+    async def run(self, name: str, call: Callable[[], T], *, timeout_s: float, what: str) -> T:
+        """The outcome of `call`; `timed-out` names `what` where it takes too long or an earlier
+        one hangs still."""
+        if self.hangs(name):
+            raise HostError(f"{what} still does not answer.", ErrorCode.TIMED_OUT)
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+
+        def settle(value: T | None, error: BaseException | None) -> None:
+            if outcome.done():
+                return
+            if error is not None:
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(value)  # type: ignore[arg-type]
+
+        def body() -> None:
+            value: T | None = None
+            error: BaseException | None = None
+            try:
+                value = call()
+            except BaseException as caught:
+                error = caught
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle, value, error)
+
+        thread = threading.Thread(target=body, name=f"bounded-{name}", daemon=True)
+        self._hanging[name] = thread
+        thread.start()
+        try:
+            async with asyncio.timeout(timeout_s):
+                value = await outcome
+        except TimeoutError as error:
+            if outcome.done() and not outcome.cancelled():
+                raise
+            raise HostError(
+                f"{what} did not answer within {timeout_s:g} s.", ErrorCode.TIMED_OUT
+            ) from error
+        finally:
+            if outcome.done() and not outcome.cancelled():
+                self._hanging.pop(name, None)
+        return value

@@ -1,0 +1,138 @@
+"""LVM2 volume groups by the `lvm` program, held to the devices that it is given.
+
+Nothing of lvm.conf, its devices file, its daemons or udev is used: every run says so itself, and
+writes no archive of the metadata anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vmkernel.host.runner import Runner
+
+__all__ = ["GROUP_PREFIX", "Lvm", "PhysicalVolume", "parse_physical_volumes", "volume_node"]
+
+GROUP_PREFIX = "mica-"
+_VOLUME = "datastore"
+_QUICK_S = 60.0
+_CONFIG = " ".join(
+    (
+        "activation { udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0 }",
+        "backup { backup=0 archive=0 }",
+        "devices { use_devicesfile=0 obtain_device_list_from_udev=0 hints=none",
+        'external_device_info_source="none" }',
+        "global { event_activation=0 use_lvmpolld=0 use_lvmlockd=0 }",
+        "log { syslog=0 }",
+    )
+)
+
+
+@dataclass(frozen=True)
+class PhysicalVolume:
+    """A device and the group that it belongs to."""
+
+    device: Path | None
+    """None where the group knows of it and it is not there."""
+    uuid: str
+    group: str
+    group_uuid: str
+
+    @property
+    def ours(self) -> bool:
+        """True where Mica made the group."""
+        return self.group.startswith(GROUP_PREFIX)
+
+
+class Lvm:
+    """One method for each use of the program. CommandError where it fails."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    async def create(self, group: str, devices: Sequence[Path]) -> None:
+        """A group on these devices with one volume that takes all of it, active."""
+        await self._lvm(devices, "vgcreate", "--yes", "--", group, *devices)
+        await self._lvm(
+            devices,
+            *("lvcreate", "--yes", "--wipesignatures", "y", "--extents", "100%FREE"),
+            *("--name", _VOLUME, "--", group),
+        )
+
+    async def activate(self, group: str, devices: Sequence[Path]) -> None:
+        """Make the volume's device node; refused where a disk of the group is missing."""
+        await self._runner.run(["modprobe", "--quiet", "dm-mod"], timeout_s=_QUICK_S, ok=(0, 1))
+        await self._lvm(devices, "vgchange", "--activate", "y", "--sysinit", "--", group)
+
+    async def deactivate(self, group: str, devices: Sequence[Path]) -> None:
+        """Take the volume's device node away."""
+        await self._lvm(devices, "vgchange", "--activate", "n", "--", group)
+
+    async def extend(self, group: str, devices: Sequence[Path], new: Path) -> None:
+        """Add a device to the group, and its space to the volume."""
+        everything = [*devices, new]
+        await self._lvm(everything, "vgextend", "--yes", "--", group, new)
+        await self.take_all_space(group, everything)
+
+    async def take_all_space(self, group: str, devices: Sequence[Path]) -> None:
+        """Use what the devices have gained."""
+        await self._lvm(devices, "pvresize", "--yes", "--", *devices)
+        await self._lvm(
+            devices,
+            *("lvextend", "--extents", "+100%FREE", "--", f"{group}/{_VOLUME}"),
+            ok=(0, 5),
+        )
+
+    async def physical_volumes(self, devices: Sequence[Path]) -> tuple[PhysicalVolume, ...]:
+        """What the groups on these devices consist of, missing devices included."""
+        if not devices:
+            return ()
+        text = await self._lvm(
+            devices,
+            *("pvs", "--reportformat", "json", "--options", "pv_name,pv_uuid,vg_name,vg_uuid"),
+            ok=(0, 5),
+        )
+        return parse_physical_volumes(text)
+
+    async def _lvm(
+        self,
+        devices: Sequence[Path],
+        command: str,
+        *words: str | Path,
+        ok: tuple[int, ...] = (0,),
+    ) -> bytes:
+        limits = ["--config", _CONFIG, "--devices", ",".join(str(device) for device in devices)]
+        done = await self._runner.run(["lvm", command, *limits, *words], timeout_s=_QUICK_S, ok=ok)
+        return done.stdout
+
+
+def volume_node(group: str) -> Path:
+    """The device node of a group's volume; device mapper doubles the hyphens of names."""
+    return Path("/dev/mapper") / f"{group.replace('-', '--')}-{_VOLUME}"
+
+
+def parse_physical_volumes(text: bytes) -> tuple[PhysicalVolume, ...]:
+    """The JSON report of `pvs`: `{"report": [{"pv": [{"pv_name": ...}, ...]}]}`."""
+    try:
+        report: Any = msgspec.json.decode(text)
+        rows = [row for part in report["report"] for row in part["pv"]]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return ()
+    found = []
+    for row in rows:
+        if not isinstance(row, dict) or not row.get("vg_name"):
+            continue
+        name = str(row.get("pv_name", ""))
+        found.append(
+            PhysicalVolume(
+                device=Path(name) if name.startswith("/dev/") else None,
+                uuid=str(row.get("pv_uuid", "")),
+                group=str(row["vg_name"]),
+                group_uuid=str(row.get("vg_uuid", "")),
+            )
+        )
+    return tuple(found)

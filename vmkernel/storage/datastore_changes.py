@@ -1,0 +1,361 @@
+"""What requests do to datastores: make, adopt, rename, mount, grow, mend, forget.
+
+Whatever is interrupted leaves the configuration as it was or as it was asked for: the disks are
+changed first where the change can be found again on them, and the configuration is what counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from vmkernel import clock
+from vmkernel.model import (
+    Datastore,
+    DatastoreSpec,
+    DatastoreState,
+    ErrorCode,
+    Filesystem,
+    MicaError,
+    Operation,
+    Subject,
+)
+from vmkernel.operations import OperationContext, OperationRegistry
+from vmkernel.state import HostConfig, StateStore, StoredDatastore
+from vmkernel.storage.datastore_entry import Entry
+from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.spec_fields import check_fields, check_thresholds
+
+__all__ = ["DatastoreChanges"]
+
+_FILESYSTEMS = {item.value: item for item in Filesystem}
+
+
+class DatastoreChanges:
+    """Each change is an operation that holds the datastore's lock."""
+
+    def __init__(
+        self, stores: Datastores, store: StateStore, operations: OperationRegistry
+    ) -> None:
+        self._stores = stores
+        self._store = store
+        self._operations = operations
+        self._coming: set[str] = set()
+        """Ids that are being made or renamed to."""
+        self._create_lock = asyncio.Lock()
+
+    # --- make, adopt, forget ------------------------------------------------------------------
+
+    async def create(
+        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, *, actor: str
+    ) -> Operation:
+        """Make or adopt a datastore."""
+        self._refuse_taken(datastore_id)
+        driver = self._stores.driver(spec.kind)
+        check_fields(spec)
+        self._coming.add(datastore_id)
+        try:
+            await driver.check(spec, consent)
+
+            async def work(context: OperationContext) -> None:
+                try:
+                    await self._create(driver, datastore_id, spec, consent, _reporter(context))
+                finally:
+                    self._coming.discard(datastore_id)
+
+            return self._begin("datastore.create", datastore_id, work, actor)
+        except BaseException:
+            self._coming.discard(datastore_id)
+            raise
+
+    async def delete(self, datastore_id: str, *, actor: str) -> Operation:
+        """Detach and forget a datastore; its data stay."""
+        entry = self._stores.entry(datastore_id)
+        self._stores.refuse_in_use(entry)
+
+        async def work(_: OperationContext) -> None:
+            async with entry.lock:
+                await self._delete(entry)
+
+        return self._begin("datastore.delete", datastore_id, work, actor)
+
+    # --- change -------------------------------------------------------------------------------
+
+    async def update(
+        self,
+        datastore_id: str,
+        *,
+        warning_percent: int,
+        critical_percent: int,
+        revision: int | None,
+        actor: str,
+    ) -> Datastore:
+        """Change the thresholds; durable on return."""
+        check_thresholds(warning_percent, critical_percent)
+        entry = self._stores.entry(datastore_id)
+        async with entry.lock:
+            if revision is not None and revision != entry.stored.revision:
+                raise MicaError(
+                    ErrorCode.REVISION_MISMATCH,
+                    f"Datastore {datastore_id} is at revision {entry.stored.revision};"
+                    " read it and repeat the change.",
+                )
+            await self._keep_spec(
+                entry, warning_percent=warning_percent, critical_percent=critical_percent
+            )
+        self._stores.tell_changed(datastore_id, actor)
+        return await self._stores.get(datastore_id)
+
+    async def rename(self, datastore_id: str, new_id: str, *, actor: str) -> Operation:
+        """Call it otherwise on this host; what refers to it by its old name follows."""
+        entry = self._stores.entry(datastore_id)
+        self._refuse_taken(new_id, "/id")
+        self._stores.refuse_in_use(entry)
+        self._coming.add(new_id)
+
+        async def work(_: OperationContext) -> None:
+            try:
+                async with entry.lock:
+                    await self._rename(entry, new_id)
+            finally:
+                self._coming.discard(new_id)
+
+        return self._begin("datastore.rename", datastore_id, work, actor)
+
+    async def unmount(self, datastore_id: str, *, actor: str) -> Operation:
+        """Let go of it until `mount`; it stays known."""
+        entry = self._stores.entry(datastore_id)
+        self._stores.refuse_in_use(entry)
+
+        async def work(_: OperationContext) -> None:
+            async with entry.lock:
+                async with _Leaving(self._stores, entry):
+                    await self._stores.keep(
+                        entry, msgspec.structs.replace(entry.stored, unmounted=True)
+                    )
+                await self._stores.attach_locked(entry)
+
+        return self._begin("datastore.unmount", datastore_id, work, actor)
+
+    async def mount(self, datastore_id: str, *, actor: str) -> Operation:
+        """Mount it again, from now on; the operation fails where that can't be done now."""
+        entry = self._stores.entry(datastore_id)
+
+        async def work(_: OperationContext) -> None:
+            async with entry.lock:
+                if entry.stored.unmounted:
+                    await self._stores.keep(
+                        entry, msgspec.structs.replace(entry.stored, unmounted=False)
+                    )
+                await self._stores.attach_locked(entry)
+                if entry.state is not DatastoreState.AVAILABLE:
+                    raise StorageError(
+                        ErrorCode.UNAVAILABLE, entry.reason or f"{entry.id} is {entry.state}."
+                    )
+
+        return self._begin("datastore.mount", datastore_id, work, actor)
+
+    async def grow(self, datastore_id: str, *, actor: str) -> Operation:
+        """Take the space that the disks have gained."""
+        entry = self._stores.entry(datastore_id)
+        self._attached(entry)
+
+        async def work(context: OperationContext) -> None:
+            async with entry.lock:
+                await self._driver(entry).grow(
+                    entry.stored, self._attached(entry), _reporter(context)
+                )
+            await self._stores.get(datastore_id)
+
+        return self._begin("datastore.grow", datastore_id, work, actor)
+
+    async def add_disk(
+        self, datastore_id: str, disk: str, consent: Consent, *, actor: str
+    ) -> Operation:
+        """Give it one disk more."""
+        entry = self._stores.entry(datastore_id)
+        self._attached(entry)
+
+        async def work(_: OperationContext) -> None:
+            async with entry.lock:
+                spec = await self._driver(entry).add_disk(
+                    entry.stored, self._attached(entry), disk, consent
+                )
+                await self._keep_spec(entry, disks=spec.disks, spares=spec.spares)
+
+        return self._begin("datastore.add-disk", datastore_id, work, actor)
+
+    async def replace_disk(
+        self, datastore_id: str, old: str, new: str, consent: Consent, *, actor: str
+    ) -> Operation:
+        """Put a disk in the place of another; it ends when the rebuild has begun."""
+        entry = self._stores.entry(datastore_id)
+        self._attached(entry)
+
+        async def work(_: OperationContext) -> None:
+            async with entry.lock:
+                spec = await self._driver(entry).replace_disk(
+                    entry.stored, self._attached(entry), old, new, consent
+                )
+                await self._keep_spec(entry, disks=spec.disks, spares=spec.spares)
+
+        return self._begin("datastore.replace-disk", datastore_id, work, actor)
+
+    # --- work ---------------------------------------------------------------------------------
+
+    async def _create(
+        self,
+        driver: DatastoreDriver,
+        datastore_id: str,
+        spec: DatastoreSpec,
+        consent: Consent,
+        report: Report,
+    ) -> None:
+        async with self._create_lock:
+            attached = await driver.create(datastore_id, spec, consent, report)
+            stored = StoredDatastore(
+                id=datastore_id,
+                created_at=clock.now(),
+                spec=_as_found(spec, attached),
+                uuid=attached.uuid,
+                partition_uuid=attached.partition_uuid,
+                group=attached.group,
+            )
+
+            def change(config: HostConfig) -> HostConfig:
+                for other in config.datastores:
+                    if other.uuid == stored.uuid:
+                        raise StorageError(
+                            ErrorCode.ALREADY_EXISTS, f"It is datastore {other.id} already."
+                        )
+                return msgspec.structs.replace(config, datastores=(*config.datastores, stored))
+
+            try:
+                await self._store.update(change)
+            except BaseException:
+                await asyncio.shield(driver.detach(stored, force=True))
+                raise
+            entry = self._stores.entries[datastore_id] = Entry(stored)
+            async with entry.lock:
+                await self._stores.arrived(entry, attached)
+
+    async def _delete(self, entry: Entry) -> None:
+        self._stores.refuse_in_use(entry)
+        async with _Leaving(self._stores, entry):
+            await self._store.update(lambda config: _without(config, entry.id))
+        del self._stores.entries[entry.id]
+        self._stores.publish(entry.id, "deleted", None)
+
+    async def _rename(self, entry: Entry, new_id: str) -> None:
+        self._stores.refuse_in_use(entry)
+        old_id = entry.id
+        async with _Leaving(self._stores, entry):
+            stored = msgspec.structs.replace(
+                entry.stored, id=new_id, revision=entry.stored.revision + 1
+            )
+            await self._stores.keep(entry, stored)
+        del self._stores.entries[old_id]
+        renamed = self._stores.entries[new_id] = Entry(entry.stored)
+        self._stores.publish(old_id, "renamed", f"It is datastore {new_id} now.")
+        async with renamed.lock:
+            await self._stores.attach_locked(renamed)
+
+    async def _keep_spec(self, entry: Entry, **changes: object) -> None:
+        spec = msgspec.structs.replace(entry.stored.spec, **changes)
+        revision = entry.stored.revision + 1
+        await self._stores.keep(
+            entry, msgspec.structs.replace(entry.stored, spec=spec, revision=revision)
+        )
+
+    # --- small parts --------------------------------------------------------------------------
+
+    def _driver(self, entry: Entry) -> DatastoreDriver:
+        return self._stores.driver(entry.stored.spec.kind)
+
+    def _attached(self, entry: Entry) -> Attached:
+        if entry.attached is None or entry.leaving:
+            raise StorageError(
+                ErrorCode.UNAVAILABLE,
+                f"Datastore {entry.id} is {entry.state}: {entry.reason or 'it is going.'}",
+            )
+        return entry.attached
+
+    def _refuse_taken(self, datastore_id: str, pointer: str | None = None) -> None:
+        if datastore_id not in self._stores.entries and datastore_id not in self._coming:
+            return
+        text = f"There is a datastore {datastore_id} already."
+        if pointer is not None:
+            raise MicaError.field(pointer, text, ErrorCode.ALREADY_EXISTS)
+        raise MicaError(ErrorCode.ALREADY_EXISTS, text)
+
+    def _begin(
+        self,
+        kind: str,
+        datastore_id: str,
+        work: Callable[[OperationContext], Awaitable[None]],
+        actor: str,
+    ) -> Operation:
+        subject = Subject(kind="datastore", id=datastore_id)
+        return self._operations.begin(kind, subject, work, actor=actor)
+
+
+class _Leaving:
+    """Let go of a datastore, then do something that makes it final; attached again on failure."""
+
+    def __init__(self, stores: Datastores, entry: Entry) -> None:
+        self._stores = stores
+        self._entry = entry
+
+    async def __aenter__(self) -> None:
+        entry = self._entry
+        self._stores.refuse_in_use(entry)
+        entry.leaving = True
+        try:
+            if entry.state is DatastoreState.AVAILABLE:
+                self._stores.leave(entry)
+                await self._stores.driver(entry.stored.spec.kind).detach(entry.stored)
+                entry.state = DatastoreState.MISSING
+        except BaseException:
+            await self._back()
+            raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._entry.leaving = False
+            self._entry.attached = self._entry.layout = None
+        else:
+            await self._back()
+
+    async def _back(self) -> None:
+        entry = self._entry
+        entry.leaving = False
+        if entry.attached is not None:
+            entry.state = DatastoreState.MISSING
+            entry.attached = entry.layout = None
+            await asyncio.shield(self._stores.attach_locked(entry))
+
+
+def _reporter(context: OperationContext) -> Report:
+    return lambda stage: context.advance(0, stage=stage)
+
+
+def _as_found(spec: DatastoreSpec, attached: Attached) -> DatastoreSpec:
+    """The spec with what an adopted datastore really is."""
+    if (filesystem := _FILESYSTEMS.get(attached.filesystem or "")) is not None:
+        spec = msgspec.structs.replace(spec, filesystem=filesystem)
+    if attached.raid_level is not None:
+        spec = msgspec.structs.replace(spec, raid_level=attached.raid_level)
+    if attached.disks is not None and set(attached.disks) != {*spec.disks, *spec.spares}:
+        spares = tuple(disk for disk in spec.spares if disk in attached.disks)
+        disks = tuple(disk for disk in attached.disks if disk not in spares)
+        spec = msgspec.structs.replace(spec, disks=disks, spares=spares)
+    return spec
+
+
+def _without(config: HostConfig, datastore_id: str) -> HostConfig:
+    left = tuple(item for item in config.datastores if item.id != datastore_id)
+    return msgspec.structs.replace(config, datastores=left)

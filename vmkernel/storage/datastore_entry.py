@@ -1,0 +1,62 @@
+"""One datastore as this host holds it, and as the API tells it; no decision is taken here."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from vmkernel.model import Datastore, DatastoreState, DatastoreStatus, SpaceLevel
+from vmkernel.state import StoredDatastore
+from vmkernel.storage.drivers.base import Attached, Look
+from vmkernel.storage.layout import Layout
+from vmkernel.storage.space import Space
+
+__all__ = ["Entry", "describe"]
+
+
+@dataclass
+class Entry:
+    """Owned by the event loop's thread; changes are made under `lock`."""
+
+    stored: StoredDatastore
+    state: DatastoreState = DatastoreState.MISSING
+    reason: str | None = "It has not been looked for yet."
+    attached: Attached | None = None
+    layout: Layout | None = None
+    space: Space = field(default_factory=Space)
+    """As it was last measured."""
+    level: SpaceLevel = SpaceLevel.OK
+    look: Look = field(default_factory=Look)
+    reserved_bytes: int = 0
+    users: int = 0
+    leaving: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def id(self) -> str:
+        """Its name on this host."""
+        return self.stored.id
+
+
+def describe(entry: Entry, provisioned_bytes: int) -> Datastore:
+    """The datastore as the API tells it, from memory."""
+    attached = entry.attached
+    return Datastore(
+        id=entry.stored.id,
+        revision=entry.stored.revision,
+        created_at=entry.stored.created_at,
+        spec=entry.stored.spec,
+        status=DatastoreStatus(
+            state=entry.state,
+            uuid=entry.stored.uuid,
+            reason=entry.reason,
+            capacity_bytes=entry.space.capacity_bytes if attached else 0,
+            free_bytes=max(0, entry.space.free_bytes - entry.reserved_bytes) if attached else 0,
+            provisioned_bytes=provisioned_bytes if attached else 0,
+            space=entry.level if attached else SpaceLevel.OK,
+            device=attached.device if attached else None,
+            filesystem=attached.filesystem if attached else None,
+            members=entry.look.members,
+            raid=entry.look.raid,
+        ),
+    )

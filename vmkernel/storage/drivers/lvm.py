@@ -1,0 +1,289 @@
+"""A datastore that spans several disks one after the other: an LVM2 volume group with one volume.
+
+disk -- GPT, one partition of Mica's member type --+
+disk -- GPT, one partition of Mica's member type --+-- group mica-… -- volume -- XFS or ext4
+
+It has no redundancy: where a disk is missing, the datastore is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from vmkernel.host import disk_tools
+from vmkernel.host.block import BlockDisk
+from vmkernel.host.errors import from_os_error
+from vmkernel.host.grow import grow_filesystem
+from vmkernel.host.lvm import GROUP_PREFIX, Lvm, volume_node
+from vmkernel.model import (
+    DatastoreKind,
+    DatastoreMember,
+    DatastoreSpec,
+    ErrorCode,
+    MemberState,
+    MicaError,
+)
+from vmkernel.state import StoredDatastore
+from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Look, Report
+from vmkernel.storage.drivers.disk_choice import MEMBER_TYPE, DiskChoice, Found
+from vmkernel.storage.drivers.mounting import Mounting
+from vmkernel.storage.errors import DatastoreMissing
+
+__all__ = ["LvmDriver"]
+
+_log = logging.getLogger(__name__)
+_MEMBER_NAME = "mica-member"
+
+
+class LvmDriver(DatastoreDriver):
+    """Volume groups that Mica made."""
+
+    def __init__(self, choice: DiskChoice, mounting: Mounting, lvm: Lvm) -> None:
+        self._choice = choice
+        self._mounting = mounting
+        self._lvm = lvm
+        self._attached: dict[str, tuple[Found, ...]] = {}
+
+    @property
+    def kind(self) -> DatastoreKind:
+        """The kind that it serves."""
+        return DatastoreKind.LVM
+
+    async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
+        """Refuse at once what `create` would refuse."""
+        async with self._choice.lock:
+            await self._plan(spec, consent)
+
+    async def create(
+        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, report: Report
+    ) -> Attached:
+        """Adopt the group that lies on the disks, or make one on them."""
+        async with self._choice.lock:
+            disks, group = await self._plan(spec, consent)
+            made = group is None
+            if group is None:
+                report("partition")
+                group = await self._make(disks, spec, report)
+            report("mount")
+            try:
+                return await self._open(datastore_id, group, expected=None)
+            except BaseException:
+                if made:
+                    await self._deactivate_quietly(group)
+                raise
+
+    async def attach(self, stored: StoredDatastore) -> Attached:
+        """Activate the volume, wherever the disks are now, and mount it."""
+        assert stored.group is not None
+        async with self._choice.lock:
+            return await self._open(stored.id, stored.group, expected=stored.uuid)
+
+    async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
+        """Unmount and take the volume away."""
+        await self._mounting.close(stored.id, force=force)
+        self._attached.pop(stored.id, None)
+        if stored.group is not None:
+            await self._deactivate_quietly(stored.group)
+
+    async def present(self, stored: StoredDatastore) -> bool:
+        """True while all the disks are there."""
+        found = self._attached.get(stored.id, ())
+        return bool(found) and await asyncio.to_thread(lambda: all(_there(item) for item in found))
+
+    async def look(self, stored: StoredDatastore) -> Look:
+        """The disks."""
+        found = {item.disk.id: item for item in self._attached.get(stored.id, ())}
+        members = []
+        for disk in stored.spec.disks:
+            item = found.get(disk)
+            there = item is not None and _there(item)
+            members.append(
+                DatastoreMember(
+                    disk=disk,
+                    device=str(item.partition.path) if item is not None and there else None,
+                    state=MemberState.ACTIVE if there else MemberState.MISSING,
+                )
+            )
+        return Look(members=tuple(members))
+
+    def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
+        """The partitions."""
+        return tuple(str(item.partition.path) for item in self._attached.get(stored.id, ()))
+
+    async def grow(self, stored: StoredDatastore, attached: Attached, report: Report) -> None:
+        """Grow the partitions, the volume, then the file system."""
+        async with self._choice.lock:
+            found = self._attached.get(stored.id, ())
+            report("partition")
+            for item in found:
+                await self._choice.grow_partition(item)
+            assert stored.group is not None
+            report("volume")
+            await self._lvm.take_all_space(stored.group, _nodes(found))
+            report("filesystem")
+            await self._grow_filesystem(stored, attached)
+
+    async def add_disk(
+        self, stored: StoredDatastore, attached: Attached, disk: str, consent: Consent
+    ) -> DatastoreSpec:
+        """Append a disk."""
+        async with self._choice.lock:
+            if disk in stored.spec.disks:
+                raise MicaError.field(
+                    "/disk", f"{disk} is a disk of datastore {stored.id} already."
+                )
+            new = await self._choice.usable(disk, "/disk")
+            await self._choice.confirm((new,), consent)
+            fresh = await self._choice.partition_whole(new, MEMBER_TYPE, _MEMBER_NAME)
+            assert stored.group is not None
+            found = self._attached.get(stored.id, ())
+            await self._lvm.extend(stored.group, _nodes(found), fresh.partition.path)
+            self._attached[stored.id] = (*found, fresh)
+            await self._grow_filesystem(stored, attached)
+            return msgspec.structs.replace(stored.spec, disks=(*stored.spec.disks, disk))
+
+    # --- steps --------------------------------------------------------------------------------
+
+    async def _plan(
+        self, spec: DatastoreSpec, consent: Consent
+    ) -> tuple[tuple[BlockDisk, ...], str | None]:
+        """The disks, and the group to adopt; None where one is made."""
+        if len(set(spec.disks)) < len(spec.disks):
+            raise MicaError.field("/spec/disks", "A disk is named twice.")
+        if not spec.disks:
+            raise MicaError.field("/spec/disks", "Give the ids of the disks.")
+        await self.release_strays()
+        disks = [
+            await self._choice.usable(name, f"/spec/disks/{place}")
+            for place, name in enumerate(spec.disks)
+        ]
+        groups = {disk.id: await self._group_of(disk) for disk in disks}
+        known = {group for group in groups.values() if group is not None}
+        if len(known) == 1 and None not in groups.values():
+            return tuple(disks), known.pop()
+        if known:
+            taken = min(disk for disk, group in groups.items() if group is not None)
+            raise MicaError.field(
+                "/spec/disks",
+                f"Disk {taken} belongs to the datastore on volume group {groups[taken]}: give the"
+                " disks of one group alone to adopt it, or wipe the disk first.",
+                ErrorCode.CONFLICT,
+            )
+        if consent.adopt:
+            raise MicaError.field("/adopt", "The disks hold no datastore.", ErrorCode.CONFLICT)
+        await self._choice.confirm(tuple(disks), consent)
+        return tuple(disks), None
+
+    async def _group_of(self, disk: BlockDisk) -> str | None:
+        found = await asyncio.to_thread(self._choice.partition, disk, MEMBER_TYPE)
+        if found is None:
+            return None
+        volumes = await self._lvm.physical_volumes((found.partition.path,))
+        mine = [pv for pv in volumes if pv.device == found.partition.path and pv.ours]
+        return mine[0].group if mine else None
+
+    async def _make(self, disks: Sequence[BlockDisk], spec: DatastoreSpec, report: Report) -> str:
+        """Partition the disks, make a group and a volume on them and format it: its name.
+
+        Where that fails, the disks are left without a trace of a group.
+        """
+        group = f"{GROUP_PREFIX}{secrets.token_hex(4)}"
+        founds: list[Found] = []
+        try:
+            for disk in disks:
+                founds.append(await self._choice.partition_whole(disk, MEMBER_TYPE, _MEMBER_NAME))
+            report("group")
+            await self._lvm.create(group, _nodes(founds))
+            node = volume_node(group)
+            await disk_tools.wait_for(node.exists, what=f"The volume of group {group}")
+            report("format")
+            await disk_tools.make_filesystem(
+                self._choice.runner, node, spec.filesystem, label="mica"
+            )
+        except BaseException:
+            await asyncio.shield(self._unmake(group, founds))
+            raise
+        return group
+
+    async def _unmake(self, group: str, founds: Sequence[Found]) -> None:
+        with contextlib.suppress(MicaError):
+            await self._lvm.deactivate(group, _nodes(founds))
+        for found in founds:
+            with contextlib.suppress(MicaError):
+                await disk_tools.wipe(self._choice.runner, found.partition.path)
+                await disk_tools.wipe(self._choice.runner, found.disk.path)
+
+    async def _open(self, datastore_id: str, group: str, *, expected: str | None) -> Attached:
+        founds, missing = await self._parts(group)
+        if not founds or missing:
+            raise DatastoreMissing(
+                f"Disks of datastore {datastore_id} are missing: {len(founds)} of "
+                f"{len(founds) + missing} are there."
+            )
+        await self._lvm.activate(group, _nodes(founds))
+        node = volume_node(group)
+        await disk_tools.wait_for(node.exists, what=f"The volume of group {group}")
+        root, uuid, filesystem = await self._mounting.open_device(
+            datastore_id, node, expected=expected
+        )
+        self._attached[datastore_id] = founds
+        return Attached(
+            root=root,
+            uuid=uuid,
+            device=str(node),
+            filesystem=filesystem,
+            group=group,
+            disks=tuple(item.disk.id for item in founds),
+        )
+
+    async def _parts(self, group: str) -> tuple[tuple[Found, ...], int]:
+        """The group's partitions that are there, and how many are not."""
+        candidates = await asyncio.to_thread(self._choice.find, MEMBER_TYPE)
+        volumes = await self._lvm.physical_volumes(_nodes(candidates))
+        mine = [volume for volume in volumes if volume.group == group]
+        nodes = {volume.device for volume in mine if volume.device is not None}
+        founds = tuple(item for item in candidates if item.partition.path in nodes)
+        return founds, len(mine) - len(founds)
+
+    async def release_strays(self) -> None:
+        """Take away volumes of Mica's that are nobody's: left by a crash in between."""
+        candidates = await asyncio.to_thread(self._choice.find, MEMBER_TYPE)
+        volumes = await self._lvm.physical_volumes(_nodes(candidates))
+        for group in {volume.group for volume in volumes if volume.ours}:
+            node = volume_node(group)
+            used = {item for founds in self._attached.values() for item in _nodes(founds)}
+            mine = [volume for volume in volumes if volume.group == group]
+            if node.exists() and not any(volume.device in used for volume in mine):
+                await self._deactivate_quietly(group)
+
+    async def _deactivate_quietly(self, group: str) -> None:
+        try:
+            founds, _ = await self._parts(group)
+            if founds:
+                await self._lvm.deactivate(group, _nodes(founds))
+        except MicaError as error:
+            _log.warning("the volume group %s can't be let go: %s", group, error)
+
+    async def _grow_filesystem(self, stored: StoredDatastore, attached: Attached) -> None:
+        assert stored.group is not None
+        assert attached.filesystem is not None
+        node = volume_node(stored.group)
+        try:
+            await asyncio.to_thread(grow_filesystem, attached.root, node, attached.filesystem)
+        except OSError as error:
+            raise from_os_error(error, f"Datastore {stored.id} can't be grown") from error
+
+
+def _nodes(founds: Sequence[Found]) -> tuple[Path, ...]:
+    return tuple(item.partition.path for item in founds)
+
+
+def _there(found: Found) -> bool:
+    return Path("/sys/dev/block", found.partition.device_number).exists()
