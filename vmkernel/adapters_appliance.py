@@ -7,12 +7,8 @@ import logging
 from vmkernel.adapters import OpenedMedium, Platform, VmSide
 from vmkernel.events import EventBus
 from vmkernel.host.block import BlockDisk, BlockTree
-from vmkernel.host.bounded import Bounded
-from vmkernel.host.lvm import Lvm
-from vmkernel.host.md import Mdadm
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
-from vmkernel.host.smart import read_health
 from vmkernel.host.systemd import Systemd
 from vmkernel.model import DiskHealth, HostMode, MicaError
 from vmkernel.operations import OperationRegistry
@@ -23,13 +19,9 @@ from vmkernel.state.media import PartitionMedium
 from vmkernel.storage import StorageService
 from vmkernel.storage.disk_health import DiskHealthWatch
 from vmkernel.storage.disks import Disks
-from vmkernel.storage.drivers.base import DatastoreDriver
 from vmkernel.storage.drivers.disk_choice import DiskChoice
-from vmkernel.storage.drivers.local import LocalDriver
-from vmkernel.storage.drivers.lvm import LvmDriver
+from vmkernel.storage.drivers.kinds import disk_drivers
 from vmkernel.storage.drivers.mounting import Mounting
-from vmkernel.storage.drivers.nfs import NfsDriver
-from vmkernel.storage.drivers.raid import RaidDriver
 from vmkernel.vm import assemble_vms
 
 __all__ = ["ApplianceAdapters", "QEMU_IMG_UID"]
@@ -93,26 +85,24 @@ class ApplianceAdapters:
 
         choice = DiskChoice(self._runner, self._tree, stick)
         mounting = Mounting(self._runner, self._options.run_dir / "datastores")
-        drivers: tuple[DatastoreDriver, ...] = (
-            LocalDriver(choice, mounting),
-            RaidDriver(choice, mounting, Mdadm(self._runner)),
-            LvmDriver(choice, mounting, Lvm(self._runner)),
-            NfsDriver(mounting, Bounded()),
-        )
         storage = StorageService(
             store,
             operations,
             events,
-            drivers,
+            disk_drivers(choice, mounting),
             QemuImg(self._runner),
             worker_uid=QEMU_IMG_UID,
         )
 
-        async def ask(disk: BlockDisk) -> DiskHealth:
+        async def ask(disk: BlockDisk) -> DiskHealth | None:
+            from vmkernel.host.smart import read_health
+
             return await read_health(self._runner, disk.path)
 
         health = DiskHealthWatch(self._tree, ask, stick, events)
-        disks = Disks(choice, stick, storage.stores.on_disks, health, drivers, operations)
+        disks = Disks(
+            choice, stick, storage.stores.on_disks, health, storage.stores.drivers, operations
+        )
         storage.bind_disks(disks)
         return storage
 

@@ -13,7 +13,7 @@ from vmkernel.platform.hosted import HostedPlatform
 from vmkernel.state import StateStore
 from vmkernel.state.media import FileMedium
 from vmkernel.storage import StorageService
-from vmkernel.storage.drivers.directory import DirectoryDriver
+from vmkernel.storage.drivers.kinds import directory_driver
 from vmkernel.vm import assemble_vms
 
 __all__ = ["HostedAdapters"]
@@ -58,9 +58,7 @@ class HostedAdapters:
         self, store: StateStore, operations: OperationRegistry, events: EventBus
     ) -> StorageService:
         """Directories as datastores."""
-        return StorageService(
-            store, operations, events, (DirectoryDriver(),), QemuImg(self._runner)
-        )
+        return StorageService(store, operations, events, directory_driver(), QemuImg(self._runner))
 
     def make_vms(
         self,

@@ -18,19 +18,18 @@ from vmkernel.host.errors import CommandError
 from vmkernel.host.runner import Runner
 from vmkernel.model import DiskHealth, HealthState
 
-__all__ = ["ASLEEP", "WORN_PERCENT", "judge", "read_health"]
+__all__ = ["WORN_PERCENT", "judge", "read_health"]
 
 _TIMEOUT_S = 30.0
 _ASLEEP_STATUS = 97
 """What smartctl is told to exit with where the disk's motor stands; none of its own."""
-ASLEEP = DiskHealth(state=HealthState.UNKNOWN, reason="The disk sleeps; it was not woken.")
 WORN_PERCENT = 90
 _REALLOCATED, _PENDING, _UNCORRECTABLE = 5, 197, 198
 _NVME_SPARE, _NVME_HOT, _NVME_BROKEN, _NVME_READ_ONLY, _NVME_BACKUP = 1, 2, 4, 8, 16
 
 
-async def read_health(runner: Runner, device: Path) -> DiskHealth:
-    """Ask a disk; a sleeping one is left asleep (`ASLEEP`). Never raises for what a disk does."""
+async def read_health(runner: Runner, device: Path) -> DiskHealth | None:
+    """Ask a disk; a sleeping one is left asleep (None). Never raises for what a disk does."""
     words = ["smartctl", "--json=c", f"--nocheck=standby,{_ASLEEP_STATUS}"]
     words += ["--info", "--health", "--attributes", "--log=ssd"]
     try:
@@ -38,7 +37,7 @@ async def read_health(runner: Runner, device: Path) -> DiskHealth:
     except CommandError as error:
         return DiskHealth(state=HealthState.UNKNOWN, reason=str(error))
     if done.returncode == _ASLEEP_STATUS:
-        return ASLEEP
+        return None
     try:
         report = msgspec.json.decode(done.stdout)
     except msgspec.DecodeError:

@@ -36,7 +36,7 @@ from vmkernel.state import HostConfig, StateStore, StoredDatastore
 from vmkernel.storage.catalogue import Catalogue, load
 from vmkernel.storage.datastore_entry import Entry, describe
 from vmkernel.storage.datastore_findings import findings_of
-from vmkernel.storage.drivers.base import Attached, DatastoreDriver, Look
+from vmkernel.storage.drivers.base import Attached, DatastoreDriver, DriverMakers, Look
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.moved import settle_moves
@@ -64,13 +64,14 @@ class Datastores:
         store: StateStore,
         bus: EventBus,
         catalogue: Catalogue,
-        drivers: tuple[DatastoreDriver, ...],
+        makers: DriverMakers,
         users: Users,
     ) -> None:
         self._store = store
         self._bus = bus
         self._catalogue = catalogue
-        self._drivers = {driver.kind: driver for driver in drivers}
+        self._makers = makers
+        self._drivers: dict[DatastoreKind, DatastoreDriver] = {}
         self._users = users
         self._bounded = Bounded()
         self._listeners: list[Listener] = []
@@ -228,12 +229,18 @@ class Datastores:
     def driver(self, kind: DatastoreKind) -> DatastoreDriver:
         """The driver of a kind; `unsupported` where this host has none."""
         if (driver := self._drivers.get(kind)) is None:
-            raise MicaError.field(
-                "/spec/kind",
-                f"This host has no datastores of kind {kind}.",
-                ErrorCode.UNSUPPORTED,
-            )
+            if (make := self._makers.get(kind)) is None:
+                raise MicaError.field(
+                    "/spec/kind",
+                    f"This host has no datastores of kind {kind}.",
+                    ErrorCode.UNSUPPORTED,
+                )
+            driver = self._drivers[kind] = make()
         return driver
+
+    def drivers(self) -> tuple[DatastoreDriver, ...]:
+        """The drivers of all kinds."""
+        return tuple(self.driver(kind) for kind in self._makers)
 
     def refuse_in_use(self, entry: Entry) -> None:
         """`in-use` or `conflict` where a datastore can't be let go now."""
@@ -300,10 +307,8 @@ class Datastores:
         if entry.stored.unmounted:
             self.gone(entry, DatastoreState.UNMOUNTED, "It was unmounted by request.")
             return
-        kind = entry.stored.spec.kind
         try:
-            if (driver := self._drivers.get(kind)) is None:
-                raise StorageError(ErrorCode.UNSUPPORTED, f"This host has no {kind} datastores.")
+            driver = self.driver(entry.stored.spec.kind)
             await self.arrived(entry, await driver.attach(entry.stored))
         except DatastoreMissing as error:
             self.gone(entry, DatastoreState.MISSING, str(error))
@@ -356,7 +361,7 @@ class Datastores:
             async with entry.lock:
                 await self.attach_locked(entry)
             return
-        driver = self._drivers[entry.stored.spec.kind]
+        driver = self.driver(entry.stored.spec.kind)
         if await driver.present(entry.stored):
             await self._refresh(entry)
             self._judge_look(entry, await driver.look(entry.stored))

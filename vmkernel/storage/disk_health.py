@@ -16,7 +16,6 @@ import msgspec
 from vmkernel import clock
 from vmkernel.events import EventBus
 from vmkernel.host.block import BlockDisk, BlockTree
-from vmkernel.host.smart import ASLEEP
 from vmkernel.model import DiskHealth, Finding, HealthState, Severity, Subject
 
 __all__ = ["DiskHealthWatch"]
@@ -29,7 +28,10 @@ _NOT_YET = DiskHealth(state=HealthState.UNKNOWN, reason="It was not asked yet.")
 _MUTE = DiskHealth(state=HealthState.UNKNOWN, reason="Its kind tells nothing about health.")
 _MUTE_TRANSPORTS = ("virtio", "mmc")
 
-Ask = Callable[[BlockDisk], Awaitable[DiskHealth]]
+_ASLEEP = DiskHealth(state=HealthState.UNKNOWN, reason="It sleeps; it was not woken.")
+
+Ask = Callable[[BlockDisk], Awaitable[DiskHealth | None]]
+"""None where the disk sleeps."""
 
 
 class DiskHealthWatch:
@@ -88,12 +90,12 @@ class DiskHealthWatch:
             self._asked_s[disk.id] = time.monotonic()
             self._take(disk.id, await self._ask(disk))
 
-    def _take(self, disk_id: str, health: DiskHealth) -> None:
+    def _take(self, disk_id: str, health: DiskHealth | None) -> None:
         before = self._known.get(disk_id)
-        if health == ASLEEP and before is not None and before.checked_at is not None:
+        if health is None:
+            self._known.setdefault(disk_id, _ASLEEP)
             return
-        if health != ASLEEP:
-            health = msgspec.structs.replace(health, checked_at=clock.now())
+        health = msgspec.structs.replace(health, checked_at=clock.now())
         self._known[disk_id] = health
         was = before.state if before is not None else HealthState.UNKNOWN
         told = (HealthState.WARNING, HealthState.FAILING)

@@ -44,7 +44,7 @@ class Disks:
         stick: Callable[[], str | None],
         datastores: Callable[[], dict[str, str]],
         health: DiskHealthWatch,
-        drivers: tuple[DatastoreDriver, ...],
+        drivers: Callable[[], tuple[DatastoreDriver, ...]],
         operations: OperationRegistry,
     ) -> None:
         self._choice = choice
@@ -95,7 +95,7 @@ class Disks:
         return self._operations.begin("disk.wipe", subject, work, actor=actor)
 
     async def _release_strays(self) -> None:
-        for driver in self._drivers:
+        for driver in self._drivers():
             await driver.release_strays()
 
     async def _refuse_datastores(self, disk_id: str) -> None:

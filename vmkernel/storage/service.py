@@ -29,7 +29,7 @@ from vmkernel.storage.catalogue import Catalogue
 from vmkernel.storage.datastore_changes import DatastoreChanges
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.disks import Disks
-from vmkernel.storage.drivers.base import Consent, DatastoreDriver
+from vmkernel.storage.drivers.base import Consent, DriverMakers
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.images import Images
 from vmkernel.storage.uploads import Uploader
@@ -49,7 +49,7 @@ class StorageService:
         store: StateStore,
         operations: OperationRegistry,
         bus: EventBus,
-        drivers: tuple[DatastoreDriver, ...],
+        drivers: DriverMakers,
         qemu_img: QemuImg,
         *,
         worker_uid: int | None = None,

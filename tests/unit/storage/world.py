@@ -26,7 +26,7 @@ from vmkernel.model import (
 from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateLog, StateStore
 from vmkernel.storage import Consent, StorageService
-from vmkernel.storage.drivers import DirectoryDriver
+from vmkernel.storage.drivers.kinds import directory_driver
 
 __all__ = ["FakeUsers", "PretendingQemuImg", "World", "image_spec", "run"]
 
@@ -187,7 +187,7 @@ class World:
         self.qemu_img = PretendingQemuImg()
         self.users = FakeUsers()
         self.storage = StorageService(
-            self.store, self.operations, self.bus, (DirectoryDriver(),), self.qemu_img
+            self.store, self.operations, self.bus, directory_driver(), self.qemu_img
         )
         self.storage.bind(self.users)
         self.live = FakeLive()

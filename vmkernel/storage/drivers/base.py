@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +18,7 @@ from vmkernel.model import (
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.errors import StorageError
 
-__all__ = ["Attached", "Consent", "DatastoreDriver", "Look", "Report"]
+__all__ = ["Attached", "Consent", "DatastoreDriver", "DriverMakers", "Look", "Report"]
 
 Report = Callable[[str], None]
 """Called with the name of each stage."""
@@ -137,3 +137,7 @@ class DatastoreDriver:
         raise StorageError(
             ErrorCode.UNSUPPORTED, f"Datastore {stored.id} is of kind {self.kind}: it {what}."
         )
+
+
+DriverMakers = Mapping[DatastoreKind, Callable[[], DatastoreDriver]]
+"""The kinds that a host knows; a driver is made, and its module imported, at its first use."""

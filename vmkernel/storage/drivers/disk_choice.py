@@ -16,8 +16,6 @@ from vmkernel.host.blkid import Signature, probe
 from vmkernel.host.block import STATE_TYPE_GUID, BlockDisk, BlockPartition, BlockTree
 from vmkernel.host.errors import HostError
 from vmkernel.host.gpt import GptPartition
-from vmkernel.host.grow import rescan_disk, resize_partition
-from vmkernel.host.md import arrays
 from vmkernel.host.mounts import mounts
 from vmkernel.host.runner import Runner
 from vmkernel.model import ErrorCode, MicaError
@@ -106,9 +104,8 @@ class DiskChoice:
         holders = {*disk.holders, *(name for part in disk.partitions for name in part.holders)}
         if not holders:
             return None
-        running = {array.name for array in arrays()}
         name = min(holders)
-        return f"the RAID array {name} holds it" if name in running else f"{name} holds it"
+        return f"the RAID array {name} holds it" if name.startswith("md") else f"{name} holds it"
 
     async def blank(self, disk: BlockDisk) -> bool:
         """True where nothing at all is known on it."""
@@ -176,6 +173,8 @@ class DiskChoice:
 
     async def grow_partition(self, found: Found) -> None:
         """Let a partition reach to the end of its disk, which may have grown."""
+        from vmkernel.host.grow import rescan_disk, resize_partition
+
         disk = found.disk
         try:
             await asyncio.to_thread(rescan_disk, disk.name)
