@@ -6,13 +6,154 @@ it changes with moves and snapshots (devices/disk.py draws it).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vmkernel.model import ErrorCode, MicaError
+from vmkernel.qemu.errors import QmpCommandError
 from vmkernel.qemu.session import Qmp
 
-__all__ = ["top_format_node"]
+__all__ = [
+    "FileGiven",
+    "add_nodes",
+    "files_given",
+    "give_file",
+    "loose_nodes",
+    "nodes_below",
+    "remove_nodes",
+    "take_file_back",
+    "top_format_node",
+]
+
+_log = logging.getLogger(__name__)
+
+_OWN = re.compile(r"^((?:disk|cdrom)\d+)-(?:format|file|back\d+)(?:-|$)")
+_FILE = re.compile(r"^fdset (\S+) (\d+):(\d+)$")
+
+
+@dataclass(frozen=True)
+class FileGiven:
+    """A file that a running QEMU was given as a descriptor set."""
+
+    fdset: int
+    node: str
+    """The file node that has it open."""
+    device: int
+    inode: int
+
+    @property
+    def path(self) -> Path:
+        """The name by which QEMU opens it."""
+        return Path(f"/dev/fdset/{self.fdset}")
+
+
+async def give_file(
+    qmp: Qmp, path: Path, node: str, *, read_only: bool, direct: bool = False
+) -> FileGiven:
+    """Open a file for a QEMU that can't: a jailed one sees only the files of its start.
+
+    This is the one way by which a running QEMU gets a file. The set carries the name of the file
+    node that is going to have it, and the file's own identity: that is how a later vmkernel knows
+    which file it is. QEMU takes the descriptor whose access is what the node asks for.
+    """
+    flags = os.O_RDONLY if read_only else os.O_RDWR
+    if direct:
+        flags |= os.O_DIRECT
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        fdset = await qmp.add_fd(fd, f"fdset {node} {found.st_dev}:{found.st_ino}")
+    finally:
+        os.close(fd)
+    return FileGiven(fdset, node, found.st_dev, found.st_ino)
+
+
+async def files_given(qmp: Qmp) -> list[FileGiven]:
+    """What `give_file` gave and was not taken back."""
+    found = []
+    for fdset in await qmp.execute("query-fdsets"):
+        for fd in fdset.get("fds", ()):
+            match = _FILE.match(fd.get("opaque") or "")
+            if match is not None:
+                found.append(
+                    FileGiven(int(fdset["fdset-id"]), match[1], int(match[2]), int(match[3]))
+                )
+    return found
+
+
+async def take_file_back(qmp: Qmp, node: str) -> None:
+    """Forget the descriptor set of a file node that is gone."""
+    for given in await files_given(qmp):
+        if given.node == node:
+            await qmp.remove_fd(given.fdset)
+
+
+async def add_nodes(qmp: Qmp, commands: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Add objects and nodes in order; where one is refused, those before it go again."""
+    done: list[tuple[str, Mapping[str, Any]]] = []
+    try:
+        for command, arguments in commands:
+            await qmp.execute(command, arguments)
+            done.append((command, arguments))
+    except QmpCommandError:
+        for command, arguments in reversed(done):
+            with contextlib.suppress(QmpCommandError):
+                if command == "blockdev-add":
+                    await qmp.execute("blockdev-del", {"node-name": arguments["node-name"]})
+                elif command == "object-add":
+                    await qmp.execute("object-del", {"id": arguments["id"]})
+        raise
+
+
+async def remove_nodes(qmp: Qmp, names: Sequence[str]) -> None:
+    """Remove nodes from the upper to the lowest, and the files that they were given."""
+    for name in names:
+        try:
+            await qmp.execute("blockdev-del", {"node-name": name})
+        except QmpCommandError as error:
+            _log.warning("node %s stays: %s", name, error)
+            continue
+        await take_file_back(qmp, name)
+
+
+async def nodes_below(qmp: Qmp, name: str) -> list[str]:
+    """A node and all that are below it, from the upper to the lowest."""
+    found: list[str] = []
+    for node in await qmp.execute("query-blockstats", {"query-nodes": True}):
+        if node.get("node-name") == name:
+            _collect(node, found)
+            break
+    return found
+
+
+async def loose_nodes(qmp: Qmp) -> list[str]:
+    """The nodes of ours below no device and no job: what a vmkernel that was killed left."""
+    nodes = await qmp.execute("query-blockstats", {"query-nodes": True})
+    held: set[str] = set()
+    names = []
+    for node in nodes:
+        name = str(node.get("node-name", ""))
+        if _OWN.match(name):
+            names.append(name)
+            continue
+        below: list[str] = []
+        _collect(node, below)
+        held |= set(below)
+    return sorted((n for n in names if n not in held), key=lambda n: ("-file" in n, n))
+
+
+def _collect(node: Mapping[str, Any], into: list[str]) -> None:
+    if "node-name" in node:
+        into.append(str(node["node-name"]))
+    for edge in ("parent", "backing"):
+        if edge in node:
+            _collect(node[edge], into)
 
 
 async def top_format_node(qmp: Qmp, device_id: str) -> str:

@@ -1,0 +1,271 @@
+"""Volumes that a VM has open: they grow and move while the guest writes. See ports.LiveDisks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from vmkernel.devices import DiskPlan
+from vmkernel.devices.arguments import Arguments, Command
+from vmkernel.devices.disk import add_disk_nodes
+from vmkernel.host import from_os_error
+from vmkernel.model import ErrorCode, MicaError, VolumeFormat
+from vmkernel.qemu import QemuError, block_graph, block_jobs
+from vmkernel.vm.ports import VolumeFile
+from vmkernel.vm.running import Running
+from vmkernel.vm.service import VmService
+from vmkernel.vm.start_files import disk_plan, with_access
+from vmkernel.vm.states import VmRequest
+from vmkernel.vm.surroundings import Surroundings
+
+__all__ = ["VmLiveDisks"]
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.25
+_AGAIN_S = 2.0
+_TRIES = 15
+_JOB = "move-"
+_BLOCKED = frozenset({VmRequest.HOLD, VmRequest.DELETE, VmRequest.RECONFIGURE})
+
+
+class VmLiveDisks:
+    """See LiveDisks."""
+
+    def __init__(self, vms: VmService, host: Surroundings) -> None:
+        self._vms = vms
+        self._host = host
+        self._moving: set[str] = set()
+        """The VMs of which this process knows what it does."""
+
+    def start(self) -> None:
+        """Settle what a vmkernel before this one was in the middle of, also in VMs that are
+        found later."""
+        self._settle_later()
+        self._host.storage.on_datastore_change(
+            lambda _, available: self._settle_later() if available else None
+        )
+
+    async def resize(self, volume: str, size_bytes: int) -> None:
+        """See LiveDisks."""
+        vm_id, key = self._find(volume)
+
+        async def grow(running: Running) -> None:
+            await block_jobs.grow(running.qmp, key, size_bytes)
+
+        await self._vms.use(vm_id, VmRequest.OPERATE, grow)
+
+    async def mirror(
+        self,
+        volume: str,
+        target: Path,
+        target_format: VolumeFormat,
+        *,
+        on_progress: Callable[[int, int], None],
+        commit: Callable[[], Awaitable[None]],
+        revert: Callable[[], Awaitable[None]],
+    ) -> None:
+        """See LiveDisks."""
+        vm_id, key = self._find(volume)
+        job = f"{_JOB}{key}"
+        size = self._host.storage.volume(volume, busy=True).size_bytes
+        wanted = VolumeFile(
+            id=volume, datastore="", path=target, format=target_format, size_bytes=size
+        )
+        with self._vms.hold(vm_id, f"volume {volume} is being moved", _BLOCKED):
+            self._moving.add(vm_id)
+            try:
+                nodes = await self._vms.use(
+                    vm_id, VmRequest.OPERATE, lambda running: _begin(running, key, wanted, job)
+                )
+                try:
+                    await self._until_ready(vm_id, job, on_progress)
+                except BaseException:
+                    await asyncio.shield(self._give_up(vm_id, job, nodes))
+                    raise
+                await self._switch(vm_id, key, job, nodes, commit, revert)
+            finally:
+                self._moving.discard(vm_id)
+
+    async def _until_ready(
+        self, vm_id: str, job: str, on_progress: Callable[[int, int], None]
+    ) -> None:
+        async def look(running: Running) -> block_jobs.Job | None:
+            return await block_jobs.find_job(running.qmp, job)
+
+        while True:
+            found = await self._vms.use(vm_id, VmRequest.QUERY, look)
+            if found is None or found.ended:
+                reason = found.error if found is not None else None
+                raise MicaError(
+                    ErrorCode.UNAVAILABLE,
+                    f"VM {vm_id} could not mirror its disk: {reason or 'QEMU forgot the job'}.",
+                )
+            on_progress(found.done, found.total)
+            if found.status == "ready":
+                return
+            await asyncio.sleep(_POLL_S)
+
+    async def _switch(
+        self,
+        vm_id: str,
+        key: str,
+        job: str,
+        nodes: list[str],
+        commit: Callable[[], Awaitable[None]],
+        revert: Callable[[], Awaitable[None]],
+    ) -> None:
+        """The last step, which comes to its end even where its caller is cancelled meanwhile."""
+        committed = False
+
+        async def commit_once() -> None:
+            nonlocal committed
+            await commit()
+            committed = True
+
+        async def step(running: Running) -> None:
+            old = (await block_graph.nodes_below(running.qmp, key))[1:]
+            await block_jobs.switch(running.qmp, job, commit_once)
+            await block_graph.remove_nodes(running.qmp, old)
+
+        task = asyncio.ensure_future(self._vms.use(vm_id, VmRequest.OPERATE, step))
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            await asyncio.wait((task,))
+            if task.exception() is not None:
+                await asyncio.shield(self._failed(vm_id, job, nodes, committed, revert))
+                raise
+            return
+        if (error := task.exception()) is not None:
+            await self._failed(vm_id, job, nodes, committed, revert)
+            raise error
+
+    async def _failed(
+        self,
+        vm_id: str,
+        job: str,
+        nodes: list[str],
+        committed: bool,
+        revert: Callable[[], Awaitable[None]],
+    ) -> None:
+        """QEMU did not go over. One that is gone has nothing to say: what was committed counts."""
+        stays = await self._give_up(vm_id, job, nodes)
+        if committed and stays:
+            await revert()
+
+    async def _give_up(self, vm_id: str, job: str, nodes: list[str]) -> bool:
+        """Take the mirror away; False where there is no QEMU any more."""
+
+        async def step(running: Running) -> None:
+            await block_jobs.give_up(running.qmp, job)
+            await block_graph.remove_nodes(running.qmp, nodes)
+
+        for _ in range(_TRIES):
+            try:
+                await self._vms.use(vm_id, VmRequest.OPERATE, step)
+            except MicaError as error:
+                if error.problem.code is not ErrorCode.UNAVAILABLE:
+                    return False
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                return True
+        _log.error("VM %s: its QEMU doesn't answer; the mirror %s stays", vm_id, job)
+        return True
+
+    # --- after a restart ----------------------------------------------------------------------
+
+    def _settle_later(self) -> None:
+        self._vms.roster.background(self._settle_all(), "settle-moves")
+
+    async def _settle_all(self) -> None:
+        for driver in self._vms.roster.drivers():
+            await driver.ready()
+            if driver.active and driver.vm_id not in self._moving:
+                with contextlib.suppress(MicaError):
+                    await self._vms.use(driver.vm_id, VmRequest.OPERATE, self._settle)
+
+    async def _settle(self, running: Running) -> None:
+        """Finish, or take back, a move that a vmkernel left; what is said on the datastores
+        decides."""
+        if running.vm_id in self._moving:
+            return
+        qmp = running.qmp
+        for job in await block_jobs.jobs(qmp):
+            if not job.name.startswith(_JOB):
+                continue
+            key = job.name.removeprefix(_JOB)
+            with contextlib.suppress(QemuError):
+                if job.status == "pending" and await self._is_committed(running, key):
+                    await block_jobs.finalize(qmp, job.name)
+                else:
+                    await block_jobs.give_up(qmp, job.name)
+            _log.warning("VM %s: the move of %s was cut off and is settled", running.vm_id, key)
+            await block_graph.remove_nodes(qmp, await block_graph.loose_nodes(qmp))
+
+    async def _is_committed(self, running: Running, key: str) -> bool:
+        """True where the volume of a disk is the file that the mirror writes to."""
+        volume = next((d.volume for d in running.definition.spec.disks if d.key == key), None)
+        if volume is None:
+            return False
+        try:
+            found = self._host.storage.volume(volume, busy=True).path.stat()
+        except (MicaError, OSError):
+            return False
+        below = await block_graph.nodes_below(running.qmp, key)
+        return any(
+            (given.device, given.inode) == (found.st_dev, found.st_ino)
+            and given.node not in below
+            and given.node.startswith(f"{key}-")
+            for given in await block_graph.files_given(running.qmp)
+        )
+
+    def _find(self, volume: str) -> tuple[str, str]:
+        vm_id = self._vms.vm_of_volume(volume)
+        if vm_id is not None:
+            for disk in self._vms.get(vm_id).spec.disks:
+                if disk.volume == volume and disk.key is not None:
+                    return vm_id, disk.key
+        raise MicaError(ErrorCode.CONFLICT, f"No running VM has volume {volume} now; ask again.")
+
+
+async def _begin(running: Running, key: str, target: VolumeFile, job: str) -> list[str]:
+    """Give QEMU the target and start the mirror; the target's nodes, from the upper one."""
+    spec = running.definition.spec
+    disk = next(d for d in spec.disks if d.key == key)
+    try:
+        plan = await asyncio.to_thread(with_access, disk_plan(spec, disk, target))
+        tag = secrets.token_hex(3)
+        file_node = f"{key}-file-{tag}"
+        given = await block_graph.give_file(
+            running.qmp, target.path, file_node, read_only=False, direct=plan.direct
+        )
+    except OSError as error:
+        raise from_os_error(error, f"The target of volume {target.id}") from error
+    nodes = [f"{key}-format-{tag}", file_node]
+    try:
+        source = await block_graph.top_format_node(running.qmp, key)
+        plan = replace(plan, path=given.path, read_only=False, backing=())
+        await block_graph.add_nodes(running.qmp, _nodes_only(plan, tag, nodes))
+        try:
+            await block_jobs.begin_mirror(running.qmp, job, source=source, target=nodes[0])
+        except QemuError:
+            await block_graph.remove_nodes(running.qmp, nodes)
+            raise
+    except QemuError:
+        with contextlib.suppress(QemuError):
+            await running.qmp.remove_fd(given.fdset)
+        raise
+    return nodes
+
+
+def _nodes_only(plan: DiskPlan, tag: str, names: list[str]) -> list[Command]:
+    """The commands for the file and the format node, without the device's own."""
+    args = Arguments()
+    add_disk_nodes(args, plan, tag)
+    return [c for c in args.commands() if c[1].get("node-name") in names]
