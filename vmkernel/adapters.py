@@ -20,7 +20,7 @@ from vmkernel.platform import Surroundings
 from vmkernel.state import Medium, StateStore
 from vmkernel.storage import StorageService
 from vmkernel.vm.consoles import UsedVms
-from vmkernel.vm.ports import VmDirectory
+from vmkernel.vm.ports import LiveDisks, VmDirectory
 
 __all__ = ["Adapters", "OpenedMedium", "Platform", "VmSide"]
 
@@ -60,6 +60,10 @@ class VmSide(VmDirectory, UsedVms, Protocol):
 
     def findings(self) -> Iterator[Finding]:
         """VMs that can't be used, and so on."""
+        ...
+
+    def live_disks(self) -> LiveDisks:
+        """What changes the volumes that VMs have open."""
         ...
 
     def accelerator(self) -> str | None:

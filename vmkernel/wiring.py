@@ -129,6 +129,7 @@ class Vmkernel:
         self._vms = self._adapters.make_vms(self._storage, self._operations, self._bus)
         if self._vms is not None:
             self._storage.bind(self._vms)
+            self._storage.bind_live(self._vms.live_disks)
             self._ending.push_async_callback(self._vms.stop)
             await self._vms.start()
             handlers.vm.register(self._dispatcher, self._vms)

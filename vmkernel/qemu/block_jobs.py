@@ -77,14 +77,18 @@ async def find_job(qmp: Qmp, name: str) -> Job | None:
     return next((job for job in await jobs(qmp) if job.name == name), None)
 
 
-async def begin_mirror(qmp: Qmp, name: str, *, source: str, target: str) -> None:
-    """Begin to copy the node `source` to `target`; what the guest writes goes to both, so that
-    the two always come together."""
+async def begin_mirror(qmp: Qmp, name: str, *, root: str, source: str, target: str) -> None:
+    """Begin to copy the node `source`, which lies below the device's own node `root`, to
+    `target`; what the guest writes goes to both, so that the two always come together.
+
+    The copy is read through `root`, so the disk's limits hold for it, too.
+    """
     await qmp.execute(
         "blockdev-mirror",
         {
             "job-id": name,
-            "device": source,
+            "device": root,
+            "replaces": source,
             "target": target,
             "sync": "full",
             "copy-mode": "write-blocking",

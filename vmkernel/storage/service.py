@@ -84,7 +84,7 @@ class StorageService:
         """Ask this VM side who uses what, from now on."""
         self._users.bind(vms)
 
-    def bind_live(self, live: LiveDisks) -> None:
+    def bind_live(self, live: Callable[[], LiveDisks]) -> None:
         """Change volumes that VMs have open by this, from now on."""
         self._users.bind_live(live)
 
@@ -201,9 +201,9 @@ class StorageService:
         """The folder that holds one folder a VM."""
         return self.stores.layout(datastore).vms
 
-    def volume(self, volume: str) -> VolumeFile:
+    def volume(self, volume: str, *, while_busy: bool = False) -> VolumeFile:
         """A volume that can be opened."""
-        entry = self.volumes.usable(volume)
+        entry = self.volumes.sound(volume)[0] if while_busy else self.volumes.usable(volume)
         return VolumeFile(
             id=entry.id,
             datastore=entry.datastore,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.vm.ports import LiveDisks, VmUsers
 
@@ -13,13 +15,13 @@ class Users:
 
     def __init__(self) -> None:
         self._vms: VmUsers | None = None
-        self._live: LiveDisks | None = None
+        self._live: Callable[[], LiveDisks] | None = None
 
     def bind(self, vms: VmUsers) -> None:
         """From now on ask the VM side."""
         self._vms = vms
 
-    def bind_live(self, live: LiveDisks) -> None:
+    def bind_live(self, live: Callable[[], LiveDisks]) -> None:
         """From now on change the disks of running VMs by this."""
         self._live = live
 
@@ -29,7 +31,7 @@ class Users:
             raise MicaError(
                 ErrorCode.UNAVAILABLE, "The VMs are not looked after yet; ask again in a moment."
             )
-        return self._live
+        return self._live()
 
     def vm_of_volume(self, volume: str) -> str | None:
         """The id of the VM whose spec names the volume."""

@@ -43,14 +43,6 @@ class VmLiveDisks:
         self._moving: set[str] = set()
         """The VMs of which this process knows what it does."""
 
-    def start(self) -> None:
-        """Settle what a vmkernel before this one was in the middle of, also in VMs that are
-        found later."""
-        self._settle_later()
-        self._host.storage.on_datastore_change(
-            lambda _, available: self._settle_later() if available else None
-        )
-
     async def resize(self, volume: str, size_bytes: int) -> None:
         """See LiveDisks."""
         vm_id, key = self._find(volume)
@@ -73,7 +65,7 @@ class VmLiveDisks:
         """See LiveDisks."""
         vm_id, key = self._find(volume)
         job = f"{_JOB}{key}"
-        size = self._host.storage.volume(volume, busy=True).size_bytes
+        size = self._host.storage.volume(volume, while_busy=True).size_bytes
         wanted = VolumeFile(
             id=volume, datastore="", path=target, format=target_format, size_bytes=size
         )
@@ -180,19 +172,15 @@ class VmLiveDisks:
 
     # --- after a restart ----------------------------------------------------------------------
 
-    def _settle_later(self) -> None:
-        self._vms.roster.background(self._settle_all(), "settle-moves")
-
-    async def _settle_all(self) -> None:
+    async def settle(self) -> None:
+        """Finish, or take back, what a vmkernel before this one was in the middle of."""
         for driver in self._vms.roster.drivers():
-            await driver.ready()
             if driver.active and driver.vm_id not in self._moving:
                 with contextlib.suppress(MicaError):
                     await self._vms.use(driver.vm_id, VmRequest.OPERATE, self._settle)
 
     async def _settle(self, running: Running) -> None:
-        """Finish, or take back, a move that a vmkernel left; what is said on the datastores
-        decides."""
+        """What is said on the datastores decides."""
         if running.vm_id in self._moving:
             return
         qmp = running.qmp
@@ -206,7 +194,7 @@ class VmLiveDisks:
                 else:
                     await block_jobs.give_up(qmp, job.name)
             _log.warning("VM %s: the move of %s was cut off and is settled", running.vm_id, key)
-            await block_graph.remove_nodes(qmp, await block_graph.loose_nodes(qmp))
+        await block_graph.remove_nodes(qmp, await block_graph.loose_nodes(qmp))
 
     async def _is_committed(self, running: Running, key: str) -> bool:
         """True where the volume of a disk is the file that the mirror writes to."""
@@ -214,7 +202,7 @@ class VmLiveDisks:
         if volume is None:
             return False
         try:
-            found = self._host.storage.volume(volume, busy=True).path.stat()
+            found = self._host.storage.volume(volume, while_busy=True).path.stat()
         except (MicaError, OSError):
             return False
         below = await block_graph.nodes_below(running.qmp, key)
@@ -253,13 +241,15 @@ async def _begin(running: Running, key: str, target: VolumeFile, job: str) -> li
         plan = replace(plan, path=given.path, read_only=False, backing=())
         await block_graph.add_nodes(running.qmp, _nodes_only(plan, tag, nodes))
         try:
-            await block_jobs.begin_mirror(running.qmp, job, source=source, target=nodes[0])
+            await block_jobs.begin_mirror(
+                running.qmp, job, root=key, source=source, target=nodes[0]
+            )
         except QemuError:
             await block_graph.remove_nodes(running.qmp, nodes)
             raise
     except QemuError:
         with contextlib.suppress(QemuError):
-            await running.qmp.remove_fd(given.fdset)
+            await block_graph.take_file_back(running.qmp, file_node)
         raise
     return nodes
 

@@ -109,8 +109,8 @@ class Storage(Protocol):
         """The folder of an available datastore that holds one folder a VM; it exists."""
         ...
 
-    def volume(self, volume: str) -> VolumeFile:
-        """A volume that can be opened."""
+    def volume(self, volume: str, *, while_busy: bool = False) -> VolumeFile:
+        """A volume that can be opened; `conflict` where somebody is at it, unless `while_busy`."""
         ...
 
     def image(self, image: str) -> ImageFile:

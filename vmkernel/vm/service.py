@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
@@ -47,6 +47,9 @@ from vmkernel.vm.spec_check import check_structure, family_of, with_macs
 from vmkernel.vm.states import VmRequest, request_of
 from vmkernel.vm.surroundings import Surroundings
 
+if TYPE_CHECKING:
+    from vmkernel.vm.live_disks import VmLiveDisks
+
 __all__ = ["VmService"]
 
 Outcome = TypeVar("Outcome")
@@ -66,6 +69,7 @@ class VmService:
         self._host = host
         self._operations = operations
         self._write_lock = asyncio.Lock()
+        self._live_disks: VmLiveDisks | None = None
         self.roster = Roster(host)
 
     # --- life ---------------------------------------------------------------------------------
@@ -76,6 +80,8 @@ class VmService:
         self.roster.background(self._look_around(), "vm-surroundings")
         await self.roster.start()
         self.roster.background(watch_agents(self.roster), "guest-agents")
+        self.roster.background(self._settle_moves(0), "settle-moves")
+        self._host.storage.on_datastore_change(self._datastore_changed)
 
     async def stop(self) -> None:
         """See VmDirectory."""
@@ -93,6 +99,18 @@ class VmService:
             await self._host.program()
         except MicaError as error:
             _log.warning("no VM can be started: %s", error)
+
+    def _datastore_changed(self, _: str, available: bool) -> None:
+        if available:
+            self.roster.background(self._settle_moves(_SETTLED_S), "settle-moves")
+
+    async def _settle_moves(self, delay_s: float) -> None:
+        """Take up what a vmkernel before this one was doing to the disks of running VMs."""
+        await asyncio.sleep(delay_s)
+        for driver in self.roster.drivers():
+            await driver.ready()
+        if any(driver.active for driver in self.roster.drivers()):
+            await self.live_disks().settle()
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -302,6 +320,14 @@ class VmService:
                 if isinstance(result, BaseException):
                     _log.warning("%s", result)
         return remaining
+
+    def live_disks(self) -> VmLiveDisks:
+        """What changes the volumes that VMs have open."""
+        if self._live_disks is None:
+            from vmkernel.vm.live_disks import VmLiveDisks
+
+            self._live_disks = VmLiveDisks(self, self._host)
+        return self._live_disks
 
     # --- for other parts of the VM side -------------------------------------------------------
 

@@ -19,6 +19,10 @@
  *   fetch ADDRESS PORT          connects by TCP and prints the first line that comes
  *   write DISK OFFSET LENGTH SEED   writes a known pattern, and flushes
  *   sum DISK OFFSET LENGTH      the CRC-32 of what the disk holds
+ *   churn DISK LENGTH ROUNDS    writes the pattern of seeds 1 to ROUNDS, one after the other, while
+ *                               it goes on doing what it is told
+ *   discard DISK OFFSET LENGTH  tells the disk that these blocks are free
+ *   online                      takes processors and memory that were added into use
  *   echo TEXT
  *   off | reboot | crash
  *
@@ -30,6 +34,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/input.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -321,6 +326,62 @@ static void sum(const char *name, uint64_t offset, uint64_t length)
         crc);
 }
 
+static void churn(const char *name, uint64_t length, uint64_t rounds)
+{
+    if (fork())
+        return;
+    uint8_t *data = malloc(1 << 16);
+    int disk = open_disk("churn", name, O_RDWR);
+    for (uint64_t seed = 1; disk >= 0 && seed <= rounds; seed++) {
+        for (uint64_t done = 0; done < length; done += 1 << 16) {
+            uint64_t *word = (uint64_t *)data;
+            for (size_t i = 0; i < (1 << 16) / 8; i++)
+                word[i] = seed + (done + i * 8) / SECTOR;
+            if (pwrite(disk, data, 1 << 16, done) != 1 << 16) {
+                say("churn %s: %s", name, strerror(errno));
+                _exit(1);
+            }
+        }
+        if (fsync(disk)) {
+            say("churn %s: %s", name, strerror(errno));
+            _exit(1);
+        }
+    }
+    say("churn %s %llu: done", name, (unsigned long long)length);
+    _exit(0);
+}
+
+static void discard(const char *name, uint64_t offset, uint64_t length)
+{
+    uint64_t range[2] = {offset, length};
+    int disk = open_disk("discard", name, O_RDWR);
+    if (disk < 0)
+        return;
+    int failure = ioctl(disk, BLKDISCARD, range) || fsync(disk) ? errno : 0;
+    close(disk);
+    say("discard %s: %s", name, failure ? strerror(failure) : "done");
+}
+
+static void set_online(const char *folder, const char *prefix)
+{
+    DIR *entries = opendir(folder);
+    for (struct dirent *entry; entries && (entry = readdir(entries));) {
+        char path[400], text[8];
+        if (strncmp(entry->d_name, prefix, strlen(prefix)))
+            continue;
+        snprintf(path, sizeof path, "%s/%s/online", folder, entry->d_name);
+        if (!read_text(path, text, sizeof text) || text[0] != '0')
+            continue;
+        int file = open(path, O_WRONLY | O_CLOEXEC);
+        if (file < 0 || write(file, "1", 1) != 1)
+            say("online %s: %s", entry->d_name, strerror(errno));
+        if (file >= 0)
+            close(file);
+    }
+    if (entries)
+        closedir(entries);
+}
+
 /* --- the serial line --------------------------------------------------------------------- */
 
 static void finish(int how)
@@ -367,6 +428,14 @@ static void obey(char *line)
         fetch(text, port);
     else if (sscanf(line, "write %63s %llu %llu %llu", name, &offset, &length, &seed) == 4)
         write_pattern(name, offset, length, seed);
+    else if (!strcmp(line, "online")) {
+        set_online("/sys/devices/system/cpu", "cpu");
+        set_online("/sys/devices/system/memory", "memory");
+        say("online: done");
+    } else if (sscanf(line, "churn %63s %llu %llu", name, &length, &seed) == 3)
+        churn(name, length, seed);
+    else if (sscanf(line, "discard %63s %llu %llu", name, &offset, &length) == 3)
+        discard(name, offset, length);
     else if (sscanf(line, "sum %63s %llu %llu", name, &offset, &length) == 3)
         sum(name, offset, length);
     else

@@ -191,7 +191,7 @@ class World:
         )
         self.storage.bind(self.users)
         self.live = FakeLive()
-        self.storage.bind_live(self.live)
+        self.storage.bind_live(lambda: self.live)
 
     def spec(self, name: str = "d") -> DatastoreSpec:
         """A datastore in a directory below the root."""

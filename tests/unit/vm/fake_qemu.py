@@ -50,6 +50,7 @@ class FakeQemu:
     """Command -> what it answers: a value, an exception, or a function of the arguments."""
     watches: list[EventWatch] = field(default_factory=list)
     fdsets: dict[int, int] = field(default_factory=dict)
+    opaque: dict[int, str] = field(default_factory=dict)
     memory: bytes = b"fresh"
     """What the guest knows."""
     migration: dict[str, Any] = field(default_factory=dict)
@@ -198,9 +199,10 @@ class FakeQmp:
         self._check()
         self.qemu.pause()
 
-    async def add_fd(self, fd: int, opaque: str = "") -> int:  # noqa: ARG002
+    async def add_fd(self, fd: int, opaque: str = "") -> int:
         self._check()
-        number = len(self.qemu.fdsets)
+        number = max(self.qemu.fdsets, default=-1) + 1
+        self.qemu.opaque[number] = opaque
         self.qemu.fdsets[number] = os.dup(fd)
         return number
 

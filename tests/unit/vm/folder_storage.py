@@ -35,7 +35,7 @@ class FolderStorage:
             raise MicaError(ErrorCode.UNAVAILABLE, f"Datastore {datastore} is not there.")
         return self.root / datastore / "vms"
 
-    def volume(self, volume: str) -> VolumeFile:
+    def volume(self, volume: str, *, while_busy: bool = False) -> VolumeFile:  # noqa: ARG002
         if volume not in self.volumes:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no volume {volume}.")
         return self.volumes[volume]
