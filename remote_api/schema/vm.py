@@ -23,6 +23,14 @@ from remote_api.schema.vm_hardware import (
     VsockSpec,
     WatchdogSpec,
 )
+from remote_api.schema.vm_life import (
+    AutostartSpec,
+    MemoryImageStatus,
+    OnPanic,
+    RestartSpec,
+    RestartStatus,
+    StopSpec,
+)
 
 __all__ = [
     "DeleteVmQuery",
@@ -88,6 +96,10 @@ class VmSpec(WireModel, frozen=True, kw_only=True):
     tpm: Annotated[bool, Meta(description="A TPM 2.0, with its state in the VM's folder.")] = False
     watchdog: WatchdogSpec | None = None
     vsock: VsockSpec | None = None
+    restart: RestartSpec = RestartSpec()
+    autostart: AutostartSpec = AutostartSpec()
+    stop: StopSpec = StopSpec()
+    on_panic: OnPanic = OnPanic.NONE
 
 
 class VmBody(WireModel, frozen=True, kw_only=True):
@@ -97,14 +109,17 @@ class VmBody(WireModel, frozen=True, kw_only=True):
 
 
 class VmState(StrEnum):
-    """Where a virtual machine stands."""
+    """Where a virtual machine stands; `migrating` is reserved, no VM is in it yet."""
 
     STOPPED = "stopped"
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"
     STOPPING = "stopping"
     CRASHED = "crashed"
+    MIGRATING = "migrating"
     UNUSABLE = "unusable"
 
 
@@ -126,7 +141,8 @@ class VmStatus(WireModel, frozen=True, kw_only=True):
         str, Meta(description="QEMU's machine type, pinned at creation, such as `pc-q35-10.0`.")
     ]
     reason: Annotated[
-        str | None, Meta(description="Why it is crashed or unusable, or the last start failed.")
+        str | None,
+        Meta(description="Why it is paused, crashed or unusable, or the last start failed."),
     ] = None
     started_at: Timestamp | None = None
     accelerator: Annotated[str | None, Meta(description="`kvm` or `tcg`, while it runs.")] = None
@@ -134,6 +150,12 @@ class VmStatus(WireModel, frozen=True, kw_only=True):
     agent: Annotated[
         AgentStatus | None,
         Meta(description="The agent in the guest, while it runs with a channel to one."),
+    ] = None
+    restart: Annotated[
+        RestartStatus | None, Meta(description="Null where the policy has had nothing to do.")
+    ] = None
+    memory_image: Annotated[
+        MemoryImageStatus | None, Meta(description="What it goes on from, while it is suspended.")
     ] = None
 
 

@@ -23,6 +23,14 @@ from vmkernel.model.vm_hardware import (
     VsockSpec,
     WatchdogSpec,
 )
+from vmkernel.model.vm_life import (
+    AutostartSpec,
+    MemoryImageStatus,
+    OnPanic,
+    RestartSpec,
+    RestartStatus,
+    StopSpec,
+)
 
 __all__ = [
     "ConsoleKind",
@@ -79,6 +87,10 @@ class VmSpec(Record, frozen=True, kw_only=True):
     """A TPM 2.0, with its state in the VM's folder."""
     watchdog: WatchdogSpec | None = None
     vsock: VsockSpec | None = None
+    restart: RestartSpec = RestartSpec()
+    autostart: AutostartSpec = AutostartSpec()
+    stop: StopSpec = StopSpec()
+    on_panic: OnPanic = OnPanic.NONE
 
 
 class VmState(StrEnum):
@@ -88,8 +100,14 @@ class VmState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    SUSPENDING = "suspending"
+    """Its memory is being written to disk."""
+    SUSPENDED = "suspended"
+    """Its memory lies on disk, and no QEMU runs."""
     STOPPING = "stopping"
     CRASHED = "crashed"
+    MIGRATING = "migrating"
+    """Reserved: no VM is in it yet."""
     UNUSABLE = "unusable"
 
 
@@ -100,6 +118,13 @@ class VmAction(StrEnum):
     SHUTDOWN = "shutdown"
     POWER_OFF = "power-off"
     RESET = "reset"
+    PAUSE = "pause"
+    RESUME = "resume"
+    """Let a paused or a suspended VM go on."""
+    SUSPEND = "suspend"
+    """Write its memory to disk and end its QEMU."""
+    DISCARD_STATE = "discard-state"
+    """Throw the memory of a suspended VM away: it is then as after a power cut."""
 
 
 class ConsoleKind(StrEnum):
@@ -126,13 +151,17 @@ class VmStatus(Record, frozen=True, kw_only=True):
     machine_type: str
     """QEMU machine type, pinned at creation, such as `pc-q35-10.0`."""
     reason: str | None = None
-    """Why it is crashed or unusable, or why the last start failed."""
+    """Why it is paused, crashed or unusable, or why the last start failed."""
     started_at: Timestamp | None = None
     accelerator: str | None = None
     """`kvm` or `tcg` while it runs."""
     nics: tuple[NicStatus, ...] = ()
     agent: AgentStatus | None = None
     """The agent in the guest, while it runs with a channel to one."""
+    restart: RestartStatus | None = None
+    """None where the policy has had nothing to do."""
+    memory_image: MemoryImageStatus | None = None
+    """What it goes on from, while it is suspended."""
 
 
 class Vm(Record, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Everything that is QEMU's own language: command line, QMP and its events; it starts nothing."""
 
-from vmkernel.qemu import memory_image
+from vmkernel.qemu import disk_state, guest_panic, memory_image
 from vmkernel.qemu.command_line import TCG_CACHE_BYTES, build_arguments
 from vmkernel.qemu.domain_events import (
     AgentChannel,
@@ -38,6 +38,8 @@ __all__ = [
     "RunState",
     "TCG_CACHE_BYTES",
     "build_arguments",
+    "disk_state",
+    "guest_panic",
     "memory_image",
     "probe_qemu",
 ]

@@ -19,7 +19,7 @@ from typing import Any
 from vmkernel.qemu.errors import QemuError, QmpCommandError
 from vmkernel.qemu.session import Qmp
 
-__all__ = ["OnBytes", "load", "save"]
+__all__ = ["OnBytes", "cancel", "load", "save"]
 
 OnBytes = Callable[[int, int], None]
 """Bytes done, and of how many (0: unknown)."""
@@ -29,7 +29,7 @@ _SILENCE_S = 120.0
 """A file that has not grown for so long lies on something that hangs."""
 _CANCEL_S = 30.0
 _UNLIMITED = 1 << 40
-_SETTLED = frozenset({"completed", "failed", "cancelled"})
+_SETTLED = frozenset({"completed", "failed", "cancelled", "none", ""})
 
 
 async def save(qmp: Qmp, fd: int, *, on_progress: OnBytes | None = None) -> None:
@@ -48,7 +48,7 @@ async def save(qmp: Qmp, fd: int, *, on_progress: OnBytes | None = None) -> None
         try:
             await _await_end(qmp, fd, on_progress)
         except asyncio.CancelledError:
-            await asyncio.shield(_cancel(qmp))
+            await asyncio.shield(cancel(qmp))
             raise
     finally:
         with contextlib.suppress(QemuError):
@@ -93,24 +93,24 @@ async def _await_end(qmp: Qmp, fd: int, on_progress: OnBytes | None) -> None:
                 on_progress(total - int(ram.get("remaining", 0)), total)
             if status == "completed":
                 return
-            if status in _SETTLED:
+            if status in ("failed", "cancelled"):
                 raise QmpCommandError(str(answer.get("error-desc", f"it was {status}")))
             now = os.lseek(fd, 0, os.SEEK_CUR)
             if now != position:
                 position, moved_s = now, loop.time()
             elif loop.time() - moved_s > _SILENCE_S:
-                await _cancel(qmp)
+                await cancel(qmp)
                 raise QmpCommandError(f"its file has not changed for {_SILENCE_S:g} s")
             with contextlib.suppress(TimeoutError):
                 await events.next(timeout_s=_POLL_S)
 
 
-async def _cancel(qmp: Qmp) -> None:
-    """Give a save up, and wait until QEMU has."""
+async def cancel(qmp: Qmp) -> None:
+    """Give a save up, where one is under way, and wait until QEMU has."""
     with contextlib.suppress(QemuError, TimeoutError):
         with qmp.watch("MIGRATION") as events:
             await qmp.execute("migrate_cancel")
             async with asyncio.timeout(_CANCEL_S):
-                while (await qmp.execute("query-migrate")).get("status") not in _SETTLED:
+                while (await qmp.execute("query-migrate")).get("status", "") not in _SETTLED:
                     with contextlib.suppress(TimeoutError):
                         await events.next(timeout_s=_POLL_S)

@@ -1,4 +1,4 @@
-"""What a VM's owner task does for each request; one function each.
+"""What a VM's owner task does for each request; one function each (suspending: suspending.py).
 
 A function that returns has answered its request, but for `shut_down`: that one puts the request
 among those who wait, and the end of the guest answers it.
@@ -7,32 +7,35 @@ among those who wait, and the end of the guest answers it.
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from vmkernel.model import VmState
+from vmkernel.model import ErrorCode, MicaError, VmState
+from vmkernel.qemu import RunState
 from vmkernel.vm import definition as definitions
 from vmkernel.vm.machine import Machine, words
 from vmkernel.vm.messages import Ask
 from vmkernel.vm.starter import start_qemu
-from vmkernel.vm.states import VmRequest
+from vmkernel.vm.states import OFF, VmRequest
+from vmkernel.vm.suspending import discard_state, end_unknown, resume_from_disk, suspend
 
 __all__ = ["ACTIONS", "WAITS", "carry_out"]
-
-_log = logging.getLogger(__name__)
 
 Action = Callable[[Machine, Ask], Awaitable[Any]]
 
 WAITS = object()
 """The answer of an action whose request is answered later."""
 
+_RESET_S = 10.0
 
-async def start(machine: Machine, _: Ask) -> None:
-    """Start QEMU and let the guest run."""
-    if machine.host.launcher.is_active(machine.vm_id):
-        _log.warning("VM %s: a QEMU that nobody knew of is ended", machine.vm_id)
-        await machine.end_qemu()
+
+async def start(machine: Machine, ask: Ask) -> None:
+    """Start QEMU and let the guest run, from its memory where that lies on disk."""
+    if machine.suspension is not None:
+        await resume_from_disk(machine, ask)
+        return
+    await end_unknown(machine)
     machine.to(VmState.STARTING)
     machine.console.clear()
     try:
@@ -40,6 +43,7 @@ async def start(machine: Machine, _: Ask) -> None:
         machine.record = started.record
         machine.adopt(started.qmp)
         machine.attach_console()
+        await machine.apply_panic_action(started.qmp, fresh=True)
         await started.qmp.cont()
     except BaseException as error:
         if machine.connected:
@@ -52,13 +56,17 @@ async def start(machine: Machine, _: Ask) -> None:
 async def shut_down(machine: Machine, ask: Ask) -> object:
     """Press the guest's power button; its end, or the request's time-out, is the answer."""
     await machine.qmp().system_powerdown()
+    machine.note_record(end_asked=True)
     machine.waiting.append(ask)
     machine.to(VmState.STOPPING)
     return WAITS
 
 
 async def power_off(machine: Machine, _: Ask) -> None:
-    """End QEMU, as by pulling the plug."""
+    """End QEMU, as by pulling the plug; or end the waiting for the restart policy's start."""
+    if machine.state in OFF:
+        return
+    machine.note_record(end_asked=True)
     await machine.end_qemu()
     machine.off(VmState.STOPPED)
 
@@ -66,10 +74,39 @@ async def power_off(machine: Machine, _: Ask) -> None:
 async def reset(machine: Machine, _: Ask) -> None:
     """Press the guest's reset button."""
     qmp = machine.qmp()
-    await qmp.system_reset()
-    if machine.state is VmState.PAUSED:
-        await qmp.cont()
+    with qmp.watch("RESET") as resets:
+        await qmp.system_reset()
+        if machine.state is VmState.PAUSED:
+            # What stood still for good may run only once it has been reset.
+            with contextlib.suppress(TimeoutError):
+                await resets.next(timeout_s=_RESET_S)
+            await qmp.cont()
     machine.abandon_waiters("it was reset")
+    machine.note_record(end_asked=False)
+    machine.shortage.end()
+    machine.to(VmState.RUNNING)
+
+
+async def pause(machine: Machine, _: Ask) -> None:
+    """Let the guest stand still."""
+    await machine.qmp().stop()
+    machine.to(VmState.PAUSED)
+
+
+async def resume(machine: Machine, ask: Ask) -> None:
+    """Let the guest go on, from its memory where that lies on disk."""
+    if machine.suspension is not None:
+        await resume_from_disk(machine, ask)
+        return
+    qmp = machine.qmp()
+    status = await qmp.query_status()
+    if status in (RunState.INTERNAL_ERROR, RunState.GUEST_PANICKED, RunState.SHUTDOWN):
+        raise MicaError(
+            ErrorCode.CONFLICT,
+            f"VM {machine.vm_id} can't go on from where it stands ({status}):"
+            " reset it, or power it off.",
+        )
+    await qmp.cont()
     machine.to(VmState.RUNNING)
 
 
@@ -79,6 +116,8 @@ async def redefine(machine: Machine, ask: Ask) -> None:
     new = ask.change(machine.definition)
     await asyncio.to_thread(definitions.save, machine.folder, new)
     machine.definition = new
+    if machine.connected:
+        await machine.apply_panic_action(machine.qmp())
 
 
 async def delete(machine: Machine, _: Ask) -> None:
@@ -98,6 +137,10 @@ ACTIONS: dict[VmRequest, Action] = {
     VmRequest.SHUTDOWN: shut_down,
     VmRequest.POWER_OFF: power_off,
     VmRequest.RESET: reset,
+    VmRequest.PAUSE: pause,
+    VmRequest.RESUME: resume,
+    VmRequest.SUSPEND: suspend,
+    VmRequest.DISCARD_STATE: discard_state,
     VmRequest.RENAME: redefine,
     VmRequest.RECONFIGURE: redefine,
     VmRequest.ADJUST: redefine,

@@ -21,20 +21,32 @@ from typing import Any, TypeVar
 
 from vmkernel.host import from_os_error
 from vmkernel.incidents import problem_of
-from vmkernel.model import ErrorCode, MicaError, Vm, VmState
+from vmkernel.model import ErrorCode, MicaError, Progress, Vm, VmState
 from vmkernel.qemu import QemuError, QmpLostError
 from vmkernel.vm.actions import WAITS, carry_out
 from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.console import SerialConsole
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.machine import Machine
-from vmkernel.vm.messages import Ask, Change, Message, Reconnect, Wake, fail
-from vmkernel.vm.reports import note
+from vmkernel.vm.messages import (
+    Ask,
+    Change,
+    DatastoreNews,
+    Due,
+    Message,
+    Reconnect,
+    Wake,
+    fail,
+)
+from vmkernel.vm.reports import come_due, datastore_changed, note
 from vmkernel.vm.running import Running
-from vmkernel.vm.states import ACTIVE, VmRequest, check_legal
+from vmkernel.vm.states import ACTIVE, OFF, VmRequest, check_legal
 from vmkernel.vm.surroundings import Surroundings
 
 __all__ = ["VmDriver"]
+
+_IN_HAND = frozenset({VmRequest.START, VmRequest.POWER_OFF, VmRequest.DELETE})
+"""Requests after which the restart policy counts anew."""
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +99,11 @@ class VmDriver:
         """True where it isn't certainly off."""
         return self._machine.state in ACTIVE or not self._ready.is_set()
 
+    @property
+    def needs_disks_as_they_are(self) -> bool:
+        """True where QEMU has its disks open, or its memory on disk knows what is on them."""
+        return self.active or self._machine.state is VmState.SUSPENDED
+
     def view(self) -> Vm:
         """The VM as clients see it."""
         return self._machine.view()
@@ -97,12 +114,25 @@ class VmDriver:
 
     def check(self, request: VmRequest) -> None:
         """Raise `conflict` where the request isn't legal now, or long work stands against it."""
+        if request is VmRequest.POWER_OFF and self._machine.restarts.pending:
+            return  # it ends the waiting for the next start
         check_legal(self.vm_id, request, self._machine.state)
         self._machine.holds.check(request)
 
-    async def ask(self, request: VmRequest, *, timeout_s: float = 0.0) -> None:
-        """Queue a request and wait for its end; cancelling gives up waiting for a shutdown."""
-        await self._put(request, timeout_s=timeout_s)
+    async def ask(
+        self,
+        request: VmRequest,
+        *,
+        timeout_s: float = 0.0,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Queue a request and wait for its end; cancelling gives up waiting for a shutdown, and
+        the writing of memory to disk. A power-off waits for no memory either."""
+        await self._put(request, timeout_s=timeout_s, on_progress=on_progress)
+
+    def datastore_changed(self, datastore: str, available: bool) -> None:
+        """A datastore that the VM needs went away, or is there again."""
+        self._queue.put_nowait(DatastoreNews(datastore, available))
 
     async def change(self, request: VmRequest, change: Change) -> VmDefinition:
         """Queue a change of the definition; durable on return."""
@@ -128,7 +158,9 @@ class VmDriver:
         return outcome
 
     def hold(self, reason: str, blocks: frozenset[VmRequest]) -> AbstractContextManager[None]:
-        """Block requests during long work; see Holds.hold."""
+        """Block requests during long work; see Holds.hold. `conflict` also where the VM's memory
+        lies on disk, or is just going there."""
+        check_legal(self.vm_id, VmRequest.HOLD, self._machine.state)
         return self._machine.holds.hold(reason, blocks)
 
     async def add_vnc_client(self, fd: int) -> None:
@@ -147,11 +179,15 @@ class VmDriver:
         timeout_s: float = 0.0,
         change: Change | None = None,
         work: Callable[[], Awaitable[Any]] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> Any:
         if self._deleted:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no VM {self.vm_id}.")
         loop = asyncio.get_running_loop()
-        ask = Ask(request, loop.create_future(), loop.time() + timeout_s, change, work)
+        ask = Ask(request, loop.create_future(), loop.time() + timeout_s, change, work, on_progress)
+        long_work = self._machine.interruptible
+        if request is VmRequest.POWER_OFF and long_work is not None:
+            ask.interrupts = long_work.cancel()
         self._queue.put_nowait(ask)
         return await ask.done
 
@@ -190,20 +226,38 @@ class VmDriver:
             await self._answer(message)
         elif isinstance(message, Wake):
             machine.drop_waiters()
+        elif isinstance(message, Due):
+            await self._guarded(come_due(machine, message))
+        elif isinstance(message, DatastoreNews):
+            datastore_changed(machine, message.datastore, available=message.available)
         elif message.session != machine.session:
             return
         elif isinstance(message, Reconnect):
-            await machine.reconnect()
+            await self._guarded(machine.reconnect())
         elif message.event is None:
-            await machine.lost()
+            await self._guarded(machine.lost())
         else:
-            note(machine, message.event)
+            await self._guarded(note(machine, message.event))
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """What nobody asked for has nobody to tell its failure to; the owner task goes on."""
+        try:
+            await work
+        except (MicaError, QemuError, OSError) as error:
+            _log.warning("VM %s: %s", self.vm_id, error)
+        except Exception as error:
+            problem_of(error, f"VM {self.vm_id}")
 
     async def _answer(self, ask: Ask) -> None:
         if ask.done.cancelled():
             return
         try:
+            if ask.interrupts and self._machine.state in OFF:
+                ask.done.set_result(None)
+                return
             self.check(ask.request)
+            if ask.request in _IN_HAND:
+                self._machine.restarts.forget()
             outcome = await carry_out(self._machine, ask)
         except asyncio.CancelledError:
             ask.done.cancel()

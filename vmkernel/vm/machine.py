@@ -8,26 +8,54 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from msgspec.structs import replace
+
+from vmkernel import clock
 from vmkernel.devices.serial import RINGBUF
 from vmkernel.host.unix_socket import connect_stream
-from vmkernel.model import ErrorCode, MicaError, Subject, Vm, VmState, VmStatus
-from vmkernel.qemu import GuestEnded, QemuError, Qmp, QmpLostError, RunState
 from vmkernel.qemu.guest_agent import agent_is_open
 from vmkernel.vm.agent import GuestAgent
+from vmkernel.model import (
+    ErrorCode,
+    MicaError,
+    OnPanic,
+    RestartStatus,
+    Subject,
+    Vm,
+    VmState,
+    VmStatus,
+)
+from vmkernel.qemu import (
+    GuestEnded,
+    QemuError,
+    Qmp,
+    QmpCommandError,
+    QmpLostError,
+    RunState,
+    disk_state,
+    guest_panic,
+    memory_image,
+)
+from vmkernel.vm import suspension
 from vmkernel.vm.console import SerialConsole
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.holds import Holds
 from vmkernel.vm.launch import RunFolder
-from vmkernel.vm.messages import Ask, Message, Reconnect, Said, fail
-from vmkernel.vm.record import LaunchRecord, read_record
+from vmkernel.vm.messages import Ask, Due, Message, Reconnect, Said, Timer, fail
+from vmkernel.vm.record import LaunchRecord, read_record, write_record
+from vmkernel.vm.restarts import End, Restarts
 from vmkernel.vm.running import Running
+from vmkernel.vm.space import Shortage
 from vmkernel.vm.starter import SERIAL_RING_BYTES
 from vmkernel.vm.states import ACTIVE
 from vmkernel.vm.surroundings import Surroundings
+from vmkernel.vm.suspension import Suspension
 
 __all__ = ["Machine", "words"]
 
@@ -62,6 +90,16 @@ class Machine:
         self.record: LaunchRecord | None = None
         self.waiting: list[Ask] = []
         """Shutdowns that were asked for and have not ended."""
+        self.suspension: Suspension | None = None
+        """The memory that lies on disk, which the VM goes on from."""
+        timing = host.timing
+        self.restarts = Restarts(timing.restart_first_s, timing.restart_last_s, timing.steady_s)
+        self.shortage = Shortage(timing.space_first_s, timing.space_last_s)
+        self.disk_full = False
+        """True where the last failed disk request found no space."""
+        self.ran_since: float | None = None
+        self.interruptible: asyncio.Task[Any] | None = None
+        """Long work of the owner task that a power-off need not wait for."""
         self.console = SerialConsole(
             lambda who, whom: self.publish("vm.console-taken-over", {"by": who, "from": whom})
         )
@@ -97,6 +135,8 @@ class Machine:
                 accelerator=record.accelerator.value if record else None,
                 nics=record.nics if record else (),
                 agent=self.agent.status() if self.definition.spec.guest_agent and record else None,
+                restart=self._restart_status(),
+                memory_image=self.suspension.status() if self.suspension else None,
             ),
         )
 
@@ -106,6 +146,10 @@ class Machine:
         """Be in a state, and tell of it."""
         previous = self.state
         self.state, self.reason = state, reason
+        if state is VmState.RUNNING and self.ran_since is None:
+            self.ran_since = asyncio.get_running_loop().time()
+        if state is not VmState.PAUSED:
+            self.disk_full = False
         if state is not previous:
             self.publish(
                 "vm.state",
@@ -113,8 +157,11 @@ class Machine:
                 reason or "",
             )
 
-    def off(self, state: VmState, reason: str | None = None) -> None:
-        """QEMU is certainly gone."""
+    def off(self, state: VmState, reason: str | None = None, end: End = End.ASKED) -> None:
+        """QEMU is certainly gone; where its memory lies on disk, the VM is suspended."""
+        if self.suspension is not None:
+            state, end = VmState.SUSPENDED, End.ASKED
+        end_asked = self.record is not None and self.record.end_asked
         self.host.admission.release(self.vm_id)
         self.run_folder.record.unlink(missing_ok=True)
         self.record = None
@@ -126,6 +173,48 @@ class Machine:
             if not ask.done.done():
                 ask.done.set_result(None)
         self.to(state, reason)
+        self.shortage.end()
+        if end is End.GUEST and end_asked:
+            end = End.ASKED
+        ran_s = 0.0
+        if self.ran_since is not None:
+            ran_s = asyncio.get_running_loop().time() - self.ran_since
+        self.ran_since = None
+        self.plan_restart(end, ran_s)
+
+    def plan_restart(self, end: End, ran_s: float = 0.0) -> None:
+        """Start the VM again in a while, where its policy wants that."""
+        if self.host.ending.is_set():
+            return
+        restarts, policy = self.restarts, self.definition.spec.restart
+        wait_s = restarts.after(end, policy, ran_s=ran_s, now=time.time())
+        if wait_s is not None:
+            self.later(wait_s, Due(Timer.RESTART, restarts.number))
+            self.publish(
+                "vm.restart-planned",
+                {"attempt": restarts.attempts, "wait_s": wait_s},
+                f"It is started again in {wait_s:g} s.",
+            )
+        elif restarts.exhausted:
+            given_up = f"It was started {restarts.attempts} times and is not started again."
+            self.reason = f"{self.reason or ''} {given_up}".strip()
+            self.publish("vm.restart-given-up", {"attempts": restarts.attempts}, given_up)
+
+    def wait_for_space(self) -> None:
+        """Look for free space in a while."""
+        wait_s = self.shortage.begin(asyncio.get_running_loop().time())
+        self.later(wait_s, Due(Timer.SPACE, self.shortage.number))
+
+    def later(self, wait_s: float, message: Message) -> None:
+        """Put a message into the queue after a while."""
+        asyncio.get_running_loop().call_later(wait_s, self._post, message)
+
+    def _restart_status(self) -> RestartStatus | None:
+        restarts = self.restarts
+        if not restarts.attempts and not restarts.pending:
+            return None
+        due = None if restarts.due is None else clock.format_time(restarts.due)
+        return RestartStatus(attempts=restarts.attempts, next_at=due)
 
     def publish(
         self, event_type: str, data: dict[str, str | int | float | bool | None], message: str = ""
@@ -251,7 +340,7 @@ class Machine:
             self._gone(ended, how)
         elif ended is not None:
             await self.end_qemu()
-            self.off(VmState.STOPPED)
+            self._gone(ended, None)
         else:
             await self.reconnect()
 
@@ -267,9 +356,7 @@ class Machine:
             )
         except (OSError, TimeoutError, QmpLostError) as error:
             self.reason = f"Its QEMU runs and does not answer ({words(error)})."
-            asyncio.get_running_loop().call_later(
-                self.host.timing.retry_s, self._post, Reconnect(self.session)
-            )
+            self.later(self.host.timing.retry_s, Reconnect(self.session))
             return
         self.adopt(qmp)
         status = await qmp.query_status()
@@ -277,20 +364,83 @@ class Machine:
             self.agent.note_channel(await agent_is_open(qmp))
         if not self.console.attached:
             await self._reattach_console(qmp, folder)
-        if status is RunState.PRELAUNCH:
-            # The vmkernel that was asked to start it ended in the middle of that.
-            await qmp.cont()
-            status = RunState.RUNNING
-        running = status is RunState.RUNNING
-        if running and self.state is VmState.STOPPING:
-            self.reason = None
+        if status is RunState.IN_MIGRATE:
+            await self.end_qemu()
+            self.off(VmState.STOPPED, "Its start from a memory image was cut off.")
             return
-        self.to(VmState.RUNNING if running else VmState.PAUSED)
+        if await self._take_up(qmp, status):
+            status = RunState.RUNNING
+        await self.apply_panic_action(qmp)
+        if status is RunState.RUNNING and self.state is VmState.STOPPING:
+            self.reason = None
+        elif status is RunState.RUNNING:
+            self.to(VmState.RUNNING)
+        else:
+            self.to(VmState.PAUSED)
+            await self.stands_still(qmp, status)
+
+    async def _take_up(self, qmp: Qmp, status: RunState) -> bool:
+        """Finish what a vmkernel that ended had begun; True where the guest runs by that."""
+        record = self.record
+        suspending_from = record.suspending_from if record is not None else None
+        if suspending_from is not None:
+            await memory_image.cancel(qmp)
+            await asyncio.to_thread(suspension.sweep, self.folder)
+        wanted = (
+            status is RunState.PRELAUNCH
+            or suspending_from is VmState.RUNNING
+            or (record is not None and record.resuming)
+        )
+        if wanted and status is not RunState.RUNNING:
+            await qmp.cont()
+        self.note_record(suspending_from=None, resuming=False)
+        return wanted
+
+    def note_record(self, **changes: Any) -> None:
+        """Change what a later vmkernel is told of this run."""
+        if self.record is not None:
+            changed = replace(self.record, **changes)
+            if changed != self.record:
+                self.record = changed
+                write_record(self.run_folder.record, changed)
+
+    async def apply_panic_action(self, qmp: Qmp, *, fresh: bool = False) -> None:
+        """Tell QEMU what becomes of a guest that reports a panic; a fresh one does nothing."""
+        if fresh and self.definition.spec.on_panic is OnPanic.NONE:
+            return
+        with contextlib.suppress(QmpCommandError):
+            await guest_panic.set_action(qmp, self.definition.spec.on_panic)
+
+    async def stands_still(self, qmp: Qmp, status: RunState) -> None:
+        """Say why a guest stands still that nobody asked to, and see to it."""
+        match status:
+            case RunState.IO_ERROR:
+                if not self.reason:
+                    self.disk_full = await disk_state.is_full(qmp)
+                    what = "no space is left on its datastore" if self.disk_full else "it failed"
+                    self.reason = f"A disk request failed: {what}."
+                if self.disk_full:
+                    self.wait_for_space()
+            case RunState.INTERNAL_ERROR:
+                said = self.run_folder.last_lines()
+                self.reason = (
+                    f"The processor can't go on (KVM internal error{': ' if said else ''}{said});"
+                    " reset it, or power it off."
+                )
+                self.publish("vm.internal-error", {"said": said}, self.reason)
+            case RunState.GUEST_PANICKED:
+                self.reason = self.reason or "The guest reported a panic."
+            case _:
+                pass
 
     async def recover(self) -> None:
         """Find out what is true after a restart of the vmkernel."""
         folder = self.run_folder
         record = read_record(folder.record)
+        self.suspension = await asyncio.to_thread(suspension.find, self.folder)
+        if self.suspension is not None:
+            await self._recover_suspended()
+            return
         if self.host.launcher.is_active(self.vm_id):
             self.record = record
             if record is not None:
@@ -298,6 +448,7 @@ class Machine:
             self.state = VmState.RUNNING
             await self.reconnect()
             return
+        await asyncio.to_thread(suspension.sweep, self.folder)
         how = await self.host.launcher.collect(self.vm_id)
         if record is None:
             return
@@ -306,8 +457,22 @@ class Machine:
             said = folder.last_lines()
             self.state = VmState.CRASHED
             self.reason = f"QEMU ended without notice ({how}{': ' if said else ''}{said})."
+            self.plan_restart(End.FAILED)
         else:
             self.reason = "It ended while no vmkernel was running."
+            self.plan_restart(End.ASKED if record.end_asked else End.GUEST)
+
+    async def _recover_suspended(self) -> None:
+        """The memory on disk is the truth: a QEMU that is left over was being ended, or had been
+        started and has not run."""
+        if self.host.launcher.is_active(self.vm_id):
+            await self.end_qemu()
+        await self.host.launcher.collect(self.vm_id)
+        self.run_folder.record.unlink(missing_ok=True)
+        self.state = VmState.SUSPENDED
+        assert self.suspension is not None
+        if self.suspension.problem is not None:
+            self.reason = f"Its memory image can't be used: {self.suspension.problem}."
 
     def attach_console(self) -> None:
         """Take up the serial line of a QEMU that was just started."""
@@ -318,11 +483,19 @@ class Machine:
         if ended is None:
             said = self.run_folder.last_lines()
             detail = ": ".join(part for part in (how, said) if part)
-            self.off(VmState.CRASHED, f"QEMU ended without notice ({detail or 'it said nothing'}).")
-        elif ended.by_guest or ended.cause == "host-qmp-quit":
+            self.off(
+                VmState.CRASHED,
+                f"QEMU ended without notice ({detail or 'it said nothing'}).",
+                End.FAILED,
+            )
+        elif ended.cause == "guest-panic":
+            self.off(VmState.CRASHED, "The guest reported a panic and was powered off.", End.FAILED)
+        elif ended.cause == "host-qmp-quit":
             self.off(VmState.STOPPED)
+        elif ended.by_guest:
+            self.off(VmState.STOPPED, end=End.GUEST)
         else:
-            self.off(VmState.STOPPED, f"QEMU was ended from outside ({ended.cause}).")
+            self.off(VmState.STOPPED, f"QEMU was ended from outside ({ended.cause}).", End.FAILED)
 
     async def _pump(self, qmp: Qmp, number: int) -> None:
         with contextlib.suppress(QmpLostError):

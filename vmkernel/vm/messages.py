@@ -5,13 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
+from vmkernel.model import Progress
 from vmkernel.qemu import QemuEvent
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.states import VmRequest
 
-__all__ = ["Ask", "Change", "Message", "Reconnect", "Said", "Wake", "fail"]
+__all__ = [
+    "Ask",
+    "Change",
+    "DatastoreNews",
+    "Due",
+    "Message",
+    "Reconnect",
+    "Said",
+    "Timer",
+    "Wake",
+    "fail",
+]
 
 Change = Callable[[VmDefinition], VmDefinition]
 """Makes the new definition from the present one; may raise MicaError."""
@@ -29,6 +42,10 @@ class Ask:
     """Of requests that change the definition."""
     work: Callable[[], Awaitable[Any]] | None = None
     """Of requests that somebody else carries out inside the owner task."""
+    on_progress: Callable[[Progress], None] | None = None
+    """Told how far a long one is."""
+    interrupts: bool = False
+    """True where long work was given up for it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +69,32 @@ class Wake:
     """A waiter has gone away: look at the waiters."""
 
 
-Message = Ask | Said | Reconnect | Wake
+class Timer(StrEnum):
+    """What was to be done later."""
+
+    RESTART = "restart"
+    """Start the VM again, as its restart policy wants."""
+    SPACE = "space"
+    """Look whether its datastore has room again."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """The time for something has come; out of date where its number isn't the present one."""
+
+    timer: Timer
+    number: int
+
+
+@dataclass(frozen=True)
+class DatastoreNews:
+    """A datastore that the VM needs went away, or is there again."""
+
+    datastore: str
+    available: bool
+
+
+Message = Ask | Said | Reconnect | Wake | Due | DatastoreNews
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:

@@ -185,7 +185,8 @@ class VmUsers(Protocol):
         ...
 
     def volume_is_open(self, volume: str) -> bool:
-        """True where a VM that has the volume is not certainly off."""
+        """True where a VM that has the volume is not certainly off, or suspended: its memory on
+        disk knows what is on the volume."""
         ...
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:
@@ -237,7 +238,7 @@ class VmDirectory(VmUsers, Protocol):
         ...
 
     async def act(self, vm_id: str, action: VmAction, *, timeout_s: float, actor: str) -> Operation:
-        """Begin to start, shut down, power off or reset; refused at once where not legal now."""
+        """Begin an action; refused at once where it isn't legal now."""
         ...
 
     async def open_console(

@@ -12,7 +12,7 @@ import msgspec
 
 from vmkernel.devices import Accelerator
 from vmkernel.host.files import read_limited
-from vmkernel.model import NicStatus, Record, Timestamp
+from vmkernel.model import NicStatus, Record, Timestamp, VmState
 from vmkernel.vm.definition import VmDefinition
 
 __all__ = ["LaunchRecord", "boot_id", "read_record", "write_record"]
@@ -31,6 +31,12 @@ class LaunchRecord(Record, frozen=True, kw_only=True):
     """What was promised to it."""
     nics: tuple[NicStatus, ...]
     has_ring: bool
+    suspending_from: VmState | None = None
+    """Where the VM stood when the writing of its memory to disk began, until that has ended."""
+    end_asked: bool = False
+    """True once somebody asked this run of the guest to end."""
+    resuming: bool = False
+    """True from the start out of a memory image until the guest runs."""
     definition: VmDefinition
 
 

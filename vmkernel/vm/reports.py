@@ -1,8 +1,11 @@
-"""What a VM's state becomes by what QEMU reports."""
+"""What a VM's state becomes by what QEMU reports, and by the time that passes."""
 
 from __future__ import annotations
 
-from vmkernel.model import VmState
+import asyncio
+import logging
+
+from vmkernel.model import MicaError, OnPanic, VmState
 from vmkernel.qemu import (
     AgentChannel,
     DiskError,
@@ -10,16 +13,28 @@ from vmkernel.qemu import (
     GuestPanicked,
     GuestReset,
     Paused,
+    QemuError,
     QemuEvent,
     Resumed,
+    RunState,
 )
+from vmkernel.vm.actions import carry_out
 from vmkernel.vm.machine import Machine
+from vmkernel.vm.messages import Ask, Due, Timer
+from vmkernel.vm.restarts import End
+from vmkernel.vm.space import has_room
+from vmkernel.vm.states import VmRequest, is_legal
 
-__all__ = ["note"]
+__all__ = ["come_due", "datastore_changed", "note"]
+
+_log = logging.getLogger(__name__)
+
+_HELD_S = 10.0
+"""Between two looks whether long work still stands against a start."""
 
 
-def note(machine: Machine, event: QemuEvent) -> None:
-    """Take up one report."""
+async def note(machine: Machine, event: QemuEvent) -> None:
+    """Take up one report. Raises QemuError where QEMU is gone by now."""
     state = machine.state
     match event:
         case GuestEnded():
@@ -30,18 +45,104 @@ def note(machine: Machine, event: QemuEvent) -> None:
                 machine.reason = None
         case Paused() if state in (VmState.RUNNING, VmState.STOPPING):
             if machine.ended is None:
-                machine.abandon_waiters("it was paused")
-                machine.to(VmState.PAUSED, machine.reason)
+                await _paused(machine)
         case Resumed() if state is VmState.PAUSED:
             machine.to(VmState.RUNNING)
         case GuestPanicked():
             machine.reason = f"The guest reported a panic ({event.detail})."
-            machine.publish("vm.guest-panicked", {"detail": event.detail})
+            machine.publish("vm.guest-panicked", {"detail": event.detail}, machine.reason)
         case DiskError():
-            what = "no space is left on its datastore" if event.no_space else event.detail
-            machine.reason = f"A disk request failed: {what}."
-            machine.publish("vm.disk-error", {"device": event.device, "no_space": event.no_space})
+            _disk_error(machine, event)
         case AgentChannel():
             machine.agent.note_channel(event.is_open)
         case _:
             pass
+
+
+async def _paused(machine: Machine) -> None:
+    """The guest stands still, and no request of ours brought that about."""
+    qmp = machine.qmp()
+    status = await qmp.query_status()
+    if status in (RunState.RUNNING, RunState.SHUTDOWN):
+        return  # it goes on already, or ends: both are reported
+    machine.abandon_waiters("it was paused")
+    machine.to(VmState.PAUSED, machine.reason)
+    await machine.stands_still(qmp, status)
+    if status is RunState.GUEST_PANICKED and machine.definition.spec.on_panic is OnPanic.RESET:
+        loop = asyncio.get_running_loop()
+        await carry_out(machine, Ask(VmRequest.RESET, loop.create_future()))
+
+
+def _disk_error(machine: Machine, event: DiskError) -> None:
+    what = "no space is left on its datastore" if event.no_space else event.detail
+    machine.reason = f"A disk request failed: {what}."
+    if event.no_space and not machine.disk_full:
+        machine.publish("vm.disk-full", {"device": event.device}, machine.reason)
+    elif not event.no_space:
+        machine.publish(
+            "vm.disk-error",
+            {"device": event.device, "no_space": False, "detail": event.detail},
+            machine.reason,
+        )
+    machine.disk_full = event.no_space
+
+
+def datastore_changed(machine: Machine, datastore: str, *, available: bool) -> None:
+    """A datastore that a VM with a QEMU needs went away, or is there again."""
+    lost = f"Its datastore {datastore} is not there any more."
+    if not available:
+        machine.reason = lost
+        machine.publish("vm.datastore-lost", {"datastore": datastore}, lost)
+    elif machine.reason == lost:
+        machine.reason = None
+
+
+async def come_due(machine: Machine, due: Due) -> None:
+    """The time for something has come; it may be out of date."""
+    match due.timer:
+        case Timer.RESTART if due.number == machine.restarts.number and machine.restarts.pending:
+            await _restart(machine)
+        case Timer.SPACE if due.number == machine.shortage.number:
+            await _look_for_space(machine)
+        case _:
+            pass
+
+
+async def _restart(machine: Machine) -> None:
+    """Start a VM again, as its policy wants; what fails counts as another end."""
+    if machine.host.ending.is_set() or not is_legal(VmRequest.START, machine.state):
+        machine.restarts.cancel()
+        return
+    try:
+        machine.holds.check(VmRequest.START)
+    except MicaError:
+        machine.later(_HELD_S, Due(Timer.RESTART, machine.restarts.number))
+        return
+    machine.restarts.due = None
+    attempt = machine.restarts.attempts
+    machine.publish("vm.restarting", {"attempt": attempt}, machine.reason or "")
+    loop = asyncio.get_running_loop()
+    try:
+        await carry_out(machine, Ask(VmRequest.START, loop.create_future()))
+    except (MicaError, QemuError, OSError) as error:
+        _log.warning("VM %s can't be started again: %s", machine.vm_id, error)
+        machine.plan_restart(End.FAILED)
+
+
+async def _look_for_space(machine: Machine) -> None:
+    """Let a VM go on that stood still because its datastore was full."""
+    if machine.state is not VmState.PAUSED or not machine.disk_full:
+        return
+    storage = machine.host.storage
+    try:
+        files = [storage.volume(disk.volume).path for disk in machine.definition.spec.disks]
+        room = await asyncio.to_thread(has_room, files)
+    except (MicaError, OSError):
+        room = False
+    if not room:
+        machine.later(machine.shortage.wait_s, Due(Timer.SPACE, machine.shortage.number))
+        return
+    machine.shortage.tried_s = asyncio.get_running_loop().time()
+    await machine.qmp().cont()
+    machine.to(VmState.RUNNING)
+    machine.publish("vm.disk-space", {}, "Its datastore has room again; it goes on.")

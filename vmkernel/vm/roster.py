@@ -148,7 +148,7 @@ class Roster:
     def volume_is_open(self, volume: str) -> bool:
         """See VmUsers."""
         owner = self.vm_of_volume(volume)
-        return owner in self._drivers and self._drivers[owner].driver.active
+        return owner in self._drivers and self._drivers[owner].driver.needs_disks_as_they_are
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:
         """See VmUsers."""
@@ -168,20 +168,28 @@ class Roster:
     # --- datastores ---------------------------------------------------------------------------
 
     def _datastore_changed(self, datastore: str, available: bool) -> None:
+        for running in self._drivers.values():
+            spec = running.driver.definition.spec
+            if running.driver.active and datastore in self._datastores_of(spec):
+                running.driver.datastore_changed(datastore, available)
         if available:
             self.background(self._load(datastore), f"vms-of-{datastore}")
             return
         for vm_id, running in list(self._drivers.items()):
-            driver = running.driver
-            if driver.definition.spec.datastore == datastore and not driver.active:
-                del self._drivers[vm_id]
-                running.task.cancel()
-                self._unusable[vm_id] = UnusableVm(
-                    datastore,
-                    driver.folder,
-                    f"Its datastore {datastore} is not there.",
-                    driver.definition,
-                )
+            if running.driver.definition.spec.datastore == datastore and not running.driver.active:
+                self._set_aside(vm_id, running)
+
+    def _set_aside(self, vm_id: str, running: _Running) -> None:
+        """Its datastore is gone, and nothing of it runs: it can't be used until that comes back."""
+        del self._drivers[vm_id]
+        running.task.cancel()
+        definition = running.driver.definition
+        self._unusable[vm_id] = UnusableVm(
+            definition.spec.datastore,
+            running.driver.folder,
+            f"Its datastore {definition.spec.datastore} is not there.",
+            definition,
+        )
 
     async def _load(self, datastore: str) -> None:
         """Take up the VMs of a datastore."""
@@ -234,7 +242,13 @@ class Roster:
         )
 
     def forget_gone(self) -> None:
-        """Drop the VMs of datastores that this host no longer knows."""
+        """Set aside the VMs that ended after their datastore had gone, and drop those of
+        datastores that this host no longer knows."""
+        there = set(self._host.storage.datastores())
+        for vm_id, running in list(self._drivers.items()):
+            driver = running.driver
+            if driver.definition.spec.datastore not in there and not driver.active:
+                self._set_aside(vm_id, running)
         for vm_id, broken in list(self._unusable.items()):
             try:
                 self._host.storage.vms_folder(broken.datastore)

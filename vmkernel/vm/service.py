@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 _SETTLED_S = 20.0
 
-_INVISIBLE = ("name", "description", "labels")
+_INVISIBLE = ("name", "description", "labels", "restart", "autostart", "stop", "on_panic")
 """What the guest can't see of its spec."""
 
 
@@ -247,17 +247,17 @@ class VmService:
         request = request_of(action)
         driver.check(request)
 
-        async def work(_: OperationHandle) -> None:
+        async def work(handle: OperationHandle) -> None:
             if request is VmRequest.START:
                 self.roster.check_references(vm_id, driver.definition.spec)
-            await driver.ask(request, timeout_s=timeout_s)
+            await driver.ask(request, timeout_s=timeout_s, on_progress=handle.progress)
 
         return self._operations.begin(
             f"vm.{action.value}",
             Subject(kind="vm", id=vm_id),
             work,
             actor=actor,
-            cancellable=action is VmAction.SHUTDOWN,
+            cancellable=action in (VmAction.SHUTDOWN, VmAction.SUSPEND),
         )
 
     async def open_console(

@@ -2,22 +2,35 @@
 
                         start                     QEMU greeted, guest runs
       +------> stopped --------> starting ----------------------------> running <----+
-      |           ^  ^              |                                   |  |  ^      |
-      |           |  +--------------+ start failed (with a reason)     |  |  | time-out reported
-      |           |                                       STOP (I/O)   |  |  |      |
-      |           |                                   paused <---------+  |  +--- stopping
-      |           |                                      |  RESUME ------>|          ^
-      |           |                                      |    shutdown    +----------+
-      |           |   power-off, or the guest ended: QEMU left in order              |
-      |           +--------------- starting, running, paused, stopping --------------+
-      |                                    |
-      |  start                             | QEMU is gone without saying why
-      +--------- starting <--- crashed <---+
+      |        ^  ^  ^              |                                   |  |  ^      |
+      |        |  |  +--------------+ start failed (with a reason)      |  |  | time-out reported
+      |        |  |            pause, a disk that is full or failed,    |  |  |      |
+      |        |  |            a panic, a processor that can't go on    |  |  |      |
+      |        |  |                                   paused <----------+  |  +--- stopping
+      |        |  |                                      | resume, space   |          ^
+      |        |  |                                      | again --------->|          |
+      |        |  |                                      |    shutdown     +----------+
+      |        |  |   power-off, or the guest ended: QEMU left in order    |
+      |        |  +----------- starting, running, paused, stopping --------+
+      |        |                           |
+      |  start |                           | QEMU is gone without saying why
+      +------- | starting <--- crashed <---+
+               |
+               |  suspend (running, paused): the guest stands still, its memory goes to disk
+               |     suspending -------------> suspended --- resume, start ---> starting
+               |     |  failed, given up, or   |    ^                              |
+               |     |  power-off asked        |    +------------------------------+
+               |     +-> as before             |      the memory can't be loaded (with a reason)
+               +-------------------------------+
+                        discard-state
    unusable: vm.json can't be understood, or the VM's datastore holds something else; nothing is
    legal but delete, and a later look at the folder may find it `stopped`.
+   migrating is reserved for moves between hosts: no VM is in it yet.
 
-A vmkernel that starts anew puts each VM where QEMU says it is: no process -> stopped, or crashed
-where it was running and nobody saw it end in order; a process -> running or paused.
+A vmkernel that starts anew puts each VM where QEMU says it is: no process -> suspended where its
+memory lies on disk, else stopped, or crashed where it was running and nobody saw it end in order;
+a process -> running or paused. A complete memory image is always the truth: it is sealed while
+the guest stands still, and removed before the guest goes on, so a QEMU beside it has not run.
 """
 
 from __future__ import annotations
@@ -36,6 +49,10 @@ class VmRequest(StrEnum):
     SHUTDOWN = "shutdown"
     POWER_OFF = "power-off"
     RESET = "reset"
+    PAUSE = "pause"
+    RESUME = "resume"
+    SUSPEND = "suspend"
+    DISCARD_STATE = "discard-state"
     CONSOLE = "console"
     RENAME = "rename"
     """Change what the guest can't see: name, description, labels."""
@@ -50,10 +67,11 @@ class VmRequest(StrEnum):
     """Change something of a QEMU that is there and leave the VM's state as it is, such as a
     device that is added or a key that is pressed."""
     HOLD = "hold"
-    """Begin long work that changes the VM's disks; one at a time."""
+    """Begin long work that changes the VM's disks; one at a time. Never while its memory, which
+    knows what is on them, lies on disk."""
 
 
-OFF = frozenset({VmState.STOPPED, VmState.CRASHED, VmState.UNUSABLE})
+OFF = frozenset({VmState.STOPPED, VmState.CRASHED, VmState.SUSPENDED, VmState.UNUSABLE})
 """Certainly no QEMU."""
 
 ACTIVE = frozenset(VmState) - OFF
@@ -64,10 +82,14 @@ _USABLE = frozenset(VmState) - {VmState.UNUSABLE}
 _WITH_QEMU = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING})
 
 LEGAL: dict[VmRequest, frozenset[VmState]] = {
-    VmRequest.START: frozenset({VmState.STOPPED, VmState.CRASHED}),
+    VmRequest.START: frozenset({VmState.STOPPED, VmState.CRASHED, VmState.SUSPENDED}),
     VmRequest.SHUTDOWN: frozenset({VmState.RUNNING, VmState.STOPPING}),
     VmRequest.POWER_OFF: ACTIVE,
     VmRequest.RESET: frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING}),
+    VmRequest.PAUSE: frozenset({VmState.RUNNING}),
+    VmRequest.RESUME: frozenset({VmState.PAUSED, VmState.SUSPENDED}),
+    VmRequest.SUSPEND: frozenset({VmState.RUNNING, VmState.PAUSED}),
+    VmRequest.DISCARD_STATE: frozenset({VmState.SUSPENDED}),
     VmRequest.CONSOLE: ACTIVE,
     VmRequest.RENAME: _USABLE,
     VmRequest.RECONFIGURE: frozenset({VmState.STOPPED, VmState.CRASHED}),
@@ -75,7 +97,7 @@ LEGAL: dict[VmRequest, frozenset[VmState]] = {
     VmRequest.DELETE: OFF,
     VmRequest.QUERY: _WITH_QEMU,
     VmRequest.OPERATE: _WITH_QEMU,
-    VmRequest.HOLD: _USABLE,
+    VmRequest.HOLD: _USABLE - {VmState.SUSPENDING, VmState.SUSPENDED},
 }
 
 

@@ -60,6 +60,13 @@ class Timing:
     """How long a QEMU may outlive its QMP session without being asked whether it is well."""
     reconnect_s: float = 10.0
     retry_s: float = 2.0
+    restart_first_s: float = 1.0
+    restart_last_s: float = 300.0
+    steady_s: float = 600.0
+    """How long a VM runs before its next end counts as a first one."""
+    space_first_s: float = 5.0
+    space_last_s: float = 60.0
+    """Between two looks for free space, while a VM stands still for want of it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class Surroundings:
     data_dirs: Sequence[Path] = ()
     """Where QEMU finds its own firmware, where that isn't where it would look."""
     timing: Timing = field(default_factory=Timing)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the host ends: from then on nothing is started of itself."""
 
     async def accelerator(self) -> Accelerator:
         """What a VM started now runs with."""

@@ -71,3 +71,19 @@ class VmCalls(Calls):
     def reset_vm(self, vm_id: str) -> Operation:
         """Reset a virtual machine."""
         return self._operation("POST", f"/v1/vms/{vm_id}/reset")
+
+    def pause_vm(self, vm_id: str) -> Operation:
+        """Let a virtual machine stand still."""
+        return self._operation("POST", f"/v1/vms/{vm_id}/pause")
+
+    def resume_vm(self, vm_id: str) -> Operation:
+        """Let a paused or suspended virtual machine go on."""
+        return self._operation("POST", f"/v1/vms/{vm_id}/resume")
+
+    def suspend_vm(self, vm_id: str) -> Operation:
+        """Write a virtual machine's memory to disk and end it."""
+        return self._operation("POST", f"/v1/vms/{vm_id}/suspend")
+
+    def discard_vm_state(self, vm_id: str) -> Operation:
+        """Throw the memory of a suspended virtual machine away."""
+        return self._operation("POST", f"/v1/vms/{vm_id}/discard-state")

@@ -219,6 +219,7 @@ class FakeQmp:
     async def system_reset(self) -> None:
         self._check()
         self.qemu.resets += 1
+        self.qemu.happens("RESET", guest=False)
         self.qemu.say(GuestReset(by_guest=False))
 
     async def quit(self) -> None:

@@ -75,7 +75,7 @@ class DeleteVm(Request[Done], frozen=True, kw_only=True, tag="vm.delete"):
 
 
 class ActOnVm(Request[Operation], frozen=True, kw_only=True, tag="vm.act"):
-    """Start, shut down, power off or reset a VM."""
+    """Start, end, pause, suspend or reset a VM, or let it go on."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     REPLY: ClassVar[Any] = Operation

@@ -1,0 +1,117 @@
+"""When a virtual machine starts, stops and starts again without being asked each time."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from remote_api.schema.base import Timestamp, WireModel
+
+__all__ = [
+    "AutostartSpec",
+    "MemoryImageStatus",
+    "OnPanic",
+    "RestartPolicy",
+    "RestartSpec",
+    "RestartStatus",
+    "StopAction",
+    "StopSpec",
+    "WaitFor",
+]
+
+
+class RestartPolicy(StrEnum):
+    """What happens after a VM has ended that nobody asked to end: nothing, a start where it
+    crashed, or a start whatever the reason (also where the guest switched itself off)."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
+class RestartSpec(WireModel, frozen=True, kw_only=True):
+    """Starting a VM again after an end that nobody asked for; the wait before it is one second,
+    doubled each time up to five minutes."""
+
+    policy: RestartPolicy = RestartPolicy.NEVER
+    max_attempts: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="How often in a row (ten minutes of running begin anew); 0: for ever.",
+        ),
+    ] = 0
+
+
+class WaitFor(StrEnum):
+    """What must be seen of a VM before the next one is started: nothing, or that its guest agent
+    answers within `delay_s`."""
+
+    NONE = "none"
+    AGENT = "agent"
+
+
+class AutostartSpec(WireModel, frozen=True, kw_only=True):
+    """Starting with the host."""
+
+    enabled: bool = False
+    order: Annotated[
+        int,
+        Meta(ge=0, le=9999, description="Lower ones first; those with the same number together."),
+    ] = 100
+    delay_s: Annotated[
+        float,
+        Meta(ge=0, le=3600, description="Seconds that the next ones wait after its start."),
+    ] = 0.0
+    wait_for: Annotated[WaitFor, Meta(description="What ends that wait early.")] = WaitFor.NONE
+
+
+class StopAction(StrEnum):
+    """How a VM ends with the host; what can't be suspended is shut down."""
+
+    SHUTDOWN = "shutdown"
+    SUSPEND = "suspend"
+    POWER_OFF = "power-off"
+
+
+class StopSpec(WireModel, frozen=True, kw_only=True):
+    """Ending with the host."""
+
+    order: Annotated[
+        Annotated[int, Meta(ge=0, le=9999)] | None,
+        Meta(description="Higher ones first; the order of the start where none is given."),
+    ] = None
+    timeout_s: Annotated[
+        float, Meta(ge=1, le=3600, description="Seconds after which it is powered off.")
+    ] = 90.0
+    action: StopAction = StopAction.SHUTDOWN
+
+
+class OnPanic(StrEnum):
+    """What happens when the guest's kernel reports a panic, besides an event; `power-off` counts
+    as a crash for the restart policy."""
+
+    NONE = "none"
+    PAUSE = "pause"
+    RESET = "reset"
+    POWER_OFF = "power-off"
+
+
+class RestartStatus(WireModel, frozen=True, kw_only=True):
+    """How the restart policy is at work."""
+
+    attempts: Annotated[int, Meta(description="Starts since the VM last ran for a while.")]
+    next_at: Annotated[
+        Timestamp | None, Meta(description="When the next one is due; null where nothing waits.")
+    ] = None
+
+
+class MemoryImageStatus(WireModel, frozen=True, kw_only=True):
+    """The memory of a VM that is suspended to disk."""
+
+    taken_at: Timestamp
+    size_bytes: int
+    accelerator: Annotated[str, Meta(description="What it ran with, and will again.")]

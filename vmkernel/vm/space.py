@@ -1,0 +1,53 @@
+"""A VM that stands still because its datastore is full: when it is worth to try again.
+
+no space -> paused -> (5 s, 10 s … 60 s) -> is there room? -> goes on; where the next request
+fails as well, the wait is doubled. QEMU repeats the failed requests: the guest loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkernel.host.files import free_bytes
+
+__all__ = ["Shortage", "has_room"]
+
+_ROOM_BYTES = 64 << 20
+_ROOM_PART = 32
+
+
+@dataclass
+class Shortage:
+    """How often it was tried; owned by the VM's task."""
+
+    first_s: float = 5.0
+    last_s: float = 60.0
+    wait_s: float = 0.0
+    """The present wait; 0 where nothing was short lately."""
+    tried_s: float = 0.0
+    """When the VM was last let go on, on the event loop's clock."""
+    number: int = 0
+
+    def begin(self, now_s: float) -> float:
+        """A request has failed: the wait before a look, in seconds."""
+        self.number += 1
+        if now_s - self.tried_s > self.last_s:
+            self.wait_s = 0.0
+        self.wait_s = min(max(self.first_s, self.wait_s * 2), self.last_s)
+        return self.wait_s
+
+    def end(self) -> None:
+        """It runs, ended, or was taken in hand."""
+        self.number += 1
+        self.wait_s = 0.0
+
+
+def has_room(files: Iterable[Path]) -> bool:
+    """True where every file's file system has some space again; OSError where one is gone."""
+    for path in files:
+        capacity, free = free_bytes(path)
+        if free < min(_ROOM_BYTES, capacity // _ROOM_PART):
+            return False
+    return True
