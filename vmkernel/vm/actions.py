@@ -48,7 +48,7 @@ async def start(machine: Machine, ask: Ask) -> None:
     except BaseException as error:
         if machine.connected:
             await asyncio.shield(machine.end_qemu())
-        machine.off(VmState.STOPPED, f"The last start failed: {words(error)}")
+        machine.off(VmState.STOPPED, f"The last start failed: {words(error)}", end=None)
         raise
     machine.to(VmState.RUNNING)
 

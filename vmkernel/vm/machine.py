@@ -157,8 +157,9 @@ class Machine:
                 reason or "",
             )
 
-    def off(self, state: VmState, reason: str | None = None, end: End = End.ASKED) -> None:
-        """QEMU is certainly gone; where its memory lies on disk, the VM is suspended."""
+    def off(self, state: VmState, reason: str | None = None, end: End | None = End.ASKED) -> None:
+        """QEMU is certainly gone; where its memory lies on disk, the VM is suspended. `end` is
+        None where it never ran."""
         if self.suspension is not None:
             state, end = VmState.SUSPENDED, End.ASKED
         end_asked = self.record is not None and self.record.end_asked
@@ -180,7 +181,8 @@ class Machine:
         if self.ran_since is not None:
             ran_s = asyncio.get_running_loop().time() - self.ran_since
         self.ran_since = None
-        self.plan_restart(end, ran_s)
+        if end is not None:
+            self.plan_restart(end, ran_s)
 
     def plan_restart(self, end: End, ran_s: float = 0.0) -> None:
         """Start the VM again in a while, where its policy wants that."""

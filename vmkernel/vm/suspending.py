@@ -79,7 +79,7 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
     except BaseException as error:
         if machine.connected:
             await asyncio.shield(machine.end_qemu())
-        machine.off(VmState.STOPPED, f"The last start failed: {words(error)}")
+        machine.off(VmState.STOPPED, f"The last start failed: {words(error)}", end=None)
         raise
     machine.note_record(resuming=False)
     machine.to(VmState.RUNNING)

@@ -121,10 +121,10 @@ class FakeQemu:
             self.say(GuestEnded(by_guest, cause))
             self.die(None)
 
-    def pause(self) -> None:
+    def pause(self, why: RunState = RunState.PAUSED) -> None:
         """The guest stands still, as after a disk error."""
         if self.alive and self.status is RunState.RUNNING:
-            self.status = RunState.PAUSED
+            self.status = why
             self.say(Paused())
 
     def resume(self) -> None:
@@ -193,6 +193,8 @@ class FakeQmp:
 
     async def cont(self) -> None:
         self._check()
+        if self.qemu.status in (RunState.INTERNAL_ERROR, RunState.GUEST_PANICKED):
+            raise QmpCommandError("Resetting the Virtual Machine is required")
         self.qemu.resume()
 
     async def stop(self) -> None:
@@ -219,6 +221,8 @@ class FakeQmp:
     async def system_reset(self) -> None:
         self._check()
         self.qemu.resets += 1
+        if self.qemu.status in (RunState.INTERNAL_ERROR, RunState.GUEST_PANICKED):
+            self.qemu.status = RunState.PRELAUNCH
         self.qemu.happens("RESET", guest=False)
         self.qemu.say(GuestReset(by_guest=False))
 

@@ -69,6 +69,10 @@ class World:
                 linger_s=0.02,
                 reconnect_s=0.02,
                 retry_s=0.01,
+                restart_first_s=0.02,
+                restart_last_s=0.5,
+                space_first_s=0.02,
+                space_last_s=0.1,
             ),
         )
         self.vms = VmService(self.host, self.operations)
