@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from vmkernel.model import ErrorCode, MicaError, VmState
 from vmkernel.qemu import RunState
+from vmkernel.qemu.guest_agent import AgentError
 from vmkernel.vm import definition as definitions
 from vmkernel.vm.machine import Machine, words
 from vmkernel.vm.messages import Ask
@@ -27,7 +29,11 @@ Action = Callable[[Machine, Ask], Awaitable[Any]]
 WAITS = object()
 """The answer of an action whose request is answered later."""
 
+_log = logging.getLogger(__name__)
+
 _RESET_S = 10.0
+_AGENT_S = 10.0
+"""An agent that is busy, or asleep with its guest, gets no more time than this."""
 
 
 async def start(machine: Machine, ask: Ask) -> None:
@@ -54,12 +60,27 @@ async def start(machine: Machine, ask: Ask) -> None:
 
 
 async def shut_down(machine: Machine, ask: Ask) -> object:
-    """Press the guest's power button; its end, or the request's time-out, is the answer."""
-    await machine.qmp().system_powerdown()
+    """Ask the guest's agent to shut down, or press the guest's power button; its end, or the
+    request's time-out, is the answer."""
+    if not await _shut_down_by_agent(machine):
+        await machine.qmp().system_powerdown()
     machine.note_record(end_asked=True)
     machine.waiting.append(ask)
     machine.to(VmState.STOPPING)
     return WAITS
+
+
+async def _shut_down_by_agent(machine: Machine) -> bool:
+    """True where the guest's agent took it on."""
+    if not machine.agent.connected:
+        return False
+    try:
+        async with asyncio.timeout(_AGENT_S):
+            await machine.agent.shut_down()
+    except (AgentError, TimeoutError) as error:
+        _log.info("VM %s: the power button instead of its agent: %s", machine.vm_id, words(error))
+        return False
+    return True
 
 
 async def power_off(machine: Machine, _: Ask) -> None:

@@ -19,8 +19,6 @@ from msgspec.structs import replace
 from vmkernel import clock
 from vmkernel.devices.serial import RINGBUF
 from vmkernel.host.unix_socket import connect_stream
-from vmkernel.qemu.guest_agent import agent_is_open
-from vmkernel.vm.agent import GuestAgent
 from vmkernel.model import (
     ErrorCode,
     MicaError,
@@ -42,7 +40,9 @@ from vmkernel.qemu import (
     guest_panic,
     memory_image,
 )
+from vmkernel.qemu.guest_agent import agent_is_open
 from vmkernel.vm import suspension
+from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.console import SerialConsole
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.holds import Holds
