@@ -10,6 +10,7 @@ from vmkernel.host.block import BlockDisk, BlockTree
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
 from vmkernel.host.systemd import Systemd
+from vmkernel.host.worker import Workers
 from vmkernel.model import DiskHealth, HostMode, MicaError
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
@@ -24,13 +25,17 @@ from vmkernel.storage.drivers.kinds import disk_drivers
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.vm import assemble_vms
 
-__all__ = ["ApplianceAdapters", "QEMU_IMG_UID"]
+__all__ = ["ApplianceAdapters", "PULL_UID", "QEMU_IMG_UID"]
 
 _log = logging.getLogger(__name__)
 _HOST_DOWN_S = 120.0
 
 QEMU_IMG_UID = 701
 """Runs qemu-img: it reads images that came from outside, and may write its own files only."""
+PULL_UID = 702
+"""Runs what fetches images from servers."""
+_WORKERS_READ = ("/usr", "/lib", "/lib64", "/etc")
+"""All that they may read besides what they are given."""
 
 
 class ApplianceAdapters:
@@ -85,12 +90,14 @@ class ApplianceAdapters:
 
         choice = DiskChoice(self._runner, self._tree, stick)
         mounting = Mounting(self._runner, self._options.run_dir / "datastores")
+        workers = Workers(self._runner, readable=_WORKERS_READ, pull_uid=PULL_UID)
         storage = StorageService(
             store,
             operations,
             events,
             disk_drivers(choice, mounting),
-            QemuImg(self._runner),
+            QemuImg(workers),
+            workers,
             worker_uid=QEMU_IMG_UID,
         )
 

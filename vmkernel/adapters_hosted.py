@@ -6,6 +6,7 @@ from vmkernel.adapters import OpenedMedium, Platform, VmSide
 from vmkernel.events import EventBus
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
+from vmkernel.host.worker import Workers
 from vmkernel.model import HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
@@ -58,7 +59,10 @@ class HostedAdapters:
         self, store: StateStore, operations: OperationRegistry, events: EventBus
     ) -> StorageService:
         """Directories as datastores."""
-        return StorageService(store, operations, events, directory_driver(), QemuImg(self._runner))
+        workers = Workers(self._runner, allow_loopback=self._options.pull_from_loopback)
+        return StorageService(
+            store, operations, events, directory_driver(), QemuImg(workers), workers
+        )
 
     def make_vms(
         self,

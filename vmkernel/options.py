@@ -33,6 +33,8 @@ class Options:
     qemu: Path | None = None
     qemu_img: Path | None = None
     qemu_dir: Path | None = None
+    pull_from_loopback: bool = False
+    """Images may be fetched from this very machine (hosted mode)."""
     stop_vms: bool = False
     """Shut the guests down before ending (hosted mode)."""
     allowed_uids: frozenset[int] = frozenset()
@@ -62,6 +64,11 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--qemu-img", type=Path, help="qemu-img to use")
     parser.add_argument("--qemu-dir", type=Path, help="directory of QEMU's firmware files")
     parser.add_argument("--allow-user", action="append", default=[], metavar="NAME")
+    parser.add_argument(
+        "--pull-from-loopback",
+        action="store_true",
+        help="hosted: images may be fetched from this machine itself",
+    )
     parser.add_argument("--stop-vms", action="store_true", help="end the guests first")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args(argv)
@@ -85,6 +92,7 @@ def parse(argv: Sequence[str]) -> Options:
         qemu=given.qemu,
         qemu_img=given.qemu_img,
         qemu_dir=given.qemu_dir,
+        pull_from_loopback=given.pull_from_loopback and mode is HostMode.HOSTED,
         stop_vms=given.stop_vms,
         allowed_uids=frozenset({0, os.getuid(), *map(_uid, users)}),
         verbose=given.verbose,

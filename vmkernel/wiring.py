@@ -123,6 +123,7 @@ class Vmkernel:
         handlers.disks.register(self._dispatcher, self._storage)
         handlers.datastores.register(self._dispatcher, self._storage)
         handlers.images.register(self._dispatcher, self._storage)
+        handlers.uploads.register(self._dispatcher, self._storage)
         handlers.volumes.register(self._dispatcher, self._storage)
 
     async def _start_vms(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
@@ -19,7 +20,7 @@ from remote_api.client.pinning import PinnedContext, normal_address
 from remote_api.client.reading import read
 from remote_api.schema import Problem
 
-__all__ = ["Answer", "Transport"]
+__all__ = ["Answer", "Download", "Transport"]
 
 T = TypeVar("T")
 Parameters = Mapping[str, str | int | float | bool | None]
@@ -36,10 +37,28 @@ class Answer:
         self.etag = response.headers.get("etag")
         self.location = response.headers.get("location")
         self.body: bytes = response.content
+        self._headers = response.headers
+
+    def header(self, name: str) -> str | None:
+        """A header of the answer."""
+        value = self._headers.get(name)
+        return None if value is None else str(value)
 
     def read(self, wire: type[T]) -> T:
         """The body as a wire type."""
         return read(self.body, wire)
+
+
+@dataclass(frozen=True)
+class Download:
+    """An answer of bytes that come."""
+
+    status: int
+    """200 or 206."""
+    etag: str | None
+    length: int
+    """Of this answer's body."""
+    parts: Iterator[bytes]
 
 
 class Transport:
@@ -126,6 +145,29 @@ class Transport:
                     response.read()
                     _check(response)
                 yield response.iter_lines()
+
+    @contextmanager
+    def download(
+        self, path: str, *, headers: Mapping[str, str], idle_timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> Iterator[Download]:
+        """Bytes of a GET, as they come."""
+        with _failures(self.address):
+            with self._client.stream(
+                "GET",
+                path,
+                headers={**self.authorization, **headers},
+                timeout=self._timeout(idle_timeout_s),
+            ) as response:
+                if response.status_code not in (200, 206):
+                    response.read()
+                    _check(response)
+                    raise UnexpectedError(f"{path} answers {response.status_code}")
+                yield Download(
+                    status=response.status_code,
+                    etag=response.headers.get("etag"),
+                    length=int(response.headers.get("content-length", "-1")),
+                    parts=response.iter_bytes(1 << 18),
+                )
 
     @staticmethod
     def _timeout(answer_s: float) -> httpx.Timeout:

@@ -22,6 +22,7 @@ from remote_api.routes.convert import problem_to_error
 from remote_api.routes.decode import decode_body, decode_query
 from remote_api.routes.exchange import (
     ApiState,
+    BrokenStreamError,
     ClientGoneError,
     Exchange,
     Headers,
@@ -101,6 +102,7 @@ class Application:
                 ),
                 request_id,
             )
+        response.headers = {**exchange.response_headers, **response.headers}
         await _send(exchange, response, send, head=method == "HEAD")
 
     async def _answer(
@@ -112,6 +114,7 @@ class Application:
     ) -> Response:
         _check_head(scope)
         route = _choose(routes, method, exchange.path)
+        exchange.response_headers = route.response_headers
         if route.role is not None:
             exchange.token = bearer_token(exchange.headers.get(b"authorization", []))
         try:
@@ -143,8 +146,10 @@ class Application:
             if exchange.content_length or b"transfer-encoding" in exchange.headers:
                 await self._refuse_body(exchange)
             return
+        if route.body_optional and not exchange.announced_body:
+            return
         _check_media_type(exchange.headers, route)
-        if route.body_kind is BodyKind.STREAM:
+        if route.body_kind in (BodyKind.STREAM, BodyKind.TUS):
             return
         exchange.raw_body = await exchange.read_body()
         if route.body_kind is BodyKind.JSON:
@@ -217,8 +222,12 @@ def _check_head(scope: Scope) -> None:
 def _choose(routes: Mapping[str, Route[Any, Any]], method: str, path: str) -> Route[Any, Any]:
     if not routes:
         raise ApiError(ProblemCode.NOT_FOUND, f"There is nothing at {path[:200]!r}.")
-    route = routes.get("GET" if method == "HEAD" else method)
-    if route is None or (method == "HEAD" and route.replies[0].media_type != "application/json"):
+    route = routes.get(method)
+    if route is None and method == "HEAD":
+        route = routes.get("GET")
+        if route is not None and route.replies[0].media_type != "application/json":
+            route = None
+    if route is None:
         allowed = sorted(routes)
         raise ApiError(
             ProblemCode.METHOD_NOT_ALLOWED,
@@ -295,11 +304,15 @@ async def _send(
         headers.append((b"connection", b"close"))
     if response.stream is not None:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        async for part in response.stream:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+        try:
+            async for part in response.stream:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        except BrokenStreamError as error:
+            logger.info("request %s: its answer ends early: %s", exchange.request_id, error)
+            return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return
-    if response.status != 204:
+    if response.status != 204 and "content-length" not in response.headers:
         headers.append((b"content-length", str(len(response.body)).encode("ascii")))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     body = b"" if head else response.body

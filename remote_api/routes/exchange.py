@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ApiState",
+    "BrokenStreamError",
     "ClientGoneError",
     "Exchange",
     "Headers",
@@ -48,6 +49,10 @@ _LINGER_S = 2.0
 _LINGER_BYTES = 32 << 20
 
 Headers = dict[bytes, list[bytes]]
+
+
+class BrokenStreamError(Exception):
+    """What is being sent can't be sent to its end; the connection is closed, so that it shows."""
 
 
 class ClientGoneError(Exception):
@@ -101,6 +106,7 @@ class Exchange(Generic[QueryT, BodyT]):
         self.token: str | None = None
         self.precondition: Precondition = None
         self.raw_body = b""
+        self.response_headers: Mapping[str, str] = {}
         client = scope.get("client")
         self.origin = f"{client[0]}" if client else ""
         self._receive = receive
@@ -118,10 +124,22 @@ class Exchange(Generic[QueryT, BodyT]):
         values = self.headers.get(b"content-length")
         return int(values[0]) if values else None
 
+    def header(self, name: str) -> str | None:
+        """A header that may stand once; ApiError (400) where it stands twice."""
+        values = self.headers.get(name.lower().encode("ascii"), [])
+        if len(values) > 1:
+            raise ApiError(ProblemCode.MALFORMED, f"The header {name} stands more than once.")
+        return values[0].decode("latin-1").strip() if values else None
+
+    @property
+    def announced_body(self) -> bool:
+        """True where the request has a body."""
+        return bool(self.content_length) or b"transfer-encoding" in self.headers
+
     @property
     def unread_body(self) -> bool:
         """True where the client may still be sending a body that nobody reads."""
-        announced = bool(self.content_length) or b"transfer-encoding" in self.headers
+        announced = self.announced_body
         waiting = b"expect" in self.headers and not self._body_asked
         return announced and not self._body_whole and not waiting
 

@@ -25,6 +25,7 @@ _TAGS = {
     "access": "Claiming the host, and tokens.",
     "datastores": "Places for virtual machines, volumes and images.",
     "images": "ISO images, disk templates, kernels and initrds.",
+    "uploads": "Resumable uploads of images, by tus 1.0 (https://tus.io).",
     "volumes": "Virtual disks.",
     "vms": "Virtual machines.",
     "operations": "Work that outlasts its request.",
@@ -249,13 +250,14 @@ def _inline(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any
 
 
 def _request_body(route: AnyRoute) -> dict[str, Any]:
-    if route.body_kind is BodyKind.STREAM:
+    if route.body_kind in (BodyKind.STREAM, BodyKind.TUS):
         schema: dict[str, Any] = {}
     elif route.body_kind is BodyKind.MERGE_PATCH:
         schema = {"$ref": _REF.format(name=f"{route.body.__name__}Patch")}
     else:
         schema = {"$ref": _REF.format(name=route.body.__name__)}
-    return {"required": True, "content": {route.body_kind.value: {"schema": schema}}}
+    required = not route.body_optional
+    return {"required": required, "content": {route.body_kind.value: {"schema": schema}}}
 
 
 def _responses(route: AnyRoute) -> dict[str, Any]:
@@ -309,6 +311,8 @@ def _reply(reply: Reply) -> dict[str, Any]:
         response["headers"]["ETag"] = _header("The object's revision; what If-Match takes.")
     if reply.location:
         response["headers"]["Location"] = _header("The path of the object, or of the operation.")
+    for name, description in reply.headers.items():
+        response["headers"][name] = _header(description)
     if reply.body is not None:
         if _is_model(reply.body):
             schema: dict[str, Any] = {"$ref": _REF.format(name=reply.body.__name__)}

@@ -31,6 +31,8 @@ class BodyKind(StrEnum):
     JSON = "application/json"
     MERGE_PATCH = "application/merge-patch+json"
     STREAM = "application/octet-stream"
+    TUS = "application/offset+octet-stream"
+    """A part of a resumable upload; read as a stream."""
 
 
 class Condition(StrEnum):
@@ -55,6 +57,8 @@ class Reply:
     media_type: str = "application/json"
     etag: bool = False
     location: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Further headers that it always has, and what they mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +82,10 @@ class Route(Generic[QueryT, BodyT]):
     """What it answers beyond what every route may."""
     request_headers: Mapping[str, str] = field(default_factory=dict)
     """Further headers that it reads, and what they mean."""
+    body_optional: bool = False
+    """A stream may be left out, with its media type."""
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    """What every answer has, failures too."""
     websocket: bool = False
 
     @property

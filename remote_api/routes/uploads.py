@@ -1,4 +1,4 @@
-"""Image upload: a one-shot PUT whose body flows to the vmkernel as it comes.
+"""New images: a one-shot PUT whose body flows to the vmkernel as it comes; pulls and captures.
 
 asked -> refused                        size, name, digest form, free space: before a byte is read
       -> flowing -> proven              201, or 202 where proving takes longer than `wait`
@@ -12,12 +12,23 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from msgspec import UNSET
+
 from remote_api.failures import ApiError
-from remote_api.routes.convert import operation_to_wire, problem_to_error, to_wire
+from remote_api.routes.convert import from_wire, operation_to_wire, problem_to_error, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
-from remote_api.routes.operations import settled
+from remote_api.routes.operations import accepted, settled
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
-from remote_api.schema import Image, Operation, ProblemCode, Role, UploadQuery
+from remote_api.schema import (
+    CaptureBody,
+    Image,
+    Operation,
+    ProblemCode,
+    PullBody,
+    Role,
+    UploadQuery,
+    WaitQuery,
+)
 from vmkernel.control import Stream, model, requests
 
 __all__ = ["ROUTES"]
@@ -39,11 +50,14 @@ async def upload_image(exchange: Exchange[UploadQuery, NoBody]) -> Response:
     operation, stream = await exchange.open(
         requests.UploadImage(
             id=exchange.id,
-            spec=model.ImageSpec(
+            spec=model.ImageSource(
                 datastore=query.datastore,
-                format=model.ImageFormat(query.format.value),
                 size_bytes=size,
                 sha256=query.sha256,
+                format=None if query.format is UNSET else model.SourceFormat(query.format.value),
+                compression=None
+                if query.compression is UNSET
+                else model.Compression(query.compression.value),
             ),
         )
     )
@@ -87,6 +101,29 @@ async def _pump(exchange: Exchange[UploadQuery, NoBody], stream: Stream) -> bool
     return True
 
 
+async def pull_image(exchange: Exchange[WaitQuery, PullBody]) -> Response:
+    """Let the host fetch a new image."""
+    operation = await exchange.call(
+        requests.PullImage(id=exchange.id, spec=from_wire(exchange.body.spec, model.ImagePull))
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def capture_image(exchange: Exchange[WaitQuery, CaptureBody]) -> Response:
+    """Make a new image of a volume."""
+    operation = await exchange.call(
+        requests.CaptureImage(
+            id=exchange.id, spec=from_wire(exchange.body.spec, model.ImageCapture)
+        )
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+_STARTED = (
+    Reply(status=202, description="It is under way.", body=Operation, location=True),
+    Reply(status=200, description="It has finished.", body=Operation, location=True),
+)
+
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="PUT",
@@ -110,6 +147,41 @@ ROUTES: tuple[AnyRoute, ...] = (
             ProblemCode.DIGEST_MISMATCH,
             ProblemCode.TRUNCATED,
             ProblemCode.LENGTH_REQUIRED,
+            ProblemCode.UNSUPPORTED,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/images/{id}/pull",
+        name="pullImage",
+        summary="Let the host fetch a new image from an HTTP or HTTPS server",
+        handler=pull_image,
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        body=PullBody,
+        body_kind=BodyKind.JSON,
+        replies=_STARTED,
+        problems=(
+            ProblemCode.ALREADY_EXISTS,
+            ProblemCode.CONFLICT,
+            ProblemCode.UNSUPPORTED,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/images/{id}/capture",
+        name="captureImage",
+        summary="Make a new image (a template) of a volume that no running VM has",
+        handler=capture_image,
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        body=CaptureBody,
+        body_kind=BodyKind.JSON,
+        replies=_STARTED,
+        problems=(
+            ProblemCode.ALREADY_EXISTS,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
             ProblemCode.UNSUPPORTED,
         ),
     ),

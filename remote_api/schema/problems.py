@@ -47,6 +47,9 @@ class ProblemCode(StrEnum):
     UPGRADE_REQUIRED = "upgrade-required"
     HEAD_TOO_LARGE = "head-too-large"
     PRECONDITION_REQUIRED = "precondition-required"
+    RANGE_NOT_SATISFIABLE = "range-not-satisfiable"
+    PROTOCOL_VERSION = "protocol-version"
+    CHECKSUM_MISMATCH = "checksum-mismatch"
 
     @property
     def status(self) -> int:
@@ -89,6 +92,10 @@ _STATUS = {
     ProblemCode.UPGRADE_REQUIRED: 426,
     ProblemCode.PRECONDITION_REQUIRED: 428,
     ProblemCode.HEAD_TOO_LARGE: 431,
+    ProblemCode.RANGE_NOT_SATISFIABLE: 416,
+    ProblemCode.PROTOCOL_VERSION: 412,
+    # As tus 1.0 says; it is no registered status.
+    ProblemCode.CHECKSUM_MISMATCH: 460,
 }
 
 _TITLES = {
@@ -120,6 +127,9 @@ _TITLES = {
     ProblemCode.UPGRADE_REQUIRED: "The resource speaks WebSocket",
     ProblemCode.HEAD_TOO_LARGE: "The request's header fields are too large",
     ProblemCode.PRECONDITION_REQUIRED: "If-Match or If-None-Match is needed",
+    ProblemCode.RANGE_NOT_SATISFIABLE: "The range lies behind the end",
+    ProblemCode.PROTOCOL_VERSION: "The host speaks another version of the protocol",
+    ProblemCode.CHECKSUM_MISMATCH: "The part has another checksum than announced",
 }
 
 

@@ -53,8 +53,9 @@ def check(exchange: Exchange) -> None:
     if found is None:
         _check_unknown(exchange, {404})
         return
-    method = "get" if exchange.method == "HEAD" else exchange.method.lower()
-    operation = found.get(method)
+    operation = found.get(exchange.method.lower())
+    if operation is None and exchange.method == "HEAD":
+        operation = found.get("get")
     if operation is None or (exchange.method, exchange.status) == ("HEAD", 405):
         _check_unknown(exchange, {405})
         return

@@ -21,7 +21,7 @@ def short_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def host(short_folder: Path) -> Iterator[HostedMica]:
     """A claimed host with the datastore `main`."""
-    with hosted_mica(short_folder) as host:
+    with hosted_mica(short_folder, "--pull-from-loopback") as host:
         with host.client() as mica:
             spec = DatastoreSpec(
                 kind=DatastoreKind.DIRECTORY, path=str(host.datastore_folder("main"))

@@ -1,15 +1,21 @@
-"""qemu-img: make, convert, resize. Formats are always given, never guessed."""
+"""qemu-img: make, convert, resize, check. Formats are always given, never guessed.
+
+It reads data from outside, so it runs confined (`vmkernel.workers`): its uid, a bound on memory
+and on the size of what it writes, no network, no file but the ones it was given. A conversion
+that makes no progress is killed.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from vmkernel.host.runner import Runner
+from vmkernel.host.runner import Completed
+from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import ErrorCode, MicaError
 
 __all__ = ["CheckReport", "QemuImg"]
@@ -17,6 +23,10 @@ __all__ = ["CheckReport", "QemuImg"]
 _QUICK_S = 120.0
 _CHECK_S = 4 * 3600.0
 _CONVERT_S = 24 * 3600.0
+_SILENCE_S = 900.0
+"""It tells each percent; a slow disk may need long for one of a large volume."""
+_MEMORY_BYTES = 2 << 30
+"""Of address space: threads' stacks, libraries and caches; some 100 MiB of it are ever used."""
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
 
@@ -33,8 +43,8 @@ class CheckReport:
 class QemuImg:
     """One method a sub-command; `user` runs it as that uid, which must reach the files."""
 
-    def __init__(self, runner: Runner, program: str = "qemu-img") -> None:
-        self._runner = runner
+    def __init__(self, workers: Workers, program: str = "qemu-img") -> None:
+        self._workers = workers
         self._program = program
 
     async def create_qcow2(
@@ -52,6 +62,8 @@ class QemuImg:
             _name(path),
             str(size_bytes),
             user=user,
+            read=(),
+            write=(path,),
         )
 
     async def convert(
@@ -64,8 +76,14 @@ class QemuImg:
         thick: bool = False,
         on_fraction: Callable[[float], None],
         user: int | None = None,
+        compress: bool = False,
+        file_bytes: int | None = None,
+        chain: Sequence[Path] = (),
     ) -> None:
-        """Copy a disk into a new file, telling the fraction done."""
+        """Copy a disk into an existing file, telling the fraction done.
+
+        `target` becomes no larger than `file_bytes`; `chain` are the files below `source`.
+        """
         tail = bytearray()
 
         def listen(data: bytes) -> None:
@@ -75,15 +93,25 @@ class QemuImg:
             del tail[:-32]
 
         options = ["-o", "preallocation=falloc"] if thick else []
-        await self._runner.run(
-            [
-                self._program, "convert", "-p", "-f", source_format, "-O", target_format,
-                *options, _name(source), _name(target),
-            ],
-            timeout_s=_CONVERT_S,
-            on_stdout=listen,
+        await self._run(
+            "convert",
+            "-p",
+            *(["-c"] if compress else []),
+            "-f",
+            source_format,
+            "-O",
+            target_format,
+            *options,
+            _name(source),
+            _name(target),
             user=user,
-        )  # fmt: skip
+            read=(source, *chain),
+            write=(target,),
+            file_bytes=file_bytes,
+            timeout_s=_CONVERT_S,
+            silence_s=_SILENCE_S,
+            on_stdout=listen,
+        )
 
     async def resize(
         self,
@@ -100,7 +128,16 @@ class QemuImg:
         if thick and not shrink:
             flags.append("--preallocation=falloc")
         await self._run(
-            "resize", "-q", "-f", image_format, *flags, _name(path), str(size_bytes), user=user
+            "resize",
+            "-q",
+            "-f",
+            image_format,
+            *flags,
+            _name(path),
+            str(size_bytes),
+            user=user,
+            read=(),
+            write=(path,),
         )
 
     async def check(
@@ -108,18 +145,46 @@ class QemuImg:
     ) -> CheckReport:
         """Look whether a qcow2's tables agree; `repair` is `leaks` or `all`."""
         words = [] if repair is None else ["-r", repair]
-        done = await self._runner.run(
-            [
-                self._program, "check", "--output=json", "-f", image_format, *words, _name(path),
-            ],
+        done = await self._run(
+            "check",
+            "--output=json",
+            "-f",
+            image_format,
+            *words,
+            _name(path),
+            user=user,
+            read=(path,),
+            write=() if repair is None else (path,),
             timeout_s=_CHECK_S,
             ok=(0, 2, 3),
-            user=user,
-        )  # fmt: skip
+        )
         return _read_report(done.stdout)
 
-    async def _run(self, *words: str, user: int | None) -> None:
-        await self._runner.run([self._program, *words], timeout_s=_QUICK_S, user=user)
+    async def _run(
+        self,
+        *words: str,
+        user: int | None,
+        read: Sequence[Path],
+        write: Sequence[Path],
+        file_bytes: int | None = None,
+        timeout_s: float = _QUICK_S,
+        silence_s: float | None = None,
+        ok: tuple[int, ...] = (0,),
+        on_stdout: Callable[[bytes], None] | None = None,
+    ) -> Completed:
+        confinement = Confinement(
+            memory_bytes=_MEMORY_BYTES, file_bytes=file_bytes, read=tuple(read), write=tuple(write)
+        )
+        program = self._workers.program(self._program)
+        return await self._workers.confined_runner.run(
+            [*self._workers.prefix(confinement), program, *words],
+            name=self._program,
+            timeout_s=timeout_s,
+            silence_s=silence_s,
+            ok=ok,
+            on_stdout=on_stdout,
+            user=user,
+        )
 
 
 class _Check(msgspec.Struct):

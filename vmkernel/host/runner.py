@@ -56,6 +56,7 @@ class Runner:
         argv: Sequence[str | Path],
         *,
         timeout_s: float,
+        silence_s: float | None = None,
         ok: tuple[int, ...] = (0,),
         input_data: bytes | None = None,
         max_output_bytes: int = 1 << 20,
@@ -63,14 +64,17 @@ class Runner:
         pass_fds: Sequence[int] = (),
         cwd: Path | None = None,
         user: int | None = None,
+        name: str | None = None,
     ) -> Completed:
         """Run `argv` to its end; raise CommandError unless it exits with a code in `ok`.
 
-        With `on_stdout`, stdout is handed over piece by piece and not kept. With `user`, the
-        program runs as that uid and gid with no further groups. Where the caller is cancelled,
-        the program is killed first.
+        With `on_stdout`, stdout is handed over piece by piece and not kept. With `silence_s`, a
+        program that writes nothing to stdout for so long is killed. With `user`, the program runs
+        as that uid and gid with no further groups. `name` is what messages call it. Where the
+        caller is cancelled, the program is killed first.
         """
         words = [str(word) for word in argv]
+        name = name or words[0]
         program = str(self.programs.get(words[0], words[0]))
         replay = shlex.join([program, *words[1:]])
         try:
@@ -91,18 +95,29 @@ class Runner:
             )
         except OSError as error:
             raise CommandError(
-                f"{words[0]} can't be started: {error.strerror}.",
+                f"{name} can't be started: {error.strerror}.",
                 replay=replay,
                 returncode=None,
                 output="",
             ) from error
         try:
             async with asyncio.timeout(timeout_s):
-                completed = await _collect(process, input_data, max_output_bytes, on_stdout)
+                completed = await _collect(
+                    process, input_data, max_output_bytes, on_stdout, silence_s
+                )
         except TimeoutError as error:
             await _kill(process)
             raise CommandError(
-                f"{words[0]} did not end within {timeout_s:g} s and was killed.",
+                f"{name} did not end within {timeout_s:g} s and was killed.",
+                replay=replay,
+                returncode=None,
+                output="",
+                code=ErrorCode.TIMED_OUT,
+            ) from error
+        except _SilentError as error:
+            await _kill(process)
+            raise CommandError(
+                f"{name} made no progress for {silence_s:g} s and was killed.",
                 replay=replay,
                 returncode=None,
                 output="",
@@ -111,7 +126,7 @@ class Runner:
         except _TooMuchOutputError as error:
             await _kill(process)
             raise CommandError(
-                f"{words[0]} wrote more than {max_output_bytes} bytes and was killed.",
+                f"{name} wrote more than {max_output_bytes} bytes and was killed.",
                 replay=replay,
                 returncode=None,
                 output="",
@@ -120,7 +135,7 @@ class Runner:
             await asyncio.shield(_kill(process))
             raise
         if completed.returncode not in ok:
-            raise _failure(words[0], replay, completed)
+            raise _failure(name, replay, completed)
         return completed
 
 
@@ -128,17 +143,22 @@ class _TooMuchOutputError(Exception):
     """The program wrote more than it may."""
 
 
+class _SilentError(Exception):
+    """The program wrote nothing for too long."""
+
+
 async def _collect(
     process: asyncio.subprocess.Process,
     input_data: bytes | None,
     limit: int,
     on_stdout: Callable[[bytes], None] | None,
+    silence_s: float | None,
 ) -> Completed:
     assert process.stdout is not None
     assert process.stderr is not None
     try:
         async with asyncio.TaskGroup() as group:
-            out = group.create_task(_read(process.stdout, limit, on_stdout))
+            out = group.create_task(_read(process.stdout, limit, on_stdout, silence_s))
             err = group.create_task(_read(process.stderr, limit, None))
             if input_data is not None:
                 group.create_task(_feed(process, input_data))
@@ -148,10 +168,20 @@ async def _collect(
 
 
 async def _read(
-    stream: asyncio.StreamReader, limit: int, sink: Callable[[bytes], None] | None
+    stream: asyncio.StreamReader,
+    limit: int,
+    sink: Callable[[bytes], None] | None,
+    silence_s: float | None = None,
 ) -> bytes:
     kept = bytearray()
-    while data := await stream.read(_CHUNK_BYTES):
+    while True:
+        try:
+            async with asyncio.timeout(silence_s):
+                data = await stream.read(_CHUNK_BYTES)
+        except TimeoutError as error:
+            raise _SilentError from error
+        if not data:
+            break
         if sink is not None:
             sink(data)
             continue

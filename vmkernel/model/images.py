@@ -1,4 +1,4 @@
-"""Images: ISOs, disk templates, kernels and initrds."""
+"""Images: ISOs, disk templates, kernels and initrds; what they are made from, and how they come."""
 
 from __future__ import annotations
 
@@ -8,12 +8,34 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.model.base import Record, Sha256Hex, Slug, Timestamp
+from vmkernel.model.problems import Problem
 
-__all__ = ["Image", "ImageFormat", "ImageSpec", "ImageStatus"]
+__all__ = [
+    "Compression",
+    "Image",
+    "ImageCapture",
+    "ImageFormat",
+    "ImageOrigin",
+    "ImagePull",
+    "ImageSource",
+    "ImageSpec",
+    "ImageStatus",
+    "SourceFormat",
+    "StoredData",
+    "Upload",
+    "UploadChecksum",
+    "UploadOutcome",
+    "UploadSpec",
+    "UploadState",
+    "UploadStatus",
+]
+
+MAX_IMAGE_BYTES = 1 << 50
+ImageBytes = Annotated[int, msgspec.Meta(ge=1, le=MAX_IMAGE_BYTES)]
 
 
 class ImageFormat(StrEnum):
-    """What an uploaded image is; the header must prove it."""
+    """How an image is kept; the header must prove it."""
 
     ISO = "iso"
     QCOW2 = "qcow2"
@@ -22,13 +44,101 @@ class ImageFormat(StrEnum):
     LINUX_INITRD = "linux-initrd"
 
 
+class SourceFormat(StrEnum):
+    """What an image may be made from. What isn't an ImageFormat is converted to qcow2."""
+
+    ISO = "iso"
+    QCOW2 = "qcow2"
+    RAW = "raw"
+    VMDK = "vmdk"
+    VHD = "vhd"
+    VHDX = "vhdx"
+    VDI = "vdi"
+    PARALLELS = "parallels"
+    LINUX_KERNEL = "linux-kernel"
+    LINUX_INITRD = "linux-initrd"
+
+    @property
+    def kept_as(self) -> ImageFormat:
+        """The format of the image that comes out of it."""
+        try:
+            return ImageFormat(self.value)
+        except ValueError:
+            return ImageFormat.QCOW2
+
+    @property
+    def converted(self) -> bool:
+        """True where qemu-img makes the image; False where it is kept as it came."""
+        return self.value not in ImageFormat._value2member_map_
+
+
+class Compression(StrEnum):
+    """How data are compressed on their way here."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    XZ = "xz"
+    ZSTD = "zstd"
+
+
+class ImageSource(Record, frozen=True, kw_only=True):
+    """The data of a new image as they are sent, compressed or not."""
+
+    datastore: Slug
+    size_bytes: ImageBytes
+    sha256: Sha256Hex | None = None
+    """Of the data as they are sent; checked where it is given."""
+    format: SourceFormat | None = None
+    """None: the header tells; it must prove it either way."""
+    compression: Compression | None = None
+    """None: the header tells."""
+
+
+class ImagePull(Record, frozen=True, kw_only=True):
+    """An image that the host fetches itself."""
+
+    datastore: Slug
+    url: Annotated[str, msgspec.Meta(min_length=8, max_length=2048)]
+    """`http://` or `https://`."""
+    sha256: Sha256Hex
+    format: SourceFormat | None = None
+    compression: Compression | None = None
+    max_bytes: ImageBytes | None = None
+    """More is refused; none: what fits on the datastore."""
+    ca_pem: Annotated[str, msgspec.Meta(max_length=65536)] | None = None
+    """Certificates to trust instead of the public authorities."""
+
+
+class ImageCapture(Record, frozen=True, kw_only=True):
+    """An image that is made of a volume that nothing writes to meanwhile."""
+
+    volume: Slug
+    datastore: Slug | None = None
+    """None: the volume's."""
+    format: ImageFormat = ImageFormat.QCOW2
+    """qcow2 or raw."""
+    compress: bool = False
+    """qcow2: compress the clusters."""
+
+
 class ImageSpec(Record, frozen=True, kw_only=True):
-    """What an image is declared to be by who uploads it."""
+    """What an image is, as it is kept."""
 
     datastore: Slug
     format: ImageFormat
-    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 50)]
+    size_bytes: ImageBytes
     sha256: Sha256Hex
+
+
+class ImageOrigin(Record, frozen=True, kw_only=True):
+    """Where an image came from."""
+
+    format: SourceFormat
+    compression: Compression
+    size_bytes: int
+    sha256: Sha256Hex | None = None
+    url: str | None = None
+    volume: str | None = None
 
 
 class ImageStatus(Record, frozen=True, kw_only=True):
@@ -38,6 +148,7 @@ class ImageStatus(Record, frozen=True, kw_only=True):
     """The size of the disk that the image holds; the file's size where it is no disk."""
     used_by: tuple[str, ...] = ()
     """The ids of the VMs whose specs name it."""
+    origin: ImageOrigin | None = None
     reason: str | None = None
     """Why the image can't be used, where it can't."""
 
@@ -49,3 +160,65 @@ class Image(Record, frozen=True, kw_only=True):
     created_at: Timestamp
     spec: ImageSpec
     status: ImageStatus
+
+
+class StoredData(Record, frozen=True, kw_only=True):
+    """The file of an image or a volume, as it is downloaded."""
+
+    size_bytes: int
+    etag: str
+    """Changes with the data."""
+    format: ImageFormat | None = None
+
+
+class UploadSpec(ImageSource, frozen=True, kw_only=True):
+    """A resumable upload: what it becomes."""
+
+    image: Slug
+
+
+class UploadState(StrEnum):
+    """Where a resumable upload stands."""
+
+    RECEIVING = "receiving"
+    IMPORTING = "importing"
+    """All bytes are here; `operation` makes the image of them."""
+
+
+class UploadStatus(Record, frozen=True, kw_only=True):
+    """What is observed of a resumable upload."""
+
+    state: UploadState
+    offset_bytes: int
+    """So many bytes are durable."""
+    expires_at: Timestamp
+    operation: str | None = None
+
+
+class Upload(Record, frozen=True, kw_only=True):
+    """A resumable upload, until its image is there."""
+
+    id: Slug
+    created_at: Timestamp
+    spec: UploadSpec
+    status: UploadStatus
+
+
+class UploadChecksum(Record, frozen=True, kw_only=True):
+    """The digest of one part of an upload."""
+
+    algorithm: Annotated[str, msgspec.Meta(pattern=r"^(sha1|sha256|sha512)$(?!\n)")]
+    digest: Annotated[bytes, msgspec.Meta(max_length=64)]
+
+
+class UploadOutcome(Record, frozen=True, kw_only=True):
+    """What became of one part of an upload."""
+
+    offset_bytes: int
+    """So many bytes of the whole are durable now."""
+    checksum_matches: bool = True
+    """False: the part was dropped."""
+    operation: str | None = None
+    """What makes the image, where the upload is whole now."""
+    problem: Problem | None = None
+    """Why not all of it was taken."""

@@ -123,6 +123,11 @@ class OperationRegistry:
         self._forget()
         return entry.operation
 
+    @property
+    def closing(self) -> bool:
+        """True once everything is being ended: what can be taken up again is to be kept."""
+        return self._closing
+
     def get(self, operation_id: str) -> Operation:
         """The operation as it stands."""
         return self._entry(operation_id).operation

@@ -189,6 +189,11 @@ class Datastores:
         finally:
             entry.users -= 1
 
+    def unreserved_bytes(self, datastore_id: str) -> int:
+        """What may still be written there without a reservation."""
+        _, free = free_bytes(self.layout(datastore_id).root)
+        return max(0, free - self.entry(datastore_id).reserved_bytes - SPACE_MARGIN_BYTES)
+
     def reserve(self, datastore_id: str, size_bytes: int, *, pointer: str) -> Callable[[], None]:
         """Set space aside before it is written; call the result to give it back.
 

@@ -34,6 +34,9 @@ _CONTAINERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"vhdxfile", "a VHDX file"),
     (0, b"conectix", "a VHD file"),
     (0x40, b"\x7f\x10\xda\xbe", "a VDI file"),
+    (0, b"WithoutFreeSpace", "a Parallels disk"),
+    (0, b"WithouFreSpacExt", "a Parallels disk"),
+    (0, b"QED\x00", "a QED file"),
     (0, b"OTVA", "an OVA file"),
 )
 _INITRD_MAGICS = (

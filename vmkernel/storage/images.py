@@ -1,33 +1,58 @@
-"""Images: taken from a stream, proven, and never changed."""
+"""Images: taken from streams, servers and volumes; proven, and never changed.
+
+upload   one request: received, then made (`intake.py`)
+pull     fetched by a worker, then made
+capture  made of a volume that nothing has open
+(resumable uploads: `resumable.py`)
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+from collections.abc import Awaitable, Callable, Iterator
 
 from vmkernel import clock
 from vmkernel.host.errors import from_os_error
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import (
+    Compression,
     ErrorCode,
     Image,
+    ImageCapture,
+    ImageFormat,
+    ImageOrigin,
+    ImagePull,
+    ImageSource,
     ImageSpec,
     ImageStatus,
     MicaError,
     Operation,
+    SourceFormat,
+    StoredData,
     Subject,
 )
 from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.storage.catalogue import Catalogue, ImageEntry
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.records import ImageRecord
+from vmkernel.storage.intake import Intake
+from vmkernel.storage.layout import Layout
+from vmkernel.storage.sending import Sender
+from vmkernel.storage.spool import file_sha256, make_spool, settle_file
+from vmkernel.storage.still import StillSource, StillVolumes
 from vmkernel.storage.uploads import MAX_UPLOADS, Uploader
 from vmkernel.storage.users import Users
 
 __all__ = ["Images"]
 
 _UNKNOWN_SHA256 = "0" * 64
+_PULL_MEMORY_BYTES = 512 << 20
+_CAPTURED = {ImageFormat.QCOW2: SourceFormat.QCOW2, ImageFormat.RAW: SourceFormat.RAW}
+Receive = Callable[[OperationContext], Awaitable[None]]
 
 
 class Images:
@@ -39,14 +64,27 @@ class Images:
         catalogue: Catalogue,
         operations: OperationRegistry,
         users: Users,
-        uploader: Uploader,
+        volumes: StillVolumes,
+        intake: Intake,
+        qemu_img: QemuImg,
+        workers: Workers,
     ) -> None:
         self._datastores = datastores
         self._catalogue = catalogue
         self._operations = operations
         self._users = users
-        self._uploader = uploader
-        self._uploads = 0
+        self._volumes = volumes
+        self._intake = intake
+        self._qemu_img = qemu_img
+        self._workers = workers
+        self._uploader = Uploader()
+        self._sender = Sender()
+        self._coming = 0
+
+    async def stop(self) -> None:
+        """Let the threads end."""
+        self._uploader.close()
+        await self._sender.stop()
 
     def list(self, datastore: str | None) -> tuple[Image, ...]:
         """The images by id, of one datastore or of all."""
@@ -61,80 +99,115 @@ class Images:
         """One image."""
         return self._describe(self._catalogue.image(image_id))
 
+    # --- coming -------------------------------------------------------------------------------
+
     async def upload(
-        self, image_id: str, spec: ImageSpec, *, actor: str
+        self, image_id: str, source: ImageSource, *, actor: str
     ) -> tuple[Operation, socket.socket]:
         """Begin to take an image; the operation, and the stream's other end for the sender."""
-        if image_id in self._catalogue.images:
-            raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is an image {image_id} already.")
-        layout = self._datastores.layout_for(spec.datastore)
-        if self._uploads >= MAX_UPLOADS:
-            raise StorageError(
-                ErrorCode.UNAVAILABLE, f"{MAX_UPLOADS} uploads are under way; try again later."
-            )
-        place = layout.image(image_id, spec.format)
-        if place.data.exists():
-            raise StorageError(
-                ErrorCode.CONFLICT,
-                f"A file {place.data.name} without a description lies on {spec.datastore}.",
-            )
-        with contextlib.ExitStack() as undo:
+        layout = self._refuse_taken(image_id, source.datastore)
+        spool = layout.incoming / f"spool-{image_id}"
+        with self._claimed(image_id, "uploaded") as undo:
             release = self._datastores.reserve(
-                spec.datastore, spec.size_bytes, pointer="/spec/size_bytes"
+                source.datastore, source.size_bytes, pointer="/spec/size_bytes"
             )
             undo.callback(release)
-            undo.enter_context(self._catalogue.claimed("image", image_id, "uploaded"))
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             undo.callback(ours.close)
-            undo.callback(self._ended)
-            self._uploads += 1
-            held = undo.pop_all()
-
-            async def work(context: OperationContext) -> None:
-                with held:
-                    await receive(context)
+            refused = contextlib.ExitStack()
+            refused.callback(theirs.close)
 
             async def receive(context: OperationContext) -> None:
-                async with self._datastores.using(spec.datastore):
-                    virtual_size = await self._uploader.receive(
-                        ours,
-                        place.incoming,
-                        spec,
-                        on_allocated=release,
-                        on_progress=lambda done: context.advance(
-                            done, spec.size_bytes, stage="receive"
-                        ),
-                    )
-                    context.commit_point()
-                    record = ImageRecord(
-                        id=image_id,
-                        created_at=clock.now(),
-                        format=spec.format,
-                        size_bytes=spec.size_bytes,
-                        sha256=spec.sha256,
-                        virtual_size_bytes=virtual_size,
-                    )
-                    try:
-                        await asyncio.to_thread(place.publish, record)
-                    except OSError as error:
-                        raise from_os_error(error, "The image can't be stored") from error
-                    self._catalogue.images[image_id] = ImageEntry(
-                        image_id, spec.datastore, place, spec.format, record
-                    )
-
-            try:
-                operation = self._operations.begin(
-                    "image.upload",
-                    Subject(kind="image", id=image_id),
-                    work,
-                    actor=actor,
-                    cancellable=True,
+                digest = await self._uploader.receive(
+                    ours,
+                    spool,
+                    source,
+                    on_allocated=release,
+                    on_progress=lambda done: context.advance(
+                        done, source.size_bytes, stage="receive"
+                    ),
                 )
-            except BaseException:
-                held.close()
-                theirs.close()
-                raise
+                await self._intake.make(context, image_id, source, spool, proven_sha256=digest)
+
+            with refused:
+                operation = self._begin(
+                    "image.upload", image_id, source.datastore, receive, undo, actor
+                )
+                refused.pop_all()
         return operation, theirs
+
+    async def pull(self, image_id: str, pull: ImagePull, *, actor: str) -> Operation:
+        """Begin to fetch an image from a server."""
+        layout = self._refuse_taken(image_id, pull.datastore)
+        with self._claimed(image_id, "pulled") as undo:
+
+            async def receive(context: OperationContext) -> None:
+                await self._pull(context, image_id, pull, layout)
+
+            return self._begin("image.pull", image_id, pull.datastore, receive, undo, actor)
+
+    async def capture(self, image_id: str, capture: ImageCapture, *, actor: str) -> Operation:
+        """Begin to make an image of a volume that nothing has open."""
+        if capture.format not in _CAPTURED:
+            raise MicaError.field("/spec/format", "A volume becomes a qcow2 or a raw image.")
+        if capture.compress and capture.format is not ImageFormat.QCOW2:
+            raise MicaError.field("/spec/compress", "Only a qcow2 image can be compressed.")
+        volume = self._catalogue.volumes.get(capture.volume)
+        if volume is None:
+            raise MicaError.field("/spec/volume", f"There is no volume {capture.volume}.")
+        datastore = capture.datastore or volume.datastore
+        layout = self._refuse_taken(image_id, datastore)
+        with self._claimed(image_id, "captured") as undo:
+            source = undo.enter_context(self._volumes.held(capture.volume, "exported"))
+
+            async def receive(context: OperationContext) -> None:
+                async with self._datastores.using(volume.datastore):
+                    await self._capture(context, image_id, capture, source, datastore, layout)
+
+            return self._begin("image.capture", image_id, datastore, receive, undo, actor)
+
+    # --- going --------------------------------------------------------------------------------
+
+    async def read(
+        self, image_id: str, offset: int, length: int
+    ) -> tuple[StoredData, socket.socket]:
+        """Begin to send a part of an image's file."""
+        entry = self._usable(image_id)
+        assert entry.record is not None
+        data = StoredData(size_bytes=entry.record.size_bytes, etag=entry.record.sha256)
+        async with contextlib.AsyncExitStack() as undo:
+            undo.enter_context(self._catalogue.reading(image_id))
+            await undo.enter_async_context(self._datastores.using(entry.datastore))
+            held = undo.pop_all()
+        stream = await self._sender.send(entry.place.data, offset, length, held)
+        return data, stream
+
+    def volume_data(self, volume_id: str) -> StoredData:
+        """What the download of a volume's file would be; `conflict` where it can't be."""
+        with self._volumes.held(volume_id, "exported") as source:
+            info = source.entry.place.data.lstat()
+            if source.chain:
+                raise StorageError(
+                    ErrorCode.CONFLICT,
+                    f"Volume {volume_id} lies on others; make an image of it and take that.",
+                )
+        return StoredData(
+            size_bytes=info.st_size,
+            etag=f"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}",
+            format=ImageFormat(source.entry.format.value),
+        )
+
+    async def read_volume(
+        self, volume_id: str, offset: int, length: int
+    ) -> tuple[StoredData, socket.socket]:
+        """Begin to send a part of a volume's file; nothing can open it meanwhile."""
+        data = self.volume_data(volume_id)
+        async with contextlib.AsyncExitStack() as undo:
+            source = undo.enter_context(self._volumes.held(volume_id, "exported"))
+            await undo.enter_async_context(self._datastores.using(source.entry.datastore))
+            held = undo.pop_all()
+        stream = await self._sender.send(source.entry.place.data, offset, length, held)
+        return data, stream
 
     async def delete(self, image_id: str) -> None:
         """Delete an image that nobody uses; durable on return."""
@@ -143,7 +216,8 @@ class Images:
             raise StorageError(ErrorCode.IN_USE, f"VM {vms[0]} names image {image_id}.")
         if self._catalogue.is_read(image_id):
             raise StorageError(
-                ErrorCode.IN_USE, f"A volume is being made from image {image_id}; wait for it."
+                ErrorCode.IN_USE,
+                f"Image {image_id} is being downloaded or made a volume of; wait for it.",
             )
         with self._catalogue.claimed("image", image_id, "deleted"):
             async with self._datastores.using(entry.datastore):
@@ -156,8 +230,165 @@ class Images:
                         raise from_os_error(error, f"Image {image_id} can't be deleted") from error
                     raise
 
+    # --- work ---------------------------------------------------------------------------------
+
+    async def _pull(
+        self, context: OperationContext, image_id: str, pull: ImagePull, layout: Layout
+    ) -> None:
+        limit = self._datastores.unreserved_bytes(pull.datastore)
+        limit = min(limit, pull.max_bytes or limit)
+        spool = layout.incoming / f"spool-{image_id}"
+        try:
+            fd = make_spool(spool)
+            try:
+                outcome = await self._workers.run(
+                    "fetch",
+                    {
+                        "url": pull.url,
+                        "target": fd,
+                        "max_bytes": limit,
+                        "ca_pem": pull.ca_pem,
+                        "allow_loopback": self._workers.allow_loopback,
+                    },
+                    Confinement(memory_bytes=_PULL_MEMORY_BYTES, file_bytes=limit, network=True),
+                    fds=(fd,),
+                    user=self._workers.pull_uid,
+                    on_progress=lambda done, total: context.advance(done, total, stage="fetch"),
+                )
+                size = os.fstat(fd).st_size
+            finally:
+                os.close(fd)
+            if not size:
+                raise MicaError(ErrorCode.TRUNCATED, "The server sent an empty file.")
+        except BaseException as error:
+            await asyncio.shield(asyncio.to_thread(spool.unlink, missing_ok=True))
+            if isinstance(error, OSError):
+                raise from_os_error(error, "The image can't be stored") from error
+            raise
+        source = ImageSource(
+            datastore=pull.datastore,
+            size_bytes=size,
+            sha256=pull.sha256,
+            format=pull.format,
+            compression=pull.compression,
+        )
+        url = str(outcome.get("url", pull.url))[:2048]
+        await self._intake.make(context, image_id, source, spool, url=url)
+
+    async def _capture(
+        self,
+        context: OperationContext,
+        image_id: str,
+        capture: ImageCapture,
+        source: StillSource,
+        datastore: str,
+        layout: Layout,
+    ) -> None:
+        entry = source.entry
+        place = layout.image(image_id, capture.format)
+        total = entry.size_bytes
+        limit = self._datastores.unreserved_bytes(datastore)
+        try:
+            owner = source.owner
+            os.close(make_spool(place.incoming, owner))
+            await self._qemu_img.convert(
+                entry.place.data,
+                entry.format.value,
+                place.incoming,
+                capture.format.value,
+                on_fraction=lambda part: context.advance(int(total * part), total, stage="convert"),
+                user=owner,
+                compress=capture.compress,
+                file_bytes=limit,
+                chain=source.chain,
+            )
+            size = place.incoming.stat().st_size
+            digest = await file_sha256(
+                place.incoming, lambda done: context.advance(done, size, stage="digest")
+            )
+            await asyncio.to_thread(settle_file, place.incoming)
+            origin = ImageOrigin(
+                format=_CAPTURED[capture.format],
+                compression=Compression.NONE,
+                size_bytes=size,
+                volume=capture.volume,
+            )
+            await self._intake.publish(
+                context, image_id, datastore, place, capture.format, digest, total, origin
+            )
+        except BaseException as error:
+            await asyncio.shield(asyncio.to_thread(place.discard))
+            if isinstance(error, OSError):
+                raise from_os_error(error, f"Image {image_id} can't be stored") from error
+            raise
+
+    # --- small parts --------------------------------------------------------------------------
+
+    def _refuse_taken(self, image_id: str, datastore: str) -> Layout:
+        if image_id in self._catalogue.images:
+            raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is an image {image_id} already.")
+        layout = self._datastores.layout_for(datastore)
+        if self._coming >= MAX_UPLOADS:
+            raise StorageError(
+                ErrorCode.UNAVAILABLE, f"{MAX_UPLOADS} images are being made; try again later."
+            )
+        for image_format in ImageFormat:
+            if (path := layout.image(image_id, image_format).data).exists():
+                raise StorageError(
+                    ErrorCode.CONFLICT,
+                    f"A file {path.name} without a description lies on {datastore}.",
+                )
+        return layout
+
+    @contextlib.contextmanager
+    def _claimed(self, image_id: str, what: str) -> Iterator[contextlib.ExitStack]:
+        """Claim an id and a place among those that come; `_begin` passes both on."""
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(self._catalogue.claimed("image", image_id, what))
+            self._coming += 1
+            undo.callback(self._ended)
+            yield undo
+
+    def _begin(
+        self,
+        kind: str,
+        image_id: str,
+        datastore: str,
+        receive: Receive,
+        undo: contextlib.ExitStack,
+        actor: str,
+    ) -> Operation:
+        held = undo.pop_all()
+
+        async def work(context: OperationContext) -> None:
+            with held:
+                async with self._datastores.using(datastore):
+                    await receive(context)
+
+        try:
+            return self._operations.begin(
+                kind,
+                Subject(kind="image", id=image_id),
+                work,
+                actor=actor,
+                cancellable=True,
+            )
+        except BaseException:
+            held.close()
+            raise
+
     def _ended(self) -> None:
-        self._uploads -= 1
+        self._coming -= 1
+
+    def _usable(self, image_id: str) -> ImageEntry:
+        entry = self._catalogue.image(image_id)
+        if entry.record is None or entry.reason is not None:
+            raise StorageError(
+                ErrorCode.CONFLICT, f"Image {image_id} can't be used: {entry.reason}."
+            )
+        if (busy := self._catalogue.busy("image", image_id)) is not None:
+            raise StorageError(ErrorCode.CONFLICT, f"Image {image_id} is being {busy}.")
+        return entry
 
     def _describe(self, entry: ImageEntry) -> Image:
         record = entry.record
@@ -173,6 +404,7 @@ class Images:
             status=ImageStatus(
                 virtual_size_bytes=record.virtual_size_bytes if record else 0,
                 used_by=self._users.vms_of_image(entry.id),
+                origin=record.origin if record else None,
                 reason=entry.reason,
             ),
         )

@@ -4,6 +4,7 @@
 <root>/vms/<vm id>/          a VM's own files (vmkernel/vm)
 <root>/volumes/<id>.{qcow2,raw} + <id>.json
 <root>/images/<id>.<ext> + <id>.json
+<root>/uploads/<id>.part + <id>.json   resumable uploads; kept until they expire
 <root>/.incoming/            under way; emptied at opening
 
 A file and its description come and go in an order in which every crash is repaired at opening:
@@ -57,7 +58,7 @@ _IMAGE_SUFFIX = {
     ImageFormat.LINUX_KERNEL: "kernel",
     ImageFormat.LINUX_INITRD: "initrd",
 }
-_FOLDERS = ("vms", "volumes", "images", ".incoming")
+_FOLDERS = {"vms": 0o755, "volumes": 0o755, "images": 0o755, "uploads": 0o711, ".incoming": 0o711}
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class Layout:
         self.vms = root / "vms"
         self.volumes = root / "volumes"
         self.images = root / "images"
+        self.uploads = root / "uploads"
         self.incoming = root / ".incoming"
 
     def read_marker(self) -> Marker | None:
@@ -208,8 +210,8 @@ class Layout:
             unlink_durably(self.volume(path.stem, void.format).data)
 
     def _make_folders(self) -> None:
-        for name in _FOLDERS:
-            make_directory(self.root / name, 0o755 if name != ".incoming" else 0o711)
+        for name, mode in _FOLDERS.items():
+            make_directory(self.root / name, mode)
 
 
 def file_figures(path: Path) -> tuple[int, int]:

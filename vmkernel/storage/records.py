@@ -3,6 +3,7 @@
 <root>/mica-datastore.json      Marker
 <root>/volumes/<id>.json        VolumeRecord
 <root>/images/<id>.json         ImageRecord
+<root>/uploads/<id>.json        UploadRecord
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import msgspec
 from vmkernel.model import (
     Allocation,
     ImageFormat,
+    ImageOrigin,
     Sha256Hex,
     Slug,
     Timestamp,
+    UploadSpec,
     VolumeCheck,
     VolumeFormat,
 )
@@ -28,6 +31,7 @@ __all__ = [
     "MovedFrom",
     "RecordError",
     "StoredRecord",
+    "UploadRecord",
     "VolumeRecord",
     "decode",
     "encode",
@@ -89,6 +93,18 @@ class ImageRecord(StoredRecord, frozen=True, kw_only=True):
     size_bytes: Size
     sha256: Sha256Hex
     virtual_size_bytes: Size
+    origin: ImageOrigin | None = None
+
+
+class UploadRecord(StoredRecord, frozen=True, kw_only=True):
+    """A resumable upload; what lies behind `offset_bytes` in its file doesn't count."""
+
+    id: Slug
+    created_at: Timestamp
+    touched_at: Timestamp
+    actor: str
+    spec: UploadSpec
+    offset_bytes: Size = 0
 
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
@@ -99,6 +115,7 @@ _UPGRADES: dict[type[StoredRecord], Sequence[Upgrade]] = {
     Marker: (),
     VolumeRecord: (),
     ImageRecord: (),
+    UploadRecord: (),
 }
 
 

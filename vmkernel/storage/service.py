@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vmkernel.events import EventBus
 from vmkernel.host.qemu_img import QemuImg
+from vmkernel.host.worker import Workers
 from vmkernel.model import (
     Datastore,
     DatastoreSpec,
@@ -16,7 +17,7 @@ from vmkernel.model import (
     ErrorCode,
     Finding,
     Image,
-    ImageSpec,
+    ImageSource,
     MicaError,
     Operation,
     Subject,
@@ -32,7 +33,9 @@ from vmkernel.storage.disks import Disks
 from vmkernel.storage.drivers.base import Consent, DriverMakers
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.images import Images
-from vmkernel.storage.uploads import Uploader
+from vmkernel.storage.intake import Intake
+from vmkernel.storage.resumable import ResumableUploads
+from vmkernel.storage.still import StillVolumes
 from vmkernel.storage.users import Users
 from vmkernel.storage.volume_changes import VolumeChanges
 from vmkernel.storage.volumes import Volumes
@@ -51,18 +54,29 @@ class StorageService:
         bus: EventBus,
         drivers: DriverMakers,
         qemu_img: QemuImg,
+        workers: Workers,
         *,
         worker_uid: int | None = None,
     ) -> None:
         self._bus = bus
         self._users = Users()
         self._catalogue = Catalogue()
-        self._uploader = Uploader()
         self._watchers: list[asyncio.Task[None]] = []
         self._disks: Disks | None = None
         self.stores = Datastores(store, bus, self._catalogue, drivers, self._users)
         self.datastore_edits = DatastoreChanges(self.stores, store, operations)
-        self.images = Images(self.stores, self._catalogue, operations, self._users, self._uploader)
+        intake = Intake(self.stores, self._catalogue, qemu_img, workers, worker_uid=worker_uid)
+        self.images = Images(
+            self.stores,
+            self._catalogue,
+            operations,
+            self._users,
+            StillVolumes(self.stores, self._catalogue, self._users),
+            intake,
+            qemu_img,
+            workers,
+        )
+        self.uploads = ResumableUploads(self.stores, self._catalogue, operations, intake)
         self.volumes = Volumes(
             self.stores,
             self._catalogue,
@@ -96,6 +110,7 @@ class StorageService:
         """Attach the datastores and begin to watch them."""
         await self.stores.start()
         self._watchers.append(asyncio.create_task(self.stores.watch(), name="datastores"))
+        self._watchers.append(asyncio.create_task(self.uploads.sweep(), name="uploads"))
         if self._disks is not None:
             health = self._disks.health.watch()
             self._watchers.append(asyncio.create_task(health, name="disk-health"))
@@ -105,8 +120,9 @@ class StorageService:
         for watcher in self._watchers:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
+        await self.uploads.stop()
+        await self.images.stop()
         await self.stores.stop()
-        self._uploader.close()
 
     def findings(self) -> Iterator[Finding]:
         """What is missing or broken."""
@@ -167,10 +183,10 @@ class StorageService:
             self._disks.forget()
 
     async def upload_image(
-        self, image_id: str, spec: ImageSpec, *, actor: str
+        self, image_id: str, source: ImageSource, *, actor: str
     ) -> tuple[Operation, socket.socket]:
         """Begin to take an image."""
-        return await self.images.upload(image_id, spec, actor=actor)
+        return await self.images.upload(image_id, source, actor=actor)
 
     async def delete_image(self, image_id: str, *, actor: str) -> None:
         """Delete an image that nobody uses."""

@@ -1,4 +1,4 @@
-"""Taking a file from a stream, in a thread of its own: length, digest and header are proven.
+"""Taking a file from a stream, in a thread of its own: length and digest are proven.
 
 The sender writes exactly the declared number of bytes and shuts its side down for writing. The
 thread reads, hashes and writes in turn, so that memory stays bounded and the stream's own buffer
@@ -19,8 +19,9 @@ from pathlib import Path
 
 from vmkernel.host.errors import from_os_error
 from vmkernel.host.files import allocate
-from vmkernel.model import ErrorCode, ImageSpec, MicaError
-from vmkernel.storage.headers import HEAD_BYTES, HeaderError, prove
+from vmkernel.model import ErrorCode, ImageSource, MicaError
+from vmkernel.storage.headers import HEAD_BYTES
+from vmkernel.storage.intake import refuse_early
 
 __all__ = ["MAX_UPLOADS", "Uploader"]
 
@@ -28,7 +29,6 @@ MAX_UPLOADS = 8
 _CHUNK_BYTES = 1 << 20
 _SILENCE_S = 60.0
 _REPORT_S = 0.2
-_IMAGE_MODE = 0o644
 
 Progress = Callable[[int], None]
 
@@ -48,12 +48,12 @@ class Uploader:
         self,
         stream: socket.socket,
         target: Path,
-        spec: ImageSpec,
+        source: ImageSource,
         *,
         on_allocated: Callable[[], None],
         on_progress: Progress,
-    ) -> int:
-        """Receive into the new file `target`; the virtual size of the proven image.
+    ) -> str:
+        """Receive into the new file `target`; the digest of what came.
 
         The file is durable on return; on any failure it is gone. `stream` is closed either way.
         """
@@ -68,7 +68,7 @@ class Uploader:
         job = _Receiving(
             stream,
             target,
-            spec,
+            source,
             self._silence_s,
             lambda: void(loop.call_soon_threadsafe(on_allocated)),
             later(on_progress),
@@ -89,14 +89,14 @@ class _Receiving:
         self,
         stream: socket.socket,
         target: Path,
-        spec: ImageSpec,
+        source: ImageSource,
         silence_s: float,
         on_allocated: Callable[[], None],
         on_progress: Progress,
     ) -> None:
         self._stream = stream
         self._target = target
-        self._spec = spec
+        self._source = source
         self._silence_s = silence_s
         self._on_allocated = on_allocated
         self._on_progress = on_progress
@@ -108,7 +108,7 @@ class _Receiving:
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)
 
-    def run(self) -> int:
+    def run(self) -> str:
         """The whole of it, blocking."""
         try:
             fd = os.open(
@@ -117,10 +117,9 @@ class _Receiving:
                 0o600,
             )
             try:
-                virtual_size = self._receive(fd)
-                os.fchmod(fd, _IMAGE_MODE)
+                digest = self._receive(fd)
                 os.fsync(fd)
-                return virtual_size
+                return digest
             finally:
                 os.close(fd)
         except BaseException as error:
@@ -133,16 +132,16 @@ class _Receiving:
                 raise from_os_error(error, "The image can't be stored") from error
             raise
 
-    def _receive(self, fd: int) -> int:
-        spec = self._spec
-        allocate(fd, spec.size_bytes)
+    def _receive(self, fd: int) -> str:
+        source = self._source
+        allocate(fd, source.size_bytes)
         self._on_allocated()
         self._stream.setblocking(True)
         self._stream.settimeout(self._silence_s)
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(_CHUNK_BYTES))
         head = b""
-        virtual_size: int | None = None
+        judged = False
         done = 0
         reported_s = 0.0
         while True:
@@ -150,42 +149,34 @@ class _Receiving:
             if not count:
                 break
             done += count
-            if done > spec.size_bytes:
+            if done > source.size_bytes:
                 raise MicaError.field(
-                    "/spec/size_bytes", f"More than the declared {spec.size_bytes} bytes came."
+                    "/spec/size_bytes", f"More than the declared {source.size_bytes} bytes came."
                 )
             part = buffer[:count]
             digest.update(part)
             _write_all(fd, part)
-            if virtual_size is None:
+            if not judged:
                 head += bytes(part[: HEAD_BYTES - len(head)])
-                if len(head) == min(HEAD_BYTES, spec.size_bytes):
-                    virtual_size = self._prove(head)
+                if len(head) == min(HEAD_BYTES, source.size_bytes):
+                    refuse_early(source, head)
+                    judged = True
             if time.monotonic() - reported_s >= _REPORT_S:
                 reported_s = time.monotonic()
                 self._on_progress(done)
         self._on_progress(done)
-        if done < spec.size_bytes:
+        if done < source.size_bytes:
             raise MicaError(
                 ErrorCode.TRUNCATED,
-                f"The upload ended after {done} of {spec.size_bytes} bytes.",
+                f"The upload ended after {done} of {source.size_bytes} bytes.",
             )
-        if digest.hexdigest() != spec.sha256:
+        if source.sha256 not in (None, digest.hexdigest()):
             raise MicaError.field(
                 "/spec/sha256",
                 f"The data have the SHA-256 {digest.hexdigest()}, not the declared one.",
                 ErrorCode.DIGEST_MISMATCH,
             )
-        assert virtual_size is not None
-        return virtual_size
-
-    def _prove(self, head: bytes) -> int:
-        try:
-            return prove(self._spec.format, head, self._spec.size_bytes)
-        except HeaderError as error:
-            raise MicaError.field(
-                "/spec/format", f"The data are no usable {self._spec.format} image: {error}."
-            ) from error
+        return digest.hexdigest()
 
     def _read(self, buffer: memoryview) -> int:
         try:

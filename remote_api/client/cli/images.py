@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from remote_api.client.cli.common import (
+    SIZE,
     Session,
     bytes_text,
     pass_session,
@@ -17,14 +19,30 @@ from remote_api.client.cli.common import (
 )
 from remote_api.client.sdk import file_sha256
 from remote_api.schema import (
+    Compression,
+    Image,
+    ImageCapture,
     ImageFormat,
+    ImagePull,
     Operation,
+    SourceFormat,
 )
 
 __all__ = ["image_group"]
 
-
-_SUFFIXES = {".iso": ImageFormat.ISO, ".qcow2": ImageFormat.QCOW2, ".raw": ImageFormat.RAW}
+_RESUMABLE_FROM_BYTES = 64 << 20
+_RAW_SUFFIX = ".raw"
+_format_option = click.option(
+    "--format",
+    "image_format",
+    type=click.Choice([f.value for f in SourceFormat]),
+    help="What it is, unpacked; its header tells it, except of a raw disk without partitions.",
+)
+_compression_option = click.option(
+    "--compression",
+    type=click.Choice([c.value for c in Compression]),
+    help="How it is compressed; its header tells it.",
+)
 
 
 @click.group("image")
@@ -51,17 +69,27 @@ def list_images(session: Session, datastore: str | None) -> None:
         )
 
 
+@image_group.command("show")
+@click.argument("image_id")
+@pass_session
+def show_image(session: Session, image_id: str) -> None:
+    """Show an image and where it came from."""
+    with session.mica() as mica:
+        show_object(session, mica.image(image_id))
+
+
 @image_group.command("upload")
 @click.argument("image_id")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--datastore", required=True, help="Where to keep it.")
-@click.option(
-    "--format",
-    "image_format",
-    type=click.Choice([f.value for f in ImageFormat]),
-    help="What it is; told by the file's suffix where it can be.",
-)
+@_format_option
+@_compression_option
 @click.option("--sha256", help="Its known digest; computed from the file where none is given.")
+@click.option(
+    "--resumable/--one-shot",
+    default=None,
+    help="Send it part by part, going on after what breaks off; the default from 64 MiB on.",
+)
 @wait_option
 @pass_session
 def upload_image(
@@ -70,34 +98,166 @@ def upload_image(
     file: Path,
     datastore: str,
     image_format: str | None,
+    compression: str | None,
     sha256: str | None,
+    resumable: bool | None,
     wait: bool,
 ) -> None:
-    """Upload FILE as a new image."""
-    known = ImageFormat(image_format) if image_format else _SUFFIXES.get(file.suffix.lower())
-    if known is None:
-        raise click.UsageError(f"what is {file.name}? say it by --format")
+    """Upload FILE as a new image.
+
+    FILE may be an ISO, qcow2, raw, vmdk, vhd, vhdx, vdi or Parallels disk, a kernel or an initrd,
+    also compressed by gzip, xz or zstd. Run the same command again to go on with a large file.
+    """
+    if image_format is None and file.suffix.lower() == _RAW_SUFFIX:
+        image_format = SourceFormat.RAW.value
     size = file.stat().st_size
     if sha256 is None:
         with session.byte_bar(f"reading {file.name}", size) as on_bytes:
             sha256 = file_sha256(file, on_bytes)
+    if resumable is None:
+        resumable = size >= _RESUMABLE_FROM_BYTES
+    packed = None if compression is None else Compression(compression)
+    outcome: Image | Operation
     with session.mica() as mica:
         with session.byte_bar(f"uploading {image_id}", size) as on_bytes:
-            outcome = mica.upload_image(
-                image_id,
-                file,
-                datastore=datastore,
-                image_format=known,
-                sha256=sha256,
-                wait_s=60.0 if wait else 0.0,
-                on_bytes=on_bytes,
-            )
+            if resumable:
+                outcome = mica.resumable_upload(
+                    image_id,
+                    file,
+                    datastore=datastore,
+                    image_format=image_format,
+                    compression=packed,
+                    sha256=sha256,
+                    on_offset=None if on_bytes is None else _steps(on_bytes),
+                )
+            else:
+                outcome = mica.upload_image(
+                    image_id,
+                    file,
+                    datastore=datastore,
+                    image_format=image_format,
+                    compression=packed,
+                    sha256=sha256,
+                    wait_s=60.0 if wait else 0.0,
+                    on_bytes=on_bytes,
+                )
         if isinstance(outcome, Operation):
             session.finish(mica, outcome, wait=wait, done=f"image {image_id} is ready")
         elif session.json:
             show_object(session, outcome)
         else:
             say(session, f"image {image_id} is ready")
+
+
+@image_group.command("pull")
+@click.argument("image_id")
+@click.argument("url")
+@click.option("--sha256", required=True, help="The digest that the file must have.")
+@click.option("--datastore", required=True, help="Where to keep it.")
+@_format_option
+@_compression_option
+@click.option("--max-size", type=SIZE, help="Refuse a larger file.")
+@click.option(
+    "--ca",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Certificates (PEM) to trust instead of the public authorities.",
+)
+@wait_option
+@pass_session
+def pull_image(
+    session: Session,
+    image_id: str,
+    url: str,
+    sha256: str,
+    datastore: str,
+    image_format: str | None,
+    compression: str | None,
+    max_size: int | None,
+    ca: Path | None,
+    wait: bool,
+) -> None:
+    """Let the host fetch a new image from URL (http or https)."""
+    pull = ImagePull(
+        datastore=datastore,
+        url=url,
+        sha256=sha256.lower(),
+        format=None if image_format is None else SourceFormat(image_format),
+        compression=None if compression is None else Compression(compression),
+        max_bytes=max_size,
+        ca_pem=None if ca is None else ca.read_text(encoding="ascii", errors="replace"),
+    )
+    with session.mica() as mica:
+        operation = mica.pull_image(image_id, pull)
+        session.finish(mica, operation, wait=wait, done=f"image {image_id} is ready")
+
+
+@image_group.command("capture")
+@click.argument("image_id")
+@click.argument("volume_id")
+@click.option("--datastore", help="Where to keep it; the volume's where none is given.")
+@click.option(
+    "--format",
+    "image_format",
+    type=click.Choice([ImageFormat.QCOW2.value, ImageFormat.RAW.value]),
+    default=ImageFormat.QCOW2.value,
+    show_default=True,
+)
+@click.option("--compress", is_flag=True, help="Compress the clusters (qcow2).")
+@wait_option
+@pass_session
+def capture_image(
+    session: Session,
+    image_id: str,
+    volume_id: str,
+    datastore: str | None,
+    image_format: str,
+    compress: bool,
+    wait: bool,
+) -> None:
+    """Make a template of a volume that no running VM has."""
+    capture = ImageCapture(
+        volume=volume_id, datastore=datastore, format=ImageFormat(image_format), compress=compress
+    )
+    with session.mica() as mica:
+        operation = mica.capture_image(image_id, capture)
+        session.finish(mica, operation, wait=wait, done=f"image {image_id} is ready")
+
+
+@image_group.command("download")
+@click.argument("image_id")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@pass_session
+def download_image(session: Session, image_id: str, file: Path) -> None:
+    """Download an image into the new FILE; its digest is proven."""
+    with session.mica() as mica:
+        size = mica.image(image_id).spec.size_bytes
+        with session.byte_bar(f"downloading {image_id}", size) as on_bytes:
+            mica.download_image(image_id, file, on_bytes=on_bytes)
+    say(session, f"{file} is complete")
+
+
+@image_group.command("uploads")
+@click.option("--delete", "delete_id", metavar="UPLOAD-ID", help="Give this one up.")
+@pass_session
+def list_uploads(session: Session, delete_id: str | None) -> None:
+    """List uploads that are under way and can be resumed."""
+    with session.mica() as mica:
+        if delete_id is not None:
+            mica.delete_upload(delete_id)
+            say(session, f"upload {delete_id} is deleted")
+            return
+        show_rows(
+            session,
+            mica.uploads(),
+            (
+                ("ID", lambda u: u.id),
+                ("IMAGE", lambda u: u.spec.image),
+                ("HERE", lambda u: bytes_text(u.status.offset_bytes)),
+                ("OF", lambda u: bytes_text(u.spec.size_bytes)),
+                ("STATE", lambda u: u.status.state),
+                ("EXPIRES", lambda u: u.status.expires_at),
+            ),
+        )
 
 
 @image_group.command("delete")
@@ -108,3 +268,15 @@ def delete_image(session: Session, image_id: str) -> None:
     with session.mica() as mica:
         mica.delete_image(image_id)
     say(session, f"image {image_id} is deleted")
+
+
+def _steps(on_bytes: Callable[[int], None]) -> Callable[[int], None]:
+    """Turns how far it is into how far it went."""
+    before = 0
+
+    def told(offset: int) -> None:
+        nonlocal before
+        on_bytes(offset - before)
+        before = offset
+
+    return told

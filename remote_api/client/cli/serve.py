@@ -65,6 +65,11 @@ class _Claim(msgspec.Struct, frozen=True, kw_only=True):
     show_default=True,
     help="What becomes of running guests at the end.",
 )
+@click.option(
+    "--pull-from-loopback",
+    is_flag=True,
+    help="Let `mica image pull` fetch from this very machine (127.0.0.1, ::1).",
+)
 @click.option("--verbose", is_flag=True, help="Detailed logs.")
 @pass_session
 def serve(
@@ -76,6 +81,7 @@ def serve(
     qemu_dir: Path | None,
     accelerator: str,
     stop_vms: bool,
+    pull_from_loopback: bool,
     verbose: bool,
 ) -> None:
     """Run Mica on this machine until Ctrl-C."""
@@ -94,6 +100,7 @@ def serve(
     ]
     extra += ["--accelerator", accelerator]
     extra += ["--stop-vms"] if stop_vms else []
+    extra += ["--pull-from-loopback"] if pull_from_loopback else []
     extra += ["--verbose"] if verbose else []
     children = [
         Child(

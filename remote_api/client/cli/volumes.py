@@ -14,6 +14,7 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
+from remote_api.client.cli.volume_export import export_volume
 from remote_api.schema import (
     Allocation,
     CheckRepair,
@@ -194,3 +195,6 @@ def delete_volume(session: Session, volume_id: str) -> None:
     with session.mica() as mica:
         mica.delete_volume(volume_id)
     say(session, f"volume {volume_id} is deleted")
+
+
+volume_group.add_command(export_volume)

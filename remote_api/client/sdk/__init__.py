@@ -12,15 +12,23 @@ from remote_api.client.sdk.base import OnBytes, OnProgress
 from remote_api.client.sdk.console import ConsoleCalls
 from remote_api.client.sdk.datastores import DatastoreCalls
 from remote_api.client.sdk.host import HostCalls
+from remote_api.client.sdk.images import ImageCalls, file_sha256
 from remote_api.client.sdk.operations import OperationCalls
-from remote_api.client.sdk.storage import StorageCalls, file_sha256
+from remote_api.client.sdk.storage import StorageCalls
 from remote_api.client.sdk.vms import VmCalls
 
 __all__ = ["Mica", "OnBytes", "OnProgress", "file_sha256"]
 
 
 class Mica(
-    HostCalls, AccessCalls, DatastoreCalls, StorageCalls, VmCalls, ConsoleCalls, OperationCalls
+    HostCalls,
+    AccessCalls,
+    DatastoreCalls,
+    StorageCalls,
+    ImageCalls,
+    VmCalls,
+    ConsoleCalls,
+    OperationCalls,
 ):
     """One host."""
 

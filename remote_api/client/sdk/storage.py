@@ -1,19 +1,13 @@
-"""Images and volumes."""
+"""Volumes."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
-from remote_api.client.errors import MisuseError
-from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls, OnBytes
+from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
 from remote_api.schema import (
     Allocation,
     CheckRepair,
-    Image,
-    ImageFormat,
-    ImagePage,
     Operation,
     Volume,
     VolumeBody,
@@ -22,61 +16,11 @@ from remote_api.schema import (
     VolumeSpec,
 )
 
-__all__ = ["StorageCalls", "file_sha256"]
-
-_PART_BYTES = 1 << 18
+__all__ = ["StorageCalls"]
 
 
 class StorageCalls(Calls):
-    """Images and volumes."""
-
-    def images(self, datastore: str | None = None) -> Iterator[Image]:
-        """All images."""
-        return self._all("/v1/images", ImagePage, datastore=datastore)
-
-    def image(self, image_id: str) -> Image:
-        """One image."""
-        return self.transport.send("GET", f"/v1/images/{image_id}").read(Image)
-
-    def upload_image(
-        self,
-        image_id: str,
-        file: Path,
-        *,
-        datastore: str,
-        image_format: ImageFormat,
-        sha256: str | None = None,
-        wait_s: float = 300.0,
-        on_bytes: OnBytes | None = None,
-    ) -> Image | Operation:
-        """Upload a file; an operation where the host takes longer than `wait_s` to prove it."""
-        digest = sha256 or file_sha256(file)
-        try:
-            size = file.stat().st_size
-        except OSError as error:
-            raise MisuseError(f"{file} can't be read: {error.strerror}") from error
-        answer = self.transport.send(
-            "PUT",
-            f"/v1/images/{image_id}",
-            parameters={
-                "datastore": datastore,
-                "format": image_format.value,
-                "sha256": digest,
-                "wait": wait_s,
-            },
-            content=_parts(file, on_bytes),
-            headers={
-                **CREATE,
-                "content-length": str(size),
-                "content-type": "application/octet-stream",
-            },
-            wait_s=wait_s,
-        )
-        return answer.read(Operation) if answer.status == 202 else answer.read(Image)
-
-    def delete_image(self, image_id: str) -> None:
-        """Delete an image."""
-        self.transport.send("DELETE", f"/v1/images/{image_id}")
+    """Volumes."""
 
     def volumes(self, datastore: str | None = None) -> Iterator[Volume]:
         """All volumes."""
@@ -132,22 +76,3 @@ class StorageCalls(Calls):
     def delete_volume(self, volume_id: str) -> None:
         """Delete a volume."""
         self.transport.send("DELETE", f"/v1/volumes/{volume_id}")
-
-
-def file_sha256(file: Path, on_bytes: OnBytes | None = None) -> str:
-    """The digest of a file. Raises MisuseError where it can't be read."""
-    digest = hashlib.sha256()
-    for part in _parts(file, on_bytes):
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _parts(file: Path, on_bytes: OnBytes | None) -> Iterator[bytes]:
-    try:
-        with file.open("rb") as source:
-            while part := source.read(_PART_BYTES):
-                yield part
-                if on_bytes is not None:
-                    on_bytes(len(part))
-    except OSError as error:
-        raise MisuseError(f"{file} can't be read: {error.strerror}") from error

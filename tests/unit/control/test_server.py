@@ -435,7 +435,12 @@ def test_every_request_says_who_may_and_what_comes_back() -> None:
         if kind.ROLE in (Role.OPERATOR, Role.ADMIN):
             reads = kind in (
                 requests.GetToken,
+                requests.GetUpload,
+                requests.GetVolumeData,
                 requests.ListTokens,
+                requests.ListUploads,
+                requests.ReadImage,
+                requests.ReadVolume,
                 requests.TakeScreenshot,
             )
             assert kind.READ_ONLY is reads, kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 from pathlib import Path
 
@@ -10,7 +11,15 @@ import pytest
 
 from tests.unit.storage.samples import iso, qcow2
 from tests.unit.storage.world import World, image_spec, run
-from vmkernel.model import ErrorCode, ImageFormat, MicaError, OperationState, VolumeSpec
+from vmkernel.model import (
+    ErrorCode,
+    ImageFormat,
+    ImageSpec,
+    MicaError,
+    OperationState,
+    SourceFormat,
+    VolumeSpec,
+)
 from vmkernel.storage import uploads
 from vmkernel.storage.uploads import MAX_UPLOADS
 
@@ -28,7 +37,10 @@ def test_an_image_is_taken_and_found_again(tmp_path: Path) -> None:
         ended = await world.upload("debian", data, ISO)
         assert ended.state is OperationState.SUCCEEDED
         image = world.storage.images.get("debian")
-        assert image.spec == image_spec(data, ISO)
+        digest = hashlib.sha256(data).hexdigest()
+        assert image.spec == ImageSpec(
+            datastore="d", format=ISO, size_bytes=len(data), sha256=digest
+        )
         assert image.status.virtual_size_bytes == -(-len(data) // 512) * 512
         file = world.storage.image("debian")
         assert file.path.read_bytes() == data
@@ -51,7 +63,7 @@ def test_an_image_is_taken_and_found_again(tmp_path: Path) -> None:
         (iso() + b"x", {}, ErrorCode.INVALID, "/spec/size_bytes"),
         (iso(), {"sha256": "0" * 64}, ErrorCode.DIGEST_MISMATCH, "/spec/sha256"),
         (bytes(1 << 16), {}, ErrorCode.INVALID, "/spec/format"),
-        (qcow2(), {"format": ImageFormat.RAW}, ErrorCode.INVALID, "/spec/format"),
+        (qcow2(), {"format": SourceFormat.RAW}, ErrorCode.INVALID, "/spec/format"),
     ],
 )
 def test_a_wrong_upload_leaves_nothing(
@@ -92,7 +104,7 @@ def test_a_cancelled_upload_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_sender_that_falls_silent_is_not_waited_for(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        world.storage._uploader._silence_s = 0.05
+        world.storage.images._uploader._silence_s = 0.05
         spec = image_spec(iso(), ISO)
         operation, stream = await world.storage.upload_image("x", spec, actor="me")
         ended = await world.ended(operation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +14,15 @@ from tests.unit.storage.samples import qcow2
 from vmkernel.events import EventBus
 from vmkernel.host.qemu_img import CheckReport, QemuImg
 from vmkernel.host.runner import Runner
+from vmkernel.host.worker import Workers
 from vmkernel.model import (
     DatastoreKind,
     DatastoreSpec,
     ImageFormat,
-    ImageSpec,
+    ImageSource,
     Operation,
     OperationState,
+    SourceFormat,
     VolumeFormat,
 )
 from vmkernel.operations import OperationRegistry
@@ -35,7 +37,7 @@ class PretendingQemuImg(QemuImg):
     """Writes headers instead of disks; `gate` holds conversions up, `error` fails them."""
 
     def __init__(self) -> None:
-        super().__init__(Runner())
+        super().__init__(Workers(Runner()))
         self.gate: asyncio.Event | None = None
         self.error: Exception | None = None
         self.calls: list[str] = []
@@ -66,6 +68,9 @@ class PretendingQemuImg(QemuImg):
         thick: bool = False,  # noqa: ARG002
         on_fraction: Callable[[float], None],
         user: int | None = None,  # noqa: ARG002
+        compress: bool = False,  # noqa: ARG002
+        file_bytes: int | None = None,  # noqa: ARG002
+        chain: Sequence[Path] = (),  # noqa: ARG002
     ) -> None:
         """Half of it, a pause, and the other half."""
         self.calls.append(f"convert {source_format} {target_format}")
@@ -187,7 +192,12 @@ class World:
         self.qemu_img = PretendingQemuImg()
         self.users = FakeUsers()
         self.storage = StorageService(
-            self.store, self.operations, self.bus, directory_driver(), self.qemu_img
+            self.store,
+            self.operations,
+            self.bus,
+            directory_driver(),
+            self.qemu_img,
+            Workers(Runner()),
         )
         self.storage.bind(self.users)
         self.live = FakeLive()
@@ -224,7 +234,7 @@ class World:
         data: bytes,
         image_format: ImageFormat = ImageFormat.QCOW2,
         *,
-        spec: ImageSpec | None = None,
+        spec: ImageSource | None = None,
     ) -> Operation:
         """Send all of `data` and wait for the end."""
         wanted = spec or image_spec(data, image_format)
@@ -241,16 +251,16 @@ class World:
         )
 
 
-def image_spec(data: bytes, image_format: ImageFormat, **changes: object) -> ImageSpec:
+def image_spec(data: bytes, image_format: ImageFormat, **changes: object) -> ImageSource:
     """A true (or changed) declaration of an image."""
     fields = {
         "datastore": "d",
-        "format": image_format,
+        "format": SourceFormat(image_format.value),
         "size_bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         **changes,
     }
-    return ImageSpec(**fields)  # type: ignore[arg-type]
+    return ImageSource(**fields)  # type: ignore[arg-type]
 
 
 def _send(stream: socket.socket, data: bytes) -> None:

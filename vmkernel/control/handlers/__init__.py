@@ -8,6 +8,7 @@ from vmkernel.control.handlers import (
     host,
     images,
     operations,
+    uploads,
     vm,
     volumes,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "host",
     "images",
     "operations",
+    "uploads",
     "vm",
     "volumes",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmkernel.auth import Caller
-from vmkernel.control.dispatch import Dispatcher, Streamed
+from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.handlers.paging import cut
 from vmkernel.control.requests import (
     DeleteImage,
@@ -11,7 +11,6 @@ from vmkernel.control.requests import (
     GetImage,
     ImagePage,
     ListImages,
-    UploadImage,
 )
 from vmkernel.model import Image
 from vmkernel.storage import StorageService
@@ -30,15 +29,10 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     async def get_image(request: GetImage, _: Caller) -> Image:
         return storage.images.get(request.id)
 
-    async def upload_image(request: UploadImage, caller: Caller) -> Streamed:
-        operation, stream = await storage.upload_image(request.id, request.spec, actor=caller.actor)
-        return Streamed(operation, stream)
-
     async def delete_image(request: DeleteImage, caller: Caller) -> Done:
         await storage.delete_image(request.id, actor=caller.actor)
         return Done()
 
     dispatcher.register(ListImages, list_images)
     dispatcher.register(GetImage, get_image)
-    dispatcher.register(UploadImage, upload_image)
     dispatcher.register(DeleteImage, delete_image)

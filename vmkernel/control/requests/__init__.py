@@ -51,6 +51,20 @@ from vmkernel.control.requests.host import (
     PowerHost,
     TlsIdentity,
 )
+from vmkernel.control.requests.images import (
+    CaptureImage,
+    CreateUpload,
+    DeleteUpload,
+    GetUpload,
+    GetVolumeData,
+    ListUploads,
+    PullImage,
+    ReadImage,
+    ReadVolume,
+    UploadImage,
+    UploadPage,
+    WriteUpload,
+)
 from vmkernel.control.requests.operations import (
     CancelOperation,
     GetOperation,
@@ -70,7 +84,6 @@ from vmkernel.control.requests.storage import (
     ListVolumes,
     MoveVolume,
     ResizeVolume,
-    UploadImage,
     VolumePage,
 )
 from vmkernel.control.requests.vm import (
@@ -88,16 +101,19 @@ __all__ = [
     "AddDatastoreDisk",
     "AnyRequest",
     "CancelOperation",
+    "CaptureImage",
     "CheckVolume",
     "Claim",
     "CreateDatastore",
     "CreateToken",
+    "CreateUpload",
     "CreateVm",
     "CreateVolume",
     "DatastorePage",
     "DeleteDatastore",
     "DeleteImage",
     "DeleteToken",
+    "DeleteUpload",
     "DeleteVm",
     "DeleteVolume",
     "DevicePage",
@@ -110,8 +126,10 @@ __all__ = [
     "GetOperation",
     "GetTlsIdentity",
     "GetToken",
+    "GetUpload",
     "GetVm",
     "GetVolume",
+    "GetVolumeData",
     "GrowDatastore",
     "ImagePage",
     "InjectNmi",
@@ -122,6 +140,7 @@ __all__ = [
     "ListOperations",
     "ListRequest",
     "ListTokens",
+    "ListUploads",
     "ListVms",
     "ListVolumes",
     "MAX_PAGE",
@@ -130,6 +149,9 @@ __all__ = [
     "OpenConsole",
     "OperationPage",
     "PowerHost",
+    "PullImage",
+    "ReadImage",
+    "ReadVolume",
     "RenameDatastore",
     "ReplaceDatastoreDisk",
     "Request",
@@ -144,10 +166,12 @@ __all__ = [
     "UpdateDatastore",
     "UpdateVm",
     "UploadImage",
+    "UploadPage",
     "VmPage",
     "VolumePage",
     "WhoAmI",
     "WipeDisk",
+    "WriteUpload",
 ]
 
 AnyRequest = (
@@ -178,6 +202,16 @@ AnyRequest = (
     | ListImages
     | GetImage
     | UploadImage
+    | PullImage
+    | CaptureImage
+    | ReadImage
+    | GetVolumeData
+    | ReadVolume
+    | ListUploads
+    | GetUpload
+    | CreateUpload
+    | WriteUpload
+    | DeleteUpload
     | DeleteImage
     | ListVolumes
     | GetVolume

@@ -9,7 +9,6 @@ from vmkernel.model import (
     Allocation,
     CheckRepair,
     Image,
-    ImageSpec,
     Operation,
     Record,
     Role,
@@ -31,7 +30,6 @@ __all__ = [
     "ListVolumes",
     "MoveVolume",
     "ResizeVolume",
-    "UploadImage",
     "VolumePage",
 ]
 
@@ -65,22 +63,6 @@ class GetImage(Request[Image], frozen=True, kw_only=True, tag="storage.image"):
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
-
-
-class UploadImage(Request[Operation], frozen=True, kw_only=True, tag="storage.upload-image"):
-    """Take a new image from a stream.
-
-    Sizes, names and free space are checked before the reply. The stream takes exactly
-    `spec.size_bytes` bytes and is then shut down for writing; the operation succeeds once length,
-    digest and header are proven and the file is durable. Anything else leaves nothing behind.
-    """
-
-    ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
-    STREAM: ClassVar[bool] = True
-
-    id: Slug
-    spec: ImageSpec
 
 
 class DeleteImage(Request[Done], frozen=True, kw_only=True, tag="storage.delete-image"):

@@ -1,0 +1,89 @@
+"""How images come and go: uploads, pulls, captures, downloads."""
+
+from __future__ import annotations
+
+from vmkernel.auth import Caller
+from vmkernel.control.dispatch import Dispatcher, Streamed
+from vmkernel.control.handlers.paging import cut
+from vmkernel.control.requests import (
+    CaptureImage,
+    CreateUpload,
+    DeleteUpload,
+    Done,
+    GetUpload,
+    GetVolumeData,
+    ListUploads,
+    PullImage,
+    ReadImage,
+    ReadVolume,
+    UploadImage,
+    UploadPage,
+    WriteUpload,
+)
+from vmkernel.model import Operation, StoredData, Upload
+from vmkernel.storage import StorageService
+
+__all__ = ["register"]
+
+
+def register(dispatcher: Dispatcher, storage: StorageService) -> None:
+    """Serve the requests about data that come and go."""
+
+    async def upload_image(request: UploadImage, caller: Caller) -> Streamed:
+        operation, stream = await storage.upload_image(request.id, request.spec, actor=caller.actor)
+        return Streamed(operation, stream)
+
+    async def pull_image(request: PullImage, caller: Caller) -> Operation:
+        return await storage.images.pull(request.id, request.spec, actor=caller.actor)
+
+    async def capture_image(request: CaptureImage, caller: Caller) -> Operation:
+        return await storage.images.capture(request.id, request.spec, actor=caller.actor)
+
+    async def read_image(request: ReadImage, _: Caller) -> Streamed:
+        return Streamed(*await storage.images.read(request.id, request.offset, request.length))
+
+    async def get_volume_data(request: GetVolumeData, _: Caller) -> StoredData:
+        return storage.images.volume_data(request.id)
+
+    async def read_volume(request: ReadVolume, _: Caller) -> Streamed:
+        return Streamed(
+            *await storage.images.read_volume(request.id, request.offset, request.length)
+        )
+
+    dispatcher.register(UploadImage, upload_image)
+    dispatcher.register(PullImage, pull_image)
+    dispatcher.register(CaptureImage, capture_image)
+    dispatcher.register(ReadImage, read_image)
+    dispatcher.register(GetVolumeData, get_volume_data)
+    dispatcher.register(ReadVolume, read_volume)
+    _register_resumable(dispatcher, storage)
+
+
+def _register_resumable(dispatcher: Dispatcher, storage: StorageService) -> None:
+    async def list_uploads(request: ListUploads, _: Caller) -> UploadPage:
+        found = await storage.uploads.list()
+        items, more = cut(found, lambda item: item.id, request.after, request.limit)
+        return UploadPage(items=items, more=more)
+
+    async def get_upload(request: GetUpload, _: Caller) -> Upload:
+        return await storage.uploads.get(request.id)
+
+    async def create_upload(request: CreateUpload, caller: Caller) -> Upload:
+        return await storage.uploads.create(request.spec, actor=caller.actor)
+
+    async def write_upload(request: WriteUpload, _: Caller) -> Streamed:
+        return Streamed(
+            *await storage.uploads.write(
+                request.id, request.offset, length=request.length, checksum=request.checksum
+            )
+        )
+
+    async def delete_upload(request: DeleteUpload, _: Caller) -> Done:
+        await storage.uploads.delete(request.id)
+        return Done()
+
+    dispatcher.register(ListUploads, list_uploads)
+    dispatcher.register(GetUpload, get_upload)
+    dispatcher.register(CreateUpload, create_upload)
+    dispatcher.register(WriteUpload, write_upload)
+    dispatcher.register(DeleteUpload, delete_upload)

@@ -1,0 +1,171 @@
+"""How images come and go: uploads, pulls, captures, downloads (the nouns' lists: storage.py)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from vmkernel.control.requests.base import Done, ListRequest, Request
+from vmkernel.model import (
+    ImageCapture,
+    ImagePull,
+    ImageSource,
+    Operation,
+    Record,
+    Role,
+    Slug,
+    StoredData,
+    Upload,
+    UploadChecksum,
+    UploadSpec,
+)
+
+__all__ = [
+    "CaptureImage",
+    "CreateUpload",
+    "DeleteUpload",
+    "GetUpload",
+    "GetVolumeData",
+    "ListUploads",
+    "PullImage",
+    "ReadImage",
+    "ReadVolume",
+    "UploadImage",
+    "UploadPage",
+    "WriteUpload",
+]
+
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
+
+
+class UploadPage(Record, frozen=True, kw_only=True):
+    """A part of the resumable uploads."""
+
+    items: tuple[Upload, ...]
+    more: bool
+
+
+class UploadImage(Request[Operation], frozen=True, kw_only=True, tag="storage.upload-image"):
+    """Take a new image from a stream.
+
+    Sizes, names and free space are checked before the reply. The stream takes exactly
+    `spec.size_bytes` bytes and is then shut down for writing; the operation succeeds once length,
+    digest and header are proven and the image is durable. Anything else leaves nothing behind.
+    """
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+    STREAM: ClassVar[bool] = True
+
+    id: Slug
+    spec: ImageSource
+
+
+class PullImage(Request[Operation], frozen=True, kw_only=True, tag="storage.pull-image"):
+    """Fetch a new image from an HTTP or HTTPS server."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    spec: ImagePull
+
+
+class CaptureImage(Request[Operation], frozen=True, kw_only=True, tag="storage.capture-image"):
+    """Make a new image of a volume that no running VM has."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
+    spec: ImageCapture
+
+
+class ReadImage(Request[StoredData], frozen=True, kw_only=True, tag="storage.read-image"):
+    """A part of an image's file as a stream, which ends after it."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = StoredData
+    STREAM: ClassVar[bool] = True
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+    offset: Bytes
+    length: Bytes
+
+
+class GetVolumeData(Request[StoredData], frozen=True, kw_only=True, tag="storage.volume-data"):
+    """What the file of a volume is that no running VM has."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = StoredData
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+
+
+class ReadVolume(Request[StoredData], frozen=True, kw_only=True, tag="storage.read-volume"):
+    """A part of a volume's file as a stream; nothing can open the volume until it ends."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = StoredData
+    STREAM: ClassVar[bool] = True
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+    offset: Bytes
+    length: Bytes
+
+
+class ListUploads(ListRequest[UploadPage], frozen=True, kw_only=True, tag="storage.uploads"):
+    """The resumable uploads."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = UploadPage
+
+
+class GetUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.upload"):
+    """One resumable upload; its offset is durable."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Upload
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+
+
+class CreateUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.create-upload"):
+    """Begin a resumable upload; space is set aside."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Upload
+
+    spec: UploadSpec
+
+
+class WriteUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.write-upload"):
+    """Send a part of an upload.
+
+    The sender writes the part into the stream, shuts it down for writing, and reads an
+    UploadOutcome as JSON to the stream's end. A stream that is closed early keeps what came,
+    unless the part has a checksum.
+    """
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Upload
+    STREAM: ClassVar[bool] = True
+
+    id: Slug
+    offset: Bytes
+    length: Bytes | None = None
+    checksum: UploadChecksum | None = None
+
+
+class DeleteUpload(Request[Done], frozen=True, kw_only=True, tag="storage.delete-upload"):
+    """Give a resumable upload up."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Done
+
+    id: Slug

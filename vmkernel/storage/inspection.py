@@ -1,0 +1,100 @@
+"""What the data of a new image are: told by who sends them or by their header, proven either way.
+
+Pure: reads through `Data` alone. Nothing is taken for a disk on a guess; where neither sender nor
+header says what it is, it is refused.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmkernel.model import Compression, ImageFormat, SourceFormat
+from vmkernel.storage.foreign import VHD_COOKIE, Data, ForeignError, prove_foreign
+from vmkernel.storage.headers import HEAD_BYTES, HeaderError, prove
+
+__all__ = ["FileData", "InspectionError", "compression_of", "format_of", "prove_source"]
+
+_COMPRESSIONS = (
+    (b"\x1f\x8b\x08", Compression.GZIP),
+    (b"\xfd7zXZ\x00", Compression.XZ),
+    (b"\x28\xb5\x2f\xfd", Compression.ZSTD),
+)
+_MAGICS = (
+    (0, b"QFI\xfb", SourceFormat.QCOW2),
+    (0, b"KDMV", SourceFormat.VMDK),
+    (0, b"COWD", SourceFormat.VMDK),
+    (0, b"# Disk DescriptorFile", SourceFormat.VMDK),
+    (0, b"vhdxfile", SourceFormat.VHDX),
+    (0, VHD_COOKIE, SourceFormat.VHD),
+    (0x40, b"\x7f\x10\xda\xbe", SourceFormat.VDI),
+    (0, b"WithoutFreeSpace", SourceFormat.PARALLELS),
+    (0, b"WithouFreSpacExt", SourceFormat.PARALLELS),
+    (0x8001, b"CD001", SourceFormat.ISO),
+    (0x202, b"HdrS", SourceFormat.LINUX_KERNEL),
+    (0, b"\x7fELF", SourceFormat.LINUX_KERNEL),
+    (0, b"07070", SourceFormat.LINUX_INITRD),
+    (0x200, b"EFI PART", SourceFormat.RAW),
+    (0x1FE, b"\x55\xaa", SourceFormat.RAW),
+)
+"""In this order: a hybrid ISO begins like a partitioned disk."""
+
+
+class InspectionError(Exception):
+    """The data can't be taken; the message says why."""
+
+
+class FileData:
+    """The bytes of an open file."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return os.fstat(self._fd).st_size
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Some of them; fewer at the end."""
+        return os.pread(self._fd, count, offset)
+
+
+def compression_of(
+    head: bytes, declared: Compression | None, source: SourceFormat | None
+) -> Compression:
+    """How data that begin with `head` are compressed; InspectionError where it is not as declared.
+
+    An initrd is kept compressed, unless it is declared to be compressed once more.
+    """
+    found = next((c for magic, c in _COMPRESSIONS if head.startswith(magic)), Compression.NONE)
+    if declared is None:
+        return Compression.NONE if source is SourceFormat.LINUX_INITRD else found
+    if declared is not Compression.NONE and declared is not found:
+        raise InspectionError(f"the data are not compressed by {declared}")
+    return declared
+
+
+def format_of(data: Data, declared: SourceFormat | None) -> SourceFormat:
+    """What unpacked data are; InspectionError where nobody says it."""
+    if declared is not None:
+        return declared
+    for offset, magic, source in _MAGICS:
+        if data.read(offset, len(magic)) == magic:
+            return source
+        if source is SourceFormat.PARALLELS and _ends_like_vhd(data):
+            return SourceFormat.VHD
+    raise InspectionError("the header does not tell what it is; name the format")
+
+
+def prove_source(source: SourceFormat, data: Data) -> int:
+    """The virtual size of unpacked data of that format; InspectionError where they aren't."""
+    try:
+        if source.converted:
+            return prove_foreign(source, data)
+        return prove(ImageFormat(source.value), data.read(0, HEAD_BYTES), data.size)
+    except (ForeignError, HeaderError) as error:
+        raise InspectionError(str(error)) from error
+
+
+def _ends_like_vhd(data: Data) -> bool:
+    return data.size >= 1024 and data.read(data.size - 512, 8) == VHD_COOKIE

@@ -1,0 +1,346 @@
+"""From data that came to an image: proven, unpacked, converted, published.
+
+spool -> verify -> [unpack] -> inspect -> kept as it is ----------------> settle -> publish
+          digest    worker      header  -> convert by qemu-img, confined -> digest ->
+Whatever fails, is cancelled or crashes leaves neither image nor temporary file: they lie in
+`.incoming`, which is emptied at opening. What was a resumable upload stays with its owner until the
+image is published. No format is ever guessed by qemu-img: it is told what the header has proven.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkernel import clock
+from vmkernel.host.errors import CommandError, from_os_error
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.host.worker import Confinement, Workers
+from vmkernel.model import (
+    Compression,
+    ErrorCode,
+    ImageFormat,
+    ImageOrigin,
+    ImageSource,
+    MicaError,
+    SourceFormat,
+)
+from vmkernel.operations import OperationContext
+from vmkernel.storage.catalogue import Catalogue, ImageEntry
+from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.foreign import MemoryData
+from vmkernel.storage.headers import HEAD_BYTES
+from vmkernel.storage.inspection import (
+    FileData,
+    InspectionError,
+    compression_of,
+    format_of,
+    prove_source,
+)
+from vmkernel.storage.layout import Layout, Place
+from vmkernel.storage.qcow2 import HEADER_PROBE_BYTES, Qcow2Error, read_header
+from vmkernel.storage.records import ImageRecord
+from vmkernel.storage.spool import adopt, chown_for, file_sha256, make_spool, settle_file
+
+__all__ = ["Intake", "refuse_early"]
+
+_UNPACK_MEMORY_BYTES = 1 << 30
+_QEMU_NAMES = {SourceFormat.VHD: "vpc"}
+"""What qemu-img calls them, where it is another name."""
+
+
+@dataclass
+class _Work:
+    """One image in the making."""
+
+    context: OperationContext
+    image_id: str
+    source: ImageSource
+    layout: Layout
+    spool: Path
+    keep_spool: bool
+    compression: Compression = Compression.NONE
+    format: SourceFormat = SourceFormat.RAW
+    virtual_size: int = 0
+
+    def temporary(self, name: str) -> Path:
+        return self.layout.incoming / f"{name}-{self.image_id}"
+
+    def advance(self, stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.context.advance(done, total, stage=stage)
+
+
+class Intake:
+    """Makes images of spooled data; the caller has claimed the id and holds the datastore."""
+
+    def __init__(
+        self,
+        datastores: Datastores,
+        catalogue: Catalogue,
+        qemu_img: QemuImg,
+        workers: Workers,
+        *,
+        worker_uid: int | None,
+    ) -> None:
+        self._datastores = datastores
+        self._catalogue = catalogue
+        self._qemu_img = qemu_img
+        self._workers = workers
+        self._worker_uid = worker_uid
+
+    async def make(
+        self,
+        context: OperationContext,
+        image_id: str,
+        source: ImageSource,
+        spool: Path,
+        *,
+        keep_spool: bool = False,
+        proven_sha256: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        """Make the image of the whole and durable file `spool`.
+
+        `keep_spool` leaves it to the caller to remove it once the image is there;
+        `proven_sha256` is its digest where it was computed as it came.
+        """
+        layout = self._datastores.layout(source.datastore)
+        work = _Work(context, image_id, source, layout, spool, keep_spool)
+        made: list[Path] = []
+        try:
+            digest = proven_sha256 or await self._verify(work)
+            ready, place = await self._prepare(work, made)
+            made.append(place.incoming)
+            if ready == spool:
+                await asyncio.to_thread(adopt, spool, place.incoming, keep=keep_spool)
+                kept_digest = digest
+            else:
+                if ready != place.incoming:
+                    ready.rename(place.incoming)
+                size = place.incoming.stat().st_size
+                kept_digest = await file_sha256(
+                    place.incoming, lambda done: context.advance(done, size, stage="digest")
+                )
+            context.advance(0, stage="finish")
+            await asyncio.to_thread(settle_file, place.incoming)
+            origin = ImageOrigin(
+                format=work.format,
+                compression=work.compression,
+                size_bytes=source.size_bytes,
+                sha256=digest,
+                url=url,
+            )
+            await self.publish(
+                context,
+                image_id,
+                source.datastore,
+                place,
+                work.format.kept_as,
+                kept_digest,
+                work.virtual_size,
+                origin,
+            )
+        except BaseException as error:
+            leftovers = made if keep_spool else [*made, spool]
+            await asyncio.shield(asyncio.to_thread(_discard, leftovers))
+            if isinstance(error, OSError):
+                raise from_os_error(error, f"Image {image_id} can't be stored") from error
+            raise
+        await asyncio.to_thread(_discard, [path for path in made if path != place.incoming])
+
+    async def publish(
+        self,
+        context: OperationContext,
+        image_id: str,
+        datastore: str,
+        place: Place,
+        image_format: ImageFormat,
+        sha256: str,
+        virtual_size: int,
+        origin: ImageOrigin,
+    ) -> None:
+        """Describe what lies complete in `.incoming`; durable on return, not to be cancelled."""
+        context.commit_point()
+        record = ImageRecord(
+            id=image_id,
+            created_at=clock.now(),
+            format=image_format,
+            size_bytes=place.incoming.stat().st_size,
+            sha256=sha256,
+            virtual_size_bytes=virtual_size,
+            origin=origin,
+        )
+        try:
+            await asyncio.to_thread(place.publish, record)
+        except OSError as error:
+            raise from_os_error(error, f"Image {image_id} can't be stored") from error
+        self._catalogue.images[image_id] = ImageEntry(
+            image_id, datastore, place, image_format, record
+        )
+
+    # --- steps --------------------------------------------------------------------------------
+
+    async def _verify(self, work: _Work) -> str:
+        total = work.source.size_bytes
+        digest = await file_sha256(
+            work.spool, lambda done: work.context.advance(done, total, stage="verify")
+        )
+        if work.source.sha256 not in (None, digest):
+            raise MicaError.field(
+                "/spec/sha256",
+                f"The data have the SHA-256 {digest}, not the declared one.",
+                ErrorCode.DIGEST_MISMATCH,
+            )
+        return digest
+
+    async def _prepare(self, work: _Work, made: list[Path]) -> tuple[Path, Place]:
+        """Unpack, inspect, convert; the file that is the image, and its place to be."""
+        ready = await self._unpack(work, made)
+        await asyncio.to_thread(_inspect, work, ready)
+        place = work.layout.image(work.image_id, work.format.kept_as)
+        if work.format.converted:
+            made.append(place.incoming)
+            await self._convert(work, ready, place.incoming)
+            if ready != work.spool or not work.keep_spool:
+                await asyncio.to_thread(_discard, [ready])
+            ready = place.incoming
+        return ready, place
+
+    async def _unpack(self, work: _Work, made: list[Path]) -> Path:
+        head = await asyncio.to_thread(_head, work.spool)
+        try:
+            work.compression = compression_of(head, work.source.compression, work.source.format)
+        except InspectionError as error:
+            raise MicaError.field("/spec/compression", f"{_sentence(error)}") from error
+        if work.compression is Compression.NONE:
+            return work.spool
+        target = work.temporary("unpacked")
+        made.append(target)
+        with contextlib.ExitStack() as held:
+            source_fd = os.open(work.spool, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            held.callback(os.close, source_fd)
+            target_fd = make_spool(target)
+            held.callback(os.close, target_fd)
+            limit = self._datastores.unreserved_bytes(work.source.datastore)
+            await self._workers.run(
+                "unpack",
+                {
+                    "source": source_fd,
+                    "target": target_fd,
+                    "compression": work.compression.value,
+                    "limit_bytes": limit,
+                },
+                Confinement(memory_bytes=_UNPACK_MEMORY_BYTES, file_bytes=limit),
+                fds=(source_fd, target_fd),
+                user=self._worker_uid,
+                on_progress=work.advance("unpack"),
+            )
+        if not work.keep_spool:
+            await asyncio.to_thread(_discard, [work.spool])
+        return target
+
+    async def _convert(self, work: _Work, source: Path, target: Path) -> None:
+        os.close(make_spool(target, self._worker_uid))
+        chown_for(source, self._worker_uid)
+        limit = self._datastores.unreserved_bytes(work.source.datastore)
+        total = work.virtual_size
+        try:
+            await self._qemu_img.convert(
+                source,
+                _QEMU_NAMES.get(work.format, work.format.value),
+                target,
+                "qcow2",
+                on_fraction=lambda part: work.context.advance(
+                    int(total * part), total, stage="convert"
+                ),
+                user=self._worker_uid,
+                file_bytes=limit,
+            )
+        except CommandError as error:
+            if error.problem.code is ErrorCode.UNAVAILABLE:
+                raise MicaError.field(
+                    "/spec/format", f"The data can't be converted: {error.problem.detail}"
+                ) from error
+            if "File too large" in error.output:
+                raise MicaError(
+                    ErrorCode.INSUFFICIENT_SPACE,
+                    f"Converted, it has more than the {limit} bytes that are free for it.",
+                ) from error
+            raise
+        work.virtual_size = await asyncio.to_thread(_converted_size, target)
+
+
+def refuse_early(source: ImageSource, head: bytes) -> None:
+    """Judge the first bytes of data that still come, so that nobody sends gigabytes in vain."""
+    try:
+        compression = compression_of(head, source.compression, source.format)
+    except InspectionError as error:
+        raise MicaError.field("/spec/compression", _sentence(error)) from error
+    if compression is not Compression.NONE or source.format is None:
+        return
+    if not source.format.converted:
+        _prove(source.format, _Head(head, source.size_bytes))
+
+
+class _Head(MemoryData):
+    """The beginning of a file of a known length."""
+
+    def __init__(self, head: bytes, size: int) -> None:
+        super().__init__(head)
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+
+def _inspect(work: _Work, path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        data = FileData(fd)
+        try:
+            work.format = format_of(data, work.source.format)
+        except InspectionError as error:
+            raise MicaError.field("/spec/format", _sentence(error)) from error
+        work.virtual_size = _prove(work.format, data)
+    finally:
+        os.close(fd)
+
+
+def _prove(source: SourceFormat, data: FileData | MemoryData) -> int:
+    try:
+        return prove_source(source, data)
+    except InspectionError as error:
+        raise MicaError.field(
+            "/spec/format", f"The data are no usable {source} image: {error}."
+        ) from error
+
+
+def _converted_size(path: Path) -> int:
+    with path.open("rb") as file:
+        try:
+            return read_header(file.read(HEADER_PROBE_BYTES)).virtual_size_bytes
+        except Qcow2Error as error:
+            raise MicaError(
+                ErrorCode.UNAVAILABLE, f"What qemu-img made can't be read: {error}."
+            ) from error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _discard(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."

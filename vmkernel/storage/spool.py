@@ -1,0 +1,105 @@
+"""Work on whole files in threads: their digest, and taking them over; each can be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from vmkernel.host.files import fsync_directory
+
+__all__ = ["adopt", "chown_for", "file_sha256", "in_thread", "make_spool", "settle_file"]
+
+T = TypeVar("T")
+_CHUNK_BYTES = 1 << 20
+_MODE = 0o644
+OnDone = Callable[[int], None]
+
+
+async def in_thread(work: Callable[[threading.Event], T]) -> T:
+    """Run blocking work that looks at an event now and then: it is set where we are cancelled.
+
+    Returns or raises only once the thread has ended.
+    """
+    stop = threading.Event()
+    thread = asyncio.ensure_future(asyncio.to_thread(work, stop))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.gather(thread, return_exceptions=True)
+        raise
+
+
+async def file_sha256(path: Path, on_done: OnDone) -> str:
+    """The digest of a file, told how far it is."""
+    loop = asyncio.get_running_loop()
+
+    def work(stop: threading.Event) -> str:
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(_CHUNK_BYTES))
+        done = 0
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+                done += count
+                if stop.is_set():
+                    break
+                if done % (16 * _CHUNK_BYTES) < count:
+                    loop.call_soon_threadsafe(on_done, done)
+        return digest.hexdigest()
+
+    return await in_thread(work)
+
+
+def make_spool(path: Path, owner: int | None = None) -> int:
+    """A new empty file to be filled; its descriptor, which the caller closes."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    if owner is not None:
+        os.fchown(fd, owner, owner)
+    return fd
+
+
+def chown_for(path: Path, owner: int | None) -> None:
+    """Let a worker's uid read and write a file that was received here."""
+    if owner is not None:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(fd, owner, owner)
+        finally:
+            os.close(fd)
+
+
+def adopt(source: Path, target: Path, *, keep: bool) -> None:
+    """Give a file another name; with `keep` it has both, so that a crash loses neither.
+
+    Where the file system knows no second names, it is moved.
+    """
+    if keep:
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+                raise
+        else:
+            return
+    source.rename(target)
+
+
+def settle_file(path: Path) -> None:
+    """Make a file ours, readable and durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_uid != os.getuid():
+            os.fchown(fd, os.getuid(), os.getgid())
+        os.fchmod(fd, _MODE)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fsync_directory(path.parent)

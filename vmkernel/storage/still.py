@@ -1,0 +1,61 @@
+"""Volumes held still: while one is copied out, nothing may open, change or delete it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkernel.model import ErrorCode
+from vmkernel.storage.catalogue import Catalogue, VolumeEntry
+from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.users import Users
+
+__all__ = ["StillSource", "StillVolumes"]
+
+
+@dataclass(frozen=True)
+class StillSource:
+    """What is copied."""
+
+    entry: VolumeEntry
+    owner: int | None
+    """The uid that may read its file; None: ourselves."""
+    chain: tuple[Path, ...] = ()
+    """The files that its file is the difference to."""
+
+
+class StillVolumes:
+    """Gives volumes that are off."""
+
+    def __init__(self, datastores: Datastores, catalogue: Catalogue, users: Users) -> None:
+        self._datastores = datastores
+        self._catalogue = catalogue
+        self._users = users
+
+    @contextlib.contextmanager
+    def held(self, volume_id: str, what: str) -> Iterator[StillSource]:
+        """Hold a volume while it is being `what`; `in-use` where a VM has it open."""
+        entry = self._catalogue.volume(volume_id)
+        if entry.reason is not None or entry.record is None:
+            raise StorageError(
+                ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {entry.reason}."
+            )
+        self._datastores.layout(entry.datastore)
+        if self._users.volume_is_open(volume_id):
+            raise StorageError(
+                ErrorCode.IN_USE,
+                f"VM {self._users.vm_of_volume(volume_id)} has volume {volume_id} open; "
+                "shut it down first.",
+            )
+        with self._catalogue.claimed("volume", volume_id, what):
+            try:
+                owner = entry.place.data.lstat().st_uid
+            except OSError as error:
+                raise StorageError(
+                    ErrorCode.UNAVAILABLE, f"Volume {volume_id} can't be read ({error.strerror})."
+                ) from error
+            yield StillSource(entry, None if owner == os.getuid() else owner)

@@ -1,0 +1,242 @@
+"""Unpack gzip, xz or zstd from one file into another, with bounded memory and bounded output.
+
+JOB: source, target (descriptors), compression, limit_bytes. Outcome: size_bytes.
+Blocks of zeros become holes. Several members after one another are one file, as gzip, xz and zstd
+see it. zstd is libzstd by ctypes (zstd.h, "Streaming decompression"): Python has none before 3.14.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from vmkernel.workers.report import Refusal, Report, run
+
+__all__ = ["decoder", "main", "unpack"]
+
+_INPUT_BYTES = 1 << 18
+_OUTPUT_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 16
+_ZEROS = bytes(_BLOCK_BYTES)
+_XZ_MEMORY_BYTES = 256 << 20
+_ZSTD_WINDOW_LOG_MAX = 27
+_ZSTD_D_WINDOW_LOG_MAX = 100
+
+
+class Decoder(Protocol):
+    """One member of a compressed file."""
+
+    @property
+    def eof(self) -> bool:
+        """True behind its end."""
+
+    @property
+    def unused(self) -> bytes:
+        """What came behind its end."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Some more output of some more input; Refusal where the data are broken."""
+
+    @property
+    def hungry(self) -> bool:
+        """True where it has given all that the input so far makes."""
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+        self._left = b""
+        self.hungry = True
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused(self) -> bytes:
+        return self._inner.unused_data
+
+    def feed(self, data: bytes) -> bytes:
+        try:
+            out = self._inner.decompress(self._inner.unconsumed_tail + data, _OUTPUT_BYTES)
+        except zlib.error as error:
+            raise _broken("gzip", error) from error
+        self.hungry = not self._inner.unconsumed_tail and len(out) < _OUTPUT_BYTES
+        return out
+
+
+class _Xz:
+    def __init__(self) -> None:
+        self._inner = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused(self) -> bytes:
+        return self._inner.unused_data
+
+    @property
+    def hungry(self) -> bool:
+        return self._inner.needs_input
+
+    def feed(self, data: bytes) -> bytes:
+        try:
+            return self._inner.decompress(data, _OUTPUT_BYTES)
+        except lzma.LZMAError as error:
+            raise _broken("xz", error) from error
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("size", ctypes.c_size_t),
+        ("position", ctypes.c_size_t),
+    )
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        try:
+            self._lib = ctypes.CDLL("libzstd.so.1")
+        except OSError as error:
+            raise Refusal("unsupported", "This host has no libzstd.so.1 to unpack zstd.") from error
+        self._lib.ZSTD_createDStream.restype = ctypes.c_void_p
+        for name in ("ZSTD_decompressStream", "ZSTD_DCtx_setParameter"):
+            getattr(self._lib, name).restype = ctypes.c_size_t
+        self._lib.ZSTD_isError.argtypes = (ctypes.c_size_t,)
+        self._lib.ZSTD_getErrorName.argtypes = (ctypes.c_size_t,)
+        self._lib.ZSTD_getErrorName.restype = ctypes.c_char_p
+        self._stream = ctypes.c_void_p(self._lib.ZSTD_createDStream())
+        if not self._stream:
+            raise MemoryError
+        self._lib.ZSTD_DCtx_setParameter(self._stream, _ZSTD_D_WINDOW_LOG_MAX, _ZSTD_WINDOW_LOG_MAX)
+        self._output = ctypes.create_string_buffer(_OUTPUT_BYTES)
+        self._left = b""
+        self.eof = False
+        self.unused = b""
+        self.hungry = True
+
+    def feed(self, data: bytes) -> bytes:
+        data = self._left + data
+        source = ctypes.create_string_buffer(data, max(1, len(data)))
+        given = _Buffer(ctypes.addressof(source), len(data), 0)
+        made = _Buffer(ctypes.addressof(self._output), _OUTPUT_BYTES, 0)
+        left = self._lib.ZSTD_decompressStream(
+            self._stream, ctypes.byref(made), ctypes.byref(given)
+        )
+        if self._lib.ZSTD_isError(left):
+            name = self._lib.ZSTD_getErrorName(left).decode("ascii", "replace")
+            raise _broken("zstd", name)
+        self._left = data[given.position :]
+        if left == 0:
+            self.eof = True
+            self.unused, self._left = self._left, b""
+            self._lib.ZSTD_freeDStream(self._stream)
+        self.hungry = not self._left and made.position < _OUTPUT_BYTES
+        return self._output.raw[: made.position]
+
+
+_DECODERS: dict[str, Callable[[], Decoder]] = {"gzip": _Gzip, "xz": _Xz, "zstd": _Zstd}
+
+
+def decoder(compression: str) -> Decoder:
+    """A decoder of one member."""
+    return _DECODERS[compression]()
+
+
+class _Sparse:
+    """Writes one block after another and leaves holes where they are zero."""
+
+    def __init__(self, fd: int, limit_bytes: int) -> None:
+        self._fd = fd
+        self._limit = limit_bytes
+        self._pending = bytearray()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._pending += data
+        if self.size + len(self._pending) > self._limit:
+            raise Refusal(
+                "insufficient-space",
+                f"Unpacked, it has more than the {self._limit} bytes that are free for it.",
+            )
+        whole = len(self._pending) - len(self._pending) % _BLOCK_BYTES
+        self._put(bytes(self._pending[:whole]))
+        del self._pending[:whole]
+
+    def finish(self) -> None:
+        self._put(bytes(self._pending))
+        self._pending.clear()
+        os.ftruncate(self._fd, self.size)
+
+    def _put(self, data: bytes) -> None:
+        for at in range(0, len(data), _BLOCK_BYTES):
+            block = data[at : at + _BLOCK_BYTES]
+            if block != _ZEROS:
+                done = 0
+                while done < len(block):
+                    done += os.pwrite(self._fd, block[done:], self.size + done)
+            self.size += len(block)
+
+
+def unpack(source: int, target: int, compression: str, limit_bytes: int, report: Report) -> int:
+    """Unpack all of `source` into the empty file `target`; the number of bytes that came out.
+
+    Raises Refusal: broken, cut off, or larger than `limit_bytes`.
+    """
+    total = os.fstat(source).st_size
+    out = _Sparse(target, limit_bytes)
+    read = 0
+    member: Decoder | None = None
+    waiting = b""
+    while True:
+        if member is None or member.hungry or member.eof:
+            data = waiting or os.pread(source, _INPUT_BYTES, read)
+            if not waiting:
+                read += len(data)
+            waiting = b""
+        else:
+            data = b""
+        if member is None or member.eof:
+            # Between members there may be zeros: padding of tapes and of xz streams.
+            data = data.lstrip(b"\0")
+            if not data:
+                if read >= total:
+                    break
+                continue
+            member = decoder(compression)
+        elif member.hungry and not data:
+            raise Refusal("truncated", f"The {compression} data end too early.")
+        out.write(member.feed(data))
+        if member.eof:
+            waiting = member.unused
+        report.progress(read, total)
+    out.finish()
+    return out.size
+
+
+def _broken(kind: str, why: object) -> Refusal:
+    return Refusal("invalid", f"The {kind} data are broken ({str(why)[:120]}).")
+
+
+def main(argv: list[str]) -> int:
+    """The program."""
+
+    def work(job: dict[str, Any]) -> dict[str, Any]:
+        size = unpack(
+            job["source"], job["target"], job["compression"], job["limit_bytes"], Report()
+        )
+        return {"size_bytes": size}
+
+    return run(work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
