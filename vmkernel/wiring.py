@@ -26,6 +26,7 @@ from vmkernel.auth import AccessService
 from vmkernel.auth.claim_file import ClaimFile
 from vmkernel.control import handlers
 from vmkernel.control.dispatch import Dispatcher
+from vmkernel.control.handlers.statistics import StatisticsService
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.events import EventBus
 from vmkernel.host.notify import inherited_sockets, notify
@@ -135,6 +136,7 @@ class Vmkernel:
             await self._vms.start()
             handlers.vm.register(self._dispatcher, self._vms)
             handlers.console.register(self._dispatcher, VmConsoles(self._vms))
+        handlers.statistics.register(self._dispatcher, self._figures)
         platform = self._adapters.platform
         platform.bind(
             Surroundings(
@@ -184,6 +186,11 @@ class Vmkernel:
             await asyncio.gather(task, return_exceptions=True)
 
         self._ending.push_async_callback(end)
+
+    def _figures(self) -> StatisticsService:
+        from vmkernel.figures import Figures
+
+        return Figures(self._vms, self._storage.stores.list)
 
     def _findings(self) -> Iterator[Finding]:
         yield from self._store.findings()

@@ -15,6 +15,7 @@ from remote_api.routes import (
     host,
     images,
     operations,
+    statistics,
     tus_uploads,
     uploads,
     vms,
@@ -44,6 +45,7 @@ def all_routes() -> tuple[AnyRoute, ...]:
         *downloads.ROUTES,
         *vms.ROUTES,
         *console.ROUTES,
+        *statistics.ROUTES,
         *operations.ROUTES,
         *events.ROUTES,
     )

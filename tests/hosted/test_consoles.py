@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import ClientConnection
 
 from remote_api.client.console import open_console
@@ -24,11 +25,13 @@ from remote_api.schema import (
     BootSpec,
     ConsoleKind,
     ConsoleMode,
+    DiskSpec,
     DisplayModel,
     Firmware,
     ImageFormat,
     KernelBoot,
     VmSpec,
+    VolumeSpec,
 )
 from tests.framework.console import SocketWire
 from tests.framework.guest import guest_files
@@ -55,6 +58,7 @@ def seen(host: HostedMica) -> Iterator[str]:
         firmware=Firmware.BIOS,
         boot=BootSpec(kernel=kernel),
         display=DisplayModel.STD,
+        disks=(DiskSpec(volume="seen-disk"),),
     )
     with host.client() as mica:
         for image_id, file, image_format in (
@@ -62,13 +66,14 @@ def seen(host: HostedMica) -> Iterator[str]:
             ("seen-initrd", files.initrd, ImageFormat.LINUX_INITRD),
         ):
             mica.upload_image(image_id, file, datastore="main", image_format=image_format)
+        mica.wait(mica.create_volume("seen-disk", VolumeSpec(datastore="main", size_bytes=8 * MIB)))
         mica.create_vm("seen", spec)
         mica.wait(mica.start_vm("seen"))
         with open_console(mica, "seen", mode=ConsoleMode.WATCH) as line:
             _until(line, "MICA GUEST UP", BOOT_S)
         yield "seen"
         mica.wait(mica.power_off_vm("seen"))
-        mica.delete_vm("seen")
+        mica.delete_vm("seen", with_volumes=True)
         for image_id in ("seen-kernel", "seen-initrd"):
             mica.delete_image(image_id)
 
@@ -199,3 +204,33 @@ def test_a_local_port_for_viewers(host: HostedMica, seen: str, tmp_path: Path) -
 def test_vnc_is_for_guests_with_a_screen(mica: Mica, seen: str) -> None:
     with open_console(mica, seen, ConsoleKind.VNC) as screen:
         assert screen.recv(timeout=10) == b"RFB 003.008\n"
+
+
+def test_figures_of_a_guest_and_its_host(mica: Mica, seen: str) -> None:
+    before = mica.vm_statistics(seen)
+    with open_console(mica, seen) as line:
+        line.send(b"sum vda 0 4194304\n")
+        _until(line, r"sum vda 0 4194304: \w+")
+    after = mica.vm_statistics(seen)
+    assert after.complete
+    assert after.cpu_seconds >= before.cpu_seconds > 0
+    assert [vcpu.index for vcpu in after.vcpus] == [0]
+    assert after.vcpus[0].seconds > 0
+    assert 32 * MIB < after.memory.resident_bytes < 2048 * MIB
+    (disk,) = after.disks
+    assert disk.key == "disk0"
+    assert disk.read.bytes >= before.disks[0].read.bytes + (4 << 20)
+    assert disk.read.seconds > 0
+    assert 0 < sum(disk.read.latency_counts) <= disk.read.operations
+    assert after.memory.balloon_bytes == 256 * MIB
+    assert after.memory.guest is not None
+    assert 128 * MIB < (after.memory.guest.total_bytes or 0) < 256 * MIB
+    host = mica.host_statistics()
+    assert host.memory_promised_bytes >= 256 * MIB
+    assert [space.id for space in host.datastores] == ["main"]
+    families = {f.name: f for f in text_string_to_metric_families(mica.metrics())}
+    states = {s.labels["vm"]: s.labels["state"] for s in families["mica_vm_state"].samples}
+    assert states[seen] == "running"
+    (cpu,) = families["mica_vm_cpu_seconds"].samples
+    assert cpu.value >= after.cpu_seconds
+    assert families["mica_host_cpu_seconds"].samples

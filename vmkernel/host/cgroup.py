@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vmkernel.host.sysfs import PROC, read_text
+
 __all__ = ["Cgroup"]
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -29,6 +31,16 @@ class Cgroup:
             (self._folder / "cgroup.kill").write_text("1")
         except FileNotFoundError:
             return
+
+    def processes(self, program: str) -> tuple[int, ...]:
+        """The ids of its processes, those of groups below included, that run `program`."""
+        found = []
+        for file in self._folder.glob("**/cgroup.procs"):
+            for pid in (read_text(file) or "").split():
+                # The kernel keeps 15 octets of a name; threads may have names of their own.
+                if read_text(PROC / pid / "comm") == program[:15]:
+                    found.append(int(pid))
+        return tuple(found)
 
     def memory_bytes(self) -> int | None:
         """What it holds of memory now."""

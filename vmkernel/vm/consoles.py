@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vmkernel.model import (
     ConsoleKind,
@@ -14,8 +14,6 @@ from vmkernel.model import (
     MicaError,
 )
 from vmkernel.qemu import QmpCommandError, RunState
-from vmkernel.qemu.keyboard import Chord, chord_of, chords_of_text, press
-from vmkernel.qemu.screen import screenshot
 from vmkernel.vm.running import Running
 from vmkernel.vm.states import VmRequest
 
@@ -27,6 +25,10 @@ SCREENSHOT_MAX_BYTES = 15 << 20
 """A frame on the control socket holds 16 MiB."""
 _CHORDS_AT_ONCE = 8
 """How many are pressed before others get their turn at the VM."""
+
+
+if TYPE_CHECKING:
+    from vmkernel.qemu.keyboard import Chord
 
 
 class UsedVms(Protocol):
@@ -56,6 +58,8 @@ class VmConsoles:
     async def screenshot(self, vm_id: str) -> bytes:
         """See ConsoleService."""
 
+        from vmkernel.qemu.screen import screenshot
+
         async def look(vm: Running) -> bytes:
             try:
                 return await screenshot(vm.qmp, limit=SCREENSHOT_MAX_BYTES)
@@ -72,6 +76,8 @@ class VmConsoles:
 
     async def press(self, vm_id: str, keys: Sequence[str], text: str) -> None:
         """See ConsoleService."""
+        from vmkernel.qemu.keyboard import press
+
         chords = iter(_chords(keys, text))
         while some := tuple(islice(chords, _CHORDS_AT_ONCE)):
 
@@ -95,6 +101,8 @@ class VmConsoles:
 
 def _chords(keys: Sequence[str], text: str) -> list[Chord]:
     """What is to be pressed; every wrong name is told at once."""
+    from vmkernel.qemu.keyboard import chord_of, chords_of_text
+
     wrong: list[FieldProblem] = []
     chords: list[Chord] = []
 

@@ -133,6 +133,10 @@ class Launcher(Protocol):
         """True while any process of the VM is alive."""
         ...
 
+    def main_pid(self, vm_id: str) -> int | None:
+        """The process id of the VM's QEMU as we see it; None where it has none."""
+        ...
+
     async def wait_gone(self, vm_id: str, timeout_s: float) -> bool:
         """True once no process of the VM is left; False where the time is over."""
         ...

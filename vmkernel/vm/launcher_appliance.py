@@ -40,6 +40,7 @@ __all__ = ["ApplianceLauncher"]
 _log = logging.getLogger(__name__)
 
 QEMU = "/usr/bin/qemu-system-x86_64"
+_PROGRAM = Path(QEMU).name
 _UNITS = Path("/run/systemd/system")
 _DROP_IN = "50-vm.conf"
 _ROOT = "root"
@@ -97,6 +98,10 @@ class ApplianceLauncher:
     def is_active(self, vm_id: str) -> bool:
         """See Launcher."""
         return _cgroup(vm_id).populated()
+
+    def main_pid(self, vm_id: str) -> int | None:
+        """See Launcher."""
+        return min(_cgroup(vm_id).processes(_PROGRAM), default=None)
 
     async def wait_gone(self, vm_id: str, timeout_s: float) -> bool:
         """See Launcher."""

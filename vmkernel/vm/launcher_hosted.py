@@ -41,6 +41,11 @@ class HostedLauncher:
         """See Launcher."""
         return self._find(vm_id) is not None
 
+    def main_pid(self, vm_id: str) -> int | None:
+        """See Launcher."""
+        process = self._find(vm_id)
+        return None if process is None else process.pid
+
     async def wait_gone(self, vm_id: str, timeout_s: float) -> bool:
         """See Launcher."""
         process = self._find(vm_id)

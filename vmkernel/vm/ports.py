@@ -29,6 +29,7 @@ from vmkernel.model import (
     Vm,
     VmAction,
     VmSpec,
+    VmState,
     VolumeFormat,
 )
 
@@ -212,6 +213,23 @@ class VmDirectory(VmUsers, Protocol):
 
     def list_vms(self) -> tuple[Vm, ...]:
         """All VMs, ordered by id."""
+        ...
+
+    def page(self, after: str | None, limit: int) -> tuple[tuple[Vm, ...], bool]:
+        """At most `limit` VMs ordered by id, from the first after the id `after`, and whether
+        others follow."""
+        ...
+
+    def states(self) -> Mapping[str, VmState]:
+        """Every VM's state by its id."""
+        ...
+
+    def process_of(self, vm_id: str) -> int | None:
+        """The process id of a VM's QEMU; None where it has none."""
+        ...
+
+    def promised_bytes(self) -> int:
+        """The memory that was promised to VMs that run."""
         ...
 
     def get(self, vm_id: str) -> Vm:

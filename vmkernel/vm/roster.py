@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import re
+from bisect import bisect_right
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,23 @@ class Roster:
         views = {vm_id: running.driver.view() for vm_id, running in self._drivers.items()}
         views |= {vm_id: broken.view() for vm_id, broken in self._unusable.items()}
         return tuple(views[vm_id] for vm_id in sorted(views))
+
+    def page(self, after: str | None, limit: int) -> tuple[tuple[Vm, ...], bool]:
+        """See VmDirectory; no more is looked at than is shown."""
+        self.forget_gone()
+        ids = sorted({*self._drivers, *self._unusable})
+        start = 0 if after is None else bisect_right(ids, after)
+        shown = ids[start : start + limit]
+        return tuple(self._view(vm_id) for vm_id in shown), len(ids) > start + limit
+
+    def states(self) -> dict[str, VmState]:
+        """See VmDirectory."""
+        found = {vm_id: running.driver.state for vm_id, running in self._drivers.items()}
+        return found | dict.fromkeys(self._unusable, VmState.UNUSABLE)
+
+    def _view(self, vm_id: str) -> Vm:
+        broken = self._unusable.get(vm_id)
+        return self._drivers[vm_id].driver.view() if broken is None else broken.view()
 
     def get(self, vm_id: str) -> Vm:
         """See VmDirectory."""

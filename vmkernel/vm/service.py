@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -121,6 +121,22 @@ class VmService:
     def list_vms(self) -> tuple[Vm, ...]:
         """See VmDirectory."""
         return self.roster.list_vms()
+
+    def page(self, after: str | None, limit: int) -> tuple[tuple[Vm, ...], bool]:
+        """See VmDirectory."""
+        return self.roster.page(after, limit)
+
+    def states(self) -> Mapping[str, VmState]:
+        """See VmDirectory."""
+        return self.roster.states()
+
+    def process_of(self, vm_id: str) -> int | None:
+        """See VmDirectory."""
+        return self._host.launcher.main_pid(vm_id)
+
+    def promised_bytes(self) -> int:
+        """See VmDirectory."""
+        return self._host.admission.promised_bytes
 
     def get(self, vm_id: str) -> Vm:
         """See VmDirectory."""

@@ -15,6 +15,7 @@ from remote_api.client.cli.hosts import claim, context_group, host_group, token_
 from remote_api.client.cli.images import image_group
 from remote_api.client.cli.operations import events, operation_group
 from remote_api.client.cli.serve import serve
+from remote_api.client.cli.statistics import host_stats, top
 from remote_api.client.cli.vms import vm_group
 from remote_api.client.cli.volumes import volume_group
 from remote_api.client.errors import ClientError, MisuseError, UnreachableError, UntrustedError
@@ -94,11 +95,15 @@ for _command in (
     vm_group,
     console,
     vnc,
+    top,
     operation_group,
     events,
     serve,
 ):
     main.add_command(_command)
+
+
+host_group.add_command(host_stats)
 
 
 def _fail(error: ClientError, status: int) -> int:

@@ -19,6 +19,7 @@ from remote_api.client.cli.common import (
     wait_option,
 )
 from remote_api.client.cli.console import console, keys, nmi, screenshot, vnc
+from remote_api.client.cli.statistics import vm_stats
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     BootDevice,
@@ -47,7 +48,7 @@ def vm_group() -> None:
     """Virtual machines."""
 
 
-for _command in (console, keys, nmi, screenshot, vnc):
+for _command in (console, keys, nmi, screenshot, vm_stats, vnc):
     vm_group.add_command(_command)
 
 

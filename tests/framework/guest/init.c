@@ -156,6 +156,7 @@ static const struct {
 } DRIVERS[] = {
     {0x1af4, 0x1000, "virtio_net"},        {0x1af4, 0x1041, "virtio_net"},
     {0x1af4, 0x1001, "virtio_blk"},        {0x1af4, 0x1042, "virtio_blk"},
+    {0x1af4, 0x1002, "virtio_balloon"},    {0x1af4, 0x1045, "virtio_balloon"},
     {0x1af4, 0x1004, "virtio_scsi sd_mod"}, {0x1af4, 0x1048, "virtio_scsi sd_mod"},
     {0x8086, 0x100e, "e1000"},             {0x8086, 0x10d3, "e1000e"},
     {0x15ad, 0x07b0, "vmxnet3"},           {0x10ec, 0x8139, "8139cp"},

@@ -19,6 +19,7 @@ GUEST_MODULES = (
     "sd_mod",
     "sr_mod",
     "usb-storage",
+    "virtio_balloon",
     "virtio_blk",
     "virtio_net",
     "virtio_scsi",

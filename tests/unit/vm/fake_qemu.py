@@ -280,6 +280,9 @@ class FakeLauncher:
         qemu = self.qemus.get(vm_id)
         return qemu is not None and qemu.alive
 
+    def main_pid(self, vm_id: str) -> int | None:
+        return os.getpid() if self.is_active(vm_id) else None
+
     async def wait_gone(self, vm_id: str, timeout_s: float) -> bool:
         if not self.is_active(vm_id):
             return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
-from vmkernel.control.handlers.paging import cut
 from vmkernel.control.requests import (
     ActOnVm,
     CreateVm,
@@ -25,7 +24,7 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
     """Serve the requests about virtual machines."""
 
     async def list_vms(request: ListVms, _: Caller) -> VmPage:
-        items, more = cut(vms.list_vms(), lambda vm: vm.id, request.after, request.limit)
+        items, more = vms.page(request.after, request.limit)
         return VmPage(items=items, more=more)
 
     async def get_vm(request: GetVm, _: Caller) -> Vm:

@@ -72,6 +72,12 @@ from vmkernel.control.requests.operations import (
     OperationPage,
     SubscribeEvents,
 )
+from vmkernel.control.requests.statistics import (
+    AllStatistics,
+    GetAllStatistics,
+    GetHostStatistics,
+    GetVmStatistics,
+)
 from vmkernel.control.requests.storage import (
     CheckVolume,
     CreateVolume,
@@ -99,6 +105,7 @@ from vmkernel.control.requests.vm import (
 __all__ = [
     "ActOnVm",
     "AddDatastoreDisk",
+    "AllStatistics",
     "AnyRequest",
     "CancelOperation",
     "CaptureImage",
@@ -119,15 +126,18 @@ __all__ = [
     "DevicePage",
     "DiskPage",
     "Done",
+    "GetAllStatistics",
     "GetApiInfo",
     "GetDatastore",
     "GetHost",
+    "GetHostStatistics",
     "GetImage",
     "GetOperation",
     "GetTlsIdentity",
     "GetToken",
     "GetUpload",
     "GetVm",
+    "GetVmStatistics",
     "GetVolume",
     "GetVolumeData",
     "GrowDatastore",
@@ -230,6 +240,9 @@ AnyRequest = (
     | TakeScreenshot
     | SendKeys
     | InjectNmi
+    | GetVmStatistics
+    | GetHostStatistics
+    | GetAllStatistics
     | ListOperations
     | GetOperation
     | CancelOperation

@@ -1,0 +1,69 @@
+"""What virtual machines and the host use: as JSON, and all of it as Prometheus' text."""
+
+from __future__ import annotations
+
+from remote_api.routes.convert import to_wire
+from remote_api.routes.exchange import Exchange, Response, json_response
+from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
+from remote_api.schema import HostStatistics, NoQuery, ProblemCode, VmStatistics
+from vmkernel.control.requests import GetAllStatistics, GetHostStatistics, GetVmStatistics
+
+__all__ = ["ROUTES"]
+
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def get_vm_statistics(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """One virtual machine."""
+    return json_response(
+        to_wire(await exchange.call(GetVmStatistics(id=exchange.id)), VmStatistics)
+    )
+
+
+async def get_host_statistics(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The host."""
+    return json_response(to_wire(await exchange.call(GetHostStatistics()), HostStatistics))
+
+
+async def get_metrics(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The host and all virtual machines."""
+    from remote_api.routes.metrics import render
+
+    figures = await exchange.call(GetAllStatistics())
+    return Response(status=200, body=render(figures), media_type=_PROMETHEUS)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1/vms/{id}/stats",
+        name="getVmStatistics",
+        summary="What a virtual machine uses: processors, memory, disks, network",
+        handler=get_vm_statistics,
+        replies=(Reply(status=200, description="The figures.", body=VmStatistics),),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+    Route(
+        method="GET",
+        path="/v1/host/stats",
+        name="getHostStatistics",
+        summary="What the host uses: processors, memory, disks, network, datastores",
+        handler=get_host_statistics,
+        replies=(Reply(status=200, description="The figures.", body=HostStatistics),),
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        name="getMetrics",
+        summary="The figures of the host and of all virtual machines, as Prometheus reads them",
+        handler=get_metrics,
+        replies=(
+            Reply(
+                status=200,
+                description="Prometheus' text format, version 0.0.4.",
+                body=str,
+                media_type="text/plain",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,202 @@
+"""The figures of all virtual machines, at a bounded cost.
+
+who asks --> a copy not older than a second? --> that
+                 no --> one collection for all who wait:
+                        the kernel's counters once; of each VM that runs its process, and by QMP
+                        its disks and balloon, a few VMs at a time, each within a time-out
+
+A QEMU that doesn't answer in time costs its own disks' figures and nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from vmkernel import clock
+from vmkernel.devices.balloon import BALLOON
+from vmkernel.host.counters import (
+    InterfaceCounters,
+    interface_counters,
+    process_cpu_seconds,
+    resident_bytes,
+    thread_times,
+)
+from vmkernel.model import (
+    DiskStatistics,
+    GuestMemory,
+    MemoryStatistics,
+    MicaError,
+    NicStatistics,
+    NicStatus,
+    VcpuStatistics,
+    Vm,
+    VmState,
+    VmStatistics,
+)
+from vmkernel.qemu.statistics import balloon_statistics, disk_statistics
+from vmkernel.vm.running import Running
+from vmkernel.vm.states import VmRequest
+
+__all__ = ["StatisticsVms", "VmFigures"]
+
+KEPT_S = 1.0
+_TIMEOUT_S = 3.0
+_AT_ONCE = 8
+_VCPU = re.compile(r"CPU (\d+)/")
+_WITH_QEMU = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING})
+
+Outcome = TypeVar("Outcome")
+
+
+class StatisticsVms(Protocol):
+    """What is needed of the VM side; VmService has it."""
+
+    def states(self) -> Mapping[str, VmState]:
+        """Every VM's state by its id."""
+        ...
+
+    def get(self, vm_id: str) -> Vm:
+        """See VmDirectory."""
+        ...
+
+    def process_of(self, vm_id: str) -> int | None:
+        """The process id of its QEMU; None where it has none."""
+        ...
+
+    async def use(
+        self, vm_id: str, request: VmRequest, work: Callable[[Running], Awaitable[Outcome]]
+    ) -> Outcome:
+        """See VmService."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Qemu:
+    """What QEMU tells."""
+
+    disks: tuple[DiskStatistics, ...]
+    balloon_bytes: int | None
+    guest: GuestMemory | None
+
+
+class VmFigures:
+    """Collects and keeps the figures for a moment."""
+
+    def __init__(
+        self, vms: StatisticsVms, *, kept_s: float = KEPT_S, timeout_s: float = _TIMEOUT_S
+    ) -> None:
+        self._vms = vms
+        self._kept_s = kept_s
+        self._timeout_s = timeout_s
+        self._lock = asyncio.Lock()
+        self._kept: tuple[VmStatistics, ...] = ()
+        self._kept_until = float("-inf")
+
+    async def one(self, vm_id: str) -> VmStatistics:
+        """One VM's; `not-found` where there is none."""
+        self._vms.get(vm_id)
+        return await self._collect(vm_id, interface_counters())
+
+    async def running(self) -> tuple[VmStatistics, ...]:
+        """Those of all VMs that have a QEMU, by id."""
+        loop = asyncio.get_running_loop()
+        async with self._lock:
+            if loop.time() < self._kept_until:
+                return self._kept
+            room = asyncio.Semaphore(_AT_ONCE)
+            interfaces = interface_counters()
+
+            async def collect(vm_id: str) -> VmStatistics | None:
+                async with room:
+                    try:
+                        return await self._collect(vm_id, interfaces)
+                    except MicaError:  # deleted meanwhile
+                        return None
+
+            wanted = [v for v, state in sorted(self._vms.states().items()) if state in _WITH_QEMU]
+            found = await asyncio.gather(*(collect(vm_id) for vm_id in wanted))
+            self._kept = tuple(each for each in found if each is not None)
+            self._kept_until = loop.time() + self._kept_s
+            return self._kept
+
+    async def _collect(
+        self, vm_id: str, interfaces: Mapping[str, InterfaceCounters]
+    ) -> VmStatistics:
+        vm = self._vms.get(vm_id)
+        assigned = vm.spec.memory_bytes
+        if vm.status.state not in _WITH_QEMU:
+            return VmStatistics(
+                id=vm_id,
+                at=clock.now(),
+                state=vm.status.state,
+                memory=MemoryStatistics(assigned_bytes=assigned),
+            )
+        told = await self._ask(vm_id)
+        pid = self._vms.process_of(vm_id)
+        return VmStatistics(
+            id=vm_id,
+            at=clock.now(),
+            state=vm.status.state,
+            complete=told is not None,
+            started_at=vm.status.started_at,
+            cpu_seconds=0.0 if pid is None else process_cpu_seconds(pid),
+            vcpus=() if pid is None else _vcpus(pid),
+            memory=MemoryStatistics(
+                assigned_bytes=assigned,
+                resident_bytes=0 if pid is None else resident_bytes(pid),
+                balloon_bytes=told.balloon_bytes if told else None,
+                guest=told.guest if told else None,
+            ),
+            disks=told.disks if told else (),
+            nics=tuple(
+                _nic(nic, nic.key or f"nic{number}", interfaces)
+                for number, nic in enumerate(vm.status.nics)
+            ),
+        )
+
+    async def _ask(self, vm_id: str) -> _Qemu | None:
+        async def ask(vm: Running) -> _Qemu:
+            disks = await disk_statistics(vm.qmp)
+            if not vm.definition.spec.memory.balloon:
+                return _Qemu(disks, None, None)
+            return _Qemu(disks, *await balloon_statistics(vm.qmp, BALLOON))
+
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._vms.use(vm_id, VmRequest.QUERY, ask)
+        except (TimeoutError, MicaError):
+            return None
+
+
+def _vcpus(pid: int) -> tuple[VcpuStatistics, ...]:
+    found = []
+    for thread in thread_times(pid):
+        if match := _VCPU.match(thread.name):
+            found.append(
+                VcpuStatistics(
+                    index=int(match[1]),
+                    seconds=thread.seconds,
+                    waited_seconds=thread.waited_seconds,
+                )
+            )
+    return tuple(sorted(found, key=lambda vcpu: vcpu.index))
+
+
+def _nic(nic: NicStatus, key: str, interfaces: Mapping[str, InterfaceCounters]) -> NicStatistics:
+    """A tap sends what its guest receives."""
+    tap = interfaces.get(nic.tap) if nic.tap else None
+    if tap is None:
+        return NicStatistics(key=key)
+    return NicStatistics(
+        key=key,
+        received_bytes=tap.sent_bytes,
+        received_packets=tap.sent_packets,
+        received_dropped=tap.sent_dropped,
+        sent_bytes=tap.received_bytes,
+        sent_packets=tap.received_packets,
+        sent_dropped=tap.received_dropped,
+    )
