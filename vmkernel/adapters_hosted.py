@@ -27,7 +27,11 @@ class HostedAdapters:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        programs = {"qemu-system-x86_64": options.qemu, "qemu-img": options.qemu_img}
+        programs = {
+            "qemu-system-x86_64": options.qemu,
+            "qemu-img": options.qemu_img,
+            "swtpm": options.swtpm,
+        }
         self._runner = Runner({name: path for name, path in programs.items() if path})
         self._platform = HostedPlatform()
 

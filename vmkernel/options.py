@@ -32,6 +32,7 @@ class Options:
     accelerator: AcceleratorWish = AcceleratorWish.AUTO
     qemu: Path | None = None
     qemu_img: Path | None = None
+    swtpm: Path | None = None
     qemu_dir: Path | None = None
     pull_from_loopback: bool = False
     """Images may be fetched from this very machine (hosted mode)."""
@@ -62,6 +63,7 @@ def parse(argv: Sequence[str]) -> Options:
     )
     parser.add_argument("--qemu", type=Path, help="qemu-system-x86_64 to use")
     parser.add_argument("--qemu-img", type=Path, help="qemu-img to use")
+    parser.add_argument("--swtpm", type=Path, help="swtpm to use")
     parser.add_argument("--qemu-dir", type=Path, help="directory of QEMU's firmware files")
     parser.add_argument("--allow-user", action="append", default=[], metavar="NAME")
     parser.add_argument(
@@ -91,6 +93,7 @@ def parse(argv: Sequence[str]) -> Options:
         accelerator=given.accelerator,
         qemu=given.qemu,
         qemu_img=given.qemu_img,
+        swtpm=given.swtpm,
         qemu_dir=given.qemu_dir,
         pull_from_loopback=given.pull_from_loopback and mode is HostMode.HOSTED,
         stop_vms=given.stop_vms,

@@ -21,7 +21,7 @@ def loader_argv(tree: Path, program: str) -> list[str]:
     argv = [
         str(tree / LIBRARIES / "ld-linux-x86-64.so.2"),
         "--library-path",
-        f"{tree / LIBRARIES}:{tree / 'usr/lib'}",
+        f"{tree / LIBRARIES}:{tree / 'usr/lib'}:{tree / LIBRARIES / program}",
         str(tree / "usr/bin" / program),
     ]
     if program.startswith("qemu-system-"):

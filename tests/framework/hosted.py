@@ -134,6 +134,7 @@ def _qemu(folder: Path) -> list[str]:
     return [
         *("--qemu", str(scripts["qemu-system-x86_64"])),
         *("--qemu-img", str(scripts["qemu-img"])),
+        *("--swtpm", str(scripts["swtpm"])),
     ]
 
 
@@ -144,7 +145,7 @@ def qemu_programs(folder: Path) -> dict[str, Path]:
         f"{name}={shlex.quote(value)}" for name, value in qemu_environment(tree).items()
     )
     scripts = {}
-    for program in ("qemu-system-x86_64", "qemu-img"):
+    for program in ("qemu-system-x86_64", "qemu-img", "swtpm"):
         script = folder / program
         words = shlex.join(loader_argv(tree, program))
         script.write_text(f'#!/bin/sh\nexport {variables}\nexec {words} "$@"\n')

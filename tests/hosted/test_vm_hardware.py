@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,21 +23,29 @@ from vmkernel.model import (
     MAX_CONSOLE_BYTES,
     BootSpec,
     CdromSpec,
+    Clock,
+    ClockSpec,
     ConsoleKind,
     CpuSpec,
     DiskBus,
+    DiskCache,
+    DiskLimits,
     DiskSpec,
     DisplayModel,
     Firmware,
     HostMode,
     ImageFormat,
     KernelBoot,
+    MemorySpec,
     NicModel,
     NicSpec,
     OperationState,
+    Rate,
     VmAction,
     VmSpec,
     VmState,
+    WatchdogAction,
+    WatchdogSpec,
 )
 from vmkernel.operations import OperationRegistry
 from vmkernel.qemu.block_graph import top_format_node
@@ -54,6 +63,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.storage = FolderStorage(root / "ds")
         self.operations = OperationRegistry(EventBus())
+        self.asked = 0
         self.vms: VmService = assemble_vms(
             HostMode.HOSTED,
             run_dir=root / "run",
@@ -66,6 +76,7 @@ class Bench:
         )
         files = guest_files()
         self.storage.add_image("kernel", ImageFormat.LINUX_KERNEL, files.vmlinux)
+        self.storage.add_image("bzimage", ImageFormat.LINUX_KERNEL, files.kernel)
         self.storage.add_image("initrd", ImageFormat.LINUX_INITRD, files.initrd)
         self.storage.add_image("cd", ImageFormat.ISO, files.bios_disk)
 
@@ -85,6 +96,21 @@ class Bench:
                     assert data, f"the console ended:\n{text[-2000:]}"
                     text += data.removeprefix(DATA).decode(errors="replace")
         return text
+
+    async def asks(self, command: str, pattern: str) -> str:
+        """What the guest answers to a command, until it has said `pattern`."""
+        loop, text = asyncio.get_running_loop(), ""
+        self.asked += 1
+        mark = f"echo asked {self.asked}"
+        with await self.vms.open_console("web", ConsoleKind.SERIAL) as console:
+            console.setblocking(False)
+            await loop.sock_sendall(console, DATA + f"{mark}\n{command}\n".encode())
+            async with asyncio.timeout(BOOT_S):
+                while not re.search(pattern, text.partition(f"{mark}\r\n")[2]):
+                    data = await loop.sock_recv(console, MAX_CONSOLE_BYTES)
+                    assert data, f"the console ended:\n{text[-2000:]}"
+                    text += data.removeprefix(DATA).decode(errors="replace")
+        return text.partition(f"{mark}\r\n")[2]
 
     async def reports(self, wanted: set[int]) -> str:
         """The guest's report once it has all these disks: some buses take their time."""
@@ -121,11 +147,11 @@ def run(root: Path, story: Callable[[Bench], Awaitable[None]], **fields: Any) ->
     asyncio.run(whole())
 
 
-def kernel() -> BootSpec:
+def kernel(image: str = "kernel") -> BootSpec:
     """The tiny guest, told to load the drivers that it doesn't find by itself."""
-    drivers = "ata_piix,ahci,xhci-pci,usb-storage,sd_mod"
+    drivers = "ata_piix,ahci,xhci-pci,usb-storage,sd_mod,usbhid,hid-generic"
     cmdline = f"console=ttyS0 quiet panic=-1 mica.load={drivers}"
-    return BootSpec(kernel=KernelBoot(kernel="kernel", initrd="initrd", cmdline=cmdline))
+    return BootSpec(kernel=KernelBoot(kernel=image, initrd="initrd", cmdline=cmdline))
 
 
 def disks(*buses: DiskBus) -> tuple[DiskSpec, ...]:
@@ -168,6 +194,84 @@ def test_every_bus_and_card_of_q35(tmp_path: Path) -> None:
         ),
         nics=tuple(NicSpec(model=model) for model in NicModel),
         display=DisplayModel.STD,
+    )
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], timeout_s: float = BOOT_S) -> None:
+    for _ in range(int(timeout_s * 2)):
+        if await check():
+            return
+        await asyncio.sleep(0.5)
+    raise AssertionError(f"{check.__name__} never came true")
+
+
+async def balloon_of(running: Running) -> tuple[int, dict[str, int]]:
+    """The guest's memory as the balloon leaves it, and the guest's own figures."""
+    now = await running.qmp.execute("query-balloon")
+    path = "/machine/peripheral/balloon"
+    stats = await running.qmp.execute("qom-get", {"path": path, "property": "guest-stats"})
+    return now["actual"], stats["stats"]
+
+
+def test_small_devices(tmp_path: Path) -> None:
+    """TPM, watchdog, balloon, random numbers, serial lines, keyboard, clock, cable; then the
+    watchdog bites."""
+
+    async def story(bench: Bench) -> None:
+        await bench.act(VmAction.START)
+        await bench.says("MICA GUEST UP")
+        text = ""
+
+        async def usb_is_there() -> bool:
+            nonlocal text
+            text = await bench.asks("hardware", "hardware done")
+            return "QEMU USB Tablet" in text and "QEMU USB Keyboard" in text
+
+        await eventually(usb_is_there)
+        found = set(re.findall(r"guest (tpm 2|watchdog i6300ESB timer|rng virtio_rng\S*)", text))
+        assert len(found) == 3, text
+        assert sorted(re.findall(r"guest serial (ttyS\d)", text)) == ["ttyS0", "ttyS1", "ttyS2"]
+        assert re.findall(r"guest carrier \S+ (\d)", text) == ["0"]
+        local = int(re.search(r"guest clock (\d+)", text)[1])  # type: ignore[index]
+        assert 88 * 60 < local - time.time() < 92 * 60
+        disks_seen = dict(re.findall(r"guest read-only (vd\w) (\d)", text))
+        assert disks_seen == {"vda": "1", "vdb": "0"}
+
+        async def guest_has_told() -> bool:
+            _, stats = await bench.vms.use("web", VmRequest.QUERY, balloon_of)
+            return stats.get("stat-total-memory", 0) > 100 * MIB
+
+        async def is_off() -> bool:
+            return bench.vms.get("web").status.state is VmState.STOPPED
+
+        await eventually(guest_has_told)
+        await bench.asks("watchdog 2", "watchdog: 2 seconds")
+        await eventually(is_off)
+        assert bench.vms.get("web").status.reason is None
+
+    run(
+        tmp_path,
+        story,
+        boot=kernel("bzimage"),
+        cpus=CpuSpec(count=1, max_count=4),
+        memory=MemorySpec(max_bytes=1024 * MIB),
+        clock=ClockSpec(base=Clock.LOCAL, utc_offset_minutes=90),
+        serial_ports=3,
+        keyboard=True,
+        tpm=True,
+        watchdog=WatchdogSpec(action=WatchdogAction.POWER_OFF),
+        disks=(
+            DiskSpec(volume="v0", bus=DiskBus.VIRTIO_BLK, read_only=True),
+            DiskSpec(
+                volume="v1",
+                bus=DiskBus.VIRTIO_BLK,
+                key="disk7",
+                cache=DiskCache.WRITETHROUGH,
+                discard=False,
+                limits=DiskLimits(iops=Rate(per_s=100, burst_per_s=500, burst_s=10)),
+            ),
+        ),
+        nics=(NicSpec(connected=False),),
     )
 
 

@@ -75,11 +75,31 @@ def test_it_becomes_the_program(launcher: Path, log: int, tmp_path: Path) -> Non
     assert text.endswith("a b\n")
 
 
+def test_a_program_beside_it(launcher: Path, log: int, tmp_path: Path) -> None:
+    """It has its own descriptor and no other; QEMU doesn't have that one."""
+    qemus, besides = os.memfd_create("qemus"), os.memfd_create("besides")
+    beside = ["/bin/sh", "-c", "ls /proc/self/fd | tr '\\n' ' ' >&3; echo beside"]
+    script = f"sleep 1; cat <&{FIRST_QEMU_FD}; ls -l /proc/self/fd"
+    os.write(qemus, b"for QEMU\n")
+    os.lseek(qemus, 0, os.SEEK_SET)
+    message = encode_handover(["/bin/sh", "-c", script], beside)
+    ended = run(launcher, message, [log, qemus, besides])
+    assert ended.returncode == 0, ended.stderr
+    os.lseek(besides, 0, os.SEEK_SET)
+    assert os.read(besides, 100).split() == [b"0", b"1", b"2", b"3", b"4"]  # 4 is ls's own
+    text = (tmp_path / "log").read_text()
+    assert "beside" in text
+    assert "for QEMU" in text
+    assert "memfd:besides" not in text
+    os.close(qemus)
+    os.close(besides)
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
         (b"", "no message"),
-        (b"\0" * 12, "can't be understood"),
+        (b"\0" * 16, "can't be understood"),
         (encode_handover(["/bin/true"])[:-1], "cut off"),
         (encode_handover(["/bin/true"])[:6], "cut off"),
     ],

@@ -45,16 +45,23 @@ class Topology:
 
 
 def topology_of(cpus: CpuSpec) -> Topology:
-    """What is given, and for the rest one socket with as many cores as it takes; it need not
-    fit."""
+    """What is given, and for the rest as few sockets as it takes; it need not fit.
+
+    Processors to be added later get sockets of their own: a system that takes its machine for a
+    real one expects new ones there only.
+    """
     most = cpus.max_count or cpus.count
     threads = cpus.threads or 1
-    if cpus.cores is None:
-        sockets = cpus.sockets or 1
-        cores = max(1, most // (sockets * threads))
-    else:
+    if cpus.cores is not None:
         cores = cpus.cores
         sockets = cpus.sockets or max(1, most // (cores * threads))
+    elif cpus.sockets is not None:
+        sockets = cpus.sockets
+        cores = max(1, most // (sockets * threads))
+    else:
+        present = cpus.count if most % cpus.count == 0 else threads
+        cores = max(1, present // threads)
+        sockets = max(1, most // (cores * threads))
     return Topology(most, sockets, cores, threads)
 
 

@@ -2,8 +2,13 @@
 
 What the template `mica-vm@.service` leaves empty: the user, the limits, the files that the VM
 sees (its own disks and variables; the firmware and images that it was given, read-only). Without
-KVM, QEMU translates the guest's code and must be allowed to write what it executes. Nothing of
-the guest's command line is in here.
+KVM, QEMU translates the guest's code and must be allowed to write what it executes. A TPM's
+emulator is a second process in the same jail: the same user, cgroup, mounts and filter; besides
+its program it adds the folder of its state. Nothing of the guest's command line is in here.
+
+What a VM can be given beyond that comes as descriptors that vmkernel opened, and no device file is
+ever visible: /dev/kvm, taps, /dev/vhost-net, /dev/vhost-vsock, the TPM's socket. Huge pages need
+nothing: they are anonymous (memfd), and the limit on memory doesn't count them.
 """
 
 from __future__ import annotations
@@ -12,12 +17,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["VmJail", "render_drop_in"]
+__all__ = ["SWTPM", "VmJail", "render_drop_in"]
 
 _WEIGHT_OF_CPU = 100
 _WEIGHT_MAX = 10_000
 _TASKS_BASE = 256
 """QEMU's own threads: its main loop, an I/O thread, at most 64 workers for each of them."""
+_TASKS_OF_TPM = 8
+SWTPM = "/usr/bin/swtpm"
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class VmJail:
     kvm: bool
     read_only: tuple[Path, ...]
     read_write: tuple[Path, ...]
+    """Files and folders."""
+    tpm: bool = False
+    """True where the TPM's emulator runs beside QEMU."""
 
 
 def render_drop_in(jail: VmJail) -> str:
@@ -53,9 +63,12 @@ def _settings(jail: VmJail) -> Iterator[str]:
     yield f"Group={jail.uid}"
     yield f"MemoryMax={jail.memory_max_bytes}"
     yield f"CPUWeight={min(_WEIGHT_MAX, _WEIGHT_OF_CPU * jail.cpu_count)}"
-    yield f"TasksMax={_TASKS_BASE + jail.cpu_count}"
+    yield f"TasksMax={_TASKS_BASE + jail.cpu_count + (_TASKS_OF_TPM if jail.tpm else 0)}"
     if jail.kvm:
         yield "MemoryDenyWriteExecute=yes"
+    if jail.tpm:
+        yield f"BindReadOnlyPaths={SWTPM}"
+        yield f"ExecPaths=+{SWTPM}"
     for path in jail.read_only:
         yield f"BindReadOnlyPaths={_path(path)}"
     for path in jail.read_write:

@@ -8,13 +8,17 @@
  * with a connection to vmkernel as descriptor 3 (OpenFile=), already under the unit's user,
  * namespaces, seccomp filter and limits.
  *
- * message = magic, argc, length (3 numbers of 4 octets, host order), then `length` octets: argc
- *           words, each ended by a zero octet; the first is the program's path.
+ * message = magic, beside, argc, length (4 numbers of 4 octets, host order), then `length` octets:
+ *           beside + argc words, each ended by a zero octet. The first `beside` words, where there
+ *           are any, are the command line of a program that runs beside QEMU in the same jail (the
+ *           TPM's emulator); the others are QEMU's. Each begins with the program's path.
  *           With the first octet come the descriptors. They get the numbers 4, 5, … here; the
- *           first of them becomes stdout and stderr, the rest keep their numbers in QEMU.
+ *           first of them becomes stdout and stderr, the rest keep their numbers in QEMU, but for
+ *           the last where there is a program beside it: that is this program's only one, 3.
  *
  * Exit codes: 70 a bad message or no message, 71 the program can't be started.
  */
+#define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +27,7 @@
 #include <unistd.h>
 
 enum { LINK = 3, FIRST = 4, FDS_MAX = 64, ARGS_MAX = 2048, LENGTH_MAX = 1 << 20 };
+enum { MAGIC_AT, BESIDE_AT, ARGC_AT, LENGTH_AT, NUMBERS };
 static const uint32_t MAGIC = 0x6d696361;
 
 static void fail(int code, const char *what)
@@ -45,13 +50,13 @@ static void read_all(void *buffer, size_t length)
 	}
 }
 
-static int receive_header(uint32_t header[3])
+static int receive_header(uint32_t header[NUMBERS])
 {
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(int) * FDS_MAX)];
 	} control;
-	struct iovec data = { .iov_base = header, .iov_len = 3 * sizeof(header[0]) };
+	struct iovec data = { .iov_base = header, .iov_len = NUMBERS * sizeof(header[0]) };
 	struct msghdr message = {
 		.msg_iov = &data,
 		.msg_iovlen = 1,
@@ -76,39 +81,64 @@ static int receive_header(uint32_t header[3])
 				fail(70, "a descriptor has an unexpected number");
 		}
 	}
-	read_all((char *)header + count, 3 * sizeof(header[0]) - (size_t)count);
+	read_all((char *)header + count, NUMBERS * sizeof(header[0]) - (size_t)count);
 	return fds;
+}
+
+static void start_beside(char *const argv[], char *const environment[], int last)
+{
+	pid_t child = fork();
+
+	if (child < 0)
+		fail(71, "no process for the program beside QEMU");
+	if (child > 0) {
+		close(last);
+		return;
+	}
+	if (dup2(FIRST, STDOUT_FILENO) < 0 || dup2(FIRST, STDERR_FILENO) < 0 || dup2(last, LINK) < 0)
+		fail(70, "the descriptors of the program beside QEMU can't be used");
+	close_range(FIRST, ~0U, 0);
+	execve(argv[0], argv, environment);
+	fail(71, "the program beside QEMU can't be started");
 }
 
 int main(void)
 {
-	static char *argv[ARGS_MAX + 1];
+	static char *words[ARGS_MAX + 2];
 	static char *environment[] = { "LANG=C.UTF-8", "PATH=/usr/bin", NULL };
-	uint32_t header[3];
+	uint32_t header[NUMBERS];
+	uint32_t beside, count;
 	char *text, *at;
+	int fds = receive_header(header);
 
-	if (receive_header(header) < 1)
+	if (fds < 1)
 		fail(70, "no descriptors came");
-	if (header[0] != MAGIC || header[1] == 0 || header[1] > ARGS_MAX ||
-	    header[2] == 0 || header[2] > LENGTH_MAX)
+	beside = header[BESIDE_AT];
+	if (header[MAGIC_AT] != MAGIC || header[ARGC_AT] == 0 || header[ARGC_AT] > ARGS_MAX ||
+	    beside > ARGS_MAX - header[ARGC_AT] || (beside > 0 && fds < 2) ||
+	    header[LENGTH_AT] == 0 || header[LENGTH_AT] > LENGTH_MAX)
 		fail(70, "the message can't be understood");
-	text = malloc(header[2]);
+	count = beside + header[ARGC_AT];
+	text = malloc(header[LENGTH_AT]);
 	if (!text)
 		fail(70, "no memory");
-	read_all(text, header[2]);
-	if (text[header[2] - 1] != '\0')
+	read_all(text, header[LENGTH_AT]);
+	if (text[header[LENGTH_AT] - 1] != '\0')
 		fail(70, "the last word is not ended");
 	at = text;
-	for (uint32_t i = 0; i < header[1]; i++) {
-		if (at >= text + header[2])
+	for (uint32_t i = 0; i < count; i++) {
+		if (at >= text + header[LENGTH_AT])
 			fail(70, "words are missing");
-		argv[i] = at;
+		/* A null pointer ends the command line of the program beside QEMU. */
+		words[i < beside ? i : i + 1] = at;
 		at += strlen(at) + 1;
 	}
+	if (beside > 0)
+		start_beside(words, environment, FIRST + fds - 1);
 	if (dup2(FIRST, STDOUT_FILENO) < 0 || dup2(FIRST, STDERR_FILENO) < 0)
 		fail(70, "the log can't be used");
 	close(FIRST);
 	close(LINK);
-	execve(argv[0], argv, environment);
+	execve(words[beside + 1], words + beside + 1, environment);
 	fail(71, "the program can't be started");
 }

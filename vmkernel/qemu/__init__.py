@@ -11,6 +11,7 @@ from vmkernel.qemu.domain_events import (
     Paused,
     QemuEvent,
     Resumed,
+    WatchdogFired,
 )
 from vmkernel.qemu.errors import QemuError, QmpCommandError, QmpLostError
 from vmkernel.qemu.event_watch import EventWatch, QmpMessage
@@ -37,6 +38,7 @@ __all__ = [
     "Resumed",
     "RunState",
     "TCG_CACHE_BYTES",
+    "WatchdogFired",
     "build_arguments",
     "disk_state",
     "guest_panic",

@@ -5,6 +5,7 @@ SHUTDOWN          GuestEnded       QEMU exits right after it
 RESET             GuestReset
 STOP, RESUME      Paused, Resumed
 GUEST_PANICKED    GuestPanicked
+WATCHDOG          WatchdogFired    with `poweroff`, QEMU exits right after it and says no SHUTDOWN
 BLOCK_IO_ERROR    DiskError        a STOP follows where QEMU pauses the guest
 VSERPORT_CHANGE   AgentChannel     of the agent's port
 everything else   (nothing)
@@ -25,6 +26,7 @@ __all__ = [
     "Paused",
     "QemuEvent",
     "Resumed",
+    "WatchdogFired",
     "translate",
 ]
 
@@ -82,7 +84,29 @@ class AgentChannel:
     is_open: bool
 
 
-QemuEvent = GuestEnded | GuestReset | Paused | Resumed | GuestPanicked | DiskError | AgentChannel
+@dataclass(frozen=True)
+class WatchdogFired:
+    """The guest has not fed its watchdog in time."""
+
+    action: str
+    """What QEMU does now, in its own word, such as `reset`, `poweroff`, `pause`."""
+
+    @property
+    def ends(self) -> bool:
+        """True where QEMU exits with it."""
+        return self.action == "poweroff"
+
+
+QemuEvent = (
+    GuestEnded
+    | GuestReset
+    | Paused
+    | Resumed
+    | GuestPanicked
+    | DiskError
+    | AgentChannel
+    | WatchdogFired
+)
 
 
 def translate(message: Mapping[str, Any]) -> QemuEvent | None:
@@ -100,6 +124,8 @@ def translate(message: Mapping[str, Any]) -> QemuEvent | None:
         case "GUEST_PANICKED":
             info = data.get("info") or {}
             return GuestPanicked(str(info.get("type", data.get("action", ""))))
+        case "WATCHDOG":
+            return WatchdogFired(str(data.get("action", "none")))
         case "BLOCK_IO_ERROR":
             return DiskError(
                 str(data.get("qom-path") or data.get("device") or data.get("node-name", "")),

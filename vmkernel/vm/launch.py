@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "qemu.log"
 
     @property
+    def tpm_log(self) -> Path:
+        """What the TPM's emulator wrote, where that isn't in QEMU's log."""
+        return self.path / "tpm.log"
+
+    @property
     def record(self) -> Path:
         """What was started, for a vmkernel that comes later."""
         return self.path / "launch.json"
@@ -59,20 +64,24 @@ class RunFolder:
             self.path.rmdir()
 
     def last_lines(self, count: int = 3) -> str:
-        """The end of QEMU's log, on one line."""
-        try:
-            with self.log.open("rb") as file:
-                size = file.seek(0, 2)
-                file.seek(max(0, size - 4096))
-                text = file.read().decode(errors="replace")
-        except OSError:
-            return ""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return " / ".join(lines[-count:])
+        """The ends of QEMU's log and of the TPM emulator's, on one line."""
+        lines = [*_last_lines(self.tpm_log, count), *_last_lines(self.log, count)]
+        return " / ".join(lines)
+
+
+def _last_lines(log: Path, count: int) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 4096))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()][-count:]
 
 
 def _files(folder: RunFolder) -> tuple[Path, ...]:
-    return (folder.qmp, folder.agent, folder.log, folder.record)
+    return (folder.qmp, folder.agent, folder.log, folder.tpm_log, folder.record)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from vmkernel.host.cgroup import Cgroup
 from vmkernel.host.systemd import Systemd
 from vmkernel.host.unix_socket import listen_stream
 from vmkernel.jail import VmJail, encode_handover, render_drop_in
-from vmkernel.jail.handover import FIRST_QEMU_FD
+from vmkernel.jail.drop_in import SWTPM
+from vmkernel.jail.handover import BESIDE_FD, FIRST_QEMU_FD
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.vm.launch import LaunchRequest
 
@@ -85,7 +86,12 @@ class ApplianceLauncher:
                     f"The unit of VM {request.vm_id} can't be started"
                     f" ({status.result}, {status.code}): {error}",
                 ) from error
-            await _hand_over(listener, [QEMU, *request.arguments], [log, *request.fds])
+            fds, beside = [log, *request.fds], []
+            if request.tpm is not None:
+                fds.append(request.tpm.fd)
+                beside = [SWTPM, *request.tpm.arguments(BESIDE_FD)]
+            data = encode_handover([QEMU, *request.arguments], beside)
+            await _hand_over(listener, data, fds)
         except TimeoutError as error:
             raise MicaError(
                 ErrorCode.TIMED_OUT, f"The launcher of VM {request.vm_id} did not call."
@@ -149,7 +155,10 @@ class ApplianceLauncher:
                 cpu_count=request.cpu_count,
                 kvm=request.accelerator is Accelerator.KVM,
                 read_only=request.read_only,
-                read_write=request.read_write,
+                read_write=request.read_write
+                if request.tpm is None
+                else (*request.read_write, request.tpm.state),
+                tpm=request.tpm is not None,
             )
         )
         folder = self._units / f"{_unit(request.vm_id)}.d"
@@ -157,13 +166,12 @@ class ApplianceLauncher:
         (folder / _DROP_IN).write_text(text)
 
 
-async def _hand_over(listener: socket.socket, argv: list[str], fds: list[int]) -> None:
+async def _hand_over(listener: socket.socket, data: bytes, fds: list[int]) -> None:
     """Give the launcher what it becomes QEMU with."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(_ACCEPT_TIMEOUT_S):
         link, _ = await loop.sock_accept(listener)
     with link:
-        data = encode_handover(argv)
         link.setblocking(True)
         link.settimeout(_ACCEPT_TIMEOUT_S)
         sent = socket.send_fds(link, [data], fds)

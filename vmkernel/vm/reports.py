@@ -17,6 +17,7 @@ from vmkernel.qemu import (
     QemuEvent,
     Resumed,
     RunState,
+    WatchdogFired,
 )
 from vmkernel.vm.actions import carry_out
 from vmkernel.vm.machine import Machine
@@ -51,6 +52,10 @@ async def note(machine: Machine, event: QemuEvent) -> None:
         case GuestPanicked():
             machine.reason = f"The guest reported a panic ({event.detail})."
             machine.publish("vm.guest-panicked", {"detail": event.detail}, machine.reason)
+        case WatchdogFired():
+            machine.publish("vm.watchdog-fired", {"action": event.action})
+            if event.ends:
+                machine.note_end(GuestEnded(by_guest=True, cause="watchdog"))
         case DiskError():
             _disk_error(machine, event)
         case AgentChannel():

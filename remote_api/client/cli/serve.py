@@ -51,6 +51,7 @@ class _Claim(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--qemu", type=click.Path(path_type=Path), help="qemu-system-x86_64 to use.")
 @click.option("--qemu-img", type=click.Path(path_type=Path), help="qemu-img to use.")
+@click.option("--swtpm", type=click.Path(path_type=Path), help="swtpm to use.")
 @click.option("--qemu-dir", type=click.Path(path_type=Path), help="Where QEMU's firmware lies.")
 @click.option(
     "--accelerator",
@@ -78,6 +79,7 @@ def serve(
     listen: str,
     qemu: Path | None,
     qemu_img: Path | None,
+    swtpm: Path | None,
     qemu_dir: Path | None,
     accelerator: str,
     stop_vms: bool,
@@ -94,7 +96,12 @@ def serve(
     host, port = _listen_address(listen)
     extra = [
         argument
-        for name, value in (("--qemu", qemu), ("--qemu-img", qemu_img), ("--qemu-dir", qemu_dir))
+        for name, value in (
+            ("--qemu", qemu),
+            ("--qemu-img", qemu_img),
+            ("--swtpm", swtpm),
+            ("--qemu-dir", qemu_dir),
+        )
         if value is not None
         for argument in (name, str(value))
     ]

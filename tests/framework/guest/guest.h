@@ -2,8 +2,19 @@
 #ifndef MICA_GUEST_H
 #define MICA_GUEST_H
 
+#include <stddef.h>
+
 /* Print one line on the serial line. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Read a small file as text; the number of octets that were read. */
+size_t read_text(const char *path, char *into, size_t size);
+
+/* Say what hardware there is; the last line is `hardware done`. */
+void hardware(void);
+
+/* Start the watchdog, which then bites after so many seconds. */
+void watchdog(int seconds);
 
 /* Ask DHCP for an address of the first interface, set it, and say so. */
 void network(void);

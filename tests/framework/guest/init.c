@@ -1,7 +1,7 @@
 /* The tiny guest's whole user space: PID 1 of a Linux that the tests boot.
  *
  * It says that it is there, loads the drivers that its machine needs, says what it sees, counts
- * once a second, and does what the serial line tells it. One static program (with network.c), no
+ * once a second, and does what the serial line tells it. One static program (with network.c and hardware.c), no
  * other file except kernel modules.
  *
  *   MICA GUEST READY <tag>      the first line; the tag is mica.tag= of the command line
@@ -14,6 +14,8 @@
  * Commands, one a line; each is answered by one line that starts with its name:
  *
  *   report                      repeats what it sees
+ *   hardware                    PCI devices, inputs, serial lines, TPM, watchdog, clock…
+ *   watchdog SECONDS            starts the watchdog and never feeds it
  *   load NAME                   loads a module of the initrd with its dependencies
  *   net                         asks DHCP for an address and sets it
  *   fetch ADDRESS PORT          connects by TCP and prints the first line that comes
@@ -79,7 +81,7 @@ void say(const char *format, ...)
     }
 }
 
-static size_t read_text(const char *path, char *into, size_t size)
+size_t read_text(const char *path, char *into, size_t size)
 {
     into[0] = 0;
     int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -160,7 +162,9 @@ static const struct {
     {0x1af4, 0x1004, "virtio_scsi sd_mod"}, {0x1af4, 0x1048, "virtio_scsi sd_mod"},
     {0x8086, 0x100e, "e1000"},             {0x8086, 0x10d3, "e1000e"},
     {0x15ad, 0x07b0, "vmxnet3"},           {0x10ec, 0x8139, "8139cp"},
-    {0x1b36, 0x0010, "nvme"},
+    {0x1b36, 0x0010, "nvme"},              {0x8086, 0x25ab, "i6300esb"},
+    {0x1af4, 0x1002, "virtio_balloon"},    {0x1af4, 0x1045, "virtio_balloon"},
+    {0x1af4, 0x1005, "virtio-rng"},        {0x1af4, 0x1044, "virtio-rng"},
 };
 
 static void load_for(const char *device)
@@ -409,6 +413,8 @@ static void obey(char *line)
         return;
     if (!strcmp(line, "report"))
         report();
+    else if (!strcmp(line, "hardware"))
+        hardware();
     else if (!strcmp(line, "net"))
         network();
     else if (!strcmp(line, "off")) {
@@ -427,6 +433,8 @@ static void obey(char *line)
         say("load %s: %s", name, failure ? strerror(-failure) : "done");
     } else if (sscanf(line, "fetch %63s %d", text, &port) == 2)
         fetch(text, port);
+    else if (sscanf(line, "watchdog %d", &port) == 1)
+        watchdog(port);
     else if (sscanf(line, "write %63s %llu %llu %llu", name, &offset, &length, &seed) == 4)
         write_pattern(name, offset, length, seed);
     else if (!strcmp(line, "online")) {

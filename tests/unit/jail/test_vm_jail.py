@@ -60,6 +60,19 @@ def test_without_kvm_code_is_written() -> None:
     assert "MemoryDenyWriteExecute" not in render_drop_in(replace(JAIL, kvm=False))
 
 
+def test_a_tpm_adds_its_program_and_its_folder() -> None:
+    """And nothing else: it runs in the same jail."""
+    tpm = Path("/run/mica/datastores/main/vms/web/tpm")
+    text = render_drop_in(replace(JAIL, tpm=True, read_write=(*JAIL.read_write, tpm)))
+    added = set(text.splitlines()) - set(DROP_IN.splitlines())
+    assert added == {
+        "TasksMax=268",
+        "BindReadOnlyPaths=/usr/bin/swtpm",
+        "ExecPaths=+/usr/bin/swtpm",
+        f"BindPaths={tpm}",
+    }
+
+
 @pytest.mark.parametrize("path", ["relative", "/with space", "/a:b", "/50%", "/new\nline", '/"'])
 def test_a_path_names_one_thing(path: str) -> None:
     with pytest.raises(ValueError, match="can't be written"):
@@ -105,8 +118,11 @@ def test_what_it_sees_is_read_only_but_its_own() -> None:
 
 def test_handover() -> None:
     data = encode_handover(["/usr/bin/qemu", "-S", ""])
-    magic, count, length = struct.unpack_from("=III", data)
-    assert (magic, count, length) == (0x6D696361, 3, len(data) - 12)
-    assert data[12:] == b"/usr/bin/qemu\0-S\0\0"
+    magic, beside, count, length = struct.unpack_from("=IIII", data)
+    assert (magic, beside, count, length) == (0x6D696361, 0, 3, len(data) - 16)
+    assert data[16:] == b"/usr/bin/qemu\0-S\0\0"
+    both = encode_handover(["/q", "-S"], ["/usr/bin/swtpm", "socket", "--tpm2"])
+    assert struct.unpack_from("=IIII", both)[1:3] == (3, 2)
+    assert both[16:] == b"/usr/bin/swtpm\0socket\0--tpm2\0/q\0-S\0"
     with pytest.raises(ValueError, match="zero octet"):
         encode_handover(["a\0b"])
