@@ -69,13 +69,14 @@ def blank_disk(path: Path, size_bytes: int) -> Path:
     return path
 
 
-def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a disk; what is zero takes no space."""
+def copy_sparse(source: Path, target: Path) -> Path:
+    """Copy a disk; what is zero takes no space. Returns the copy."""
     subprocess.run(
         ["cp", "--reflink=auto", "--sparse=always", str(source), str(target)],
         check=True,
         timeout=300,
     )
+    return target
 
 
 def overlay(base: Path, path: Path, *, base_format: str = "raw") -> Path:

@@ -76,6 +76,22 @@ class OutsideNetwork:
         found: list[int] = self._ask(request, timeout_s=timeout_s)["open"]
         return found
 
+    def add_vlan(self, number: int) -> str:
+        """Be in a tagged network as well; our address in it, with its prefix length."""
+        address: str = self._ask({"do": "vlan", "number": number}, timeout_s=20)["address"]
+        return address
+
+    def status_line(self, address: str, path: str) -> str:
+        """The first line of the answer to a GET over HTTPS; empty where there is none."""
+        request = {"do": "get", "address": address, "path": path}
+        line: str = self._ask(request, timeout_s=20)["line"]
+        return line
+
+    def datagram(self) -> str:
+        """The first syslog message that came to our address in the tagged network."""
+        text: str = self._ask({"do": "datagram"}, timeout_s=40)["text"]
+        return text
+
     def _ask(self, request: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
         assert self._channel is not None, "the network is not entered"
         self._channel.settimeout(timeout_s)

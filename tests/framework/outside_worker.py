@@ -5,6 +5,10 @@ then answers requests, one JSON object a line:
 
     {"do": "lease"}                                  -> {"address": "10.77.0.2" or null}
     {"do": "neighbours"}                             -> {"addresses": ["fe80::…"]}
+    {"do": "vlan", "number": 20}                     -> {"address": "10.78.0.1/24"}; syslog
+                                                        by UDP is taken there
+    {"do": "get", "address": A, "path": P}           -> {"line": "HTTP/1.1 200 OK"}
+    {"do": "datagram"}                               -> {"text": the first that came}
     {"do": "scan", "address": A, "ports": [1, 65535]} -> {"open": [443]}
 
 The namespace has no other way out: nothing that the machine does there reaches any other host.
@@ -20,10 +24,13 @@ import fcntl
 import json
 import os
 import socket
+import ssl
 import struct
 import sys
 import threading
 from typing import Any
+
+from pyroute2 import IPRoute
 
 __all__ = ["main"]
 
@@ -34,6 +41,7 @@ SIOCSIFADDR, SIOCSIFNETMASK, SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8916, 0x891C, 0x8913
 IFF_UP = 1
 TAP = "mica0"
 SERVER, LEASE, MASK = "10.77.0.1", "10.77.0.2", "255.255.255.0"
+VLAN, TAGGED = "mica0.tagged", "10.78.0.1"
 MAGIC_COOKIE = 0x63825363
 CONCURRENT = 512
 CONNECT_TIMEOUT_S = 3.0
@@ -144,7 +152,49 @@ def _neighbours() -> list[str]:
     return sorted(found)
 
 
-def _answer(request: dict[str, Any], server: DhcpServer) -> dict[str, Any]:
+class TaggedNetwork:
+    """A VLAN on the tap, with a syslog collector."""
+
+    def __init__(self, number: int) -> None:
+        with IPRoute() as route:
+            (tap,) = route.link_lookup(ifname=TAP)
+            route.link("add", ifname=VLAN, kind="vlan", link=tap, vlan_id=number)
+            (index,) = route.link_lookup(ifname=VLAN)
+            route.addr("add", index=index, address=TAGGED, prefixlen=24)
+            route.link("set", index=index, state="up")
+        self._collector = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._collector.bind((TAGGED, 514))
+        self._collector.settimeout(30)
+
+    def datagram(self) -> str:
+        """Wait for the next message."""
+        return self._collector.recv(4096).decode()
+
+
+def _status_line(address: str, path: str) -> str:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with socket.create_connection((address, 443), timeout=5) as plain:
+            with context.wrap_socket(plain) as channel:
+                request = f"GET {path} HTTP/1.1\r\nHost: mica\r\nConnection: close\r\n\r\n"
+                channel.sendall(request.encode())
+                return channel.recv(256).decode(errors="replace").partition("\r\n")[0]
+    except OSError:
+        return ""
+
+
+def _answer(
+    request: dict[str, Any], server: DhcpServer, networks: list[TaggedNetwork]
+) -> dict[str, Any]:
+    if request["do"] == "vlan":
+        networks.append(TaggedNetwork(request["number"]))
+        return {"address": f"{TAGGED}/24"}
+    if request["do"] == "get":
+        return {"line": _status_line(request["address"], request["path"])}
+    if request["do"] == "datagram":
+        return {"text": networks[0].datagram()}
     if request["do"] == "lease":
         return {"address": server.leased}
     if request["do"] == "neighbours":
@@ -161,13 +211,14 @@ def main() -> None:
         raise OSError(ctypes.get_errno(), "a network namespace of our own")
     tap = _make_tap()
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as channel:
+        networks: list[TaggedNetwork] = []
         server = DhcpServer()
         server.start()
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [tap]))
         channel.sendmsg([b"\n"], [rights])
         with channel.makefile("rw", encoding="utf-8", newline="\n") as lines:
             for line in lines:
-                lines.write(json.dumps(_answer(json.loads(line), server)) + "\n")
+                lines.write(json.dumps(_answer(json.loads(line), server, networks)) + "\n")
                 lines.flush()
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tests.framework import inputs
 from tests.framework.appliance import Appliance
-from tests.framework.drives import Bus, Drive, overlay
+from tests.framework.drives import Bus, Drive, copy_sparse, overlay
 from tests.framework.machine import Firmware, Machine, MachineSpec
+from tests.framework.stick import put_settings
 
 __all__ = ["STICK_SERIAL", "Setup", "new_stick", "plugged_in", "restarted"]
 
@@ -30,6 +31,8 @@ class Setup:
     tap_fd: int | None = None
     write_logs: bool = False
     """Record every write to the stick, for power cuts."""
+    settings: str = ""
+    """What the stick's `mica.toml` says."""
     extra: tuple[str, ...] = ()
     tolerate: tuple[str, ...] = ()
     name: str = field(default="machine")
@@ -71,7 +74,11 @@ def new_stick(setup: Setup) -> None:
     setup.folder.mkdir(parents=True, exist_ok=True)
     for name in ("nvram.fd", "stick.writes"):
         (setup.folder / name).unlink(missing_ok=True)
-    overlay(inputs.stick_image(), setup.stick)
+    image = inputs.stick_image()
+    if setup.settings:
+        image = copy_sparse(image, setup.folder / "image.img")
+        put_settings(inputs.tools(), image, setup.settings)
+    overlay(image, setup.stick)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Looks into a stick image from outside: its partitions, and parts of it after a power cut."""
+"""A stick image from outside: its partitions, its `mica.toml`, parts of it after a power cut."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+from appliance_build.tools.sandbox import ToolsSandbox
 from tests.framework.power_cut import Entry
 
-__all__ = ["partition_of", "region_after"]
+__all__ = ["partition_of", "put_settings", "region_after"]
 
 SECTOR_BYTES = 512
 HEADER = struct.Struct("<8sIIIIQQQQ16sQII")
@@ -44,3 +45,15 @@ def region_after(image: Path, entries: Sequence[Entry], start: int, length: int)
             part = entry.data[first - entry.offset : last - entry.offset]
             region[first - start : last - start] = part
     return bytes(region)
+
+
+def put_settings(tools: Path, image: Path, text: str) -> None:
+    """Write `mica.toml` on a raw stick image, as an administrator would by any FAT driver."""
+    offset, _ = partition_of(image, "mica-esp")
+    file = image.with_name("mica.toml")
+    file.write_text(text)
+    ToolsSandbox(tools, writable=[image.parent]).run(
+        ["mcopy", "-o", "-i", f"{image}@@{offset}", file, "::mica.toml"],
+        timeout_s=60,
+        env={"MTOOLS_SKIP_CHECK": "1"},
+    )
