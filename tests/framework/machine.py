@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import tempfile
 import time
@@ -94,7 +95,7 @@ class MachineSpec:
     cpus: int = 2
     nic: str = "virtio-net-pci"
     tap_fd: int | None = None
-    """A tap's descriptor (outside.py) to use instead of the emulator's own network."""
+    """A wire's descriptor (outside.py) to use instead of the emulator's own network."""
     credentials: tuple[tuple[str, str], ...] = ()
     """System credentials that the machine's firmware tables offer to systemd."""
     extra: tuple[str, ...] = ()
@@ -327,7 +328,13 @@ class Machine:
     def _network(self) -> list[str]:
         nic = f"{self.spec.nic},netdev=net0,mac={NIC_MAC}"
         if self.spec.tap_fd is not None:
-            backend = f"tap,id=net0,fd={self.spec.tap_fd}"
+            wire = self.spec.tap_fd
+            is_socket = stat.S_ISSOCK(os.fstat(wire).st_mode)
+            backend = (
+                f"dgram,id=net0,local.type=fd,local.str={wire}"
+                if is_socket
+                else f"tap,id=net0,fd={wire}"
+            )
         else:
             forward = f"hostfwd=tcp:127.0.0.1:{self.port}-{HOST_ADDRESS}:443"
             backend = f"user,id=net0,{forward}"

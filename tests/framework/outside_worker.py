@@ -1,14 +1,13 @@
 """The process behind outside.py: a network namespace with a tap, a DHCP server and a scanner.
 
-It is started with one end of a Unix socket as its standard input. It sends the tap's descriptor,
-then answers requests, one JSON object a line:
+It is started with one end of a Unix socket as its standard input, and with the number of a VLAN
+where everything is to be tagged. It sends the descriptor of the machine's end of the wire (the tap,
+or a datagram socket that takes tagged frames), then answers requests, one JSON object a line:
 
     {"do": "lease"}                                  -> {"address": "10.77.0.2" or null}
     {"do": "neighbours"}                             -> {"addresses": ["fe80::…"]}
-    {"do": "vlan", "number": 20}                     -> {"address": "10.78.0.1/24"}; syslog
-                                                        by UDP is taken there
     {"do": "get", "address": A, "path": P}           -> {"line": "HTTP/1.1 200 OK"}
-    {"do": "datagram"}                               -> {"text": the first that came}
+    {"do": "syslog"}                                 -> {"text": the next that comes by UDP}
     {"do": "scan", "address": A, "ports": [1, 65535]} -> {"open": [443]}
 
 The namespace has no other way out: nothing that the machine does there reaches any other host.
@@ -18,19 +17,19 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import ctypes
 import errno
 import fcntl
 import json
 import os
+import select
 import socket
 import ssl
 import struct
 import sys
 import threading
 from typing import Any
-
-from pyroute2 import IPRoute
 
 __all__ = ["main"]
 
@@ -41,7 +40,7 @@ SIOCSIFADDR, SIOCSIFNETMASK, SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8916, 0x891C, 0x8913
 IFF_UP = 1
 TAP = "mica0"
 SERVER, LEASE, MASK = "10.77.0.1", "10.77.0.2", "255.255.255.0"
-VLAN, TAGGED = "mica0.tagged", "10.78.0.1"
+TPID = 0x8100
 MAGIC_COOKIE = 0x63825363
 CONCURRENT = 512
 CONNECT_TIMEOUT_S = 3.0
@@ -152,23 +151,28 @@ def _neighbours() -> list[str]:
     return sorted(found)
 
 
-class TaggedNetwork:
-    """A VLAN on the tap, with a syslog collector."""
+class Tagger(threading.Thread):
+    """Carries frames between the tap and the machine, tagged on the machine's side."""
 
-    def __init__(self, number: int) -> None:
-        with IPRoute() as route:
-            (tap,) = route.link_lookup(ifname=TAP)
-            route.link("add", ifname=VLAN, kind="vlan", link=tap, vlan_id=number)
-            (index,) = route.link_lookup(ifname=VLAN)
-            route.addr("add", index=index, address=TAGGED, prefixlen=24)
-            route.link("set", index=index, state="up")
-        self._collector = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._collector.bind((TAGGED, 514))
-        self._collector.settimeout(30)
+    def __init__(self, tap: int, number: int) -> None:
+        super().__init__(daemon=True)
+        self._tap = tap
+        self._tag = struct.pack("!HH", TPID, number)
+        self._ours, self.machines = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 
-    def datagram(self) -> str:
-        """Wait for the next message."""
-        return self._collector.recv(4096).decode()
+    def run(self) -> None:
+        """Carry until the process ends; what bears no tag, or another one, is dropped."""
+        ours = self._ours.fileno()
+        while True:
+            ready, _, _ = select.select([self._tap, ours], [], [])
+            if self._tap in ready:
+                frame = os.read(self._tap, 1 << 16)
+                with contextlib.suppress(OSError):
+                    self._ours.send(frame[:12] + self._tag + frame[12:])
+            if ours in ready:
+                frame = self._ours.recv(1 << 16)
+                if frame[12:16] == self._tag:
+                    os.write(self._tap, frame[:12] + frame[16:])
 
 
 def _status_line(address: str, path: str) -> str:
@@ -186,15 +190,12 @@ def _status_line(address: str, path: str) -> str:
 
 
 def _answer(
-    request: dict[str, Any], server: DhcpServer, networks: list[TaggedNetwork]
+    request: dict[str, Any], server: DhcpServer, collector: socket.socket
 ) -> dict[str, Any]:
-    if request["do"] == "vlan":
-        networks.append(TaggedNetwork(request["number"]))
-        return {"address": f"{TAGGED}/24"}
     if request["do"] == "get":
         return {"line": _status_line(request["address"], request["path"])}
-    if request["do"] == "datagram":
-        return {"text": networks[0].datagram()}
+    if request["do"] == "syslog":
+        return {"text": collector.recv(4096).decode()}
     if request["do"] == "lease":
         return {"address": server.leased}
     if request["do"] == "neighbours":
@@ -209,16 +210,22 @@ def main() -> None:
     """Serve the requests on standard input until it closes."""
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "a network namespace of our own")
-    tap = _make_tap()
+    wire = tap = _make_tap()
+    if sys.argv[1:] and sys.argv[1]:
+        tagger = Tagger(tap, int(sys.argv[1]))
+        tagger.start()
+        wire = tagger.machines.fileno()
+    collector = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    collector.bind((SERVER, 514))
+    collector.settimeout(45)
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as channel:
-        networks: list[TaggedNetwork] = []
         server = DhcpServer()
         server.start()
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [tap]))
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [wire]))
         channel.sendmsg([b"\n"], [rights])
         with channel.makefile("rw", encoding="utf-8", newline="\n") as lines:
             for line in lines:
-                lines.write(json.dumps(_answer(json.loads(line), server, networks)) + "\n")
+                lines.write(json.dumps(_answer(json.loads(line), server, collector)) + "\n")
                 lines.flush()
 
 

@@ -1,7 +1,7 @@
 """Sends messages to a collector: whoever has one puts it into a bounded queue and never waits.
 
           target set             message            failure or time-out
-  off ----------------> idle ----------------> sending -------------------> waiting 1 .. 60 s
+  off ----------------> idle ----------------> sending -------------------> waiting 1 .. 20 s
    ^                     ^                        |  ^                           |
    +---- target unset ---+------ queue empty -----+  +------- connected ---------+
 
@@ -38,7 +38,7 @@ _UDP_BYTES = 2048
 _TCP_BYTES = 8192
 _TIMEOUT_S = 10.0
 _FIRST_WAIT_S = 1.0
-_LAST_WAIT_S = 60.0
+_LAST_WAIT_S = 20.0
 _GRACE_S = 15.0
 """How long a collector may be away before that is worth a finding."""
 _RESOLVE_AGAIN_S = 300.0
