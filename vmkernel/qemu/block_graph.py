@@ -33,6 +33,11 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+_OPPOSITE = {
+    "object-add": "object-del",
+    "netdev_add": "netdev_del",
+    "device_add": "device_del",
+}
 _OWN = re.compile(r"^((?:disk|cdrom)\d+)-(?:format|file|back\d+)(?:-|$)")
 _FILE = re.compile(r"^fdset (\S+) (\d+):(\d+)$")
 
@@ -95,7 +100,8 @@ async def take_file_back(qmp: Qmp, node: str) -> None:
 
 
 async def add_nodes(qmp: Qmp, commands: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-    """Add objects and nodes in order; where one is refused, those before it go again."""
+    """Add objects, nodes, backends and a device in order; where one is refused, those before it go
+    again."""
     done: list[tuple[str, Mapping[str, Any]]] = []
     try:
         for command, arguments in commands:
@@ -106,8 +112,8 @@ async def add_nodes(qmp: Qmp, commands: Iterable[tuple[str, Mapping[str, Any]]])
             with contextlib.suppress(QmpCommandError):
                 if command == "blockdev-add":
                     await qmp.execute("blockdev-del", {"node-name": arguments["node-name"]})
-                elif command == "object-add":
-                    await qmp.execute("object-del", {"id": arguments["id"]})
+                elif command in _OPPOSITE:
+                    await qmp.execute(_OPPOSITE[command], {"id": arguments["id"]})
         raise
 
 

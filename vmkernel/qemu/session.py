@@ -105,6 +105,10 @@ class Qmp(Protocol):
         """Give a connected stream socket to the VNC server; the caller keeps its own copy."""
         ...
 
+    async def name_fd(self, fd: int, name: str) -> None:
+        """Give an open descriptor to QEMU for a command that takes it by this name, once."""
+        ...
+
     async def add_fd(self, fd: int, opaque: str = "") -> int:
         """Give an open file to QEMU, which opens it as `/dev/fdset/N`; N. The caller keeps its own
         copy; `opaque` is what `query-fdsets` shows of it."""
@@ -205,6 +209,10 @@ class QmpSession:
         name = f"vnc{self._vnc_clients}"
         await self._execute_with_fd(fd, "getfd", {"fdname": name})
         await self.execute("add_client", {"protocol": "vnc", "fdname": name})
+
+    async def name_fd(self, fd: int, name: str) -> None:
+        """See Qmp."""
+        await self._execute_with_fd(fd, "getfd", {"fdname": name})
 
     async def add_fd(self, fd: int, opaque: str = "") -> int:
         """See Qmp."""

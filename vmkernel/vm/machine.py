@@ -293,8 +293,16 @@ class Machine:
     def running(self) -> Running:
         """What work inside the owner task is given; `unavailable` where QEMU doesn't answer."""
         return Running(
-            qmp=self.qmp(), definition=self.definition, record=self.record, folder=self.run_folder
+            qmp=self.qmp(),
+            definition=self.definition,
+            record=self.record,
+            folder=self.run_folder,
+            keep_record=self._keep_record,
         )
+
+    def _keep_record(self, record: LaunchRecord) -> None:
+        self.record = record
+        write_record(self.run_folder.record, record)
 
     def adopt(self, qmp: Qmp) -> None:
         """Begin a session: its events go to the queue, marked with its number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmkernel.qemu import Qmp
@@ -22,6 +23,8 @@ class Running:
     record: LaunchRecord | None
     """What was started; None where a QEMU was found again without its record."""
     folder: RunFolder
+    keep_record: Callable[[LaunchRecord], None]
+    """Write down what runs by now, for a vmkernel that comes later."""
 
     @property
     def vm_id(self) -> str:

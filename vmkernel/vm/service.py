@@ -44,7 +44,7 @@ from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.roster import Roster
 from vmkernel.vm.running import Running
 from vmkernel.vm.spec_check import check_structure, family_of, with_macs
-from vmkernel.vm.states import VmRequest, request_of
+from vmkernel.vm.states import WITH_QEMU, VmRequest, request_of
 from vmkernel.vm.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -212,16 +212,22 @@ class VmService:
         request = (
             VmRequest.RENAME if replace(spec, **invisible) == old.spec else VmRequest.RECONFIGURE
         )
-        driver.check(request)
+        plugs = request is VmRequest.RECONFIGURE and driver.state in WITH_QEMU
+        driver.check(VmRequest.OPERATE if plugs else request)
         check_structure(spec, Family.of(old.machine_type))
         self.roster.check_references(vm_id, spec)
 
-        def renew(known: VmDefinition) -> VmDefinition:
+        def renew(known: VmDefinition, spec: VmSpec = spec) -> VmDefinition:
             _check_revision(vm_id, known.revision, revision)
             return replace(known, spec=spec, revision=revision + 1)
 
         with self.roster.claim(vm_id, spec):
-            await driver.change(request, renew)
+            if plugs:
+                from vmkernel.vm.plugging import change_running
+
+                await change_running(self._host, driver, spec, renew, free=_INVISIBLE)
+            else:
+                await driver.change(request, renew)
         self._publish("vm.updated", vm_id, actor)
         return driver.view()
 

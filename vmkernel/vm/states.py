@@ -39,7 +39,16 @@ from enum import StrEnum
 
 from vmkernel.model import ErrorCode, MicaError, VmAction, VmState
 
-__all__ = ["ACTIVE", "LEGAL", "OFF", "VmRequest", "check_legal", "is_legal", "request_of"]
+__all__ = [
+    "ACTIVE",
+    "LEGAL",
+    "OFF",
+    "VmRequest",
+    "WITH_QEMU",
+    "check_legal",
+    "is_legal",
+    "request_of",
+]
 
 
 class VmRequest(StrEnum):
@@ -79,7 +88,8 @@ ACTIVE = frozenset(VmState) - OFF
 
 _USABLE = frozenset(VmState) - {VmState.UNUSABLE}
 
-_WITH_QEMU = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING})
+WITH_QEMU = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING})
+"""A QEMU that answers."""
 
 LEGAL: dict[VmRequest, frozenset[VmState]] = {
     VmRequest.START: frozenset({VmState.STOPPED, VmState.CRASHED, VmState.SUSPENDED}),
@@ -95,8 +105,8 @@ LEGAL: dict[VmRequest, frozenset[VmState]] = {
     VmRequest.RECONFIGURE: frozenset({VmState.STOPPED, VmState.CRASHED}),
     VmRequest.ADJUST: _USABLE,
     VmRequest.DELETE: OFF,
-    VmRequest.QUERY: _WITH_QEMU,
-    VmRequest.OPERATE: _WITH_QEMU,
+    VmRequest.QUERY: WITH_QEMU,
+    VmRequest.OPERATE: WITH_QEMU,
     VmRequest.HOLD: _USABLE - {VmState.SUSPENDING, VmState.SUSPENDED},
 }
 

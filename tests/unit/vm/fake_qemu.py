@@ -201,6 +201,10 @@ class FakeQmp:
         self._check()
         self.qemu.pause()
 
+    async def name_fd(self, fd: int, name: str) -> None:  # noqa: ARG002
+        self._check()
+        self.qemu.commands.append(("getfd", {"fdname": name}))
+
     async def add_fd(self, fd: int, opaque: str = "") -> int:
         self._check()
         number = max(self.qemu.fdsets, default=-1) + 1

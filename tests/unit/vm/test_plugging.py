@@ -1,0 +1,256 @@
+"""What a running VM's spec may become: the differ, and changes on QEMUs that are objects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from tests.unit.vm.world import World
+from vmkernel.devices import Family
+from vmkernel.model import (
+    BootSpec,
+    CdromSpec,
+    CpuSpec,
+    DiskBus,
+    DiskLimits,
+    DiskSpec,
+    DisplayModel,
+    ErrorCode,
+    Firmware,
+    ImageFormat,
+    MemorySpec,
+    MicaError,
+    NicModel,
+    NicSpec,
+    Rate,
+    VmAction,
+    VmSpec,
+    WatchdogAction,
+    WatchdogSpec,
+)
+from vmkernel.qemu import QmpCommandError
+from vmkernel.vm.plugging.plan import Changes, plan_changes
+from vmkernel.vm.spec_defaults import with_defaults
+
+MIB = 1 << 20
+FREE = ("name",)
+OLD = with_defaults(
+    VmSpec(
+        datastore="main",
+        cpus=CpuSpec(count=1, max_count=4),
+        memory_bytes=512 * MIB,
+        memory=MemorySpec(max_bytes=1024 * MIB),
+        disks=(DiskSpec(volume="a"), DiskSpec(volume="b", bus=DiskBus.VIRTIO_SCSI)),
+        cdroms=(CdromSpec(image="cd"),),
+        nics=(NicSpec(mac="52:54:00:00:00:01"),),
+        watchdog=WatchdogSpec(),
+    )
+)
+
+
+def plan(new: VmSpec, old: VmSpec = OLD, family: Family = Family.Q35) -> Changes:
+    return plan_changes(old, with_defaults(new, old), at_start=old, family=family, free=FREE)
+
+
+def refused(new: VmSpec, family: Family = Family.Q35) -> set[str]:
+    with pytest.raises(MicaError) as caught:
+        plan(new, family=family)
+    assert caught.value.problem.code is ErrorCode.CONFLICT
+    return {found.pointer for found in caught.value.problem.fields}
+
+
+def test_nothing_to_do() -> None:
+    assert plan(OLD) == Changes()
+    assert plan(replace(OLD, name="new")) == Changes()
+    assert plan(replace(OLD, boot=BootSpec(order=()))) == Changes()
+
+
+def test_what_can_be_done_is_planned() -> None:
+    limits = DiskLimits(iops=Rate(per_s=100))
+    new = replace(
+        OLD,
+        cpus=replace(OLD.cpus, count=3),
+        memory_bytes=768 * MIB,
+        memory=replace(OLD.memory, target_bytes=256 * MIB),
+        disks=(replace(OLD.disks[0], limits=limits), DiskSpec(volume="c", key="disk2")),
+        cdroms=(replace(OLD.cdroms[0], image=None),),
+        nics=(replace(OLD.nics[0], connected=False), NicSpec(mac="52:54:00:00:00:02")),
+        tablet=False,
+        keyboard=True,
+        watchdog=WatchdogSpec(action=WatchdogAction.PAUSE),
+    )
+    changes = plan(new)
+    assert [d.volume for d in changes.new_disks] == ["c"]
+    assert [d.volume for d in changes.old_disks] == ["b"]
+    assert [d.limits for d in changes.limits] == [limits]
+    assert [n.key for n in changes.new_nics] == ["nic1"]
+    assert [n.connected for n in changes.links] == [False]
+    assert [c.image for c in changes.media] == [None]
+    assert (changes.cpus, changes.memory_bytes) == (2, 256 * MIB)
+    assert changes.balloon_bytes == 256 * MIB
+    assert (changes.new_usb, changes.old_usb) == (["keyboard"], ["tablet"])
+    assert changes.watchdog is WatchdogAction.PAUSE
+
+
+@pytest.mark.parametrize(
+    ("change", "pointers"),
+    [
+        ({"firmware": Firmware.BIOS, "display": DisplayModel.NONE}, {"firmware", "display"}),
+        ({"cpus": CpuSpec(count=5, max_count=4)}, {"cpus/count"}),
+        ({"cpus": CpuSpec(count=1, max_count=8)}, {"cpus/max_count"}),
+        ({"memory_bytes": 256 * MIB}, {"memory_bytes"}),
+        ({"memory_bytes": 513 * MIB}, {"memory_bytes"}),
+        ({"memory_bytes": 2048 * MIB}, {"memory_bytes"}),
+        ({"memory": MemorySpec(max_bytes=1024 * MIB, balloon=False)}, {"memory/balloon"}),
+        ({"disks": (replace(OLD.disks[0], bus=DiskBus.SATA), OLD.disks[1])}, {"disks/0/bus"}),
+        ({"disks": (replace(OLD.disks[0], volume="z"), OLD.disks[1])}, {"disks/0/volume"}),
+        ({"disks": (*OLD.disks, DiskSpec(volume="c", bus=DiskBus.SATA))}, {"disks/2/bus"}),
+        ({"disks": (*OLD.disks, DiskSpec(volume="c", key="disk40"))}, {"disks/2/key"}),
+        ({"nics": (replace(OLD.nics[0], model=NicModel.E1000),)}, {"nics/0/model"}),
+        ({"nics": (*OLD.nics, NicSpec(model=NicModel.RTL8139))}, {"nics/1/model"}),
+        ({"cdroms": ()}, {"cdroms"}),
+        ({"cdroms": (*OLD.cdroms, CdromSpec())}, {"cdroms/1"}),
+        ({"watchdog": None}, {"watchdog"}),
+        ({"serial_ports": 2}, {"serial_ports"}),
+    ],
+)
+def test_what_needs_a_stop_names_its_fields(change: dict[str, Any], pointers: set[str]) -> None:
+    assert refused(replace(OLD, **change)) == {f"/spec/{name}" for name in pointers}
+
+
+def test_a_disk_of_the_old_pc_stays() -> None:
+    new = replace(OLD, disks=OLD.disks[1:])
+    assert refused(new, family=Family.PC) == {"/spec/disks"}
+
+
+@given(st.permutations(range(3)))
+def test_the_order_in_the_list_means_nothing(order: list[int]) -> None:
+    disks = tuple(DiskSpec(volume=f"v{i}", key=f"disk{i}") for i in range(3))
+    old = with_defaults(replace(OLD, disks=disks))
+    new = replace(old, disks=tuple(old.disks[i] for i in order))
+    assert plan(new, old=old) == Changes()
+
+
+# --- on a QEMU that is an object ---------------------------------------------------------------
+
+
+class Devices:
+    """The devices of a fake QEMU; those in `kept` the guest does not let go."""
+
+    def __init__(self, world: World) -> None:
+        self.qemu = world.qemu()
+        self.there: set[str] = {"disk0"}
+        self.kept: set[str] = set()
+        self.nodes: list[str] = []
+        self.qemu.replies |= {
+            "qom-list": lambda _: [{"name": n, "type": "child"} for n in sorted(self.there)],
+            "device_add": self._add,
+            "device_del": self._delete,
+            "query-blockstats": lambda _: [{"node-name": n} for n in self.nodes],
+            "query-fdsets": lambda _: [
+                {"fdset-id": n, "fds": [{"opaque": self.qemu.opaque[n]}]} for n in self.qemu.fdsets
+            ],
+            "query-hotpluggable-cpus": lambda _: [],
+        }
+
+    def _add(self, arguments: Any) -> None:
+        self.there.add(arguments["id"])
+
+    def _delete(self, arguments: Any) -> None:
+        if arguments["id"] not in self.kept:
+            self.there.discard(arguments["id"])
+
+
+def story(root: Path, tell: Callable[[World, Devices], Any]) -> None:
+    async def whole() -> None:
+        world = World(root)
+        for volume in ("a", "b"):
+            world.storage.add_volume(volume)
+        for image in ("red", "blue"):
+            world.storage.add_image(image, ImageFormat.ISO)
+        await world.vms.start()
+        try:
+            await world.create(
+                disks=(DiskSpec(volume="a"),),
+                cdroms=(CdromSpec(image="red"),),
+                cpus=CpuSpec(count=1, max_count=2),
+            )
+            await world.act(VmAction.START)
+            await tell(world, Devices(world))
+        finally:
+            await world.operations.close()
+            await world.vms.stop()
+
+    asyncio.run(whole())
+
+
+async def _update(world: World, **changes: Any) -> None:
+    vm = world.vms.get("web")
+    await world.vms.update("web", replace(vm.spec, **changes), vm.revision, actor="me")
+
+
+def test_a_disk_comes_and_goes(tmp_path: Path) -> None:
+    async def tell(world: World, devices: Devices) -> None:
+        before = world.vms.get("web").spec
+        await _update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b")))
+        assert "disk1" in devices.there
+        names = [command for command, _ in world.qemu().commands]
+        assert names.index("blockdev-add") < names.index("device_add")
+        filename = next(a["filename"] for c, a in world.qemu().commands if c == "blockdev-add")
+        assert filename.startswith("/dev/fdset/")
+        assert world.vms.vm_of_volume("b") == "web"
+        await world.restart()
+        assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0", "disk1"]
+        await _update(world, disks=before.disks)
+        assert "disk1" not in devices.there
+        assert world.vms.get("web").spec == before
+        assert world.vms.vm_of_volume("b") is None
+
+    story(tmp_path, tell)
+
+
+def test_what_fails_is_taken_back_and_the_spec_tells_the_truth(tmp_path: Path) -> None:
+    async def tell(world: World, devices: Devices) -> None:
+        before = world.vms.get("web")
+        wanted = {
+            "disks": (DiskSpec(volume="a"), DiskSpec(volume="b")),
+            "cdroms": (CdromSpec(image="blue"),),
+            "cpus": CpuSpec(count=2, max_count=2),
+        }
+        with pytest.raises(MicaError, match="places for 0 more"):
+            await _update(world, **wanted)
+        assert devices.there == {"disk0"}
+        assert world.vms.get("web").spec == before.spec
+        assert world.vms.vm_of_volume("b") is None
+        world.qemu().replies["blockdev-insert-medium"] = QmpCommandError("no")
+        with pytest.raises(MicaError):
+            await _update(world, **wanted)
+        assert devices.there == {"disk0"}
+
+    story(tmp_path, tell)
+
+
+def test_a_guest_that_keeps_its_disk_keeps_it_in_the_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tell(world: World, devices: Devices) -> None:
+        monkeypatch.setattr("vmkernel.vm.plugging.service._CONSENT_S", 0.1)
+        devices.kept.add("disk0")
+        with pytest.raises(MicaError) as caught:
+            await _update(world, disks=(), cdroms=(CdromSpec(image="blue"),))
+        assert caught.value.problem.code is ErrorCode.TIMED_OUT
+        spec = world.vms.get("web").spec
+        assert [d.volume for d in spec.disks] == ["a"]
+        assert spec.cdroms[0].image == "blue"
+        devices.there.clear()
+        await _update(world, disks=())
+        assert world.vms.get("web").spec.disks == ()
+
+    story(tmp_path, tell)

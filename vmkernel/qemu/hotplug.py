@@ -1,0 +1,135 @@
+"""Devices of a running QEMU: added, removed, changed. The commands that add them are made by
+vmkernel/devices/hotplug.py; names of QMP commands stay here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from vmkernel.model import ErrorCode, MicaError
+from vmkernel.qemu.block_graph import nodes_below, remove_nodes
+from vmkernel.qemu.errors import QmpCommandError
+from vmkernel.qemu.session import Qmp
+
+__all__ = [
+    "add_processors",
+    "devices",
+    "dimm_numbers",
+    "drop_disk_nodes",
+    "drop_netdev",
+    "eject",
+    "insert",
+    "set_balloon",
+    "set_limits",
+    "set_link",
+    "set_watchdog",
+    "unplug",
+]
+
+_PERIPHERAL = "/machine/peripheral"
+_UNDER_WAY = "already in the process of unplug"
+
+
+async def devices(qmp: Qmp) -> frozenset[str]:
+    """The ids of all devices that have one."""
+    found = await qmp.execute("qom-list", {"path": _PERIPHERAL})
+    return frozenset(str(item["name"]) for item in found if item["name"] != "type")
+
+
+async def unplug(qmp: Qmp, device: str) -> None:
+    """Ask for a device to go. It is gone once `devices` doesn't name it: a PCI device needs the
+    guest's consent."""
+    try:
+        await qmp.execute("device_del", {"id": device})
+    except QmpCommandError as error:
+        if _UNDER_WAY not in str(error):
+            raise
+
+
+async def drop_disk_nodes(qmp: Qmp, key: str) -> None:
+    """Remove the nodes and the throttle group of a disk whose device is gone."""
+    await remove_nodes(qmp, await nodes_below(qmp, key))
+    with contextlib.suppress(QmpCommandError):
+        await qmp.execute("object-del", {"id": f"{key}-limits"})
+
+
+async def drop_netdev(qmp: Qmp, netdev: str) -> None:
+    """Remove the host's side of a card that is gone."""
+    with contextlib.suppress(QmpCommandError):
+        await qmp.execute("netdev_del", {"id": netdev})
+
+
+async def eject(qmp: Qmp, key: str) -> None:
+    """Take the disc out of a drive, whether the guest has locked it or not; the tray stays open."""
+    await qmp.execute("blockdev-open-tray", {"id": key, "force": True})
+    await qmp.execute("blockdev-remove-medium", {"id": key})
+    await remove_nodes(qmp, await nodes_below(qmp, key))
+
+
+async def insert(qmp: Qmp, key: str) -> None:
+    """Put the node named like the drive into it, and close the tray."""
+    await qmp.execute("blockdev-open-tray", {"id": key, "force": True})
+    await qmp.execute("blockdev-insert-medium", {"id": key, "node-name": key})
+    await qmp.execute("blockdev-close-tray", {"id": key})
+
+
+async def set_limits(qmp: Qmp, key: str, limits: Mapping[str, int]) -> None:
+    """Change what a disk may take."""
+    await qmp.execute(
+        "qom-set",
+        {"path": f"/objects/{key}-limits", "property": "limits", "value": dict(limits)},
+    )
+
+
+async def set_link(qmp: Qmp, key: str, *, up: bool) -> None:
+    """Plug a card's cable in, or pull it."""
+    await qmp.execute("set_link", {"name": key, "up": up})
+
+
+async def set_watchdog(qmp: Qmp, action: str) -> None:
+    """What happens when the guest has not fed its watchdog."""
+    await qmp.execute("watchdog-set-action", {"action": action})
+
+
+async def set_balloon(qmp: Qmp, keep_bytes: int) -> None:
+    """What the guest shall keep of its memory."""
+    await qmp.execute("balloon", {"value": keep_bytes})
+
+
+async def add_processors(qmp: Qmp, count: int) -> int:
+    """Add so many processors, at the first free places; how many were added."""
+    places = [
+        place for place in await qmp.execute("query-hotpluggable-cpus") if "qom-path" not in place
+    ]
+    places.sort(key=lambda place: _order(place["props"]))
+    if len(places) < count:
+        raise MicaError(
+            ErrorCode.CONFLICT, f"The VM has places for {len(places)} more processors only."
+        )
+    for done, place in enumerate(places[:count]):
+        props = dict(place["props"])
+        number = "-".join(str(value) for value in _order(props))
+        try:
+            await qmp.execute(
+                "device_add", {"driver": place["type"], "id": f"cpu{number}", **props}
+            )
+        except QmpCommandError:
+            if not done:
+                raise
+            return done
+    return count
+
+
+def _order(props: Mapping[str, Any]) -> tuple[int, ...]:
+    names = ("socket-id", "die-id", "core-id", "thread-id")
+    return tuple(int(props.get(name, 0)) for name in names)
+
+
+async def dimm_numbers(qmp: Qmp) -> frozenset[int]:
+    """The numbers of the DIMMs that were added."""
+    return frozenset(
+        int(name.removeprefix("dimm"))
+        for name in await devices(qmp)
+        if name.startswith("dimm") and name.removeprefix("dimm").isdigit()
+    )

@@ -1,0 +1,164 @@
+"""A change of a running VM's spec, whole or not at all as far as the guest allows.
+
+  1  everything is checked; nothing is changed where a field bars it
+  2  the spec is stored with all that is added: a volume that QEMU is about to get is taken
+  3  the steps, in one go inside the VM's owner task; where one fails, those before it are taken
+     back
+  4  devices that go: the guest is asked, and has some time to let go of each
+  5  the spec is stored as it came to be
+
+A vmkernel that is killed after 2 leaves a spec that names more than QEMU has: the next start brings
+it, and nobody else got the volume meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection
+
+from msgspec.structs import replace
+
+from vmkernel.devices import Family
+from vmkernel.host import from_os_error
+from vmkernel.model import ErrorCode, MicaError, VmSpec
+from vmkernel.qemu import QemuError
+from vmkernel.vm.definition import VmDefinition
+from vmkernel.vm.driver import VmDriver
+from vmkernel.vm.plugging.plan import Changes, plan_changes
+from vmkernel.vm.plugging.steps import Removal, Step, removals_of, steps_of
+from vmkernel.vm.running import Running
+from vmkernel.vm.states import VmRequest
+from vmkernel.vm.surroundings import Surroundings
+
+__all__ = ["change_running"]
+
+_log = logging.getLogger(__name__)
+
+_CONSENT_S = 30.0
+_POLL_S = 0.25
+
+
+async def change_running(
+    host: Surroundings,
+    driver: VmDriver,
+    spec: VmSpec,
+    renew: Callable[[VmDefinition, VmSpec], VmDefinition],
+    *,
+    free: Collection[str],
+) -> None:
+    """Let a running VM become `spec`; MicaError where it can't, or not wholly.
+
+    `renew(known, spec)` is the definition with another spec, and raises where somebody else has
+    changed it meanwhile. The fields named in `free` concern QEMU in no way.
+    """
+    old = driver.definition.spec
+    family = Family.of(driver.definition.machine_type)
+
+    async def look(running: Running) -> VmSpec:
+        return running.record.definition.spec if running.record is not None else old
+
+    at_start = await driver.use(VmRequest.OPERATE, look)
+    changes = plan_changes(old, spec, at_start=at_start, family=family, free=free)
+    removals = removals_of(changes)
+    with _held(driver, changes):
+        stored = _with_old(spec, old, removals)
+        await driver.change(VmRequest.ADJUST, lambda known: renew(known, stored))
+        steps = steps_of(host, changes, old, spec, family)
+        failure, true = await driver.use(
+            VmRequest.OPERATE, lambda running: _do_all(running, steps, stored)
+        )
+        if failure is None:
+            failure, true = await _remove(driver, removals, true)
+        if true != stored:
+            await driver.change(VmRequest.ADJUST, lambda known: replace(known, spec=true))
+        if failure is not None:
+            raise failure
+
+
+def _held(driver: VmDriver, changes: Changes) -> contextlib.AbstractContextManager[None]:
+    """Disks don't come and go under a snapshot, a move or a backup."""
+    if changes.new_disks or changes.old_disks:
+        return driver.hold(
+            "its disks are being changed", frozenset({VmRequest.HOLD, VmRequest.DELETE})
+        )
+    return contextlib.nullcontext()
+
+
+def _with_old(spec: VmSpec, old: VmSpec, removals: list[Removal]) -> VmSpec:
+    """The spec with the devices that are there until the guest has let go of them."""
+    gone = {removal.key for removal in removals}
+    return replace(
+        spec,
+        disks=(*spec.disks, *(d for d in old.disks if d.key in gone)),
+        nics=(*spec.nics, *(n for n in old.nics if n.key in gone)),
+    )
+
+
+async def _do_all(
+    running: Running, steps: list[Step], stored: VmSpec
+) -> tuple[MicaError | None, VmSpec]:
+    """All steps, or as few as possible; why it failed, and the spec that is true."""
+    done: list[Step] = []
+    for step in steps:
+        try:
+            await step.do(running)
+        except (MicaError, QemuError, OSError) as error:
+            true = stored
+            for later in steps[len(done) :]:
+                true = later.unmark(true)
+            for earlier in reversed(done):
+                if await _undo(running, earlier):
+                    true = earlier.unmark(true)
+            return _as_problem(running.vm_id, error), true
+        done.append(step)
+    return None, stored
+
+
+async def _undo(running: Running, step: Step) -> bool:
+    try:
+        return await step.undo(running)
+    except (MicaError, QemuError, OSError) as error:
+        _log.warning("VM %s: a change can't be taken back: %s", running.vm_id, error)
+        return False
+
+
+def _as_problem(vm_id: str, error: BaseException) -> MicaError:
+    if isinstance(error, MicaError):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error, f"VM {vm_id}")
+    return MicaError(ErrorCode.UNAVAILABLE, f"VM {vm_id} could not be changed: {error}.")
+
+
+async def _remove(
+    driver: VmDriver, removals: list[Removal], true: VmSpec
+) -> tuple[MicaError | None, VmSpec]:
+    """Ask the guest for the devices, and wait until it has let go of them."""
+    loop = asyncio.get_running_loop()
+    left = list(removals)
+    try:
+        for removal in left:
+            await driver.use(VmRequest.OPERATE, removal.ask)
+        deadline = loop.time() + _CONSENT_S
+        while left:
+            for removal in list(left):
+                if await driver.use(VmRequest.OPERATE, removal.gone):
+                    left.remove(removal)
+                    true = removal.mark(true)
+            if left and loop.time() > deadline:
+                names = ", ".join(removal.key for removal in left)
+                return (
+                    MicaError(
+                        ErrorCode.TIMED_OUT,
+                        f"The guest of VM {driver.vm_id} did not let go of {names} within"
+                        f" {_CONSENT_S:g} s and keeps it: unmount it there and remove it again.",
+                    ),
+                    true,
+                )
+            if left:
+                await asyncio.sleep(_POLL_S)
+    except MicaError as error:
+        return error, true
+    return None, true

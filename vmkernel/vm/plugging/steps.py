@@ -1,0 +1,443 @@
+"""The steps of a change of a running VM: what each does over QMP, and how it is taken back.
+
+A step's `mark` tells what is true of the spec once it is done: the stored spec names what QEMU has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from msgspec.structs import replace as with_fields
+
+from vmkernel.devices import CdromPlan, Family, NicPlan, TapBackend, UserBackend
+from vmkernel.devices.arguments import Arguments
+from vmkernel.devices.disk import throttle_limits
+from vmkernel.devices.hotplug import (
+    cdrom_medium_commands,
+    dimm_commands,
+    disk_commands,
+    nic_commands,
+)
+from vmkernel.devices.memory import DIMMS_MAX
+from vmkernel.devices.nic import netdev_of
+from vmkernel.devices.usb import add_keyboard, add_tablet
+from vmkernel.devices.watchdog import ACTION_WORDS
+from vmkernel.model import (
+    CdromSpec,
+    DiskSpec,
+    ErrorCode,
+    MicaError,
+    NicSpec,
+    NicStatus,
+    VmSpec,
+    WatchdogAction,
+)
+from vmkernel.qemu import QemuError, block_graph, hotplug
+from vmkernel.resources import expected_bytes
+from vmkernel.vm.plugging.plan import Changes
+from vmkernel.vm.running import Running
+from vmkernel.vm.spec_defaults import nic_model_of
+from vmkernel.vm.start_files import disk_plan, with_access
+from vmkernel.vm.surroundings import Surroundings
+
+__all__ = ["Removal", "Step", "removals_of", "steps_of"]
+
+
+class Step(Protocol):
+    """One step; `do` raises what QEMU says, and then has changed nothing."""
+
+    async def do(self, running: Running) -> None:
+        """Do it."""
+        ...
+
+    async def undo(self, running: Running) -> bool:
+        """Take it back; False where that can't be."""
+        ...
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        """The spec without it."""
+        ...
+
+
+@dataclass
+class _AddDisk:
+    host: Surroundings
+    spec: VmSpec
+    disk: DiskSpec
+    family: Family
+
+    async def do(self, running: Running) -> None:
+        key, qmp, tag = self.disk.key or "", running.qmp, secrets.token_hex(3)
+        volume = self.host.storage.volume(self.disk.volume)
+        plan = await asyncio.to_thread(with_access, disk_plan(self.spec, self.disk, volume))
+        nodes = []
+        try:
+            layers = []
+            for number, layer in enumerate(plan.backing):
+                nodes.append(f"{key}-back{number}-file-{tag}")
+                given = await block_graph.give_file(
+                    qmp, layer.path, nodes[-1], read_only=True, direct=plan.direct
+                )
+                layers.append(replace(layer, path=given.path))
+            nodes.append(f"{key}-file-{tag}")
+            given = await block_graph.give_file(
+                qmp, plan.path, nodes[-1], read_only=plan.read_only, direct=plan.direct
+            )
+            plan = replace(plan, path=given.path, backing=tuple(layers))
+            await block_graph.add_nodes(qmp, disk_commands(plan, self.family, tag=tag))
+        except (QemuError, OSError):
+            for node in nodes:
+                await block_graph.take_file_back(qmp, node)
+            raise
+
+    async def undo(self, running: Running) -> bool:
+        return await _take_away(running, self.disk.key or "", disk=True)
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        return with_fields(spec, disks=_without(spec.disks, self.disk.key))
+
+
+@dataclass
+class _AddNic:
+    host: Surroundings
+    spec: VmSpec
+    nic: NicSpec
+    family: Family
+
+    async def do(self, running: Running) -> None:
+        key, qmp = self.nic.key or "", running.qmp
+        (port,) = await self.host.network.open_ports(running.vm_id, [self.nic])
+        try:
+            backend: TapBackend | UserBackend = UserBackend()
+            if port.tap_fd is not None:
+                names = [f"{key}-tap", f"{key}-vhost"]
+                await qmp.name_fd(port.tap_fd, names[0])
+                if port.vhost_fd is not None:
+                    await qmp.name_fd(port.vhost_fd, names[1])
+                vhost = names[1] if port.vhost_fd is not None else None
+                backend = TapBackend(names[0], vhost, port.tap or "")
+            plan = NicPlan(
+                key=key,
+                model=nic_model_of(self.spec, self.nic),
+                mac=self.nic.mac or "",
+                backend=backend,
+            )
+            await block_graph.add_nodes(qmp, nic_commands(plan, self.family))
+        finally:
+            port.close()
+        if not self.nic.connected:
+            await hotplug.set_link(qmp, key, up=False)
+        if running.record is not None:
+            status = NicStatus(key=key, mac=plan.mac, port_group=port.port_group, tap=port.tap)
+            running.keep_record(with_fields(running.record, nics=(*running.record.nics, status)))
+
+    async def undo(self, running: Running) -> bool:
+        return await _take_away(running, self.nic.key or "", disk=False)
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        return with_fields(spec, nics=_without(spec.nics, self.nic.key))
+
+
+@dataclass
+class _AddUsb:
+    name: str
+
+    async def do(self, running: Running) -> None:
+        args = Arguments()
+        {"tablet": add_tablet, "keyboard": add_keyboard}[self.name](args)
+        await block_graph.add_nodes(running.qmp, args.commands())
+
+    async def undo(self, running: Running) -> bool:
+        await hotplug.unplug(running.qmp, self.name)
+        return True
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        return with_fields(spec, **{self.name: False})
+
+
+@dataclass
+class _RemoveUsb:
+    name: str
+
+    async def do(self, running: Running) -> None:
+        """A USB device needs no consent of the guest."""
+        await hotplug.unplug(running.qmp, self.name)
+
+    async def undo(self, running: Running) -> bool:
+        await _AddUsb(self.name).do(running)
+        return True
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        return with_fields(spec, **{self.name: True})
+
+
+@dataclass
+class _SetLimits:
+    old: DiskSpec
+    new: DiskSpec
+
+    async def do(self, running: Running) -> None:
+        await hotplug.set_limits(running.qmp, self.new.key or "", throttle_limits(self.new.limits))
+
+    async def undo(self, running: Running) -> bool:
+        await hotplug.set_limits(running.qmp, self.new.key or "", throttle_limits(self.old.limits))
+        return True
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        disks = tuple(
+            with_fields(d, limits=self.old.limits) if d.key == self.new.key else d
+            for d in spec.disks
+        )
+        return with_fields(spec, disks=disks)
+
+
+@dataclass
+class _SetLink:
+    nic: NicSpec
+
+    async def do(self, running: Running) -> None:
+        await hotplug.set_link(running.qmp, self.nic.key or "", up=self.nic.connected)
+
+    async def undo(self, running: Running) -> bool:
+        await hotplug.set_link(running.qmp, self.nic.key or "", up=not self.nic.connected)
+        return True
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        nics = tuple(
+            with_fields(n, connected=not self.nic.connected) if n.key == self.nic.key else n
+            for n in spec.nics
+        )
+        return with_fields(spec, nics=nics)
+
+
+@dataclass
+class _ChangeMedium:
+    host: Surroundings
+    old: CdromSpec
+    new: CdromSpec
+
+    async def do(self, running: Running) -> None:
+        """Should the new disc not go in, the old one is put back."""
+        await hotplug.eject(running.qmp, self.new.key or "")
+        try:
+            await self._insert(running, self.new)
+        except (MicaError, QemuError, OSError):
+            await self._insert(running, self.old)
+            raise
+
+    async def undo(self, running: Running) -> bool:
+        await hotplug.eject(running.qmp, self.new.key or "")
+        await self._insert(running, self.old)
+        return True
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        cdroms = tuple(
+            with_fields(c, image=self.old.image) if c.key == self.new.key else c
+            for c in spec.cdroms
+        )
+        return with_fields(spec, cdroms=cdroms)
+
+    async def _insert(self, running: Running, cdrom: CdromSpec) -> None:
+        if cdrom.image is None:
+            return
+        key, tag, qmp = cdrom.key or "", secrets.token_hex(3), running.qmp
+        node = f"{key}-file-{tag}"
+        path = self.host.storage.image(cdrom.image).path
+        given = await block_graph.give_file(qmp, path, node, read_only=True)
+        try:
+            plan = CdromPlan(key=key, bus=cdrom.bus, path=given.path)
+            await block_graph.add_nodes(qmp, cdrom_medium_commands(plan, tag=tag))
+            try:
+                await hotplug.insert(qmp, key)
+            except QemuError:
+                await block_graph.remove_nodes(qmp, [key, node])
+                raise
+        except QemuError:
+            await block_graph.take_file_back(qmp, node)
+            raise
+
+
+@dataclass
+class _SetWatchdog:
+    old: WatchdogAction
+    new: WatchdogAction
+
+    async def do(self, running: Running) -> None:
+        await hotplug.set_watchdog(running.qmp, ACTION_WORDS[self.new])
+
+    async def undo(self, running: Running) -> bool:
+        await hotplug.set_watchdog(running.qmp, ACTION_WORDS[self.old])
+        return True
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        if spec.watchdog is None:
+            return spec
+        return with_fields(spec, watchdog=with_fields(spec.watchdog, action=self.old))
+
+
+@dataclass
+class _AddProcessors:
+    count: int
+    done: int = 0
+
+    async def do(self, running: Running) -> None:
+        self.done = await hotplug.add_processors(running.qmp, self.count)
+        if self.done < self.count:
+            raise MicaError(
+                ErrorCode.UNAVAILABLE,
+                f"QEMU took {self.done} of {self.count} processors; look at the VM again.",
+            )
+
+    async def undo(self, running: Running) -> bool:  # noqa: ARG002 - a Step's
+        """What the guest has taken up, it keeps."""
+        return False
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        count = spec.cpus.count - self.count + self.done
+        return with_fields(spec, cpus=with_fields(spec.cpus, count=count))
+
+
+@dataclass
+class _AddMemory:
+    host: Surroundings
+    spec: VmSpec
+    more_bytes: int
+
+    async def do(self, running: Running) -> None:
+        taken = await hotplug.dimm_numbers(running.qmp)
+        number = next((n for n in range(DIMMS_MAX) if n not in taken), None)
+        if number is None:
+            raise MicaError.field(
+                "/spec/memory_bytes",
+                "Every slot for memory is taken; after a new start all are free.",
+                ErrorCode.CONFLICT,
+            )
+        record = running.record
+        if record is not None:
+            need = expected_bytes(self.spec.memory_bytes, record.accelerator)
+            self.host.admission.admit(running.vm_id, need)
+        try:
+            await block_graph.add_nodes(
+                running.qmp,
+                dimm_commands(number, self.more_bytes, self.spec.memory.huge_pages),
+            )
+        except QemuError:
+            if record is not None:
+                self.host.admission.note(running.vm_id, record.memory_bytes)
+            raise
+        if record is not None:
+            running.keep_record(with_fields(record, memory_bytes=need))
+
+    async def undo(self, running: Running) -> bool:  # noqa: ARG002 - a Step's
+        """What the guest has taken up, it keeps."""
+        return False
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        return with_fields(spec, memory_bytes=spec.memory_bytes - self.more_bytes)
+
+
+@dataclass
+class _SetBalloon:
+    old: VmSpec
+    keep_bytes: int
+
+    async def do(self, running: Running) -> None:
+        await hotplug.set_balloon(running.qmp, self.keep_bytes)
+
+    async def undo(self, running: Running) -> bool:
+        await hotplug.set_balloon(
+            running.qmp, self.old.memory.target_bytes or self.old.memory_bytes
+        )
+        return True
+
+    def unmark(self, spec: VmSpec) -> VmSpec:
+        memory = with_fields(spec.memory, target_bytes=self.old.memory.target_bytes)
+        return with_fields(spec, memory=memory)
+
+
+@dataclass
+class Removal:
+    """A device that goes once the guest has let go of it."""
+
+    key: str
+    disk: bool
+    asked: bool = field(default=False, init=False)
+
+    async def ask(self, running: Running) -> None:
+        """Tell the guest."""
+        if self.key in await hotplug.devices(running.qmp):
+            await hotplug.unplug(running.qmp, self.key)
+
+    async def gone(self, running: Running) -> bool:
+        """True, with the host's side taken away too, once the device is gone."""
+        if self.key in await hotplug.devices(running.qmp):
+            return False
+        await _drop(running, self.key, disk=self.disk)
+        return True
+
+    def mark(self, spec: VmSpec) -> VmSpec:
+        """The spec without the device."""
+        if self.disk:
+            return with_fields(spec, disks=_without(spec.disks, self.key))
+        return with_fields(spec, nics=_without(spec.nics, self.key))
+
+
+def steps_of(
+    host: Surroundings, changes: Changes, old: VmSpec, new: VmSpec, family: Family
+) -> list[Step]:
+    """The steps that need nobody's consent, in order; the spec that is stored meanwhile is
+    `new` with all that is going to be removed."""
+    old_disks = {d.key: d for d in old.disks}
+    old_cdroms = {c.key: c for c in old.cdroms}
+    steps: list[Step] = [_AddDisk(host, new, disk, family) for disk in changes.new_disks]
+    steps += [_AddNic(host, new, nic, family) for nic in changes.new_nics]
+    steps += [_AddUsb(name) for name in changes.new_usb]
+    steps += [_SetLimits(old_disks[disk.key], disk) for disk in changes.limits]
+    steps += [_SetLink(nic) for nic in changes.links]
+    steps += [_ChangeMedium(host, old_cdroms[cd.key], cd) for cd in changes.media]
+    if changes.watchdog is not None and old.watchdog is not None:
+        steps.append(_SetWatchdog(old.watchdog.action, changes.watchdog))
+    steps += [_RemoveUsb(name) for name in changes.old_usb]
+    if changes.memory_bytes:
+        steps.append(_AddMemory(host, new, changes.memory_bytes))
+    if changes.balloon_bytes is not None:
+        steps.append(_SetBalloon(old, changes.balloon_bytes))
+    if changes.cpus:
+        steps.append(_AddProcessors(changes.cpus))
+    return steps
+
+
+def removals_of(changes: Changes) -> list[Removal]:
+    """The steps that need the guest's consent."""
+    gone = [Removal(disk.key or "", True) for disk in changes.old_disks]
+    return gone + [Removal(nic.key or "", False) for nic in changes.old_nics]
+
+
+async def _take_away(running: Running, key: str, *, disk: bool) -> bool:
+    """Remove a device that was added a moment ago; False where the guest has it already and
+    does not let go at once."""
+    await hotplug.unplug(running.qmp, key)
+    for _ in range(20):
+        if key not in await hotplug.devices(running.qmp):
+            await _drop(running, key, disk=disk)
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
+async def _drop(running: Running, key: str, *, disk: bool) -> None:
+    if disk:
+        await hotplug.drop_disk_nodes(running.qmp, key)
+        return
+    await hotplug.drop_netdev(running.qmp, netdev_of(key))
+    if running.record is not None:
+        nics = tuple(nic for nic in running.record.nics if nic.key != key)
+        running.keep_record(with_fields(running.record, nics=nics))
+
+
+def _without(items: Sequence[DiskSpec] | Sequence[NicSpec], key: str | None) -> tuple[object, ...]:
+    return tuple(item for item in items if item.key != key)
