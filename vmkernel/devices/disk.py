@@ -65,6 +65,13 @@ class Unit:
         return self.device_id if self.has_medium else None
 
     @property
+    def on_write_error(self) -> str | None:
+        """A guest whose write fails on the host's side stands still, whatever the reason, and the
+        request is repeated when it goes on: a full datastore or a dead path costs it no data. (A
+        failed read is told to the guest. NVMe's model in QEMU can't: there the guest is told.)"""
+        return None if self.cdrom else "stop"
+
+    @property
     def write_cache_word(self) -> str | None:
         """The property `write-cache`; CD-ROM drives have none."""
         return None if self.cdrom else ("on" if self.write_cache else "off")

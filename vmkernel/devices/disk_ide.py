@@ -23,6 +23,7 @@ def _unit(board: Board, unit: Unit) -> None:
         serial=unit.serial,
         bootindex=unit.bootindex,
         write_cache=unit.write_cache_word,
+        werror=unit.on_write_error,
     )
 
 

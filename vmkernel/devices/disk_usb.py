@@ -20,6 +20,7 @@ def _unit(board: Board, unit: Unit) -> None:
             serial=unit.serial,
             bootindex=unit.bootindex,
             write_cache=unit.write_cache_word,
+            werror=unit.on_write_error,
         )
         return
     board.args.device("usb-bot", id=f"{unit.device_id}-bot", bus=USB_BUS, port=port)

@@ -19,6 +19,7 @@ def _unit(board: Board, unit: Unit) -> None:
         bootindex=unit.bootindex,
         iothread=IOTHREAD,
         write_cache=unit.write_cache_word,
+        werror=unit.on_write_error,
         discard=unit.discard,
         write_zeroes=unit.discard,
     )
