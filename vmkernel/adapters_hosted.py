@@ -84,6 +84,7 @@ class HostedAdapters:
             events=events,
             wish=self._options.accelerator,
             data_dir=self._options.qemu_dir,
+            boot_name=self._options.boot_name,
         )
 
     async def guests_end_with_us(self) -> float | None:

@@ -38,6 +38,8 @@ class Options:
     """Images may be fetched from this very machine (hosted mode)."""
     stop_vms: bool = False
     """Shut the guests down before ending (hosted mode)."""
+    boot_name: str | None = None
+    """Hosted: names the run of `mica serve`, which starts VMs as a boot of a host does."""
     allowed_uids: frozenset[int] = frozenset()
     verbose: bool = False
 
@@ -72,6 +74,7 @@ def parse(argv: Sequence[str]) -> Options:
         help="hosted: images may be fetched from this machine itself",
     )
     parser.add_argument("--stop-vms", action="store_true", help="end the guests first")
+    parser.add_argument("--boot-name", help="hosted: VMs with autostart are started once for it")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args(argv)
     mode = HostMode(given.mode)
@@ -97,6 +100,7 @@ def parse(argv: Sequence[str]) -> Options:
         qemu_dir=given.qemu_dir,
         pull_from_loopback=given.pull_from_loopback and mode is HostMode.HOSTED,
         stop_vms=given.stop_vms,
+        boot_name=given.boot_name,
         allowed_uids=frozenset({0, os.getuid(), *map(_uid, users)}),
         verbose=given.verbose,
     )

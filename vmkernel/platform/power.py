@@ -16,7 +16,8 @@ __all__ = ["Guests", "HostPower", "PowerSwitch"]
 
 _log = logging.getLogger(__name__)
 
-_GUESTS_TIMEOUT_S = 120.0
+_GUESTS_TIMEOUT_S = 900.0
+"""For all together, whatever their specs say."""
 _HOST = Subject(kind="host", id="host")
 _WORDS = {PowerAction.SHUTDOWN: "shutting down", PowerAction.REBOOT: "restarting"}
 
@@ -32,6 +33,10 @@ class Guests(Protocol):
         on_progress: Callable[[Progress], None] | None = None,
     ) -> tuple[str, ...]:
         """End all guests; the ids of those that had to be forced."""
+        ...
+
+    def end_called_off(self) -> None:
+        """The host goes on after all."""
         ...
 
 
@@ -81,6 +86,8 @@ class HostPower:
                 await self._end(action, context)
             except BaseException:
                 self._ending = None
+                if self._guests is not None:
+                    self._guests.end_called_off()
                 raise
 
         return self._operations.begin(f"host.{action}", _HOST, work, actor=actor)

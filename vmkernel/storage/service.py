@@ -213,6 +213,10 @@ class StorageService:
         """The ids of the available datastores, sorted."""
         return self.stores.available()
 
+    def known_datastores(self) -> tuple[str, ...]:
+        """The ids of all configured datastores, sorted."""
+        return tuple(sorted(self.stores.entries))
+
     def vms_folder(self, datastore: str) -> Path:
         """The folder that holds one folder a VM."""
         return self.stores.layout(datastore).vms

@@ -31,6 +31,7 @@ from vmkernel.vm.launch import Launcher
 from vmkernel.vm.launcher_appliance import ApplianceLauncher
 from vmkernel.vm.launcher_hosted import HostedLauncher
 from vmkernel.vm.ports import Events, Operations, Storage
+from vmkernel.vm.record import boot_id
 from vmkernel.vm.service import VmService
 from vmkernel.vm.surroundings import Once, Surroundings
 
@@ -58,11 +59,13 @@ def assemble_vms(
     events: Events,
     wish: AcceleratorWish = AcceleratorWish.AUTO,
     data_dir: Path | None = None,
+    boot_name: str | None = None,
 ) -> VmService:
     """Choose the adapters of a mode. `run_dir` is the host's; VMs get `vm/<id>` below it.
 
     `data_dir` is where QEMU and OVMF find their files, where that isn't /usr/share: a folder like
-    that one, or one with QEMU's files themselves.
+    that one, or one with QEMU's files themselves. `boot_name` stands for the boot of the host
+    where Mica's own start is what counts.
     """
     vms_dir = run_dir / "vm"
     program = Once(lambda: probe_qemu(runner))
@@ -99,6 +102,7 @@ def assemble_vms(
         uefi=uefi,
         jailed=mode is HostMode.APPLIANCE,
         data_dirs=data_dirs,
+        boot_name=boot_name or boot_id(),
     )
     return VmService(host, operations)
 

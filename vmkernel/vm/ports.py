@@ -106,6 +106,10 @@ class Storage(Protocol):
         """The ids of the available datastores, sorted."""
         ...
 
+    def known_datastores(self) -> tuple[str, ...]:
+        """The ids of all datastores that this host is configured with, sorted."""
+        ...
+
     def vms_folder(self, datastore: str) -> Path:
         """The folder of an available datastore that holds one folder a VM; it exists."""
         ...
@@ -274,9 +278,13 @@ class VmDirectory(VmUsers, Protocol):
         force: bool,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> tuple[str, ...]:
-        """Shut all guests down, at most `timeout_s` for all together.
+        """End all guests as their specs say, at most `timeout_s` for all together.
 
-        With `force`, those still running then are powered off; the ids of these, or of the ones
-        that go on running, are returned.
+        With `force`, those that don't end in their time are powered off; the ids of these, or of
+        the ones that go on running, are returned. From then on no VM is started of itself.
         """
+        ...
+
+    def end_called_off(self) -> None:
+        """The host goes on after all: restart policies count again."""
         ...

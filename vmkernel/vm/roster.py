@@ -37,6 +37,7 @@ __all__ = ["Roster", "UnusableVm", "images_of"]
 _log = logging.getLogger(__name__)
 
 _SLUG = re.compile(SLUG_PATTERN)
+_LOADING = "vms-of-"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,12 @@ class Roster:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._drivers.clear()
+
+    async def loaded(self) -> None:
+        """Wait until the VMs of every datastore that has come are known."""
+        loads = [task for task in self._tasks if task.get_name().startswith(_LOADING)]
+        if loads:
+            await asyncio.wait(loads)
 
     def background(self, work: Coroutine[None, None, None], name: str) -> None:
         """Run something until it ends or the roster does; a failure is logged."""
@@ -191,7 +198,7 @@ class Roster:
             if running.driver.active and datastore in self._datastores_of(spec):
                 running.driver.datastore_changed(datastore, available)
         if available:
-            self.background(self._load(datastore), f"vms-of-{datastore}")
+            self.background(self._load(datastore), f"{_LOADING}{datastore}")
             return
         for vm_id, running in list(self._drivers.items()):
             if running.driver.definition.spec.datastore == datastore and not running.driver.active:

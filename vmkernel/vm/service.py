@@ -38,8 +38,8 @@ from vmkernel.model import (
 from vmkernel.vm import definition as definitions
 from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.agent_watch import watch_agents
+from vmkernel.vm.autostart import Autostart
 from vmkernel.vm.definition import VmDefinition
-from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.roster import Roster
 from vmkernel.vm.running import Running
@@ -82,6 +82,8 @@ class VmService:
         self.roster.background(watch_agents(self.roster), "guest-agents")
         self.roster.background(self._settle_moves(0), "settle-moves")
         self._host.storage.on_datastore_change(self._datastore_changed)
+        autostart = Autostart(self._host, self.roster, self._operations)
+        self.roster.background(autostart.run(), "autostart")
 
     async def stop(self) -> None:
         """See VmDirectory."""
@@ -311,37 +313,16 @@ class VmService:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> tuple[str, ...]:
         """See VmDirectory."""
-        drivers = [driver for driver in self.roster.drivers() if driver.active]
-        left = {driver.vm_id for driver in drivers}
-        total = len(left)
+        from vmkernel.vm.host_end import end_guests
 
-        async def end(driver: VmDriver) -> None:
-            try:
-                await driver.ready()
-                if driver.state in (VmState.RUNNING, VmState.STOPPING):
-                    await driver.ask(VmRequest.SHUTDOWN, timeout_s=timeout_s)
-            except MicaError as error:
-                _log.warning("%s", error)
-            if not driver.active:
-                left.discard(driver.vm_id)
-            if on_progress is not None:
-                on_progress(
-                    Progress(done=total - len(left), total=total, unit="vms", stage="guests")
-                )
+        self._host.ending.set()
+        return await end_guests(
+            self.roster.drivers(), timeout_s=timeout_s, force=force, on_progress=on_progress
+        )
 
-        async with asyncio.TaskGroup() as group:
-            for driver in drivers:
-                group.create_task(end(driver))
-        remaining = tuple(sorted(left))
-        if force:
-            results = await asyncio.gather(
-                *(d.ask(VmRequest.POWER_OFF) for d in drivers if d.vm_id in left),
-                return_exceptions=True,
-            )
-            for result in results:
-                if isinstance(result, BaseException):
-                    _log.warning("%s", result)
-        return remaining
+    def end_called_off(self) -> None:
+        """See VmDirectory."""
+        self._host.ending.clear()
 
     def live_disks(self) -> VmLiveDisks:
         """What changes the volumes that VMs have open."""

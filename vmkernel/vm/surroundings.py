@@ -17,6 +17,7 @@ from vmkernel.qemu import QemuProgram, Qmp
 from vmkernel.resources import MemoryAdmission
 from vmkernel.vm.launch import Launcher, RunFolder
 from vmkernel.vm.ports import Events, Storage
+from vmkernel.vm.record import boot_id
 
 __all__ = ["Once", "OpenQmp", "Surroundings", "Timing"]
 
@@ -64,6 +65,8 @@ class Timing:
     restart_last_s: float = 300.0
     steady_s: float = 600.0
     """How long a VM runs before its next end counts as a first one."""
+    datastores_s: float = 60.0
+    """How long the start of VMs with their host waits for datastores to come."""
     space_first_s: float = 5.0
     space_last_s: float = 60.0
     """Between two looks for free space, while a VM stands still for want of it."""
@@ -90,6 +93,8 @@ class Surroundings:
     data_dirs: Sequence[Path] = ()
     """Where QEMU finds its own firmware, where that isn't where it would look."""
     timing: Timing = field(default_factory=Timing)
+    boot_name: str = field(default_factory=boot_id)
+    """What VMs are started with once: a boot of the host, a run of `mica serve`."""
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the host ends: from then on nothing is started of itself."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -86,7 +87,10 @@ def serve(
     pull_from_loopback: bool,
     verbose: bool,
 ) -> None:
-    """Run Mica on this machine until Ctrl-C."""
+    """Run Mica on this machine until Ctrl-C.
+
+    VMs with autostart are started with it, and ended with it in reverse order.
+    """
     folder = (folder or _default_folder()).absolute()
     run = folder / "run"
     control = run / "control.sock"
@@ -109,6 +113,7 @@ def serve(
     extra += ["--stop-vms"] if stop_vms else []
     extra += ["--pull-from-loopback"] if pull_from_loopback else []
     extra += ["--verbose"] if verbose else []
+    extra += ["--boot-name", secrets.token_hex(8)]
     children = [
         Child(
             name="vmkernel",

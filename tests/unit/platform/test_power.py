@@ -45,6 +45,9 @@ class Machine:
         self.done.append("guests")
         return self.forced
 
+    def end_called_off(self) -> None:
+        self.done.append("called off")
+
 
 def end(machine: Machine, action: PowerAction) -> tuple[OperationState, list[str]]:
     """How the operation ended and what the console told."""
@@ -83,4 +86,4 @@ def test_a_failure_leaves_the_machine_on_and_can_be_tried_again() -> None:
     machine = Machine(fails=True)
     state, _ = end(machine, PowerAction.SHUTDOWN)
     assert state is OperationState.FAILED
-    assert machine.done == []
+    assert machine.done == ["called off"]

@@ -28,6 +28,9 @@ class FolderStorage:
     def datastores(self) -> tuple[str, ...]:
         return tuple(sorted(self.available))
 
+    def known_datastores(self) -> tuple[str, ...]:
+        return tuple(sorted(self.known))
+
     def vms_folder(self, datastore: str) -> Path:
         if datastore not in self.known:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no datastore {datastore}.")

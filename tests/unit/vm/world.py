@@ -22,6 +22,18 @@ from vmkernel.vm.surroundings import Once, Surroundings, Timing
 __all__ = ["World"]
 
 GIB = 1 << 30
+TIMING = Timing(
+    greeting_s=0.05,
+    quit_s=0.05,
+    kill_s=0.05,
+    linger_s=0.02,
+    reconnect_s=0.02,
+    retry_s=0.01,
+    restart_first_s=0.02,
+    restart_last_s=0.5,
+    space_first_s=0.02,
+    space_last_s=0.1,
+)
 
 
 async def _program() -> QemuProgram:
@@ -46,6 +58,8 @@ class World:
         code.write_bytes(b"code")
         variables.write_bytes(b"template")
         self.uefi: UefiFiles | None = UefiFiles(code, variables)
+        self.timing = TIMING
+        self.boot_name = "first"
         self._make()
 
     def _make(self) -> None:
@@ -62,18 +76,8 @@ class World:
             kvm=Once(_kvm),
             uefi=self.uefi,
             jailed=False,
-            timing=Timing(
-                greeting_s=0.05,
-                quit_s=0.05,
-                kill_s=0.05,
-                linger_s=0.02,
-                reconnect_s=0.02,
-                retry_s=0.01,
-                restart_first_s=0.02,
-                restart_last_s=0.5,
-                space_first_s=0.02,
-                space_last_s=0.1,
-            ),
+            timing=self.timing,
+            boot_name=self.boot_name,
         )
         self.vms = VmService(self.host, self.operations)
 
