@@ -10,11 +10,13 @@ memory      all but a reserve for the host    what is available
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from firmware.guest_firmware import UefiFiles, find_uefi
+from firmware.guest_firmware import UEFI_SECURE_BOOT, UefiFiles, find_uefi
+from vmkernel.devices import Accelerator
 from vmkernel.host import Runner
 from vmkernel.host.kvm import KvmProbe, glance_at_kvm, try_kvm, wait_for_kvm
 from vmkernel.model import HostMode
@@ -34,6 +36,9 @@ from vmkernel.vm.ports import Events, Operations, Storage
 from vmkernel.vm.record import boot_id
 from vmkernel.vm.service import VmService
 from vmkernel.vm.surroundings import Once, Surroundings
+
+if TYPE_CHECKING:
+    from vmkernel.qemu.cpu_models import CpuModels
 
 __all__ = ["AcceleratorWish", "assemble_vms"]
 
@@ -100,11 +105,27 @@ def assemble_vms(
         program=program,
         kvm=kvm,
         uefi=uefi,
+        uefi_secure_boot=find_uefi(UEFI_SECURE_BOOT, folders=(*folders, Path("/usr/share"))),
+        cpu_models=_cpu_models(runner),
         jailed=mode is HostMode.APPLIANCE,
         data_dirs=data_dirs,
         boot_name=boot_name or boot_id(),
     )
     return VmService(host, operations)
+
+
+def _cpu_models(runner: Runner) -> Callable[[Accelerator], Awaitable[CpuModels]]:
+    """Asks QEMU once for each accelerator, when the first VM names a model."""
+    known: dict[Accelerator, CpuModels] = {}
+
+    async def ask(accelerator: Accelerator) -> CpuModels:
+        from vmkernel.qemu.cpu_models import probe_cpu_models
+
+        if accelerator not in known:
+            known[accelerator] = await probe_cpu_models(runner, accelerator)
+        return known[accelerator]
+
+    return ask
 
 
 async def _find_kvm(

@@ -312,6 +312,20 @@ class Roster:
             if nic.mac is not None
         }
 
+    def cids(self, except_vm: str) -> set[int]:
+        """The vsock CIDs of all other VMs."""
+        return {
+            spec.vsock.cid
+            for vm_id, spec in self.specs()
+            if vm_id != except_vm and spec.vsock is not None and spec.vsock.cid is not None
+        }
+
+    def complete(self, vm_id: str, spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:
+        """See spec_check.completed."""
+        return spec_check.completed(
+            spec, macs=self.macs(vm_id), cids=self.cids(vm_id), previous=previous
+        )
+
     def _uids(self) -> set[int]:
         used = {r.driver.definition.uid for r in self._drivers.values()}
         return used | {b.definition.uid for b in self._unusable.values() if b.definition}

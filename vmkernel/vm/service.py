@@ -43,7 +43,8 @@ from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.roster import Roster
 from vmkernel.vm.running import Running
-from vmkernel.vm.spec_check import check_structure, family_of, with_macs
+from vmkernel.vm.spec_check import check_structure, family_of
+from vmkernel.vm.spec_defaults import with_drivers
 from vmkernel.vm.states import WITH_QEMU, VmRequest, request_of
 from vmkernel.vm.surroundings import Surroundings
 
@@ -178,9 +179,10 @@ class VmService:
         if self.roster.known(vm_id):
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is a VM {vm_id} already.")
         family = family_of(spec)
+        spec = self.roster.complete(vm_id, with_drivers(spec, self._host.storage.image))
         check_structure(spec, family)
         self.roster.check_references(vm_id, spec)
-        spec = with_macs(spec, taken=self.roster.macs(vm_id))
+        await self._host.check_cpu_model(spec.cpus.model)
         with self.roster.claim(vm_id, spec):
             program = await self._host.program()
             async with self._write_lock:
@@ -207,7 +209,7 @@ class VmService:
         _check_revision(vm_id, old.revision, revision)
         if spec.datastore != old.spec.datastore:
             raise MicaError.field("/spec/datastore", f"VM {vm_id} stays on its datastore.")
-        spec = with_macs(spec, taken=self.roster.macs(vm_id), previous=old.spec)
+        spec = self.roster.complete(vm_id, spec, old.spec)
         if spec == old.spec:
             return driver.view()
         invisible = {name: getattr(old.spec, name) for name in _INVISIBLE}
@@ -218,6 +220,8 @@ class VmService:
         driver.check(VmRequest.OPERATE if plugs else request)
         check_structure(spec, Family.of(old.machine_type))
         self.roster.check_references(vm_id, spec)
+        if spec.cpus.model != old.spec.cpus.model:
+            await self._host.check_cpu_model(spec.cpus.model)
 
         def renew(known: VmDefinition, spec: VmSpec = spec) -> VmDefinition:
             _check_revision(vm_id, known.revision, revision)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
+from itertools import count
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -19,16 +20,18 @@ from vmkernel.model import (
     ImageFormat,
     MicaError,
     VmSpec,
+    VsockSpec,
 )
+from vmkernel.vm.hardware_check import duplicate_problems, hardware_problems
 from vmkernel.vm.ports import Storage
 from vmkernel.vm.spec_defaults import disk_bus_of, with_defaults
 
-__all__ = ["check_references", "check_structure", "family_of", "with_macs"]
+__all__ = ["check_references", "check_structure", "completed", "family_of"]
+
+_FIRST_CID = 3
+"""Lower ones mean the hypervisor, this machine and the host (vsock(7))."""
 
 Found = TypeVar("Found")
-
-CPUS_MAX = 255
-"""More need an interrupt remapping unit in the guest."""
 
 _OUI = "52:54:00"
 """The prefix, locally administered, that QEMU's guests carry everywhere."""
@@ -44,25 +47,20 @@ def check_structure(spec: VmSpec, family: Family) -> None:
     """Limits of the virtual hardware; MicaError with every field that is wrong."""
     wrong = [
         *_bus_problems(spec, family),
-        *_duplicate_problems(
+        *hardware_problems(spec, family),
+        *duplicate_problems(
             "The volume {} is named twice.",
             ((f"/spec/disks/{i}/volume", d.volume) for i, d in enumerate(spec.disks)),
         ),
-        *_duplicate_problems(
+        *duplicate_problems(
             "The MAC address {} is named twice.",
             ((f"/spec/nics/{i}/mac", n.mac) for i, n in enumerate(spec.nics) if n.mac),
         ),
-        *_duplicate_problems(
+        *duplicate_problems(
             "{} is named twice.",
             ((f"/spec/boot/order/{i}", d.value) for i, d in enumerate(spec.boot.order)),
         ),
     ]
-    if spec.cpus.count > CPUS_MAX:
-        wrong.append(
-            FieldProblem(
-                pointer="/spec/cpus/count", detail=f"At most {CPUS_MAX} CPUs are possible."
-            )
-        )
     if wrong:
         raise MicaError(ErrorCode.INVALID, wrong[0].detail, fields=tuple(wrong))
 
@@ -106,22 +104,28 @@ def check_references(
             )
 
 
-def with_macs(spec: VmSpec, *, taken: Collection[str], previous: VmSpec | None = None) -> VmSpec:
-    """The spec with nothing left open, a MAC address for every card included.
+def completed(
+    spec: VmSpec,
+    *,
+    macs: Collection[str],
+    cids: Collection[int],
+    previous: VmSpec | None = None,
+) -> VmSpec:
+    """The spec with nothing left open: defaults, keys, a MAC address for every card, a vsock CID.
 
-    A card without one keeps what the card of its key had, or gets a new one that nobody has.
-    MicaError where a given one is taken by another VM.
+    A card without an address keeps what the card of its key had, or gets a new one that nobody
+    has; `macs` and `cids` are those of all other VMs. MicaError where a given one is among them.
     """
     spec = with_defaults(spec, previous)
     had = {nic.key: nic.mac for nic in previous.nics} if previous else {}
     for index, nic in enumerate(spec.nics):
-        if nic.mac in taken:
+        if nic.mac in macs:
             raise MicaError.field(
                 f"/spec/nics/{index}/mac",
                 f"The MAC address {nic.mac} belongs to another VM.",
                 ErrorCode.IN_USE,
             )
-    used = set(taken) | {nic.mac for nic in spec.nics}
+    used = set(macs) | {nic.mac for nic in spec.nics}
     nics = []
     for nic in spec.nics:
         mac = nic.mac
@@ -130,7 +134,22 @@ def with_macs(spec: VmSpec, *, taken: Collection[str], previous: VmSpec | None =
             mac = old if old is not None and old not in used else _draw_mac(used)
             used.add(mac)
         nics.append(replace(nic, mac=mac))
-    return replace(spec, nics=tuple(nics))
+    return replace(spec, nics=tuple(nics), vsock=_with_cid(spec, cids, previous))
+
+
+def _with_cid(spec: VmSpec, taken: Collection[int], previous: VmSpec | None) -> VsockSpec | None:
+    if spec.vsock is None:
+        return None
+    cid = spec.vsock.cid
+    if cid is None and previous is not None and previous.vsock is not None:
+        cid = previous.vsock.cid
+    if cid is None:
+        cid = next(number for number in count(_FIRST_CID) if number not in taken)
+    elif cid in taken:
+        raise MicaError.field(
+            "/spec/vsock/cid", f"The CID {cid} belongs to another VM.", ErrorCode.IN_USE
+        )
+    return replace(spec.vsock, cid=cid)
 
 
 def _draw_mac(used: Collection[str | None]) -> str:
@@ -174,16 +193,6 @@ def _bus_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
                     detail=f"At most {PCI_DISKS_MAX[family]} disks are PCI devices on {family}.",
                 )
             )
-    return wrong
-
-
-def _duplicate_problems(message: str, named: Iterable[tuple[str, str]]) -> list[FieldProblem]:
-    seen: set[str] = set()
-    wrong = []
-    for pointer, value in named:
-        if value in seen:
-            wrong.append(FieldProblem(pointer=pointer, detail=message.format(value)))
-        seen.add(value)
     return wrong
 
 

@@ -5,11 +5,12 @@ what is free. A stored spec is complete, so that a later Mica with other default
 disks without bus   virtio-blk        sata (Windows has no driver for virtio)
 cards without model virtio            e1000e
 clock               utc               local
+CD-ROM drives       as given          and one with the image `virtio-win`, where there is one
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -20,15 +21,18 @@ from vmkernel.model import (
     DiskBus,
     DiskSpec,
     GuestOs,
+    MicaError,
     NicModel,
     NicSpec,
     VmSpec,
 )
 
-__all__ = ["VIRTIO_WIN", "disk_bus_of", "nic_model_of", "with_defaults"]
+__all__ = ["VIRTIO_WIN", "disk_bus_of", "nic_model_of", "with_defaults", "with_drivers"]
 
 VIRTIO_WIN = "virtio-win"
 """The id of the image with drivers for Windows; a new VM for it gets a drive with that."""
+
+_CDROMS_MAX = 8
 
 Keyed = TypeVar("Keyed", DiskSpec, CdromSpec, NicSpec)
 
@@ -68,6 +72,23 @@ def with_defaults(spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:
         cdroms=cdroms,
         nics=tuple(replace(nic, model=nic_model_of(spec, nic)) for nic in nics),
     )
+
+
+def with_drivers(spec: VmSpec, image: Callable[[str], object]) -> VmSpec:
+    """A new VM's spec: one for Windows gets a CD-ROM drive with the drivers, where `image` knows
+    the image and no drive holds it already."""
+    held = {cdrom.image for cdrom in spec.cdroms}
+    if (
+        spec.guest_os is not GuestOs.WINDOWS
+        or VIRTIO_WIN in held
+        or len(spec.cdroms) >= _CDROMS_MAX
+    ):
+        return spec
+    try:
+        image(VIRTIO_WIN)
+    except MicaError:
+        return spec
+    return replace(spec, cdroms=(*spec.cdroms, CdromSpec(image=VIRTIO_WIN)))
 
 
 def _keys(items: Iterable[CdromSpec | NicSpec]) -> list[str | None]:

@@ -58,6 +58,7 @@ async def start_qemu(
     accelerator = await host.accelerator()
     program = await host.program()
     program.check_machine(vm_id, definition.machine_type)
+    await host.check_cpu_model(spec.cpus.model)
     need = expected_bytes(spec.memory_bytes, accelerator)
     host.admission.admit(vm_id, need)
     try:

@@ -7,10 +7,11 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from firmware.guest_firmware import UefiFiles
 from vmkernel.devices import Accelerator
+from vmkernel.devices.processors import HOST_MODEL
 from vmkernel.host.kvm import KvmProbe
 from vmkernel.network import VmNetwork
 from vmkernel.qemu import QemuProgram, Qmp
@@ -18,6 +19,9 @@ from vmkernel.resources import MemoryAdmission
 from vmkernel.vm.launch import Launcher, RunFolder
 from vmkernel.vm.ports import Events, Storage
 from vmkernel.vm.record import boot_id
+
+if TYPE_CHECKING:
+    from vmkernel.qemu.cpu_models import CpuModels
 
 __all__ = ["Once", "OpenQmp", "Surroundings", "Timing"]
 
@@ -88,6 +92,10 @@ class Surroundings:
     kvm: Once[KvmProbe]
     uefi: UefiFiles | None
     uefi_secure_boot: UefiFiles | None = field(default=None, kw_only=True)
+    cpu_models: Callable[[Accelerator], Awaitable[CpuModels]] | None = field(
+        default=None, kw_only=True
+    )
+    """Asks QEMU for its processor models; None where any name is taken."""
     jailed: bool
     """True where each VM has a user of its own, which must own its files and sees no devices."""
     data_dirs: Sequence[Path] = ()
@@ -101,6 +109,12 @@ class Surroundings:
     async def accelerator(self) -> Accelerator:
         """What a VM started now runs with."""
         return Accelerator.KVM if (await self.kvm()).usable else Accelerator.TCG
+
+    async def check_cpu_model(self, model: str) -> None:
+        """Raise `invalid` with alternatives where a processor model can't be had here."""
+        if model == HOST_MODEL or self.cpu_models is None:
+            return
+        (await self.cpu_models(await self.accelerator())).check(model)
 
     def folder(self, vm_id: str) -> RunFolder:
         """A VM's run folder."""

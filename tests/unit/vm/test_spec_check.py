@@ -22,8 +22,9 @@ from vmkernel.model import (
     MicaError,
     NicSpec,
     VmSpec,
+    VsockSpec,
 )
-from vmkernel.vm.spec_check import check_references, check_structure, family_of, with_macs
+from vmkernel.vm.spec_check import check_references, check_structure, completed, family_of
 
 
 def spec(**fields: Any) -> VmSpec:
@@ -142,18 +143,29 @@ def test_a_datastore_that_is_away_is_unavailable(storage: FolderStorage) -> None
 
 
 def test_macs_are_drawn_once() -> None:
-    first = with_macs(spec(nics=(NicSpec(), NicSpec())), taken=())
+    first = completed(spec(nics=(NicSpec(), NicSpec())), macs=(), cids=())
     macs = [nic.mac for nic in first.nics]
     assert len(set(macs)) == 2
     assert all(mac is not None and mac.startswith("52:54:00:") for mac in macs)
-    again = with_macs(spec(nics=(NicSpec(), NicSpec())), taken=(), previous=first)
+    again = completed(spec(nics=(NicSpec(), NicSpec())), macs=(), cids=(), previous=first)
     assert again == first
 
 
 def test_a_mac_belongs_to_one_vm() -> None:
     with pytest.raises(MicaError) as caught:
-        with_macs(spec(nics=(NicSpec(mac="52:54:00:00:00:01"),)), taken=("52:54:00:00:00:01",))
+        completed(
+            spec(nics=(NicSpec(mac="52:54:00:00:00:01"),)), macs=("52:54:00:00:00:01",), cids=()
+        )
     assert caught.value.problem.code is ErrorCode.IN_USE
+
+
+def test_vsock_cids_are_drawn_and_unique() -> None:
+    first = completed(spec(vsock=VsockSpec()), macs=(), cids=(3, 4))
+    assert first.vsock == VsockSpec(cid=5)
+    assert completed(spec(vsock=VsockSpec()), macs=(), cids=(), previous=first) == first
+    with pytest.raises(MicaError) as caught:
+        completed(spec(vsock=VsockSpec(cid=4)), macs=(), cids=(3, 4))
+    assert caught.value.problem.fields[0].pointer == "/spec/vsock/cid"
 
 
 def check(storage: FolderStorage, wanted: VmSpec) -> None:

@@ -1,0 +1,90 @@
+"""Which processor models a QEMU offers with an accelerator, as it says itself.
+
+Asked of a QEMU without a machine, over QMP on its standard input and output (QAPI:
+query-cpu-definitions). A model whose features the host lacks is named with them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmkernel.devices import Accelerator
+from vmkernel.devices.processors import HOST_MODEL
+from vmkernel.host import Runner
+from vmkernel.model import ErrorCode, MicaError
+from vmkernel.qemu.program import PROGRAM
+
+__all__ = ["CpuModels", "probe_cpu_models", "read_cpu_models"]
+
+_TIMEOUT_S = 60.0
+_MAX_OUTPUT_BYTES = 16 << 20
+_NAMED_MAX = 12
+_QUESTIONS = ("qmp_capabilities", "query-cpu-definitions", "quit")
+
+
+@dataclass(frozen=True)
+class CpuModels:
+    """What there is with one accelerator."""
+
+    accelerator: Accelerator
+    lacking: Mapping[str, tuple[str, ...]]
+    """Model -> the features that the host lacks for it."""
+
+    def check(self, model: str) -> None:
+        """Raise `invalid` with alternatives where a model can't be had."""
+        if model in (HOST_MODEL, "max"):
+            return
+        lacking = self.lacking.get(model)
+        if lacking is None:
+            problem = f"There is no CPU model {model}"
+        elif lacking and self.accelerator is Accelerator.KVM:
+            features = ", ".join(lacking[:_NAMED_MAX])
+            problem = f"This host's processor can't be a {model} (it lacks {features})"
+        else:
+            return
+        usable = sorted(m for m, without in self.lacking.items() if self._usable(m, without))
+        near = difflib.get_close_matches(model, usable, n=_NAMED_MAX, cutoff=0.4)
+        named = ", ".join([HOST_MODEL, *(near or usable[:_NAMED_MAX])])
+        raise MicaError.field(
+            "/spec/cpus/model", f"{problem}; possible are {named} and others.", ErrorCode.INVALID
+        )
+
+    def _usable(self, model: str, without: tuple[str, ...]) -> bool:
+        return model != HOST_MODEL and not (without and self.accelerator is Accelerator.KVM)
+
+
+def read_cpu_models(output: bytes, accelerator: Accelerator) -> CpuModels:
+    """The models in what QEMU wrote; `unavailable` where they aren't in it."""
+    for line in output.splitlines():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        answer = message.get("return") if isinstance(message, dict) else None
+        if isinstance(answer, list):
+            return CpuModels(accelerator, dict(map(_model, answer)))
+    raise MicaError(ErrorCode.UNAVAILABLE, f"{PROGRAM} does not tell its CPU models.")
+
+
+async def probe_cpu_models(runner: Runner, accelerator: Accelerator) -> CpuModels:
+    """Ask QEMU."""
+    questions = b"".join(json.dumps({"execute": q}).encode() + b"\n" for q in _QUESTIONS)
+    completed = await runner.run(
+        [
+            *(PROGRAM, "-no-user-config", "-nodefaults", "-display", "none", "-S"),
+            *("-machine", f"none,accel={accelerator.value}", "-qmp", "stdio"),
+        ],
+        timeout_s=_TIMEOUT_S,
+        input_data=questions,
+        max_output_bytes=_MAX_OUTPUT_BYTES,
+    )
+    return read_cpu_models(completed.stdout, accelerator)
+
+
+def _model(answer: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    lacking = answer.get("unavailable-features") or ()
+    return str(answer["name"]), tuple(str(feature) for feature in lacking if feature != "type")
