@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -20,11 +21,13 @@ __all__ = [
     "make_filesystem",
     "make_one_partition",
     "make_xfs",
+    "read_partitions_again",
     "wait_for",
     "wipe",
 ]
 
 _QUICK_S = 60.0
+_BLKRRPART = 0x125F
 _MKFS_S = 1800.0
 """Discarding a large, slow disk takes its time."""
 
@@ -42,6 +45,18 @@ def hold_exclusively(device: Path) -> None:
 async def wipe(runner: Runner, device: Path) -> None:
     """Take every known signature off a device."""
     await runner.run(["wipefs", "--all", "--force", "--quiet", device], timeout_s=_QUICK_S)
+
+
+def read_partitions_again(disk: Path) -> None:
+    """Let the kernel look at a disk's partition table anew; nothing of it may be in use."""
+    try:
+        fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, _BLKRRPART)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise from_os_error(error, f"The partitions of {disk} can't be read again") from error
 
 
 async def make_one_partition(runner: Runner, disk: Path, *, type_guid: str, name: str) -> None:

@@ -149,13 +149,13 @@ class Datastores:
         """All datastores by id."""
         entries = sorted(self.entries.values(), key=lambda entry: entry.id)
         for entry in entries:
-            await self._refresh(entry)
+            await self._refresh_local(entry)
         return tuple(self._describe(entry) for entry in entries)
 
     async def get(self, datastore_id: str) -> Datastore:
         """One datastore."""
         entry = self.entry(datastore_id)
-        await self._refresh(entry)
+        await self._refresh_local(entry)
         return self._describe(entry)
 
     def on_disks(self) -> dict[str, str]:
@@ -270,6 +270,7 @@ class Datastores:
         entry.attached = attached
         await self._note_disks(entry, attached)
         await self._refresh(entry)
+        self._judge_look(entry, await self.driver(entry.stored.spec.kind).look(entry.stored))
         entry.layout = layout  # what is known of it and what is there change in one step
         entry.state = DatastoreState.AVAILABLE
         entry.reason = None
@@ -378,6 +379,11 @@ class Datastores:
             self.gone(entry, DatastoreState.MISSING, "What it lies on went away while in use.")
             with contextlib.suppress(MicaError):
                 await driver.detach(entry.stored, force=True)
+
+    async def _refresh_local(self, entry: Entry) -> None:
+        """Measure what can be measured at once; the others are measured by `watch`."""
+        if entry.attached is not None and not entry.attached.remote:
+            await self._refresh(entry)
 
     async def _refresh(self, entry: Entry) -> None:
         """Measure the space; the last figures stay where that takes too long."""

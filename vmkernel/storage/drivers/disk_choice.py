@@ -152,6 +152,7 @@ class DiskChoice:
         for partition in disk.partitions:
             await disk_tools.wipe(self.runner, partition.path)
         await disk_tools.wipe(self.runner, disk.path)
+        await asyncio.to_thread(disk_tools.read_partitions_again, disk.path)
 
     async def partition_whole(self, disk: BlockDisk, type_guid: str, name: str) -> Found:
         """Clear a disk and give it one partition; the caller has the consent."""

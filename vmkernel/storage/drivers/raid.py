@@ -351,20 +351,26 @@ class RaidDriver(DatastoreDriver):
             datastore_id, device, expected=expected
         )
         self._running[datastore_id] = name
+        disks, level = await self._shape(name)
         return Attached(
             root=root,
             uuid=marker,
             device=str(device),
             filesystem=filesystem,
             group=uuid,
-            disks=tuple(sorted(found.disk.id for found, _ in await self._members(uuid))),
-            raid_level=await self._level(name),
+            disks=disks,
+            raid_level=level,
         )
 
-    async def _level(self, name: str) -> RaidLevel | None:
-        found = await asyncio.to_thread(arrays)
-        level = next((item.level for item in found if item.name == name), None)
-        return next((known for known in RaidLevel if known.value == level), None)
+    async def _shape(self, name: str) -> tuple[tuple[str, ...], RaidLevel | None]:
+        """The disks of a running array, and its level."""
+        array = next((item for item in await asyncio.to_thread(arrays) if item.name == name), None)
+        if array is None:
+            return (), None
+        nodes = node_disks(await asyncio.to_thread(self._choice.tree.disks))
+        disks = {nodes[m.device] for m in array.members if m.device in nodes}
+        level = next((known for known in RaidLevel if known.value == array.level), None)
+        return tuple(sorted(disks)), level
 
     async def _tidy(
         self, stored: StoredDatastore, array: MdArray, disks: Sequence[BlockDisk]
