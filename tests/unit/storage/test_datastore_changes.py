@@ -1,0 +1,201 @@
+"""Datastores renamed, unmounted, mounted; what hangs; what is full of somebody else's things."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.unit.storage.world import World, run
+from vmkernel.host.bounded import Bounded
+from vmkernel.host.errors import HostError
+from vmkernel.model import (
+    DatastoreKind,
+    DatastoreState,
+    ErrorCode,
+    MicaError,
+    OperationState,
+    VolumeSpec,
+)
+from vmkernel.state import StoredDatastore
+from vmkernel.storage import Consent
+from vmkernel.storage.drivers import DatastoreDriver
+from vmkernel.storage.drivers.base import Attached
+
+MIB = 1 << 20
+
+
+async def _volume(world: World, volume_id: str, datastore: str = "d") -> None:
+    spec = VolumeSpec(datastore=datastore, size_bytes=MIB)
+    await world.succeeded(await world.storage.create_volume(volume_id, spec, actor="me"))
+
+
+def test_a_renamed_datastore_keeps_what_is_in_it(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        edits = world.storage.datastore_edits
+        await _volume(world, "v")
+        seen: list[tuple[str, bool]] = []
+        world.storage.on_datastore_change(lambda name, there: seen.append((name, there)))
+        await world.succeeded(await edits.rename("d", "fast", actor="me"))
+        assert seen == [("d", False), ("fast", True)]
+        assert world.storage.datastores() == ("fast",)
+        assert (await world.storage.volumes.get("v")).spec.datastore == "fast"
+        assert [item.id for item in World(tmp_path, world.medium).store.config.datastores] == [
+            "fast"
+        ]
+        with pytest.raises(MicaError) as caught:
+            await edits.rename("fast", "fast", actor="me")
+        assert caught.value.problem.code is ErrorCode.ALREADY_EXISTS
+        world.users.active["fast"] = ("vm-1",)
+        with pytest.raises(MicaError) as caught:
+            await edits.rename("fast", "d", actor="me")
+        assert caught.value.problem.code is ErrorCode.IN_USE
+
+    run(tmp_path, scenario)
+
+
+def test_a_rename_that_is_not_kept_did_not_happen(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await _volume(world, "v")
+        world.medium.failing = True
+        ended = await world.ended(
+            await world.storage.datastore_edits.rename("d", "fast", actor="me")
+        )
+        assert ended.state is OperationState.FAILED
+        assert world.storage.datastores() == ("d",)
+        assert (await world.storage.volumes.get("v")).spec.datastore == "d"
+        world.medium.failing = False
+        await world.succeeded(await world.storage.datastore_edits.rename("d", "fast", actor="me"))
+
+    run(tmp_path, scenario)
+
+
+def test_what_was_unmounted_stays_unmounted(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        edits = world.storage.datastore_edits
+        await _volume(world, "v")
+        await world.succeeded(await edits.unmount("d", actor="me"))
+        assert world.storage.datastores() == ()
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        status = (await again.storage.get_datastore("d")).status
+        assert status.state is DatastoreState.UNMOUNTED
+        assert list(again.storage.findings()) == []
+        await again.succeeded(await again.storage.datastore_edits.mount("d", actor="me"))
+        assert again.storage.volume("v").id == "v"
+        await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_a_mount_that_fails_says_why_and_is_tried_again(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        edits = world.storage.datastore_edits
+        await world.succeeded(await edits.unmount("d", actor="me"))
+        (tmp_path / "d").rename(tmp_path / "away")
+        ended = await world.ended(await edits.mount("d", actor="me"))
+        assert ended.error is not None
+        assert "no datastore" in ended.error.detail
+        (tmp_path / "away").rename(tmp_path / "d")
+        await world.storage.stores._look_after(world.storage.stores.entries["d"])
+        assert world.storage.datastores() == ("d",)
+
+    run(tmp_path, scenario)
+
+
+def test_adopting_makes_nothing(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        with pytest.raises(MicaError) as caught:
+            await world.storage.create_datastore(
+                "e", world.spec("e"), Consent(adopt=True), actor="me"
+            )
+        assert caught.value.problem.fields[0].pointer == "/adopt"
+        assert not (tmp_path / "e").exists()
+        await world.succeeded(await world.storage.delete_datastore("d", actor="me"))
+        await world.succeeded(
+            await world.storage.create_datastore(
+                "e", world.spec("d"), Consent(adopt=True), actor="me"
+            )
+        )
+
+    run(tmp_path, scenario)
+
+
+def test_directories_neither_grow_nor_take_disks(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        edits = world.storage.datastore_edits
+        for operation in (
+            await edits.grow("d", actor="me"),
+            await edits.add_disk("d", "X", Consent(), actor="me"),
+            await edits.replace_disk("d", "X", "Y", Consent(), actor="me"),
+        ):
+            ended = await world.ended(operation)
+            assert ended.error is not None
+            assert ended.error.code is ErrorCode.UNSUPPORTED
+        with pytest.raises(MicaError) as caught:
+            await world.storage.wipe_disk("X", "X", actor="me")
+        assert caught.value.problem.code is ErrorCode.UNSUPPORTED
+
+    run(tmp_path, scenario)
+
+
+class _Hanging(DatastoreDriver):
+    """Never comes back from anything."""
+
+    kind = DatastoreKind.DIRECTORY
+
+    async def attach(self, stored: StoredDatastore) -> Attached:
+        """Hang."""
+        await asyncio.Event().wait()
+        raise AssertionError(stored)
+
+
+def test_a_datastore_that_hangs_holds_up_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(world: World) -> None:
+        await world.datastore("e")
+        again = World(tmp_path, world.medium)
+        stores = again.storage.stores
+        good = stores.driver(DatastoreKind.DIRECTORY)
+        hanging = _Hanging()
+
+        async def attach(stored: StoredDatastore) -> Attached:
+            return await (hanging if stored.id == "e" else good).attach(stored)
+
+        chosen = type("Chosen", (DatastoreDriver,), {"attach": staticmethod(attach)})()
+        chosen.look = good.look
+        stores._drivers[DatastoreKind.DIRECTORY] = chosen
+        monkeypatch.setattr("vmkernel.storage.datastores._START_WAIT_S", 0.2)
+        await again.storage.start()
+        assert again.storage.datastores() == ("d",)
+        async with asyncio.timeout(5):
+            await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_a_call_that_hangs_is_left_behind_and_not_repeated() -> None:
+    async def scenario() -> None:
+        bounded, gate = Bounded(), threading.Event()
+        started = time.monotonic()
+        with pytest.raises(HostError, match="did not answer within"):
+            await bounded.run("x", gate.wait, timeout_s=0.1, what="The server")
+        with pytest.raises(HostError, match="still does not answer"):
+            await bounded.run("x", lambda: 1, timeout_s=5, what="The server")
+        assert time.monotonic() - started < 3
+        assert await bounded.run("y", lambda: 2, timeout_s=5, what="Another") == 2
+        gate.set()
+        await asyncio.to_thread(bounded._hanging["x"].join, 5)
+        assert await bounded.run("x", lambda: 3, timeout_s=5, what="The server") == 3
+
+        def broken() -> None:
+            raise OSError(5, "eio")
+
+        with pytest.raises(OSError, match="eio"):
+            await bounded.run("x", broken, timeout_s=5, what="The server")
+
+    asyncio.run(scenario())
