@@ -26,6 +26,7 @@ __all__ = [
     "checksum_of",
     "count_of",
     "expires_header",
+    "location_of",
     "require_version",
     "spec_of",
 ]
@@ -36,6 +37,7 @@ MAX_BYTES = 1 << 50
 TUS_HEADERS = {"tus-resumable": VERSION}
 ALGORITHMS = {"sha1": 20, "sha256": 32, "sha512": 64}
 _KEY = re.compile(r"[!-+\--~]{1,64}\Z")
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,64}\])(:[0-9]{1,5})?\Z")
 _COUNT = re.compile(r"[0-9]{1,16}\Z")
 _KEYS = ("image", "datastore", "sha256", "format", "compression")
 
@@ -107,6 +109,13 @@ def checksum_of(exchange: Exchange[Any, Any]) -> model.UploadChecksum | None:
             ProblemCode.LENGTH_REQUIRED, "A part with a checksum needs a Content-Length."
         )
     return model.UploadChecksum(algorithm=algorithm, digest=digest)
+
+
+def location_of(exchange: Exchange[Any, Any], upload_id: str) -> str:
+    """Where an upload is: an absolute URL, because not all clients take a relative one."""
+    path = f"/v1/uploads/{upload_id}"
+    host = exchange.header("Host") or ""
+    return f"https://{host}{path}" if _HOST.match(host) else path
 
 
 def expires_header(upload: model.Upload) -> dict[str, str]:

@@ -30,6 +30,7 @@ from remote_api.routes.tus import (
     checksum_of,
     count_of,
     expires_header,
+    location_of,
     require_version,
     spec_of,
 )
@@ -79,7 +80,7 @@ async def create_upload(exchange: Exchange[NoQuery, NoBody]) -> Response:
     wanted = from_wire(spec_of(exchange), model.UploadSpec)
     checksum = checksum_of(exchange) if exchange.announced_body else None
     upload = await exchange.call(requests.CreateUpload(spec=wanted))
-    headers = {"location": f"/v1/uploads/{upload.id}", **expires_header(upload)}
+    headers = {"location": location_of(exchange, upload.id), **expires_header(upload)}
     if exchange.announced_body:
         headers |= await _take_part(exchange, upload.id, 0, checksum)
     return Response(status=201, headers=headers)
