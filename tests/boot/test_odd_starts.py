@@ -144,13 +144,22 @@ def test_a_restart_by_the_api_keeps_the_state(odd: Odd) -> None:
     assert "mica-toml-taken" not in odd.codes(), "the same file is not taken twice"
 
 
-def test_a_panic_says_what_happened(odd: Odd) -> None:
+def test_a_panic_is_read_on_the_screen_and_on_the_serial_line(odd: Odd, folder: Path) -> None:
     """The last test of this machine; a minute later it would restart itself."""
+    before = _picture(odd, folder / "before.ppm")
     position = odd.machine.console.count()
     crash = "open('/proc/sysrq-trigger', 'w').write('c')"
     with pytest.raises(AssertionError):
         odd.agent.run("/usr/bin/python3", "-c", crash, timeout_s=10)
     odd.machine.console.expect(PANIC, timeout_s=30, what="the serial line says why", after=position)
+    odd.machine.wait_for(
+        "the screen shows it", lambda: _picture(odd, folder / "panic.ppm") != before, timeout_s=10
+    )
+
+
+def _picture(odd: Odd, path: Path) -> bytes:
+    odd.machine.screenshot(path)
+    return path.read_bytes()
 
 
 def test_a_fixed_address_in_a_tagged_network(folder: Path) -> None:

@@ -70,6 +70,10 @@ class System:
         )
         return tuple(completed.stdout.decode(errors="replace").split())
 
+    async def load_module(self, name: str) -> None:
+        """Load a module and what it needs, also one that devices don't load by themselves."""
+        await self._runner.run(["modprobe", "--quiet", name], timeout_s=_TIMEOUT_S)
+
     @staticmethod
     def main_pid(unit: str, cgroups: Path = _CGROUPS) -> int | None:
         """The oldest process of a service, subgroups included; None where it has none."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from vmkernel.host.screen import has_screen
 from vmkernel.host.sysfs import SYS, link_name, read_text, subfolders
 from vmkernel.host_devices.bundles import BundleCatalogue
 from vmkernel.host_devices.classes import pci_class, usb_class_name, usb_class_needs_driver
@@ -23,6 +24,10 @@ _log = logging.getLogger(__name__)
 
 ModuleResolver = Callable[[str], Awaitable[tuple[str, ...]]]
 """The modules of this system that claim a `modalias`."""
+
+
+_DISPLAY = "03"
+"""PCI base class of display controllers."""
 
 
 class Inventory:
@@ -52,6 +57,21 @@ class Inventory:
             found.sort(key=lambda device: (device.bus, device.address))
             self._known = tuple(found)
         return self._known
+
+    async def load_display_drivers(self, load: Callable[[str], Awaitable[None]]) -> None:
+        """Load what claims the displays, where the firmware left the machine without a screen.
+
+        Everywhere else the firmware's screen is kept, because a kernel that panics still shows it.
+        """
+        if has_screen(self._sys):
+            return
+        for device, alias in self._read():
+            if device.bus is DeviceBus.PCI and device.class_code.startswith(_DISPLAY):
+                for module in await self._modules_for(alias):
+                    try:
+                        await load(module)
+                    except MicaError as error:
+                        _log.warning("display driver %s can't be loaded: %s", module, error)
 
     async def findings(self) -> tuple[Finding, ...]:
         """The devices' findings."""
@@ -126,6 +146,8 @@ class Inventory:
             return device
         ids = f"{device.vendor_id}:{device.product_id}"
         modules = await self._modules_for(alias)
+        if modules and device.class_code.startswith(_DISPLAY) and has_screen(self._sys):
+            return device  # left to the firmware, see load_display_drivers
         if modules:
             bundle = self._bundles.bundle_of(modules[0])
             whence = f" (bundle {bundle})" if bundle else ""

@@ -348,6 +348,7 @@ class AppliancePlatform:
             await self._system.load_all_drivers()
         except MicaError as error:
             self.stage(f"THE OTHER DRIVERS CAN'T BE LOADED: {error}")
+        await self._inventory.load_display_drivers(self._system.load_module)
         await asyncio.Event().wait()
 
     async def _run_devices(self) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from firmware.device_bundles import load_bundles, module_name
+from tests.framework.repository import REPOSITORY
+from vmkernel.host.screen import has_screen
 from vmkernel.host_devices import BundleCatalogue, Inventory
 from vmkernel.model import DeviceBus, ErrorCode, MicaError, Severity
 
@@ -100,6 +103,51 @@ def test_a_refused_device_names_the_driver(tree: Tree) -> None:
     tree.pci("0000:02:00.0", "8086:1533", "020000")
     (finding,) = asyncio.run(inventory(tree, {"pci:v8086d1533": ("igb",)}).findings())
     assert "driver igb (bundle intel) did not take it" in finding.message
+
+
+def _screen(tree: Tree, name: str) -> None:
+    console = tree.root / "class/vtconsole/vtcon0"
+    console.mkdir(parents=True, exist_ok=True)
+    (console / "name").write_text(f"(S) {name}\n")
+    (console / "bind").write_text("1\n")
+
+
+@pytest.mark.parametrize(("screen", "loaded"), [("VGA+", []), ("dummy device", ["bochs"])])
+def test_a_display_keeps_the_firmware_s_screen_where_there_is_one(
+    tree: Tree, screen: str, loaded: list[str]
+) -> None:
+    tree.pci("0000:00:01.0", "1234:1111", "030000")
+    tree.pci("0000:02:00.0", "8086:1533", "020000")
+    _screen(tree, screen)
+    known: dict[str, tuple[str, ...]] = {"pci:v1234d1111": ("bochs",), "pci:v8086d1533": ("igb",)}
+    found: list[str] = []
+
+    async def load(name: str) -> None:
+        found.append(name)
+        raise MicaError(ErrorCode.UNAVAILABLE, "no")
+
+    asyncio.run(inventory(tree, known).load_display_drivers(load))
+    assert found == loaded
+    codes = {f.subject for f in asyncio.run(inventory(tree, known).findings())}
+    assert ("pci/0000:00:01.0" in codes) == bool(loaded)
+    assert "pci/0000:02:00.0" in codes
+
+
+def test_no_screen_is_known_without_consoles(tree: Tree) -> None:
+    assert not has_screen(tree.root)
+
+
+def test_display_drivers_come_only_by_name() -> None:
+    """Those of the bundle, and the others that drive a screen."""
+    settings = REPOSITORY / "appliance_build/image/rootfs/usr/lib/modprobe.d/mica.conf"
+    words = [line.split() for line in settings.read_text().splitlines()]
+    listed = {line[1] for line in words if line[:1] == ["blacklist"]}
+    (bundle,) = (
+        b for b in load_bundles(REPOSITORY / "firmware/device_bundles") if b.name == "display"
+    )
+    of_firmware = {"simplefb", "vesafb"}
+    drivers = {module_name(name) for name in bundle.manifest.drivers} - of_firmware
+    assert listed == drivers | {"hyperv_drm", "virtio_gpu"}
 
 
 def test_bridges_without_a_driver_are_no_finding(tree: Tree) -> None:
