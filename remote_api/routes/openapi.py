@@ -114,19 +114,25 @@ def _streamed_types() -> list[Any]:
     return [ConsoleAsk, ConsoleNotice, Event]
 
 
+def _clean_value(key: str, value: Any) -> Any:
+    if isinstance(value, str) and key == "pattern":
+        return value.removesuffix(r"(?!\n)")
+    if isinstance(value, str) and key == "description":
+        return " ".join(value.split())
+    return _clean(value)
+
+
 def _is_model(body: Any) -> bool:
     return isinstance(body, type) and issubclass(body, msgspec.Struct)
 
 
 def _clean(schema: Any) -> Any:
-    """Patterns as ECMA 262 reads them; see Slug."""
+    """Patterns as ECMA 262 reads them (see Slug), docstrings as text.
+
+    What is at the beginning of a docstring's lines differs between versions of Python.
+    """
     if isinstance(schema, dict):
-        return {
-            key: value.removesuffix(r"(?!\n)")
-            if key == "pattern" and isinstance(value, str)
-            else _clean(value)
-            for key, value in schema.items()
-        }
+        return {key: _clean_value(key, value) for key, value in schema.items()}
     if isinstance(schema, list):
         return [_clean(item) for item in schema]
     return schema
