@@ -39,9 +39,16 @@ class ToolsSandbox:
     """Runs programs of one tools tree, seeing the named folders and nothing of the network."""
 
     def __init__(
-        self, tree: Path, *, readable: Sequence[Path] = (), writable: Sequence[Path] = ()
+        self,
+        tree: Path,
+        *,
+        system: Path | None = None,
+        readable: Sequence[Path] = (),
+        writable: Sequence[Path] = (),
     ) -> None:
+        """`system` is the tree whose programs are run, where that isn't the tools tree."""
         self.tree = tree
+        self._system = system or tree
         self._readable = tuple(path.resolve() for path in readable)
         self._writable = tuple(path.resolve() for path in writable)
 
@@ -51,8 +58,8 @@ class ToolsSandbox:
             sys.executable,
             "-B",
             str(self.tree / "usr/lib/python3/dist-packages/mkosi/sandbox.py"),
-            *("--ro-bind", str(self.tree / "usr"), "/usr"),
-            *("--ro-bind", str(self.tree / "etc"), "/etc"),
+            *("--ro-bind", str(self._system / "usr"), "/usr"),
+            *("--ro-bind", str(self._system / "etc"), "/etc"),
             *("--symlink", "usr/bin", "/bin"),
             *("--symlink", "usr/sbin", "/sbin"),
             *("--symlink", "usr/lib", "/lib"),

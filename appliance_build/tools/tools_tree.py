@@ -17,7 +17,7 @@ from appliance_build.inputs.locked_set import LockedSet, obtain
 from appliance_build.inputs.run import run
 from appliance_build.progress import say, step
 
-__all__ = ["tools_tree", "unpacked_guests"]
+__all__ = ["tools_tree", "unpacked_browser", "unpacked_guests"]
 
 RECIPE = "2"
 """Raised when the way a tree is made changes, so that old trees are not taken for new."""
@@ -66,20 +66,30 @@ def tools_tree(report: Path | None = None) -> Path:
     return tree
 
 
-def unpacked_guests(report: Path | None = None) -> Path:
-    """Return the tree with the test guests (Debian's installer), unpacked and not installed."""
-    packages = obtain("guests", report)
-    tree = cache_root() / f"guests-{packages.digest}"
-    with locked("test guests"):
+def _unpacked(name: str, what: str, packages: tuple[LockedSet, ...]) -> Path:
+    """Return a tree of packages that are unpacked and not installed."""
+    tree = cache_root() / "-".join([name, *(package_set.digest for package_set in packages)])
+    with locked(what):
         if tree_is_sound(tree):
             return tree
         remove_tree(tree)
         temporary = tree.with_name(tree.name + ".new")
         remove_tree(temporary)
         temporary.mkdir(parents=True)
-        with step("unpacking the test guests"):
-            for path in packages.files().values():
-                run(["dpkg-deb", "--extract", path, temporary], timeout_s=300)
+        with step(f"unpacking the {what}"):
+            for package_set in packages:
+                for path in package_set.files().values():
+                    run(["dpkg-deb", "--extract", path, temporary], timeout_s=300)
         temporary.rename(tree)
         mark_tree(tree)
     return tree
+
+
+def unpacked_guests(report: Path | None = None) -> Path:
+    """Return the tree with the test guests (Debian's installer), unpacked and not installed."""
+    return _unpacked("guests", "test guests", (obtain("guests", report),))
+
+
+def unpacked_browser() -> Path:
+    """Return the tree with a browser and noVNC; ToolsSandbox runs what is in it."""
+    return _unpacked("browser", "browser for tests", (obtain("browser"), obtain("novnc")))

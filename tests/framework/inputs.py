@@ -2,7 +2,8 @@
 
 A tree is asked of the build, which makes it where it has to. While working on something else, an
 environment variable can name one that is there already: MICA_TOOLS_TREE, MICA_DONOR_TREE,
-MICA_GUESTS_TREE (folders) and MICA_BUILD (the folder with mica.img and mica.efi).
+MICA_GUESTS_TREE, MICA_BROWSER_TREE (folders) and MICA_BUILD (the folder with mica.img and
+mica.efi).
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from functools import cache
 from pathlib import Path
 
 from appliance_build.image.donor import donor_tree
-from appliance_build.tools.tools_tree import tools_tree, unpacked_guests
+from appliance_build.tools.tools_tree import tools_tree, unpacked_browser, unpacked_guests
 
 __all__ = [
     "BUILD",
     "REPOSITORY",
+    "browser",
     "donor",
     "guests",
     "kernel_release",
@@ -52,6 +54,13 @@ def guests() -> Path:
     """The tree with Debian's installer and its CD boot loader, unpacked."""
     named = os.environ.get("MICA_GUESTS_TREE")
     return Path(named).resolve() if named else unpacked_guests()
+
+
+@cache
+def browser() -> Path:
+    """The tree with a browser and noVNC, unpacked."""
+    named = os.environ.get("MICA_BROWSER_TREE")
+    return Path(named).resolve() if named else unpacked_browser()
 
 
 @cache

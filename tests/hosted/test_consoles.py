@@ -33,6 +33,8 @@ from remote_api.schema import (
     VmSpec,
     VolumeSpec,
 )
+from tests.framework import inputs
+from tests.framework.browser import opened_page
 from tests.framework.console import SocketWire
 from tests.framework.guest import guest_files
 from tests.framework.hosted import HostedMica
@@ -234,3 +236,48 @@ def test_figures_of_a_guest_and_its_host(mica: Mica, seen: str) -> None:
     (cpu,) = families["mica_vm_cpu_seconds"].samples
     assert cpu.value >= after.cpu_seconds
     assert families["mica_host_cpu_seconds"].samples
+
+
+NOVNC = """<!DOCTYPE html><div id="screen" style="width: 800px; height: 600px"></div>
+<script type="module">
+import RFB from "./core/rfb.js";
+window.open_screen = (url, protocols) => {
+    window.said = [];
+    window.rfb = new RFB(document.getElementById("screen"), url, {wsProtocols: protocols});
+    for (const name of ["connect", "disconnect", "securityfailure", "desktopname"])
+        rfb.addEventListener(name, event => said.push(name + JSON.stringify(event.detail ?? "")));
+    return true;
+};
+window.lit = () => {
+    const canvas = document.querySelector("canvas");
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    let count = 0;
+    for (let i = 0; i < pixels.length; i += 4)
+        count += pixels[i] + pixels[i + 1] + pixels[i + 2] > 0;
+    return count;
+};
+window.loaded = true;
+</script>"""
+
+
+@pytest.mark.parametrize("protocols", [[], ["binary"]])
+def test_novnc_in_a_browser(host: HostedMica, mica: Mica, seen: str, protocols: list[str]) -> None:
+    """The page shows the guest's screen and types on its keyboard; its ticket is good once."""
+    websocket = mica.console_ticket(seen, ConsoleKind.VNC).websocket
+    uri = json.dumps(host.address.replace("https", "wss") + websocket)
+    with (
+        opened_page(NOVNC, inputs.browser() / "usr/share/novnc") as page,
+        open_console(mica, seen, mode=ConsoleMode.WATCH) as line,
+    ):
+        page.wait_for("window.loaded")
+        page.evaluate(f"open_screen({uri}, {json.dumps(protocols)})")
+        page.wait_for("said.some(s => s.startsWith('connect'))")
+        page.wait_for("lit() > 100")
+        _until(line, r"tick \d+")
+        page.evaluate('rfb.sendKey(0x68, "KeyH")')
+        _until(line, rf"key {KEYS['h']}\r?\n")
+        page.evaluate("rfb.disconnect()")
+        page.wait_for("said.some(s => s.startsWith('disconnect'))")
+        page.evaluate(f"open_screen({uri}, [])")
+        page.wait_for("said.some(s => s.startsWith('disconnect'))")
+        assert not page.evaluate("said.some(s => s.startsWith('connect'))"), "a second time"
