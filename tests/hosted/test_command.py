@@ -61,7 +61,7 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     assert json.loads(mica("-o", "json", "token", "whoami"))["id"] == "admin"
     assert "hostname" in mica("host")
     mica("host", "devices")
-    mica("host", "disks")
+    mica("disk", "list")
     folder = fresh.datastore_folder("main")
     assert "is ready" in mica("datastore", "create", "main", "--path", str(folder))
     assert mica("datastore", "list").startswith("main\tdirectory\tavailable")

@@ -24,7 +24,7 @@ from vmkernel.model import (
 )
 from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.state import HostConfig, StateStore, StoredDatastore
-from vmkernel.storage.datastore_entry import Entry
+from vmkernel.storage.datastore_entry import Entry, not_available
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
 from vmkernel.storage.errors import StorageError
@@ -169,7 +169,7 @@ class DatastoreChanges:
                 await self._driver(entry).grow(
                     entry.stored, self._attached(entry), _reporter(context)
                 )
-            await self._stores.get(datastore_id)
+                await self._stores.look_again(entry)
 
         return self._begin("datastore.grow", datastore_id, work, actor)
 
@@ -186,6 +186,7 @@ class DatastoreChanges:
                     entry.stored, self._attached(entry), disk, consent
                 )
                 await self._keep_spec(entry, disks=spec.disks, spares=spec.spares)
+                await self._stores.look_again(entry)
 
         return self._begin("datastore.add-disk", datastore_id, work, actor)
 
@@ -202,6 +203,7 @@ class DatastoreChanges:
                     entry.stored, self._attached(entry), old, new, consent
                 )
                 await self._keep_spec(entry, disks=spec.disks, spares=spec.spares)
+                await self._stores.look_again(entry)
 
         return self._begin("datastore.replace-disk", datastore_id, work, actor)
 
@@ -278,10 +280,7 @@ class DatastoreChanges:
 
     def _attached(self, entry: Entry) -> Attached:
         if entry.attached is None or entry.leaving:
-            raise StorageError(
-                ErrorCode.UNAVAILABLE,
-                f"Datastore {entry.id} is {entry.state}: {entry.reason or 'it is going.'}",
-            )
+            raise not_available(entry)
         return entry.attached
 
     def _refuse_taken(self, datastore_id: str, pointer: str | None = None) -> None:

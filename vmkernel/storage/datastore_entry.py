@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from vmkernel.model import Datastore, DatastoreState, DatastoreStatus, SpaceLevel
+from vmkernel.model import Datastore, DatastoreState, DatastoreStatus, ErrorCode, SpaceLevel
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers.base import Attached, Look
+from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.space import Space
 
-__all__ = ["Entry", "describe"]
+__all__ = ["Entry", "describe", "not_available"]
 
 
 @dataclass
@@ -59,4 +60,15 @@ def describe(entry: Entry, provisioned_bytes: int) -> Datastore:
             members=entry.look.members,
             raid=entry.look.raid,
         ),
+    )
+
+
+def not_available(entry: Entry) -> StorageError:
+    """The failure of a request that needs what lies in a datastore: `conflict` where somebody
+    has asked for it to be away, `unavailable` otherwise."""
+    asked = entry.leaving or entry.state is DatastoreState.UNMOUNTED
+    reason = "It is being changed." if entry.leaving else entry.reason
+    return StorageError(
+        ErrorCode.CONFLICT if asked else ErrorCode.UNAVAILABLE,
+        f"Datastore {entry.id} is {entry.state}: {reason}",
     )

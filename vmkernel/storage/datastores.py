@@ -34,7 +34,7 @@ from vmkernel.model import (
 )
 from vmkernel.state import HostConfig, StateStore, StoredDatastore
 from vmkernel.storage.catalogue import Catalogue, load
-from vmkernel.storage.datastore_entry import Entry, describe
+from vmkernel.storage.datastore_entry import Entry, describe, not_available
 from vmkernel.storage.datastore_findings import findings_of
 from vmkernel.storage.drivers.base import Attached, DatastoreDriver, DriverMakers, Look
 from vmkernel.storage.errors import DatastoreMissing, StorageError
@@ -133,10 +133,7 @@ class Datastores:
         """The tree of an available datastore; `unavailable` or `not-found` otherwise."""
         entry = self.entry(datastore_id)
         if entry.layout is None or entry.leaving:
-            raise StorageError(
-                ErrorCode.UNAVAILABLE,
-                f"Datastore {datastore_id} is {entry.state}: {entry.reason or 'it is going.'}",
-            )
+            raise not_available(entry)
         return entry.layout
 
     def layout_for(self, datastore_id: str) -> Layout:
@@ -342,6 +339,13 @@ class Datastores:
         """Tell the world that a datastore's settings have changed."""
         subject = Subject(kind="datastore", id=datastore_id)
         self._bus.publish("datastore.changed", subject, actor=actor)
+
+    async def look_again(self, entry: Entry) -> None:
+        """See at once what a change has made of a datastore."""
+        if entry.attached is not None:
+            await self._refresh_local(entry)
+            driver = self.driver(entry.stored.spec.kind)
+            self._judge_look(entry, await driver.look(entry.stored))
 
     # --- watching -----------------------------------------------------------------------------
 
