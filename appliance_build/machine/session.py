@@ -35,6 +35,8 @@ FIRMWARE = "usr/share/OVMF"
 START_TIMEOUT_S = 240.0
 POWER_OFF_TIMEOUT_S = 120.0
 REMIND_EVERY_S = 15.0
+NEXT_COMMANDS = ("host show", "disk list", "vm list")
+"""What to try with the client, besides its `claim` where that is still to be done."""
 
 
 class SessionError(OSError):
@@ -218,10 +220,8 @@ class RunSession:
                 f"  {shown} claim {host} --code {status.claim_code} "
                 f"--fingerprint {(status.fingerprint or '').replace(' ', '')}"
             )
-        print(f"  {shown} host show")
-        print(f"  {shown} host disks")
-        if status.claimed:
-            print(f"  {shown} vm list")
+        for words in NEXT_COMMANDS if status.claimed else NEXT_COMMANDS[:2]:
+            print(f"  {shown} {words}")
         print("\nCtrl-C powers it off.", flush=True)
 
     def _stay(self) -> None:

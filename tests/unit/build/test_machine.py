@@ -6,12 +6,15 @@ import os
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from appliance_build.assemble.stick import STATE_BYTES
 from appliance_build.machine.boot_story import BootStory
 from appliance_build.machine.kvm_probe import Accelerator, choose_accelerator
+from appliance_build.machine.session import NEXT_COMMANDS
 from appliance_build.machine.stick_copy import STATE_OFFSET, prepare_stick
+from remote_api.client.cli import root as commands
 
 STORY = (
     b"\x1b[2J\x1b[01;01HBdsDxe: starting Boot0001\r\n"
@@ -32,6 +35,14 @@ def test_the_status_is_read_in_any_pieces() -> None:
         assert story.status.fingerprint == "00112233 44556677"
         assert story.status.claim_code == "ABCD-EFGH"
         assert not story.status.claimed
+
+
+def test_the_commands_to_try_are_the_client_s() -> None:
+    for words in NEXT_COMMANDS:
+        group, _, name = words.partition(" ")
+        found = commands.main.commands[group]
+        assert isinstance(found, click.Group)
+        assert name in found.commands
 
 
 def test_stages_and_lines() -> None:
