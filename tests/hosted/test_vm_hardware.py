@@ -14,6 +14,7 @@ import pytest
 
 from tests.framework import inputs
 from tests.framework.guest import guest_files
+from tests.framework.guest.signed import signed_disk
 from tests.framework.hosted import qemu_programs
 from tests.unit.vm.folder_storage import FolderStorage
 from vmkernel.events import EventBus
@@ -338,3 +339,35 @@ def test_uefi_starts_from_a_disk(tmp_path: Path) -> None:
         await bench.act(VmAction.SHUTDOWN)
 
     run(tmp_path, story, disks=disks(DiskBus.VIRTIO_BLK), display=DisplayModel.VIRTIO)
+
+
+def test_secure_boot_and_tpm(tmp_path: Path) -> None:
+    """What nobody has signed isn't started; Debian's shim is, and the TPM has measured it. The VM
+    keeps its TPM's state and its variables apart from those of other firmware."""
+
+    async def story(bench: Bench) -> None:
+        bench.storage.add_volume("v0", source=guest_files().uefi_disk)
+        await bench.act(VmAction.START)
+        refused = await bench.says("(?i)access denied|security violation")
+        assert "MICA GUEST READY" not in refused
+        await bench.act(VmAction.POWER_OFF)
+        bench.storage.add_volume("v0", source=signed_disk(tmp_path))
+        await bench.act(VmAction.START)
+        await bench.says("MICA GUEST READY signed-disk[^$]*MICA GUEST UP")
+        text = await bench.asks("hardware", "hardware done")
+        assert "guest tpm 2" in text
+        measured = re.search(r"guest pcr7 (\w+)", text)
+        assert measured is not None
+        assert len(set(measured[1])) > 1, "the TPM has measured nothing"
+        await bench.act(VmAction.SHUTDOWN)
+        folder = bench.storage.vms_folder("main") / "web"
+        assert {path.name for path in folder.iterdir()} >= {"nvram-secure-boot.fd", "tpm"}
+        assert (folder / "tpm" / "tpm2-00.permall").stat().st_size > 0
+
+    run(
+        tmp_path,
+        story,
+        firmware=Firmware.UEFI_SECURE_BOOT,
+        tpm=True,
+        disks=disks(DiskBus.VIRTIO_BLK),
+    )

@@ -14,7 +14,7 @@ from tests.framework import inputs
 from tests.framework.guest.modules import GUEST_MODULES, ModuleSet
 from tests.framework.guest.vmlinux import extract_vmlinux
 
-__all__ = ["COMMAND_LINE", "GuestFiles", "guest_files"]
+__all__ = ["COMMAND_LINE", "GuestFiles", "TYPE_ESP", "blank_disk", "guest_files", "make_fat"]
 
 HERE = Path(__file__).parent
 COMMAND_LINE = "console=ttyS0 quiet panic=-1"
@@ -110,7 +110,7 @@ def _write_initrd(target: Path, init: Path, modules: ModuleSet) -> None:
     write_cpio(target, entries, epoch=EPOCH)
 
 
-def _blank_disk(target: Path, partition_type: int, boot_code: bytes = b"") -> None:
+def blank_disk(target: Path, partition_type: int, boot_code: bytes = b"") -> None:
     """A disk with an MBR and one active partition from 1 MiB to its end."""
     sectors = DISK_BYTES // SECTOR_BYTES - PARTITION_SECTOR
     entry = (
@@ -125,9 +125,8 @@ def _blank_disk(target: Path, partition_type: int, boot_code: bytes = b"") -> No
         file.write(mbr)
 
 
-def _make_fat(
-    sandbox: ToolsSandbox, disk: Path, folders: list[str], files: dict[str, Path]
-) -> None:
+def make_fat(sandbox: ToolsSandbox, disk: Path, folders: list[str], files: dict[str, Path]) -> None:
+    """The file system of a disk's partition, with these folders and files."""
     partition = f"{disk}@@{PARTITION_SECTOR * SECTOR_BYTES}"
     sectors = DISK_BYTES // SECTOR_BYTES - PARTITION_SECTOR
     geometry = ["-T", str(sectors), "-h", "64", "-s", "32", "-H", str(PARTITION_SECTOR)]
@@ -147,9 +146,9 @@ def _write_bios_disk(files: GuestFiles, tools: Path, folder: Path) -> None:
         f"APPEND {COMMAND_LINE} mica.tag=bios-disk\n"
     )
     code = (tools / "usr/lib/syslinux/mbr/mbr.bin").read_bytes()
-    _blank_disk(files.bios_disk, TYPE_FAT32_LBA, code)
+    blank_disk(files.bios_disk, TYPE_FAT32_LBA, code)
     content = {"/vmlinuz": files.kernel, "/initrd": files.initrd, "/syslinux.cfg": config}
-    _make_fat(sandbox, files.bios_disk, [], content)
+    make_fat(sandbox, files.bios_disk, [], content)
     offset = PARTITION_SECTOR * SECTOR_BYTES
     sandbox.run(["syslinux", f"--offset={offset}", "--install", files.bios_disk], timeout_s=60)
 
@@ -167,7 +166,7 @@ def _write_uefi_disk(files: GuestFiles, tools: Path, folder: Path, release: str)
         microcode=None,
     )
     write_uki(tools, parts, files.uki)
-    _blank_disk(files.uefi_disk, TYPE_ESP)
+    blank_disk(files.uefi_disk, TYPE_ESP)
     sandbox = ToolsSandbox(tools, writable=[folder])
     content = {"/EFI/BOOT/BOOTX64.EFI": files.uki}
-    _make_fat(sandbox, files.uefi_disk, ["/EFI", "/EFI/BOOT"], content)
+    make_fat(sandbox, files.uefi_disk, ["/EFI", "/EFI/BOOT"], content)
