@@ -19,6 +19,7 @@ from remote_api.client.cli.common import (
     wait_option,
 )
 from remote_api.client.cli.console import console, keys, nmi, screenshot, vnc
+from remote_api.client.cli.spec_paths import patch_of, set_path
 from remote_api.client.cli.statistics import vm_stats
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
@@ -30,6 +31,7 @@ from remote_api.schema import (
     DiskSpec,
     DisplayModel,
     Firmware,
+    GuestOs,
     KernelBoot,
     NicModel,
     NicSpec,
@@ -105,7 +107,9 @@ def show_vm(session: Session, vm_id: str) -> None:
     metavar="SIZE",
     help="Make a volume ID-disk-N on the same datastore and attach it; repeatable.",
 )
-@click.option("--cdrom", "cdroms", multiple=True, metavar="IMAGE", help="Insert an ISO image.")
+@click.option(
+    "--cdrom", "cdroms", multiple=True, metavar="IMAGE[:BUS]", help="Insert an ISO image."
+)
 @click.option(
     "--nic",
     "nics",
@@ -130,12 +134,27 @@ def show_vm(session: Session, vm_id: str) -> None:
     default=DisplayModel.STD.value,
     show_default=True,
 )
+@click.option(
+    "--guest-os",
+    type=click.Choice([g.value for g in GuestOs]),
+    default=GuestOs.LINUX.value,
+    show_default=True,
+    help="Chooses defaults; windows: devices that it has drivers for, local time, Hyper-V.",
+)
+@click.option("--tpm", is_flag=True, help="A TPM 2.0.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Any other field of the spec, such as watchdog.action=reset; repeatable.",
+)
 @click.option("--start", is_flag=True, help="Start it at once.")
 @pass_session
 def create_vm(session: Session, /, vm_id: str, start: bool, **given: Any) -> None:
     """Make a virtual machine."""
-    spec = _spec(given)
+    spec = _with_settings(_spec(given), given["settings"])
     with session.mica() as mica:
         made = _make_disks(session, mica, vm_id, spec.datastore, given["new_disks"])
         disks = (*spec.disks, *(DiskSpec(volume=volume) for volume in made))
@@ -147,6 +166,24 @@ def create_vm(session: Session, /, vm_id: str, start: bool, **given: Any) -> Non
             show_object(session, vm)
         else:
             say(session, f"VM {vm_id} is made")
+
+
+@vm_group.command("set")
+@click.argument("vm_id")
+@click.argument("settings", nargs=-1, required=True, metavar="PATH=VALUE...")
+@pass_session
+def set_vm(session: Session, vm_id: str, settings: tuple[str, ...]) -> None:
+    """Set fields of a virtual machine's spec.
+
+    Such as: cpus.count=4 memory_bytes=2G firmware=uefi-secure-boot tpm=true
+    nics.nic0.connected=false disks.disk0.limits.iops.per_s=500 boot.order='["cdrom","disk"]'. An
+    empty value is the field's default. Nothing is changed where somebody else changed the machine
+    meanwhile.
+    """
+    with session.mica() as mica:
+        vm = mica.vm(vm_id)
+        patch = patch_of(msgspec.to_builtins(vm.spec), settings)
+        _show(session, mica.patch_vm(vm_id, patch, revision=vm.revision) if patch else vm)
 
 
 @vm_group.command("patch")
@@ -235,9 +272,9 @@ def _show(session: Session, vm: Vm) -> None:
             ("memory", lambda v: bytes_text(v.spec.memory_bytes)),
             ("firmware", lambda v: v.spec.firmware),
             ("machine", lambda v: v.status.machine_type),
-            ("disks", lambda v: [f"{d.volume} ({d.bus})" for d in v.spec.disks]),
-            ("cdroms", lambda v: [c.image or "empty" for c in v.spec.cdroms]),
-            ("nics", lambda v: [f"{n.port_group} {n.mac}" for n in v.spec.nics]),
+            ("disks", lambda v: [f"{d.key} {d.volume} ({d.bus})" for d in v.spec.disks]),
+            ("cdroms", lambda v: [f"{c.key} {c.image or 'empty'}" for c in v.spec.cdroms]),
+            ("nics", lambda v: [f"{n.key} {n.port_group} {n.mac}" for n in v.spec.nics]),
             ("boot", lambda v: v.spec.boot.kernel and f"kernel {v.spec.boot.kernel.kernel}"),
             ("datastore", lambda v: v.spec.datastore),
             ("revision", lambda v: v.revision),
@@ -265,11 +302,29 @@ def _spec(given: dict[str, Any]) -> VmSpec:
         memory_bytes=given["memory"],
         firmware=Firmware(given["firmware"]),
         disks=tuple(_disk(text) for text in given["disks"]),
-        cdroms=tuple(CdromSpec(image=image) for image in given["cdroms"]),
+        cdroms=tuple(_cdrom(text) for text in given["cdroms"]),
         nics=tuple(_nic(text) for text in nics),
         boot=BootSpec(order=order, kernel=kernel),
         display=DisplayModel(given["display"]),
+        guest_os=GuestOs(given["guest_os"]),
+        tpm=given["tpm"],
     )
+
+
+def _with_settings(spec: VmSpec, settings: tuple[str, ...]) -> VmSpec:
+    raw = msgspec.to_builtins(spec)
+    for setting in settings:
+        set_path(raw, setting)
+    try:
+        return msgspec.convert(_without_nulls(raw), VmSpec)
+    except msgspec.ValidationError as error:
+        raise click.UsageError(f"--set: {error}") from error
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _disk(text: str) -> DiskSpec:
@@ -278,6 +333,14 @@ def _disk(text: str) -> DiskSpec:
         return DiskSpec(volume=volume, bus=DiskBus(bus) if bus else None)
     except ValueError as error:
         raise click.UsageError(f"--disk {text}: buses are {', '.join(DiskBus)}") from error
+
+
+def _cdrom(text: str) -> CdromSpec:
+    image, _, bus = text.partition(":")
+    try:
+        return CdromSpec(image=image, bus=DiskBus(bus) if bus else DiskBus.SATA)
+    except ValueError as error:
+        raise click.UsageError(f"--cdrom {text}: buses are {', '.join(DiskBus)}") from error
 
 
 def _nic(text: str) -> NicSpec:
