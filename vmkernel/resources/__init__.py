@@ -1,5 +1,6 @@
 """CPU and memory of the host as VMs get them: admission and limits; it starts and stops nothing."""
 
+from vmkernel.resources.huge_pages import HugePagePool
 from vmkernel.resources.memory import (
     MemoryAdmission,
     MemoryFigures,
@@ -9,6 +10,7 @@ from vmkernel.resources.memory import (
 )
 
 __all__ = [
+    "HugePagePool",
     "MemoryAdmission",
     "MemoryFigures",
     "expected_bytes",

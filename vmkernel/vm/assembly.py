@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from firmware.guest_firmware import UEFI_SECURE_BOOT, UefiFiles, find_uefi
 from vmkernel.devices import Accelerator
 from vmkernel.host import Runner
 from vmkernel.host.kvm import KvmProbe, glance_at_kvm, try_kvm, wait_for_kvm
+from vmkernel.host.vsock import load_vhost_vsock
 from vmkernel.model import HostMode
 from vmkernel.network import (
     DEFAULT_PORT_GROUP,
@@ -107,6 +109,7 @@ def assemble_vms(
         uefi=uefi,
         uefi_secure_boot=find_uefi(UEFI_SECURE_BOOT, folders=(*folders, Path("/usr/share"))),
         cpu_models=_cpu_models(runner),
+        prepare_vsock=(partial(load_vhost_vsock, runner) if mode is HostMode.APPLIANCE else None),
         jailed=mode is HostMode.APPLIANCE,
         data_dirs=data_dirs,
         boot_name=boot_name or boot_id(),

@@ -1,7 +1,7 @@
 """The start of a VM, phase by phase, up to a greeted QEMU whose guest does not run yet.
 
 phase      what it does                                              undone on failure by
-  admit    promises memory                                           releasing it
+  admit    promises memory, sees that huge pages can be had           releasing it
   files    finds volumes and images, makes the NVRAM, gives files    (nothing)
            to the VM's user
   network  opens a port for each card                                closing them
@@ -22,6 +22,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from vmkernel import clock
+from vmkernel.devices.memory import huge_page_bytes
 from vmkernel.host import from_os_error
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import ErrorCode, MicaError, NicStatus
@@ -60,8 +61,15 @@ async def start_qemu(
     program.check_machine(vm_id, definition.machine_type)
     await host.check_cpu_model(spec.cpus.model)
     need = expected_bytes(spec.memory_bytes, accelerator)
+    page = huge_page_bytes(spec.memory.huge_pages)
+    if page is not None:
+        # What the pool has already is no ordinary memory.
+        taken = await asyncio.to_thread(host.huge_pages.admit, vm_id, page, spec.memory_bytes)
+        need += taken - spec.memory_bytes
     host.admission.admit(vm_id, need)
     try:
+        if spec.vsock is not None and host.prepare_vsock is not None:
+            await host.prepare_vsock()
         files = find_files(host, definition, vm_folder)
         files = await asyncio.to_thread(prepare_files, host, definition, files)
         async with contextlib.AsyncExitStack() as opened:

@@ -15,7 +15,7 @@ from vmkernel.devices.processors import HOST_MODEL
 from vmkernel.host.kvm import KvmProbe
 from vmkernel.network import VmNetwork
 from vmkernel.qemu import QemuProgram, Qmp
-from vmkernel.resources import MemoryAdmission
+from vmkernel.resources import HugePagePool, MemoryAdmission
 from vmkernel.vm.launch import Launcher, RunFolder
 from vmkernel.vm.ports import Events, Storage
 from vmkernel.vm.record import boot_id
@@ -100,6 +100,9 @@ class Surroundings:
     """True where each VM has a user of its own, which must own its files and sees no devices."""
     data_dirs: Sequence[Path] = ()
     """Where QEMU finds its own firmware, where that isn't where it would look."""
+    prepare_vsock: Callable[[], Awaitable[None]] | None = None
+    """Makes /dev/vhost-vsock be there, where that is for us to do."""
+    huge_pages: HugePagePool = field(default_factory=HugePagePool)
     timing: Timing = field(default_factory=Timing)
     boot_name: str = field(default_factory=boot_id)
     """What VMs are started with once: a boot of the host, a run of `mica serve`."""
