@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +12,17 @@ import pytest
 
 from tests.boot.idle_stick import IdleStick
 from tests.framework.answering import OUTSIDE, answering
-from tests.framework.appliance import Appliance
+from tests.framework.appliance import Appliance, sha256_of
 from tests.framework.drives import Bus, Drive, blank_disk
 from tests.framework.guest import GuestFiles, pattern_crc
 from tests.framework.guest.build import COMMAND_LINE
+from tests.framework.hosted import qemu_programs
 from tests.framework.installer import FIRST_SCREEN, Installer
 from tests.framework.machine import HOST_ADDRESS, NIC_MAC
+from tests.framework.nfs_server import NFS_HOST
 from tests.framework.plugged_in import STICK_SERIAL, Setup, plugged_in
 from tests.framework.rfb import Viewer
+from tests.framework.web_server import stored_zstd, web_server
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -180,6 +185,42 @@ def test_a_datastore_on_a_virtio_disk(stored: Appliance) -> None:
     assert datastore["status"]["filesystem"] == "xfs"
     assert datastore["status"]["free_bytes"] > 7 * GIB
     assert stored.disk(MAIN)["datastore"] == "main"
+
+
+def test_images_are_pulled_unpacked_and_converted_in_their_jail(
+    stored: Appliance, folder: Path
+) -> None:
+    """What hosted mode can't show: other users, and none but the files that they are given."""
+    data = os.urandom(3 * MIB) + bytes(5 * MIB)
+    disk = folder / "template.raw"
+    disk.write_bytes(data)
+    qemu_img = qemu_programs(folder)["qemu-img"]
+    vmdk, packed = folder / "template.vmdk", folder / "template.vmdk.zst"
+    convert = [qemu_img, "convert", "-f", "raw", "-O", "vmdk", disk, vmdk]
+    subprocess.run([str(word) for word in convert], check=True)
+    packed.write_bytes(stored_zstd(vmdk.read_bytes()))
+    with web_server({"template": packed.read_bytes()}) as web:
+        url = f"http://{NFS_HOST}:{web.port}/break/template"
+        spec = {"datastore": "main", "url": url, "sha256": sha256_of(packed)}
+        pulled = stored.call("POST", "/v1/images/template/pull", json={"spec": spec}).json()
+        stored.settle(pulled)
+    image = stored.get("/v1/images/template")
+    assert image["spec"]["format"] == "qcow2"
+    assert image["status"]["origin"]["compression"] == "zstd"
+    volume = {
+        "datastore": "main",
+        "size_bytes": len(data),
+        "format": "raw",
+        "source_image": "template",
+    }
+    stored.create("/v1/volumes/template", {"spec": volume}, works=True)
+    answer = stored.call("GET", "/v1/volumes/template/data", headers={"range": "bytes=1048576-"})
+    assert answer.content == data[MIB:]
+    capture = {"spec": {"volume": "template", "compress": True}}
+    stored.settle(stored.call("POST", "/v1/images/again/capture", json=capture).json())
+    assert stored.get("/v1/images/again")["status"]["virtual_size_bytes"] == len(data)
+    for path in ("volumes/template", "images/template", "images/again"):
+        stored.call("DELETE", f"/v1/{path}")
 
 
 def test_a_guest_from_kernel_and_initrd(counting: Appliance) -> None:

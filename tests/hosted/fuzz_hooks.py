@@ -12,7 +12,7 @@ import schemathesis
 
 from remote_api.schema import MAX_WAIT_S
 
-__all__ = ["before_call"]
+__all__ = ["before_call", "upload_part"]
 
 _LONGEST_WAIT_S = 2
 
@@ -29,3 +29,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     wait = (case.query or {}).get("wait")
     if isinstance(wait, int | float) and _LONGEST_WAIT_S < wait <= MAX_WAIT_S:
         case.query["wait"] = _LONGEST_WAIT_S
+
+
+@schemathesis.serializer("application/offset+octet-stream")
+def upload_part(_: Any, value: Any) -> bytes:
+    """A part of an upload is bytes, whatever was made up for it."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")

@@ -27,6 +27,7 @@ from remote_api.schema import (
 )
 from tests.framework.api import checked_client
 from tests.framework.hosted import HostedMica, qemu_programs
+from tests.framework.web_server import stored_zstd
 
 MIB = 1 << 20
 DATA = os.urandom(3 * MIB) + bytes(20 * MIB) + os.urandom(MIB)
@@ -114,7 +115,7 @@ def test_a_compressed_disk_is_unpacked_with_its_holes(
     elif shutil.which("zstd"):
         _run("zstd", "-q", raw, "-o", sample)
     else:
-        sample.write_bytes(_stored_zstd(DATA))
+        sample.write_bytes(stored_zstd(DATA))
     image = _made(mica.upload_image(name, sample, datastore="main", image_format="raw"))
     assert (image.spec.format, image.spec.size_bytes) == (ImageFormat.RAW, len(DATA))
     assert image.status.origin is not None
@@ -122,17 +123,6 @@ def test_a_compressed_disk_is_unpacked_with_its_holes(
     file = host.folder / "datastores/main/images" / f"{name}.raw"
     assert file.read_bytes() == DATA
     assert file.stat().st_blocks * 512 <= 5 * MIB
-
-
-def _stored_zstd(data: bytes) -> bytes:
-    """A zstd frame of raw blocks (RFC 8878), for machines without the program."""
-    frame = b"\x28\xb5\x2f\xfd\x00\x58"
-    step = 1 << 17
-    for at in range(0, len(data), step):
-        part = data[at : at + step]
-        last = at + step >= len(data)
-        frame += (len(part) << 3 | last).to_bytes(3, "little") + part
-    return frame
 
 
 def _refused(mica: Mica, file: Path, **fields: object) -> RefusedError:

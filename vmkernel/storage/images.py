@@ -13,6 +13,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
 
 from vmkernel import clock
 from vmkernel.host.errors import from_os_error
@@ -39,13 +40,15 @@ from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.storage.catalogue import Catalogue, ImageEntry
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.intake import Intake
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.sending import Sender
 from vmkernel.storage.spool import file_sha256, make_spool, settle_file
 from vmkernel.storage.still import StillSource, StillVolumes
 from vmkernel.storage.uploads import MAX_UPLOADS, Uploader
 from vmkernel.storage.users import Users
+
+if TYPE_CHECKING:
+    from vmkernel.storage.intake import Intake
 
 __all__ = ["Images"]
 
@@ -65,7 +68,7 @@ class Images:
         operations: OperationRegistry,
         users: Users,
         volumes: StillVolumes,
-        intake: Intake,
+        intake: Callable[[], Intake],
         qemu_img: QemuImg,
         workers: Workers,
     ) -> None:
@@ -127,7 +130,7 @@ class Images:
                         done, source.size_bytes, stage="receive"
                     ),
                 )
-                await self._intake.make(context, image_id, source, spool, proven_sha256=digest)
+                await self._intake().make(context, image_id, source, spool, proven_sha256=digest)
 
             with refused:
                 operation = self._begin(
@@ -273,7 +276,7 @@ class Images:
             compression=pull.compression,
         )
         url = str(outcome.get("url", pull.url))[:2048]
-        await self._intake.make(context, image_id, source, spool, url=url)
+        await self._intake().make(context, image_id, source, spool, url=url)
 
     async def _capture(
         self,
@@ -313,7 +316,7 @@ class Images:
                 size_bytes=size,
                 volume=capture.volume,
             )
-            await self._intake.publish(
+            await self._intake().publish(
                 context, image_id, datastore, place, capture.format, digest, total, origin
             )
         except BaseException as error:

@@ -19,10 +19,12 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -51,10 +53,12 @@ from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.storage.catalogue import Catalogue
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.intake import Intake
 from vmkernel.storage.layout import RECORD_LIMIT
 from vmkernel.storage.parts import PartReceiver
 from vmkernel.storage.records import RecordError, UploadRecord, decode, encode
+
+if TYPE_CHECKING:
+    from vmkernel.storage.intake import Intake
 
 __all__ = ["LIFE_S", "ResumableUploads"]
 
@@ -107,7 +111,7 @@ class ResumableUploads:
         datastores: Datastores,
         catalogue: Catalogue,
         operations: OperationRegistry,
-        intake: Intake,
+        intake: Callable[[], Intake],
     ) -> None:
         self._datastores = datastores
         self._catalogue = catalogue
@@ -293,7 +297,9 @@ class ResumableUploads:
         async def work(context: OperationContext) -> None:
             try:
                 async with self._datastores.using(spec.datastore):
-                    await self._intake.make(context, spec.image, spec, entry.data, keep_spool=True)
+                    await self._intake().make(
+                        context, spec.image, spec, entry.data, keep_spool=True
+                    )
             except MicaError as error:
                 entry.operation = None
                 if error.problem.code not in _KEEP_AFTER:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vmkernel.events import EventBus
 from vmkernel.host.qemu_img import QemuImg
@@ -33,13 +35,15 @@ from vmkernel.storage.disks import Disks
 from vmkernel.storage.drivers.base import Consent, DriverMakers
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.images import Images
-from vmkernel.storage.intake import Intake
 from vmkernel.storage.resumable import ResumableUploads
 from vmkernel.storage.still import StillVolumes
 from vmkernel.storage.users import Users
 from vmkernel.storage.volume_changes import VolumeChanges
 from vmkernel.storage.volumes import Volumes
 from vmkernel.vm.ports import ImageFile, LiveDisks, VmUsers, VolumeFile
+
+if TYPE_CHECKING:
+    from vmkernel.storage.intake import Intake
 
 __all__ = ["StorageService"]
 
@@ -65,7 +69,13 @@ class StorageService:
         self._disks: Disks | None = None
         self.stores = Datastores(store, bus, self._catalogue, drivers, self._users)
         self.datastore_edits = DatastoreChanges(self.stores, store, operations)
-        intake = Intake(self.stores, self._catalogue, qemu_img, workers, worker_uid=worker_uid)
+
+        @functools.cache
+        def intake() -> Intake:
+            from vmkernel.storage.intake import Intake
+
+            return Intake(self.stores, self._catalogue, qemu_img, workers, worker_uid=worker_uid)
+
         self.images = Images(
             self.stores,
             self._catalogue,

@@ -21,7 +21,6 @@ from vmkernel.host.errors import from_os_error
 from vmkernel.host.files import allocate
 from vmkernel.model import ErrorCode, ImageSource, MicaError
 from vmkernel.storage.headers import HEAD_BYTES
-from vmkernel.storage.intake import refuse_early
 
 __all__ = ["MAX_UPLOADS", "Uploader"]
 
@@ -133,6 +132,8 @@ class _Receiving:
             raise
 
     def _receive(self, fd: int) -> str:
+        from vmkernel.storage.intake import refuse_early
+
         source = self._source
         allocate(fd, source.size_bytes)
         self._on_allocated()

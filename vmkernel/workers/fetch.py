@@ -39,7 +39,9 @@ _REDIRECTS = 5
 _FRUITLESS = 5
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _CHUNK_BYTES = 1 << 18
-_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+"""Made when the package is installed; the appliance has the single files alone."""
+_AUTHORITY_FILES = Path("/usr/share/ca-certificates/mozilla")
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})\Z")
 
 
@@ -197,8 +199,10 @@ def _tls(ca_pem: str | None) -> ssl.SSLContext:
     try:
         if ca_pem is not None:
             context.load_verify_locations(cadata=ca_pem)
-        elif Path(_AUTHORITIES).exists():
+        elif _AUTHORITIES.exists():
             context.load_verify_locations(cafile=_AUTHORITIES)
+        elif found := sorted(_AUTHORITY_FILES.glob("*.crt")):
+            context.load_verify_locations(cadata="\n".join(f.read_text("ascii") for f in found))
         else:
             context.load_default_certs()
     except (OSError, ValueError) as error:
