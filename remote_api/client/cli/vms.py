@@ -21,6 +21,7 @@ from remote_api.client.cli.common import (
 from remote_api.client.cli.console import console, keys, nmi, screenshot, vnc
 from remote_api.client.cli.spec_paths import patch_of, set_path
 from remote_api.client.cli.statistics import vm_stats
+from remote_api.client.cli.vm_life import LIFE_COMMANDS, life_lines
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     BootDevice,
@@ -50,7 +51,7 @@ def vm_group() -> None:
     """Virtual machines."""
 
 
-for _command in (console, keys, nmi, screenshot, vm_stats, vnc):
+for _command in (console, keys, nmi, screenshot, vm_stats, vnc, *LIFE_COMMANDS):
     vm_group.add_command(_command)
 
 
@@ -277,6 +278,7 @@ def _show(session: Session, vm: Vm) -> None:
             ("nics", lambda v: [f"{n.key} {n.port_group} {n.mac}" for n in v.spec.nics]),
             ("boot", lambda v: v.spec.boot.kernel and f"kernel {v.spec.boot.kernel.kernel}"),
             ("datastore", lambda v: v.spec.datastore),
+            *((name, lambda _, text=text: text) for name, text in life_lines(vm)),
             ("revision", lambda v: v.revision),
         ),
     )

@@ -18,6 +18,7 @@ GUEST_MODULES = (
     "i6300esb",
     "isofs",
     "nvme",
+    "pvpanic-pci",
     "sd_mod",
     "sr_mod",
     "usb-storage",

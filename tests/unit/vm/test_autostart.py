@@ -37,6 +37,25 @@ async def _reboot(world: World, name: str) -> None:
         await world.settle()
 
 
+async def _until(world: World, **wanted: VmState) -> None:
+    for _ in range(1000):
+        states = _states(world)
+        if all(states[name] is state for name, state in wanted.items()):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{_states(world)}, not {wanted}")
+
+
+async def _handled(world: World, *names: str) -> None:
+    """Until the start with the host has dealt with all of these."""
+    path = world.host.run_dir.parent / "autostart.json"
+    for _ in range(1000):
+        if path.exists() and all(f'"{name}"' in path.read_text() for name in names):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(path.read_text())
+
+
 def _starts(world: World) -> list[str]:
     return [
         event.subject.id
@@ -57,6 +76,7 @@ async def test_once_a_boot_and_in_order(tmp_path: Path) -> None:
         await world.create(name, autostart=spec)
     assert set(_states(world).values()) == {VmState.STOPPED}  # not before the next boot
     await _reboot(world, "second")
+    await _handled(world, "db", "web")
     assert _starts(world) == ["db", "web"]
     assert _states(world)["off"] is VmState.STOPPED
     operations = [o for o in world.operations.all() if o.kind == "vm.start"]
@@ -66,7 +86,7 @@ async def test_once_a_boot_and_in_order(tmp_path: Path) -> None:
     await world.settle()
     assert _states(world)["web"] is VmState.STOPPED
     await _reboot(world, "third")
-    assert _states(world)["web"] is VmState.RUNNING
+    await _until(world, web=VmState.RUNNING)
     await world.vms.stop()
 
 
@@ -82,12 +102,12 @@ async def test_a_datastore_that_comes_late(tmp_path: Path) -> None:
     far = world.storage.volumes.pop("far")
     world.storage.change("second", available=False)
     await _reboot(world, "second")
-    await asyncio.sleep(0.1)
+    await _handled(world, "here")
     assert _starts(world) == ["here"]
     world.storage.volumes["far"] = far
     world.storage.change("second", available=True)
-    await asyncio.sleep(0.1)
-    assert sorted(_starts(world)) == ["split", "there"]
+    await _handled(world, "split", "there")
+    await _until(world, split=VmState.RUNNING, there=VmState.RUNNING)
     await world.act(VmAction.POWER_OFF, "there")
     world.storage.change("second", available=False)
     world.storage.change("second", available=True)
@@ -122,7 +142,7 @@ async def test_a_failed_start_holds_nobody_up(tmp_path: Path) -> None:
     await world.create("second", autostart=_auto(2))
     world.launcher.fail_next = "broken"
     await _reboot(world, "second")
-    assert _states(world) == {"first": VmState.STOPPED, "second": VmState.RUNNING}
+    await _until(world, first=VmState.STOPPED, second=VmState.RUNNING)
     assert "broken" in (world.vms.get("first").status.reason or "")
     await world.vms.stop()
 
@@ -134,10 +154,10 @@ async def test_the_next_one_waits_for_the_agent(tmp_path: Path) -> None:
     await world.create("first", autostart=_auto(1, wait_for=WaitFor.AGENT, delay_s=60))
     await world.create("second", autostart=_auto(2))
     await _reboot(world, "second")
-    assert _starts(world) == ["first"]
+    await _until(world, first=VmState.RUNNING)
+    assert _states(world)["second"] is VmState.STOPPED
     world.vms.agent("first").note_channel(is_open=True)
-    await asyncio.sleep(0.7)
-    assert _starts(world) == ["second"]
+    await _until(world, second=VmState.RUNNING)
     await world.vms.stop()
 
 

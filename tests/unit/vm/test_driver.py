@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.unit.vm.world import World
 from vmkernel.model import (
     ConsoleKind,
-    DiskSpec,
     DisplayModel,
     ErrorCode,
     Firmware,
@@ -27,7 +23,6 @@ from vmkernel.model import (
     VmState,
 )
 from vmkernel.qemu import DiskError, GuestPanicked, GuestReset, RunState
-from vmkernel.vm.states import ACTIVE, OFF
 
 
 @asynccontextmanager
@@ -381,91 +376,3 @@ def test_shutdown_of_the_host(tmp_path: Path) -> None:
             assert world.vms.get("stubborn").status.state is VmState.STOPPED
 
     asyncio.run(story())
-
-
-STEPS = st.lists(
-    st.sampled_from(
-        [
-            "start",
-            "shutdown",
-            "power-off",
-            "reset",
-            "disobey",
-            "die",
-            "guest-off",
-            "pause",
-            "resume",
-            "drop-qmp",
-            "restart",
-            "fail-next",
-            "settle",
-        ]
-    ),
-    max_size=14,
-)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(STEPS)
-def test_any_order_of_things(steps: list[str]) -> None:
-    """Whatever happens in whatever order: no request is lost, no state contradicts the truth,
-    no disk has two QEMUs (the launcher checks that), and in the end the VM can be deleted."""
-
-    async def story(root: Path) -> None:
-        world = World(root)
-        world.storage.add_volume("disk")
-        await world.vms.start()
-        await world.create(disks=(DiskSpec(volume="disk"),))
-        asked: list[str] = []
-        for step in steps:
-            await _take(world, step, asked)
-        await world.settle()
-        for operation_id in asked:
-            assert (await world.operations.wait(operation_id, 5)).state.finished
-        for _ in range(100):
-            await world.settle()
-            alive = world.launcher.is_active("web")
-            if state(world) in (ACTIVE if alive else OFF):
-                break
-        else:
-            raise AssertionError(f"{state(world)}, and QEMU is {'alive' if alive else 'gone'}")
-        if alive:
-            assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
-        assert world.host.admission.promised_bytes == 0
-        await world.vms.delete("web", with_volumes=True, actor="test")
-        assert world.storage.deleted == ["disk"]
-        assert world.vms.list_vms() == ()
-        await world.vms.stop()
-
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(story(Path(folder)))
-
-
-async def _take(world: World, step: str, asked: list[str]) -> None:
-    qemu = world.launcher.qemus.get("web")
-    match step:
-        case "start" | "shutdown" | "power-off" | "reset":
-            with suppress(MicaError):
-                operation = await world.vms.act("web", VmAction(step), timeout_s=0.03, actor="test")
-                asked.append(operation.id)
-        case "restart":
-            await world.restart()
-            asked.clear()
-        case "settle":
-            await world.settle()
-        case "fail-next":
-            world.launcher.fail_next = "broken"
-        case _ if qemu is None:
-            return
-        case "disobey":
-            qemu.obeys = False
-        case "die":
-            qemu.die()
-        case "guest-off":
-            qemu.end(by_guest=True, cause="guest-shutdown")
-        case "pause":
-            qemu.pause()
-        case "resume":
-            qemu.resume()
-        case "drop-qmp":
-            qemu.drop_sessions()

@@ -1,0 +1,182 @@
+"""Letting virtual machines stand still and go on, and what starts and ends them of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from remote_api.client.cli.common import Session, pass_session, say, show_object, wait_option
+from remote_api.schema import OnPanic, RestartPolicy, RestartStatus, StopAction, Vm, WaitFor
+
+__all__ = ["LIFE_COMMANDS", "life_lines"]
+
+
+@click.command("pause")
+@click.argument("vm_id")
+@wait_option
+@pass_session
+def pause(session: Session, vm_id: str, wait: bool) -> None:
+    """Let a virtual machine stand still, in memory."""
+    with session.mica() as mica:
+        session.finish(mica, mica.pause_vm(vm_id), wait=wait, done=f"VM {vm_id} is paused")
+
+
+@click.command("resume")
+@click.argument("vm_id")
+@wait_option
+@pass_session
+def resume(session: Session, vm_id: str, wait: bool) -> None:
+    """Let a paused or suspended virtual machine go on."""
+    with session.mica() as mica:
+        session.finish(mica, mica.resume_vm(vm_id), wait=wait, done=f"VM {vm_id} goes on")
+
+
+@click.command("suspend")
+@click.argument("vm_id")
+@wait_option
+@pass_session
+def suspend(session: Session, vm_id: str, wait: bool) -> None:
+    """Write a virtual machine's memory to disk and end it; `resume` or `start` takes it up again,
+    after the host was off as well."""
+    with session.mica() as mica:
+        session.finish(mica, mica.suspend_vm(vm_id), wait=wait, done=f"VM {vm_id} is suspended")
+
+
+@click.command("discard-state")
+@click.argument("vm_id")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@wait_option
+@pass_session
+def discard_state(session: Session, vm_id: str, yes: bool, wait: bool) -> None:
+    """Throw the memory of a suspended virtual machine away: it then starts as after a power cut."""
+    if not yes:
+        click.confirm(f"throw away what VM {vm_id} had in memory?", abort=True, err=True)
+    with session.mica() as mica:
+        operation = mica.discard_vm_state(vm_id)
+        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is stopped")
+
+
+@click.command("set-autostart")
+@click.argument("vm_id")
+@click.option("--enable/--disable", "enabled", default=None, help="Start with the host, or not.")
+@click.option("--order", type=click.IntRange(0, 9999), help="Lower ones first.")
+@click.option(
+    "--delay",
+    "delay_s",
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="How long the next ones wait after this one's start.",
+)
+@click.option(
+    "--wait-for",
+    type=click.Choice([w.value for w in WaitFor]),
+    help="What ends that wait early: the guest agent's first answer, or nothing.",
+)
+@pass_session
+def set_autostart(session: Session, /, vm_id: str, **given: Any) -> None:
+    """Say whether and when a virtual machine starts with its host."""
+    _set(session, vm_id, "autostart", given)
+
+
+@click.command("set-stop")
+@click.argument("vm_id")
+@click.option("--order", type=click.IntRange(0, 9999), help="Higher ones first.")
+@click.option(
+    "--as-started", is_flag=True, help="In the reverse of the order of the start (the default)."
+)
+@click.option(
+    "--within",
+    "timeout_s",
+    type=click.FloatRange(1, 3600),
+    metavar="SECONDS",
+    help="After that it is powered off.",
+)
+@click.option("--action", type=click.Choice([a.value for a in StopAction]))
+@pass_session
+def set_stop(session: Session, /, vm_id: str, as_started: bool, **given: Any) -> None:
+    """Say how and when a virtual machine ends with its host."""
+    if as_started and given["order"] is not None:
+        raise click.UsageError("--order and --as-started exclude each other")
+    _set(session, vm_id, "stop", given, {"order": None} if as_started else {})
+
+
+@click.command("set-restart")
+@click.argument("vm_id")
+@click.argument("policy", required=False, type=click.Choice([p.value for p in RestartPolicy]))
+@click.option(
+    "--max-attempts", type=click.IntRange(0, 1000), help="How often in a row; 0: for ever."
+)
+@click.option(
+    "--on-panic",
+    type=click.Choice([p.value for p in OnPanic]),
+    help="What follows when the guest reports a panic.",
+)
+@pass_session
+def set_restart(
+    session: Session,
+    vm_id: str,
+    policy: str | None,
+    max_attempts: int | None,
+    on_panic: str | None,
+) -> None:
+    """Say whether a virtual machine that ended of itself is started again."""
+    more = {} if on_panic is None else {"on_panic": on_panic}
+    _set(session, vm_id, "restart", {"policy": policy, "max_attempts": max_attempts}, beside=more)
+
+
+LIFE_COMMANDS = (
+    pause,
+    resume,
+    suspend,
+    discard_state,
+    set_autostart,
+    set_stop,
+    set_restart,
+)
+
+
+def life_lines(vm: Vm) -> tuple[tuple[str, str], ...]:
+    """What `mica vm show` says of these things."""
+    spec, status = vm.spec, vm.status
+    lines = []
+    if status.memory_image is not None:
+        image = status.memory_image
+        lines.append(("memory image", f"{image.size_bytes >> 20} MiB of {image.taken_at}"))
+    if spec.autostart.enabled:
+        text = f"order {spec.autostart.order}"
+        if spec.autostart.delay_s:
+            text += f", the next {spec.autostart.delay_s:g} s later"
+        if spec.autostart.wait_for is not WaitFor.NONE:
+            text += f" or once its {spec.autostart.wait_for} answers"
+        lines.append(("autostart", text))
+    lines.append(("ends by", f"{spec.stop.action} within {spec.stop.timeout_s:g} s"))
+    lines.append(("restart", spec.restart.policy.value + _attempts(status.restart)))
+    return tuple(lines)
+
+
+def _attempts(status: RestartStatus | None) -> str:
+    if status is None:
+        return ""
+    due = f", the next at {status.next_at}" if status.next_at else ""
+    return f" ({status.attempts} in a row{due})"
+
+
+def _set(
+    session: Session,
+    vm_id: str,
+    part: str,
+    given: dict[str, Any],
+    exact: dict[str, Any] | None = None,
+    beside: dict[str, Any] | None = None,
+) -> None:
+    change = {name: value for name, value in given.items() if value is not None} | (exact or {})
+    patch = ({part: change} if change else {}) | (beside or {})
+    if not patch:
+        raise click.UsageError("say what to change; see --help")
+    with session.mica() as mica:
+        vm = mica.patch_vm(vm_id, patch)
+    if session.json:
+        show_object(session, vm)
+    for name, text in life_lines(vm):
+        say(session, f"{name}: {text}")
