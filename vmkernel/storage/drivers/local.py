@@ -52,11 +52,13 @@ class LocalDriver(DatastoreDriver):
     async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
         """Refuse at once what `create` would refuse."""
         disk = await self._choice.usable(_disk_of(spec), "/spec/disk")
-        if await self._adoptable(disk) is None:
+        adoptable = await self._adoptable(disk)
+        if adoptable is None:
             _refuse_to_make(consent, disk)
             await self._choice.confirm((disk,), consent)
         else:
             self._refuse_other_serials(disk, consent)
+            self._refuse_copies(adoptable)
 
     async def create(
         self, datastore_id: str, spec: DatastoreSpec, consent: Consent, report: Report
@@ -69,7 +71,9 @@ class LocalDriver(DatastoreDriver):
         async with self._choice.lock:
             disk = await self._choice.usable(_disk_of(spec), "/spec/disk")
             found = await self._adoptable(disk)
-            if found is None:
+            if found is not None:
+                self._refuse_copies(found)
+            else:
                 _refuse_to_make(consent, disk)
                 await self._choice.confirm((disk,), consent)
                 report("partition")
@@ -168,6 +172,16 @@ class LocalDriver(DatastoreDriver):
         ]
         found.sort(key=lambda item: item.disk.id != stored.spec.disk)
         return found[0] if found else None
+
+    def _refuse_copies(self, found: Found) -> None:
+        """Two file systems with one UUID can't be mounted side by side, nor told apart later."""
+        for name, known in self._found.items():
+            if known.unique_guid == found.unique_guid:
+                raise MicaError.field(
+                    "/spec/disk",
+                    f"Disk {found.disk.id} is a copy of disk {known.disk.id} of datastore {name}.",
+                    ErrorCode.ALREADY_EXISTS,
+                )
 
     @staticmethod
     def _refuse_other_serials(disk: BlockDisk, consent: Consent) -> None:
