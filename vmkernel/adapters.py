@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vmkernel.control.handlers.host import HostService
+from vmkernel.control.handlers.snapshots import SnapshotService
 from vmkernel.events import EventBus
 from vmkernel.host.runner import Runner
 from vmkernel.model import Finding
@@ -60,6 +61,10 @@ class VmSide(VmDirectory, UsedVms, Protocol):
 
     def findings(self) -> Iterator[Finding]:
         """VMs that can't be used, and so on."""
+        ...
+
+    def snapshots(self) -> SnapshotService:
+        """Points that VMs can go back to."""
         ...
 
     def live_disks(self) -> LiveDisks:

@@ -15,6 +15,7 @@ from remote_api.routes import (
     host,
     images,
     operations,
+    snapshots,
     statistics,
     tus_uploads,
     uploads,
@@ -46,6 +47,7 @@ def all_routes() -> tuple[AnyRoute, ...]:
         *vms.ROUTES,
         *console.ROUTES,
         *statistics.ROUTES,
+        *snapshots.ROUTES,
         *operations.ROUTES,
         *events.ROUTES,
     )

@@ -140,6 +140,26 @@ class QemuImg:
             write=(path,),
         )
 
+    async def snapshot(self, action: str, tag: str, path: Path, *, user: int | None = None) -> None:
+        """Make (`-c`), apply (`-a`) or delete (`-d`) a snapshot inside a qcow2 that nothing has
+        open."""
+        await self._run(
+            "snapshot", "-q", action, tag, _alone(path), user=user, read=(), write=(path,)
+        )
+
+    async def snapshots(self, path: Path, *, user: int | None = None) -> frozenset[str]:
+        """The names of the snapshots inside a qcow2, which a QEMU may have open."""
+        done = await self._run(
+            "info", "--output=json", "-U", _alone(path), user=user, read=(path,), write=()
+        )
+        try:
+            found = msgspec.json.decode(done.stdout, type=_Info)
+        except msgspec.DecodeError as error:
+            raise MicaError(
+                ErrorCode.UNAVAILABLE, f"qemu-img info said nothing that can be read: {error}."
+            ) from error
+        return frozenset(item.name for item in found.snapshots)
+
     async def check(
         self, path: Path, image_format: str, *, repair: str | None, user: int | None = None
     ) -> CheckReport:
@@ -204,6 +224,25 @@ def _read_report(text: bytes) -> CheckReport:
             ErrorCode.UNAVAILABLE, f"qemu-img check said nothing that can be read: {error}."
         ) from error
     return CheckReport(found.corruptions, found.leaks, found.corruptions_fixed, found.leaks_fixed)
+
+
+class _InfoSnapshot(msgspec.Struct):
+    """`SnapshotInfo` of qapi/block-core.json, as far as it matters."""
+
+    name: str
+
+
+class _Info(msgspec.Struct):
+    """`ImageInfo` of qapi/block-core.json, as far as it matters."""
+
+    snapshots: list[_InfoSnapshot] = []
+
+
+def _alone(path: Path) -> str:
+    """A qcow2 without whatever lies below it, for the commands that take no format."""
+    file = {"driver": "file", "filename": str(path)}
+    node = {"driver": "qcow2", "backing": None, "file": file}
+    return f"json:{msgspec.json.encode(node).decode()}"
 
 
 def _name(path: Path) -> str:

@@ -97,6 +97,12 @@ from vmkernel.model.problems import (
     MicaError,
     Problem,
 )
+from vmkernel.model.snapshots import (
+    Snapshot,
+    SnapshotSpec,
+    SnapshotState,
+    SnapshotStatus,
+)
 from vmkernel.model.statistics import (
     LATENCY_BOUNDS_S,
     DatastoreSpace,
@@ -269,6 +275,10 @@ __all__ = [
     "Severity",
     "Sha256Hex",
     "Slug",
+    "Snapshot",
+    "SnapshotSpec",
+    "SnapshotState",
+    "SnapshotStatus",
     "SourceFormat",
     "SpaceLevel",
     "StickInfo",

@@ -63,6 +63,7 @@ class StorageService:
         worker_uid: int | None = None,
     ) -> None:
         self._bus = bus
+        self.qemu_img = qemu_img
         self._users = Users()
         self._catalogue = Catalogue()
         self._watchers: list[asyncio.Task[None]] = []

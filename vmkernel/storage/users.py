@@ -41,6 +41,18 @@ class Users:
         """True where a VM that has the volume is not certainly off."""
         return self._vms.volume_is_open(volume) if self._vms else False
 
+    def snapshots_of(self, volume: str) -> tuple[str, ...]:
+        """The snapshots that hold the volume, each as `vm/snapshot`."""
+        return self._vms.snapshots_of(volume) if self._vms else ()
+
+    def refuse_snapshots(self, volume: str) -> None:
+        """Raise `in-use` where a snapshot needs the volume's file as it is."""
+        if found := self.snapshots_of(volume):
+            raise MicaError(
+                ErrorCode.IN_USE,
+                f"Snapshot {found[0]} needs volume {volume} as it is: delete the snapshot first.",
+            )
+
     def vms_of_image(self, image: str) -> tuple[str, ...]:
         """The ids of the VMs whose specs name the image."""
         return self._vms.vms_of_image(image) if self._vms else ()

@@ -88,6 +88,7 @@ class VolumeChanges:
         """Change the size; while its VM runs, a volume only grows, and the guest sees it."""
         entry, record = self._volumes.sound(volume_id)
         refuse_revision(record, revision)
+        self._users.refuse_snapshots(volume_id)
         if not MIN_VOLUME_BYTES <= size_bytes <= MAX_VOLUME_BYTES or size_bytes % _SECTOR_BYTES:
             raise MicaError.field(
                 "/spec/size_bytes",
@@ -175,6 +176,7 @@ class VolumeChanges:
         """Let a volume lie elsewhere or otherwise, also while its VM runs."""
         entry, record = self._volumes.sound(volume_id)
         refuse_revision(record, revision)
+        self._users.refuse_snapshots(volume_id)
         place = self._datastores.layout_for(datastore).volume(volume_id, volume_format)
         shape: Shape = (volume_format, allocation, entry.size_bytes)
         if place.data != entry.place.data and place.data.exists():

@@ -177,6 +177,7 @@ class Volumes:
             refuse_revision(entry.record, revision)
         if (vm := self._users.vm_of_volume(volume_id)) is not None:
             raise StorageError(ErrorCode.IN_USE, f"VM {vm} names volume {volume_id}.")
+        self._users.refuse_snapshots(volume_id)
         with self._catalogue.claimed("volume", volume_id, "deleted"):
             async with self._datastores.using(entry.datastore):
                 del self._catalogue.volumes[volume_id]

@@ -4,6 +4,8 @@ vms/<id>/vm.json                what is wanted, and what was pinned at creation
         nvram.fd                variables of UEFI without Secure Boot
         nvram-secure-boot.fd    variables of UEFI with it: each flavour keeps its own
         tpm/                    the TPM's state
+        snapshots/ revert.json  points to go back to (snapshots/records.py)
+        suspend.*               the memory of a suspended VM (suspension.py)
 """
 
 from __future__ import annotations
@@ -70,6 +72,8 @@ class VmDefinition(Record, frozen=True, kw_only=True):
     uid: int
     """The user that its QEMU runs as in the appliance."""
     spec: VmSpec
+    snapshot: Slug | None = None
+    """The snapshot that the present state came after."""
 
 
 Document = dict[str, Any]

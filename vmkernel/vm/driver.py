@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmkernel.host import from_os_error
 from vmkernel.incidents import problem_of
@@ -42,6 +42,9 @@ from vmkernel.vm.reports import come_due, datastore_changed, note
 from vmkernel.vm.running import Running
 from vmkernel.vm.states import ACTIVE, OFF, VmRequest, check_legal
 from vmkernel.vm.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from vmkernel.vm.snapshots.records import SnapshotRecord
 
 __all__ = ["VmDriver"]
 
@@ -101,8 +104,10 @@ class VmDriver:
 
     @property
     def needs_disks_as_they_are(self) -> bool:
-        """True where QEMU has its disks open, or its memory on disk knows what is on them."""
-        return self.active or self._machine.state is VmState.SUSPENDED
+        """True where QEMU has its disks open, its memory on disk knows what is on them, or
+        somebody works on them."""
+        machine = self._machine
+        return self.active or machine.state is VmState.SUSPENDED or machine.at_disks
 
     def view(self) -> Vm:
         """The VM as clients see it."""
@@ -151,6 +156,23 @@ class VmDriver:
 
         outcome: Outcome = await self._put(request, work=inside)
         return outcome
+
+    async def inside(
+        self, request: VmRequest, work: Callable[[Machine], Awaitable[Outcome]]
+    ) -> Outcome:
+        """Queue work of a part of the VM side that changes the machine itself."""
+        outcome: Outcome = await self._put(request, work=lambda: work(self._machine))
+        return outcome
+
+    def interrupt(self) -> None:
+        """End the long part of such work early, where it is in it."""
+        if self._machine.interruptible is not None:
+            self._machine.interruptible.cancel()
+
+    @property
+    def snapshots(self) -> Mapping[str, SnapshotRecord]:
+        """Its snapshots by id."""
+        return self._machine.snapshots
 
     async def apart(self, request: VmRequest, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Queue work on a VM that needs no QEMU, such as on the files of one that is off."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -57,6 +57,9 @@ from vmkernel.vm.states import ACTIVE
 from vmkernel.vm.surroundings import Surroundings
 from vmkernel.vm.suspension import Suspension
 
+if TYPE_CHECKING:
+    from vmkernel.vm.snapshots.records import SnapshotRecord
+
 __all__ = ["Machine", "words"]
 
 _log = logging.getLogger(__name__)
@@ -98,6 +101,10 @@ class Machine:
         self.disk_full = False
         """True where the last failed disk request found no space."""
         self.ran_since: float | None = None
+        self.snapshots: dict[str, SnapshotRecord] = {}
+        """Those of its folder, by id."""
+        self.at_disks = False
+        """True while its disks' files are worked on without QEMU."""
         self.interruptible: asyncio.Task[Any] | None = None
         """Long work of the owner task that a power-off need not wait for."""
         self.console = SerialConsole(
@@ -444,7 +451,14 @@ class Machine:
                 pass
 
     async def recover(self) -> None:
-        """Find out what is true after a restart of the vmkernel."""
+        """Find out what is true after a restart of the vmkernel, and finish what was begun."""
+        await self._recover_process()
+        if await asyncio.to_thread(has_snapshots, self.folder):
+            from vmkernel.vm.snapshots.repair import repair
+
+            await repair(self)
+
+    async def _recover_process(self) -> None:
         folder = self.run_folder
         record = read_record(folder.record)
         self.suspension = await asyncio.to_thread(suspension.find, self.folder)
@@ -524,6 +538,11 @@ class Machine:
             with contextlib.suppress(QemuError):
                 earlier = await qmp.ringbuf_read(RINGBUF, SERIAL_RING_BYTES)
         self.console.release(earlier)
+
+
+def has_snapshots(folder: Path) -> bool:
+    """True where a VM's folder holds snapshots, or a revert that was begun (blocking)."""
+    return (folder / "snapshots").exists() or (folder / "revert.json").exists()
 
 
 def words(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from typing import Protocol
 
 import msgspec
 
+from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import (
     ConsoleKind,
     ImageFormat,
@@ -101,6 +102,11 @@ class ImageFile(msgspec.Struct, frozen=True, kw_only=True):
 class Storage(Protocol):
     """Where things lie. Lookups raise MicaError: `not-found` for an id that no datastore knows,
     `unavailable` for a datastore that is known but not there now."""
+
+    @property
+    def qemu_img(self) -> QemuImg:
+        """The tool for the files of volumes that no QEMU has open."""
+        ...
 
     def datastores(self) -> tuple[str, ...]:
         """The ids of the available datastores, sorted."""
@@ -192,6 +198,10 @@ class VmUsers(Protocol):
     def volume_is_open(self, volume: str) -> bool:
         """True where a VM that has the volume is not certainly off, or suspended: its memory on
         disk knows what is on the volume."""
+        ...
+
+    def snapshots_of(self, volume: str) -> tuple[str, ...]:
+        """The snapshots that hold the volume, each as `vm/snapshot`."""
         ...
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:

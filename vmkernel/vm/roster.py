@@ -175,6 +175,15 @@ class Roster:
         owner = self.vm_of_volume(volume)
         return owner in self._drivers and self._drivers[owner].driver.needs_disks_as_they_are
 
+    def snapshots_of(self, volume: str) -> tuple[str, ...]:
+        """See VmUsers."""
+        return tuple(
+            f"{vm_id}/{record.id}"
+            for vm_id, running in sorted(self._drivers.items())
+            for record in running.driver.snapshots.values()
+            if any(disk.volume == volume for disk in record.disks)
+        )
+
     def vms_of_image(self, image: str) -> tuple[str, ...]:
         """See VmUsers."""
         return tuple(sorted({vm for vm, spec in self.specs() if image in images_of(spec)}))

@@ -50,6 +50,7 @@ from vmkernel.vm.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from vmkernel.vm.live_disks import VmLiveDisks
+    from vmkernel.vm.snapshots.service import Snapshots
 
 __all__ = ["VmService"]
 
@@ -71,6 +72,7 @@ class VmService:
         self._operations = operations
         self._write_lock = asyncio.Lock()
         self._live_disks: VmLiveDisks | None = None
+        self._snapshots: Snapshots | None = None
         self.roster = Roster(host)
 
     # --- life ---------------------------------------------------------------------------------
@@ -260,6 +262,12 @@ class VmService:
             if revision is not None:
                 _check_revision(vm_id, driver.definition.revision, revision)
             driver.check(VmRequest.DELETE)
+            if driver.snapshots and not with_volumes:
+                raise MicaError(
+                    ErrorCode.CONFLICT,
+                    f"VM {vm_id} has snapshots, which lie in its volumes: delete them first, or"
+                    " the volumes with the VM.",
+                )
             await driver.ask(VmRequest.DELETE)
             await self.roster.forget(vm_id)
             if with_volumes:
@@ -335,6 +343,18 @@ class VmService:
 
             self._live_disks = VmLiveDisks(self, self._host)
         return self._live_disks
+
+    def snapshots(self) -> Snapshots:
+        """Points that VMs can go back to."""
+        if self._snapshots is None:
+            from vmkernel.vm.snapshots.service import Snapshots
+
+            self._snapshots = Snapshots(self, self._host, self._operations)
+        return self._snapshots
+
+    def snapshots_of(self, volume: str) -> tuple[str, ...]:
+        """See VmUsers."""
+        return self.roster.snapshots_of(volume)
 
     # --- for other parts of the VM side -------------------------------------------------------
 

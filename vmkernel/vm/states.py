@@ -75,6 +75,10 @@ class VmRequest(StrEnum):
     OPERATE = "operate"
     """Change something of a QEMU that is there and leave the VM's state as it is, such as a
     device that is added or a key that is pressed."""
+    SNAPSHOT = "snapshot"
+    """Take or delete a snapshot."""
+    REVERT = "revert"
+    """Go back to a snapshot, whatever the guest does."""
     HOLD = "hold"
     """Begin long work that changes the VM's disks; one at a time. Never while its memory, which
     knows what is on them, lies on disk."""
@@ -107,6 +111,10 @@ LEGAL: dict[VmRequest, frozenset[VmState]] = {
     VmRequest.DELETE: OFF,
     VmRequest.QUERY: WITH_QEMU,
     VmRequest.OPERATE: WITH_QEMU,
+    VmRequest.SNAPSHOT: frozenset(
+        {VmState.STOPPED, VmState.CRASHED, VmState.RUNNING, VmState.PAUSED}
+    ),
+    VmRequest.REVERT: _USABLE - {VmState.STARTING, VmState.SUSPENDING, VmState.MIGRATING},
     VmRequest.HOLD: _USABLE - {VmState.SUSPENDING, VmState.SUSPENDED},
 }
 

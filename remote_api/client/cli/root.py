@@ -15,6 +15,7 @@ from remote_api.client.cli.hosts import claim, context_group, host_group, token_
 from remote_api.client.cli.images import image_group
 from remote_api.client.cli.operations import events, operation_group
 from remote_api.client.cli.serve import serve
+from remote_api.client.cli.snapshots import snapshot_group
 from remote_api.client.cli.statistics import host_stats, top
 from remote_api.client.cli.vms import vm_group
 from remote_api.client.cli.volumes import volume_group
@@ -93,6 +94,7 @@ for _command in (
     image_group,
     volume_group,
     vm_group,
+    snapshot_group,
     console,
     vnc,
     top,

@@ -14,6 +14,7 @@ from remote_api.client.sdk.datastores import DatastoreCalls
 from remote_api.client.sdk.host import HostCalls
 from remote_api.client.sdk.images import ImageCalls, file_sha256
 from remote_api.client.sdk.operations import OperationCalls
+from remote_api.client.sdk.snapshots import SnapshotCalls
 from remote_api.client.sdk.statistics import StatisticsCalls
 from remote_api.client.sdk.storage import StorageCalls
 from remote_api.client.sdk.vms import VmCalls
@@ -28,6 +29,7 @@ class Mica(
     StorageCalls,
     ImageCalls,
     VmCalls,
+    SnapshotCalls,
     ConsoleCalls,
     StatisticsCalls,
     OperationCalls,

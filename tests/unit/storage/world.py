@@ -156,6 +156,7 @@ class FakeUsers:
         self.open: set[str] = set()
         self.images: dict[str, tuple[str, ...]] = {}
         self.active: dict[str, tuple[str, ...]] = {}
+        self.snapshots: dict[str, tuple[str, ...]] = {}
 
     def vm_of_volume(self, volume: str) -> str | None:
         """The VM that names the volume."""
@@ -164,6 +165,9 @@ class FakeUsers:
     def volume_is_open(self, volume: str) -> bool:
         """True where its VM is not certainly off."""
         return volume in self.open
+
+    def snapshots_of(self, volume: str) -> tuple[str, ...]:
+        return self.snapshots.get(volume, ())
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:
         """The VMs that name the image."""

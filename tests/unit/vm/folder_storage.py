@@ -5,10 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from vmkernel.host import Runner
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.host.worker import Workers
 from vmkernel.model import ErrorCode, ImageFormat, MicaError, VolumeFormat
 from vmkernel.vm.ports import ImageFile, VolumeFile
 
-__all__ = ["FolderStorage"]
+__all__ = ["FakeQemuImg", "FolderStorage"]
+
+
+class FakeQemuImg(QemuImg):
+    """Snapshots inside qcow2 files, kept apart from them."""
+
+    def __init__(self) -> None:
+        super().__init__(Workers(Runner()))
+        self.kept: dict[Path, dict[str, bytes]] = {}
+        self.fails_at: str | None = None
+        """An action that fails the next time."""
+
+    async def snapshot(
+        self,
+        action: str,
+        tag: str,
+        path: Path,
+        *,
+        user: int | None = None,  # noqa: ARG002
+    ) -> None:
+        if action == self.fails_at:
+            self.fails_at = None
+            raise MicaError(ErrorCode.UNAVAILABLE, f"qemu-img snapshot {action} failed.")
+        kept = self.kept.setdefault(path, {})
+        if action == "-c":
+            kept[tag] = path.read_bytes()
+        elif action == "-a":
+            path.write_bytes(kept[tag])
+        else:
+            del kept[tag]
+
+    async def snapshots(self, path: Path, *, user: int | None = None) -> frozenset[str]:  # noqa: ARG002
+        return frozenset(self.kept.get(path, {}))
 
 
 class FolderStorage:
@@ -21,6 +56,7 @@ class FolderStorage:
         self.volumes: dict[str, VolumeFile] = {}
         self.images: dict[str, ImageFile] = {}
         self.deleted: list[str] = []
+        self.qemu_img = FakeQemuImg()
         self.callbacks: list[Callable[[str, bool], None]] = []
         for name in datastores:
             (root / name / "vms").mkdir(parents=True)

@@ -72,6 +72,14 @@ from vmkernel.control.requests.operations import (
     OperationPage,
     SubscribeEvents,
 )
+from vmkernel.control.requests.snapshots import (
+    CreateSnapshot,
+    DeleteSnapshot,
+    GetSnapshot,
+    ListSnapshots,
+    RevertToSnapshot,
+    SnapshotPage,
+)
 from vmkernel.control.requests.statistics import (
     AllStatistics,
     GetAllStatistics,
@@ -112,6 +120,7 @@ __all__ = [
     "CheckVolume",
     "Claim",
     "CreateDatastore",
+    "CreateSnapshot",
     "CreateToken",
     "CreateUpload",
     "CreateVm",
@@ -119,6 +128,7 @@ __all__ = [
     "DatastorePage",
     "DeleteDatastore",
     "DeleteImage",
+    "DeleteSnapshot",
     "DeleteToken",
     "DeleteUpload",
     "DeleteVm",
@@ -133,6 +143,7 @@ __all__ = [
     "GetHostStatistics",
     "GetImage",
     "GetOperation",
+    "GetSnapshot",
     "GetTlsIdentity",
     "GetToken",
     "GetUpload",
@@ -149,6 +160,7 @@ __all__ = [
     "ListImages",
     "ListOperations",
     "ListRequest",
+    "ListSnapshots",
     "ListTokens",
     "ListUploads",
     "ListVms",
@@ -166,8 +178,10 @@ __all__ = [
     "ReplaceDatastoreDisk",
     "Request",
     "ResizeVolume",
+    "RevertToSnapshot",
     "Screenshot",
     "SendKeys",
+    "SnapshotPage",
     "SubscribeEvents",
     "TakeScreenshot",
     "TlsIdentity",
@@ -246,5 +260,10 @@ AnyRequest = (
     | ListOperations
     | GetOperation
     | CancelOperation
+    | ListSnapshots
+    | GetSnapshot
+    | CreateSnapshot
+    | RevertToSnapshot
+    | DeleteSnapshot
     | SubscribeEvents
 )

@@ -1,0 +1,43 @@
+"""Snapshots of virtual machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from remote_api.client.sdk.base import CREATE, Calls
+from remote_api.schema import Operation, Snapshot, SnapshotBody, SnapshotPage, SnapshotSpec
+
+__all__ = ["SnapshotCalls"]
+
+
+class SnapshotCalls(Calls):
+    """Snapshots of virtual machines."""
+
+    def snapshots(self, vm_id: str) -> Iterator[Snapshot]:
+        """The snapshots of a virtual machine."""
+        return self._all(f"/v1/vms/{vm_id}/snapshots", SnapshotPage)
+
+    def snapshot(self, vm_id: str, snapshot: str) -> Snapshot:
+        """One snapshot."""
+        return self.transport.send("GET", f"/v1/vms/{vm_id}/snapshots/{snapshot}").read(Snapshot)
+
+    def create_snapshot(
+        self, vm_id: str, snapshot: str, spec: SnapshotSpec | None = None
+    ) -> Operation:
+        """Take a snapshot."""
+        return self._operation(
+            "PUT",
+            f"/v1/vms/{vm_id}/snapshots/{snapshot}",
+            body=SnapshotBody(spec=spec or SnapshotSpec()),
+            headers=CREATE,
+        )
+
+    def revert_to_snapshot(
+        self, vm_id: str, snapshot: str, *, start: bool | None = None
+    ) -> Operation:
+        """Go back to a snapshot; `start` says whether the VM runs then."""
+        return self._operation("POST", f"/v1/vms/{vm_id}/snapshots/{snapshot}/revert", start=start)
+
+    def delete_snapshot(self, vm_id: str, snapshot: str) -> Operation:
+        """Delete a snapshot."""
+        return self._operation("DELETE", f"/v1/vms/{vm_id}/snapshots/{snapshot}")

@@ -1,0 +1,78 @@
+"""Snapshots of virtual machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from vmkernel.auth import Caller
+from vmkernel.control.dispatch import Dispatcher
+from vmkernel.control.handlers.paging import cut
+from vmkernel.control.requests import (
+    CreateSnapshot,
+    DeleteSnapshot,
+    GetSnapshot,
+    ListSnapshots,
+    RevertToSnapshot,
+    SnapshotPage,
+)
+from vmkernel.model import Operation, Snapshot, SnapshotSpec
+
+__all__ = ["SnapshotService", "register"]
+
+
+class SnapshotService(Protocol):
+    """What the VM side offers to requests. `Snapshots` implements it."""
+
+    async def list(self, vm_id: str) -> tuple[Snapshot, ...]:
+        """The snapshots of a VM by id."""
+        ...
+
+    async def get(self, vm_id: str, snapshot: str) -> Snapshot:
+        """One snapshot."""
+        ...
+
+    async def create(
+        self, vm_id: str, snapshot: str, spec: SnapshotSpec, *, actor: str
+    ) -> Operation:
+        """Begin to take a snapshot."""
+        ...
+
+    async def revert(
+        self, vm_id: str, snapshot: str, *, start: bool | None, actor: str
+    ) -> Operation:
+        """Begin to go back."""
+        ...
+
+    async def delete(self, vm_id: str, snapshot: str, *, actor: str) -> Operation:
+        """Begin to delete one."""
+        ...
+
+
+def register(dispatcher: Dispatcher, service: Callable[[], SnapshotService]) -> None:
+    """Serve the requests about snapshots; the service is made at the first."""
+
+    async def list_snapshots(request: ListSnapshots, _: Caller) -> SnapshotPage:
+        found = await service().list(request.vm)
+        items, more = cut(found, lambda item: item.id, request.after, request.limit)
+        return SnapshotPage(items=items, more=more)
+
+    async def get_snapshot(request: GetSnapshot, _: Caller) -> Snapshot:
+        return await service().get(request.vm, request.id)
+
+    async def create_snapshot(request: CreateSnapshot, caller: Caller) -> Operation:
+        return await service().create(request.vm, request.id, request.spec, actor=caller.actor)
+
+    async def revert(request: RevertToSnapshot, caller: Caller) -> Operation:
+        return await service().revert(
+            request.vm, request.id, start=request.start, actor=caller.actor
+        )
+
+    async def delete_snapshot(request: DeleteSnapshot, caller: Caller) -> Operation:
+        return await service().delete(request.vm, request.id, actor=caller.actor)
+
+    dispatcher.register(ListSnapshots, list_snapshots)
+    dispatcher.register(GetSnapshot, get_snapshot)
+    dispatcher.register(CreateSnapshot, create_snapshot)
+    dispatcher.register(RevertToSnapshot, revert)
+    dispatcher.register(DeleteSnapshot, delete_snapshot)

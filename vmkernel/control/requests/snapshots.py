@@ -1,0 +1,78 @@
+"""Snapshots of virtual machines."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from vmkernel.control.requests.base import ListRequest, Request
+from vmkernel.model import Operation, Record, Role, Slug, Snapshot, SnapshotSpec
+
+__all__ = [
+    "CreateSnapshot",
+    "DeleteSnapshot",
+    "GetSnapshot",
+    "ListSnapshots",
+    "RevertToSnapshot",
+    "SnapshotPage",
+]
+
+
+class SnapshotPage(Record, frozen=True, kw_only=True):
+    """A part of a VM's snapshots."""
+
+    items: tuple[Snapshot, ...]
+    more: bool
+
+
+class ListSnapshots(ListRequest[SnapshotPage], frozen=True, kw_only=True, tag="vm.snapshots"):
+    """The snapshots of one VM."""
+
+    REPLY: ClassVar[Any] = SnapshotPage
+
+    vm: Slug
+
+
+class GetSnapshot(Request[Snapshot], frozen=True, kw_only=True, tag="vm.snapshot"):
+    """One snapshot."""
+
+    REPLY: ClassVar[Any] = Snapshot
+    READ_ONLY: ClassVar[bool] = True
+
+    vm: Slug
+    id: Slug
+
+
+class CreateSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.create-snapshot"):
+    """Take a snapshot of a VM as it stands now."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    vm: Slug
+    id: Slug
+    spec: SnapshotSpec
+
+
+class RevertToSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.revert"):
+    """Go back to a snapshot; what came after it and is in no other is lost.
+
+    The VM runs afterwards where `start` says so; where it says nothing, as it ran before, or with
+    the memory of then.
+    """
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    vm: Slug
+    id: Slug
+    start: bool | None = None
+
+
+class DeleteSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.delete-snapshot"):
+    """Delete a snapshot; those taken after it stay."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    vm: Slug
+    id: Slug

@@ -1,0 +1,59 @@
+"""Snapshots of virtual machines: points in a VM's history that it can go back to."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from vmkernel.model.base import Record, Slug, Timestamp
+
+__all__ = ["Snapshot", "SnapshotSpec", "SnapshotState", "SnapshotStatus"]
+
+
+class SnapshotState(StrEnum):
+    """Where a snapshot stands."""
+
+    CREATING = "creating"
+    READY = "ready"
+    DELETING = "deleting"
+    """Of no use any more; what is left of it goes when it is deleted again."""
+
+
+class SnapshotSpec(Record, frozen=True, kw_only=True):
+    """What a snapshot is wanted to hold."""
+
+    description: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    memory: bool = False
+    """With the memory of the running guest, which goes on from there after a revert."""
+    quiesce: bool = False
+    """Let the guest agent hold the file systems still meanwhile; tried, and told where not."""
+
+
+class SnapshotStatus(Record, frozen=True, kw_only=True):
+    """What is observed of a snapshot."""
+
+    state: SnapshotState
+    parent: Slug | None = None
+    """The snapshot that it was taken after; None for a first one."""
+    current: bool = False
+    """True where the VM's present state came after this one."""
+    disks: tuple[Slug, ...] = ()
+    """The volumes that it holds."""
+    machine_type: str = ""
+    memory_bytes: int = 0
+    """Of the memory image; 0 without one."""
+    quiesced: bool = False
+    reason: str | None = None
+    """Why the guest was not quiet, where that was wanted."""
+
+
+class Snapshot(Record, frozen=True, kw_only=True):
+    """One snapshot of one VM."""
+
+    id: Slug
+    vm: Slug
+    created_at: Timestamp
+    spec: SnapshotSpec
+    status: SnapshotStatus

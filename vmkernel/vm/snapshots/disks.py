@@ -1,0 +1,177 @@
+"""A disk's content at one instant.
+
+qcow2   a snapshot inside the file: QEMU makes it where it runs, qemu-img where not
+raw     a copy in the snapshot's folder that shares the volume's blocks (reflink); where the file
+        system can't do that, there is none
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from vmkernel.host.files import fsync_directory, reflink
+from vmkernel.model import DiskSpec, ErrorCode, MicaError, VmSpec, VolumeFormat
+from vmkernel.qemu.disk_snapshots import delete_disk_snapshot, take_disk_snapshots
+from vmkernel.vm.machine import Machine
+from vmkernel.vm.ports import Storage, VolumeFile
+from vmkernel.vm.snapshots.records import DiskRecord, SnapshotRecord, folder_of
+
+__all__ = [
+    "check_kept",
+    "describe_disks",
+    "forget_disks",
+    "keep_disks",
+    "restore_disks",
+    "sync_file",
+]
+
+
+def describe_disks(storage: Storage, spec: VmSpec) -> tuple[DiskRecord, ...]:
+    """What a snapshot of these disks will hold; MicaError where one can't be kept."""
+    found = []
+    for index, disk in enumerate(spec.disks):
+        if disk.read_only:
+            continue
+        volume = storage.volume(disk.volume)
+        file = None
+        if volume.format is VolumeFormat.RAW:
+            file = f"{disk.key}.raw"
+            if volume.datastore != spec.datastore:
+                raise _no_raw(index, disk, "lies on another datastore than the VM")
+        found.append(DiskRecord(volume=volume.id, format=volume.format, file=file))
+    return tuple(found)
+
+
+async def keep_disks(machine: Machine, record: SnapshotRecord) -> None:
+    """Keep the disks of a VM that stands still, or is off; all at one instant."""
+    folder = folder_of(machine.folder, record.id)
+    await asyncio.to_thread(_copy_raws, machine, record, folder)
+    inside = [disk for disk in record.disks if disk.file is None]
+    if machine.connected:
+        keys = [_key(record.spec.disks, disk.volume) for disk in inside]
+        await take_disk_snapshots(machine.qmp(), [key for key in keys if key], record.tag)
+        return
+    for disk in inside:
+        volume = machine.host.storage.volume(disk.volume)
+        await machine.host.storage.qemu_img.snapshot(
+            "-c", record.tag, volume.path, user=_user(machine, volume)
+        )
+
+
+async def check_kept(machine: Machine, record: SnapshotRecord) -> None:
+    """Prove that every disk still has what the snapshot kept, before anything is changed; of a VM
+    whose QEMU may run."""
+    for disk in record.disks:
+        volume = machine.host.storage.volume(disk.volume)
+        there = volume.format is disk.format
+        if there and disk.file is not None:
+            there = (folder_of(machine.folder, record.id) / disk.file).is_file()
+        elif there:
+            tags = await machine.host.storage.qemu_img.snapshots(
+                volume.path, user=_user(machine, volume)
+            )
+            there = record.tag in tags
+        if not there:
+            raise MicaError(
+                ErrorCode.CONFLICT,
+                f"Volume {disk.volume} no longer holds snapshot {record.id} of VM {machine.vm_id}:"
+                " delete the snapshot.",
+            )
+
+
+async def restore_disks(machine: Machine, record: SnapshotRecord) -> None:
+    """Give the disks of a VM that is off the content that was kept; done again where it was cut
+    off."""
+    for disk in record.disks:
+        volume = machine.host.storage.volume(disk.volume)
+        if disk.file is None:
+            user = _user(machine, volume)
+            await machine.host.storage.qemu_img.snapshot("-a", record.tag, volume.path, user=user)
+            await asyncio.to_thread(sync_file, volume.path)
+        else:
+            kept = folder_of(machine.folder, record.id) / disk.file
+            await asyncio.to_thread(_restore_raw, kept, volume.path)
+
+
+async def forget_disks(machine: Machine, record: SnapshotRecord) -> None:
+    """Forget what was kept inside the disks; what isn't there is as good as forgotten. Volumes
+    that are gone have taken it along."""
+    for disk in record.disks:
+        if disk.file is not None:
+            continue
+        try:
+            volume = machine.host.storage.volume(disk.volume)
+        except MicaError as error:
+            if error.problem.code is ErrorCode.NOT_FOUND:
+                continue
+            raise
+        key = _key(machine.definition.spec.disks, disk.volume)
+        if machine.connected and key is not None:
+            await delete_disk_snapshot(machine.qmp(), key, record.tag)
+            continue
+        image, user = machine.host.storage.qemu_img, _user(machine, volume)
+        if record.tag in await image.snapshots(volume.path, user=user):
+            await image.snapshot("-d", record.tag, volume.path, user=user)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable (blocking)."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _key(disks: Iterable[DiskSpec], volume: str) -> str | None:
+    return next((disk.key for disk in disks if disk.volume == volume), None)
+
+
+def _user(machine: Machine, volume: VolumeFile) -> int | None:
+    """Who qemu-img runs as on a volume: its owner, where we aren't that."""
+    owner = volume.path.lstat().st_uid
+    return owner if machine.host.jailed and owner != os.getuid() else None
+
+
+def _copy_raws(machine: Machine, record: SnapshotRecord, folder: Path) -> None:
+    for disk in record.disks:
+        if disk.file is None:
+            continue
+        path = folder / disk.file
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if not reflink(machine.host.storage.volume(disk.volume).path, path):
+            index, spec = next(
+                (i, d) for i, d in enumerate(record.spec.disks) if d.volume == disk.volume
+            )
+            raise _no_raw(index, spec, "is raw, and its datastore can't share blocks")
+        sync_file(path)
+
+
+def _restore_raw(kept: Path, target: Path) -> None:
+    """Put a copy of what was kept in the place of a volume's file, at once."""
+    new = target.with_name(f".{target.name}.revert")
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    old = target.lstat()
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    if not reflink(kept, new):
+        new.unlink()
+        raise OSError(f"{target.name} can't share blocks any more")
+    if old.st_uid != os.geteuid():
+        os.chown(new, old.st_uid, old.st_gid)
+    new.chmod(old.st_mode & 0o777)
+    sync_file(new)
+    new.replace(target)
+    fsync_directory(target.parent)
+
+
+def _no_raw(index: int, disk: DiskSpec, why: str) -> MicaError:
+    return MicaError.field(
+        f"/spec/disks/{index}/volume",
+        f"Volume {disk.volume} {why}: convert it to qcow2 to take snapshots.",
+        ErrorCode.UNSUPPORTED,
+    )

@@ -1,0 +1,157 @@
+"""Snapshots as they lie in a VM's folder.
+
+vms/<id>/snapshots/<snapshot>/snapshot.json   SnapshotRecord; written first, removed last
+                              disk0.raw       a raw volume's content (shares its blocks)
+                              nvram*.fd tpm/  as they were
+                              suspend.*       the memory, as of a suspended VM
+         revert.json                          a revert under way: it is finished at the next start
+
+The state in the record is the truth: `creating` is swept, `deleting` is finished, at the next
+start of the vmkernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from vmkernel.host.files import (
+    fsync_directory,
+    make_directory,
+    read_limited,
+    unlink_durably,
+    write_durably,
+)
+from vmkernel.model import Record, Slug, SnapshotState, Timestamp, VmSpec, VolumeFormat
+
+__all__ = [
+    "DiskRecord",
+    "Revert",
+    "SNAPSHOTS_MAX",
+    "SnapshotRecord",
+    "begin_revert",
+    "end_revert",
+    "folder_of",
+    "load_all",
+    "remove",
+    "revert_under_way",
+    "save",
+]
+
+_log = logging.getLogger(__name__)
+
+_FOLDER = "snapshots"
+_RECORD = "snapshot.json"
+_REVERT = "revert.json"
+_MAX_BYTES = 2 << 20
+SNAPSHOTS_MAX = 64
+"""Of one VM; each costs every disk a table."""
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class DiskRecord(Record, frozen=True, kw_only=True):
+    """One disk of a snapshot."""
+
+    volume: Slug
+    format: VolumeFormat
+    file: str | None = None
+    """The name of the copy in the snapshot's folder, of a raw volume."""
+
+
+class SnapshotRecord(Record, frozen=True, kw_only=True):
+    """One snapshot."""
+
+    schema_version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    id: Slug
+    tag: Annotated[str, msgspec.Meta(pattern=r"^mica-[0-9a-f]{16}$(?!\n)")]
+    """Its name inside the qcow2 files; never used again."""
+    created_at: Timestamp
+    description: str = ""
+    parent: Slug | None = None
+    state: SnapshotState
+    memory: bool
+    memory_bytes: int = 0
+    quiesce: bool
+    quiesced: bool = False
+    reason: str | None = None
+    machine_type: str
+    spec: VmSpec
+    disks: tuple[DiskRecord, ...]
+
+
+class Revert(Record, frozen=True, kw_only=True):
+    """A revert that has begun: nothing but its end makes the VM whole again."""
+
+    schema_version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    snapshot: Slug
+
+
+def folder_of(vm_folder: Path, snapshot: str) -> Path:
+    """The folder of one snapshot."""
+    return vm_folder / _FOLDER / snapshot
+
+
+def load_all(vm_folder: Path) -> dict[str, SnapshotRecord]:
+    """The snapshots of a VM by id (blocking); what can't be read is left out, and logged."""
+    found: dict[str, SnapshotRecord] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for folder in sorted((vm_folder / _FOLDER).iterdir()):
+            try:
+                record = _read(folder / _RECORD, SnapshotRecord)
+            except (OSError, msgspec.DecodeError) as error:
+                _log.warning("snapshot %s can't be used: %s", folder, error)
+                continue
+            if record.id == folder.name:
+                found[record.id] = record
+    return found
+
+
+def save(vm_folder: Path, record: SnapshotRecord) -> None:
+    """Write a record, and make its folder where there is none; durable on return."""
+    make_directory(vm_folder / _FOLDER, 0o700)
+    folder = folder_of(vm_folder, record.id)
+    make_directory(folder, 0o700)
+    write_durably(folder / _RECORD, msgspec.json.encode(record))
+
+
+def remove(vm_folder: Path, snapshot: str) -> None:
+    """Remove a snapshot's folder: the record last, so that a crash leaves something to finish."""
+    folder = folder_of(vm_folder, snapshot)
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != _RECORD:
+                path.unlink()
+        fsync_directory(folder)
+        unlink_durably(folder / _RECORD)
+        folder.rmdir()
+        fsync_directory(folder.parent)
+
+
+def begin_revert(vm_folder: Path, revert: Revert) -> None:
+    """From here on the VM is as good as reverted; durable on return."""
+    write_durably(vm_folder / _REVERT, msgspec.json.encode(revert))
+
+
+def revert_under_way(vm_folder: Path) -> Revert | None:
+    """The revert that was begun and has not ended; msgspec.DecodeError where it is unreadable."""
+    try:
+        return _read(vm_folder / _REVERT, Revert)
+    except FileNotFoundError:
+        return None
+
+
+def end_revert(vm_folder: Path) -> None:
+    """It is done; durable on return."""
+    unlink_durably(vm_folder / _REVERT)
+
+
+def _read(path: Path, kind: type[RecordT]) -> RecordT:
+    return msgspec.json.decode(read_limited(path, _MAX_BYTES), type=kind)

@@ -1,0 +1,98 @@
+"""A VM goes back to a snapshot, inside its owner task.
+
+  what was kept is proven to be there -> the journal says that the revert has begun
+      -> QEMU is ended -> disks, variables, TPM -> the spec of then
+      -> (with memory) the VM is suspended with the memory of then -> the journal is removed
+
+From the journal on there is no way back: whoever comes after a crash begins again at "QEMU is
+ended" (repair.py), and each step can be done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from vmkernel.host.files import fsync_directory, read_limited, write_durably
+from vmkernel.model import MicaError, VmSpec, VmState
+from vmkernel.vm import definition as definitions
+from vmkernel.vm import suspension
+from vmkernel.vm.machine import Machine
+from vmkernel.vm.snapshots.disks import check_kept, restore_disks
+from vmkernel.vm.snapshots.records import (
+    Revert,
+    SnapshotRecord,
+    begin_revert,
+    end_revert,
+    folder_of,
+)
+from vmkernel.vm.snapshots.taking import copy_small
+from vmkernel.vm.states import OFF
+
+__all__ = ["finish", "revert", "spec_after"]
+
+_KEPT = ("name", "description", "labels", "datastore", "notes", "autostart", "restart", "template")
+"""What is the host's business and not the guest's: it stays as it is now."""
+
+_STATE, _SUSPENSION = "suspend.state", "suspend.json"
+_SUSPENSION_MAX = 1 << 16
+
+
+def spec_after(now: VmSpec, record: SnapshotRecord) -> VmSpec:
+    """The spec that a VM has after it went back."""
+    kept = {name: getattr(now, name) for name in _KEPT if hasattr(now, name)}
+    return replace(record.spec, **kept)
+
+
+async def revert(machine: Machine, record: SnapshotRecord) -> None:
+    """See the module. MicaError, with nothing changed, where it can't be."""
+    await check_kept(machine, record)
+    await asyncio.to_thread(begin_revert, machine.folder, Revert(snapshot=record.id))
+    await finish(machine, record)
+
+
+async def finish(machine: Machine, record: SnapshotRecord) -> None:
+    """All that comes after the journal."""
+    if machine.state not in OFF or machine.host.launcher.is_active(machine.vm_id):
+        await machine.end_qemu()
+    if machine.suspension is not None:
+        await asyncio.to_thread(suspension.forget, machine.folder)
+        machine.suspension = None
+    machine.off(VmState.STOPPED)
+    try:
+        await restore_disks(machine, record)
+        folder = folder_of(machine.folder, record.id)
+        await asyncio.to_thread(copy_small, folder, machine.folder)
+        known = machine.definition
+        new = replace(
+            known,
+            spec=spec_after(known.spec, record),
+            revision=known.revision + 1,
+            snapshot=record.id,
+        )
+        await asyncio.to_thread(definitions.save, machine.folder, new)
+        machine.definition = new
+        if record.memory:
+            await asyncio.to_thread(_suspend, folder, machine.folder)
+            machine.suspension = suspension.find(machine.folder)
+        await asyncio.to_thread(end_revert, machine.folder)
+    except (MicaError, OSError) as error:
+        machine.to(
+            VmState.UNUSABLE,
+            f"Going back to snapshot {record.id} was cut off ({error}): mend that and restart the"
+            " vmkernel, which finishes it.",
+        )
+        raise
+    machine.off(VmState.SUSPENDED if record.memory else VmState.STOPPED)
+
+
+def _suspend(snapshot: Path, vm_folder: Path) -> None:
+    """Let the VM be one that was suspended with the snapshot's memory; they share the file."""
+    state = vm_folder / _STATE
+    state.unlink(missing_ok=True)
+    os.link(snapshot / _STATE, state, follow_symlinks=False)
+    fsync_directory(vm_folder)
+    write_durably(vm_folder / _SUSPENSION, read_limited(snapshot / _SUSPENSION, _SUSPENSION_MAX))
