@@ -198,6 +198,29 @@ def test_every_bus_and_card_of_q35(tmp_path: Path) -> None:
     )
 
 
+def test_a_guest_of_32_bits(tmp_path: Path) -> None:
+    """Memtest86+, which Debian still builds for 32 bits, on the old chipset to its screen."""
+
+    async def story(bench: Bench) -> None:
+        program = inputs.guests() / "boot/memtest86+ia32.bin"
+        bench.storage.add_image("memtest", ImageFormat.LINUX_KERNEL, program)
+        await bench.vms.update("web", MEMTEST, 1, actor="test")
+        await bench.act(VmAction.START)
+        await bench.says(r"Memtest86\+ v")
+        await bench.act(VmAction.POWER_OFF)
+
+    run(tmp_path, story)
+
+
+MEMTEST = VmSpec(
+    datastore="main",
+    firmware=Firmware.BIOS,
+    memory_bytes=256 * MIB,
+    display=DisplayModel.STD,
+    boot=BootSpec(kernel=KernelBoot(kernel="memtest", cmdline="console=ttyS0,115200")),
+)
+
+
 async def eventually(check: Callable[[], Awaitable[bool]], timeout_s: float = BOOT_S) -> None:
     for _ in range(int(timeout_s * 2)):
         if await check():
