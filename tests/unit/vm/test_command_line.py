@@ -14,12 +14,29 @@ from vmkernel.devices import (
     DISK_BUSES,
     Accelerator,
     Arguments,
+    DiskLayer,
     FirmwarePlan,
     KernelPlan,
+    SerialPlan,
     TapBackend,
+    VsockPlan,
 )
 from vmkernel.devices.arguments import keyval
-from vmkernel.model import BootDevice, DiskBus, DisplayModel, NicModel, VolumeFormat
+from vmkernel.model import (
+    BootDevice,
+    CpuSpec,
+    DiskBus,
+    DiskLimits,
+    DisplayModel,
+    HugePages,
+    MemorySpec,
+    NicModel,
+    Rate,
+    VolumeFormat,
+    WatchdogAction,
+    WatchdogModel,
+    WatchdogSpec,
+)
 from vmkernel.qemu import build_arguments
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,6 +72,39 @@ PLANS = {
         nics=(nic(NicModel.E1000),),
         display=DisplayModel.STD,
     ),
+    "everything-else": plan(
+        firmware=FirmwarePlan(Path("/fw/CODE.fd"), Path("/ds/vms/web/n.fd"), secure=True),
+        cpus=CpuSpec(count=2, max_count=8, model="EPYC-v4"),
+        memory=MemorySpec(max_bytes=1 << 30, huge_pages=HugePages.SIZE_2M),
+        disks=(
+            disk(
+                DiskBus.VIRTIO_BLK,
+                "child",
+                key="disk9",
+                backing=(
+                    DiskLayer(Path("/ds/parent.qcow2"), VolumeFormat.QCOW2),
+                    DiskLayer(Path("/ds/base.img"), VolumeFormat.RAW),
+                ),
+                flushes=False,
+                write_cache=False,
+                discard=False,
+                limits=DiskLimits(iops=Rate(per_s=100, burst_per_s=500, burst_s=10)),
+                boot_index=5,
+            ),
+            disk(DiskBus.VIRTIO_SCSI, "ro", key="disk1", read_only=True),
+        ),
+        nics=(nic(key="nic3", boot_index=2),),
+        serial=tuple(SerialPlan(fd=20 + port, scrollback_bytes=0) for port in range(4)),
+        agent_fd=None,
+        rng=False,
+        keyboard=True,
+        rtc_base="2026-11-23T11:30:00",
+        boot_menu_s=5,
+        hyperv=True,
+        watchdog=WatchdogSpec(model=WatchdogModel.ITCO, action=WatchdogAction.INJECT_NMI),
+        vsock=VsockPlan(cid=42, fd=30),
+        tpm_fd=31,
+    ),
     "kernel": plan(
         kernel=KernelPlan(Path("/ds/k"), Path("/ds/i"), "console=ttyS0 a,b=c"),
     ),
@@ -84,7 +134,7 @@ def test_promises(name: str) -> None:
     for node in nodes:
         assert node["driver"] in {"file", "raw", "qcow2", "throttle"}
         if node["driver"] == "qcow2":
-            assert node["backing"] is None
+            assert node["backing"] is None or node["backing"].startswith("disk")
     used = [d["drive"] for d in _json(words, "-device") if "drive" in d]
     assert len(used) == len(set(used))
     places = [(d["bus"], d["addr"]) for d in _json(words, "-device") if "addr" in d]
