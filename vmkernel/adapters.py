@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from vmkernel.control.handlers.clones import CloneService
 from vmkernel.control.handlers.host import HostService
 from vmkernel.control.handlers.snapshots import SnapshotService
 from vmkernel.events import EventBus
@@ -61,6 +62,10 @@ class VmSide(VmDirectory, UsedVms, Protocol):
 
     def findings(self) -> Iterator[Finding]:
         """VMs that can't be used, and so on."""
+        ...
+
+    def clones(self) -> CloneService:
+        """Makes VMs of others."""
         ...
 
     def snapshots(self) -> SnapshotService:

@@ -135,6 +135,7 @@ class Vmkernel:
             self._ending.push_async_callback(self._vms.stop)
             await self._vms.start()
             handlers.vm.register(self._dispatcher, self._vms)
+            handlers.clones.register(self._dispatcher, self._vms.clones)
             handlers.snapshots.register(self._dispatcher, self._vms.snapshots)
             handlers.console.register(self._dispatcher, VmConsoles(self._vms))
         handlers.statistics.register(self._dispatcher, self._figures)

@@ -7,6 +7,7 @@ from pathlib import Path
 from remote_api.auth import TicketBox
 from remote_api.routes import (
     access,
+    clones,
     console,
     datastores,
     disks,
@@ -47,6 +48,7 @@ def all_routes() -> tuple[AnyRoute, ...]:
         *vms.ROUTES,
         *console.ROUTES,
         *statistics.ROUTES,
+        *clones.ROUTES,
         *snapshots.ROUTES,
         *operations.ROUTES,
         *events.ROUTES,

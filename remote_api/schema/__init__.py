@@ -18,6 +18,8 @@ from remote_api.schema.base import (
     Timestamp,
     WireModel,
 )
+from remote_api.schema.clones import CloneBody, CloneSpec
+from remote_api.schema.cloud_init import CloudInitSpec
 from remote_api.schema.console import (
     ConsoleAsk,
     ConsoleBody,
@@ -219,6 +221,9 @@ __all__ = [
     "ClaimBody",
     "Clock",
     "ClockSpec",
+    "CloneBody",
+    "CloneSpec",
+    "CloudInitSpec",
     "Compression",
     "ConsoleAsk",
     "ConsoleBody",

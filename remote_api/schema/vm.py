@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from remote_api.schema.base import Slug, Timestamp, WireModel
+from remote_api.schema.cloud_init import CloudInitSpec
 from remote_api.schema.guest_agent import AgentStatus
 from remote_api.schema.vm_hardware import (
     BootSpec,
@@ -100,6 +101,12 @@ class VmSpec(WireModel, frozen=True, kw_only=True):
     autostart: AutostartSpec = AutostartSpec()
     stop: StopSpec = StopSpec()
     on_panic: OnPanic = OnPanic.NONE
+    cloud_init: Annotated[
+        CloudInitSpec | None, Meta(description="What the guest is told at its first start.")
+    ] = None
+    template: Annotated[
+        bool, Meta(description="True for one that is only cloned, and can't be started.")
+    ] = False
 
 
 class VmBody(WireModel, frozen=True, kw_only=True):

@@ -245,6 +245,34 @@ def test_a_guest_writes_its_disk(counting: Appliance) -> None:
     assert counting.get("/v1/volumes/tiny-data")["status"]["attached_to"] == "tiny"
 
 
+def test_a_guest_goes_back_with_its_memory(counting: Appliance) -> None:
+    """Its counter and its disk: to the snapshot, and on from there."""
+    before, after = (f"write vda {8 * MIB} {MIB} {seed}" for seed in (5, 6))
+    with counting.console("tiny") as console:
+        console.expect("MICA GUEST UP", timeout_s=GUEST_S, what="the guest is up")
+        assert console.ask(before, timeout_s=30).endswith("done")
+    taken = {"spec": {"memory": True}}
+    counting.create("/v1/vms/tiny/snapshots/then", taken, works=True)
+    snapshot = counting.get("/v1/vms/tiny/snapshots/then")
+    assert snapshot["status"]["memory_bytes"] > MIB
+    with counting.console("tiny") as console:
+        console.expect(r"tick \d+", timeout_s=30, what="the guest counts on")
+        late = _last_tick(console.text()) + 20
+        assert console.ask(after, timeout_s=30).endswith("done")
+        console.expect(rf"tick {late}\b", timeout_s=60, what="the guest counts on")
+    counting.act("/v1/vms/tiny/snapshots/then/revert")
+    with counting.console("tiny") as console:
+        console.expect(r"tick \d+", timeout_s=60, what="the guest goes on")
+        assert _last_tick(console.text()) < late, console.text()
+        assert "READY" not in console.text(), "it started anew"
+        summed = console.ask(f"sum vda {8 * MIB} {MIB}", timeout_s=30)
+        assert summed.endswith(pattern_crc(8 * MIB, MIB, 5))
+
+
+def _last_tick(text: str) -> int:
+    return max(int(number) for number in re.findall(r"tick (\d+)\r?\n", text))
+
+
 def test_a_guest_on_the_default_port_group_reaches_the_outside(counting: Appliance) -> None:
     with answering("a line from outside") as port, counting.console("tiny") as console:
         console.expect("MICA GUEST UP", timeout_s=GUEST_S, what="the guest is up")

@@ -14,6 +14,8 @@ from vmkernel.model.base import (
     SubjectKind,
     Timestamp,
 )
+from vmkernel.model.clones import CloneSpec
+from vmkernel.model.cloud_init import CONCEALED, CloudInitSpec
 from vmkernel.model.console import (
     CONTROL,
     DATA,
@@ -182,11 +184,14 @@ __all__ = [
     "BootDevice",
     "BootInfo",
     "BootSpec",
+    "CONCEALED",
     "CONTROL",
     "CdromSpec",
     "CheckRepair",
     "Clock",
     "ClockSpec",
+    "CloneSpec",
+    "CloudInitSpec",
     "Compression",
     "ConsoleAsk",
     "ConsoleKind",

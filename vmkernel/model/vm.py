@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.model.base import Record, Slug, Timestamp
+from vmkernel.model.cloud_init import CloudInitSpec
 from vmkernel.model.guest_agent import AgentStatus
 from vmkernel.model.vm_hardware import (
     BootSpec,
@@ -87,6 +88,10 @@ class VmSpec(Record, frozen=True, kw_only=True):
     """A TPM 2.0, with its state in the VM's folder."""
     watchdog: WatchdogSpec | None = None
     vsock: VsockSpec | None = None
+    cloud_init: CloudInitSpec | None = None
+    """What the guest is told at its first start."""
+    template: bool = False
+    """True for one that is only cloned, and can't be started."""
     restart: RestartSpec = RestartSpec()
     autostart: AutostartSpec = AutostartSpec()
     stop: StopSpec = StopSpec()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from vmkernel.model import (
     Operation,
     Subject,
     Volume,
+    VolumeFormat,
     VolumeSpec,
 )
 from vmkernel.operations import OperationRegistry
@@ -255,6 +257,24 @@ class StorageService:
             format=entry.format,
             size_bytes=entry.record.size_bytes,
         )
+
+    async def copy_volume(
+        self,
+        source: str,
+        new: str,
+        *,
+        datastore: str | None,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        """Make a volume of what another holds now, without its snapshots."""
+        await self.volumes.copy(source, new, datastore=datastore, on_progress=on_progress)
+        entry = self.volumes.usable(new)
+        if entry.format is VolumeFormat.QCOW2 and self._users.snapshots_of(source):
+            # A copy that shares its blocks has taken them along.
+            owner = entry.place.data.lstat().st_uid
+            user = owner if owner != os.getuid() else None
+            for tag in sorted(await self.qemu_img.snapshots(entry.place.data, user=user)):
+                await self.qemu_img.snapshot("-d", tag, entry.place.data, user=user)
 
     async def delete_volume(self, volume: str, *, actor: str, revision: int | None = None) -> None:
         """Delete a volume that no VM names."""

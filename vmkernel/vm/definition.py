@@ -4,6 +4,7 @@ vms/<id>/vm.json                what is wanted, and what was pinned at creation
         nvram.fd                variables of UEFI without Secure Boot
         nvram-secure-boot.fd    variables of UEFI with it: each flavour keeps its own
         tpm/                    the TPM's state
+        seed.iso                what cloud-init reads
         snapshots/ revert.json  points to go back to (snapshots/records.py)
         suspend.*               the memory of a suspended VM (suspension.py)
 """
@@ -29,6 +30,7 @@ __all__ = [
     "LAST_UID",
     "NVRAM_FILES",
     "SCHEMA_VERSION",
+    "SEED_FILE",
     "TPM_FOLDER",
     "UPGRADES",
     "VmDefinition",
@@ -47,6 +49,8 @@ NVRAM_FILES = {
 }
 """Where a flavour of UEFI keeps its variables: those of another would not fit, or not be safe."""
 TPM_FOLDER = "tpm"
+SEED_FILE = "seed.iso"
+"""What cloud-init reads; made anew at each start."""
 SCHEMA_VERSION = 1
 _MAX_BYTES = 1 << 20
 

@@ -128,6 +128,18 @@ class Storage(Protocol):
         """An image that can be read."""
         ...
 
+    async def copy_volume(
+        self,
+        source: str,
+        new: str,
+        *,
+        datastore: str | None,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        """Make a volume `new` of what another holds now, without its snapshots; durable on return,
+        nothing left where it fails or is cancelled."""
+        ...
+
     async def delete_volume(self, volume: str, *, actor: str) -> None:
         """Delete a volume that no VM names any more (`vm.delete` with `with_volumes`)."""
         ...

@@ -330,7 +330,11 @@ class Roster:
         }
 
     def complete(self, vm_id: str, spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:
-        """See spec_check.completed."""
+        """See spec_check.completed; secrets that were only shown concealed stay as they are."""
+        if spec.cloud_init is not None:
+            from vmkernel.vm.cloud_init.secrets import revealed
+
+            spec = revealed(spec, previous)
         return spec_check.completed(
             spec, macs=self.macs(vm_id), cids=self.cids(vm_id), previous=previous
         )

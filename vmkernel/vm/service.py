@@ -45,10 +45,12 @@ from vmkernel.vm.roster import Roster
 from vmkernel.vm.running import Running
 from vmkernel.vm.spec_check import check_structure, family_of
 from vmkernel.vm.spec_defaults import with_drivers
+from vmkernel.vm.start_files import refuse_template
 from vmkernel.vm.states import WITH_QEMU, VmRequest, request_of
 from vmkernel.vm.surroundings import Surroundings
 
 if TYPE_CHECKING:
+    from vmkernel.vm.clones import Clones
     from vmkernel.vm.live_disks import VmLiveDisks
     from vmkernel.vm.snapshots.service import Snapshots
 
@@ -175,12 +177,21 @@ class VmService:
 
     # --- changing -----------------------------------------------------------------------------
 
-    async def create(self, vm_id: str, spec: VmSpec, *, actor: str) -> Vm:
-        """See VmDirectory."""
+    async def create(
+        self,
+        vm_id: str,
+        spec: VmSpec,
+        *,
+        actor: str,
+        machine_type: str | None = None,
+        prepare: Callable[[Path], None] = lambda _: None,
+    ) -> Vm:
+        """See VmDirectory. A clone brings its machine type; `prepare` fills its folder (it may
+        block) before there is such a VM."""
         self.roster.forget_gone()
         if self.roster.known(vm_id):
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is a VM {vm_id} already.")
-        family = family_of(spec)
+        family = family_of(spec) if machine_type is None else Family.of(machine_type)
         spec = self.roster.complete(vm_id, with_drivers(spec, self._host.storage.image))
         check_structure(spec, family)
         self.roster.check_references(vm_id, spec)
@@ -193,12 +204,12 @@ class VmService:
                     uuid=str(uuid.uuid4()),
                     revision=1,
                     created_at=clock.now(),
-                    machine_type=program.machine_type(family),
+                    machine_type=machine_type or program.machine_type(family),
                     uid=self.roster.free_uid(),
                     spec=spec,
                 )
                 folder = self._host.storage.vms_folder(spec.datastore) / vm_id
-                await _in_thread(f"VM {vm_id}", _make_folder, folder, definition)
+                await _in_thread(f"VM {vm_id}", _make_folder, folder, definition, prepare)
             driver = self.roster.adopt(definition, folder)
         await driver.ready()
         self._publish("vm.created", vm_id, actor)
@@ -282,6 +293,8 @@ class VmService:
         await driver.ready()
         request = request_of(action)
         driver.check(request)
+        if request is VmRequest.START:
+            refuse_template(driver.definition)
 
         async def work(handle: OperationHandle) -> None:
             if request is VmRequest.START:
@@ -343,6 +356,12 @@ class VmService:
 
             self._live_disks = VmLiveDisks(self, self._host)
         return self._live_disks
+
+    def clones(self) -> Clones:
+        """Makes VMs of others; holds nothing, so there is no need to keep it."""
+        from vmkernel.vm.clones import Clones
+
+        return Clones(self, self._host, self._operations)
 
     def snapshots(self) -> Snapshots:
         """Points that VMs can go back to."""
@@ -407,7 +426,7 @@ def _check_revision(vm_id: str, present: int, wanted: int) -> None:
         )
 
 
-def _make_folder(folder: Path, definition: VmDefinition) -> None:
+def _make_folder(folder: Path, definition: VmDefinition, prepare: Callable[[Path], None]) -> None:
     """A new VM's folder; what an unfinished deletion left there goes first."""
     if (folder / definitions.DEFINITION_FILE).exists():
         raise MicaError(
@@ -415,6 +434,7 @@ def _make_folder(folder: Path, definition: VmDefinition) -> None:
         )
     definitions.clear(folder)
     make_directory(folder, 0o700)
+    prepare(folder)
     definitions.save(folder, definition)
 
 

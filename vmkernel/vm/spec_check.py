@@ -26,12 +26,22 @@ from vmkernel.vm.hardware_check import duplicate_problems, hardware_problems
 from vmkernel.vm.ports import Storage
 from vmkernel.vm.spec_defaults import disk_bus_of, with_defaults
 
-__all__ = ["check_references", "check_structure", "completed", "family_of"]
+__all__ = [
+    "SEED_BUS",
+    "check_references",
+    "check_structure",
+    "completed",
+    "family_of",
+]
 
 _FIRST_CID = 3
 """Lower ones mean the hypervisor, this machine and the host (vsock(7))."""
 
 Found = TypeVar("Found")
+
+CDROMS_MAX = 8
+SEED_BUS = DiskBus.SATA
+"""What the CD-ROM with cloud-init's seed hangs on."""
 
 _OUI = "52:54:00"
 """The prefix, locally administered, that QEMU's guests carry everywhere."""
@@ -45,6 +55,14 @@ def family_of(spec: VmSpec) -> Family:
 
 def check_structure(spec: VmSpec, family: Family) -> None:
     """Limits of the virtual hardware; MicaError with every field that is wrong."""
+    if spec.cloud_init is not None:
+        from vmkernel.vm.cloud_init.documents import check_cloud_init
+
+        check_cloud_init(spec.cloud_init)
+        if len(spec.cdroms) >= CDROMS_MAX:
+            raise MicaError.field(
+                "/spec/cdroms", f"With cloud_init, at most {CDROMS_MAX - 1} drives are possible."
+            )
     wrong = [
         *_bus_problems(spec, family),
         *hardware_problems(spec, family),
@@ -168,6 +186,8 @@ def _bus_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
         (f"/spec/disks/{i}/bus", disk_bus_of(spec, d), False) for i, d in enumerate(spec.disks)
     ]
     places += [(f"/spec/cdroms/{i}/bus", c.bus, True) for i, c in enumerate(spec.cdroms)]
+    if spec.cloud_init is not None:
+        places.append(("/spec/cloud_init", SEED_BUS, True))
     for pointer, bus, cdrom in places:
         kind = DISK_BUSES[bus]
         units[bus] += 1

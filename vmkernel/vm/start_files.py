@@ -15,12 +15,21 @@ from vmkernel.devices import Aio, CdromPlan, DiskPlan, FirmwarePlan, KernelPlan
 from vmkernel.host.file_io import io_uring_works, takes_direct_io
 from vmkernel.host.files import make_directory, write_durably
 from vmkernel.model import DiskCache, DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
-from vmkernel.vm.definition import NVRAM_FILES, TPM_FOLDER, VmDefinition
+from vmkernel.vm.definition import NVRAM_FILES, SEED_FILE, TPM_FOLDER, VmDefinition
 from vmkernel.vm.ports import VolumeFile
+from vmkernel.vm.spec_check import SEED_BUS
 from vmkernel.vm.spec_defaults import disk_bus_of
 from vmkernel.vm.surroundings import Surroundings
 
-__all__ = ["StartFiles", "disk_plan", "disk_serial", "find_files", "prepare_files", "with_access"]
+__all__ = [
+    "StartFiles",
+    "disk_plan",
+    "disk_serial",
+    "find_files",
+    "prepare_files",
+    "refuse_template",
+    "with_access",
+]
 
 _SERIAL_MAX = 20
 
@@ -36,6 +45,8 @@ class StartFiles:
     kernel: KernelPlan | None
     tpm: Path | None
     """The folder of the TPM's state."""
+    seed: Path | None = None
+    """The image with what cloud-init reads; it may hold secrets."""
 
     def read_only(self) -> tuple[Path, ...]:
         """The files that QEMU only reads."""
@@ -61,8 +72,9 @@ class StartFiles:
 
 
 def find_files(host: Surroundings, definition: VmDefinition, vm_folder: Path) -> StartFiles:
-    """Where everything lies; MicaError where the host lacks something."""
+    """Where everything lies; MicaError where the host lacks something, or it can't be started."""
     spec = definition.spec
+    refuse_template(definition)
     disks = [disk_plan(spec, disk, host.storage.volume(disk.volume)) for disk in spec.disks]
     cdroms = [
         CdromPlan(
@@ -82,6 +94,12 @@ def find_files(host: Surroundings, definition: VmDefinition, vm_folder: Path) ->
             cmdline=wanted.cmdline,
         )
     firmware, template = _find_firmware(host, definition, vm_folder)
+    seed = None
+    if spec.cloud_init is not None:
+        seed = vm_folder / SEED_FILE
+        used = {c.key for c in spec.cdroms}
+        key = next(name for n in reversed(range(8)) if (name := f"cdrom{n}") not in used)
+        cdroms.append(CdromPlan(key=key, bus=SEED_BUS, path=seed))
     return StartFiles(
         disks=tuple(disks),
         cdroms=tuple(cdroms),
@@ -89,7 +107,17 @@ def find_files(host: Surroundings, definition: VmDefinition, vm_folder: Path) ->
         nvram_template=template,
         kernel=kernel,
         tpm=vm_folder / TPM_FOLDER if spec.tpm else None,
+        seed=seed,
     )
+
+
+def refuse_template(definition: VmDefinition) -> None:
+    """MicaError where the VM is only to be cloned."""
+    if definition.spec.template:
+        raise MicaError(
+            ErrorCode.CONFLICT,
+            f"VM {definition.id} is a template: clone it, or let it be none (`template: false`).",
+        )
 
 
 def disk_plan(spec: VmSpec, disk: DiskSpec, volume: VolumeFile) -> DiskPlan:
@@ -126,17 +154,31 @@ def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFile
             write_durably(variables, files.nvram_template.read_bytes(), mode=0o600)
     if files.tpm is not None:
         make_directory(files.tpm, 0o700)
+    if files.seed is not None:
+        _write_seed(definition, files.seed)
     if host.jailed:
         for path in files.read_write():
             os.chown(path, definition.uid, definition.uid, follow_symlinks=False)
             path.chmod(0o600)
+        if files.seed is not None:
+            os.chown(files.seed, definition.uid, definition.uid, follow_symlinks=False)
         for path in files.read_only():
-            if not path.stat().st_mode & 0o004:
+            if path != files.seed and not path.stat().st_mode & 0o004:
                 path.chmod(0o644)
         if files.tpm is not None:
             for path in (files.tpm, *files.tpm.iterdir()):
                 os.chown(path, definition.uid, definition.uid, follow_symlinks=False)
     return replace(files, disks=tuple(with_access(disk) for disk in files.disks))
+
+
+def _write_seed(definition: VmDefinition, path: Path) -> None:
+    """The image as the spec wants it now; readable by nobody but the VM."""
+    from vmkernel.vm.cloud_init.documents import seed_files
+    from vmkernel.vm.cloud_init.seed import make_seed
+
+    assert definition.spec.cloud_init is not None
+    files = seed_files(definition.spec.cloud_init, uuid=definition.uuid, vm_id=definition.id)
+    write_durably(path, make_seed(files), mode=0o400)
 
 
 def disk_serial(volume: str) -> str:

@@ -27,6 +27,7 @@ from remote_api.schema import (
     BootDevice,
     BootSpec,
     CdromSpec,
+    CloneSpec,
     CpuSpec,
     DiskBus,
     DiskSpec,
@@ -200,6 +201,22 @@ def patch_vm(session: Session, vm_id: str, patch: str) -> None:
         raise click.UsageError(f"the patch can't be read: {error}") from error
     with session.mica() as mica:
         _show(session, mica.patch_vm(vm_id, change))
+
+
+@vm_group.command("clone")
+@click.argument("vm_id")
+@click.argument("new_id")
+@click.option("--name", default="", help="A free display name.")
+@click.option("--datastore", help="Where it and its disks lie; beside the other's by default.")
+@wait_option
+@pass_session
+def clone_vm(
+    session: Session, vm_id: str, new_id: str, name: str, datastore: str | None, wait: bool
+) -> None:
+    """Make NEW_ID of a virtual machine that is off, or of a template."""
+    with session.mica() as mica:
+        operation = mica.clone_vm(vm_id, new_id, CloneSpec(name=name, datastore=datastore))
+        session.finish(mica, operation, wait=wait, done=f"VM {new_id} is made")
 
 
 @vm_group.command("start")

@@ -7,6 +7,8 @@ from typing import Any
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
 from remote_api.schema import (
+    CloneBody,
+    CloneSpec,
     Operation,
     Vm,
     VmBody,
@@ -55,6 +57,12 @@ class VmCalls(Calls):
     def delete_vm(self, vm_id: str, *, with_volumes: bool = False) -> None:
         """Delete a stopped virtual machine."""
         self.transport.send("DELETE", f"/v1/vms/{vm_id}", parameters={"with_volumes": with_volumes})
+
+    def clone_vm(self, vm_id: str, new_id: str, spec: CloneSpec | None = None) -> Operation:
+        """Make a virtual machine of one that is off, or of a template."""
+        return self._operation(
+            "POST", f"/v1/vms/{vm_id}/clone", body=CloneBody(id=new_id, spec=spec or CloneSpec())
+        )
 
     def start_vm(self, vm_id: str) -> Operation:
         """Start a virtual machine."""

@@ -56,6 +56,7 @@ class FolderStorage:
         self.volumes: dict[str, VolumeFile] = {}
         self.images: dict[str, ImageFile] = {}
         self.deleted: list[str] = []
+        self.copy_fails: str | None = None
         self.qemu_img = FakeQemuImg()
         self.callbacks: list[Callable[[str, bool], None]] = []
         for name in datastores:
@@ -83,6 +84,20 @@ class FolderStorage:
         if image not in self.images:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no image {image}.")
         return self.images[image]
+
+    async def copy_volume(
+        self,
+        source: str,
+        new: str,
+        *,
+        datastore: str | None,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        if self.copy_fails == source:
+            raise MicaError(ErrorCode.INSUFFICIENT_SPACE, "No space is left.")
+        old = self.volumes[source]
+        on_progress(old.size_bytes, old.size_bytes)
+        self.add_volume(new, source=old.path, datastore=datastore or old.datastore)
 
     async def delete_volume(self, volume: str, *, actor: str) -> None:  # noqa: ARG002
         self.volumes[volume].path.unlink()

@@ -2,6 +2,7 @@
 
 from vmkernel.control.handlers import (
     access,
+    clones,
     console,
     datastores,
     disks,
@@ -17,6 +18,7 @@ from vmkernel.control.handlers import (
 
 __all__ = [
     "access",
+    "clones",
     "console",
     "datastores",
     "disks",

@@ -14,7 +14,7 @@ from vmkernel.control.requests import (
     UpdateVm,
     VmPage,
 )
-from vmkernel.model import Operation, Vm
+from vmkernel.model import Operation, Role, Vm
 from vmkernel.vm.ports import VmDirectory
 
 __all__ = ["register"]
@@ -25,16 +25,17 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
 
     async def list_vms(request: ListVms, _: Caller) -> VmPage:
         items, more = vms.page(request.after, request.limit)
-        return VmPage(items=items, more=more)
+        return VmPage(items=tuple(_shown(vm) for vm in items), more=more)
 
-    async def get_vm(request: GetVm, _: Caller) -> Vm:
-        return vms.get(request.id)
+    async def get_vm(request: GetVm, caller: Caller) -> Vm:
+        return _shown(vms.get(request.id), caller)
 
     async def create_vm(request: CreateVm, caller: Caller) -> Vm:
-        return await vms.create(request.id, request.spec, actor=caller.actor)
+        return _shown(await vms.create(request.id, request.spec, actor=caller.actor), caller)
 
     async def update_vm(request: UpdateVm, caller: Caller) -> Vm:
-        return await vms.update(request.id, request.spec, request.revision, actor=caller.actor)
+        vm = await vms.update(request.id, request.spec, request.revision, actor=caller.actor)
+        return _shown(vm, caller)
 
     async def delete_vm(request: DeleteVm, caller: Caller) -> Done:
         await vms.delete(
@@ -56,3 +57,14 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
     dispatcher.register(UpdateVm, update_vm)
     dispatcher.register(DeleteVm, delete_vm)
     dispatcher.register(ActOnVm, act)
+
+
+def _shown(vm: Vm, caller: Caller | None = None) -> Vm:
+    """Without secrets; its user data, which may hold some, are shown to operators, who ask for
+    that VM alone."""
+    if vm.spec.cloud_init is None:
+        return vm
+    from vmkernel.vm.cloud_init.secrets import concealed
+
+    trusted = caller is not None and caller.role in (Role.OPERATOR, Role.ADMIN)
+    return concealed(vm, user_data=not trusted)

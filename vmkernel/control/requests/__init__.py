@@ -18,6 +18,7 @@ from vmkernel.control.requests.access import (
     WhoAmI,
 )
 from vmkernel.control.requests.base import MAX_PAGE, Done, ListRequest, Request
+from vmkernel.control.requests.clones import CloneVm
 from vmkernel.control.requests.console import (
     InjectNmi,
     OpenConsole,
@@ -119,6 +120,7 @@ __all__ = [
     "CaptureImage",
     "CheckVolume",
     "Claim",
+    "CloneVm",
     "CreateDatastore",
     "CreateSnapshot",
     "CreateToken",
@@ -260,6 +262,7 @@ AnyRequest = (
     | ListOperations
     | GetOperation
     | CancelOperation
+    | CloneVm
     | ListSnapshots
     | GetSnapshot
     | CreateSnapshot

@@ -1,0 +1,51 @@
+"""Clones of virtual machines."""
+
+from __future__ import annotations
+
+from remote_api.routes.convert import from_wire
+from remote_api.routes.exchange import Exchange, Response
+from remote_api.routes.operations import accepted
+from remote_api.routes.registry import AnyRoute, BodyKind, Reply, Route
+from remote_api.schema import CloneBody, Operation, ProblemCode, Role, WaitQuery
+from vmkernel.control import model, requests
+
+__all__ = ["ROUTES"]
+
+
+async def clone_vm(exchange: Exchange[WaitQuery, CloneBody]) -> Response:
+    """Make a virtual machine of another."""
+    operation = await exchange.call(
+        requests.CloneVm(
+            source=exchange.id,
+            id=exchange.body.id,
+            spec=from_wire(exchange.body.spec, model.CloneSpec),
+        )
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="POST",
+        path="/v1/vms/{id}/clone",
+        name="cloneVm",
+        summary="Make a new virtual machine of one that is off, or of a template",
+        handler=clone_vm,
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        body=CloneBody,
+        body_kind=BodyKind.JSON,
+        replies=(
+            Reply(status=202, description="It is under way.", body=Operation, location=True),
+            Reply(status=200, description="It has finished.", body=Operation, location=True),
+        ),
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.ALREADY_EXISTS,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
+            ProblemCode.INSUFFICIENT_SPACE,
+            ProblemCode.UNSUPPORTED,
+        ),
+    ),
+)

@@ -1,0 +1,87 @@
+"""What a guest is told at its first start, by cloud-init's NoCloud."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from remote_api.schema.base import WireModel
+
+__all__ = ["CloudInitSpec"]
+
+
+class CloudInitSpec(WireModel, frozen=True, kw_only=True):
+    """What a guest is told at its first start, on a CD-ROM of its own labelled CIDATA.
+
+    Secrets are answered as `***`; where that is sent back, they stay as they are.
+    """
+
+    hostname: (
+        Annotated[
+            str,
+            Meta(
+                max_length=253,
+                pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$(?!\n)",
+                description="The VM's id where it isn't given.",
+            ),
+        ]
+        | None
+    ) = None
+    user: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[a-z_][a-z0-9_-]{0,31}$(?!\n)",
+                description="The name of the first user; the system's own choice where null.",
+            ),
+        ]
+        | None
+    ) = None
+    password_hash: (
+        Annotated[
+            str,
+            Meta(
+                max_length=512,
+                pattern=r"^(\*\*\*|\$(y|gy|7|2[abxy]|5|6|1)\$[A-Za-z0-9./,=$-]+)$(?!\n)",
+                description="That user's, as crypt(5) writes it; never shown.",
+            ),
+        ]
+        | None
+    ) = None
+    ssh_keys: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Meta(
+                    max_length=16384,
+                    pattern=r"^(ssh-(rsa|ed25519)|ecdsa-sha2-nistp(256|384|521)"
+                    r"|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
+                    r" [A-Za-z0-9+/]+=*( [^\x00-\x1f\x7f]*)?$(?!\n)",
+                ),
+            ],
+            ...,
+        ],
+        Meta(max_length=64, description="Keys that may log in as that user."),
+    ] = ()
+    user_data: (
+        Annotated[
+            str,
+            Meta(
+                max_length=1 << 18,
+                description="In any of cloud-init's forms; shown to operators, of one VM alone.",
+            ),
+        ]
+        | None
+    ) = None
+    meta_data: Annotated[dict[str, str], Meta(max_length=64, description="Further meta-data.")] = {}
+    network_config: (
+        Annotated[
+            str,
+            Meta(
+                max_length=1 << 16,
+                description="Version 1 or 2; DHCP on the first card where null.",
+            ),
+        ]
+        | None
+    ) = None

@@ -1,0 +1,21 @@
+"""Clones of virtual machines."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from vmkernel.control.requests.base import Request
+from vmkernel.model import CloneSpec, Operation, Role, Slug
+
+__all__ = ["CloneVm"]
+
+
+class CloneVm(Request[Operation], frozen=True, kw_only=True, tag="vm.clone"):
+    """Make the VM `id` of another, which is off or a template."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    source: Slug
+    id: Slug
+    spec: CloneSpec = CloneSpec()

@@ -1,0 +1,64 @@
+"""What a guest is told at its first start, by cloud-init's NoCloud."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from vmkernel.model.base import Record
+
+__all__ = ["CONCEALED", "CloudInitSpec"]
+
+CONCEALED = "***"
+"""Stands for a secret in what is shown; where it is sent back, the secret stays as it is."""
+
+
+class CloudInitSpec(Record, frozen=True, kw_only=True):
+    """The seed: on a CD-ROM of its own, read by cloud-init once for each instance."""
+
+    hostname: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$(?!\n)"
+            ),
+        ]
+        | None
+    ) = None
+    """The VM's id where it isn't given."""
+    user: Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}$(?!\n)")] | None = None
+    """The name of the system's first user; the system's own choice where it isn't given."""
+    password_hash: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                max_length=512,
+                pattern=r"^(\*\*\*|\$(y|gy|7|2[abxy]|5|6|1)\$[A-Za-z0-9./,=$-]+)$(?!\n)",
+            ),
+        ]
+        | None
+    ) = None
+    """Of that user, as crypt(5) writes it (`openssl passwd -6`). Never shown."""
+    ssh_keys: Annotated[
+        tuple[
+            Annotated[
+                str,
+                msgspec.Meta(
+                    max_length=16384,
+                    pattern=r"^(ssh-(rsa|ed25519)|ecdsa-sha2-nistp(256|384|521)"
+                    r"|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
+                    r" [A-Za-z0-9+/]+=*( [^\x00-\x1f\x7f]*)?$(?!\n)",
+                ),
+            ],
+            ...,
+        ],
+        msgspec.Meta(max_length=64),
+    ] = ()
+    """Keys that may log in as that user."""
+    user_data: Annotated[str, msgspec.Meta(max_length=1 << 18)] | None = None
+    """In any form that cloud-init knows. May hold secrets: shown to operators, of one VM alone."""
+    meta_data: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
+    """Further meta-data."""
+    network_config: Annotated[str, msgspec.Meta(max_length=1 << 16)] | None = None
+    """Version 1 or 2, in YAML or JSON; DHCP on the first card where it isn't given."""
