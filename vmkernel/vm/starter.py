@@ -8,7 +8,8 @@ phase      what it does                                              undone on f
   plan     opens descriptors, binds the sockets that QEMU will       removing the folder
            listen on
   launch   starts QEMU, and before it the TPM's emulator             killing them
-  greet    opens the QMP session; pulls the cables that are pulled   killing it
+  greet    opens the QMP session; pulls the cables that are pulled,  killing it
+           sets the balloon's target
 """
 
 from __future__ import annotations
@@ -127,6 +128,9 @@ async def start_qemu(
         for nic in spec.nics:
             if not nic.connected:
                 await qmp.execute("set_link", {"name": nic.key, "up": False})
+        if spec.memory.target_bytes is not None and not incoming:
+            # The guest's driver finds it when it comes up.
+            await qmp.execute("balloon", {"value": spec.memory.target_bytes})
         return Started(qmp, record)
     except BaseException as error:
         await asyncio.shield(_undo(host, vm_id))

@@ -16,7 +16,9 @@ from vmkernel.model import (
     Firmware,
     GuestOs,
     ImageFormat,
+    MemorySpec,
     MicaError,
+    NicSpec,
     VmAction,
     VmSpec,
     VmState,
@@ -87,6 +89,25 @@ def test_a_host_without_the_firmware(tmp_path: Path) -> None:
         assert ended.error is not None
         assert "UEFI with Secure Boot" in ended.error.detail
         assert [field.pointer for field in ended.error.fields] == ["/spec/firmware"]
+        await world.operations.close()
+        await world.vms.stop()
+
+    asyncio.run(story())
+
+
+def test_what_is_set_before_the_guest_runs(tmp_path: Path) -> None:
+    async def story() -> None:
+        world = World(tmp_path)
+        await world.vms.start()
+        await world.create(
+            firmware=Firmware.BIOS,
+            nics=(NicSpec(), NicSpec(connected=False)),
+            memory=MemorySpec(target_bytes=256 << 20),
+        )
+        await world.act(VmAction.START)
+        commands = world.qemu().commands
+        assert ("set_link", {"name": "nic1", "up": False}) in commands
+        assert ("balloon", {"value": 256 << 20}) in commands
         await world.operations.close()
         await world.vms.stop()
 
