@@ -270,7 +270,7 @@ def test_a_guest_goes_back_with_its_memory(counting: Appliance) -> None:
 
 
 def _last_tick(text: str) -> int:
-    return max(int(number) for number in re.findall(r"tick (\d+)\r?\n", text))
+    return max(int(number) for number in re.findall(r"(?m)^tick (\d+)$", text))
 
 
 def test_a_guest_on_the_default_port_group_reaches_the_outside(counting: Appliance) -> None:

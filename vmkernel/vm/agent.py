@@ -60,6 +60,7 @@ class GuestAgent:
         self._said: AgentStatus | None = None
         self._frozen = False
         self._contacted = False
+        self._late = False
 
     @property
     def connected(self) -> bool:
@@ -87,9 +88,16 @@ class GuestAgent:
         if not is_open:
             self._said = None
 
+    def note_resumed(self) -> None:
+        """The guest goes on from a memory of the past: its clock is to be set at the next
+        contact."""
+        self._late = True
+        self._checked_s = 0.0
+
     def note_end(self) -> None:
         """QEMU is gone."""
         self._open, self._said, self._frozen, self._contacted = False, None, False, False
+        self._late = False
         self._checked_s = 0.0
 
     # --- what can be asked --------------------------------------------------------------------
@@ -99,6 +107,10 @@ class GuestAgent:
         status = AgentStatus(connected=True, checked_at=clock.now())
         try:
             async with self._session() as agent:
+                if self._late:
+                    self._late = False
+                    with contextlib.suppress(AgentRefusedError):
+                        await agent.set_time(time.time_ns())
                 status = replace(status, version=await agent.version())
                 with contextlib.suppress(AgentRefusedError):
                     status = replace(status, hostname=await agent.hostname())

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from vmkernel.devices import Accelerator
 from vmkernel.model import ErrorCode, MicaError, Progress, VmState
 from vmkernel.qemu import QemuError, Qmp, QmpCommandError, QmpLostError, memory_image
+from vmkernel.qemu.guest_agent import agent_is_open
 from vmkernel.vm import suspension
 from vmkernel.vm.machine import Machine, words
 from vmkernel.vm.messages import Ask
@@ -76,6 +77,9 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
         await asyncio.to_thread(suspension.forget, machine.folder)
         machine.suspension = None
         await started.qmp.cont()
+        with contextlib.suppress(QmpCommandError):
+            machine.agent.note_channel(await agent_is_open(started.qmp))
+        machine.agent.note_resumed()
     except BaseException as error:
         if machine.connected:
             await asyncio.shield(machine.end_qemu())

@@ -230,3 +230,15 @@ def test_qemu_tells_of_the_agents_port_alone() -> None:
     event = {"event": "VSERPORT_CHANGE", "data": {"open": True, "id": "agent0"}}
     assert translate(event) == AgentChannel(True)
     assert translate({"event": "VSERPORT_CHANGE", "data": {"open": True, "id": "x"}}) is None
+
+
+def test_a_guest_of_the_past_gets_the_time_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with talking(tmp_path) as (fake, agent):
+            agent.note_resumed()
+            assert agent.checked_at_s == 0
+            for _ in range(2):
+                await agent.refresh()
+            assert fake.asked.count("guest-set-time") == 1
+
+    asyncio.run(story())

@@ -18,7 +18,6 @@ from vmkernel.model import (
     SnapshotStatus,
     Subject,
 )
-from vmkernel.qemu.guest_agent import AgentError
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.ports import OperationHandle, Operations, Storage, Work
@@ -28,8 +27,6 @@ from vmkernel.vm.states import ACTIVE, VmRequest
 from vmkernel.vm.surroundings import Surroundings
 
 __all__ = ["Snapshots"]
-
-_CLOCK_WAIT_S = 10.0
 
 
 class Snapshots:
@@ -127,8 +124,6 @@ class Snapshots:
             self._publish("reverted", vm_id, snapshot, actor)
             if goes_on:
                 await driver.ask(VmRequest.START)
-                if record.memory:
-                    await _set_clock(driver)
 
         return self._begin("snapshot.revert", vm_id, work, actor)
 
@@ -214,14 +209,6 @@ async def _inside(
         if not asked.cancelled() and asked.exception() is None:
             return
         raise
-
-
-async def _set_clock(driver: VmDriver) -> None:
-    """The guest's clock stands where it stood then; its agent, where there is one, sets it."""
-    with contextlib.suppress(TimeoutError, AgentError):
-        async with asyncio.timeout(_CLOCK_WAIT_S):
-            if driver.agent.connected:
-                await driver.agent.sync_clock()
 
 
 def _find(driver: VmDriver, snapshot: str) -> SnapshotRecord:
