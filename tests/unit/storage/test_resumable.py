@@ -1,0 +1,221 @@
+"""Resumable uploads in the vmkernel: durable offsets, take-over, expiry, crashes, full disks."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.unit.storage.samples import iso
+from tests.unit.storage.world import World, run
+from vmkernel.model import (
+    ErrorCode,
+    ImagePull,
+    MicaError,
+    OperationState,
+    UploadChecksum,
+    UploadOutcome,
+    UploadSpec,
+)
+from vmkernel.storage import intake, resumable
+
+DATA = iso(1_000_000)
+
+
+def _spec(**changes: object) -> UploadSpec:
+    fields: dict[str, object] = {
+        "image": "disc",
+        "datastore": "d",
+        "size_bytes": len(DATA),
+        "sha256": hashlib.sha256(DATA).hexdigest(),
+        **changes,
+    }
+    return UploadSpec(**fields)  # type: ignore[arg-type]
+
+
+def _finish(stream: socket.socket) -> UploadOutcome:
+    stream.shutdown(socket.SHUT_WR)
+    data = b""
+    while part := stream.recv(1 << 16):
+        data += part
+    stream.close()
+    return msgspec.json.decode(data, type=UploadOutcome)
+
+
+async def _send(
+    world: World, upload: str, offset: int, data: bytes, checksum: UploadChecksum | None = None
+) -> UploadOutcome:
+    _, stream = await world.storage.uploads.write(
+        upload, offset, length=len(data), checksum=checksum
+    )
+    await asyncio.to_thread(stream.sendall, data)
+    return await asyncio.to_thread(_finish, stream)
+
+
+async def _image(world: World, operation: str | None) -> None:
+    assert operation is not None
+    ended = await world.operations.wait(operation, 10)
+    assert ended.state is OperationState.SUCCEEDED, ended.error
+    assert world.storage.images.get("disc").spec.sha256 == hashlib.sha256(DATA).hexdigest()
+
+
+def test_parts_make_an_image_and_nothing_else_is_left(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        uploads = world.storage.uploads
+        upload = await uploads.create(_spec(), actor="me")
+        with pytest.raises(MicaError, match="resume or delete"):
+            await uploads.create(_spec(), actor="me")
+        assert (await _send(world, upload.id, 0, DATA[:1000])).offset_bytes == 1000
+        with pytest.raises(MicaError, match="is at 1000, not 0") as refused:
+            await uploads.write(upload.id, 0, length=None, checksum=None)
+        assert refused.value.problem.code is ErrorCode.CONFLICT
+        with pytest.raises(MicaError, match="ends behind"):
+            await uploads.write(upload.id, 1000, length=len(DATA), checksum=None)
+        last = await _send(world, upload.id, 1000, DATA[1000:])
+        await _image(world, last.operation)
+        assert await uploads.list() == ()
+        assert world.files() == ["d/images/disc.iso", "d/images/disc.json"]
+        assert world.storage.stores.entries["d"].reserved_bytes == 0
+
+    run(tmp_path, scenario)
+
+
+def test_a_checksum_decides_on_the_whole_part(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        uploads = world.storage.uploads
+        upload = await uploads.create(_spec(), actor="me")
+        right = UploadChecksum(algorithm="sha1", digest=hashlib.sha1(DATA).digest())
+        part = DATA[:5000]
+        wrong = await _send(world, upload.id, 0, part, checksum=right)
+        assert (wrong.offset_bytes, wrong.checksum_matches) == (0, False)
+        _, stream = await uploads.write(upload.id, 0, length=len(DATA), checksum=right)
+        stream.sendall(part)
+        cut = await asyncio.to_thread(_finish, stream)
+        assert (cut.offset_bytes, cut.checksum_matches) == (0, True)
+        whole = await _send(world, upload.id, 0, DATA, checksum=right)
+        await _image(world, whole.operation)
+
+    run(tmp_path, scenario)
+
+
+def test_a_new_part_takes_over_from_a_dead_one(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        uploads = world.storage.uploads
+        upload = await uploads.create(_spec(), actor="me")
+        _, dead = await uploads.write(upload.id, 0, length=None, checksum=None)
+        dead.sendall(DATA[:3000])
+        await asyncio.sleep(0.2)
+        with pytest.raises(MicaError) as refused:
+            await uploads.write(upload.id, 0, length=None, checksum=None)
+        assert refused.value.problem.code is ErrorCode.CONFLICT
+        assert (await uploads.get(upload.id)).status.offset_bytes == 3000
+        last = await _send(world, upload.id, 3000, DATA[3000:])
+        await _image(world, last.operation)
+        dead.close()
+
+    run(tmp_path, scenario)
+
+
+def test_what_was_told_is_there_after_a_crash(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        upload = await world.storage.uploads.create(_spec(), actor="me")
+        await _send(world, upload.id, 0, DATA[:7000])
+        # What lies behind the offset that was told doesn't count.
+        part = tmp_path / f"d/uploads/{upload.id}.part"
+        with part.open("r+b") as file:
+            file.seek(7000)
+            file.write(b"x" * 500)
+        (tmp_path / "d/uploads/orphan.part").write_bytes(b"x")
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        found = await again.storage.uploads.get(upload.id)
+        assert found.status.offset_bytes == 7000
+        assert found.spec == upload.spec
+        assert not (tmp_path / "d/uploads/orphan.part").exists()
+        with pytest.raises(MicaError, match="is being uploaded"):
+            await again.storage.images.pull("disc", _pull(), actor="me")
+        last = await _send(again, upload.id, 7000, DATA[7000:])
+        await _image(again, last.operation)
+        await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def _pull() -> ImagePull:
+    return ImagePull(datastore="d", url="http://192.0.2.1/x", sha256="0" * 64)
+
+
+def test_a_whole_upload_becomes_an_image_at_the_next_start(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        uploads = world.storage.uploads
+        upload = await uploads.create(_spec(), actor="me")
+        uploads._ending = True  # as if it ended between the last byte and the image
+        assert (await _send(world, upload.id, 0, DATA)).operation is None
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        for _ in range(100):
+            if "disc" in again.storage._catalogue.images:
+                break
+            await asyncio.sleep(0.05)
+        assert again.storage.images.get("disc").spec.size_bytes == len(DATA)
+        await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_a_wrong_digest_drops_it_and_a_full_disk_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(world: World) -> None:
+        uploads = world.storage.uploads
+        bad = await uploads.create(_spec(sha256="0" * 64), actor="me")
+        outcome = await _send(world, bad.id, 0, DATA)
+        assert outcome.operation is not None
+        ended = await world.operations.wait(outcome.operation, 10)
+        assert ended.error is not None
+        assert ended.error.code is ErrorCode.DIGEST_MISMATCH
+        assert world.files() == []
+
+        upload = await uploads.create(_spec(), actor="me")
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(intake, "settle_file", full)
+            outcome = await _send(world, upload.id, 0, DATA)
+            assert outcome.operation is not None
+            ended = await world.operations.wait(outcome.operation, 10)
+        assert ended.error is not None
+        assert ended.error.code is ErrorCode.INSUFFICIENT_SPACE
+        assert (await uploads.get(upload.id)).status.offset_bytes == len(DATA)
+        # Space was made: an empty part asks for another try.
+        again = await _send(world, upload.id, len(DATA), b"")
+        await _image(world, again.operation)
+
+    run(tmp_path, scenario)
+
+
+def test_expired_and_deleted_uploads_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(world: World) -> None:
+        uploads = world.storage.uploads
+        monkeypatch.setattr(resumable, "LIFE_S", 0.0)
+        old = await uploads.create(_spec(), actor="me")
+        monkeypatch.undo()
+        young = await uploads.create(_spec(image="other"), actor="me")
+        await asyncio.sleep(0.01)
+        await uploads.sweep_once()
+        assert [upload.id for upload in await uploads.list()] == [young.id]
+        with pytest.raises(MicaError, match="no upload"):
+            await uploads.get(old.id)
+        await uploads.delete(young.id)
+        assert world.files() == []
+        assert world.storage.stores.entries["d"].reserved_bytes == 0
+
+    run(tmp_path, scenario)

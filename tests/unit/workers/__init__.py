@@ -1,0 +1,1 @@
+"""Tests of vmkernel.workers; nothing imports them."""
