@@ -6,10 +6,10 @@ adapters_hosted.py      child processes, user networking, a file, directories; n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vmkernel.control.handlers.clones import CloneService
 from vmkernel.control.handlers.host import HostService
@@ -23,6 +23,9 @@ from vmkernel.state import Medium, StateStore
 from vmkernel.storage import StorageService
 from vmkernel.vm.consoles import UsedVms
 from vmkernel.vm.ports import LiveDisks, VmDirectory
+
+if TYPE_CHECKING:
+    from vmkernel.vm.backups import VmBackups
 
 __all__ = ["Adapters", "OpenedMedium", "Platform", "VmSide"]
 
@@ -70,6 +73,10 @@ class VmSide(VmDirectory, UsedVms, Protocol):
 
     def snapshots(self) -> SnapshotService:
         """Points that VMs can go back to."""
+        ...
+
+    def backups(self, make_scratch: Callable[[str, int], Awaitable[Path]]) -> VmBackups:
+        """What keeps disks readable for backups."""
         ...
 
     def live_disks(self) -> LiveDisks:

@@ -138,6 +138,10 @@ class Vmkernel:
             handlers.clones.register(self._dispatcher, self._vms.clones)
             handlers.snapshots.register(self._dispatcher, self._vms.snapshots)
             handlers.console.register(self._dispatcher, VmConsoles(self._vms))
+            make_scratch = self._storage.volumes.make_scratch
+            handlers.backups.register(
+                self._dispatcher, partial(self._vms.backups, make_scratch), self._storage
+            )
         handlers.statistics.register(self._dispatcher, self._figures)
         platform = self._adapters.platform
         platform.bind(

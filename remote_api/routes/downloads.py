@@ -13,7 +13,7 @@ from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
 from remote_api.schema import ImageFormat, NoQuery, ProblemCode, Role
 from vmkernel.control import Stream, model, requests
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "parts_of"]
 
 _PART_BYTES = 1 << 16
 _STALL_S = 60.0
@@ -95,11 +95,14 @@ async def _stream(
         status=part.status,
         media_type=_MEDIA_TYPE,
         headers=headers | part.headers,
-        stream=_parts(exchange, stream, part.length),
+        stream=parts_of(exchange, stream, part.length),
     )
 
 
-async def _parts(exchange: Exchange[Any, Any], stream: Stream, length: int) -> AsyncIterator[bytes]:
+async def parts_of(
+    exchange: Exchange[Any, Any], stream: Stream, length: int
+) -> AsyncIterator[bytes]:
+    """What a stream brings; BrokenStreamError where it ends early."""
     loop = asyncio.get_running_loop()
     gone = asyncio.create_task(exchange.gone())
     left = length

@@ -7,6 +7,7 @@ from pathlib import Path
 from remote_api.auth import TicketBox
 from remote_api.routes import (
     access,
+    backups,
     clones,
     console,
     datastores,
@@ -46,6 +47,7 @@ def all_routes() -> tuple[AnyRoute, ...]:
         *tus_uploads.ROUTES,
         *downloads.ROUTES,
         *vms.ROUTES,
+        *backups.ROUTES,
         *console.ROUTES,
         *statistics.ROUTES,
         *clones.ROUTES,

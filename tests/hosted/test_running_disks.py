@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from remote_api.client.errors import RefusedError
+from remote_api.client.backups import BackupFolder
+from remote_api.client.errors import MisuseError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
+    BackupBody,
     BootSpec,
     CdromSpec,
     CpuSpec,
@@ -29,7 +31,7 @@ from remote_api.schema import (
     VolumeSpec,
 )
 from tests.framework.guest import guest_files
-from tests.framework.guest.pattern import pattern_crc
+from tests.framework.guest.pattern import pattern, pattern_crc
 from tests.framework.hosted import HostedMica, hosted_mica
 from tests.framework.talk import Talk
 
@@ -224,3 +226,48 @@ def _asks_until(guest: Talk, command: str, pattern: str) -> None:
             continue
         return
     raise AssertionError(pattern)
+
+
+def test_backups_of_a_guest_that_writes(
+    host: HostedMica, mica: Mica, guest: Talk, tmp_path: Path
+) -> None:
+    """Full, then what changed; restored, each is the disk of its instant, byte by byte."""
+    mica.wait(mica.create_volume("safe", VolumeSpec(datastore="main", size_bytes=32 * MIB)))
+    mica.patch_vm("web", {"disks": [{"volume": "data"}, {"volume": "safe"}]})
+    _asks_until(guest, "report", f"guest disk vdb {32 * MIB}")
+    guest.ask(f"write vdb 0 {4 * MIB} 11", "write vdb .*done")
+    folder = BackupFolder(tmp_path / "chain")
+    backup = mica.begin_backup("web", BackupBody(disks=("disk1",)))
+    guest.ask(f"write vdb 0 {MIB} 99", "write vdb .*done")
+    old = b"".join(mica.read_backup(backup, "disk1", 0, MIB))
+    assert old == pattern(0, MIB, 11), "what the guest has overwritten meanwhile"
+    with pytest.raises(RefusedError) as refused:
+        mica.begin_backup("web")
+    assert refused.value.code == "conflict"
+    mica.end_backup(backup)
+    full = folder.create(mica, "web")
+    assert full.since is None
+    guest.ask(f"write vdb {2 * MIB} {MIB} 12", "write vdb .*done")
+    guest.ask(f"discard vdb {3 * MIB} {MIB}", "discard vdb: done")
+    changed = folder.create(mica, "web")
+    copied = sum(e.length for d in changed.disks for e in d.extents if d.key == "disk1")
+    assert MIB <= copied <= 4 * MIB
+    assert [c.id for c in mica.checkpoints("web")] == [changed.checkpoint]
+    guest.ask(f"write vdb 0 {MIB} 13", "write vdb .*done")
+    made = folder.restore(mica, datastore="second", prefix="again")
+    assert made == ["again-disk0", "again-disk1"]
+    mica.wait(mica.move_volume("again-disk1", volume_format=VolumeFormat.RAW))
+    data = (host.folder / "datastores/second/volumes/again-disk1.raw").read_bytes()
+    wanted = pattern(0, MIB, 99) + pattern(MIB, MIB, 11) + pattern(2 * MIB, MIB, 12)
+    assert data[: 3 * MIB] == wanted
+    assert not any(data[3 * MIB :])
+    with pytest.raises(RefusedError) as refused:
+        mica.begin_backup("web", BackupBody(since="never"))
+    assert refused.value.code == "conflict"
+    assert not list(host.folder.glob("datastores/*/.incoming/*"))
+    damaged = tmp_path / "chain/0002-disk1.raw"
+    damaged.write_bytes(damaged.read_bytes().replace(b"\x0c", b"\x0d"))
+    with pytest.raises(MisuseError, match="damaged"):
+        folder.verify()
+    for volume in made:
+        mica.delete_volume(volume)

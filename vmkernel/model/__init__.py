@@ -6,6 +6,7 @@ from vmkernel.model.access import (
     Token,
     TokenSpec,
 )
+from vmkernel.model.backups import Backup, BackupDisk, BackupExtent, Checkpoint, CheckpointDisk
 from vmkernel.model.base import (
     SLUG_PATTERN,
     Record,
@@ -181,6 +182,9 @@ __all__ = [
     "Allocation",
     "ApiInfo",
     "AutostartSpec",
+    "Backup",
+    "BackupDisk",
+    "BackupExtent",
     "BootDevice",
     "BootInfo",
     "BootSpec",
@@ -188,6 +192,8 @@ __all__ = [
     "CONTROL",
     "CdromSpec",
     "CheckRepair",
+    "Checkpoint",
+    "CheckpointDisk",
     "Clock",
     "ClockSpec",
     "CloneSpec",

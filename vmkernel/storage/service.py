@@ -46,6 +46,7 @@ from vmkernel.vm.ports import ImageFile, LiveDisks, VmUsers, VolumeFile
 
 if TYPE_CHECKING:
     from vmkernel.storage.intake import Intake
+    from vmkernel.storage.volume_data import VolumeData
 
 __all__ = ["StorageService"]
 
@@ -98,6 +99,7 @@ class StorageService:
             qemu_img,
             worker_uid=worker_uid,
         )
+        self._volume_data: VolumeData | None = None
         self.changes = VolumeChanges(
             self.volumes,
             self.stores,
@@ -215,6 +217,14 @@ class StorageService:
     ) -> tuple[tuple[Volume, ...], bool]:
         """A page of the volumes by id."""
         return await self.volumes.list(datastore, after, limit)
+
+    async def write_volume(self, volume_id: str, offset: int, length: int) -> socket.socket:
+        """The stream that takes a part of a raw volume's data."""
+        if self._volume_data is None:
+            from vmkernel.storage.volume_data import VolumeData
+
+            self._volume_data = VolumeData(self.volumes, self.stores, self._catalogue)
+        return await self._volume_data.write(volume_id, offset, length)
 
     async def create_volume(self, volume_id: str, spec: VolumeSpec, *, actor: str) -> Operation:
         """Make a volume."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,6 +199,23 @@ class Volumes:
         if (busy := self._catalogue.busy("volume", volume_id)) is not None:
             raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} is being {busy}.")
         return entry
+
+    async def make_scratch(self, volume_id: str, size_bytes: int) -> Path:
+        """An empty qcow2 beside a volume, for whoever opens it and takes its name away."""
+        entry, _ = self.sound(volume_id)
+        layout = self._datastores.layout(entry.datastore)
+        path = layout.incoming / f"scratch-{secrets.token_hex(8)}.qcow2"
+        try:
+            user = await asyncio.to_thread(make_file, path, self._worker_uid)
+            await self._qemu_img.create_qcow2(path, size_bytes, user=user)
+        except BaseException as error:
+            await asyncio.shield(asyncio.to_thread(path.unlink, missing_ok=True))
+            if isinstance(error, OSError):
+                raise from_os_error(
+                    error, f"Nothing can be put beside volume {volume_id}"
+                ) from error
+            raise
+        return path
 
     def sound(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
         """A volume with a description and a file; `conflict`, with the reason, otherwise."""

@@ -15,7 +15,7 @@ from vmkernel.devices.arguments import Arguments, Command
 from vmkernel.devices.disk import add_disk_nodes
 from vmkernel.host import from_os_error
 from vmkernel.model import ErrorCode, MicaError, VolumeFormat
-from vmkernel.qemu import QemuError, block_graph, block_jobs
+from vmkernel.qemu import QemuError, block_graph, block_jobs, point_in_time
 from vmkernel.vm.ports import VolumeFile
 from vmkernel.vm.running import Running
 from vmkernel.vm.service import VmService
@@ -195,6 +195,8 @@ class VmLiveDisks:
                     await block_jobs.give_up(qmp, job.name)
             _log.warning("VM %s: the move of %s was cut off and is settled", running.vm_id, key)
         await block_graph.remove_nodes(qmp, await block_graph.loose_nodes(qmp))
+        if await point_in_time.end_all(qmp):
+            _log.warning("VM %s: a backup that was cut off is ended", running.vm_id)
 
     async def _is_committed(self, running: Running, key: str) -> bool:
         """True where the volume of a disk is the file that the mirror writes to."""

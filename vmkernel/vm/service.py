@@ -50,6 +50,7 @@ from vmkernel.vm.states import WITH_QEMU, VmRequest, request_of
 from vmkernel.vm.surroundings import Surroundings
 
 if TYPE_CHECKING:
+    from vmkernel.vm.backups import VmBackups
     from vmkernel.vm.clones import Clones
     from vmkernel.vm.live_disks import VmLiveDisks
     from vmkernel.vm.snapshots.service import Snapshots
@@ -75,6 +76,7 @@ class VmService:
         self._write_lock = asyncio.Lock()
         self._live_disks: VmLiveDisks | None = None
         self._snapshots: Snapshots | None = None
+        self._backups: VmBackups | None = None
         self.roster = Roster(host)
 
     # --- life ---------------------------------------------------------------------------------
@@ -374,6 +376,14 @@ class VmService:
     def snapshots_of(self, volume: str) -> tuple[str, ...]:
         """See VmUsers."""
         return self.roster.snapshots_of(volume)
+
+    def backups(self, make_scratch: Callable[[str, int], Awaitable[Path]]) -> VmBackups:
+        """What keeps disks readable for backups."""
+        if self._backups is None:
+            from vmkernel.vm.backups import VmBackups
+
+            self._backups = VmBackups(self, self._host, make_scratch)
+        return self._backups
 
     # --- for other parts of the VM side -------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
+from remote_api.client.cli.backups import backup_group
 from remote_api.client.cli.common import Session
 from remote_api.client.cli.console import console, vnc
 from remote_api.client.cli.datastores import datastore_group
@@ -95,6 +96,7 @@ for _command in (
     volume_group,
     vm_group,
     snapshot_group,
+    backup_group,
     console,
     vnc,
     top,

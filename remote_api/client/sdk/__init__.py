@@ -8,6 +8,7 @@ with Mica("192.0.2.7", token=token, fingerprint=fingerprint) as mica:
 from __future__ import annotations
 
 from remote_api.client.sdk.access import AccessCalls
+from remote_api.client.sdk.backups import BackupCalls
 from remote_api.client.sdk.base import OnBytes, OnProgress
 from remote_api.client.sdk.console import ConsoleCalls
 from remote_api.client.sdk.datastores import DatastoreCalls
@@ -30,6 +31,7 @@ class Mica(
     ImageCalls,
     VmCalls,
     SnapshotCalls,
+    BackupCalls,
     ConsoleCalls,
     StatisticsCalls,
     OperationCalls,

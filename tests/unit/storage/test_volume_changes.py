@@ -128,7 +128,8 @@ def test_a_move_that_fails_or_is_cancelled_leaves_the_volume(tmp_path: Path) -> 
         assert (await world.storage.volumes.get("v")).revision == 3
         world.live.after, world.live.gate = None, asyncio.Event()
         operation = await _move(world, datastore="e")
-        await asyncio.sleep(0.05)
+        while len(world.live.calls) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         with pytest.raises(MicaError, match="being moved"):
             world.storage.volume("v")
         ended = await world.operations.cancel(operation.id, "me")

@@ -225,8 +225,9 @@ def test_cancelling_takes_the_mirror_away(tmp_path: Path) -> None:
         async with _story(tmp_path) as s:
             s.nodes.stuck = True
             task = asyncio.ensure_future(s.move())
-            await asyncio.sleep(0.05)
-            assert s.nodes.job is not None
+            async with asyncio.timeout(10):
+                while s.nodes.job is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
             with pytest.raises(MicaError, match="being moved"):
                 await s.move()
             task.cancel()
@@ -263,7 +264,7 @@ def test_a_restarted_vmkernel_settles_it(tmp_path: Path, committed: bool, status
                     size_bytes=1 << 20,
                 )
             await s.world.restart()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while not s.clean():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             goes_over = committed and status == "pending"

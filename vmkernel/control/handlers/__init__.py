@@ -2,6 +2,7 @@
 
 from vmkernel.control.handlers import (
     access,
+    backups,
     clones,
     console,
     datastores,
@@ -18,6 +19,7 @@ from vmkernel.control.handlers import (
 
 __all__ = [
     "access",
+    "backups",
     "clones",
     "console",
     "datastores",

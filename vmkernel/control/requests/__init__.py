@@ -17,6 +17,20 @@ from vmkernel.control.requests.access import (
     TokenPage,
     WhoAmI,
 )
+from vmkernel.control.requests.backups import (
+    BackupExtents,
+    BackupList,
+    BeginBackup,
+    CheckpointList,
+    DeleteCheckpoint,
+    EndBackup,
+    GetBackup,
+    ListBackups,
+    ListCheckpoints,
+    ListExtents,
+    ReadBackup,
+    WriteVolume,
+)
 from vmkernel.control.requests.base import MAX_PAGE, Done, ListRequest, Request
 from vmkernel.control.requests.clones import CloneVm
 from vmkernel.control.requests.console import (
@@ -116,9 +130,13 @@ __all__ = [
     "AddDatastoreDisk",
     "AllStatistics",
     "AnyRequest",
+    "BackupExtents",
+    "BackupList",
+    "BeginBackup",
     "CancelOperation",
     "CaptureImage",
     "CheckVolume",
+    "CheckpointList",
     "Claim",
     "CloneVm",
     "CreateDatastore",
@@ -128,6 +146,7 @@ __all__ = [
     "CreateVm",
     "CreateVolume",
     "DatastorePage",
+    "DeleteCheckpoint",
     "DeleteDatastore",
     "DeleteImage",
     "DeleteSnapshot",
@@ -138,8 +157,10 @@ __all__ = [
     "DevicePage",
     "DiskPage",
     "Done",
+    "EndBackup",
     "GetAllStatistics",
     "GetApiInfo",
+    "GetBackup",
     "GetDatastore",
     "GetHost",
     "GetHostStatistics",
@@ -156,9 +177,12 @@ __all__ = [
     "GrowDatastore",
     "ImagePage",
     "InjectNmi",
+    "ListBackups",
+    "ListCheckpoints",
     "ListDatastores",
     "ListDevices",
     "ListDisks",
+    "ListExtents",
     "ListImages",
     "ListOperations",
     "ListRequest",
@@ -174,6 +198,7 @@ __all__ = [
     "OperationPage",
     "PowerHost",
     "PullImage",
+    "ReadBackup",
     "ReadImage",
     "ReadVolume",
     "RenameDatastore",
@@ -198,6 +223,7 @@ __all__ = [
     "WhoAmI",
     "WipeDisk",
     "WriteUpload",
+    "WriteVolume",
 ]
 
 AnyRequest = (
@@ -245,6 +271,15 @@ AnyRequest = (
     | ResizeVolume
     | MoveVolume
     | CheckVolume
+    | WriteVolume
+    | BeginBackup
+    | ListBackups
+    | GetBackup
+    | EndBackup
+    | ListExtents
+    | ReadBackup
+    | ListCheckpoints
+    | DeleteCheckpoint
     | DeleteVolume
     | ListVms
     | GetVm

@@ -1,0 +1,86 @@
+"""Backups through the API of a VM without a guest: what is written, kept, proven and restored."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from remote_api.client.backups import BackupFolder
+from remote_api.client.errors import MisuseError, RefusedError
+from remote_api.client.sdk import Mica
+from remote_api.schema import (
+    BackupBody,
+    DiskSpec,
+    DisplayModel,
+    Firmware,
+    VmSpec,
+    VolumeFormat,
+    VolumeSpec,
+)
+from tests.framework.hosted import HostedMica
+
+MIB = 1 << 20
+
+
+def test_a_disk_is_backed_up_and_restored(host: HostedMica, mica: Mica, tmp_path: Path) -> None:
+    data = os.urandom(2 * MIB)
+    spec = VolumeSpec(datastore="main", size_bytes=16 * MIB, format=VolumeFormat.RAW)
+    mica.wait(mica.create_volume("disk", spec))
+    mica.write_volume("disk", 3 * MIB, len(data), iter([data]))
+    mica.wait(mica.move_volume("disk", volume_format=VolumeFormat.QCOW2))
+    with pytest.raises(RefusedError) as refused:
+        mica.write_volume("disk", 0, 4, iter([b"text"]))
+    assert refused.value.code == "conflict"
+    mica.create_vm(
+        "idle",
+        VmSpec(
+            datastore="main",
+            memory_bytes=64 * MIB,
+            firmware=Firmware.BIOS,
+            display=DisplayModel.NONE,
+            disks=(DiskSpec(volume="disk"),),
+        ),
+    )
+    with pytest.raises(RefusedError):
+        mica.begin_backup("idle")
+    mica.wait(mica.start_vm("idle"))
+    try:
+        folder = BackupFolder(tmp_path / "chain")
+        full = folder.create(mica, "idle")
+        assert sum(e.length for e in full.disks[0].extents if not e.zero) == len(data)
+        nothing = folder.create(mica, "idle")
+        assert nothing.disks[0].extents == ()
+        assert [c.id for c in mica.checkpoints("idle")] == [nothing.checkpoint]
+        backup = mica.begin_backup("idle", BackupBody(time_limit_s=10))
+        assert mica.backups("idle") == (backup,)
+        with pytest.raises(RefusedError) as refused:
+            mica.begin_backup("idle")
+        assert refused.value.code == "conflict"
+        with pytest.raises(RefusedError) as refused:
+            mica.patch_vm("idle", {"disks": []})
+        assert "backup" in refused.value.problem.detail
+        assert b"".join(mica.read_backup(backup, "disk0", 3 * MIB, 4096)) == data[:4096]
+        mica.end_backup(backup)
+        with pytest.raises(RefusedError) as refused:
+            mica.begin_backup("idle", BackupBody(since="never"))
+        assert [e.pointer for e in refused.value.problem.errors] == ["/since"]
+        assert folder.restore(mica, datastore="main", prefix="again") == ["again-disk0"]
+    finally:
+        mica.wait(mica.power_off_vm("idle"))
+        mica.delete_vm("idle", with_volumes=True)
+    assert mica.volume("again-disk0").spec.format is VolumeFormat.QCOW2
+    mica.wait(mica.move_volume("again-disk0", volume_format=VolumeFormat.RAW))
+    found = (host.folder / "datastores/main/volumes/again-disk0.raw").read_bytes()
+    wanted = bytes(3 * MIB) + data + bytes(11 * MIB)
+    assert hashlib.sha256(found).digest() == hashlib.sha256(wanted).digest()
+    mica.delete_volume("again-disk0")
+    assert not list(host.folder.glob("datastores/main/.incoming/*"))
+    damaged = tmp_path / "chain/0001-disk0.raw"
+    with damaged.open("r+b") as file:
+        file.seek(4 * MIB)
+        file.write(b"\0" * 512)
+    with pytest.raises(MisuseError, match="damaged"):
+        folder.verify()

@@ -1,0 +1,145 @@
+"""The NBD reader against a server of a few lines, and the extents that are made of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmkernel.qemu.nbd import ALLOCATION, Extent, NbdError, NbdReader, extents_of
+
+RUNS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 3)), min_size=1, max_size=8)
+
+
+@given(st.integers(0, 1000), RUNS, st.none() | RUNS)
+def test_extents_say_what_each_octet_is(
+    offset: int, allocation: list[tuple[int, int]], dirty: list[tuple[int, int]] | None
+) -> None:
+    def flat(runs: list[tuple[int, int]]) -> list[int]:
+        return [flags for length, flags in runs for _ in range(length)]
+
+    zeros = flat(allocation)
+    changed = [1] * len(zeros) if dirty is None else flat(dirty)
+    wanted = {
+        offset + at: bool(zero & 2)
+        for at, (zero, bit) in enumerate(zip(zeros, changed, strict=False))
+        if bit & 1
+    }
+    found = extents_of(offset, allocation, dirty)
+    told = {at: e.zero for e in found for at in range(e.offset, e.offset + e.length)}
+    assert told == wanted
+    for one, other in itertools.pairwise(found):
+        assert one.offset + one.length <= other.offset
+        assert one.offset + one.length < other.offset or one.zero is not other.zero
+
+
+class _Server:
+    """One export of 8 KiB: `x` in the first half, a hole in the other."""
+
+    def __init__(self, *, refuse: bool = False, lie: bool = False) -> None:
+        self.refuse = refuse
+        self.lie = lie
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(struct.pack(">QQH", 0x4E42444D41474943, 0x49484156454F5054, 3))
+            await reader.readexactly(4)
+            await self._options(reader, writer)
+            while True:
+                head = await reader.readexactly(28)
+                _, _, command, cookie, offset, length = struct.unpack(">IHHQQI", head)
+                if command == 2:
+                    return
+                if command == 0:
+                    data = struct.pack(">Q", offset) + b"x" * min(length, 4096 - offset)
+                    self._chunk(writer, 0, 1, cookie + self.lie, data)
+                    self._chunk(writer, 1, 2, cookie, struct.pack(">QI", 4096, 4096))
+                else:
+                    runs = struct.pack(">IIIII", 7, 4096, 0, 4096, 3)
+                    self._chunk(writer, 1, 5, cookie, runs)
+        except asyncio.IncompleteReadError:
+            return
+        finally:
+            writer.close()
+
+    async def _options(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            _, option, length = struct.unpack(">QII", await reader.readexactly(16))
+            await reader.readexactly(length)
+            if option == 10:
+                if self.refuse:
+                    self._reply(writer, option, (1 << 31) | 6, b"no such export")
+                    return
+                context = struct.pack(">I", 7) + ALLOCATION.encode()
+                self._reply(writer, option, 4, context)
+            if option == 7:
+                self._reply(writer, option, 3, struct.pack(">HQH", 0, 8192, 3))
+            self._reply(writer, option, 1, b"")
+            if option == 7:
+                return
+
+    @staticmethod
+    def _reply(writer: asyncio.StreamWriter, option: int, kind: int, data: bytes) -> None:
+        writer.write(struct.pack(">QIII", 0x0003E889045565A9, option, kind, len(data)) + data)
+
+    @staticmethod
+    def _chunk(
+        writer: asyncio.StreamWriter, flags: int, kind: int, cookie: int, data: bytes
+    ) -> None:
+        writer.write(struct.pack(">IHHQI", 0x668E33EF, flags, kind, cookie, len(data)) + data)
+
+
+def _with(folder: Path, server: _Server, tell: Callable[[Path], Awaitable[None]]) -> None:
+    async def story() -> None:
+        path = folder / "nbd.sock"
+        async with await asyncio.start_unix_server(server.serve, path):
+            await tell(path)
+
+    asyncio.run(story())
+
+
+def test_size_blocks_and_bytes_are_read(tmp_path: Path) -> None:
+    async def tell(path: Path) -> None:
+        nbd = await NbdReader.open(path, "disk", [ALLOCATION])
+        assert nbd.size_bytes == 8192
+        assert await nbd.status(0, 8192) == {ALLOCATION: [(4096, 0), (4096, 3)]}
+        assert await nbd.read(0, 8192) == b"x" * 4096 + bytes(4096)
+        await nbd.close()
+
+    _with(tmp_path, _Server(), tell)
+
+
+def test_a_refusal_is_told(tmp_path: Path) -> None:
+    async def tell(path: Path) -> None:
+        with pytest.raises(NbdError, match="no such export"):
+            await NbdReader.open(path, "disk", [ALLOCATION])
+
+    _with(tmp_path, _Server(refuse=True), tell)
+
+
+def test_what_makes_no_sense_is_an_error(tmp_path: Path) -> None:
+    async def tell(path: Path) -> None:
+        nbd = await NbdReader.open(path, "disk", [ALLOCATION])
+        with pytest.raises(NbdError, match="understood"):
+            await nbd.read(0, 8192)
+        await nbd.close()
+
+    _with(tmp_path, _Server(lie=True), tell)
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    async def story() -> None:
+        with pytest.raises(NbdError, match="can't be opened"):
+            await NbdReader.open(tmp_path / "none", "disk", [ALLOCATION])
+
+    asyncio.run(story())
+
+
+def test_extent_is_plain() -> None:
+    assert extents_of(0, [(5, 2)], None) == [Extent(0, 5, True)]

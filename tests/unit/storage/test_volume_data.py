@@ -1,0 +1,76 @@
+"""Data written into a raw volume from a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.unit.storage.world import World, run
+from vmkernel.model import ErrorCode, MicaError, Problem, VolumeFormat, VolumeSpec
+
+MIB = 1 << 20
+
+
+async def _make(world: World, volume_id: str, volume_format: VolumeFormat) -> None:
+    spec = VolumeSpec(datastore="d", size_bytes=MIB, format=volume_format)
+    await world.succeeded(await world.storage.create_volume(volume_id, spec, actor="me"))
+
+
+def _send(stream: socket.socket, data: bytes) -> bytes:
+    with stream:
+        stream.settimeout(10)
+        stream.sendall(data)
+        stream.shutdown(socket.SHUT_WR)
+        return stream.recv(65536)
+
+
+def test_a_part_is_written_and_the_volume_is_free_again(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await _make(world, "v", VolumeFormat.RAW)
+        stream = await world.storage.write_volume("v", 4096, 6)
+        with pytest.raises(MicaError, match="being written"):
+            world.storage.volume("v")
+        assert await asyncio.to_thread(_send, stream, b"abcdef") == b""
+        assert world.storage.volume("v").path.read_bytes()[4090:4110] == (
+            bytes(6) + b"abcdef" + bytes(8)
+        )
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"), [(b"abc", ErrorCode.TRUNCATED), (b"a" * 9, ErrorCode.INVALID)]
+)
+def test_a_wrong_length_is_told(tmp_path: Path, data: bytes, code: ErrorCode) -> None:
+    async def scenario(world: World) -> None:
+        await _make(world, "v", VolumeFormat.RAW)
+        stream = await world.storage.write_volume("v", 0, 6)
+        verdict = await asyncio.to_thread(_send, stream, data)
+        assert msgspec.json.decode(verdict, type=Problem).code is code
+        assert world.storage.volume("v").id == "v"
+
+    run(tmp_path, scenario)
+
+
+def test_what_takes_no_data_is_refused(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await _make(world, "v", VolumeFormat.RAW)
+        await _make(world, "q", VolumeFormat.QCOW2)
+        for volume, offset, code in (
+            ("q", 0, ErrorCode.CONFLICT),
+            ("v", MIB, ErrorCode.CONFLICT),
+            ("none", 0, ErrorCode.NOT_FOUND),
+        ):
+            with pytest.raises(MicaError) as caught:
+                await world.storage.write_volume(volume, offset, 6)
+            assert caught.value.problem.code is code
+        world.users.open.add("v")
+        with pytest.raises(MicaError) as caught:
+            await world.storage.write_volume("v", 0, 6)
+        assert caught.value.problem.code is ErrorCode.IN_USE
+
+    run(tmp_path, scenario)

@@ -1,0 +1,151 @@
+"""Backups of running VMs, and data written into volumes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from vmkernel.control.requests.base import Done, Request
+from vmkernel.model import Backup, BackupExtent, Checkpoint, Record, Role, Slug
+
+__all__ = [
+    "BackupExtents",
+    "BackupList",
+    "BeginBackup",
+    "CheckpointList",
+    "DeleteCheckpoint",
+    "EndBackup",
+    "GetBackup",
+    "ListBackups",
+    "ListCheckpoints",
+    "ListExtents",
+    "ReadBackup",
+    "WriteVolume",
+]
+
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
+
+class BackupList(Record, frozen=True, kw_only=True):
+    """The open backups of a VM."""
+
+    items: tuple[Backup, ...]
+
+
+class BackupExtents(Record, frozen=True, kw_only=True):
+    """Extents, and the offset at which the next ones begin; none at the end."""
+
+    extents: tuple[BackupExtent, ...]
+    next: int | None
+
+
+class CheckpointList(Record, frozen=True, kw_only=True):
+    """The checkpoints of a VM."""
+
+    items: tuple[Checkpoint, ...]
+
+
+class BeginBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.begin-backup"):
+    """Keep the disks of a running VM readable as they are now."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Backup
+
+    id: Slug
+    disks: tuple[str, ...] | None = None
+    checkpoint: Slug | None = None
+    since: Slug | None = None
+    time_limit_s: Annotated[int, msgspec.Meta(ge=10, le=7 * 86400)] = 4 * 3600
+
+
+class ListBackups(Request[BackupList], frozen=True, kw_only=True, tag="vm.backups"):
+    """The open backups of a VM."""
+
+    REPLY: ClassVar[Any] = BackupList
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+
+
+class GetBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.backup"):
+    """One backup."""
+
+    REPLY: ClassVar[Any] = Backup
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+    backup: str
+
+
+class EndBackup(Request[Done], frozen=True, kw_only=True, tag="vm.end-backup"):
+    """End a backup; its checkpoint stays."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Done
+
+    id: Slug
+    backup: str
+
+
+class ListExtents(Request[BackupExtents], frozen=True, kw_only=True, tag="vm.backup-extents"):
+    """What is to be copied of a disk of a backup, from an offset on."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = BackupExtents
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+    backup: str
+    disk: str
+    offset: Bytes = 0
+
+
+class ReadBackup(Request[Done], frozen=True, kw_only=True, tag="vm.read-backup"):
+    """A part of a disk of a backup as a stream, which ends early where it can't be read."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Done
+    STREAM: ClassVar[bool] = True
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+    backup: str
+    disk: str
+    offset: Bytes
+    length: Bytes
+
+
+class ListCheckpoints(Request[CheckpointList], frozen=True, kw_only=True, tag="vm.checkpoints"):
+    """The checkpoints of a running VM."""
+
+    REPLY: ClassVar[Any] = CheckpointList
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+
+
+class DeleteCheckpoint(Request[Done], frozen=True, kw_only=True, tag="vm.delete-checkpoint"):
+    """Forget a checkpoint of a running VM."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Done
+
+    id: Slug
+    checkpoint: Slug
+
+
+class WriteVolume(Request[Done], frozen=True, kw_only=True, tag="storage.write-volume"):
+    """Write a part of a raw volume that no running VM has, from a stream.
+
+    The stream takes exactly `length` bytes and is then shut down for writing; the answer on it is
+    empty where the data are durable, or a Problem as JSON.
+    """
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Done
+    STREAM: ClassVar[bool] = True
+
+    id: Slug
+    offset: Bytes
+    length: Bytes

@@ -1,0 +1,120 @@
+"""Writing into a raw volume from a stream, as a restore does; in a thread of its own.
+
+The sender writes exactly the declared number of bytes and shuts its side down for writing. The
+answer on the stream is empty where all is durable, or a Problem as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+
+from vmkernel.host.errors import from_os_error
+from vmkernel.model import ErrorCode, MicaError
+from vmkernel.storage.catalogue import Catalogue
+from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.volumes import Volumes
+
+__all__ = ["VolumeData"]
+
+_CHUNK_BYTES = 1 << 20
+_SILENCE_S = 60.0
+
+
+class VolumeData:
+    """See the module."""
+
+    def __init__(self, volumes: Volumes, datastores: Datastores, catalogue: Catalogue) -> None:
+        self._volumes = volumes
+        self._datastores = datastores
+        self._catalogue = catalogue
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def write(self, volume_id: str, offset: int, length: int) -> socket.socket:
+        """The stream that takes `length` bytes for the place at `offset`."""
+        entry, _ = self._volumes.writable(volume_id)
+        if entry.format.value != "raw":
+            raise StorageError(
+                ErrorCode.CONFLICT,
+                f"Volume {volume_id} is {entry.format}: only a raw volume takes data; convert it"
+                " to raw before, and back afterwards.",
+            )
+        if offset + length > entry.size_bytes:
+            raise StorageError(
+                ErrorCode.CONFLICT, f"Volume {volume_id} has {entry.size_bytes} bytes only."
+            )
+        async with contextlib.AsyncExitStack() as undo:
+            await undo.enter_async_context(self._datastores.using(entry.datastore))
+            undo.enter_context(self._catalogue.claimed("volume", volume_id, "written"))
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            held = undo.pop_all()
+        task = asyncio.create_task(
+            self._run(ours, entry.place.data, offset, length, held), name=f"write-{volume_id}"
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return theirs
+
+    async def _run(
+        self,
+        stream: socket.socket,
+        path: Path,
+        offset: int,
+        length: int,
+        held: contextlib.AsyncExitStack,
+    ) -> None:
+        """The volume is free again before the sender is answered."""
+        try:
+            async with held:
+                verdict = await asyncio.to_thread(_receive, stream, path, offset, length)
+            await asyncio.to_thread(_answer, stream, verdict)
+        finally:
+            stream.close()
+
+
+def _receive(stream: socket.socket, path: Path, offset: int, length: int) -> bytes:
+    try:
+        stream.setblocking(True)
+        stream.settimeout(_SILENCE_S)
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _pour(stream, fd, offset, length)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except MicaError as error:
+        return msgspec.json.encode(error.problem)
+    except OSError as error:
+        return msgspec.json.encode(from_os_error(error, "The data can't be written").problem)
+    return b""
+
+
+def _pour(stream: socket.socket, fd: int, offset: int, length: int) -> None:
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    left = length
+    while True:
+        count = stream.recv_into(buffer)
+        if not count:
+            break
+        if count > left:
+            raise MicaError(ErrorCode.INVALID, f"More than the declared {length} bytes came.")
+        part = buffer[:count]
+        while part:
+            written = os.pwrite(fd, part, offset)
+            offset += written
+            part = part[written:]
+        left -= count
+    if left:
+        raise MicaError(ErrorCode.TRUNCATED, f"{left} of {length} bytes are missing.")
+
+
+def _answer(stream: socket.socket, verdict: bytes) -> None:
+    with contextlib.suppress(OSError):
+        stream.sendall(verdict)
+        stream.shutdown(socket.SHUT_WR)

@@ -1,0 +1,421 @@
+"""Backups of running VMs: sessions that keep disks readable as they were at one instant.
+
+  begin -> open (extents, data) -> ended        by its owner, by its time limit,
+                                                or because the VM's QEMU ended
+
+One session a VM at a time. What the guest overwrites meanwhile goes to a scratch file on the
+volume's datastore that has no name any more once QEMU has it open, so that nothing is ever left
+of it; a vmkernel that comes later takes away what QEMU still has of a session (live_disks.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vmkernel import clock
+from vmkernel.host import from_os_error
+from vmkernel.host.unix_socket import listen_stream
+from vmkernel.model import (
+    Backup,
+    BackupDisk,
+    BackupExtent,
+    Checkpoint,
+    CheckpointDisk,
+    ErrorCode,
+    MicaError,
+    Subject,
+    VolumeFormat,
+)
+from vmkernel.qemu import QemuError, block_graph, point_in_time
+from vmkernel.qemu.nbd import ALLOCATION, MAX_READ_BYTES, Extent, NbdError, NbdReader, extents_of
+from vmkernel.qemu.point_in_time import DiskPoint
+from vmkernel.vm.running import Running
+from vmkernel.vm.service import VmService
+from vmkernel.vm.states import VmRequest
+from vmkernel.vm.surroundings import Surroundings
+
+__all__ = ["MakeScratch", "VmBackups"]
+
+_log = logging.getLogger(__name__)
+
+MakeScratch = Callable[[str, int], Awaitable[Path]]
+"""Makes an empty qcow2 beside a volume: the volume's id, and the size in bytes."""
+
+_EXTENTS_MAX = 4096
+_STATUS_BYTES = 1 << 30
+_WATCH_S = 2.0
+_SILENCE_S = 120.0
+_SOCKET = "nbd.sock"
+
+
+@dataclass
+class _Session:
+    backup: Backup
+    points: tuple[DiskPoint, ...]
+    started_at: str
+    """Of the QEMU that it is about."""
+    path: Path
+    held: contextlib.ExitStack
+    deadline: float
+    watcher: asyncio.Task[None] | None = None
+
+
+class VmBackups:
+    """See the module."""
+
+    def __init__(self, vms: VmService, host: Surroundings, make_scratch: MakeScratch) -> None:
+        self._vms = vms
+        self._host = host
+        self._make_scratch = make_scratch
+        self._sessions: dict[str, _Session] = {}
+
+    # --- sessions -----------------------------------------------------------------------------
+
+    async def begin(
+        self,
+        vm_id: str,
+        *,
+        disks: tuple[str, ...] | None,
+        checkpoint: str | None,
+        since: str | None,
+        time_limit_s: int,
+        actor: str,
+    ) -> Backup:
+        """Open a session."""
+        spec = self._vms.get(vm_id).spec
+        known = {disk.key or "": disk.volume for disk in spec.disks}
+        keys = tuple(known) if disks is None else tuple(dict.fromkeys(disks))
+        for index, key in enumerate(keys):
+            if key not in known:
+                raise MicaError.field(f"/disks/{index}", f"VM {vm_id} has no disk {key}.")
+        if not keys:
+            raise MicaError(ErrorCode.CONFLICT, f"VM {vm_id} has no disks.")
+        if vm_id in self._sessions:
+            raise MicaError(
+                ErrorCode.CONFLICT,
+                f"Backup {self._sessions[vm_id].backup.id} of VM {vm_id} is open: end it first.",
+            )
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(
+                self._vms.hold(
+                    vm_id,
+                    "a backup of it is open",
+                    frozenset({VmRequest.HOLD, VmRequest.DELETE}),
+                )
+            )
+            volumes = {key: self._host.storage.volume(known[key]) for key in keys}
+            scratches = {}
+            try:
+                for key, volume in volumes.items():
+                    scratches[key] = await self._make_scratch(volume.id, volume.size_bytes)
+
+                async def make(running: Running) -> tuple[tuple[DiskPoint, ...], str]:
+                    return await _make_point(running, scratches, checkpoint, since)
+
+                async with contextlib.AsyncExitStack() as still:
+                    quiet = await self._freeze(vm_id, still)
+                    points, started_at = await self._vms.use(vm_id, VmRequest.OPERATE, make)
+            finally:
+                for path in scratches.values():
+                    path.unlink(missing_ok=True)
+            now = time.time()
+            backup = Backup(
+                id=f"backup-{secrets.token_hex(6)}",
+                vm=vm_id,
+                created_at=clock.format_time(now),
+                expires_at=clock.format_time(now + time_limit_s),
+                checkpoint=checkpoint,
+                since=since,
+                quiet=quiet,
+                disks=tuple(
+                    BackupDisk(key=k, volume=v.id, size_bytes=v.size_bytes)
+                    for k, v in volumes.items()
+                ),
+            )
+            session = _Session(
+                backup,
+                points,
+                started_at,
+                self._host.folder(vm_id).path / _SOCKET,
+                undo.pop_all(),
+                asyncio.get_running_loop().time() + time_limit_s,
+            )
+        self._sessions[vm_id] = session
+        self._vms.roster.background(self._watch(session), f"backup-of-{vm_id}")
+        self._publish("vm.backup-begun", backup, actor)
+        return backup
+
+    def list(self, vm_id: str) -> tuple[Backup, ...]:
+        """The open session of a VM, if any."""
+        self._vms.get(vm_id)
+        session = self._sessions.get(vm_id)
+        return () if session is None else (session.backup,)
+
+    def get(self, vm_id: str, backup_id: str) -> Backup:
+        """One session."""
+        return self._session(vm_id, backup_id).backup
+
+    async def end(self, vm_id: str, backup_id: str, *, actor: str) -> None:
+        """Close a session."""
+        await self._end(self._session(vm_id, backup_id), actor)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def extents(
+        self, vm_id: str, backup_id: str, key: str, offset: int
+    ) -> tuple[tuple[BackupExtent, ...], int | None]:
+        """What is to be copied of a disk from `offset` on, and where the next list begins."""
+        session = self._session(vm_id, backup_id)
+        point = self._point(session, key)
+        found: list[Extent] = []
+        try:
+            reader = await self._open(session, point)
+            try:
+                while offset < reader.size_bytes and len(found) < _EXTENTS_MAX:
+                    told = await reader.status(
+                        offset, min(_STATUS_BYTES, reader.size_bytes - offset)
+                    )
+                    runs = told[ALLOCATION]
+                    dirty = told[_context(point)] if point.delta is not None else None
+                    found += extents_of(offset, runs, dirty)
+                    spans = [runs] if dirty is None else [runs, dirty]
+                    offset += min(sum(length for length, _ in span) for span in spans)
+                size = reader.size_bytes
+            finally:
+                await reader.close()
+        except NbdError as error:
+            raise self._lost(session, error) from error
+        told_extents = tuple(
+            BackupExtent(offset=e.offset, length=e.length, zero=e.zero) for e in found
+        )
+        return told_extents, offset if offset < size else None
+
+    async def read(
+        self, vm_id: str, backup_id: str, key: str, offset: int, length: int
+    ) -> socket.socket:
+        """The bytes of a part of a disk, as a stream."""
+        session = self._session(vm_id, backup_id)
+        point = self._point(session, key)
+        try:
+            reader = await self._open(session, point)
+        except NbdError as error:
+            raise self._lost(session, error) from error
+        if offset + length > reader.size_bytes:
+            await reader.close()
+            raise MicaError(ErrorCode.INVALID, f"Disk {key} has {reader.size_bytes} bytes only.")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        self._vms.roster.background(_send(reader, ours, offset, length), f"{backup_id}-{key}")
+        return theirs
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    async def checkpoints(self, vm_id: str) -> tuple[Checkpoint, ...]:
+        """The checkpoints of a running VM, by name."""
+
+        async def look(running: Running) -> list[point_in_time.Bitmap]:
+            return await point_in_time.bitmaps(running.qmp, await _format_nodes(running))
+
+        found: dict[str, list[CheckpointDisk]] = {}
+        for bitmap in await self._vms.use(vm_id, VmRequest.QUERY, look):
+            found.setdefault(bitmap.name, []).append(
+                CheckpointDisk(
+                    key=bitmap.key,
+                    dirty_bytes=bitmap.dirty_bytes,
+                    usable=bitmap.usable,
+                    persistent=bitmap.persistent,
+                )
+            )
+        return tuple(Checkpoint(id=name, disks=tuple(found[name])) for name in sorted(found))
+
+    async def delete_checkpoint(self, vm_id: str, checkpoint: str) -> None:
+        """Forget a checkpoint on all disks."""
+
+        async def forget(running: Running) -> None:
+            nodes = await _format_nodes(running)
+            bitmaps = await point_in_time.bitmaps(running.qmp, nodes)
+            mine = [bitmap for bitmap in bitmaps if bitmap.name == checkpoint]
+            if not mine:
+                raise MicaError(ErrorCode.NOT_FOUND, f"VM {vm_id} has no checkpoint {checkpoint}.")
+            for bitmap in mine:
+                await point_in_time.remove_bitmap(running.qmp, nodes[bitmap.key], checkpoint)
+
+        await self._vms.use(vm_id, VmRequest.OPERATE, forget)
+
+    # --- small parts --------------------------------------------------------------------------
+
+    async def _freeze(self, vm_id: str, still: contextlib.AsyncExitStack) -> bool:
+        agent = self._vms.agent(vm_id)
+        if not agent.connected:
+            return False
+        report = await still.enter_async_context(agent.frozen())
+        return report.quiet
+
+    async def _watch(self, session: _Session) -> None:
+        """End the session when its time is over, or once its QEMU has ended."""
+        loop = asyncio.get_running_loop()
+        vm_id = session.backup.vm
+        while self._sessions.get(vm_id) is session:
+            await asyncio.sleep(_WATCH_S)
+            if loop.time() > session.deadline:
+                await self._end(session, "time limit")
+                return
+            try:
+                status = self._vms.get(vm_id).status
+            except MicaError:
+                status = None
+            if status is None or status.started_at != session.started_at:
+                self._forget(session)
+                self._publish("vm.backup-ended", session.backup, "the end of the VM")
+                return
+
+    async def _end(self, session: _Session, actor: str) -> None:
+        async def away(running: Running) -> None:
+            await point_in_time.end(running.qmp, session.points)
+
+        try:
+            await self._vms.use(session.backup.vm, VmRequest.OPERATE, away)
+        except MicaError as error:
+            if error.problem.code is ErrorCode.UNAVAILABLE:
+                raise
+        self._forget(session)
+        self._publish("vm.backup-ended", session.backup, actor)
+
+    def _forget(self, session: _Session) -> None:
+        if self._sessions.get(session.backup.vm) is session:
+            del self._sessions[session.backup.vm]
+        session.held.close()
+        session.path.unlink(missing_ok=True)
+
+    def _session(self, vm_id: str, backup_id: str) -> _Session:
+        session = self._sessions.get(vm_id)
+        if session is None or session.backup.id != backup_id:
+            raise MicaError(
+                ErrorCode.NOT_FOUND, f"There is no backup {backup_id[:80]!r} of VM {vm_id} now."
+            )
+        return session
+
+    def _point(self, session: _Session, key: str) -> DiskPoint:
+        for point in session.points:
+            if point.key == key:
+                return point
+        raise MicaError(
+            ErrorCode.NOT_FOUND, f"Backup {session.backup.id} has no disk {key[:40]!r}."
+        )
+
+    async def _open(self, session: _Session, point: DiskPoint) -> NbdReader:
+        contexts = [ALLOCATION]
+        if point.delta is not None:
+            contexts.append(_context(point))
+        return await NbdReader.open(session.path, point.name, contexts)
+
+    def _lost(self, session: _Session, error: NbdError) -> MicaError:
+        return MicaError(
+            ErrorCode.CONFLICT,
+            f"Backup {session.backup.id} can't be read any more ({error}): end it, and begin anew.",
+        )
+
+    def _publish(self, event: str, backup: Backup, actor: str) -> None:
+        self._host.events.publish(
+            event, Subject(kind="vm", id=backup.vm), actor=actor, data={"backup": backup.id}
+        )
+
+
+def _context(point: DiskPoint) -> str:
+    return f"qemu:dirty-bitmap:{point.delta}"
+
+
+async def _format_nodes(running: Running) -> dict[str, str]:
+    return {
+        disk.key: await block_graph.top_format_node(running.qmp, disk.key)
+        for disk in running.definition.spec.disks
+        if disk.key is not None
+    }
+
+
+async def _make_point(
+    running: Running,
+    scratches: dict[str, Path],
+    checkpoint: str | None,
+    since: str | None,
+) -> tuple[tuple[DiskPoint, ...], str]:
+    """The instant, and which QEMU it is about."""
+    qmp = running.qmp
+    nodes = await _format_nodes(running)
+    bitmaps = {(b.key, b.name): b for b in await point_in_time.bitmaps(qmp, nodes)}
+    names = {str(n) for _, n in bitmaps}
+    if checkpoint is not None and checkpoint in names:
+        raise MicaError.field(
+            "/checkpoint", f"There is a checkpoint {checkpoint} already.", ErrorCode.CONFLICT
+        )
+    for key in scratches if since is not None else ():
+        found = bitmaps.get((key, since or ""))
+        if found is None or not found.usable:
+            what = "is not there (any more)" if found is None else "was lost in a crash"
+            raise MicaError.field(
+                "/since",
+                f"The checkpoint {since} of {key} {what}: make a full backup, without `since`.",
+                ErrorCode.CONFLICT,
+            )
+    points: list[DiskPoint] = []
+    persistent = await _persistent(running, nodes)
+    path = running.folder.path / _SOCKET
+    try:
+        for key, scratch in scratches.items():
+            point = DiskPoint(
+                key=key,
+                node=nodes[key],
+                scratch="",
+                tag=secrets.token_hex(3),
+                persistent=persistent[key],
+                since=since,
+                checkpoint=checkpoint,
+            )
+            given = await block_graph.give_file(qmp, scratch, point.file_node, read_only=False)
+            points.append(replace(point, scratch=str(given.path)))
+        with contextlib.closing(listen_stream(path)) as listener:
+            await point_in_time.serve(qmp, listener.fileno())
+        await point_in_time.begin(qmp, points)
+    except (QemuError, OSError) as error:
+        with contextlib.suppress(QemuError):
+            await point_in_time.end(qmp, points)
+        for point in points:
+            with contextlib.suppress(QemuError):
+                await block_graph.take_file_back(qmp, point.file_node)
+        if isinstance(error, OSError):
+            raise from_os_error(error, f"The backup of VM {running.vm_id}") from error
+        raise
+    started = running.record.started_at if running.record is not None else ""
+    return tuple(points), started
+
+
+async def _persistent(running: Running, nodes: dict[str, str]) -> dict[str, bool]:
+    """Which disks can keep a checkpoint: those in qcow2."""
+    told = await running.qmp.execute("query-named-block-nodes", {"flat": True})
+    drivers = {str(node.get("node-name")): str(node.get("drv")) for node in told}
+    return {key: drivers.get(node) == VolumeFormat.QCOW2.value for key, node in nodes.items()}
+
+
+async def _send(reader: NbdReader, stream: socket.socket, offset: int, length: int) -> None:
+    """Read at the pace of whoever takes the stream; it ends early where reading fails."""
+    loop = asyncio.get_running_loop()
+    try:
+        while length:
+            data = await reader.read(offset, min(length, MAX_READ_BYTES))
+            async with asyncio.timeout(_SILENCE_S):
+                await loop.sock_sendall(stream, data)
+            offset += len(data)
+            length -= len(data)
+    except (NbdError, OSError, TimeoutError) as error:
+        _log.warning("a backup's stream ended early: %s", error)
+    finally:
+        stream.close()
+        await reader.close()
