@@ -72,6 +72,8 @@ class Superblock:
     name: str
     level: str
     devices: int
+    events: int = 0
+    """Counts the array's changes: a member with fewer was away meanwhile, and is stale."""
 
     @property
     def ours(self) -> bool:
@@ -168,6 +170,7 @@ def _superblock(values: dict[str, str]) -> Superblock | None:
         name=values.get("MD_NAME", ""),
         level=values.get("MD_LEVEL", ""),
         devices=int(values["MD_DEVICES"]),
+        events=int(values["MD_EVENTS"]) if values.get("MD_EVENTS", "").isdigit() else 0,
     )
 
 

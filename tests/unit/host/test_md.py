@@ -95,7 +95,9 @@ def test_nothing_is_no_array(tmp_path: Path) -> None:
 def test_marks_of_members() -> None:
     uuid = "5b2a0c2f:7d1f6a54:0c8c0a0e:4f1d2c3b"
     mark = _superblock(parse_export(EXPORT))
-    assert mark == Superblock(uuid=uuid, name="any:mica-0a1b2c3d", level="raid1", devices=2)
+    assert mark == Superblock(
+        uuid=uuid, name="any:mica-0a1b2c3d", level="raid1", devices=2, events=17
+    )
     assert mark.ours
     foreign = _superblock(parse_export(EXPORT.replace("any:mica-", "host:")))
     assert foreign is not None

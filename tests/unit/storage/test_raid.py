@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,14 @@ def test_an_incomplete_array_is_waited_for_then_started(monkeypatch: pytest.Monk
     monkeypatch.setattr(bench.mdadm, "assemble", assemble)
     asyncio.run(bench.driver.attach(_stored("A", "B")))
     assert bench.mdadm.calls[-1] == "assemble uuid-1 a1 True"
+
+
+def test_a_disk_that_was_away_is_not_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    for name, events in (("A", 40), ("B", 41), ("PULLED", 17)):
+        bench.member(name, replace(OURS, events=events))
+    asyncio.run(bench.driver.attach(_stored("A", "B")))
+    assert bench.mdadm.calls == ["assemble uuid-1 a1,b1 False"]
 
 
 def test_an_array_without_disks_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.raid_look import look_at, node_disks
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 
-__all__ = ["RaidDriver"]
+__all__ = ["RaidDriver", "fresh_members"]
 
 _log = logging.getLogger(__name__)
 _MEMBER_NAME = "mica-member"
@@ -312,13 +312,15 @@ class RaidDriver(DatastoreDriver):
             if array.running:
                 return array.name
             await self._stop_quietly(array.name)
-        members = await self._members(uuid)
+        members = fresh_members(await self._members(uuid))
         if not members:
             raise DatastoreMissing(f"No disk of datastore {datastore_id} is there.")
         nodes = [found.partition.path for found, _ in members]
         device = await asyncio.to_thread(_free_device)
-        with contextlib.suppress(CommandError):
+        try:
             await self._mdadm.assemble(device, uuid, nodes, degraded=False)
+        except CommandError as error:
+            _log.warning("datastore %s: %s (%s)", datastore_id, error, error.output)
         if await self._runs(device):
             self._incomplete_since.pop(uuid, None)
             return device.name
@@ -437,6 +439,13 @@ class RaidDriver(DatastoreDriver):
                 ErrorCode.UNAVAILABLE, f"The array of datastore {stored.id} is not running."
             )
         return array
+
+
+def fresh_members(members: Sequence[Member]) -> list[Member]:
+    """The members without those that were away while the array went on: a disk that was pulled
+    and replaced comes back with an old view of it. A power cut makes a difference of one."""
+    newest = max((mark.events for _, mark in members), default=0)
+    return [(found, mark) for found, mark in members if mark.events >= newest - 1]
 
 
 def _refuse_twice(spec: DatastoreSpec) -> None:
