@@ -233,6 +233,7 @@ class Roster:
         except (MicaError, OSError) as error:
             _log.warning("the VMs of datastore %s can't be read: %s", datastore, error)
             return
+        self.forget_gone()  # a renamed datastore's VMs are not in their own way
         starting = []
         for folder, result in found:
             vm_id = folder.name

@@ -172,6 +172,24 @@ def test_a_datastore_goes_and_comes(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_renamed_datastore_brings_its_vms_along(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            await world.create("web", datastore="second")
+            old = world.storage.vms_folder("second").parent
+            world.storage.change("second", available=False)
+            world.storage.known.discard("second")
+            old.rename(old.with_name("third"))
+            world.storage.known.add("third")
+            world.storage.change("third", available=True)
+            await world.settle()
+            vm = world.vms.get("web")
+            assert (vm.spec.datastore, vm.status.state) == ("third", VmState.STOPPED)
+            assert list(world.vms.findings()) == []
+
+    asyncio.run(story())
+
+
 def test_a_running_vm_outlives_its_datastores_absence(tmp_path: Path) -> None:
     async def story() -> None:
         async with started(tmp_path) as world:
