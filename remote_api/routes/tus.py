@@ -55,11 +55,11 @@ def require_version(exchange: Exchange[Any, Any]) -> None:
 
 
 def count_of(exchange: Exchange[Any, Any], name: str) -> int:
-    """A header that is a number of bytes. Raises ApiError (400)."""
+    """A header that is a number of bytes. Raises ApiError (422)."""
     given = exchange.header(name)
     if given is None or not _COUNT.match(given):
         raise ApiError(
-            ProblemCode.MALFORMED,
+            ProblemCode.INVALID,
             f"The request needs the header {name} with a number of bytes.",
             errors=(FieldError(pointer=name, detail="A number of bytes."),),
         )
@@ -70,10 +70,10 @@ def spec_of(exchange: Exchange[Any, Any]) -> UploadSpec:
     """What an upload becomes, by `Upload-Length` and `Upload-Metadata`.
 
     Keys: `image` and `datastore` are needed, `sha256`, `format` and `compression` may stand;
-    others (`filename`, `filetype`) are let pass. Raises ApiError: 400, 422, 413.
+    others (`filename`, `filetype`) are let pass. Raises ApiError: 422, 413.
     """
     if exchange.header("Upload-Defer-Length") is not None:
-        raise _refused("Upload-Defer-Length", "The length has to be known at the beginning.")
+        raise ApiError.field("Upload-Defer-Length", "The length has to be known at the beginning.")
     size = count_of(exchange, "Upload-Length")
     if size > MAX_BYTES:
         raise ApiError(ProblemCode.TOO_LARGE, f"An upload has at most {MAX_BYTES} bytes.")
@@ -131,12 +131,12 @@ def _metadata(text: str) -> dict[str, str]:
         if not key:
             continue
         if not _KEY.match(key) or key in values:
-            raise _refused("Upload-Metadata", "Keys are ASCII without commas, each once.")
+            raise ApiError.field("Upload-Metadata", "Keys are ASCII without commas, each once.")
         try:
             values[key] = base64.b64decode(encoded.strip(), validate=True).decode("utf-8")
         except (binascii.Error, UnicodeDecodeError) as error:
             if key in _KEYS:
-                raise _refused("Upload-Metadata", f"{key} is no Base64 of a text.") from error
+                raise ApiError.field("Upload-Metadata", f"{key} is no Base64 of a text.") from error
             values[key] = ""
     return values
 

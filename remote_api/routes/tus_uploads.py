@@ -117,6 +117,7 @@ async def delete_upload(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 async def override_method(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """What a client does that can send GET and POST alone."""
+    require_version(exchange)
     method = exchange.header("X-HTTP-Method-Override")
     if method == "PATCH" and exchange.announced_body:
         return await send_part(exchange)
@@ -124,9 +125,8 @@ async def override_method(exchange: Exchange[NoQuery, NoBody]) -> Response:
         return await delete_upload(exchange)
     if method == "HEAD":
         return await head_upload(exchange)
-    raise ApiError(
-        ProblemCode.MALFORMED,
-        "A POST here is a PATCH, DELETE or HEAD and names it in X-HTTP-Method-Override.",
+    raise ApiError.field(
+        "X-HTTP-Method-Override", "A POST here is a PATCH (with a body), a DELETE or a HEAD."
     )
 
 
