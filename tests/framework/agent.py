@@ -8,6 +8,10 @@ One JSON object a line; each is answered by a line `ANSWER {"value": …}` or
                                      -> seconds from the start until its output holds the text
     {"do": "memory"}                 -> MiB by process (proportional share), and of the kernel
     {"do": "list", "path": P}        -> the names in a folder
+    {"do": "read", "path": P}        -> a file's text
+    {"do": "links", "path": P}       -> where the symbolic links in a folder lead, by name
+    {"do": "open_as", "uid": U, "root": R, "path": P}
+                                     -> what open(2) says to that user with that root: "" or why not
 """
 
 from __future__ import annotations
@@ -91,7 +95,47 @@ def _list(request: dict[str, Any]) -> list[str]:
     return sorted(path.name for path in Path(request["path"]).iterdir())
 
 
-ACTIONS = {"run": _run, "seconds_until": _seconds_until, "memory": _memory, "list": _list}
+def _read(request: dict[str, Any]) -> str:
+    return Path(request["path"]).read_bytes().decode(errors="replace")
+
+
+def _links(request: dict[str, Any]) -> dict[str, str]:
+    return {path.name: str(path.readlink()) for path in Path(request["path"]).iterdir()}
+
+
+def _open_as(request: dict[str, Any]) -> str:
+    end, other = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = ""
+        try:
+            os.chroot(request["root"])
+            os.chdir("/")
+            os.setgroups([])
+            os.setgid(request["uid"])
+            os.setuid(request["uid"])
+            os.close(os.open(request["path"], os.O_RDONLY))
+        except OSError as error:
+            said = error.strerror or "it failed"
+        finally:
+            os.write(other, said.encode())
+            os._exit(0)
+    os.close(other)
+    os.waitpid(child, 0)
+    said = os.read(end, 4096).decode()
+    os.close(end)
+    return said
+
+
+ACTIONS = {
+    "run": _run,
+    "seconds_until": _seconds_until,
+    "memory": _memory,
+    "list": _list,
+    "read": _read,
+    "links": _links,
+    "open_as": _open_as,
+}
 
 
 def _make_raw(line: int) -> None:

@@ -139,6 +139,24 @@ class Agent:
             raise AssertionError(f"{' '.join(argv)}: {answer}")
         return str(answer["output"])
 
+    def read(self, path: str) -> str:
+        """A file's text."""
+        return str(self.ask({"do": "read", "path": path}))
+
+    def links(self, path: str) -> dict[str, str]:
+        """Where the symbolic links in a folder lead, by name."""
+        found: dict[str, str] = self.ask({"do": "links", "path": path})
+        return found
+
+    def names(self, path: str) -> list[str]:
+        """What is in a folder."""
+        found: list[str] = self.ask({"do": "list", "path": path})
+        return found
+
+    def open_as(self, uid: int, root: str, path: str) -> str:
+        """What opening a file says to that user with that root: nothing, or why not."""
+        return str(self.ask({"do": "open_as", "uid": uid, "root": root, "path": path}))
+
     def kill(self, unit: str) -> None:
         """Kill a unit's processes as a crash would: SIGKILL, unannounced."""
         self.run("/usr/bin/systemctl", "kill", "--signal=KILL", unit)
