@@ -199,7 +199,7 @@ def test_every_bus_and_card_of_q35(tmp_path: Path) -> None:
 
 
 def test_a_guest_of_32_bits(tmp_path: Path) -> None:
-    """Memtest86+, which Debian still builds for 32 bits, on the old chipset to its screen."""
+    """Memtest86+, which Debian still builds for 32 bits, to its screen."""
 
     async def story(bench: Bench) -> None:
         program = inputs.guests() / "boot/memtest86+ia32.bin"
