@@ -19,6 +19,7 @@ from remote_api.schema.vm_hardware import (
     DisplayModel,
     Firmware,
     GuestOs,
+    HotPlugSpec,
     MemorySpec,
     NicSpec,
     VsockSpec,
@@ -83,6 +84,7 @@ class VmSpec(WireModel, frozen=True, kw_only=True):
     disks: Annotated[tuple[DiskSpec, ...], Meta(max_length=64)] = ()
     cdroms: Annotated[tuple[CdromSpec, ...], Meta(max_length=8)] = ()
     nics: Annotated[tuple[NicSpec, ...], Meta(max_length=16)] = ()
+    hot_plug: HotPlugSpec = HotPlugSpec()
     boot: BootSpec = BootSpec()
     display: DisplayModel = DisplayModel.STD
     serial_ports: Annotated[int, Meta(ge=0, le=4, description="Serial lines, from COM1 on.")] = 1

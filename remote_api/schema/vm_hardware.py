@@ -15,6 +15,7 @@ __all__ = [
     "CdromSpec",
     "Clock",
     "ClockSpec",
+    "HotPlugSpec",
     "CpuSpec",
     "DiskBus",
     "DiskCache",
@@ -195,6 +196,21 @@ class ClockSpec(WireModel, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=-720, le=840)] | None,
         Meta(description="How far local time is ahead of UTC; null: the host's own time zone."),
     ] = None
+
+
+class HotPlugSpec(WireModel, frozen=True, kw_only=True):
+    """Free PCI ports that a q35 machine starts with, for what is plugged in while it runs; the
+    guest's firmware looks at each, so fewer let it start sooner."""
+
+    disks: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=32,
+            description="For virtio-blk and NVMe disks; the other buses need none.",
+        ),
+    ] = 4
+    nics: Annotated[int, Meta(ge=0, le=8, description="For network cards.")] = 2
 
 
 class MemorySpec(WireModel, frozen=True, kw_only=True):

@@ -40,20 +40,20 @@ def can_plug_nic(model: NicModel, family: Family) -> bool:
 
 
 def free_disk_numbers(
-    bus: DiskBus, *, at_start: Collection[int], now: Collection[int]
+    bus: DiskBus, *, at_start: Collection[int], spare: int, now: Collection[int]
 ) -> list[int]:
     """The numbers that a new disk can have: `at_start` had the PCI disks (virtio-blk, NVMe) when
-    the machine was started, `now` has all disks."""
-    numbers = ports_at_start(at_start, disks=True) if DISK_BUSES[bus].pci else range(64)
+    the machine was started with `spare` free ports, `now` has all disks."""
+    numbers = ports_at_start(at_start, spare, disks=True) if DISK_BUSES[bus].pci else range(64)
     return [number for number in numbers if number not in now]
 
 
 def free_nic_numbers(
-    family: Family, *, at_start: Collection[int], now: Collection[int]
+    family: Family, *, at_start: Collection[int], spare: int, now: Collection[int]
 ) -> list[int]:
     """The numbers that a new card can have: `at_start` had the Express cards when the machine was
-    started, `now` has all cards."""
-    numbers = range(16) if family is Family.PC else ports_at_start(at_start, disks=False)
+    started with `spare` free ports, `now` has all cards."""
+    numbers = range(16) if family is Family.PC else ports_at_start(at_start, spare, disks=False)
     return [number for number in numbers if number not in now]
 
 

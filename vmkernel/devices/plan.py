@@ -13,6 +13,7 @@ from vmkernel.model import (
     DiskBus,
     DiskLimits,
     DisplayModel,
+    HotPlugSpec,
     HugePages,
     MemorySpec,
     NicModel,
@@ -204,6 +205,7 @@ class MachinePlan:
     rtc_base: str = "utc"
     """What the clock starts with: `utc`, or a local time such as `2026-11-23T10:00:00`."""
     boot_menu_s: int = 0
+    hot_plug: HotPlugSpec = field(default_factory=HotPlugSpec)
     hyperv: bool = False
     """Hyper-V's interfaces, which make Windows run well; KVM only."""
     tablet: bool = True

@@ -29,6 +29,7 @@ from typing import Any
 
 from vmkernel.devices.arguments import Arguments
 from vmkernel.devices.plan import Family
+from vmkernel.model import HotPlugSpec
 
 __all__ = ["PCI_DISKS_MAX", "Slots", "ports_at_start"]
 
@@ -37,8 +38,6 @@ PCI_DISKS_MAX = {Family.Q35: 64, Family.PC: 8}
 
 _DISKS_MAX = 64
 _NICS_MAX = 16
-_SPARE_DISKS = 4
-_SPARE_NICS = 2
 _FIXED = {
     Family.Q35: {
         "display": "0x1",
@@ -71,9 +70,10 @@ _FUNCTIONS = 8
 _DISK_CHASSIS = 0x40
 
 
-def ports_at_start(used: Collection[int], *, disks: bool) -> tuple[int, ...]:
-    """The numbers whose root ports a q35 machine has when it starts with `used`."""
-    limit, spare = (_DISKS_MAX, _SPARE_DISKS) if disks else (_NICS_MAX, _SPARE_NICS)
+def ports_at_start(used: Collection[int], spare: int, *, disks: bool) -> tuple[int, ...]:
+    """The numbers whose root ports a q35 machine has when it starts with `used` and with `spare`
+    free ones."""
+    limit = _DISKS_MAX if disks else _NICS_MAX
     free = [number for number in range(limit) if number not in used][:spare]
     wanted = {*used, *free}
     return tuple(sorted(wanted | {number - number % _FUNCTIONS for number in wanted}))
@@ -88,13 +88,13 @@ class Slots:
         self._disks = 0
         self._conventional = False
 
-    def add_ports(self, disks: Collection[int], nics: Collection[int]) -> None:
+    def add_ports(self, disks: Collection[int], nics: Collection[int], spare: HotPlugSpec) -> None:
         """The root ports of a q35 machine with disks and Express cards of these numbers."""
         if self._family is not Family.Q35:
             return
-        for number in ports_at_start(nics, disks=False):
+        for number in ports_at_start(nics, spare.nics, disks=False):
             self._port(f"nic{number}.port", _NIC_SLOT, number, chassis=1 + number)
-        for number in ports_at_start(disks, disks=True):
+        for number in ports_at_start(disks, spare.disks, disks=True):
             slot = _DISK_SLOT[self._family]
             self._port(f"disk{number}.port", slot, number, chassis=_DISK_CHASSIS + number)
 

@@ -19,6 +19,7 @@ from vmkernel.model.vm_hardware import (
     DisplayModel,
     Firmware,
     GuestOs,
+    HotPlugSpec,
     MemorySpec,
     NicSpec,
     VsockSpec,
@@ -72,6 +73,7 @@ class VmSpec(Record, frozen=True, kw_only=True):
     disks: Annotated[tuple[DiskSpec, ...], msgspec.Meta(max_length=64)] = ()
     cdroms: Annotated[tuple[CdromSpec, ...], msgspec.Meta(max_length=8)] = ()
     nics: Annotated[tuple[NicSpec, ...], msgspec.Meta(max_length=16)] = ()
+    hot_plug: HotPlugSpec = HotPlugSpec()
     boot: BootSpec = BootSpec()
     display: DisplayModel = DisplayModel.STD
     serial_ports: Annotated[int, msgspec.Meta(ge=0, le=4)] = 1

@@ -15,6 +15,7 @@ __all__ = [
     "CdromSpec",
     "Clock",
     "ClockSpec",
+    "HotPlugSpec",
     "CpuSpec",
     "DiskBus",
     "DiskCache",
@@ -172,6 +173,15 @@ class ClockSpec(Record, frozen=True, kw_only=True):
     """Where null: `utc`, or `local` for Windows, which expects that."""
     utc_offset_minutes: Annotated[int, Meta(ge=-720, le=840)] | None = None
     """How far local time is ahead of UTC; null: the host's own time zone."""
+
+
+class HotPlugSpec(Record, frozen=True, kw_only=True):
+    """Free PCI ports that a q35 machine starts with, for what is plugged in while it runs; the
+    guest's firmware looks at each, so fewer let it start sooner."""
+
+    disks: Annotated[int, Meta(ge=0, le=32)] = 4
+    """For virtio-blk and NVMe disks; the other buses need none."""
+    nics: Annotated[int, Meta(ge=0, le=8)] = 2
 
 
 class MemorySpec(Record, frozen=True, kw_only=True):

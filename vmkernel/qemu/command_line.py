@@ -69,6 +69,7 @@ def build_arguments(plan: MachinePlan) -> list[str]:
     board.slots.add_ports(
         [number_of(d.key) for d in plan.disks if DISK_BUSES[d.bus].pci],
         [number_of(n.key) for n in plan.nics if NIC_KINDS[n.model].express],
+        plan.hot_plug,
     )
     _usb(board, plan)
     _disks(board, plan, order)

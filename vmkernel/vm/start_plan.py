@@ -121,6 +121,7 @@ def make_plan(
         display=spec.display,
         boot_order=spec.boot.order,
         boot_menu_s=spec.boot.menu_s,
+        hot_plug=spec.hot_plug,
         kernel=files.kernel,
         qmp_fd=qmp_fd,
         kvm_fd=kvm_fd,

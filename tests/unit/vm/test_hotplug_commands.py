@@ -41,11 +41,13 @@ def test_a_disk_gets_the_place_that_it_keeps(bus: DiskBus) -> None:
 
 def test_numbers_with_a_port() -> None:
     bus = DiskBus.VIRTIO_BLK
-    assert free_disk_numbers(bus, at_start=[0, 1], now=[0, 1, 2]) == [3, 4, 5]
-    assert 8 in free_disk_numbers(bus, at_start=[9], now=[9])  # the first function of its slot
-    assert len(free_disk_numbers(DiskBus.VIRTIO_SCSI, at_start=[], now=[0])) == 63
-    assert free_nic_numbers(Family.Q35, at_start=[0], now=[0]) == [1, 2]
-    assert len(free_nic_numbers(Family.PC, at_start=[], now=[0])) == 15
+    assert free_disk_numbers(bus, at_start=[0, 1], spare=4, now=[0, 1, 2]) == [3, 4, 5]
+    assert 8 in free_disk_numbers(
+        bus, at_start=[9], spare=0, now=[9]
+    )  # the first function of its slot
+    assert len(free_disk_numbers(DiskBus.VIRTIO_SCSI, at_start=[], spare=0, now=[0])) == 63
+    assert free_nic_numbers(Family.Q35, at_start=[0], spare=2, now=[0]) == [1, 2]
+    assert len(free_nic_numbers(Family.PC, at_start=[], spare=0, now=[0])) == 15
 
 
 def test_what_can_be_plugged() -> None:

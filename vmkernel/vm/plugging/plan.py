@@ -179,7 +179,11 @@ def _plan_disks(
         others = [number for number in now if number != number_of(key)]
         if not can_plug_disk(bus, family):
             wrong.append(_bar(f"{pointer}/bus", f"A {bus} disk can't be added while the VM runs."))
-        elif number_of(key) not in (places := free_disk_numbers(bus, at_start=started, now=others)):
+        elif number_of(key) not in (
+            places := free_disk_numbers(
+                bus, at_start=started, spare=at_start.hot_plug.disks, now=others
+            )
+        ):
             wrong.append(_no_place(f"{pointer}/key", "disk", places))
         elif bus is DiskBus.USB and not _has_usb(at_start):
             wrong.append(_bar(f"{pointer}/bus", "The VM was started without a USB controller."))
@@ -224,7 +228,9 @@ def _plan_nics(
             continue
         model = nic_model_of(new, nic)
         others = [number for number in now if number != number_of(key)]
-        places = free_nic_numbers(family, at_start=started, now=others)
+        places = free_nic_numbers(
+            family, at_start=started, spare=at_start.hot_plug.nics, now=others
+        )
         if not can_plug_nic(model, family):
             wrong.append(
                 _bar(f"{pointer}/model", f"A card {model} can't be added while the VM runs.")
