@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from websockets.sync.client import ClientConnection
 
@@ -14,11 +15,13 @@ from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     BootSpec,
+    CloudInitSpec,
     DiskSpec,
     DisplayModel,
     Firmware,
     ImageFormat,
     KernelBoot,
+    NicSpec,
     SnapshotSpec,
     VmSpec,
     VmState,
@@ -182,3 +185,37 @@ def test_a_raw_disk_is_kept_where_blocks_can_be_shared(mica: Mica) -> None:
         mica.wait(mica.revert_to_snapshot("raw", "one"))
         mica.wait(mica.delete_snapshot("raw", "one"))
     mica.delete_vm("raw", with_volumes=True)
+
+
+def test_a_template_is_cloned_and_its_secrets_stay_hidden(mica: Mica) -> None:
+    mica.wait(mica.create_volume("golden-disk", VolumeSpec(datastore="main", size_bytes=8 * MIB)))
+    seed = CloudInitSpec(user="admin", password_hash="$6$salt$hash", user_data="#!/bin/sh\n:\n")
+    made = mica.create_vm(
+        "golden",
+        VmSpec(
+            datastore="main",
+            firmware=Firmware.BIOS,
+            display=DisplayModel.NONE,
+            disks=(DiskSpec(volume="golden-disk"),),
+            nics=(NicSpec(),),
+            cloud_init=seed,
+            template=True,
+        ),
+    )
+    assert made.spec.cloud_init == msgspec.structs.replace(seed, password_hash="***")
+    listed = next(vm for vm in mica.vms() if vm.id == "golden")
+    assert listed.spec.cloud_init is not None
+    assert listed.spec.cloud_init.user_data == "***"
+    with pytest.raises(RefusedError) as caught:
+        mica.start_vm("golden")
+    assert "is a template" in str(caught.value)
+    mica.wait(mica.create_snapshot("golden", "one"))
+    mica.wait(mica.clone_vm("golden", "child"))
+    child = mica.vm("child")
+    assert child.status.uuid != made.status.uuid
+    assert child.spec.nics[0].mac != made.spec.nics[0].mac
+    assert list(mica.snapshots("child")) == []
+    mica.wait(mica.start_vm("child"))
+    mica.wait(mica.power_off_vm("child"))
+    mica.delete_vm("child", with_volumes=True)
+    mica.delete_vm("golden", with_volumes=True)
