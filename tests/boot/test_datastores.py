@@ -286,5 +286,5 @@ def test_everything_is_there_after_a_power_cut_and_on_another_mica(
         assert found == {"kept": "alpha", "while-degraded": "alpha", "named": "gamma"}
         spec = second.get("/v1/datastores/alpha")["spec"]
         assert sorted(spec["disks"]) == [FRESH, SPARE]
-        with pytest.raises(UnexpectedAnswerError, match="already"):
+        with pytest.raises(UnexpectedAnswerError, match="is in use"):
             second.create("/v1/datastores/twin", {"spec": {"kind": "raid", "disks": [SPARE]}})

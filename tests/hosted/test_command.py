@@ -70,12 +70,13 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     disk.write_bytes(os.urandom(2 * MIB))
     assert "is ready" in mica("image", "upload", "disk", str(disk), "--datastore", "main")
     assert "already" in mica("image", "upload", "disk", str(disk), "--datastore", "main", status=1)
-    assert "--format" in mica("image", "upload", "x", __file__, "--datastore", "main", status=2)
+    unknown = mica("image", "upload", "x", __file__, "--datastore", "main", status=1)
+    assert "name the format" in unknown
     mica("volume", "create", "v", "--datastore", "main", "--size", "4M", "--image", "disk")
     assert "8 MiB" in mica("volume", "resize", "v", "8M")
     mica("vm", "create", "web", "--datastore", "main", "--memory", "64M", "--disk", "v")
     vm = json.loads(mica("-o", "json", "vm", "show", "web"))
-    assert vm["spec"]["disks"] == [{"volume": "v", "bus": "virtio-blk"}]
+    assert [(disk["volume"], disk["key"]) for disk in vm["spec"]["disks"]] == [("v", "disk0")]
     assert "web" in mica("vm", "list")
     mica("vm", "patch", "web", '{"cpus": {"count": 2}}')
     bad = mica("vm", "patch", "web", '{"cpus": {"count": 0}}', status=1)
