@@ -11,7 +11,7 @@ import pytest
 
 from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import ImageFormat, VolumeFormat, VolumeSpec
+from remote_api.schema import Allocation, ImageFormat, VolumeFormat, VolumeSpec
 from tests.framework.hosted import HostedMica
 
 MIB = 1 << 20
@@ -43,7 +43,8 @@ def _virtual_size(path: Path) -> int:
 
 def test_blank_volumes(host: HostedMica, mica: Mica) -> None:
     mica.wait(mica.create_volume("thin", _spec(1 << 30)))
-    mica.wait(mica.create_volume("thick", _spec(8 * MIB, format=VolumeFormat.RAW)))
+    thick = _spec(8 * MIB, format=VolumeFormat.RAW, allocation=Allocation.THICK)
+    mica.wait(mica.create_volume("thick", thick))
     assert _virtual_size(_file(host, "thin.qcow2")) == 1 << 30
     assert mica.volume("thin").status.allocated_bytes < MIB
     assert _file(host, "thick.raw").stat().st_size == 8 * MIB
