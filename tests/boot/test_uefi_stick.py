@@ -276,7 +276,7 @@ def _last_tick(text: str) -> int:
 
 def test_a_guest_on_the_default_port_group_reaches_the_outside(counting: Appliance) -> None:
     with answering("a line from outside") as port, counting.console("tiny") as console:
-        console.expect("MICA GUEST UP", timeout_s=GUEST_S, what="the guest is up")
+        console.expect(r"tick \d+", timeout_s=GUEST_S, what="the guest counts")
         answer = console.ask("net", timeout_s=60)
         assert "address 10.0.2." in answer, answer
         assert "address 10.0.2.15 " not in answer, "the guest has the host's own address"
@@ -367,7 +367,7 @@ def test_guests_that_come_and_go_leave_the_hosts_address_alone(counting: Applian
 def test_the_power_button_ends_guests_in_order(counting: Appliance) -> None:
     """The last test of this machine: the guest is asked, then the machine goes off."""
     with counting.console("tiny") as console:
-        console.expect("MICA GUEST UP", timeout_s=GUEST_S, what="the guest is up")
+        console.expect(r"tick \d+", timeout_s=GUEST_S, what="the guest counts")
         counting.machine.press_power_button()
         console.expect("power button", timeout_s=60, what="the guest is asked to end")
         counting.machine.wait_off(timeout_s=90)
