@@ -62,6 +62,9 @@ def tls_context(identity: TlsIdentity) -> ssl.SSLContext:
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols(["http/1.1"])
+    # A client that reads and writes in two threads (websockets does) may lose its first request
+    # to a ticket that comes at the same moment; and nobody resumes sessions here.
+    context.num_tickets = 0
     fd = os.memfd_create("mica-tls", os.MFD_CLOEXEC)
     try:
         os.write(fd, identity.certificate_pem.rstrip() + b"\n" + identity.private_key_pem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator
@@ -76,8 +77,11 @@ def _until(console: ClientConnection, pattern: str, timeout_s: float = BOOT_S) -
 
 
 def _say(mica: Mica, command: str, answer: str) -> str:
-    """Type a command on the serial line; what answers it."""
+    """Type a command on the serial line; what answers it, and no earlier answer."""
     with open_console(mica, "past") as console:
+        with contextlib.suppress(TimeoutError):
+            while True:  # the scrollback comes at once; the guest's next tick does not
+                console.recv(timeout=0.4)
         console.send(command.encode() + b"\n")
         found = re.findall(answer, _until(console, answer, 30))
     return str(found[-1])

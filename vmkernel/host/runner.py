@@ -206,8 +206,18 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
             os.killpg(process.pid, number)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_KILL_GRACE_S):
-                await process.wait()
+                await asyncio.gather(process.wait(), *map(_read_away, _pipes(process)))
                 return
+
+
+def _pipes(process: asyncio.subprocess.Process) -> list[asyncio.StreamReader]:
+    return [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
+
+
+async def _read_away(pipe: asyncio.StreamReader) -> None:
+    """Empty a pipe to its end: asyncio takes a program for gone only once its pipes are."""
+    while await pipe.read(_CHUNK_BYTES):
+        pass
 
 
 def _failure(name: str, replay: str, completed: Completed) -> CommandError:
