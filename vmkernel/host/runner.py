@@ -16,6 +16,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vmkernel.host.errors import CommandError
 from vmkernel.model import ErrorCode
@@ -156,14 +157,19 @@ async def _collect(
 ) -> Completed:
     assert process.stdout is not None
     assert process.stderr is not None
+    # No TaskGroup: before Python 3.13 its way to end its parent's wait may outlive it, and cancel
+    # whatever the parent awaits next.
+    out = asyncio.create_task(_read(process.stdout, limit, on_stdout, silence_s))
+    err = asyncio.create_task(_read(process.stderr, limit, None))
+    tasks: list[asyncio.Task[Any]] = [out, err]
+    if input_data is not None:
+        tasks.append(asyncio.create_task(_feed(process, input_data)))
     try:
-        async with asyncio.TaskGroup() as group:
-            out = group.create_task(_read(process.stdout, limit, on_stdout, silence_s))
-            err = group.create_task(_read(process.stderr, limit, None))
-            if input_data is not None:
-                group.create_task(_feed(process, input_data))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return Completed(await process.wait(), out.result(), err.result())
 
 
