@@ -9,7 +9,7 @@ from remote_api.routes.conditions import etag
 from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.decode import decode_patch
 from remote_api.routes.exchange import Exchange, Response, json_response
-from remote_api.routes.operations import accepted
+from remote_api.routes.operations import STARTED, accepted
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
@@ -19,7 +19,6 @@ from remote_api.schema import (
     DatastorePage,
     DatastoreSpec,
     NoQuery,
-    Operation,
     PageQuery,
     ProblemCode,
     RenameDatastoreBody,
@@ -138,12 +137,6 @@ async def delete_datastore(exchange: Exchange[WaitQuery, NoBody]) -> Response:
     return await accepted(exchange, operation, exchange.query.wait)
 
 
-_STARTED = (
-    Reply(status=202, description="It is under way.", body=Operation, location=True),
-    Reply(status=200, description="It has finished.", body=Operation, location=True),
-)
-
-
 _CHANGE_PROBLEMS = (
     ProblemCode.NOT_FOUND,
     ProblemCode.CONFLICT,
@@ -170,7 +163,7 @@ def _action(path: str, name: str, summary: str, handler: Any, body: Any = NoBody
         query=WaitQuery,
         body=body,
         body_kind=BodyKind.NONE if body is NoBody else BodyKind.JSON,
-        replies=_STARTED,
+        replies=STARTED,
         problems=problems,
     )
 
@@ -205,7 +198,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         body=DatastoreBody,
         body_kind=BodyKind.JSON,
         condition=Condition.CREATE,
-        replies=_STARTED,
+        replies=STARTED,
         problems=(
             ProblemCode.NOT_FOUND,
             ProblemCode.ALREADY_EXISTS,
@@ -223,7 +216,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=delete_datastore,
         role=Role.ADMIN,
         query=WaitQuery,
-        replies=_STARTED,
+        replies=STARTED,
         problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.IN_USE),
     ),
     Route(

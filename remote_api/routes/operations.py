@@ -19,7 +19,13 @@ from remote_api.schema import (
 )
 from vmkernel.control import model, requests
 
-__all__ = ["ROUTES", "accepted", "settled"]
+__all__ = ["ROUTES", "STARTED", "accepted", "settled"]
+
+STARTED = (
+    Reply(status=202, description="It is under way.", body=Operation, location=True),
+    Reply(status=200, description="It has finished.", body=Operation, location=True),
+)
+"""The replies of every route that ends in `accepted`."""
 
 
 async def settled(

@@ -8,12 +8,11 @@ from msgspec import UNSET
 
 from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
-from remote_api.routes.operations import accepted
+from remote_api.routes.operations import STARTED, accepted
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
     NoQuery,
-    Operation,
     PageQuery,
     ProblemCode,
     RevertQuery,
@@ -82,10 +81,6 @@ def _name(exchange: Exchange[Any, Any]) -> str:
     return exchange.parameters["snapshot"]
 
 
-_STARTED = (
-    Reply(status=202, description="It is under way.", body=Operation, location=True),
-    Reply(status=200, description="It has finished.", body=Operation, location=True),
-)
 _PROBLEMS = (
     ProblemCode.NOT_FOUND,
     ProblemCode.CONFLICT,
@@ -124,7 +119,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         body=SnapshotBody,
         body_kind=BodyKind.JSON,
         condition=Condition.CREATE,
-        replies=_STARTED,
+        replies=STARTED,
         problems=(*_PROBLEMS, ProblemCode.ALREADY_EXISTS, ProblemCode.INSUFFICIENT_SPACE),
     ),
     Route(
@@ -135,7 +130,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=revert,
         role=Role.OPERATOR,
         query=RevertQuery,
-        replies=_STARTED,
+        replies=STARTED,
         problems=(*_PROBLEMS, ProblemCode.INVALID),
     ),
     Route(
@@ -146,7 +141,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=delete_snapshot,
         role=Role.OPERATOR,
         query=WaitQuery,
-        replies=_STARTED,
+        replies=STARTED,
         problems=_PROBLEMS,
     ),
 )

@@ -17,7 +17,7 @@ from msgspec import UNSET
 from remote_api.failures import ApiError
 from remote_api.routes.convert import from_wire, operation_to_wire, problem_to_error, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
-from remote_api.routes.operations import accepted, settled
+from remote_api.routes.operations import STARTED, accepted, settled
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
     CaptureBody,
@@ -119,11 +119,6 @@ async def capture_image(exchange: Exchange[WaitQuery, CaptureBody]) -> Response:
     return await accepted(exchange, operation, exchange.query.wait)
 
 
-_STARTED = (
-    Reply(status=202, description="It is under way.", body=Operation, location=True),
-    Reply(status=200, description="It has finished.", body=Operation, location=True),
-)
-
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="PUT",
@@ -160,7 +155,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=PullBody,
         body_kind=BodyKind.JSON,
-        replies=_STARTED,
+        replies=STARTED,
         problems=(
             ProblemCode.ALREADY_EXISTS,
             ProblemCode.CONFLICT,
@@ -177,7 +172,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=CaptureBody,
         body_kind=BodyKind.JSON,
-        replies=_STARTED,
+        replies=STARTED,
         problems=(
             ProblemCode.ALREADY_EXISTS,
             ProblemCode.CONFLICT,

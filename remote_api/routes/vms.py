@@ -9,13 +9,12 @@ from remote_api.routes.conditions import Absent, etag
 from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.decode import decode_patch
 from remote_api.routes.exchange import Exchange, Response, json_response
-from remote_api.routes.operations import accepted
+from remote_api.routes.operations import STARTED, accepted
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
     DeleteVmQuery,
     NoQuery,
-    Operation,
     PageQuery,
     ProblemCode,
     Role,
@@ -134,10 +133,6 @@ _CHANGE_PROBLEMS = (
     ProblemCode.INSUFFICIENT_SPACE,
     ProblemCode.REVISION_MISMATCH,
 )
-_STARTED = (
-    Reply(status=202, description="It is under way.", body=Operation, location=True),
-    Reply(status=200, description="It has finished.", body=Operation, location=True),
-)
 _ACTION_PROBLEMS = (
     ProblemCode.NOT_FOUND,
     ProblemCode.CONFLICT,
@@ -145,6 +140,22 @@ _ACTION_PROBLEMS = (
     ProblemCode.UNSUPPORTED,
     ProblemCode.INVALID,
 )
+
+
+def _action(action: model.VmAction, name: str, summary: str, *more: ProblemCode) -> AnyRoute:
+    """The route of an action that takes nothing but a wait; `more` is what else it may answer."""
+    return Route(
+        method="POST",
+        path=f"/v1/vms/{{id}}/{action.value}",
+        name=name,
+        summary=summary,
+        handler=_act(action),
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        replies=STARTED,
+        problems=(*_ACTION_PROBLEMS, *more),
+    )
+
 
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
@@ -211,60 +222,31 @@ ROUTES: tuple[AnyRoute, ...] = (
             ProblemCode.REVISION_MISMATCH,
         ),
     ),
-    Route(
-        method="POST",
-        path="/v1/vms/{id}/start",
-        name="startVm",
-        summary="Start a virtual machine; a suspended one goes on from its memory",
-        handler=_act(model.VmAction.START),
-        role=Role.OPERATOR,
-        query=WaitQuery,
-        replies=_STARTED,
-        problems=(*_ACTION_PROBLEMS, ProblemCode.INSUFFICIENT_RESOURCES),
+    _action(
+        model.VmAction.START,
+        "startVm",
+        "Start a virtual machine; a suspended one goes on from its memory",
+        ProblemCode.INSUFFICIENT_RESOURCES,
     ),
-    Route(
-        method="POST",
-        path="/v1/vms/{id}/pause",
-        name="pauseVm",
-        summary="Let a running virtual machine stand still, in memory",
-        handler=_act(model.VmAction.PAUSE),
-        role=Role.OPERATOR,
-        query=WaitQuery,
-        replies=_STARTED,
-        problems=_ACTION_PROBLEMS,
+    _action(
+        model.VmAction.PAUSE, "pauseVm", "Let a running virtual machine stand still, in memory"
     ),
-    Route(
-        method="POST",
-        path="/v1/vms/{id}/resume",
-        name="resumeVm",
-        summary="Let a paused or suspended virtual machine go on",
-        handler=_act(model.VmAction.RESUME),
-        role=Role.OPERATOR,
-        query=WaitQuery,
-        replies=_STARTED,
-        problems=(*_ACTION_PROBLEMS, ProblemCode.INSUFFICIENT_RESOURCES),
+    _action(
+        model.VmAction.RESUME,
+        "resumeVm",
+        "Let a paused or suspended virtual machine go on",
+        ProblemCode.INSUFFICIENT_RESOURCES,
     ),
-    Route(
-        method="POST",
-        path="/v1/vms/{id}/suspend",
-        name="suspendVm",
-        summary="Write a virtual machine's memory to disk and end it; it survives the host's end",
-        handler=_act(model.VmAction.SUSPEND),
-        role=Role.OPERATOR,
-        query=WaitQuery,
-        replies=_STARTED,
-        problems=(*_ACTION_PROBLEMS, ProblemCode.INSUFFICIENT_SPACE),
+    _action(
+        model.VmAction.SUSPEND,
+        "suspendVm",
+        "Write a virtual machine's memory to disk and end it; it survives the host's end",
+        ProblemCode.INSUFFICIENT_SPACE,
     ),
-    Route(
-        method="POST",
-        path="/v1/vms/{id}/discard-state",
-        name="discardVmState",
-        summary="Throw the memory of a suspended virtual machine away, as by a power cut",
-        handler=_act(model.VmAction.DISCARD_STATE),
-        role=Role.OPERATOR,
-        query=WaitQuery,
-        replies=_STARTED,
-        problems=_ACTION_PROBLEMS,
+    _action(
+        model.VmAction.DISCARD_STATE,
+        "discardVmState",
+        "Throw the memory of a suspended virtual machine away, as by a power cut",
     ),
     Route(
         method="POST",
@@ -274,29 +256,15 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=shut_down_vm,
         role=Role.OPERATOR,
         query=ShutdownQuery,
-        replies=_STARTED,
+        replies=STARTED,
         problems=_ACTION_PROBLEMS,
     ),
-    Route(
-        method="POST",
-        path="/v1/vms/{id}/power-off",
-        name="powerOffVm",
-        summary="End a virtual machine at once, as by pulling its plug",
-        handler=_act(model.VmAction.POWER_OFF),
-        role=Role.OPERATOR,
-        query=WaitQuery,
-        replies=_STARTED,
-        problems=_ACTION_PROBLEMS,
+    _action(
+        model.VmAction.POWER_OFF,
+        "powerOffVm",
+        "End a virtual machine at once, as by pulling its plug",
     ),
-    Route(
-        method="POST",
-        path="/v1/vms/{id}/reset",
-        name="resetVm",
-        summary="Reset a running virtual machine, as by its reset button",
-        handler=_act(model.VmAction.RESET),
-        role=Role.OPERATOR,
-        query=WaitQuery,
-        replies=_STARTED,
-        problems=_ACTION_PROBLEMS,
+    _action(
+        model.VmAction.RESET, "resetVm", "Reset a running virtual machine, as by its reset button"
     ),
 )

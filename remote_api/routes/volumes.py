@@ -9,12 +9,11 @@ from remote_api.routes.conditions import Absent, etag
 from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.decode import decode_patch
 from remote_api.routes.exchange import Exchange, Response, json_response
-from remote_api.routes.operations import accepted
+from remote_api.routes.operations import STARTED, accepted
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
     NoQuery,
-    Operation,
     ProblemCode,
     Role,
     StoredPageQuery,
@@ -123,12 +122,6 @@ async def delete_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return Response(status=204)
 
 
-_STARTED = (
-    Reply(status=202, description="It is under way.", body=Operation, location=True),
-    Reply(status=200, description="It has finished.", body=Operation, location=True),
-)
-
-
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="GET",
@@ -159,7 +152,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         body=VolumeBody,
         body_kind=BodyKind.JSON,
         condition=Condition.CREATE,
-        replies=_STARTED,
+        replies=STARTED,
         problems=(
             ProblemCode.NOT_FOUND,
             ProblemCode.ALREADY_EXISTS,
@@ -180,7 +173,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         body=VolumeBody,
         body_kind=BodyKind.MERGE_PATCH,
         condition=Condition.MATCH,
-        replies=_STARTED,
+        replies=STARTED,
         problems=(
             ProblemCode.NOT_FOUND,
             ProblemCode.CONFLICT,
@@ -198,7 +191,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=check_volume,
         role=Role.OPERATOR,
         query=VolumeCheckQuery,
-        replies=_STARTED,
+        replies=STARTED,
         problems=(
             ProblemCode.NOT_FOUND,
             ProblemCode.CONFLICT,
