@@ -86,9 +86,9 @@ class Page:
 
 
 @contextmanager
-def opened_page(html: str, scripts: Path) -> Iterator[Page]:
-    """A page of this text, beside the files of a folder, in a browser of its own."""
-    with _served(html, scripts) as address, _browser() as tools_address:
+def opened_page(html: str, scripts: Path, *flags: str) -> Iterator[Page]:
+    """A page of this text, beside the files of a folder, in a browser of its own (with `flags`)."""
+    with _served(html, scripts) as address, _browser(*flags) as tools_address:
         with connect(tools_address, proxy=None, max_size=None) as tools:
             yield Page(tools, address)
 
@@ -122,10 +122,10 @@ def _served(html: str, scripts: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _browser() -> Iterator[str]:
+def _browser(*flags: str) -> Iterator[str]:
     """The address of a browser's DevTools."""
     sandbox = ToolsSandbox(inputs.tools(), system=inputs.browser())
-    argv = sandbox.argv(["/usr/bin/chromium-headless-shell", *FLAGS])
+    argv = sandbox.argv(["/usr/bin/chromium-headless-shell", *flags, *FLAGS])
     with tempfile.TemporaryFile() as log:
         # A session of its own: its helpers don't all end with it, and are ended with that.
         process = subprocess.Popen(

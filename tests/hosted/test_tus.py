@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import hashlib
+import json
 import os
 import ssl
 import threading
@@ -21,11 +22,18 @@ from remote_api.client.errors import ClientError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import Image, ImageFormat, OperationState
 from tests.framework.api import checked_client
+from tests.framework.browser import opened_page
 from tests.framework.hosted import HostedMica
+from tests.framework.npm import NpmPackage, unpacked_package
 from tests.hosted.raw import RawClient
 
 MIB = 1 << 20
 TUS = {"Tus-Resumable": "1.0.0"}
+TUS_JS_CLIENT = NpmPackage(
+    name="tus-js-client",
+    version="4.3.1",
+    sha512="ZLeYmjrkaU1fUsKbIi8JML52uAocjEZtBx4DKjRrqzrZa0O4MYwT6db+oqePlspV+FxXJAyFBc/L5gwUi2OFsg==",
+)
 PART = {**TUS, "Content-Type": "application/offset+octet-stream"}
 
 
@@ -176,6 +184,43 @@ def test_aiotus(host: HostedMica, mica: Mica, tmp_path: Path) -> None:
     assert asyncio.run(upload()) is not None
     image = mica.image("by-aiotus")
     assert (image.spec.format, image.spec.size_bytes) == (ImageFormat.RAW, 3 * MIB)
+
+
+TUS_PAGE = """<!DOCTYPE html><script src="dist/tus.min.js"></script><script>
+window.send = (endpoint, token, size, stop_at) => new Promise((resolve, reject) => {
+    window.bytes ??= Uint8Array.from({length: size}, (_, i) => i * 31 % 251);
+    const upload = new tus.Upload(new Blob([bytes]), {
+        endpoint, chunkSize: 1 << 20, retryDelays: [0, 1000],
+        uploadUrl: window.upload_url ?? null,
+        headers: {Authorization: "Bearer " + token},
+        metadata: {image: "by-tus-js", datastore: "main", format: "raw"},
+        onChunkComplete: (_, sent) => {
+            if (stop_at && sent >= stop_at) {
+                window.upload_url = upload.url;
+                upload.abort().then(() => resolve(sent));
+            }
+        },
+        onError: reject, onSuccess: () => resolve(size),
+    });
+    upload.start();
+});
+</script>"""
+
+
+def test_tus_js_client(host: HostedMica, mica: Mica, tmp_path: Path) -> None:
+    """npm's client in a browser gives up in the middle, and goes on from where it was."""
+    size = 5 * MIB + 3
+    scripts = unpacked_package(TUS_JS_CLIENT, tmp_path)
+    # The page is not the host's own, and Mica answers no other page's requests.
+    with opened_page(TUS_PAGE, scripts, "--disable-web-security") as page:
+        page.wait_for("!!(window.tus && window.send)")
+        call = f"send({json.dumps(f'{host.address}/v1/uploads')}, {json.dumps(host.token)}, {size}"
+        assert page.evaluate(f"{call}, {2 * MIB})") == 2 * MIB
+        (upload,) = mica.uploads()
+        assert 2 * MIB <= upload.status.offset_bytes < size
+        assert page.evaluate(f"{call}, 0)") == size
+    content = bytes(i * 31 % 251 for i in range(size))
+    assert mica.image("by-tus-js").spec.sha256 == hashlib.sha256(content).hexdigest()
 
 
 def _wait_for_answers(mica: Mica) -> None:

@@ -1,0 +1,72 @@
+"""Packages from npm that tests use as outside clients: one file each, proven by its hash.
+
+The registry is the one that this machine's npm is set to, or the environment names
+(``NPM_CONFIG_REGISTRY``). Where there is neither, the test says so and is left out: a machine
+without npm needs none for Mica.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from appliance_build.inputs.cache import cache_root
+
+__all__ = ["NpmPackage", "unpacked_package"]
+
+ANSWER_S = 60
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """A package's name, its version, and npm's `integrity` of its file (SHA-512 in base64)."""
+
+    name: str
+    version: str
+    sha512: str
+
+
+def unpacked_package(package: NpmPackage, folder: Path) -> Path:
+    """The folder of a package's files, unpacked below `folder`."""
+    with tarfile.open(_fetched(package)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "package"
+
+
+def _fetched(package: NpmPackage) -> Path:
+    place = cache_root() / "npm" / f"{package.name}-{package.version}.tgz"
+    if place.exists() and _digest(place.read_bytes()) == package.sha512:
+        return place
+    url = f"{_registry()}/{package.name}/-/{place.name}"
+    with urllib.request.urlopen(url, timeout=ANSWER_S) as reply:
+        content = reply.read()
+    assert _digest(content) == package.sha512, f"{url} is not the file that is locked"
+    place.parent.mkdir(exist_ok=True)
+    temporary = place.with_name(f"{place.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.rename(place)
+    return place
+
+
+def _digest(content: bytes) -> str:
+    return base64.b64encode(hashlib.sha512(content).digest()).decode()
+
+
+def _registry() -> str:
+    for name in ("NPM_CONFIG_REGISTRY", "npm_config_registry"):
+        if named := os.environ.get(name):
+            return named.rstrip("/")
+    if (npm := shutil.which("npm")) is None:
+        pytest.skip("there is no npm here; NPM_CONFIG_REGISTRY can name a registry")
+    argv = [npm, "config", "get", "registry"]
+    answer = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=ANSWER_S)
+    return answer.stdout.strip().rstrip("/")
