@@ -8,6 +8,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from enum import Enum, auto
 from pathlib import Path
 
 from vmkernel.devices import DiskPlan
@@ -32,6 +33,15 @@ _AGAIN_S = 2.0
 _TRIES = 15
 _JOB = "move-"
 _BLOCKED = frozenset({VmRequest.HOLD, VmRequest.DELETE, VmRequest.RECONFIGURE})
+
+
+class _Outcome(Enum):
+    """What became of a mirror after its commit."""
+
+    WENT_OVER = auto()
+    STAYED = auto()
+    GONE = auto()
+    UNKNOWN = auto()
 
 
 class VmLiveDisks:
@@ -130,29 +140,64 @@ class VmLiveDisks:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
             await asyncio.wait((task,))
-            if task.exception() is not None:
-                await asyncio.shield(self._failed(vm_id, job, nodes, committed, revert))
+            if task.exception() is not None and not await asyncio.shield(
+                self._failed(vm_id, key, job, nodes, committed, revert)
+            ):
                 raise
             return
-        if (error := task.exception()) is not None:
-            await self._failed(vm_id, job, nodes, committed, revert)
+        if (error := task.exception()) is not None and not await self._failed(
+            vm_id, key, job, nodes, committed, revert
+        ):
             raise error
 
     async def _failed(
         self,
         vm_id: str,
+        key: str,
         job: str,
         nodes: list[str],
         committed: bool,
         revert: Callable[[], Awaitable[None]],
-    ) -> None:
-        """QEMU did not go over. One that is gone has nothing to say: what was committed counts."""
-        stays = await self._give_up(vm_id, job, nodes)
-        if committed and stays:
+    ) -> bool:
+        """The last step did not answer with success: find out which file QEMU writes by now, and
+        let that be the volume. True where it went over after all."""
+        if not committed:
+            await self._give_up(vm_id, job, nodes)
+            return False
+        outcome = await self._find_out(vm_id, key, job, nodes)
+        if outcome is _Outcome.STAYED:
             await revert()
+        elif outcome is _Outcome.UNKNOWN:
+            # What was committed holds all that the guest has written: the old file may not.
+            self._vms.roster.background(self._settle_one(vm_id), f"settle-move-of-{vm_id}")
+        return outcome is _Outcome.WENT_OVER
 
-    async def _give_up(self, vm_id: str, job: str, nodes: list[str]) -> bool:
-        """Take the mirror away; False where there is no QEMU any more."""
+    async def _find_out(self, vm_id: str, key: str, job: str, nodes: list[str]) -> _Outcome:
+        """End the job, and tell what came of it. A QEMU that is gone has nothing to say: what was
+        committed counts."""
+
+        async def step(running: Running) -> _Outcome:
+            await block_jobs.give_up(running.qmp, job)
+            if nodes[0] in await block_graph.nodes_below(running.qmp, key):
+                old = await block_graph.loose_nodes(running.qmp)
+                mine = [name for name in old if name.startswith(f"{key}-")]
+                await block_graph.remove_nodes(running.qmp, mine)
+                return _Outcome.WENT_OVER
+            await block_graph.remove_nodes(running.qmp, nodes)
+            return _Outcome.STAYED
+
+        for _ in range(_TRIES):
+            try:
+                return await self._vms.use(vm_id, VmRequest.OPERATE, step)
+            except MicaError as error:
+                if error.problem.code is not ErrorCode.UNAVAILABLE:
+                    return _Outcome.GONE
+                await asyncio.sleep(_AGAIN_S)
+        _log.error("VM %s: its QEMU doesn't answer; what became of %s is unknown", vm_id, job)
+        return _Outcome.UNKNOWN
+
+    async def _give_up(self, vm_id: str, job: str, nodes: list[str]) -> None:
+        """Take the mirror away, where there is a QEMU that has it."""
 
         async def step(running: Running) -> None:
             await block_jobs.give_up(running.qmp, job)
@@ -163,12 +208,12 @@ class VmLiveDisks:
                 await self._vms.use(vm_id, VmRequest.OPERATE, step)
             except MicaError as error:
                 if error.problem.code is not ErrorCode.UNAVAILABLE:
-                    return False
+                    return
                 await asyncio.sleep(_AGAIN_S)
             else:
-                return True
+                return
         _log.error("VM %s: its QEMU doesn't answer; the mirror %s stays", vm_id, job)
-        return True
+        self._vms.roster.background(self._settle_one(vm_id), f"settle-move-of-{vm_id}")
 
     # --- after a restart ----------------------------------------------------------------------
 
@@ -176,8 +221,24 @@ class VmLiveDisks:
         """Finish, or take back, what a vmkernel before this one was in the middle of."""
         for driver in self._vms.roster.drivers():
             if driver.active and driver.vm_id not in self._moving:
-                with contextlib.suppress(MicaError):
+                try:
                     await self._vms.use(driver.vm_id, VmRequest.OPERATE, self._settle)
+                except MicaError as error:
+                    if error.problem.code is ErrorCode.UNAVAILABLE:
+                        self._vms.roster.background(
+                            self._settle_one(driver.vm_id), f"settle-move-of-{driver.vm_id}"
+                        )
+
+    async def _settle_one(self, vm_id: str) -> None:
+        """The same for one VM, once its QEMU answers: a guest's requests may wait for that."""
+        while True:
+            await asyncio.sleep(_AGAIN_S)
+            try:
+                await self._vms.use(vm_id, VmRequest.OPERATE, self._settle)
+            except MicaError as error:
+                if error.problem.code is ErrorCode.UNAVAILABLE:
+                    continue
+            return
 
     async def _settle(self, running: Running) -> None:
         """What is said on the datastores decides."""
@@ -216,7 +277,7 @@ class VmLiveDisks:
         )
 
     def _find(self, volume: str) -> tuple[str, str]:
-        vm_id = self._vms.vm_of_volume(volume)
+        vm_id = self._vms.roster.active_vm_of_volume(volume)
         if vm_id is not None:
             for disk in self._vms.get(vm_id).spec.disks:
                 if disk.volume == volume and disk.key is not None:

@@ -172,8 +172,22 @@ class Roster:
 
     def volume_is_open(self, volume: str) -> bool:
         """See VmUsers."""
-        owner = self.vm_of_volume(volume)
-        return owner in self._drivers and self._drivers[owner].driver.needs_disks_as_they_are
+        # Not the first VM that names it only: a datastore that came later may bring another one.
+        return any(
+            running.driver.needs_disks_as_they_are and _names(running.driver, volume)
+            for running in self._drivers.values()
+        )
+
+    def active_vm_of_volume(self, volume: str) -> str | None:
+        """The VM that has the volume open, or is just getting or leaving it."""
+        return next(
+            (
+                vm_id
+                for vm_id, running in self._drivers.items()
+                if running.driver.active and _names(running.driver, volume)
+            ),
+            None,
+        )
 
     def snapshots_of(self, volume: str) -> tuple[str, ...]:
         """See VmUsers."""
@@ -425,6 +439,10 @@ class Roster:
     def _driver_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             _log.critical("%s failed", task.get_name(), exc_info=task.exception())
+
+
+def _names(driver: VmDriver, volume: str) -> bool:
+    return any(disk.volume == volume for disk in driver.definition.spec.disks)
 
 
 def images_of(spec: VmSpec) -> set[str]:

@@ -14,7 +14,8 @@ import pytest
 from tests.unit.vm.fake_qemu import FakeQemu
 from tests.unit.vm.world import World
 from vmkernel.model import DiskSpec, ErrorCode, MicaError, VmAction, VolumeFormat
-from vmkernel.qemu import QmpCommandError
+from vmkernel.qemu import QmpCommandError, QmpLostError
+from vmkernel.vm import live_disks
 
 
 class Nodes:
@@ -216,6 +217,66 @@ def test_a_refusal_after_the_commit_is_reverted(tmp_path: Path) -> None:
                 await s.move()
             assert s.told == ["commit", "revert"]
             assert s.clean()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_the_file_that_qemu_writes_counts_where_its_answer_is_lost(
+    tmp_path: Path, done: bool
+) -> None:
+    """To take the old file then would lose all that the guest writes from here on."""
+
+    async def story() -> None:
+        async with _story(tmp_path) as s:
+            finalize = s.nodes.job_finalize
+
+            def lose(arguments: Mapping[str, Any]) -> Any:
+                if done:
+                    finalize(arguments)
+                return QmpLostError("no answer within 30 s")
+
+            s.nodes.job_finalize = lose
+            if done:
+                await s.move()
+                assert s.told == ["commit"]
+                assert s.nodes.below[0] != "disk0-format-0"
+            else:
+                with pytest.raises(MicaError):
+                    await s.move()
+                assert s.told == ["commit", "revert"]
+                assert s.nodes.below[0] == "disk0-format-0"
+            assert s.clean()
+
+    asyncio.run(story())
+
+
+def test_a_qemu_that_is_silent_after_the_commit_is_settled_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with _story(tmp_path) as s:
+            monkeypatch.setattr(live_disks, "_AGAIN_S", 0.01)
+            silent = [True]
+            finalize, told = s.nodes.job_finalize, s.nodes.query_jobs
+
+            def lose(_: Mapping[str, Any]) -> Any:
+                s.nodes.query_jobs = quiet
+                return QmpLostError("no answer within 30 s")
+
+            def quiet(arguments: Mapping[str, Any]) -> Any:
+                return QmpLostError("no answer within 30 s") if silent else told(arguments)
+
+            s.nodes.job_finalize = lose
+            with pytest.raises(MicaError):
+                await s.move()
+            assert s.told == ["commit"], "nothing is reverted on a guess"
+            s.nodes.job_finalize = finalize
+            silent.clear()
+            async with asyncio.timeout(10):
+                while not s.clean():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert s.nodes.below[0] != "disk0-format-0"
 
     asyncio.run(story())
 

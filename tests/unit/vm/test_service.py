@@ -24,7 +24,7 @@ from vmkernel.model import (
     VmSpec,
     VmState,
 )
-from vmkernel.vm.definition import FIRST_UID, load
+from vmkernel.vm.definition import FIRST_UID, load, save
 
 
 @asynccontextmanager
@@ -225,6 +225,32 @@ def test_a_datastore_from_elsewhere(tmp_path: Path) -> None:
                 assert operation.state is OperationState.SUCCEEDED
             uids = {world.qemu(name).request.uid for name in ("web", "guest")}
             assert len(uids) == 2
+
+    asyncio.run(story())
+
+
+def test_a_volume_that_two_vms_name_is_open_while_either_runs(tmp_path: Path) -> None:
+    """A datastore that comes may bring a VM that names a volume of another: that one is no reason
+    to take the volume for free."""
+
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            world.storage.add_volume("data")
+            await world.create("web", disks=(DiskSpec(volume="data"),))
+            await world.act(VmAction.START)
+            folder = world.storage.vms_folder("second") / "also"
+            folder.mkdir()
+            definition = load(world.storage.vms_folder("main") / "web")
+            save(folder, replace(definition, id="also"))
+            await world.restart()
+            drivers = world.vms.roster._drivers
+            drivers["web"] = drivers.pop("web")  # the other one came first
+            assert world.vms.vm_of_volume("data") == "also"
+            assert world.vms.volume_is_open("data")
+            assert world.vms.roster.active_vm_of_volume("data") == "web"
+            ended = await world.act(VmAction.START, "also")
+            assert ended.error is not None
+            assert ended.error.code is ErrorCode.IN_USE
 
     asyncio.run(story())
 
