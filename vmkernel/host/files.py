@@ -16,6 +16,7 @@ __all__ = [
     "free_bytes",
     "fsync_directory",
     "make_directory",
+    "open_regular",
     "read_limited",
     "reflink",
     "rename_durably",
@@ -60,12 +61,23 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     fsync_directory(path.parent)
 
 
+def open_regular(path: Path, flags: int) -> int:
+    """Open a regular file that exists: no symbolic link is followed, and nothing else, such as a
+    pipe that would wait for its other end, is opened in its place."""
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        os.set_blocking(fd, True)  # io_uring would answer EAGAIN where it has to read
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def read_limited(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most `limit` bytes; no symbolic link is followed."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))

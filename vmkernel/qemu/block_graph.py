@@ -6,6 +6,7 @@ it changes with moves and snapshots (devices/disk.py draws it).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmkernel.host.files import open_regular
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.qemu.errors import QmpCommandError
 from vmkernel.qemu.session import Qmp
@@ -70,7 +72,7 @@ async def give_file(
     flags = os.O_RDONLY if read_only else os.O_RDWR
     if direct:
         flags |= os.O_DIRECT
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = await asyncio.to_thread(open_regular, path, flags)
     try:
         found = os.fstat(fd)
         fdset = await qmp.add_fd(fd, f"fdset {node} {found.st_dev}:{found.st_ino}")

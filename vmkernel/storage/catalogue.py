@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vmkernel.host.files import read_limited
+from vmkernel.host.files import open_regular, read_limited
 from vmkernel.model import (
     ErrorCode,
     Finding,
@@ -210,9 +212,9 @@ def load(layout: Layout, datastore: str) -> Contents:
 def volume_size(path: Path, volume_format: VolumeFormat) -> int:
     """The size that the guest sees, from the file itself; RecordError where it has none."""
     try:
-        if volume_format is VolumeFormat.RAW:
-            return path.lstat().st_size
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+            if volume_format is VolumeFormat.RAW:
+                return os.fstat(file.fileno()).st_size
             return read_header(file.read(HEADER_PROBE_BYTES)).virtual_size_bytes
     except FileNotFoundError as error:
         raise RecordError("its file is missing") from error
@@ -264,9 +266,8 @@ def _load_image(layout: Layout, datastore: str, image_id: str) -> ImageEntry:
             raise RecordError(f"its description is of {found.id}")
         record = found
         image_format = record.format
-        path = layout.image(image_id, image_format).data
-        if not path.is_file() or path.lstat().st_size != record.size_bytes:
-            raise RecordError("its file is missing or has another size")
+        if not _is_whole(layout.image(image_id, image_format).data, record.size_bytes):
+            raise RecordError("its file is missing, has another size, or is no regular file")
     except RecordError as error:
         reason = str(error)
         _log.warning("image %s on %s: %s", image_id, datastore, reason)
@@ -275,6 +276,16 @@ def _load_image(layout: Layout, datastore: str, image_id: str) -> ImageEntry:
     return ImageEntry(
         image_id, datastore, layout.image(image_id, image_format), image_format, record, reason
     )
+
+
+def _is_whole(path: Path, size_bytes: int) -> bool:
+    """True for a regular file of that size. A datastore may come from anybody: a symbolic link in
+    it could lead to any file of this host."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size_bytes
 
 
 def _read(path: Path) -> bytes:

@@ -6,6 +6,7 @@ disks.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from vmkernel.devices import Aio, CdromPlan, DiskPlan, FirmwarePlan, KernelPlan
 from vmkernel.host.file_io import io_uring_works, takes_direct_io
-from vmkernel.host.files import make_directory, write_durably
+from vmkernel.host.files import make_directory, open_regular, write_durably
 from vmkernel.model import DiskCache, DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
 from vmkernel.vm.definition import NVRAM_FILES, SEED_FILE, TPM_FOLDER, VmDefinition
 from vmkernel.vm.ports import VolumeFile
@@ -156,19 +157,36 @@ def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFile
         make_directory(files.tpm, 0o700)
     if files.seed is not None:
         _write_seed(definition, files.seed)
-    if host.jailed:
-        for path in files.read_write():
-            os.chown(path, definition.uid, definition.uid, follow_symlinks=False)
-            path.chmod(0o600)
-        if files.seed is not None:
-            os.chown(files.seed, definition.uid, definition.uid, follow_symlinks=False)
-        for path in files.read_only():
-            if path != files.seed and not path.stat().st_mode & 0o004:
-                path.chmod(0o644)
-        if files.tpm is not None:
-            for path in (files.tpm, *files.tpm.iterdir()):
-                os.chown(path, definition.uid, definition.uid, follow_symlinks=False)
+    uid = definition.uid if host.jailed else None
+    for path in files.read_write():
+        _give(path, uid, owned=True)
+    for path in files.read_only():
+        if files.firmware is None or path != files.firmware.code:  # the host's own may be a link
+            _give(path, uid, owned=path == files.seed)
+    if files.tpm is not None:
+        for path in (files.tpm, *files.tpm.iterdir()):
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            if uid is not None:
+                os.chown(path, uid, uid, follow_symlinks=False)
     return replace(files, disks=tuple(with_access(disk) for disk in files.disks))
+
+
+def _give(path: Path, uid: int | None, *, owned: bool) -> None:
+    """Let a VM's user, where it has one, have a file of a datastore as its owner, or read it.
+
+    A datastore may come from anybody: OSError where something else lies in the file's place, such
+    as a symbolic link, which could lead to any file of this host.
+    """
+    fd = open_regular(path, os.O_RDONLY)
+    try:
+        if uid is not None and owned:
+            os.fchown(fd, uid, uid)
+            os.fchmod(fd, 0o600)
+        elif uid is not None and not os.fstat(fd).st_mode & 0o004:
+            os.fchmod(fd, 0o644)
+    finally:
+        os.close(fd)
 
 
 def _write_seed(definition: VmDefinition, path: Path) -> None:

@@ -20,7 +20,13 @@ import msgspec
 
 from vmkernel import clock
 from vmkernel.devices import Accelerator
-from vmkernel.host.files import free_bytes, read_limited, unlink_durably, write_durably
+from vmkernel.host.files import (
+    free_bytes,
+    open_regular,
+    read_limited,
+    unlink_durably,
+    write_durably,
+)
 from vmkernel.host.sysfs import PROC, read_text
 from vmkernel.model import ErrorCode, MemoryImageStatus, MicaError, Record, Timestamp
 from vmkernel.vm.definition import VmDefinition
@@ -98,8 +104,9 @@ def check_space(folder: Path, definition: VmDefinition) -> None:
 
 
 def create(folder: Path) -> int:
-    """A descriptor, for writing, of a file for a new image."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    """A descriptor, for writing, of a file for a new image; whatever lies there is replaced."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    (folder / _NEW).unlink(missing_ok=True)
     return os.open(folder / _NEW, flags, 0o600)
 
 
@@ -182,7 +189,7 @@ def prove(folder: Path, image: MemoryImage, vm_id: str) -> None:
 
 def open_image(folder: Path, name: str = _STATE) -> _Opened:
     """An image, for reading, until the block is left."""
-    return _Opened(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+    return _Opened(open_regular(folder / name, os.O_RDONLY))
 
 
 def useless(vm_id: str, why: str) -> MicaError:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.storage.samples import iso
 from vmkernel.host import files
@@ -213,3 +214,31 @@ def test_a_durable_write_replaces_the_whole_or_nothing(
             files.write_durably(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_data_that_are_no_file_are_not_followed(tmp_path: Path, kind: str) -> None:
+    """A datastore of anybody's could show a VM, or a download, any file of this host by a link."""
+    layout = _opened(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(1 << 20))
+    for volume_format in VolumeFormat:
+        place = layout.volume(volume_format.value, volume_format)
+        place.describe(replace(RECORD, id=volume_format.value, format=volume_format))
+        place.data.symlink_to(secret) if kind == "link" else os.mkfifo(place.data)
+    place = layout.image("i", ImageFormat.RAW)
+    place.data.symlink_to(secret) if kind == "link" else os.mkfifo(place.data)
+    place.describe(
+        ImageRecord(
+            id="i",
+            created_at="2026-01-01T00:00:00Z",
+            format=ImageFormat.RAW,
+            size_bytes=place.data.lstat().st_size,
+            sha256="0" * 64,
+            virtual_size_bytes=1 << 20,
+        )
+    )
+    found = load(layout, "main")
+    assert [v.id for v in found.volumes] == ["qcow2", "raw"]
+    assert all(volume.reason for volume in found.volumes)
+    assert all(image.reason for image in found.images)

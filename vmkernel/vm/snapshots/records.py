@@ -60,7 +60,7 @@ class DiskRecord(Record, frozen=True, kw_only=True):
 
     volume: Slug
     format: VolumeFormat
-    file: str | None = None
+    file: Annotated[str, msgspec.Meta(pattern=r"^disk[0-9]{1,2}\.raw$(?!\n)")] | None = None
     """The name of the copy in the snapshot's folder, of a raw volume."""
 
 
