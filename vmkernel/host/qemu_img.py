@@ -149,16 +149,40 @@ class QemuImg:
 
     async def snapshots(self, path: Path, *, user: int | None = None) -> frozenset[str]:
         """The names of the snapshots inside a qcow2, which a QEMU may have open."""
+        found = await self._info(path, user)
+        return frozenset(item.name for item in found.snapshots)
+
+    async def bitmaps(self, path: Path, *, user: int | None = None) -> dict[str, bool]:
+        """The dirty bitmaps kept inside a qcow2 by their names; True where one is whole, which
+        none is whose QEMU ended without putting it down."""
+        found = await self._info(path, user)
+        return {item.name: "in-use" not in item.flags for item in found.specific.data.bitmaps}
+
+    async def add_bitmap(self, name: str, path: Path, *, user: int | None = None) -> None:
+        """Begin to record, inside a qcow2 that nothing has open, what is written to it."""
+        await self._run(
+            "bitmap", "--add", "-f", "qcow2", _name(path), name, user=user, read=(), write=(path,)
+        )
+
+    async def remove_bitmap(self, name: str, path: Path, *, user: int | None = None) -> None:
+        """Forget a dirty bitmap inside a qcow2 that nothing has open."""
+        await self._run(
+            *("bitmap", "--remove", "-f", "qcow2", _name(path), name),
+            user=user,
+            read=(),
+            write=(path,),
+        )
+
+    async def _info(self, path: Path, user: int | None) -> _Info:
         done = await self._run(
             "info", "--output=json", "-U", _alone(path), user=user, read=(path,), write=()
         )
         try:
-            found = msgspec.json.decode(done.stdout, type=_Info)
+            return msgspec.json.decode(done.stdout, type=_Info)
         except msgspec.DecodeError as error:
             raise MicaError(
                 ErrorCode.UNAVAILABLE, f"qemu-img info said nothing that can be read: {error}."
             ) from error
-        return frozenset(item.name for item in found.snapshots)
 
     async def check(
         self, path: Path, image_format: str, *, repair: str | None, user: int | None = None
@@ -232,10 +256,30 @@ class _InfoSnapshot(msgspec.Struct):
     name: str
 
 
+class _InfoBitmap(msgspec.Struct):
+    """`Qcow2BitmapInfo` of qapi/block-core.json, as far as it matters."""
+
+    name: str
+    flags: list[str] = []
+
+
+class _InfoData(msgspec.Struct):
+    """`ImageInfoSpecificQCow2`, as far as it matters."""
+
+    bitmaps: list[_InfoBitmap] = []
+
+
+class _InfoSpecific(msgspec.Struct):
+    """`ImageInfoSpecific`, of a qcow2."""
+
+    data: _InfoData = msgspec.field(default_factory=_InfoData)
+
+
 class _Info(msgspec.Struct):
     """`ImageInfo` of qapi/block-core.json, as far as it matters."""
 
     snapshots: list[_InfoSnapshot] = []
+    specific: _InfoSpecific = msgspec.field(name="format-specific", default_factory=_InfoSpecific)
 
 
 def _alone(path: Path) -> str:

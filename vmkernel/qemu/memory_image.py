@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from vmkernel.qemu.errors import QemuError, QmpCommandError
-from vmkernel.qemu.session import Qmp
+from vmkernel.qemu.session import Qmp, RunState
 
-__all__ = ["OnBytes", "cancel", "load", "save"]
+__all__ = ["OnBytes", "cancel", "load", "save", "take_disks_back"]
 
 OnBytes = Callable[[int, int], None]
 """Bytes done, and of how many (0: unknown)."""
@@ -38,8 +38,14 @@ async def save(qmp: Qmp, fd: int, *, on_progress: OnBytes | None = None) -> None
     The descriptor must be open for writing only: QEMU looks for one with the access that it needs.
 
     Raises QmpCommandError with QEMU's reason where it can't be saved. Where it fails or is
-    cancelled, the guest stands still as before.
+    cancelled, the guest stands still as before. One that is to stand still for longer needs
+    `take_disks_back` afterwards.
     """
+    if await qmp.query_status() is RunState.POST_MIGRATE:
+        raise QmpCommandError(
+            "its memory was written already since it stands still, and QEMU does that once only:"
+            " resume it for a moment"
+        )
     fdset = await qmp.add_fd(fd, "memory image")
     try:
         await _prepare(qmp)
@@ -103,6 +109,13 @@ async def _await_end(qmp: Qmp, fd: int, on_progress: OnBytes | None) -> None:
                 raise QmpCommandError(f"its file has not changed for {_SILENCE_S:g} s")
             with contextlib.suppress(TimeoutError):
                 await events.next(timeout_s=_POLL_S)
+
+
+async def take_disks_back(qmp: Qmp) -> None:
+    """After a save, let QEMU own the disks of a guest that goes on standing still: it has let go
+    of them for whoever takes the image up, and would refuse snapshots, backups and growth."""
+    with contextlib.suppress(QemuError):
+        await qmp.execute("blockdev-set-active", {"active": True})
 
 
 async def cancel(qmp: Qmp) -> None:

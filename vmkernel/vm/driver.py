@@ -222,7 +222,11 @@ class VmDriver:
             try:
                 await machine.recover()
             except Exception as error:
-                machine.to(VmState.UNUSABLE, problem_of(error, f"VM {self.vm_id}").detail)
+                detail = problem_of(error, f"VM {self.vm_id}").detail
+                if machine.host.launcher.is_active(self.vm_id):
+                    machine.alive(detail)
+                else:
+                    machine.to(VmState.UNUSABLE, detail)
             self._ready.set()
             while not self._deleted:
                 message = await self._next()

@@ -53,14 +53,14 @@ from vmkernel.vm.restarts import End, Restarts
 from vmkernel.vm.running import Running
 from vmkernel.vm.space import Shortage
 from vmkernel.vm.starter import SERIAL_RING_BYTES
-from vmkernel.vm.states import ACTIVE
+from vmkernel.vm.states import ACTIVE, WITH_QEMU
 from vmkernel.vm.surroundings import Surroundings
 from vmkernel.vm.suspension import Suspension
 
 if TYPE_CHECKING:
     from vmkernel.vm.snapshots.records import SnapshotRecord
 
-__all__ = ["Machine", "words"]
+__all__ = ["Machine", "reverting", "words"]
 
 _log = logging.getLogger(__name__)
 
@@ -333,7 +333,8 @@ class Machine:
         qmp = self._link.qmp
         launcher, timing = self.host.launcher, self.host.timing
         if qmp is not None:
-            with contextlib.suppress(QemuError):
+            # One that hangs is killed below, as one that is gone.
+            with contextlib.suppress(QemuError, TimeoutError):
                 async with asyncio.timeout(timing.quit_s):
                     await qmp.quit()
         await self.drop_link()
@@ -372,10 +373,24 @@ class Machine:
                 connect_stream(folder.qmp), self.vm_id, self.host.timing.reconnect_s
             )
         except (OSError, TimeoutError, QmpLostError) as error:
-            self.reason = f"Its QEMU runs and does not answer ({words(error)})."
-            self.later(self.host.timing.retry_s, Reconnect(self.session))
+            self._try_again(error)
             return
         self.adopt(qmp)
+        try:
+            await self._take_over(qmp, folder)
+        except QmpLostError as error:
+            await self.drop_link()
+            self._try_again(error)
+        except QmpCommandError as error:
+            # Its QEMU is there and has its disks open, so it can't be taken for one that is off.
+            self.to(VmState.PAUSED, f"It can't go on ({words(error)}): power it off.")
+
+    def _try_again(self, error: BaseException) -> None:
+        self.reason = f"Its QEMU runs and does not answer ({words(error)})."
+        self.later(self.host.timing.retry_s, Reconnect(self.session))
+
+    async def _take_over(self, qmp: Qmp, folder: RunFolder) -> None:
+        """Find out how a QEMU stands that was found again, and finish what was begun with it."""
         status = await qmp.query_status()
         with contextlib.suppress(QemuError):
             self.agent.note_channel(await agent_is_open(qmp))
@@ -457,6 +472,13 @@ class Machine:
             from vmkernel.vm.snapshots.repair import repair
 
             await repair(self)
+
+    def alive(self, reason: str) -> None:
+        """Something about it can't be made out, and its QEMU is there all the same: nobody else
+        may have its disks, and it can be powered off."""
+        if self.state not in WITH_QEMU:
+            self.to(VmState.RUNNING)
+        self.reason = reason
 
     async def _recover_process(self) -> None:
         folder = self.run_folder
@@ -542,7 +564,12 @@ class Machine:
 
 def has_snapshots(folder: Path) -> bool:
     """True where a VM's folder holds snapshots, or a revert that was begun (blocking)."""
-    return (folder / "snapshots").exists() or (folder / "revert.json").exists()
+    return (folder / "snapshots").exists() or reverting(folder)
+
+
+def reverting(folder: Path) -> bool:
+    """True where a revert was begun and has not ended (blocking)."""
+    return (folder / "revert.json").exists()
 
 
 def words(error: BaseException) -> str:

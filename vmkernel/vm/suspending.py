@@ -145,6 +145,8 @@ async def _as_before(machine: Machine, qmp: Qmp, before: VmState, error: BaseExc
     try:
         if before is VmState.RUNNING:
             await qmp.cont()
+        else:
+            await memory_image.take_disks_back(qmp)
     except QemuError as failure:
         _log.warning("VM %s: %s", machine.vm_id, failure)
     machine.note_record(suspending_from=None)

@@ -39,6 +39,10 @@ class FakeQemu:
     """True where the guest shuts down when its power button is pressed."""
     answers: bool = True
     """False where QMP hangs: connections are not greeted."""
+    hangs: bool = False
+    """True where QMP is connected and no command is answered any more."""
+    status_fails: int = 0
+    """How often `query-status` still loses the connection."""
     code: str | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     resets: int = 0
@@ -189,6 +193,9 @@ class FakeQmp:
 
     async def query_status(self) -> RunState:
         self._check()
+        if self.qemu.status_fails:
+            self.qemu.status_fails -= 1
+            raise QmpLostError("no answer within 30 s")
         return self.qemu.status
 
     async def cont(self) -> None:
@@ -232,6 +239,8 @@ class FakeQmp:
 
     async def quit(self) -> None:
         self._check()
+        if self.qemu.hangs:
+            await asyncio.Event().wait()
         self.qemu.end(by_guest=False, cause="host-qmp-quit")
 
     async def ringbuf_read(self, device: str, size: int) -> bytes:  # noqa: ARG002

@@ -20,6 +20,8 @@ class FakeQemuImg(QemuImg):
     def __init__(self) -> None:
         super().__init__(Workers(Runner()))
         self.kept: dict[Path, dict[str, bytes]] = {}
+        self.marks: dict[Path, set[str]] = {}
+        """Dirty bitmaps."""
         self.fails_at: str | None = None
         """An action that fails the next time."""
 
@@ -38,12 +40,23 @@ class FakeQemuImg(QemuImg):
         if action == "-c":
             kept[tag] = path.read_bytes()
         elif action == "-a":
+            if self.marks.get(path):
+                raise MicaError(ErrorCode.UNAVAILABLE, "Device has active dirty bitmaps")
             path.write_bytes(kept[tag])
         else:
             del kept[tag]
 
     async def snapshots(self, path: Path, *, user: int | None = None) -> frozenset[str]:  # noqa: ARG002
         return frozenset(self.kept.get(path, {}))
+
+    async def bitmaps(self, path: Path, *, user: int | None = None) -> dict[str, bool]:  # noqa: ARG002
+        return dict.fromkeys(self.marks.get(path, ()), True)
+
+    async def add_bitmap(self, name: str, path: Path, *, user: int | None = None) -> None:  # noqa: ARG002
+        self.marks.setdefault(path, set()).add(name)
+
+    async def remove_bitmap(self, name: str, path: Path, *, user: int | None = None) -> None:  # noqa: ARG002
+        self.marks[path].remove(name)
 
 
 class FolderStorage:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from tests.unit.vm.world import World
 from vmkernel.model import (
     ConsoleKind,
+    DiskSpec,
     DisplayModel,
     ErrorCode,
     Firmware,
@@ -304,6 +305,53 @@ def test_a_start_that_was_cut_off_goes_on(tmp_path: Path) -> None:
             await world.restart()
             assert state(world) is VmState.RUNNING
             assert world.qemu().status is RunState.RUNNING
+
+    asyncio.run(story())
+
+
+def test_power_off_kills_a_qemu_that_hangs(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.qemu().hangs = True
+            off = await world.act(VmAction.POWER_OFF)
+            assert off.state is OperationState.SUCCEEDED, off.error
+            assert state(world) is VmState.STOPPED
+            assert world.launcher.qemus == {}
+
+    asyncio.run(story())
+
+
+def test_a_qemu_that_is_slow_to_answer_keeps_its_disks(tmp_path: Path) -> None:
+    """Whatever a new vmkernel can't find out of it: it is there, so nobody else gets its disks."""
+
+    async def story() -> None:
+        world = World(tmp_path)
+        world.storage.add_volume("data")
+        await world.vms.start()
+        await world.create(disks=(DiskSpec(volume="data"),))
+        await world.act(VmAction.START)
+        world.qemu().status_fails = 3
+        await world.restart()
+        assert state(world) is VmState.RUNNING
+        assert world.vms.volume_is_open("data")
+        async with asyncio.timeout(10):
+            while world.qemu().status_fails or world.vms.get("web").status.reason:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert state(world) is VmState.RUNNING
+        # One that won't go on is no VM that is off either.
+        world.qemu().status = RunState.INTERNAL_ERROR
+        record = world.vms.roster.driver("web")._machine.record
+        assert record is not None
+        world.vms.roster.driver("web")._machine.note_record(resuming=True)
+        await world.restart()
+        vm = world.vms.get("web")
+        assert vm.status.state is VmState.PAUSED
+        assert "power it off" in (vm.status.reason or "")
+        assert world.vms.volume_is_open("data")
+        assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
+        assert not world.vms.volume_is_open("data")
+        await world.operations.close()
+        await world.vms.stop()
 
     asyncio.run(story())
 

@@ -388,6 +388,62 @@ async def test_a_revert_that_fails_is_finished_later(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_a_revert_whose_qemu_cannot_be_ended_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with guest(tmp_path) as world:
+        await take(world, "one")
+        disk(world).write_bytes(b"later")
+        world.qemu().hangs = True
+        monkeypatch.setattr(world.launcher, "kill", lambda _: None)
+        operation = await world.vms.snapshots().revert("web", "one", start=None, actor="test")
+        ended = await world.operations.wait(operation.id, 10)
+        assert ended.error is not None
+        assert "can't be ended" in ended.error.detail
+        assert disk(world).read_bytes() == b"later"
+        nothing_is_left(world, "one")
+        monkeypatch.undo()
+        assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
+
+
+@on_loop
+async def test_no_start_beside_a_revert_that_was_cut_off(tmp_path: Path) -> None:
+    """It would be finished at the next start of the vmkernel, under a guest that ran meanwhile."""
+    async with guest(tmp_path, on=False) as world:
+        await take(world, "one")
+        disk(world).write_bytes(b"later")
+        records.begin_revert(folder(world), records.Revert(snapshot="one"))
+        await start(world)
+        assert disk(world).read_bytes() == b"first"
+        nothing_is_left(world, "one")
+
+
+@on_loop
+async def test_checkpoints_of_backups_go_with_what_they_recorded(tmp_path: Path) -> None:
+    async with guest(tmp_path, on=False) as world:
+        await take(world, "one")
+        disk(world).write_bytes(b"later")
+        world.storage.qemu_img.marks[disk(world)] = {"checkpoint-monday", "checkpoint-sunday"}
+        await revert(world, "one")
+        assert disk(world).read_bytes() == b"first"
+        assert not world.storage.qemu_img.marks[disk(world)]
+
+
+@on_loop
+async def test_a_paused_guest_keeps_its_disks_after_its_memory_was_written(tmp_path: Path) -> None:
+    async with guest(tmp_path) as world:
+        await world.act(VmAction.PAUSE)
+        await take(world, "one", MEMORY)
+        assert ("blockdev-set-active", {"active": True}) in world.qemu().commands
+        operation = await world.vms.snapshots().create("web", "two", MEMORY, actor="test")
+        ended = await world.operations.wait(operation.id, 10)
+        assert ended.error is not None
+        assert "resume it for a moment" in ended.error.detail
+        assert state(world) is VmState.PAUSED
+        nothing_is_left(world, "one")
+
+
+@on_loop
 async def test_a_deletion_that_fails_can_be_repeated(tmp_path: Path) -> None:
     async with guest(tmp_path, on=False) as world:
         await take(world, "one")

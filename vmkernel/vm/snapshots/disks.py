@@ -90,7 +90,12 @@ async def restore_disks(machine: Machine, record: SnapshotRecord) -> None:
         volume = machine.host.storage.volume(disk.volume)
         if disk.file is None:
             user = _user(machine, volume)
-            await machine.host.storage.qemu_img.snapshot("-a", record.tag, volume.path, user=user)
+            image = machine.host.storage.qemu_img
+            # The checkpoints of backups: what they recorded would be wrong, and qemu-img refuses
+            # to go back beside them.
+            for bitmap in await image.bitmaps(volume.path, user=user):
+                await image.remove_bitmap(bitmap, volume.path, user=user)
+            await image.snapshot("-a", record.tag, volume.path, user=user)
             await asyncio.to_thread(sync_file, volume.path)
         else:
             kept = folder_of(machine.folder, record.id) / disk.file

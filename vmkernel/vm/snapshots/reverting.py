@@ -1,11 +1,11 @@
 """A VM goes back to a snapshot, inside its owner task.
 
-  what was kept is proven to be there -> the journal says that the revert has begun
-      -> QEMU is ended -> disks, variables, TPM -> the spec of then
+  what was kept is proven to be there -> QEMU is ended
+      -> the journal says that the revert has begun -> disks, variables, TPM -> the spec of then
       -> (with memory) the VM is suspended with the memory of then -> the journal is removed
 
-From the journal on there is no way back: whoever comes after a crash begins again at "QEMU is
-ended" (repair.py), and each step can be done twice.
+From the journal on there is no way back: whoever comes after a crash, or starts the VM, begins
+again there (repair.py), and each step can be done twice. Before it nothing but QEMU is gone.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ def spec_after(now: VmSpec, record: SnapshotRecord) -> VmSpec:
 async def revert(machine: Machine, record: SnapshotRecord) -> None:
     """See the module. MicaError, with nothing changed, where it can't be."""
     await check_kept(machine, record)
+    if machine.state not in OFF or machine.host.launcher.is_active(machine.vm_id):
+        await machine.end_qemu()
+        machine.off(VmState.STOPPED)
     await asyncio.to_thread(begin_revert, machine.folder, Revert(snapshot=record.id))
     await finish(machine, record)
 

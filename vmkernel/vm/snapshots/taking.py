@@ -107,6 +107,8 @@ async def _keep(machine: Machine, record: SnapshotRecord, folder: Path, tell: Te
     finally:
         if runs:
             await _to_its_end(_go_on(machine))
+        elif record.memory and machine.connected:
+            await _to_its_end(memory_image.take_disks_back(machine.qmp()))
 
 
 async def _go_on(machine: Machine) -> None:
