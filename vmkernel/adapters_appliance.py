@@ -7,6 +7,7 @@ import logging
 from vmkernel.adapters import OpenedMedium, Platform, VmSide
 from vmkernel.events import EventBus
 from vmkernel.host.block import BlockDisk, BlockTree
+from vmkernel.host.machine_mark import machine_mark
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
 from vmkernel.host.systemd import Systemd
@@ -99,6 +100,7 @@ class ApplianceAdapters:
             QemuImg(workers),
             workers,
             worker_uid=QEMU_IMG_UID,
+            machine=machine_mark(),
         )
 
         async def ask(disk: BlockDisk) -> DiskHealth | None:

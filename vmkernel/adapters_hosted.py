@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vmkernel.adapters import OpenedMedium, Platform, VmSide
 from vmkernel.events import EventBus
+from vmkernel.host.machine_mark import machine_mark
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
 from vmkernel.host.worker import Workers
@@ -65,7 +68,13 @@ class HostedAdapters:
         """Directories as datastores."""
         workers = Workers(self._runner, allow_loopback=self._options.pull_from_loopback)
         return StorageService(
-            store, operations, events, directory_driver(), QemuImg(workers), workers
+            store,
+            operations,
+            events,
+            directory_driver(),
+            QemuImg(workers),
+            workers,
+            machine=machine_mark(fallback=Path("/etc/machine-id")),
         )
 
     def make_vms(

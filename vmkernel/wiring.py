@@ -133,6 +133,7 @@ class Vmkernel:
             self._storage.bind(self._vms)
             self._storage.bind_live(self._vms.live_disks)
             self._ending.push_async_callback(self._vms.stop)
+            self._ending.push_async_callback(self._storage.release_idle)
             await self._vms.start()
             handlers.vm.register(self._dispatcher, self._vms)
             handlers.clones.register(self._dispatcher, self._vms.clones)

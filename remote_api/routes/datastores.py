@@ -18,6 +18,7 @@ from remote_api.schema import (
     DatastoreBody,
     DatastorePage,
     DatastoreSpec,
+    MountQuery,
     NoQuery,
     PageQuery,
     ProblemCode,
@@ -56,6 +57,7 @@ async def create_datastore(exchange: Exchange[WaitQuery, DatastoreBody]) -> Resp
             spec=from_wire(exchange.body.spec, model.DatastoreSpec),
             wipe_serials=exchange.body.wipe_serials,
             adopt=exchange.body.adopt,
+            take_over=exchange.body.take_over,
         )
     )
     return await accepted(exchange, operation, exchange.query.wait)
@@ -96,9 +98,9 @@ async def rename_datastore(exchange: Exchange[WaitQuery, RenameDatastoreBody]) -
     return await accepted(exchange, await exchange.call(request), exchange.query.wait)
 
 
-async def mount_datastore(exchange: Exchange[WaitQuery, NoBody]) -> Response:
-    """Mount a datastore that was unmounted."""
-    request = requests.MountDatastore(id=exchange.id)
+async def mount_datastore(exchange: Exchange[MountQuery, NoBody]) -> Response:
+    """Mount a datastore that was unmounted, or that another Mica holds."""
+    request = requests.MountDatastore(id=exchange.id, take_over=exchange.query.take_over)
     return await accepted(exchange, await exchange.call(request), exchange.query.wait)
 
 
@@ -160,7 +162,7 @@ def _action(path: str, name: str, summary: str, handler: Any, body: Any = NoBody
         summary=summary,
         handler=handler,
         role=Role.ADMIN,
-        query=WaitQuery,
+        query=MountQuery if path == "mount" else WaitQuery,
         body=body,
         body_kind=BodyKind.NONE if body is NoBody else BodyKind.JSON,
         replies=STARTED,
@@ -239,7 +241,12 @@ ROUTES: tuple[AnyRoute, ...] = (
         rename_datastore,
         RenameDatastoreBody,
     ),
-    _action("mount", "mountDatastore", "Mount a datastore that was unmounted", mount_datastore),
+    _action(
+        "mount",
+        "mountDatastore",
+        "Mount a datastore that was unmounted, or that another Mica holds",
+        mount_datastore,
+    ),
     _action(
         "unmount",
         "unmountDatastore",

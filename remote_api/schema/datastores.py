@@ -21,6 +21,7 @@ __all__ = [
     "DatastoreStatus",
     "Filesystem",
     "MemberState",
+    "MountQuery",
     "NfsSpec",
     "NfsVersion",
     "RaidLevel",
@@ -132,6 +133,13 @@ class DatastoreBody(WireModel, frozen=True, kw_only=True):
         bool,
         Meta(description="Take over the datastore that is there; refuse to make one."),
     ] = False
+    take_over: Annotated[
+        bool,
+        Meta(
+            description="Take it even from another Mica that holds it and is at work: that one"
+            " loses it. One that is silent loses it anyway, after half a minute."
+        ),
+    ] = False
 
 
 class DatastoreState(StrEnum):
@@ -229,6 +237,18 @@ class StoredPageQuery(PageQuery, frozen=True, kw_only=True):
     """The parameters of lists of what lies in datastores."""
 
     datastore: Slug | UnsetType = UNSET
+
+
+class MountQuery(WireModel, frozen=True, kw_only=True):
+    """How a datastore is mounted."""
+
+    take_over: Annotated[
+        bool,
+        Meta(description="Take it even from another Mica that holds it: that one loses it."),
+    ] = False
+    wait: Annotated[
+        float, Meta(ge=0, le=300, description="Seconds to wait for the work to finish.")
+    ] = 0.0
 
 
 class RenameDatastoreBody(WireModel, frozen=True, kw_only=True):

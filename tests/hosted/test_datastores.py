@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_api.client.errors import RefusedError
+from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     DatastoreKind,
@@ -23,7 +23,7 @@ from remote_api.schema import (
     VmState,
     VolumeSpec,
 )
-from tests.framework.hosted import HostedMica
+from tests.framework.hosted import HostedMica, hosted_mica
 from tests.framework.repository import REPOSITORY
 
 MIB = 1 << 20
@@ -131,6 +131,33 @@ def test_a_datastore_of_another_mica_is_taken_over_and_clashes_are_told(
     assert mica.vm("mover").spec.memory_bytes == 128 * MIB
     assert {path: path.read_bytes() for path in place.rglob("*.json")} == before
     assert "already" in run("datastore", "adopt", "twin", "--path", str(place), status=1)
+
+
+def test_two_micas_never_have_one_datastore(
+    pair: Path, mica: Mica, run: Run, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    spec = DatastoreSpec(kind=DatastoreKind.DIRECTORY, path=str(pair / "one"))
+    with (
+        hosted_mica(tmp_path_factory.mktemp("second")) as host,
+        host.client() as second,
+    ):
+        started = time.monotonic()
+        with pytest.raises(OperationFailedError, match="is at work: unmount it there") as failed:
+            second.wait(second.create_datastore("theirs", spec, adopt=True))
+        assert failed.value.operation.error is not None
+        assert failed.value.operation.error.type.endswith(":in-use")
+        assert time.monotonic() - started < 25
+        second.wait(second.create_datastore("theirs", spec, adopt=True, take_over=True))
+        _eventually(lambda: ("datastore-held", "datastore/one") in _findings(mica))
+        assert mica.datastore("one").status.state is DatastoreState.FAILED
+        with pytest.raises(RefusedError) as refused:
+            mica.wait(mica.start_vm("mover"))
+        assert refused.value.code in ("conflict", "unavailable")
+        assert second.vm("mover").status.state is VmState.STOPPED
+        assert "take_over" in run("datastore", "mount", "one", status=1)
+        run("datastore", "mount", "one", "--take-over")
+        _eventually(lambda: _places(mica) == {"mover": "one"})
+        _eventually(lambda: _findings(second) >= {("datastore-held", "datastore/theirs")})
 
 
 @pytest.mark.usefixtures("pair")

@@ -28,6 +28,7 @@ from vmkernel.storage.datastore_entry import Entry, not_available
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
 from vmkernel.storage.errors import StorageError
+from vmkernel.storage.lease import Claim
 from vmkernel.storage.spec_fields import check_fields, check_thresholds
 
 __all__ = ["DatastoreChanges"]
@@ -141,20 +142,25 @@ class DatastoreChanges:
 
         return self._begin("datastore.unmount", datastore_id, work, actor)
 
-    async def mount(self, datastore_id: str, *, actor: str) -> Operation:
-        """Mount it again, from now on; the operation fails where that can't be done now."""
-        entry = self._stores.entry(datastore_id)
+    async def mount(self, datastore_id: str, *, take_over: bool = False, actor: str) -> Operation:
+        """Mount it again, from now on; the operation fails where that can't be done now.
 
-        async def work(_: OperationContext) -> None:
+        What another Mica holds is taken where that is silent, or at once with `take_over`.
+        """
+        entry = self._stores.entry(datastore_id)
+        claim = Claim.FORCE if take_over else Claim.SILENT
+
+        async def work(context: OperationContext) -> None:
             async with entry.lock:
                 if entry.stored.unmounted:
                     await self._stores.keep(
                         entry, msgspec.structs.replace(entry.stored, unmounted=False)
                     )
-                await self._stores.attach_locked(entry)
+                await self._stores.attach_locked(entry, claim, _reporter(context))
                 if entry.state is not DatastoreState.AVAILABLE:
                     raise StorageError(
-                        ErrorCode.UNAVAILABLE, entry.reason or f"{entry.id} is {entry.state}."
+                        ErrorCode.IN_USE if entry.held else ErrorCode.UNAVAILABLE,
+                        entry.reason or f"{entry.id} is {entry.state}.",
                     )
 
         return self._begin("datastore.mount", datastore_id, work, actor)
@@ -229,17 +235,18 @@ class DatastoreChanges:
             )
 
             def change(config: HostConfig) -> HostConfig:
-                for other in config.datastores:
-                    if other.uuid == stored.uuid:
-                        raise StorageError(
-                            ErrorCode.ALREADY_EXISTS, f"It is datastore {other.id} already."
-                        )
                 return msgspec.structs.replace(config, datastores=(*config.datastores, stored))
 
+            if (twin := self._twin(stored.uuid)) is not None:
+                # Before its lease and its tree are touched: they are those of the other.
+                await asyncio.shield(driver.detach(stored, force=True))
+                raise twin
+            claim = Claim.FORCE if consent.take_over else Claim.SILENT
+            await self._stores.open(stored, attached, claim, report)
             try:
                 await self._store.update(change)
             except BaseException:
-                await asyncio.shield(driver.detach(stored, force=True))
+                await asyncio.shield(self._stores.let_go(stored, attached, force=True))
                 raise
             entry = self._stores.entries[datastore_id] = Entry(stored)
             async with entry.lock:
@@ -283,6 +290,15 @@ class DatastoreChanges:
             raise not_available(entry)
         return entry.attached
 
+    def _twin(self, uuid: str) -> StorageError | None:
+        """The refusal of a datastore that this host has by another name."""
+        for other in self._store.config.datastores:
+            if other.uuid == uuid:
+                return StorageError(
+                    ErrorCode.ALREADY_EXISTS, f"It is datastore {other.id} already."
+                )
+        return None
+
     def _refuse_taken(self, datastore_id: str, pointer: str | None = None) -> None:
         if datastore_id not in self._stores.entries and datastore_id not in self._coming:
             return
@@ -316,7 +332,8 @@ class _Leaving:
         try:
             if entry.state is DatastoreState.AVAILABLE:
                 self._stores.leave(entry)
-                await self._stores.driver(entry.stored.spec.kind).detach(entry.stored)
+                if entry.attached is not None:
+                    await self._stores.let_go(entry.stored, entry.attached)
                 entry.state = DatastoreState.MISSING
         except BaseException:
             await self._back()

@@ -22,6 +22,8 @@ class Entry:
     stored: StoredDatastore
     state: DatastoreState = DatastoreState.MISSING
     reason: str | None = "It has not been looked for yet."
+    held: bool = False
+    """True where another Mica has it."""
     attached: Attached | None = None
     layout: Layout | None = None
     space: Space = field(default_factory=Space)

@@ -18,13 +18,13 @@ __all__ = ["findings_of"]
 
 
 def findings_of(entry: Entry) -> Iterator[Finding]:
-    """Not there, full, or less redundant than it was made."""
+    """Not there, another Mica's, full, or less redundant than it was made."""
     if entry.state is DatastoreState.UNMOUNTED:
         return
     if entry.state is not DatastoreState.AVAILABLE:
         yield _finding(
             entry,
-            f"datastore-{entry.state}",
+            "datastore-held" if entry.held else f"datastore-{entry.state}",
             Severity.ERROR,
             f"Datastore {entry.id} is {entry.state}: {entry.reason}",
         )

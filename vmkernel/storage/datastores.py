@@ -36,10 +36,13 @@ from vmkernel.state import HostConfig, StateStore, StoredDatastore
 from vmkernel.storage.catalogue import Catalogue, load
 from vmkernel.storage.datastore_entry import Entry, describe, not_available
 from vmkernel.storage.datastore_findings import findings_of
-from vmkernel.storage.drivers.base import Attached, DatastoreDriver, DriverMakers, Look
+from vmkernel.storage.drivers.base import Attached, DatastoreDriver, DriverMakers, Look, Report
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 from vmkernel.storage.layout import Layout
+from vmkernel.storage.lease import Claim, LeaseHeld, LeaseLost, Leases
+from vmkernel.storage.lease_keeper import LeaseKeeper
 from vmkernel.storage.moved import settle_moves
+from vmkernel.storage.records import RecordError
 from vmkernel.storage.space import Space, next_level
 from vmkernel.storage.users import Users
 
@@ -66,6 +69,7 @@ class Datastores:
         catalogue: Catalogue,
         makers: DriverMakers,
         users: Users,
+        leases: Leases,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -74,6 +78,8 @@ class Datastores:
         self._drivers: dict[DatastoreKind, DatastoreDriver] = {}
         self._users = users
         self._bounded = Bounded()
+        self._leases = LeaseKeeper(leases, self._bounded)
+        self._ending = False
         self._listeners: list[Listener] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.entries: dict[str, Entry] = {}
@@ -89,6 +95,19 @@ class Datastores:
             self._look_in_background(entry)
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=_START_WAIT_S)
+
+    async def release_idle(self) -> None:
+        """Let go of the leases of datastores on which no VM runs: we end, and others may have
+        them. The VM side must be there still to be asked."""
+        self._ending = True
+        await self._leases.release_all(
+            [
+                (entry.id, entry.attached)
+                for entry in self.entries.values()
+                if entry.attached is not None
+                and not self._users.vms_on_datastore(entry.id, active=True)
+            ]
+        )
 
     async def stop(self) -> None:
         """Let go; what is mounted stays mounted, for the VMs that run on."""
@@ -271,6 +290,7 @@ class Datastores:
         entry.layout = layout  # what is known of it and what is there change in one step
         entry.state = DatastoreState.AVAILABLE
         entry.reason = None
+        entry.held = False
         void = self._catalogue.add(entry.id, contents)
         await settle_moves(
             self._catalogue,
@@ -292,27 +312,78 @@ class Datastores:
         self._tell(entry.id, available=False)
         self._catalogue.drop(entry.id)
 
-    def gone(self, entry: Entry, state: DatastoreState, reason: str | None) -> None:
-        """A datastore is not available, for a reason."""
+    def gone(
+        self, entry: Entry, state: DatastoreState, reason: str | None, *, held: bool = False
+    ) -> None:
+        """A datastore is not available, for a reason; `held` where that is another Mica."""
         if (entry.state, entry.reason) != (state, reason):
             _log.warning("datastore %s is %s: %s", entry.id, state, reason)
             self.publish(entry.id, state.value, reason)
         entry.state = state
         entry.reason = reason
+        entry.held = held
         entry.attached = entry.layout = None
         entry.look = Look()
 
-    async def attach_locked(self, entry: Entry) -> None:
+    async def open(
+        self,
+        stored: StoredDatastore,
+        attached: Attached,
+        claim: Claim,
+        report: Report | None = None,
+    ) -> None:
+        """Make a tree that was attached ours, and repair it; detached again where that fails."""
+        layout = Layout(attached.root)
+
+        def repair() -> None:
+            marker = layout.read_marker()
+            if marker is None or marker.uuid != attached.uuid:
+                raise DatastoreMissing(f"Another datastore lies in the place of {stored.id} now.")
+            layout.open()
+
+        try:
+            lost = await self._leases.take(stored.id, attached, claim, report)
+            if lost is not None:
+                text = f"Datastore {stored.id} was taken over from {lost}."
+                self._event(stored.id, "datastore.taken-over", text, {"from": lost})
+            await self._bounded.run(
+                f"load-{stored.id}", repair, timeout_s=_LOAD_S, what=f"Datastore {stored.id}"
+            )
+        except RecordError as error:
+            await asyncio.shield(self.let_go(stored, attached, force=True))
+            raise StorageError(ErrorCode.UNAVAILABLE, f"{stored.id}: {error}.") from error
+        except BaseException:
+            await asyncio.shield(self.let_go(stored, attached, force=True))
+            raise
+
+    async def let_go(
+        self, stored: StoredDatastore, attached: Attached, *, force: bool = False
+    ) -> None:
+        """Release the lease and detach; what fails by `force` is only logged."""
+        await self._leases.release(stored.id, attached)
+        try:
+            await self.driver(stored.spec.kind).detach(stored, force=force)
+        except MicaError as error:
+            if not force:
+                raise
+            _log.warning("datastore %s: %s", stored.id, error)
+
+    async def attach_locked(
+        self, entry: Entry, claim: Claim = Claim.OWN, report: Report | None = None
+    ) -> None:
         """Attach a datastore that is not available; the caller holds its lock."""
         known = self.entries.get(entry.id) is entry
-        if not known or entry.state is DatastoreState.AVAILABLE:
+        if not known or entry.state is DatastoreState.AVAILABLE or self._ending:
             return
         if entry.stored.unmounted:
             self.gone(entry, DatastoreState.UNMOUNTED, "It was unmounted by request.")
             return
         try:
-            driver = self.driver(entry.stored.spec.kind)
-            await self.arrived(entry, await driver.attach(entry.stored))
+            attached = await self.driver(entry.stored.spec.kind).attach(entry.stored)
+            await self.open(entry.stored, attached, claim, report)
+            await self.arrived(entry, attached)
+        except LeaseHeld as error:
+            self.gone(entry, DatastoreState.FAILED, str(error), held=True)
         except DatastoreMissing as error:
             self.gone(entry, DatastoreState.MISSING, str(error))
         except MicaError as error:
@@ -365,22 +436,31 @@ class Datastores:
             _log.exception("watching datastore %s failed", entry.id)
 
     async def _look_after(self, entry: Entry) -> None:
-        if entry.leaving:
+        if entry.leaving or self._ending:
             return
         if entry.state is not DatastoreState.AVAILABLE:
             async with entry.lock:
                 await self.attach_locked(entry)
             return
         driver = self.driver(entry.stored.spec.kind)
+        state, reason = DatastoreState.MISSING, "What it lies on went away while in use."
         if await driver.present(entry.stored):
-            await self._refresh(entry)
-            self._judge_look(entry, await driver.look(entry.stored))
-            return
+            try:
+                if entry.attached is not None:
+                    await self._leases.renew(entry.id, entry.attached)
+            except LeaseLost as error:
+                state, reason = DatastoreState.FAILED, str(error)
+            except StorageError as error:
+                reason = str(error)
+            else:
+                await self._refresh(entry)
+                self._judge_look(entry, await driver.look(entry.stored))
+                return
         async with entry.lock:
-            if entry.state is not DatastoreState.AVAILABLE or entry.leaving:
+            if entry.state is not DatastoreState.AVAILABLE or entry.leaving or self._ending:
                 return
             self.leave(entry)
-            self.gone(entry, DatastoreState.MISSING, "What it lies on went away while in use.")
+            self.gone(entry, state, reason, held=state is DatastoreState.FAILED)
             with contextlib.suppress(MicaError):
                 await driver.detach(entry.stored, force=True)
 

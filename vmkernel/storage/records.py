@@ -1,6 +1,7 @@
 """What a datastore says of itself and its files: JSON beside the data, strict and versioned.
 
 <root>/mica-datastore.json      Marker
+<root>/mica-lease               LeaseRecord
 <root>/volumes/<id>.json        VolumeRecord
 <root>/images/<id>.json         ImageRecord
 <root>/uploads/<id>.json        UploadRecord
@@ -27,6 +28,7 @@ from vmkernel.model import (
 
 __all__ = [
     "ImageRecord",
+    "LeaseRecord",
     "Marker",
     "MovedFrom",
     "RecordError",
@@ -35,6 +37,7 @@ __all__ = [
     "VolumeRecord",
     "decode",
     "encode",
+    "encode_compactly",
 ]
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
@@ -57,6 +60,16 @@ class Marker(StoredRecord, frozen=True, kw_only=True):
 
     uuid: str
     created_at: Timestamp
+
+
+class LeaseRecord(StoredRecord, frozen=True, kw_only=True):
+    """Which host has the datastore; see lease.py."""
+
+    host_uuid: str
+    host_name: str
+    machine: str
+    counter: Size
+    released: bool = False
 
 
 class MovedFrom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,6 +125,7 @@ RecordT = TypeVar("RecordT", bound=StoredRecord)
 
 # Append only: element n turns schema n + 1 into schema n + 2.
 _UPGRADES: dict[type[StoredRecord], Sequence[Upgrade]] = {
+    LeaseRecord: (),
     Marker: (),
     VolumeRecord: (),
     ImageRecord: (),
@@ -122,6 +136,11 @@ _UPGRADES: dict[type[StoredRecord], Sequence[Upgrade]] = {
 def encode(record: StoredRecord) -> bytes:
     """A record as the file's content."""
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def encode_compactly(record: StoredRecord) -> bytes:
+    """The same on one line."""
+    return msgspec.json.encode(record)
 
 
 def decode(kind: type[RecordT], data: bytes) -> RecordT:

@@ -37,6 +37,7 @@ from vmkernel.storage.disks import Disks
 from vmkernel.storage.drivers.base import Consent, DriverMakers
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.images import Images
+from vmkernel.storage.lease import Identity, Leases
 from vmkernel.storage.resumable import ResumableUploads
 from vmkernel.storage.still import StillVolumes
 from vmkernel.storage.users import Users
@@ -64,6 +65,7 @@ class StorageService:
         workers: Workers,
         *,
         worker_uid: int | None = None,
+        machine: str = "",
     ) -> None:
         self._bus = bus
         self.qemu_img = qemu_img
@@ -71,7 +73,8 @@ class StorageService:
         self._catalogue = Catalogue()
         self._watchers: list[asyncio.Task[None]] = []
         self._disks: Disks | None = None
-        self.stores = Datastores(store, bus, self._catalogue, drivers, self._users)
+        leases = Leases(lambda: Identity(store.config.uuid, store.config.hostname, machine))
+        self.stores = Datastores(store, bus, self._catalogue, drivers, self._users, leases)
         self.datastore_edits = DatastoreChanges(self.stores, store, operations)
 
         @functools.cache
@@ -129,6 +132,10 @@ class StorageService:
         if self._disks is not None:
             health = self._disks.health.watch()
             self._watchers.append(asyncio.create_task(health, name="disk-health"))
+
+    async def release_idle(self) -> None:
+        """Let other hosts have the datastores on which no VM runs; see Datastores."""
+        await self.stores.release_idle()
 
     async def stop(self) -> None:
         """Let go; nothing is unmounted."""

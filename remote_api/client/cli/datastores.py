@@ -112,6 +112,9 @@ _nfs_version = click.option(
     show_default=True,
 )
 _path = click.option("--path", help="A directory (hosted mode only).")
+_take_over = click.option(
+    "--take-over", is_flag=True, help="Even from another Mica that is at work: that one loses it."
+)
 
 
 @datastore_group.command("create")
@@ -165,6 +168,7 @@ def create_datastore(
 @_nfs
 @_nfs_version
 @_path
+@_take_over
 @wait_option
 @pass_session
 def adopt_datastore(
@@ -174,9 +178,13 @@ def adopt_datastore(
     nfs: str | None,
     nfs_version: str,
     path: str | None,
+    take_over: bool,
     wait: bool,
 ) -> None:
-    """Take over the datastore of another Mica; nothing is ever made or overwritten."""
+    """Take over the datastore of another Mica; nothing is ever made or overwritten.
+
+    That Mica must have let it go, or be silent (which takes half a minute to see).
+    """
     if sum(map(bool, (disks, nfs, path))) != 1:
         raise click.UsageError("give one of --disk, --nfs and --path")
     with session.mica() as mica:
@@ -191,7 +199,7 @@ def adopt_datastore(
                 spec = DatastoreSpec(kind=kind, disk=disks[0])
             else:
                 spec = DatastoreSpec(kind=kind, disks=disks)
-        operation = mica.create_datastore(datastore_id, spec, adopt=True)
+        operation = mica.create_datastore(datastore_id, spec, adopt=True, take_over=take_over)
         session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is taken over")
 
 
@@ -223,12 +231,13 @@ def rename_datastore(session: Session, datastore_id: str, new_id: str, wait: boo
 
 @datastore_group.command("mount")
 @click.argument("datastore_id")
+@_take_over
 @wait_option
 @pass_session
-def mount_datastore(session: Session, datastore_id: str, wait: bool) -> None:
-    """Mount a datastore that was unmounted."""
+def mount_datastore(session: Session, datastore_id: str, take_over: bool, wait: bool) -> None:
+    """Mount a datastore that was unmounted, or that another Mica held."""
     with session.mica() as mica:
-        operation = mica.mount_datastore(datastore_id)
+        operation = mica.mount_datastore(datastore_id, take_over=take_over)
         session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is mounted")
 
 

@@ -43,12 +43,18 @@ class DatastoreCalls(Calls):
         *,
         wipe_serials: tuple[str, ...] = (),
         adopt: bool = False,
+        take_over: bool = False,
     ) -> Operation:
-        """Make a datastore, or take over the one that is there; only the latter with `adopt`."""
+        """Make a datastore, or take over the one that is there; only the latter with `adopt`.
+
+        With `take_over` even from another Mica that is at work there.
+        """
         return self._operation(
             "PUT",
             f"/v1/datastores/{datastore_id}",
-            body=DatastoreBody(spec=spec, wipe_serials=wipe_serials, adopt=adopt),
+            body=DatastoreBody(
+                spec=spec, wipe_serials=wipe_serials, adopt=adopt, take_over=take_over
+            ),
             headers=CREATE,
         )
 
@@ -74,9 +80,11 @@ class DatastoreCalls(Calls):
         """Call a datastore otherwise on this host."""
         return self._on(datastore_id, "rename", RenameDatastoreBody(id=new_id))
 
-    def mount_datastore(self, datastore_id: str) -> Operation:
-        """Mount a datastore that was unmounted."""
-        return self._on(datastore_id, "mount")
+    def mount_datastore(self, datastore_id: str, *, take_over: bool = False) -> Operation:
+        """Mount a datastore that was unmounted; with `take_over` even where another Mica is at
+        work there."""
+        path = f"/v1/datastores/{datastore_id}/mount"
+        return self._operation("POST", path, take_over=take_over or None)
 
     def unmount_datastore(self, datastore_id: str) -> Operation:
         """Unmount a datastore and keep it so."""

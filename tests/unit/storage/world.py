@@ -251,7 +251,7 @@ class World:
         return sorted(
             str(path.relative_to(self.root))
             for path in self.root.rglob("*")
-            if path.is_file() and path.name != "mica-datastore.json"
+            if path.is_file() and not path.name.startswith("mica-")
         )
 
 

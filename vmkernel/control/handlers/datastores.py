@@ -40,7 +40,11 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         return await storage.create_datastore(
             request.id,
             request.spec,
-            Consent(wipe_serials=request.wipe_serials, adopt=request.adopt),
+            Consent(
+                wipe_serials=request.wipe_serials,
+                adopt=request.adopt,
+                take_over=request.take_over,
+            ),
             actor=caller.actor,
         )
 
@@ -57,7 +61,9 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         return await storage.datastore_edits.rename(request.id, request.new_id, actor=caller.actor)
 
     async def mount_datastore(request: MountDatastore, caller: Caller) -> Operation:
-        return await storage.datastore_edits.mount(request.id, actor=caller.actor)
+        return await storage.datastore_edits.mount(
+            request.id, take_over=request.take_over, actor=caller.actor
+        )
 
     async def unmount_datastore(request: UnmountDatastore, caller: Caller) -> Operation:
         return await storage.datastore_edits.unmount(request.id, actor=caller.actor)

@@ -79,6 +79,8 @@ class CreateDatastore(
     spec: DatastoreSpec
     wipe_serials: tuple[str, ...] = ()
     adopt: bool = False
+    take_over: bool = False
+    """Take it even from another Mica that holds it."""
 
 
 class DeleteDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.rm-datastore"):
@@ -117,12 +119,14 @@ class RenameDatastore(
 
 
 class MountDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.mount-datastore"):
-    """Mount a datastore that was unmounted."""
+    """Mount a datastore that was unmounted, or that another Mica holds."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
     REPLY: ClassVar[Any] = Operation
 
     id: Slug
+    take_over: bool = False
+    """Take it from another Mica that is at work, too."""
 
 
 class UnmountDatastore(

@@ -32,6 +32,8 @@ class Consent:
     """The ids of the disks whose contents may be destroyed."""
     adopt: bool = False
     """Only take over what is there; make nothing."""
+    take_over: bool = False
+    """Take it even from another Mica that holds it; that one loses it."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ def _create(path: Path) -> Attached:
         make_directory(path)
         layout = Layout(path)
         marker = layout.read_marker() or layout.initialise()
-        layout.open()
+    except RecordError as error:
+        raise StorageError(ErrorCode.CONFLICT, f"The datastore in {path}: {error}.") from error
     except OSError as error:
         raise from_os_error(error, f"The datastore in {path} can't be made") from error
     return Attached(root=path, uuid=marker.uuid)
@@ -103,9 +104,6 @@ def _attach(path: Path, uuid: str) -> Attached:
             raise DatastoreMissing(f"There is no datastore in {path} now.")
         if marker.uuid != uuid:
             raise DatastoreMissing(f"{path} holds another datastore ({marker.uuid}) now.")
-        layout.open()
     except RecordError as error:
         raise StorageError(ErrorCode.UNAVAILABLE, f"The datastore in {path}: {error}.") from error
-    except OSError as error:
-        raise from_os_error(error, f"The datastore in {path} can't be opened") from error
     return Attached(root=path, uuid=uuid)

@@ -126,7 +126,8 @@ class Mounting:
 
 
 def open_tree(root: Path, what: str, expected: str | None, *, make: bool = True) -> str:
-    """Read the marker, or `make` one in an empty root, and open the tree (blocking); its UUID."""
+    """Read the marker, or `make` one in an empty root (blocking); its UUID. Nothing else is
+    changed: the datastore may be another Mica's."""
     layout = Layout(root)
     try:
         marker = layout.read_marker()
@@ -140,7 +141,6 @@ def open_tree(root: Path, what: str, expected: str | None, *, make: bool = True)
             marker = layout.initialise()
         if expected is not None and marker.uuid != expected:
             raise DatastoreMissing(f"{what} holds another datastore ({marker.uuid}).")
-        layout.open()
     except RecordError as error:
         raise StorageError(ErrorCode.CONFLICT, f"The datastore on {what}: {error}.") from error
     return marker.uuid

@@ -1,0 +1,266 @@
+"""Which Mica a datastore belongs to now: a lease in a file of the datastore itself; it blocks.
+
+<root>/mica-lease, one block of 512 bytes that is rewritten in place:
+
+  host    who holds it: the host's UUID, its name for people, and a mark of its machine
+  counter goes up with every renewal (every few seconds while the datastore is mounted)
+  released true where it was let go in good order
+
+  free, released, our own ------------------------------------> ours at once
+  another's, its counter goes up ------------------------------> refused, unless forced
+  another's, its counter stood still for SILENT_S -------------> ours, where somebody asked for it
+  another's, seen for the first time --------------------------> refused for now: look again
+
+No host's wall clock is ever compared with another's: each looks whether the counter moves by its
+own monotonic clock. `SILENT_S` is longer than a holder needs to notice that a server is silent
+(15 s, see host/nfs.py) and a renewal more.
+
+Our own is what the same host on the same machine wrote: after a crash it has its datastores back
+at once. A copied stick in another machine has the host's UUID but another mark; such a lease is
+another's, which may be taken without being asked for once it is silent (a stick that moved).
+
+Each look and change is made under flock(2), which NFS 4 servers keep among all clients. Where there
+are no such locks (NFS 3), a lease that changes hands is read again after `SETTLE_S`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from vmkernel.model import ErrorCode
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.records import LeaseRecord, RecordError, decode, encode_compactly
+
+__all__ = ["Claim", "Identity", "LeaseHeld", "LeaseLost", "Leases", "SILENT_S"]
+
+_log = logging.getLogger(__name__)
+
+SILENT_S = 30.0
+SETTLE_S = 1.0
+_BLOCK_BYTES = 512
+_NAME = "mica-lease"
+_LOCK_TRIES = 20
+_LOCK_WAIT_S = 0.1
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+class Claim(Enum):
+    """How much may be taken."""
+
+    OWN = "own"
+    """What is free or our own."""
+    SILENT = "silent"
+    """Another's too, once it is silent."""
+    FORCE = "force"
+    """Another's, whatever it does."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who we are."""
+
+    uuid: str
+    name: str
+    machine: str = ""
+    """A mark of the machine; empty where it has none."""
+
+
+class LeaseHeld(StorageError):  # noqa: N818 - a state, told as a failure
+    """Another Mica holds the datastore; `alive` where that was seen to go on renewing it."""
+
+    def __init__(self, holder: str, *, alive: bool) -> None:
+        does = "holds it and is at work" if alive else "holds it, as far as its lease says"
+        super().__init__(
+            ErrorCode.IN_USE,
+            f"{holder} {does}: unmount it there; or mount it here with take_over, and that host"
+            " loses it.",
+        )
+        self.holder = holder
+        self.alive = alive
+
+
+class LeaseLost(StorageError):  # noqa: N818 - a state, told as a failure
+    """Another Mica has taken the datastore while we had it."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(
+            ErrorCode.IN_USE,
+            f"{holder} has taken it over: no virtual machine may run on it here.",
+        )
+
+
+@dataclass
+class _Seen:
+    """Another's lease as it was read."""
+
+    raw: bytes
+    since_s: float
+    looked_s: float
+    """When it was looked at last."""
+    moved: bool = False
+    """True where it was another a moment before."""
+
+
+class Leases:
+    """The leases of this host, by the datastores' UUIDs; calls for one datastore don't overlap."""
+
+    def __init__(
+        self,
+        identity: Callable[[], Identity],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._identity = identity
+        self._clock = clock
+        self._sleep = sleep
+        self._held: dict[str, bytes] = {}
+        self._seen: dict[str, _Seen] = {}
+
+    def take(self, root: Path, uuid: str, claim: Claim) -> str | None:
+        """Take the lease; who lost it by that. LeaseHeld, OSError."""
+        with _opened(root, make=True) as file:
+            raw = file.read()
+            found = _parsed(raw)
+            before = self._check(uuid, raw, found, claim)
+            written = self._write(file, found.counter + 1 if found else 1)
+            settled = file.locked or (found is not None and self._is_ours(found))
+        if not settled:
+            self._sleep(SETTLE_S)
+            with _opened(root) as file:
+                now = file.read()
+            if now != written:
+                self._seen[uuid] = _Seen(now, self._clock(), self._clock())
+                raise LeaseHeld(_holder(_parsed(now)), alive=True)
+        self._held[uuid] = written
+        self._seen.pop(uuid, None)
+        if before is not None:
+            _log.warning("datastore %s is taken over from %s", uuid, before)
+        return before
+
+    def renew(self, root: Path, uuid: str) -> None:
+        """Say that we are alive. LeaseLost where it isn't ours any more, OSError."""
+        with _opened(root) as file:
+            raw = file.read()
+            found = _parsed(raw)
+            if found is None:
+                raise OSError(errno.EIO, "the lease can't be read", str(root / _NAME))
+            if raw != self._held.get(uuid) and not self._is_ours(found):
+                self._held.pop(uuid, None)
+                raise LeaseLost(_holder(found))
+            self._held[uuid] = self._write(file, found.counter + 1)
+
+    def release(self, root: Path, uuid: str) -> None:
+        """Let it go, where it is ours. OSError."""
+        self._seen.pop(uuid, None)
+        if self._held.pop(uuid, None) is None:
+            return
+        with _opened(root) as file:
+            found = _parsed(file.read())
+            if found is not None and self._is_ours(found):
+                self._write(file, found.counter + 1, released=True)
+
+    def holds(self, uuid: str) -> bool:
+        """True where it was ours when we looked last."""
+        return uuid in self._held
+
+    # --- steps --------------------------------------------------------------------------------
+
+    def _check(self, uuid: str, raw: bytes, found: LeaseRecord | None, claim: Claim) -> str | None:
+        """Refuse what may not be taken; whom it is taken from otherwise."""
+        if not raw or (found is not None and (found.released or self._is_ours(found))):
+            return None
+        now = self._clock()
+        seen = self._seen.get(uuid)
+        if seen is None or seen.raw != raw:
+            moved = seen is not None and now - seen.looked_s < SILENT_S
+            seen = self._seen[uuid] = _Seen(raw, now, now, moved)
+        seen.looked_s = now
+        silent = now - seen.since_s >= SILENT_S
+        # What was torn by a power cut, or written by ourselves on another machine, is waited for.
+        unasked = found is None or found.host_uuid == self._identity().uuid
+        if claim is Claim.FORCE or (silent and (claim is Claim.SILENT or unasked)):
+            return _holder(found)
+        raise LeaseHeld(_holder(found), alive=seen.moved and not silent)
+
+    def _is_ours(self, found: LeaseRecord) -> bool:
+        identity = self._identity()
+        return (found.host_uuid, found.machine) == (identity.uuid, identity.machine)
+
+    def _write(self, file: _File, counter: int, *, released: bool = False) -> bytes:
+        identity = self._identity()
+        record = LeaseRecord(
+            host_uuid=identity.uuid,
+            host_name=identity.name.encode("ascii", "replace")[:64].decode(),
+            machine=identity.machine,
+            counter=counter,
+            released=released,
+        )
+        return file.write(encode_compactly(record))
+
+
+class _File:
+    """The file, opened."""
+
+    def __init__(self, fd: int, *, locked: bool) -> None:
+        self._fd = fd
+        self.locked = locked
+        """False where the file system has no locks."""
+
+    def read(self) -> bytes:
+        """What it holds; empty where nothing was ever written."""
+        return os.pread(self._fd, _BLOCK_BYTES, 0)
+
+    def write(self, data: bytes) -> bytes:
+        """Write it as one block, durable on return; what is read from now on."""
+        block = data.ljust(_BLOCK_BYTES - 1) + b"\n"
+        if len(block) != _BLOCK_BYTES or os.pwrite(self._fd, block, 0) != _BLOCK_BYTES:
+            raise OSError(errno.EIO, "the lease can't be written as a whole")
+        return block
+
+
+@contextlib.contextmanager
+def _opened(root: Path, *, make: bool = False) -> Iterator[_File]:
+    flags = os.O_RDWR | os.O_DSYNC | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    fd = os.open(root / _NAME, flags | (os.O_CREAT if make else 0), 0o644)
+    try:
+        yield _File(fd, locked=_lock(fd))
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    """Wait for the lock, which others hold for moments only; False where there are none."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_WAIT_S)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return False
+            raise
+        else:
+            return True
+    raise OSError(errno.EBUSY, "its lease is locked by another program")
+
+
+def _parsed(raw: bytes) -> LeaseRecord | None:
+    """None where it is torn or foreign."""
+    try:
+        return decode(LeaseRecord, raw)
+    except RecordError:
+        return None
+
+
+def _holder(found: LeaseRecord | None) -> str:
+    return f"Host {found.host_name} ({found.host_uuid})" if found else "An unknown host"

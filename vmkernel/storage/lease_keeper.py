@@ -1,0 +1,115 @@
+"""Holding the leases of datastores from the event loop: each look bounded in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from vmkernel.host.bounded import Bounded
+from vmkernel.host.errors import from_os_error
+from vmkernel.model import ErrorCode, MicaError
+from vmkernel.storage.drivers.base import Attached, Report
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.lease import SILENT_S, Claim, LeaseHeld, LeaseLost, Leases
+
+__all__ = ["LeaseKeeper"]
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_CALL_S = 20.0
+"""Longer than an NFS mount's own patience."""
+_AGAIN_S = 3.0
+_RELEASE_S = 5.0
+
+
+class LeaseKeeper:
+    """One for all datastores; the calls for one datastore are made one after the other."""
+
+    def __init__(self, leases: Leases, bounded: Bounded) -> None:
+        self._leases = leases
+        self._bounded = bounded
+        self._renewed_s: dict[str, float] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self.again_s = _AGAIN_S
+
+    async def take(
+        self, datastore_id: str, attached: Attached, claim: Claim, report: Report | None = None
+    ) -> str | None:
+        """Take the lease, waiting where another's may prove to be silent; who lost it by that.
+
+        LeaseHeld where it can't be had.
+        """
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + 2 * SILENT_S
+        while True:
+            try:
+                async with self._lock(attached):
+                    lost = await self._call(
+                        datastore_id,
+                        lambda: self._leases.take(attached.root, attached.uuid, claim),
+                    )
+            except LeaseHeld as held:
+                if claim is Claim.OWN or held.alive or loop.time() > end_s:
+                    raise
+                if report is not None:
+                    report(f"waiting whether {held.holder} is silent")
+            else:
+                self._renewed_s[attached.uuid] = loop.time()
+                return lost
+            await asyncio.sleep(self.again_s)
+
+    async def renew(self, datastore_id: str, attached: Attached) -> None:
+        """Renew it; LeaseLost where another has taken it, `unavailable` where it could not be
+        written for so long that another may take it."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with self._lock(attached):
+                if not self._leases.holds(attached.uuid):
+                    return  # it was let go meanwhile
+                await self._call(
+                    datastore_id, lambda: self._leases.renew(attached.root, attached.uuid)
+                )
+        except LeaseLost:
+            raise
+        except MicaError as error:
+            last_s = self._renewed_s.setdefault(attached.uuid, loop.time())
+            _log.warning("the lease of datastore %s is not renewed: %s", datastore_id, error)
+            if loop.time() - last_s > SILENT_S:
+                raise StorageError(
+                    ErrorCode.UNAVAILABLE,
+                    f"Its lease could not be renewed for {SILENT_S:g} s: {error}",
+                ) from error
+        else:
+            self._renewed_s[attached.uuid] = loop.time()
+
+    async def release(self, datastore_id: str, attached: Attached) -> None:
+        """Let it go, as far as that is possible now."""
+        self._renewed_s.pop(attached.uuid, None)
+        with contextlib.suppress(MicaError):
+            async with self._lock(attached):
+                await self._call(
+                    datastore_id,
+                    lambda: self._leases.release(attached.root, attached.uuid),
+                    timeout_s=_RELEASE_S,
+                )
+
+    async def release_all(self, held: Collection[tuple[str, Attached]]) -> None:
+        """The same for some at once."""
+        await asyncio.gather(*(self.release(*item) for item in held))
+
+    def _lock(self, attached: Attached) -> asyncio.Lock:
+        return self._locks.setdefault(attached.uuid, asyncio.Lock())
+
+    async def _call(
+        self, datastore_id: str, call: Callable[[], T], *, timeout_s: float = _CALL_S
+    ) -> T:
+        what = f"Datastore {datastore_id}"
+        try:
+            return await self._bounded.run(
+                f"lease-{datastore_id}", call, timeout_s=timeout_s, what=what
+            )
+        except OSError as error:
+            raise from_os_error(error, f"The lease of {what[0].lower()}{what[1:]}") from error
