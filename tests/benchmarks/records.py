@@ -1,4 +1,7 @@
-"""What a measurement leaves behind: figures with their spread, the commit and the machine."""
+"""What a measurement leaves behind: figures with their spread, the commit and the machine.
+
+`python -m tests.benchmarks.records [build/bench]` prints all that lie there as one table.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import Any
 from appliance_build.tools.sandbox import loader_argv
 from tests.framework import inputs
 
-__all__ = ["REPEATS", "Record", "percentile"]
+__all__ = ["REPEATS", "Record", "percentile", "table"]
 
 REPEATS = int(os.environ.get("MICA_BENCH_N", "3"))
 
@@ -46,6 +50,28 @@ class Record:
             "values": [round(value, 4) for value in values],
         }
 
+    def latency(self, name: str, values_ms: Sequence[float]) -> None:
+        """Add what many calls took, in milliseconds, with the 99th percentile."""
+        self.figure(name, "ms", values_ms, p99=percentile(values_ms, 0.99))
+
+    def compare(
+        self,
+        name: str,
+        unit: str,
+        ours: Sequence[float],
+        plain: Sequence[float],
+        *,
+        floor: str = "plain",
+    ) -> None:
+        """Add what we and a plain tool took in turn in one run, and the ratios of the pairs."""
+        self.figure(name, unit, ours)
+        self.figure(f"{name}, {floor}", unit, plain)
+        self.ratio(f"{name}: ratio to {floor}", ours, plain)
+
+    def ratio(self, name: str, ours: Sequence[float], plain: Sequence[float]) -> None:
+        """Add the ratios of pairs that were measured in turn."""
+        self.figure(name, "", [a / b for a, b in zip(ours, plain, strict=True)])
+
     def note(self, name: str, value: Any) -> None:
         """Add something that is no figure, such as a list of the largest."""
         self._notes[name] = value
@@ -70,6 +96,31 @@ class Record:
             spread = f"{figure['min']} to {figure['max']}, n={figure['n']}"
             print(f"  {name}: {figure['median']} {figure['unit']} ({spread})")
         return path
+
+
+def table(folder: Path) -> str:
+    """All records of a folder as one table in Markdown."""
+    lines = [
+        "| benchmark | figure | median | min to max | n | p99 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text())
+        for name, figure in content["figures"].items():
+            spread = f"{_short(figure['min'])} to {_short(figure['max'])}"
+            p99 = _short(figure["p99"]) if "p99" in figure else ""
+            median = f"{_short(figure['median'])} {figure['unit']}".strip()
+            lines.append(
+                f"| {content['benchmark']} | {name} | {median} | {spread} | {figure['n']} | {p99} |"
+            )
+    return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    """A number with three digits that say something, and no exponent."""
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def _git(*words: str) -> str:
@@ -104,3 +155,7 @@ def _machine() -> dict[str, Any]:
         "emulator": emulator,
         "test_machine": "q35, EPYC with SVM by TCG, 2 vCPU, 2 GiB, stick on xHCI",
     }
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1]) if len(sys.argv) > 1 else inputs.BUILD / "bench"))

@@ -42,6 +42,8 @@ class GuestFiles:
     uefi_disk: Path
     """Raw disk with an MBR and an EFI system partition."""
     uki: Path
+    init: Path
+    """The guest's program, which measures a file's speed on any Linux, too."""
 
 
 def guest_files() -> GuestFiles:
@@ -59,6 +61,7 @@ def guest_files() -> GuestFiles:
         bios_disk=folder / "bios.img",
         uefi_disk=folder / "uefi.img",
         uki=folder / "guest.efi",
+        init=folder / "init",
     )
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -74,9 +77,8 @@ def _make(files: GuestFiles, folder: Path) -> None:
     source = _kernel_image(donor, release)
     shutil.copyfile(source, files.kernel)
     extract_vmlinux(tools, files.kernel, files.vmlinux)
-    init = folder / "init"
-    _compile(tools, init)
-    _write_initrd(files.initrd, init, ModuleSet(donor / "usr/lib/modules" / release))
+    _compile(tools, files.init)
+    _write_initrd(files.initrd, files.init, ModuleSet(donor / "usr/lib/modules" / release))
     _write_bios_disk(files, tools, folder)
     _write_uefi_disk(files, tools, folder, release)
 

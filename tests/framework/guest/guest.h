@@ -3,6 +3,7 @@
 #define MICA_GUEST_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Print one line on the serial line. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -21,5 +22,9 @@ void network(void);
 
 /* Connect by TCP, and print the first line that comes. */
 void fetch(const char *address, int port);
+
+/* Read or write a disk (or a file, by its whole path), and say how long that took. */
+void speed(const char *name, const char *what, const char *order, uint64_t block, uint64_t length,
+           uint64_t requests);
 
 #endif

@@ -1,8 +1,8 @@
 /* The tiny guest's whole user space: PID 1 of a Linux that the tests boot.
  *
  * It says that it is there, loads the drivers that its machine needs, says what it sees, counts
- * once a second, and does what the serial line tells it. One static program (with network.c and hardware.c), no
- * other file except kernel modules.
+ * once a second, and does what the serial line tells it. One static program (with network.c, hardware.c and
+ * speed.c), no other file except kernel modules.
  *
  *   MICA GUEST READY <tag>      the first line; the tag is mica.tag= of the command line
  *   guest cpus 2 memory_kib 250000 firmware uefi
@@ -23,12 +23,16 @@
  *   sum DISK OFFSET LENGTH      the CRC-32 of what the disk holds
  *   churn DISK LENGTH ROUNDS    writes the pattern of seeds 1 to ROUNDS, one after the other, while
  *                               it goes on doing what it is told
+ *   speed DISK read|write sequential|random BLOCK LENGTH REQUESTS
+ *                               times requests, one after the other, in the first LENGTH octets
  *   discard DISK OFFSET LENGTH  tells the disk that these blocks are free
  *   online                      takes processors and memory that were added into use
  *   echo TEXT
  *   off | reboot | crash
  *
  * The ACPI power button powers off. Another key that is pressed is told as `key CODE`.
+ *
+ * Started by hand on another Linux, with the words of `speed` as arguments, it does that alone.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -405,7 +409,7 @@ static void crash(void)
 
 static void obey(char *line)
 {
-    char name[64] = "", text[64] = "";
+    char name[64] = "", text[64] = "", order[16] = "";
     unsigned long long offset, length, seed;
     int port;
     line[strcspn(line, "\r\n")] = 0;
@@ -443,6 +447,9 @@ static void obey(char *line)
         say("online: done");
     } else if (sscanf(line, "churn %63s %llu %llu", name, &length, &seed) == 3)
         churn(name, length, seed);
+    else if (sscanf(line, "speed %63s %63s %15s %llu %llu %llu", name, text, order, &offset, &length,
+                    &seed) == 6)
+        speed(name, text, order, offset, length, seed);
     else if (sscanf(line, "discard %63s %llu %llu", name, &offset, &length) == 3)
         discard(name, offset, length);
     else if (sscanf(line, "sum %63s %llu %llu", name, &offset, &length) == 3)
@@ -500,9 +507,15 @@ static void set_up(void)
     }
 }
 
-int main(void)
+int main(int count, char **words)
 {
     char tag[64];
+    if (getpid() != 1) {
+        if (count == 7)
+            speed(words[1], words[2], words[3], strtoull(words[4], NULL, 10),
+                  strtoull(words[5], NULL, 10), strtoull(words[6], NULL, 10));
+        return count != 7;
+    }
     set_up();
     option("mica.tag", tag, sizeof tag, "-");
     say("MICA GUEST READY %s", tag);
