@@ -18,7 +18,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from vmkernel.auth import AccessService, Audit
 from vmkernel.auth.caller import ANONYMOUS, Caller
 from vmkernel.control.dispatch import Dispatcher, Streamed, request_name
 from vmkernel.control.requests import Request, SubscribeEvents
+from vmkernel.control.subjects import subject_of
 from vmkernel.control.wire import Call, Connection, Failure, Success, WireError
 from vmkernel.events import EventBus, Subscription
 from vmkernel.incidents import problem_of
-from vmkernel.model import ErrorCode, MicaError, Problem, Subject
+from vmkernel.model import ErrorCode, MicaError, Problem
 
 __all__ = ["ControlServer", "bind_socket"]
 
@@ -40,6 +41,7 @@ _CALLS = msgspec.msgpack.Decoder(Call)
 _MAX_CONNECTIONS = 256
 _CALL_TIMEOUT_S = 10.0
 _SEND_TIMEOUT_S = 30.0
+_RECHECK_S = 30.0
 _UCRED = struct.Struct("3i")
 _EMPTY = msgspec.Raw(msgspec.msgpack.encode(None))
 _REFUSALS = {ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED}
@@ -85,6 +87,7 @@ class ControlServer:
         *,
         allowed_uids: Collection[int],
         call_timeout_s: float = _CALL_TIMEOUT_S,
+        recheck_s: float = _RECHECK_S,
     ) -> None:
         self._dispatcher = dispatcher
         self._access = access
@@ -92,6 +95,7 @@ class ControlServer:
         self._audit = Audit(bus)
         self._allowed_uids = frozenset(allowed_uids)
         self._call_timeout_s = call_timeout_s
+        self._recheck_s = recheck_s
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, listener: socket.socket) -> None:
@@ -171,7 +175,7 @@ class ControlServer:
         try:
             caller = self._admit(call)
             if isinstance(request, SubscribeEvents):
-                await self._stream_events(connection, request)
+                await self._stream_events(connection, request, call)
                 return
             reply = await self._answer(connection, request, caller)
         except MicaError as error:
@@ -228,12 +232,15 @@ class ControlServer:
             if error.problem.code in _REFUSALS:
                 self._refused(request, caller.actor, caller.origin, error)
             raise
-        if not type(request).READ_ONLY:
-            self._audit.changed(
+        kind = type(request)
+        if kind.DISCLOSES or not kind.READ_ONLY:
+            self._audit.done(
+                "audit.read" if kind.READ_ONLY else "audit.changed",
                 request_name(request),
-                _subject(request),
+                subject_of(request),
                 actor=caller.actor,
                 origin=caller.origin,
+                in_parts=kind.IN_PARTS or kind.DISCLOSES,
             )
         return reply
 
@@ -252,11 +259,24 @@ class ControlServer:
             if stream is not None:
                 stream.close()
 
-    async def _stream_events(self, connection: Connection, request: SubscribeEvents) -> None:
+    async def _stream_events(
+        self, connection: Connection, request: SubscribeEvents, call: Call
+    ) -> None:
+        """Send what happens, as long as the token that asked for it is good."""
+
+        def still_allowed() -> bool:
+            try:
+                self._access.authenticate(call.token, call.origin)
+            except MicaError:
+                return False
+            return True
+
         with self._bus.subscribe(request.after) as subscription:
             await connection.send(Success(value=_EMPTY))
             gone = asyncio.ensure_future(connection.closed())
-            sender = asyncio.ensure_future(_send_events(connection, subscription))
+            sender = asyncio.ensure_future(
+                _send_events(connection, subscription, still_allowed, self._recheck_s)
+            )
             try:
                 await asyncio.wait((gone, sender), return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -281,8 +301,24 @@ class ControlServer:
         )
 
 
-async def _send_events(connection: Connection, subscription: Subscription) -> None:
-    while (event := await subscription.next()) is not None:
+async def _send_events(
+    connection: Connection,
+    subscription: Subscription,
+    still_allowed: Callable[[], bool],
+    recheck_s: float,
+) -> None:
+    while True:
+        upcoming = asyncio.ensure_future(subscription.next())
+        try:
+            while not (await asyncio.wait((upcoming,), timeout=recheck_s))[0]:
+                if not still_allowed():
+                    return
+            event = upcoming.result()
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+        if event is None or not still_allowed():
+            return
         async with asyncio.timeout(_SEND_TIMEOUT_S):
             await connection.send(Success(value=msgspec.Raw(msgspec.msgpack.encode(event))))
 
@@ -291,16 +327,6 @@ def _peer_uid(sock: socket.socket) -> int:
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     uid: int = _UCRED.unpack(data)[1]
     return uid
-
-
-def _subject(request: Request[Any]) -> Subject:
-    """What a request is about, by its wire tag and id."""
-    tag = request_name(request)
-    name = getattr(request, "id", None)
-    for kind in ("datastore", "image", "volume", "token", "operation", "vm"):
-        if name is not None and (kind in tag.partition(".")[2] or tag.startswith(f"{kind}.")):
-            return Subject(kind=kind, id=name)
-    return Subject(kind="host", id="host")
 
 
 _PATH = re.compile(r" - at `\$((?:[^`]|`(?!$))*)`$")

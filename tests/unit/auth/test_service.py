@@ -11,7 +11,7 @@ import pytest
 from tests.unit.state.ram_medium import RamMedium
 from vmkernel.auth import AccessService, Audit, Caller, ClaimCode
 from vmkernel.events import EventBus
-from vmkernel.model import ErrorCode, MicaError, Role, TokenSpec
+from vmkernel.model import ErrorCode, MicaError, Role, Subject, TokenSpec
 from vmkernel.state import StateLog, StateStore
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -191,3 +191,32 @@ def test_a_flood_of_refusals_is_counted_not_told() -> None:
 
     suppressed = asyncio.run(scenario())
     assert suppressed == [0] * 20 + [980]
+
+
+def test_a_download_by_ranges_is_told_once_and_counted() -> None:
+    seconds = [0.0]
+    bus = EventBus()
+    audit = Audit(bus, monotonic=lambda: seconds[0])
+
+    def read(volume: str, actor: str = "op") -> None:
+        subject = Subject(kind="volume", id=volume)
+        audit.done(
+            "audit.read", "storage.read-volume", subject, actor=actor, origin="", in_parts=True
+        )
+
+    async def scenario() -> list[tuple[str, str | None, object]]:
+        with bus.subscribe() as subscription:
+            for _ in range(100):
+                read("a")
+            read("b")
+            read("a", "other")
+            seconds[0] = 301.0
+            read("a")
+            found: list[tuple[str, str | None, object]] = []
+            while (event := subscription.poll()) is not None:
+                assert event.type == "audit.read"
+                found.append((event.subject.id, event.actor, event.data["repeated"]))
+            return found
+
+    told = asyncio.run(scenario())
+    assert told == [("a", "op", 0), ("b", "op", 0), ("a", "other", 0), ("a", "op", 99)]

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from vmkernel.model import (
     MicaError,
     Operation,
     Role,
+    StoredData,
     Subject,
     TokenSpec,
     Vm,
@@ -58,6 +60,7 @@ class World:
             self.bus,
             allowed_uids=allowed_uids,
             call_timeout_s=call_timeout_s,
+            recheck_s=0.1,
         )
         self.client = ControlClient(path)
         self.admin = ""
@@ -190,6 +193,56 @@ def test_roles_are_enforced_and_refusals_audited(tmp_path: Path) -> None:
 def test_wrong_claim_codes_are_audited(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         assert await _refusal(world.client.call(requests.Claim(code="x"))) is ErrorCode.CONFLICT
+
+    _run(tmp_path, scenario)
+
+
+def test_a_stream_of_events_ends_with_its_token(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        watcher = await world.token("watcher", Role.VIEWER)
+        async with world.client.events(requests.SubscribeEvents(), token=watcher) as events:
+            world.bus.publish("vm.state", Subject(kind="vm", id="web"))
+            assert (await anext(events)).type == "vm.state"
+            await world.access.delete("watcher", actor="admin")
+            assert [event async for event in events] == []
+        short = TokenSpec(
+            role=Role.VIEWER,
+            expires_at=(datetime.now(UTC) + timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        )
+        brief = (await world.access.create("brief", short, actor="test")).secret
+        async with world.client.events(requests.SubscribeEvents(), token=brief) as events:
+            assert [event async for event in events] == []
+
+    _run(tmp_path, scenario)
+
+
+def test_handing_out_a_guests_data_is_audited(tmp_path: Path) -> None:
+    async def read(request: requests.ReadVolume, _: Caller) -> Streamed:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return Streamed(StoredData(size_bytes=1, etag="e", format=None), ours)
+
+    async def scenario(world: World) -> None:
+        world.dispatcher.register(requests.ReadVolume, read)
+        with world.bus.subscribe() as subscription:
+            for _ in range(3):
+                _, stream = await world.client.open(
+                    requests.ReadVolume(id="v", offset=0, length=1),
+                    token=world.admin,
+                    origin="192.0.2.7",
+                )
+                stream.close()
+            events: list[Event] = []
+            while (event := subscription.poll()) is not None:
+                events.append(event)
+        (audit,) = events
+        assert (audit.type, audit.actor) == ("audit.read", "admin")
+        assert audit.subject == Subject(kind="volume", id="v")
+        assert audit.data == {
+            "request": "storage.read-volume",
+            "origin": "192.0.2.7",
+            "repeated": 0,
+        }
 
     _run(tmp_path, scenario)
 

@@ -108,6 +108,7 @@ class ReadBackup(Request[Done], frozen=True, kw_only=True, tag="vm.read-backup")
     REPLY: ClassVar[Any] = Done
     STREAM: ClassVar[bool] = True
     READ_ONLY: ClassVar[bool] = True
+    DISCLOSES: ClassVar[bool] = True
 
     id: Slug
     backup: str
@@ -145,6 +146,7 @@ class WriteVolume(Request[Done], frozen=True, kw_only=True, tag="storage.write-v
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     REPLY: ClassVar[Any] = Done
     STREAM: ClassVar[bool] = True
+    IN_PARTS: ClassVar[bool] = True
 
     id: Slug
     offset: Bytes

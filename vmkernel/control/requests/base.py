@@ -31,6 +31,10 @@ class Request(
     STREAM: ClassVar[bool] = False
     READ_ONLY: ClassVar[bool] = False
     """True where it changes nothing: it ends when its peer goes away, and is not audited."""
+    DISCLOSES: ClassVar[bool] = False
+    """True where it changes nothing but hands out what a guest holds: audited as `audit.read`."""
+    IN_PARTS: ClassVar[bool] = False
+    """True where one piece of work sends it again and again; audited once in a while."""
 
 
 class ListRequest(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ class TakeScreenshot(Request[Screenshot], frozen=True, kw_only=True, tag="vm.scr
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     REPLY: ClassVar[Any] = Screenshot
     READ_ONLY: ClassVar[bool] = True
+    DISCLOSES: ClassVar[bool] = True
 
     id: Slug
 

@@ -89,6 +89,7 @@ class ReadImage(Request[StoredData], frozen=True, kw_only=True, tag="storage.rea
     REPLY: ClassVar[Any] = StoredData
     STREAM: ClassVar[bool] = True
     READ_ONLY: ClassVar[bool] = True
+    DISCLOSES: ClassVar[bool] = True
 
     id: Slug
     offset: Bytes
@@ -112,6 +113,7 @@ class ReadVolume(Request[StoredData], frozen=True, kw_only=True, tag="storage.re
     REPLY: ClassVar[Any] = StoredData
     STREAM: ClassVar[bool] = True
     READ_ONLY: ClassVar[bool] = True
+    DISCLOSES: ClassVar[bool] = True
 
     id: Slug
     offset: Bytes
@@ -155,6 +157,7 @@ class WriteUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.write
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     REPLY: ClassVar[Any] = Upload
     STREAM: ClassVar[bool] = True
+    IN_PARTS: ClassVar[bool] = True
 
     id: Slug
     offset: Bytes
