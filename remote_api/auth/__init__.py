@@ -1,8 +1,9 @@
-"""What authenticates a request: bearer tokens as they arrive and console tickets; no token is kept.
+"""What authenticates a request: bearer tokens as they arrive, and console tickets.
 
 Who is trusted with what: this package only reads the token's form. Whether it is valid, and what it
 may do, the vmkernel decides at every request. A console ticket is made after the vmkernel has
 opened the stream for the asking token, holds that stream, and is worth that one stream for 30 s.
+An open console is the only thing that keeps its token, to ask again and again whether it is good.
 """
 
 from remote_api.auth.bearer import bearer_token

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from remote_api.failures import ApiError
 from remote_api.schema import ProblemCode
@@ -25,6 +25,8 @@ class Opened:
     kind: model.ConsoleKind
     mode: model.ConsoleMode = model.ConsoleMode.WRITE
     stream: Stream
+    token: str | None = field(repr=False)
+    """Who asked for it: the console ends with this token."""
 
 
 @dataclass(frozen=True, kw_only=True)

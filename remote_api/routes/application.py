@@ -7,10 +7,12 @@ the missing right is answered: a failed check first asks the vmkernel for the to
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any, cast
 
 import msgspec
@@ -21,6 +23,8 @@ from remote_api.routes.conditions import Absent, parse_precondition
 from remote_api.routes.convert import problem_to_error
 from remote_api.routes.decode import decode_body, decode_query
 from remote_api.routes.exchange import (
+    MAX_BODY_BYTES,
+    MAX_STRANGERS_BODY_BYTES,
     ApiState,
     BrokenStreamError,
     ClientGoneError,
@@ -41,6 +45,7 @@ __all__ = ["Application", "MAX_HEAD_BYTES"]
 logger = logging.getLogger("mica.api")
 
 MAX_HEAD_BYTES = 16 << 10
+_READER_STALL_S = 120.0
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _OPERATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _PROBLEM_TYPE = "application/problem+json"
@@ -50,6 +55,8 @@ _FIXED_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 )
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_MALFORMED = ProblemCode.MALFORMED
 _ROLES = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 
 
@@ -130,9 +137,7 @@ class Application:
         for name, value in exchange.parameters.items():
             pattern = _OPERATION_ID if "/operations/" in route.path else _SLUG
             if not pattern.match(value):
-                raise ApiError(
-                    ProblemCode.NOT_FOUND, f"There is nothing here that could have this {name}."
-                )
+                raise ApiError(ProblemCode.NOT_FOUND, _no_name(name, value, pattern is _SLUG))
         exchange.query = decode_query(scope["query_string"], route.query)
         _check_accept(exchange.headers, route)
         exchange.precondition = parse_precondition(
@@ -151,13 +156,18 @@ class Application:
         _check_media_type(exchange.headers, route)
         if route.body_kind in (BodyKind.STREAM, BodyKind.TUS):
             return
-        exchange.raw_body = await exchange.read_body()
+        if route.role is None:
+            exchange.raw_body = await exchange.read_body(MAX_STRANGERS_BODY_BYTES)
+        else:
+            if (exchange.content_length or MAX_BODY_BYTES) > MAX_STRANGERS_BODY_BYTES:
+                await self._require_role(exchange, route)
+            exchange.raw_body = await exchange.read_body()
         if route.body_kind is BodyKind.JSON:
             exchange.body = decode_body(exchange.raw_body, route.body)
 
     @staticmethod
     async def _refuse_body(exchange: Exchange[Any, Any]) -> None:
-        if await exchange.read_body():
+        if await exchange.read_body(MAX_STRANGERS_BODY_BYTES):
             raise ApiError(ProblemCode.MALFORMED, "This request takes no body.")
 
     async def _require_role(self, exchange: Exchange[Any, Any], route: Route[Any, Any]) -> None:
@@ -228,13 +238,20 @@ def _choose(routes: Mapping[str, Route[Any, Any]], method: str, path: str) -> Ro
         if route is not None and route.replies[0].media_type != "application/json":
             route = None
     if route is None:
-        allowed = sorted(routes)
+        get = routes.get("GET")
+        answers_head = get is not None and get.replies[0].media_type == "application/json"
+        allowed = sorted({*routes, "HEAD"} if answers_head else routes)
         raise ApiError(
             ProblemCode.METHOD_NOT_ALLOWED,
             f"{method} is not possible here; {', '.join(allowed)} is.",
             headers={"allow": ", ".join(allowed)},
         )
     return route
+
+
+def _no_name(name: str, value: str, slug: bool) -> str:
+    form = " It has lower-case letters, digits and inner hyphens, at most 63." if slug else ""
+    return f"{value[:80]!r} can't be the {name} of anything here.{form}"
 
 
 def _check_accept(headers: Headers, route: Route[Any, Any]) -> None:
@@ -275,6 +292,11 @@ def _check_media_type(headers: Headers, route: Route[Any, Any]) -> None:
 
 def _check_condition(exchange: Exchange[Any, Any], route: Route[Any, Any]) -> None:
     given = exchange.precondition
+    if route.condition is Condition.NONE and route.method not in _SAFE:
+        # Ignored, it would let a change through that the client wanted to be held back.
+        for name in ("If-Match", "If-None-Match"):
+            if name.lower().encode("ascii") in exchange.headers:
+                raise ApiError.field(name, "This request knows no such condition.", _MALFORMED)
     if route.condition is Condition.EITHER and given is None:
         raise ApiError(
             ProblemCode.PRECONDITION_REQUIRED,
@@ -305,9 +327,13 @@ async def _send(
     if response.stream is not None:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         try:
-            async for part in response.stream:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-        except BrokenStreamError as error:
+            # What is streamed may keep others waiting (a volume that is read can't be opened), so
+            # that a client that takes nothing is left.
+            async with aclosing(response.stream) as parts:
+                async for part in parts:
+                    async with asyncio.timeout(_READER_STALL_S):
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+        except (BrokenStreamError, TimeoutError) as error:
             logger.info("request %s: its answer ends early: %s", exchange.request_id, error)
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -39,7 +39,7 @@ from remote_api.schema import (
     Role,
 )
 from vmkernel.control import model
-from vmkernel.control.requests import InjectNmi, OpenConsole, SendKeys, TakeScreenshot
+from vmkernel.control.requests import InjectNmi, OpenConsole, SendKeys, TakeScreenshot, WhoAmI
 
 if TYPE_CHECKING:
     from remote_api.routes.registry import Registry
@@ -50,7 +50,8 @@ logger = logging.getLogger("mica.api")
 
 _PART_BYTES = model.MAX_CONSOLE_BYTES - 1
 _SUBPROTOCOL = "binary"
-_NORMAL, _GOING_AWAY, _INVALID_DATA = 1000, 1001, 1003
+_NORMAL, _GOING_AWAY, _INVALID_DATA, _FORBIDDEN = 1000, 1001, 1003, 1008
+_RECHECK_S = 15.0
 
 
 async def open_console(exchange: Exchange[NoQuery, ConsoleBody]) -> Response:
@@ -60,7 +61,7 @@ async def open_console(exchange: Exchange[NoQuery, ConsoleBody]) -> Response:
     mode = model.ConsoleMode(exchange.body.mode.value)
     _, stream = await exchange.open(OpenConsole(id=exchange.id, kind=kind))
     ticket = exchange.state.tickets.issue(
-        Opened(vm=exchange.id, kind=kind, mode=mode, stream=stream)
+        Opened(vm=exchange.id, kind=kind, mode=mode, stream=stream, token=exchange.token)
     )
     expires = datetime.now(UTC) + timedelta(seconds=TICKET_LIFE_S)
     return json_response(
@@ -118,7 +119,9 @@ async def serve_console(
         chosen = {"subprotocol": _SUBPROTOCOL} if _SUBPROTOCOL in offered else {}
         await send({"type": "websocket.accept", **chosen})
         lanes = _serial if console.kind is model.ConsoleKind.SERIAL else _plain
-        code = await _relay(state, *await lanes(console, receive, send))
+        origin = str((scope.get("client") or ("",))[0])
+        lost = _token_lost(state, console, origin)
+        code = await _relay(state, lost, *await lanes(console, receive, send))
         await send({"type": "websocket.close", "code": code})
     except OSError:
         logger.debug("console %s: the client went away", request_id)
@@ -151,9 +154,21 @@ async def _refuse(error: ApiError, request_id: str, send: Send) -> None:
 Lane = Coroutine[Any, Any, None]
 
 
-async def _relay(state: ApiState, to_client: Lane, from_client: Lane) -> int:
+async def _token_lost(state: ApiState, console: Opened, origin: str) -> None:
+    """Return once the token that asked for the console was revoked or has expired."""
+    while True:
+        await asyncio.sleep(_RECHECK_S)
+        try:
+            await state.control.call(WhoAmI(), token=console.token, origin=origin, timeout_s=10.0)
+        except model.MicaError as error:
+            if error.problem.code is model.ErrorCode.UNAUTHENTICATED:
+                return
+
+
+async def _relay(state: ApiState, token_lost: Lane, to_client: Lane, from_client: Lane) -> int:
     """Pass bytes both ways; the close code for the client."""
     tasks: dict[asyncio.Task[Any], int] = {
+        asyncio.create_task(token_lost): _FORBIDDEN,
         asyncio.create_task(to_client): _NORMAL,
         asyncio.create_task(from_client): _INVALID_DATA,
         asyncio.create_task(state.closing.wait()): _GOING_AWAY,

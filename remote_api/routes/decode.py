@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -11,7 +12,7 @@ import msgspec
 from remote_api.failures import ApiError
 from remote_api.schema import FieldError, ProblemCode
 
-__all__ = ["decode_body", "decode_patch", "decode_query", "merge_patch", "pointer_of"]
+__all__ = ["decode_body", "decode_patch", "decode_query", "in_words", "merge_patch", "pointer_of"]
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ _MISSING = re.compile(
     r"Object missing required field `(?P<name>.*?)`(?: - at `(?P<path>\$.*)`)?\Z", re.S
 )
 _AT = re.compile(r"(?P<what>.*) - at (?P<key>key in )?`(?P<path>\$.*)`\Z", re.S)
+_REGEX = re.compile(r"Expected `str` matching regex ('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -36,7 +38,7 @@ def decode_body(body: bytes, wire: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=wire)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from error
+        raise _invalid(error, wire) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from error
 
@@ -70,7 +72,7 @@ def decode_query(query: bytes, wire: type[T]) -> T:
     try:
         return msgspec.convert(values, wire, strict=False)
     except msgspec.ValidationError as error:
-        raise _invalid(error, parameters=True) from error
+        raise _invalid(error, wire, parameters=True) from error
 
 
 def decode_patch(body: bytes, target: Any, wire: type[T]) -> T:
@@ -89,7 +91,7 @@ def decode_patch(body: bytes, target: Any, wire: type[T]) -> T:
     try:
         return msgspec.convert(merge_patch(msgspec.to_builtins(target), patch), wire)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from error
+        raise _invalid(error, wire) from error
 
 
 def merge_patch(target: Any, patch: Any, depth: int = 0) -> Any:
@@ -120,8 +122,45 @@ def pointer_of(path: str) -> str:
     return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
 
 
-def _invalid(error: msgspec.ValidationError, *, parameters: bool = False) -> ApiError:
+def in_words(error: msgspec.ValidationError, wire: Any) -> str:
+    """What the error says, with a regular expression's meaning in its place."""
     text = str(error)
+    match = _REGEX.search(text)
+    if match is None:
+        return text
+    words = _meaning(wire, str(ast.literal_eval(match[1])))
+    return text if words is None else f"{text[: match.start()]}{words}{text[match.end() :]}"
+
+
+def _meaning(wire: Any, pattern: str) -> str | None:
+    """What a type says of its strings that have this pattern."""
+    from msgspec import inspect
+
+    seen: set[type] = set()
+    left: list[Any] = [inspect.type_info(wire)]
+    while left:
+        now = left.pop()
+        if isinstance(now, inspect.Metadata):
+            told = now.extra_json_schema or {}
+            found = isinstance(now.type, inspect.StrType) and now.type.pattern == pattern
+            if found and "description" in told:
+                such = f" such as {told['examples'][0]}" if told.get("examples") else ""
+                return f"Not of the form{such} ({str(told['description']).rstrip('.')})"
+            left.append(now.type)
+        elif isinstance(now, inspect.StructType) and now.cls not in seen:
+            seen.add(now.cls)
+            left += [field.type for field in now.fields]
+        elif isinstance(now, inspect.UnionType):
+            left += now.types
+        elif isinstance(now, inspect.VarTupleType | inspect.ListType):
+            left.append(now.item_type)
+        elif isinstance(now, inspect.DictType):
+            left += (now.key_type, now.value_type)
+    return None
+
+
+def _invalid(error: msgspec.ValidationError, wire: Any, *, parameters: bool = False) -> ApiError:
+    text = in_words(error, wire)
     if match := _UNKNOWN.match(text):
         pointer = f"{pointer_of(match['path'] or '$')}/{_escape(match['name'])}"
         detail = "The field is not known here."

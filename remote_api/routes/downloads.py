@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from remote_api.routes.exchange import BrokenStreamError, Exchange, Response
@@ -101,7 +101,7 @@ async def _stream(
 
 async def parts_of(
     exchange: Exchange[Any, Any], stream: Stream, length: int
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """What a stream brings; BrokenStreamError where it ends early."""
     loop = asyncio.get_running_loop()
     gone = asyncio.create_task(exchange.gone())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -39,7 +39,7 @@ async def stream_events(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 async def _frames(
     exchange: Exchange[NoQuery, NoBody], events: AsyncIterator[model.Event], stack: AsyncExitStack
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     async def following() -> model.Event | None:
         return await anext(events, None)
 

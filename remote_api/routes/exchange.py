@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -28,6 +35,7 @@ __all__ = [
     "Exchange",
     "Headers",
     "MAX_BODY_BYTES",
+    "MAX_STRANGERS_BODY_BYTES",
     "Receive",
     "Response",
     "Scope",
@@ -43,6 +51,8 @@ BodyT = TypeVar("BodyT")
 ReplyT = TypeVar("ReplyT")
 
 MAX_BODY_BYTES = 1 << 20
+MAX_STRANGERS_BODY_BYTES = 16 << 10
+"""What is read before the vmkernel has said that the token is good; connections are many."""
 BODY_TIMEOUT_S = 30.0
 IDLE_BODY_TIMEOUT_S = 60.0
 _LINGER_S = 2.0
@@ -78,7 +88,7 @@ class Response:
     body: bytes = b""
     media_type: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    stream: AsyncIterator[bytes] | None = None
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 class Exchange(Generic[QueryT, BodyT]):
@@ -177,17 +187,17 @@ class Exchange(Generic[QueryT, BodyT]):
             if part := message.get("body", b""):
                 yield part
 
-    async def read_body(self) -> bytes:
+    async def read_body(self, limit: int = MAX_BODY_BYTES) -> bytes:
         """The whole body. Raises ApiError: 413 over the limit, 408 where it comes too slowly."""
-        if (self.content_length or 0) > MAX_BODY_BYTES:
-            raise _too_large()
+        if (self.content_length or 0) > limit:
+            raise _too_large(limit)
         body = bytearray()
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 async for part in self.body_parts():
                     body += part
-                    if len(body) > MAX_BODY_BYTES:
-                        raise _too_large()
+                    if len(body) > limit:
+                        raise _too_large(limit)
         except TimeoutError as error:
             raise ApiError(
                 ProblemCode.REQUEST_TIMEOUT,
@@ -237,5 +247,5 @@ def json_response(
     )
 
 
-def _too_large() -> ApiError:
-    return ApiError(ProblemCode.TOO_LARGE, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+def _too_large(limit: int) -> ApiError:
+    return ApiError(ProblemCode.TOO_LARGE, f"The body is larger than {limit} bytes.")

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from remote_api.failures import ApiError
+from remote_api.routes.decode import in_words
 from remote_api.routes.exchange import Exchange
 from remote_api.schema import FieldError, ProblemCode, UploadSpec
 from vmkernel.control import model
@@ -82,11 +83,7 @@ def spec_of(exchange: Exchange[Any, Any]) -> UploadSpec:
     try:
         return msgspec.convert({**known, "size_bytes": size}, UploadSpec)
     except msgspec.ValidationError as error:
-        raise ApiError(
-            ProblemCode.INVALID,
-            f"Upload-Metadata: {error}.",
-            errors=(FieldError(pointer="Upload-Metadata", detail=f"{error}."),),
-        ) from error
+        raise ApiError.field("Upload-Metadata", f"{in_words(error, UploadSpec)}.") from error
 
 
 def checksum_of(exchange: Exchange[Any, Any]) -> model.UploadChecksum | None:

@@ -14,7 +14,7 @@ import pytest
 
 from remote_api.auth import Opened, TicketBox
 from remote_api.failures import ApiError
-from remote_api.routes import Application
+from remote_api.routes import Application, console
 from tests.framework.asgi import Answer, request
 from tests.framework.fake_vmkernel import FakeVmkernel, Streamed
 from tests.framework.running import on_loop
@@ -184,7 +184,12 @@ async def test_events_need_a_token(tmp_path: Path) -> None:
 
 
 def _opened(theirs: socket.socket) -> Opened:
-    return Opened(vm="web", kind=model.ConsoleKind.SERIAL, stream=Stream(theirs.detach()))
+    return Opened(
+        vm="web",
+        kind=model.ConsoleKind.SERIAL,
+        stream=Stream(theirs.detach()),
+        token="mica_op_secret",
+    )
 
 
 @on_loop
@@ -283,6 +288,33 @@ async def test_vnc_is_plain_and_speaks_the_subprotocol_that_novnc_offers(tmp_pat
             client.receive({"type": "websocket.receive", "bytes": b"RFB 003.008\n"})
             assert await loop.sock_recv(ours, 100) == b"RFB 003.008\n"
         ours.close()
+
+
+@pytest.mark.parametrize("kind", ["serial", "vnc"])
+def test_console_ends_with_its_token(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_RECHECK_S", 0.05)
+
+    @on_loop
+    async def story() -> None:
+        async with served(tmp_path) as (fake, api):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            fake.answer(requests.OpenConsole, Streamed(requests.Done(), theirs))
+            path = (await _open(api, kind=kind)).json["websocket"]
+            gone = model.MicaError(model.ErrorCode.UNAVAILABLE, "It restarts.")
+            fake.answer(requests.WhoAmI, gone)
+            async with _WebSocket(api, path) as client:
+                await client.sent.get()
+                await asyncio.sleep(0.2)
+                assert client.sent.empty()
+                revoked = model.MicaError(model.ErrorCode.UNAUTHENTICATED, "It was revoked.")
+                fake.answer(requests.WhoAmI, revoked)
+                async with asyncio.timeout(5):
+                    assert (await client.sent.get())["code"] == 1008
+            ours.close()
+
+    story()
 
 
 @pytest.mark.parametrize("kind", ["serial", "vnc"])
