@@ -1,4 +1,4 @@
-"""What authenticates a request: bearer tokens as they arrive, and console tickets.
+"""What authenticates a request: bearer tokens as they arrive, console tickets; it judges no token.
 
 Who is trusted with what: this package only reads the token's form. Whether it is valid, and what it
 may do, the vmkernel decides at every request. A console ticket is made after the vmkernel has
