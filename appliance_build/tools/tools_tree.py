@@ -17,7 +17,7 @@ from appliance_build.inputs.locked_set import LockedSet, obtain
 from appliance_build.inputs.run import run
 from appliance_build.progress import say, step
 
-__all__ = ["tools_tree", "unpacked_browser", "unpacked_guests"]
+__all__ = ["tools_tree", "unpacked_browser", "unpacked_guests", "unpacked_provisioning"]
 
 RECIPE = "2"
 """Raised when the way a tree is made changes, so that old trees are not taken for new."""
@@ -93,3 +93,8 @@ def unpacked_guests(report: Path | None = None) -> Path:
 def unpacked_browser() -> Path:
     """Return the tree with a browser and noVNC; ToolsSandbox runs what is in it."""
     return _unpacked("browser", "browser for tests", (obtain("browser"), obtain("novnc")))
+
+
+def unpacked_provisioning() -> Path:
+    """Return the tree with cloud-init, what it imports, and QEMU's guest agent."""
+    return _unpacked("provisioning", "programs inside a guest", (obtain("provisioning"),))

@@ -2,8 +2,8 @@
 
 A tree is asked of the build, which makes it where it has to. While working on something else, an
 environment variable can name one that is there already: MICA_TOOLS_TREE, MICA_DONOR_TREE,
-MICA_GUESTS_TREE, MICA_BROWSER_TREE (folders) and MICA_BUILD (the folder with mica.img and
-mica.efi).
+MICA_GUESTS_TREE, MICA_BROWSER_TREE, MICA_PROVISIONING_TREE (folders) and MICA_BUILD (the folder
+with mica.img and mica.efi).
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from functools import cache
 from pathlib import Path
 
 from appliance_build.image.donor import donor_tree
-from appliance_build.tools.tools_tree import tools_tree, unpacked_browser, unpacked_guests
+from appliance_build.tools.tools_tree import (
+    tools_tree,
+    unpacked_browser,
+    unpacked_guests,
+    unpacked_provisioning,
+)
 
 __all__ = [
     "BUILD",
@@ -22,6 +27,7 @@ __all__ = [
     "donor",
     "guests",
     "kernel_release",
+    "provisioning",
     "stick_image",
     "tools",
     "work_folder",
@@ -61,6 +67,13 @@ def browser() -> Path:
     """The tree with a browser and noVNC, unpacked."""
     named = os.environ.get("MICA_BROWSER_TREE")
     return Path(named).resolve() if named else unpacked_browser()
+
+
+@cache
+def provisioning() -> Path:
+    """The tree with cloud-init and QEMU's guest agent, unpacked."""
+    named = os.environ.get("MICA_PROVISIONING_TREE")
+    return Path(named).resolve() if named else unpacked_provisioning()
 
 
 @cache

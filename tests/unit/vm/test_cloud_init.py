@@ -84,6 +84,16 @@ def test_short_cuts_become_cloud_config() -> None:
     assert _config(files["user-data"]) == {
         "user": {"name": "admin", "lock_passwd": False, "hashed_passwd": HASH},
         "ssh_authorized_keys": [KEY],
+        "users": ["default"],
+    }
+
+
+def test_a_password_of_the_systems_own_user() -> None:
+    """cloud-init's schema wants a name in `user`, and only `password` works without."""
+    assert _config(_files(password_hash=HASH)["user-data"]) == {
+        "password": HASH,
+        "chpasswd": {"expire": False},
+        "users": ["default"],
     }
 
 
@@ -125,7 +135,17 @@ def test_parts_of_the_callers_are_kept() -> None:
     [
         ({"user_data": "hello"}, "/spec/cloud_init/user_data"),
         ({"user_data": "#cloud-config\n\x00"}, "/spec/cloud_init/user_data"),
+        ({"user_data": ""}, "/spec/cloud_init/user_data"),
+        ({"user_data": "## template: jinja\nhello"}, "/spec/cloud_init/user_data"),
+        ({"user_data": "#cloud-config\nruncmd:\n\t- true"}, "/spec/cloud_init/user_data"),
+        ({"user_data": "#cloud-config\n\n# mine\n- a: b"}, "/spec/cloud_init/user_data"),
         ({"network_config": "\x1b"}, "/spec/cloud_init/network_config"),
+        ({"network_config": "ethernets: {}"}, "/spec/cloud_init/network_config"),
+        ({"network_config": "version: 3"}, "/spec/cloud_init/network_config"),
+        ({"network_config": "subversion: 2"}, "/spec/cloud_init/network_config"),
+        ({"network_config": '[{"version": 2}]'}, "/spec/cloud_init/network_config"),
+        ({"network_config": "version: 2\nbonds:\n\ta: {}"}, "/spec/cloud_init/network_config"),
+        ({"password_hash": "$y$j9T$salt$hash"}, "/spec/cloud_init/password_hash"),
         ({"meta_data": {"instance-id": "x"}}, "/spec/cloud_init/meta_data/instance-id"),
     ],
 )
@@ -133,6 +153,27 @@ def test_what_no_guest_could_take_is_refused(fields: dict[str, Any], pointer: st
     with pytest.raises(MicaError) as caught:
         _files(**fields)
     assert caught.value.problem.fields[0].pointer == pointer
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"network_config": "network:\n  version: 2 # netplan's\n"},
+        {"network_config": '{"version":1,"config":[]}'},
+        {"network_config": "config: disabled"},
+        {"user_data": "## template: jinja\n#!/bin/sh\n\techo {{ v1.instance_id }}\n"},
+        {"user_data": "#cloud-config\nwrite_files:\n- content: |\n    a\n    \tb\n"},
+        {"user_data": "#!/bin/sh\n\techo\n- a\n"},
+        {"user": "admin", "password_hash": "$y$j9T$salt$hash"},
+    ],
+)
+def test_what_is_right_gets_in(fields: dict[str, Any]) -> None:
+    assert _files(**fields)["user-data"]
+
+
+def test_the_line_is_told() -> None:
+    with pytest.raises(MicaError, match=r"^Line 3 begins with a tab"):
+        _files(user_data="#cloud-config\nruncmd:\n\t- true")
 
 
 @pytest.mark.parametrize(
