@@ -103,6 +103,12 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
     return await accepted(exchange, operation, exchange.query.wait)
 
 
+async def flatten_volume(exchange: Exchange[WaitQuery, NoBody]) -> Response:
+    """Make a linked volume whole."""
+    operation = await exchange.call(requests.FlattenVolume(id=exchange.id))
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
 async def check_volume(exchange: Exchange[VolumeCheckQuery, NoBody]) -> Response:
     """Check a volume's file."""
     operation = await exchange.call(
@@ -181,6 +187,22 @@ ROUTES: tuple[AnyRoute, ...] = (
             ProblemCode.INSUFFICIENT_SPACE,
             ProblemCode.REVISION_MISMATCH,
             ProblemCode.UNSUPPORTED,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/volumes/{id}/flatten",
+        name="flattenVolume",
+        summary="Make a linked volume whole, also while its virtual machine runs",
+        handler=flatten_volume,
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        replies=STARTED,
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
+            ProblemCode.INSUFFICIENT_SPACE,
         ),
     ),
     Route(

@@ -91,6 +91,20 @@ class VolumeStatus(WireModel, frozen=True, kw_only=True):
         str | None, Meta(description="The id of the VM whose spec names the volume.")
     ] = None
     reason: Annotated[str | None, Meta(description="Why the volume can't be used.")] = None
+    backing: Annotated[
+        Slug | None, Meta(description="The volume that a linked one is the difference to.")
+    ] = None
+    children: Annotated[
+        tuple[Slug, ...],
+        Meta(description="The volumes linked to it: while there are any, it must stay as it is."),
+    ] = ()
+    shared_bytes: Annotated[
+        int | None,
+        Meta(
+            description="How much of what it takes it shares with other files, such as a clone;"
+            " null in lists, and where the file system doesn't tell."
+        ),
+    ] = None
     last_check: VolumeCheck | None = None
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,7 @@ from vmkernel.host.runner import Completed
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import ErrorCode, MicaError
 
-__all__ = ["CheckReport", "QemuImg"]
+__all__ = ["CheckReport", "Layer", "QemuImg"]
 
 _QUICK_S = 120.0
 _CHECK_S = 4 * 3600.0
@@ -28,6 +29,10 @@ _SILENCE_S = 900.0
 _MEMORY_BYTES = 2 << 30
 """Of address space: threads' stacks, libraries and caches; some 100 MiB of it are ever used."""
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
+
+
+Layer = tuple[Path, str]
+"""A file that another stands on, and its format."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,36 @@ class QemuImg:
             write=(path,),
         )
 
+    async def create_linked(
+        self,
+        path: Path,
+        size_bytes: int,
+        *,
+        backing_name: str,
+        backing_format: str,
+        user: int | None = None,
+    ) -> None:
+        """An empty qcow2 that is the difference to another file, which isn't opened; `path` may
+        exist and is overwritten."""
+        await self._run(
+            "create",
+            "-q",
+            "-u",
+            "-f",
+            "qcow2",
+            "-o",
+            "compat=1.1",
+            "-b",
+            backing_name,
+            "-F",
+            backing_format,
+            _name(path),
+            str(size_bytes),
+            user=user,
+            read=(),
+            write=(path,),
+        )
+
     async def convert(
         self,
         source: Path,
@@ -78,11 +113,14 @@ class QemuImg:
         user: int | None = None,
         compress: bool = False,
         file_bytes: int | None = None,
-        chain: Sequence[Path] = (),
+        chain: Sequence[Layer] = (),
+        snapshot: str | None = None,
     ) -> None:
         """Copy a disk into an existing file, telling the fraction done.
 
-        `target` becomes no larger than `file_bytes`; `chain` are the files below `source`.
+        `target` becomes no larger than `file_bytes`; `chain` are the files below `source`, from
+        the upper one. With `snapshot`, what the snapshot of that name inside the qcow2 `source`
+        holds: this alone may be read while a QEMU writes to the file.
         """
         tail = bytearray()
 
@@ -93,19 +131,22 @@ class QemuImg:
             del tail[:-32]
 
         options = ["-o", "preallocation=falloc"] if thick else []
+        named, given = ["-f", source_format], _name(source)
+        if source_format == "qcow2":
+            named, given = [], _whole((source, source_format), *chain)
         await self._run(
             "convert",
             "-p",
             *(["-c"] if compress else []),
-            "-f",
-            source_format,
+            *(["-U", "-l", f"snapshot.name={snapshot}"] if snapshot is not None else []),
+            *named,
             "-O",
             target_format,
             *options,
-            _name(source),
+            given,
             _name(target),
             user=user,
-            read=(source, *chain),
+            read=(source, *(path for path, _ in chain)),
             write=(target,),
             file_bytes=file_bytes,
             timeout_s=_CONVERT_S,
@@ -130,10 +171,8 @@ class QemuImg:
         await self._run(
             "resize",
             "-q",
-            "-f",
-            image_format,
             *flags,
-            _name(path),
+            _whole((path, image_format)),
             str(size_bytes),
             user=user,
             read=(),
@@ -144,7 +183,14 @@ class QemuImg:
         """Make (`-c`), apply (`-a`) or delete (`-d`) a snapshot inside a qcow2 that nothing has
         open."""
         await self._run(
-            "snapshot", "-q", action, tag, _alone(path), user=user, read=(), write=(path,)
+            "snapshot",
+            "-q",
+            action,
+            tag,
+            _whole((path, "qcow2")),
+            user=user,
+            read=(),
+            write=(path,),
         )
 
     async def snapshots(self, path: Path, *, user: int | None = None) -> frozenset[str]:
@@ -161,13 +207,16 @@ class QemuImg:
     async def add_bitmap(self, name: str, path: Path, *, user: int | None = None) -> None:
         """Begin to record, inside a qcow2 that nothing has open, what is written to it."""
         await self._run(
-            "bitmap", "--add", "-f", "qcow2", _name(path), name, user=user, read=(), write=(path,)
+            *("bitmap", "--add", _whole((path, "qcow2")), name),
+            user=user,
+            read=(),
+            write=(path,),
         )
 
     async def remove_bitmap(self, name: str, path: Path, *, user: int | None = None) -> None:
         """Forget a dirty bitmap inside a qcow2 that nothing has open."""
         await self._run(
-            *("bitmap", "--remove", "-f", "qcow2", _name(path), name),
+            *("bitmap", "--remove", _whole((path, "qcow2")), name),
             user=user,
             read=(),
             write=(path,),
@@ -175,7 +224,13 @@ class QemuImg:
 
     async def _info(self, path: Path, user: int | None) -> _Info:
         done = await self._run(
-            "info", "--output=json", "-U", _alone(path), user=user, read=(path,), write=()
+            "info",
+            "--output=json",
+            "-U",
+            _whole((path, "qcow2")),
+            user=user,
+            read=(path,),
+            write=(),
         )
         try:
             return msgspec.json.decode(done.stdout, type=_Info)
@@ -192,10 +247,8 @@ class QemuImg:
         done = await self._run(
             "check",
             "--output=json",
-            "-f",
-            image_format,
             *words,
-            _name(path),
+            _whole((path, image_format)),
             user=user,
             read=(path,),
             write=() if repair is None else (path,),
@@ -282,10 +335,14 @@ class _Info(msgspec.Struct):
     specific: _InfoSpecific = msgspec.field(name="format-specific", default_factory=_InfoSpecific)
 
 
-def _alone(path: Path) -> str:
-    """A qcow2 without whatever lies below it, for the commands that take no format."""
-    file = {"driver": "file", "filename": str(path)}
-    node = {"driver": "qcow2", "backing": None, "file": file}
+def _whole(*layers: Layer) -> str:
+    """A disk with exactly these files, from the upper to the lowest, whatever their headers say;
+    its format needs no other word."""
+    node: dict[str, Any] | None = None
+    for path, image_format in reversed(layers):
+        below = {"backing": node} if image_format == "qcow2" else {}
+        file = {"driver": "file", "filename": str(path)}
+        node = {"driver": image_format, **below, "file": file}
     return f"json:{msgspec.json.encode(node).decode()}"
 
 

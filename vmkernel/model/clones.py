@@ -17,3 +17,8 @@ class CloneSpec(Record, frozen=True, kw_only=True):
     name: Annotated[str, msgspec.Meta(max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")] = ""
     datastore: Slug | None = None
     """Where it and its disks lie; beside the other's where it isn't given."""
+    linked: bool = False
+    """Its disks are the differences to those of the other, a template, which must stay as they are
+    from then on; made at once, whatever their size."""
+    snapshot: Slug | None = None
+    """As the other was at this snapshot of it; it may run then."""

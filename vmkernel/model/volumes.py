@@ -80,6 +80,13 @@ class VolumeStatus(Record, frozen=True, kw_only=True):
     """The id of the VM whose spec names the volume."""
     reason: str | None = None
     """Why the volume can't be used, where it can't."""
+    backing: Slug | None = None
+    """The volume that a linked one is the difference to."""
+    children: tuple[Slug, ...] = ()
+    """The volumes that are linked to it: while there are any, it must stay as it is."""
+    shared_bytes: int | None = None
+    """How much of what it takes of its datastore it shares with other files there, such as a
+    clone; of one volume alone, and where the file system tells."""
     last_check: VolumeCheck | None = None
 
 

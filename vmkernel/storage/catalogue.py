@@ -11,9 +11,12 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import msgspec
 
 from vmkernel.host.files import open_regular, read_limited
 from vmkernel.model import (
@@ -30,10 +33,22 @@ from vmkernel.storage.layout import RECORD_LIMIT, Layout, Place
 from vmkernel.storage.qcow2 import HEADER_PROBE_BYTES, Qcow2Error, read_header
 from vmkernel.storage.records import ImageRecord, RecordError, VolumeRecord, decode
 
-__all__ = ["Catalogue", "Contents", "ImageEntry", "VolumeEntry", "load", "volume_size"]
+__all__ = [
+    "CHAIN_MAX",
+    "Catalogue",
+    "Contents",
+    "ImageEntry",
+    "VolumeEntry",
+    "load",
+    "look_at_file",
+    "look_at_volume",
+]
 
 _log = logging.getLogger(__name__)
 _SLUG = re.compile(SLUG_PATTERN)
+CHAIN_MAX = 8
+"""Volumes below a linked one: each is a file more that every read may have to look into."""
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,9 @@ class VolumeEntry:
     size_bytes: int
     record: VolumeRecord | None
     reason: str | None = None
-    """Why it can't be used."""
+    """Why it can't be used, whatever it may stand on."""
+    backing_file: str | None = None
+    """What its header names as the file below."""
     store_uuid: str = ""
     """Of its datastore."""
 
@@ -91,6 +108,7 @@ class Catalogue:
         self.volumes: dict[str, VolumeEntry] = {}
         self.images: dict[str, ImageEntry] = {}
         self._busy: dict[tuple[str, str], str] = {}
+        self._copied: Counter[str] = Counter()
         self._readers: dict[str, int] = {}
         self._left_out: dict[str, list[Finding]] = {}
 
@@ -126,16 +144,12 @@ class Catalogue:
         """What was left out, and what is broken."""
         for findings in self._left_out.values():
             yield from findings
-        entries: list[VolumeEntry | ImageEntry] = [*self.volumes.values(), *self.images.values()]
-        for entry in entries:
-            if entry.reason is not None:
-                kind = "volume" if isinstance(entry, VolumeEntry) else "image"
-                yield Finding(
-                    code=f"{kind}-unusable",
-                    severity=Severity.ERROR,
-                    message=f"{kind.capitalize()} {entry.id}: {entry.reason}.",
-                    subject=f"{kind}/{entry.id}",
-                )
+        for volume in self.volumes.values():
+            if (reason := self.fault(volume)) is not None:
+                yield _unusable("volume", volume.id, reason)
+        for image in self.images.values():
+            if image.reason is not None:
+                yield _unusable("image", image.id, image.reason)
 
     def volume(self, volume_id: str) -> VolumeEntry:
         """One volume; `not-found` otherwise."""
@@ -143,11 +157,107 @@ class Catalogue:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no volume {volume_id}.")
         return entry
 
+    # --- linked volumes -----------------------------------------------------------------------
+
+    def chain(self, entry: VolumeEntry) -> tuple[VolumeEntry, ...]:
+        """What a volume stands on, from the upper to the lowest; RecordError where that isn't
+        what it was linked to."""
+        found: list[VolumeEntry] = []
+        upper = entry
+        while upper.record is not None and (link := upper.record.backing) is not None:
+            base = self.volumes.get(link.volume)
+            if base is None or base.store_uuid != entry.store_uuid:
+                raise RecordError(f"its base, volume {link.volume}, is missing")
+            if base.reason is not None or base.record is None:
+                raise RecordError(f"its base, volume {base.id}, can't be used: {base.reason}")
+            if base.record.created_at != link.created_at:
+                raise RecordError(f"volume {base.id} is not the one that it was linked to")
+            if upper.backing_file != base.place.data.name:
+                raise RecordError(
+                    f"its file names {upper.backing_file!r} as what lies below, and not its base,"
+                    f" volume {base.id}"
+                )
+            found.append(base)
+            if len(found) > CHAIN_MAX:
+                raise RecordError(f"more than {CHAIN_MAX} volumes lie below it")
+            upper = base
+        return tuple(found)
+
+    def fault(self, entry: VolumeEntry) -> str | None:
+        """Why a volume can't be used; what it stands on included."""
+        if entry.reason is not None:
+            return entry.reason
+        try:
+            self.chain(entry)
+        except RecordError as error:
+            return str(error)
+        return None
+
+    def with_bases(self, volumes: Iterable[str], datastore: str) -> list[str]:
+        """Those of a datastore, and what they stand on as far as that is there."""
+        found: dict[str, None] = {}
+        for volume_id in volumes:
+            entry = self.volumes.get(volume_id)
+            while entry is not None and entry.datastore == datastore and entry.id not in found:
+                found[entry.id] = None
+                base = _base_of(entry)
+                entry = self.volumes.get(base) if base is not None else None
+        return list(found)
+
+    def broken(self, datastore: str) -> list[str]:
+        """The volumes of a datastore whose own files or descriptions can't be used."""
+        return [
+            volume.id
+            for volume in self.volumes.values()
+            if volume.reason is not None and volume.datastore == datastore
+        ]
+
+    def linked(self) -> dict[str, tuple[str, ...]]:
+        """The volumes that are linked to each one that has any, sorted. One whose description
+        can't be read is among them where its file says so."""
+        found: dict[str, list[str]] = {}
+        for volume in sorted(self.volumes.values(), key=lambda volume: volume.id):
+            base = _base_of(volume)
+            there = self.volumes.get(base) if base is not None else None
+            if there is not None and there.store_uuid == volume.store_uuid:
+                found.setdefault(there.id, []).append(volume.id)
+        return {base: tuple(children) for base, children in found.items()}
+
+    def children(self, volume_id: str) -> tuple[str, ...]:
+        """The volumes that are linked to one; see `linked`."""
+        return self.linked().get(volume_id, ())
+
+    def refuse_children(self, volume_id: str) -> None:
+        """Raise `in-use` where linked volumes need a volume's data as they are."""
+        if children := self.children(volume_id):
+            named = ", ".join(children[:_NAMED]) + (" …" if len(children) > _NAMED else "")
+            raise StorageError(
+                ErrorCode.IN_USE,
+                f"Volume {volume_id} must stay as it is: {len(children)} linked to it ({named})."
+                " Delete these, or make them whole (`flatten`), first.",
+            )
+
     def image(self, image_id: str) -> ImageEntry:
         """One image; `not-found` otherwise."""
         if (entry := self.images.get(image_id)) is None:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no image {image_id}.")
         return entry
+
+    def seen(self, found: VolumeEntry) -> None:
+        """A volume that nobody is at was looked at again."""
+        known = self.volumes.get(found.id)
+        if known is None or known.place.record != found.place.record:
+            return
+        if self.busy("volume", found.id) is not None:
+            return
+        if known.record is not None:
+            if found.record is not None and found.record.revision != known.record.revision:
+                return  # it was changed while it was looked at
+            found = replace(found, record=known.record)
+        if (known.reason, known.backing_file) == (found.reason, found.backing_file):
+            return
+        _log.warning("volume %s: %s", found.id, found.reason or "can be used again")
+        self.volumes[found.id] = replace(found, store_uuid=known.store_uuid)
 
     def described(
         self, volume_id: str, record: VolumeRecord, size_bytes: int | None = None
@@ -160,7 +270,10 @@ class Catalogue:
 
     def claim(self, kind: str, object_id: str, what: str) -> None:
         """Keep everybody else off an object; `conflict` where somebody is at it. See `release`."""
-        if (busy := self._busy.get((kind, object_id))) is not None:
+        busy = self._busy.get((kind, object_id))
+        if busy is None and kind == "volume" and self._copied.get(object_id):
+            busy = "copied"
+        if busy is not None:
             raise StorageError(ErrorCode.CONFLICT, f"The {kind} {object_id} is being {busy}.")
         self._busy[(kind, object_id)] = what
 
@@ -180,6 +293,17 @@ class Catalogue:
     def busy(self, kind: str, object_id: str) -> str | None:
         """What is being done to an object."""
         return self._busy.get((kind, object_id))
+
+    @contextlib.contextmanager
+    def copying(self, volume_id: str) -> Iterator[None]:
+        """Keep others from working on a volume, and let its VM use it."""
+        self.claim("volume", volume_id, "copied")
+        self.release("volume", volume_id)
+        self._copied[volume_id] += 1
+        try:
+            yield
+        finally:
+            self._copied[volume_id] -= 1
 
     @contextlib.contextmanager
     def reading(self, image_id: str) -> Iterator[None]:
@@ -202,20 +326,25 @@ def load(layout: Layout, datastore: str) -> Contents:
     contents = Contents()
     marker = layout.read_marker()
     for volume_id in _ids(layout.volumes):
-        found = _load_volume(layout, datastore, volume_id)
+        found = look_at_volume(layout, datastore, volume_id)
         contents.volumes.append(replace(found, store_uuid=marker.uuid if marker else ""))
     for image_id in _ids(layout.images):
         contents.images.append(_load_image(layout, datastore, image_id))
     return contents
 
 
-def volume_size(path: Path, volume_format: VolumeFormat) -> int:
-    """The size that the guest sees, from the file itself; RecordError where it has none."""
+def look_at_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | None]:
+    """The size that the guest sees and what the file names as lying below it, from the file
+    itself (blocking); RecordError where it can't be a volume's."""
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+            length = os.fstat(file.fileno()).st_size
             if volume_format is VolumeFormat.RAW:
-                return os.fstat(file.fileno()).st_size
-            return read_header(file.read(HEADER_PROBE_BYTES)).virtual_size_bytes
+                return length, None
+            header = read_header(
+                file.read(HEADER_PROBE_BYTES), may_be_linked=True, file_bytes=length
+            )
+        return header.virtual_size_bytes, header.backing_file
     except FileNotFoundError as error:
         raise RecordError("its file is missing") from error
     except OSError as error:
@@ -228,10 +357,12 @@ def _ids(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json") if _SLUG.match(path.stem))
 
 
-def _load_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
+def look_at_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
+    """One volume as it is found (blocking)."""
     record: VolumeRecord | None = None
     volume_format = VolumeFormat.QCOW2
     size_bytes = 0
+    backing_file: str | None = None
     reason: str | None = None
     try:
         found = decode(VolumeRecord, _read(layout.volumes / f"{volume_id}.json"))
@@ -239,12 +370,20 @@ def _load_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
             raise RecordError(f"its description is of {found.id}")
         record = found
         volume_format = record.format
-        size_bytes = volume_size(layout.volume(volume_id, volume_format).data, volume_format)
+        data = layout.volume(volume_id, volume_format).data
+        size_bytes, backing_file = look_at_file(data, volume_format)
+        if record.backing is None and backing_file is not None:
+            raise RecordError("its file needs another one, and its description names none")
+        if record.backing is not None and backing_file is None:
+            record = msgspec.structs.replace(record, backing=None)
     except RecordError as error:
         reason = str(error)
         _log.warning("volume %s on %s: %s", volume_id, datastore, reason)
         if record is None:
             volume_format = layout.guess_volume(volume_id) or volume_format
+            with contextlib.suppress(RecordError):
+                data = layout.volume(volume_id, volume_format).data
+                _, backing_file = look_at_file(data, volume_format)
     return VolumeEntry(
         volume_id,
         datastore,
@@ -253,7 +392,14 @@ def _load_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
         size_bytes,
         record,
         reason,
+        backing_file,
     )
+
+
+def _base_of(volume: VolumeEntry) -> str | None:
+    if volume.record is not None:
+        return volume.record.backing.volume if volume.record.backing else None
+    return volume.backing_file.rpartition(".")[0] if volume.backing_file else None
 
 
 def _load_image(layout: Layout, datastore: str, image_id: str) -> ImageEntry:
@@ -293,6 +439,15 @@ def _read(path: Path) -> bytes:
         return read_limited(path, RECORD_LIMIT)
     except OSError as error:
         raise RecordError(f"its description can't be read ({error.strerror})") from error
+
+
+def _unusable(kind: str, object_id: str, reason: str) -> Finding:
+    return Finding(
+        code=f"{kind}-unusable",
+        severity=Severity.ERROR,
+        message=f"{kind.capitalize()} {object_id}: {reason}.",
+        subject=f"{kind}/{object_id}",
+    )
 
 
 def _taken(kind: str, object_id: str, datastore: str) -> Finding:

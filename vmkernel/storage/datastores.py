@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -33,7 +33,7 @@ from vmkernel.model import (
     Subject,
 )
 from vmkernel.state import HostConfig, StateStore, StoredDatastore
-from vmkernel.storage.catalogue import Catalogue, load
+from vmkernel.storage.catalogue import Catalogue, load, look_at_volume
 from vmkernel.storage.datastore_entry import Entry, describe, not_available
 from vmkernel.storage.datastore_findings import findings_of
 from vmkernel.storage.drivers.base import Attached, DatastoreDriver, DriverMakers, Look, Report
@@ -53,6 +53,7 @@ _START_WAIT_S = 10.0
 _WATCH_S = 5.0
 _SPACE_S = 20.0
 _LOAD_S = 120.0
+_LOOK_S = 20.0
 SPACE_MARGIN_BYTES = 16 << 20
 """Always left free, for descriptions and the file system's own needs."""
 
@@ -238,6 +239,26 @@ class Datastores:
                 entry.reserved_bytes -= size_bytes
 
         return release
+
+    async def look_at_volumes(self, volumes: Sequence[str]) -> None:
+        """Look again at the files of volumes, and of what they stand on: a header each."""
+        for entry in list(self.entries.values()):
+            if wanted := self._catalogue.with_bases(volumes, entry.id):
+                await self._look_at(entry, wanted, wanted[0])
+
+    async def _look_at(self, entry: Entry, wanted: Sequence[str], what: str) -> None:
+        layout = entry.layout
+        if layout is None or entry.leaving:
+            return
+        found = await self._bounded.run(
+            f"volumes-{entry.id}-{what}",
+            lambda: [look_at_volume(layout, entry.id, volume) for volume in wanted],
+            timeout_s=_LOOK_S,
+            what=f"Datastore {entry.id}",
+        )
+        if entry.layout is layout:
+            for volume in found:
+                self._catalogue.seen(volume)
 
     # --- for datastore_changes.py -------------------------------------------------------------
 
@@ -454,6 +475,8 @@ class Datastores:
                 reason = str(error)
             else:
                 await self._refresh(entry)
+                if broken := self._catalogue.broken(entry.id):
+                    await self._look_at(entry, broken, "")
                 self._judge_look(entry, await driver.look(entry.stored))
                 return
         async with entry.lock:

@@ -1,7 +1,8 @@
 """The header of a qcow2 file (docs/interop/qcow2.txt of QEMU): pure reading and proving.
 
 An uploaded qcow2 may name other files of the host (backing file, external data file) or ask for
-keys; none of that is taken.
+keys; none of that is taken. Our own linked volumes do name what they stand on, so that a copy that
+forgets it fails instead of being full of holes; what is opened says the description.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _CORRUPT = 1 << 1
 _EXT_DATA_FILE = 0x44415441
 _EXT_END = 0
 _MAX_L1_BYTES = 32 << 20
+_MAX_NAME_BYTES = 1023
 
 
 class Qcow2Error(Exception):
@@ -35,21 +37,27 @@ class Qcow2Header:
     version: int
     virtual_size_bytes: int
     cluster_bytes: int
+    backing_file: str | None = None
+    """What it names as the file that it is the difference to."""
 
 
-def read_header(data: bytes) -> Qcow2Header:
-    """Prove the first bytes of a qcow2 file."""
+def read_header(
+    data: bytes, *, may_be_linked: bool = False, file_bytes: int | None = None
+) -> Qcow2Header:
+    """Prove the first bytes of a qcow2 file; Qcow2Error also where it names a backing file and
+    may not, or where its tables lie behind the end of its `file_bytes`."""
     if data[:4] != _MAGIC:
         raise Qcow2Error("it does not begin like a qcow2 file")
     if len(data) < _V2.size:
         raise Qcow2Error("its header is cut off")
     fields = _V2.unpack_from(data)
-    version, backing_offset, _, cluster_bits, size, crypt, l1_entries, l1_offset = fields[1:9]
+    version, backing_offset, backing_bytes, cluster_bits, size, crypt = fields[1:7]
+    l1_entries, l1_offset, refcounts_offset = fields[7:10]
     if version not in (2, 3):
         raise Qcow2Error(f"version {version} is not known")
     if not 9 <= cluster_bits <= 21:
         raise Qcow2Error(f"clusters of 2^{cluster_bits} bytes are not allowed")
-    if backing_offset:
+    if backing_offset and not may_be_linked:
         raise Qcow2Error("it needs a backing file; flatten it with `qemu-img convert`")
     if crypt:
         raise Qcow2Error("it is encrypted")
@@ -60,8 +68,18 @@ def read_header(data: bytes) -> Qcow2Header:
         raise Qcow2Error(f"a virtual size of {size} bytes is not possible")
     if l1_entries * (cluster // 8) * cluster < size:
         raise Qcow2Error("its L1 table is too small for its size")
+    if file_bytes is not None and max(l1_offset, refcounts_offset) >= file_bytes:
+        raise Qcow2Error("it is cut off: its tables lie behind its end")
     _read_extensions(data, _header_bytes(data, version), cluster)
-    return Qcow2Header(version, size, cluster)
+    backing = _backing_file(data, backing_offset, backing_bytes) if backing_offset else None
+    return Qcow2Header(version, size, cluster, backing)
+
+
+def _backing_file(data: bytes, offset: int, length: int) -> str:
+    name = data[offset : offset + length]
+    if not 0 < length <= _MAX_NAME_BYTES or len(name) != length:
+        raise Qcow2Error("the name of its backing file is not where one can be")
+    return name.decode(errors="replace")
 
 
 def _header_bytes(data: bytes, version: int) -> int:

@@ -27,6 +27,7 @@ from vmkernel.model import (
 )
 
 __all__ = [
+    "Backing",
     "ImageRecord",
     "LeaseRecord",
     "Marker",
@@ -80,6 +81,14 @@ class MovedFrom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     format: VolumeFormat
 
 
+class Backing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The volume of the same datastore that a linked one is the difference to. Its identity is
+    its id and when it was made: another that took the id is not it."""
+
+    volume: Slug
+    created_at: Timestamp
+
+
 class VolumeRecord(StoredRecord, frozen=True, kw_only=True):
     """A volume; the size of the file itself is what counts."""
 
@@ -94,6 +103,12 @@ class VolumeRecord(StoredRecord, frozen=True, kw_only=True):
     moving_to: str | None = None
     """The UUID of the datastore to which the last step of a move was under way: where the volume
     is found there, this one is void."""
+    backing: Backing | None = None
+    """Of a linked volume, always a qcow2. A file that names no backing file is whole, whatever
+    stands here: a crash came between the two."""
+    clone: str | None = None
+    """The token of the clone of a VM that it was made for: while that isn't complete, it is swept
+    by it (vmkernel/vm/clone_journal.py)."""
     last_check: VolumeCheck | None = None
 
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,9 @@ from vmkernel.storage.resumable import ResumableUploads
 from vmkernel.storage.still import StillVolumes
 from vmkernel.storage.users import Users
 from vmkernel.storage.volume_changes import VolumeChanges
+from vmkernel.storage.volume_clones import VolumeClones
 from vmkernel.storage.volumes import Volumes
-from vmkernel.vm.ports import ImageFile, LiveDisks, VmUsers, VolumeFile
+from vmkernel.vm.ports import DiskPast, ImageFile, LiveDisks, VmUsers, VolumeFile, VolumeLayer
 
 if TYPE_CHECKING:
     from vmkernel.storage.intake import Intake
@@ -101,6 +102,9 @@ class StorageService:
             self._users,
             qemu_img,
             worker_uid=worker_uid,
+        )
+        self.clones = VolumeClones(
+            self.volumes, self.stores, self._catalogue, qemu_img, worker_uid=worker_uid
         )
         self._volume_data: VolumeData | None = None
         self.changes = VolumeChanges(
@@ -254,13 +258,38 @@ class StorageService:
     def volume(self, volume: str, *, while_busy: bool = False) -> VolumeFile:
         """A volume that can be opened."""
         entry = self.volumes.sound(volume)[0] if while_busy else self.volumes.usable(volume)
+        chain = self._catalogue.chain(entry)
         return VolumeFile(
             id=entry.id,
             datastore=entry.datastore,
             path=entry.place.data,
             format=entry.format,
             size_bytes=entry.size_bytes,
+            backing=tuple(VolumeLayer(path=e.place.data, format=e.format) for e in chain),
+            children=self._catalogue.children(volume),
         )
+
+    def children(self, volume: str) -> tuple[str, ...]:
+        """The volumes that are linked to one."""
+        return self._catalogue.children(volume)
+
+    def refuse_children(self, volume: str) -> None:
+        """Raise `in-use` where linked volumes need a volume's data as they are."""
+        self._catalogue.refuse_children(volume)
+
+    def clone_of(self, volume: str) -> str | None:
+        """The token of the clone that a volume was made for."""
+        entry = self._catalogue.volumes.get(volume)
+        return entry.record.clone if entry is not None and entry.record is not None else None
+
+    def fault(self, volume: str) -> str | None:
+        """Why a volume can't be used, as far as it was looked at."""
+        entry = self._catalogue.volumes.get(volume)
+        return f"there is no volume {volume}" if entry is None else self._catalogue.fault(entry)
+
+    async def look_again(self, volumes: Sequence[str]) -> None:
+        """Look at the files of volumes, and of what they stand on."""
+        await self.stores.look_at_volumes(volumes)
 
     def image(self, image: str) -> ImageFile:
         """An image that can be read."""
@@ -282,16 +311,25 @@ class StorageService:
         *,
         datastore: str | None,
         on_progress: Callable[[int, int], None],
-    ) -> None:
-        """Make a volume of what another holds now, without its snapshots."""
-        await self.volumes.copy(source, new, datastore=datastore, on_progress=on_progress)
+        clone: str,
+        past: DiskPast | None = None,
+    ) -> bool:
+        """Make a volume of what another holds, or held, without its snapshots."""
+        shared = await self.clones.copy(
+            source, new, datastore=datastore, on_progress=on_progress, clone=clone, past=past
+        )
         entry = self.volumes.usable(new)
-        if entry.format is VolumeFormat.QCOW2 and self._users.snapshots_of(source):
+        if shared and entry.format is VolumeFormat.QCOW2 and self._users.snapshots_of(source):
             # A copy that shares its blocks has taken them along.
             owner = entry.place.data.lstat().st_uid
             user = owner if owner != os.getuid() else None
             for tag in sorted(await self.qemu_img.snapshots(entry.place.data, user=user)):
                 await self.qemu_img.snapshot("-d", tag, entry.place.data, user=user)
+        return shared
+
+    async def link_volume(self, source: str, new: str, *, clone: str) -> None:
+        """Make a volume that is the difference to another."""
+        await self.clones.link(source, new, clone=clone)
 
     async def delete_volume(self, volume: str, *, actor: str, revision: int | None = None) -> None:
         """Delete a volume that no VM names."""

@@ -6,8 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from vmkernel.host.qemu_img import Layer
 from vmkernel.model import ErrorCode
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry
 from vmkernel.storage.datastores import Datastores
@@ -24,8 +24,8 @@ class StillSource:
     entry: VolumeEntry
     owner: int | None
     """The uid that may read its file; None: ourselves."""
-    chain: tuple[Path, ...] = ()
-    """The files that its file is the difference to."""
+    chain: tuple[Layer, ...] = ()
+    """The files that its file is the difference to, from the upper one."""
 
 
 class StillVolumes:
@@ -40,10 +40,10 @@ class StillVolumes:
     def held(self, volume_id: str, what: str) -> Iterator[StillSource]:
         """Hold a volume while it is being `what`; `in-use` where a VM has it open."""
         entry = self._catalogue.volume(volume_id)
-        if entry.reason is not None or entry.record is None:
-            raise StorageError(
-                ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {entry.reason}."
-            )
+        fault = self._catalogue.fault(entry)
+        if fault is not None or entry.record is None:
+            raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {fault}.")
+        chain = tuple((e.place.data, e.format.value) for e in self._catalogue.chain(entry))
         self._datastores.layout(entry.datastore)
         if self._users.volume_is_open(volume_id):
             raise StorageError(
@@ -58,4 +58,4 @@ class StillVolumes:
                 raise StorageError(
                     ErrorCode.UNAVAILABLE, f"Volume {volume_id} can't be read ({error.strerror})."
                 ) from error
-            yield StillSource(entry, None if owner == os.getuid() else owner)
+            yield StillSource(entry, None if owner == os.getuid() else owner, chain)

@@ -25,7 +25,7 @@ from vmkernel.model import (
     VolumeFormat,
 )
 from vmkernel.operations import OperationContext
-from vmkernel.storage.catalogue import Catalogue, VolumeEntry, volume_size
+from vmkernel.storage.catalogue import Catalogue, VolumeEntry, look_at_file
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
@@ -89,6 +89,7 @@ class VolumeChanges:
         entry, record = self._volumes.sound(volume_id)
         refuse_revision(record, revision)
         self._users.refuse_snapshots(volume_id)
+        self._catalogue.refuse_children(volume_id)
         if not MIN_VOLUME_BYTES <= size_bytes <= MAX_VOLUME_BYTES or size_bytes % _SECTOR_BYTES:
             raise MicaError.field(
                 "/spec/size_bytes",
@@ -102,6 +103,12 @@ class VolumeChanges:
                 f"Volume {volume_id} has {entry.size_bytes} bytes; to cut its end off, "
                 "set allow_shrink.",
                 ErrorCode.CONFLICT,
+            )
+        if shrink and record.backing is not None:
+            raise StorageError(
+                ErrorCode.CONFLICT,
+                f"Volume {volume_id} is linked to {record.backing.volume}: make it whole"
+                " (`flatten`) to cut its end off.",
             )
         live = self._users.volume_is_open(volume_id)
         thick = record.allocation is Allocation.THICK
@@ -149,7 +156,7 @@ class VolumeChanges:
                 allocate_raw(path, size_bytes)
             sync(path)
             entry.place.describe(changed)
-            return volume_size(path, entry.format)
+            return look_at_file(path, entry.format)[0]
 
         try:
             actual = await asyncio.to_thread(settle)
@@ -163,6 +170,22 @@ class VolumeChanges:
 
     # --- place, format, allocation ------------------------------------------------------------
 
+    async def flatten(self, volume_id: str, *, actor: str) -> Operation:
+        """Make a linked volume whole: what it stands on is copied into it, also while its VM
+        runs, and it stands on nothing then."""
+        entry, record = self._volumes.sound(volume_id)
+        if record.backing is None:
+            raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} is linked to none.")
+        return await self.move(
+            volume_id,
+            datastore=entry.datastore,
+            volume_format=entry.format,
+            allocation=record.allocation,
+            revision=None,
+            actor=actor,
+            kind="volume.flatten",
+        )
+
     async def move(
         self,
         volume_id: str,
@@ -172,11 +195,15 @@ class VolumeChanges:
         allocation: Allocation,
         revision: int | None,
         actor: str,
+        kind: str = "volume.move",
     ) -> Operation:
-        """Let a volume lie elsewhere or otherwise, also while its VM runs."""
+        """Let a volume lie elsewhere or otherwise, also while its VM runs. A linked one becomes
+        whole by it."""
         entry, record = self._volumes.sound(volume_id)
         refuse_revision(record, revision)
         self._users.refuse_snapshots(volume_id)
+        self._catalogue.refuse_children(volume_id)
+        chain = self._catalogue.chain(entry)
         place = self._datastores.layout_for(datastore).volume(volume_id, volume_format)
         shape: Shape = (volume_format, allocation, entry.size_bytes)
         if place.data != entry.place.data and place.data.exists():
@@ -192,7 +219,7 @@ class VolumeChanges:
         with contextlib.ExitStack() as undo:
             undo.callback(
                 self._datastores.reserve(
-                    datastore, space_for_copy(entry, shape), pointer="/spec/datastore"
+                    datastore, space_for_copy(entry, shape, chain), pointer="/spec/datastore"
                 )
             )
             undo.enter_context(self._catalogue.claimed("volume", volume_id, "moved"))
@@ -206,9 +233,7 @@ class VolumeChanges:
                     ):
                         await self._move(context, entry, datastore, place, shape, live=live)
 
-            return self._volumes.begin(
-                "volume.move", volume_id, work, actor, held, cancellable=True
-            )
+            return self._volumes.begin(kind, volume_id, work, actor, held, cancellable=True)
 
     async def _move(
         self,
@@ -250,6 +275,7 @@ class VolumeChanges:
                     on_fraction=lambda part: context.advance(
                         int(total * part), total, stage="copy"
                     ),
+                    chain=self._catalogue.chain(entry),
                 )
                 await commit()
         except BaseException as error:
@@ -278,8 +304,11 @@ class VolumeChanges:
     # --- check --------------------------------------------------------------------------------
 
     async def check(self, volume_id: str, repair: CheckRepair, *, actor: str) -> Operation:
-        """Check the tables of a qcow2; what was found is in the volume's status."""
-        entry, _ = self._volumes.writable(volume_id)
+        """Check the tables of a qcow2, also of one that can't be used as it is; what was found is
+        in the volume's status."""
+        entry = self._volumes.described(volume_id)
+        if repair is not CheckRepair.NONE:
+            self._catalogue.refuse_children(volume_id)
         if entry.format is not VolumeFormat.QCOW2:
             raise StorageError(
                 ErrorCode.UNSUPPORTED, f"Volume {volume_id} is raw: it has no tables to check."
@@ -293,6 +322,7 @@ class VolumeChanges:
                     async with self._datastores.using(entry.datastore):
                         context.advance(0, stage="check")
                         await self._check(context, entry, repair)
+                await self._datastores.look_at_volumes([volume_id])
 
             return self._volumes.begin(
                 "volume.check",
@@ -364,6 +394,7 @@ class LastStep:
             revision=self._record.revision + 1,
             format=volume_format,
             allocation=allocation,
+            backing=None,
             moved_from=MovedFrom(datastore_uuid=entry.store_uuid, format=entry.format),
         )
         self._new_record = record

@@ -39,6 +39,7 @@ class VolumeData:
     async def write(self, volume_id: str, offset: int, length: int) -> socket.socket:
         """The stream that takes `length` bytes for the place at `offset`."""
         entry, _ = self._volumes.writable(volume_id)
+        self._catalogue.refuse_children(volume_id)
         if entry.format.value != "raw":
             raise StorageError(
                 ErrorCode.CONFLICT,

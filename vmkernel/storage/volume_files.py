@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vmkernel.host.files import allocate, reflink
+from vmkernel.host.files import allocate, open_regular, reflink
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import Allocation, VolumeFormat
 from vmkernel.storage.catalogue import VolumeEntry
@@ -20,6 +20,7 @@ __all__ = [
     "copy_volume",
     "finish",
     "make_file",
+    "open_to_readers",
     "owner",
     "space_for_copy",
     "sync",
@@ -78,6 +79,15 @@ def allocate_raw(path: Path, size_bytes: int) -> None:
         os.close(fd)
 
 
+def open_to_readers(path: Path) -> None:
+    """Let other users' QEMUs and qemu-imgs read a file that they are given."""
+    fd = open_regular(path, os.O_RDONLY)
+    try:
+        os.fchmod(fd, (os.fstat(fd).st_mode & 0o777) | 0o044)
+    finally:
+        os.close(fd)
+
+
 def sync(path: Path) -> None:
     """Make a file's content durable."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -87,13 +97,14 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
-def space_for_copy(source: VolumeEntry, shape: Shape) -> int:
-    """Bytes to set aside for a copy of a volume."""
+def space_for_copy(source: VolumeEntry, shape: Shape, chain: Sequence[VolumeEntry] = ()) -> int:
+    """Bytes to set aside for a copy of a volume that stands on `chain`."""
     volume_format, allocation, size_bytes = shape
     overhead = QCOW2_OVERHEAD_BYTES if volume_format is VolumeFormat.QCOW2 else 0
     if allocation is Allocation.THICK:
         return size_bytes + overhead
-    return min(allocated_bytes(source.place.data), source.size_bytes) + overhead
+    filled = sum(allocated_bytes(layer.place.data) for layer in (source, *chain))
+    return min(filled, source.size_bytes) + overhead
 
 
 async def copy_volume(
@@ -104,11 +115,15 @@ async def copy_volume(
     *,
     worker_uid: int | None,
     on_fraction: Callable[[float], None],
-) -> None:
-    """Fill the new file `target` with what a volume holds, and make it durable.
+    chain: Sequence[VolumeEntry] = (),
+    snapshot: str | None = None,
+) -> bool:
+    """Fill the new file `target` with what a volume holds that stands on `chain`, and make it
+    durable. True where the two share their blocks.
 
-    Where format and allocation stay and the file system can, the two share their blocks
-    (reflink); else qemu-img copies. Nothing may have the source open for writing.
+    They do (reflink) where format and allocation stay and the file system can; else qemu-img
+    copies. Nothing may have the source open for writing, unless what a `snapshot` inside it holds
+    is copied.
     """
     volume_format, allocation, size_bytes = shape
     path, record = source.place.data, source.record
@@ -116,12 +131,15 @@ async def copy_volume(
     await asyncio.to_thread(make_file, target, worker_uid if user is None else user)
     alike = source.format is volume_format and size_bytes == source.size_bytes
     thick = allocation is Allocation.THICK
-    if (
-        not alike
-        or thick
-        or (record is not None and record.allocation is not allocation)
-        or not await asyncio.to_thread(reflink, path, target)
-    ):
+    shared = (
+        alike
+        and not thick
+        and not chain
+        and snapshot is None
+        and (record is None or record.allocation is allocation)
+        and await asyncio.to_thread(reflink, path, target)
+    )
+    if not shared:
         await qemu_img.convert(
             path,
             source.format.value,
@@ -130,6 +148,8 @@ async def copy_volume(
             thick=thick,
             on_fraction=on_fraction,
             user=user,
+            chain=[(layer.place.data, layer.format.value) for layer in chain],
+            snapshot=snapshot,
         )
     if size_bytes > source.size_bytes and volume_format is VolumeFormat.QCOW2:
         await qemu_img.resize(
@@ -137,3 +157,4 @@ async def copy_volume(
         )
     await asyncio.to_thread(finish, target, shape)
     on_fraction(1.0)
+    return shared

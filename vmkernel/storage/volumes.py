@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Protocol
+
+import msgspec
 
 from vmkernel import clock
 from vmkernel.host.errors import from_os_error
+from vmkernel.host.extents import shared_bytes
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import (
     Allocation,
@@ -28,11 +33,10 @@ from vmkernel.storage.catalogue import Catalogue, ImageEntry, VolumeEntry
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
-from vmkernel.storage.records import VolumeRecord
+from vmkernel.storage.records import Backing, VolumeRecord
 from vmkernel.storage.users import Users
 from vmkernel.storage.volume_files import (
     QCOW2_OVERHEAD_BYTES,
-    Shape,
     allocated_bytes,
     copy_volume,
     finish,
@@ -40,7 +44,7 @@ from vmkernel.storage.volume_files import (
     space_for_copy,
 )
 
-__all__ = ["MAX_VOLUME_BYTES", "MIN_VOLUME_BYTES", "Volumes", "refuse_revision"]
+__all__ = ["MAX_VOLUME_BYTES", "MIN_VOLUME_BYTES", "Teller", "Volumes", "refuse_revision"]
 
 MIN_VOLUME_BYTES = 1 << 20
 MAX_VOLUME_BYTES = 1 << 50
@@ -50,6 +54,18 @@ _DISK_IMAGES = {
     ImageFormat.RAW: "raw",
     ImageFormat.ISO: "raw",
 }
+
+
+class Teller(Protocol):
+    """Is told of the progress of what makes a volume; an operation's context is one."""
+
+    def advance(self, done: int, total: int = 0, *, stage: str = "") -> None:
+        """See OperationContext."""
+        ...
+
+    def commit_point(self) -> None:
+        """See OperationContext."""
+        ...
 
 
 class Volumes:
@@ -94,61 +110,57 @@ class Volumes:
         allocated = await asyncio.to_thread(
             lambda: [allocated_bytes(entry.place.data) for entry in wanted]
         )
-        volumes = (self._describe(*pair) for pair in zip(wanted, allocated, strict=True))
+        linked = self._catalogue.linked()
+        volumes = (
+            self._describe(entry, taken, linked.get(entry.id, ()))
+            for entry, taken in zip(wanted, allocated, strict=True)
+        )
         return tuple(volumes), len(entries) > limit
 
     async def get(self, volume_id: str) -> Volume:
         """One volume."""
         entry = self._catalogue.volume(volume_id)
-        return self._describe(entry, await asyncio.to_thread(allocated_bytes, entry.place.data))
+        taken, shared = await asyncio.to_thread(
+            lambda: (allocated_bytes(entry.place.data), shared_bytes(entry.place.data))
+        )
+        found = self._describe(entry, taken, self._catalogue.children(volume_id))
+        return msgspec.structs.replace(
+            found, status=msgspec.structs.replace(found.status, shared_bytes=shared)
+        )
 
     # --- change -------------------------------------------------------------------------------
 
     async def create(self, volume_id: str, spec: VolumeSpec, *, actor: str) -> Operation:
         """Make a volume; sizes, names and space are checked before it begins."""
         image = self._source_image(spec)
-        origin = self._source_volume(spec)
-        held, place = self._prepare(volume_id, spec, image, origin)
+        origin = self.source_volume(spec)
+        held, place = self.prepare(volume_id, spec, image, origin)
 
         async def work(context: OperationContext) -> None:
             with held:
                 async with self._datastores.using(spec.datastore):
-                    await self._create(context, volume_id, spec, place, image, origin)
+                    fill: Callable[[Path], Awaitable[object]]
+                    if origin is not None:
+                        fill = partial(self.fill_copy, context, spec, origin)
+                    elif image is not None:
+                        fill = partial(self._fill_image, context, spec, image)
+                    else:
+                        fill = partial(self._fill_blank, spec)
+                    await self.make(context, volume_id, spec, place, fill)
 
         return self.begin("volume.create", volume_id, work, actor, held, cancellable=True)
 
-    async def copy(
-        self,
-        source_id: str,
-        new_id: str,
-        *,
-        datastore: str | None = None,
-        on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> None:
-        """Make `new_id` a copy of a volume that no running VM has, within somebody's operation:
-        durable on return, nothing left where it fails or is cancelled."""
-        source, record = self.writable(source_id)
-        spec = VolumeSpec(
-            datastore=datastore or source.datastore,
-            size_bytes=self._describe(source, 0).spec.size_bytes,
-            format=source.format,
-            allocation=record.allocation,
-            source_volume=source_id,
-        )
-        origin = self._source_volume(spec)
-        held, place = self._prepare(new_id, spec, None, origin)
-        with held:
-            async with self._datastores.using(spec.datastore):
-                await self._create(_Told(on_progress), new_id, spec, place, None, origin)
-
-    def _prepare(
+    def prepare(
         self,
         volume_id: str,
         spec: VolumeSpec,
         image: ImageEntry | None,
         origin: VolumeEntry | None,
+        *,
+        shared: bool = False,
     ) -> tuple[contextlib.ExitStack, Place]:
-        """Set aside what a new volume needs, until the result is closed."""
+        """Set aside what a new volume needs, until the result is closed. With `shared`, a VM may
+        go on with the volume that it comes from."""
         if volume_id in self._catalogue.volumes:
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is a volume {volume_id} already.")
         layout = self._datastores.layout_for(spec.datastore)
@@ -161,13 +173,15 @@ class Volumes:
         with contextlib.ExitStack() as undo:
             undo.callback(
                 self._datastores.reserve(
-                    spec.datastore, _needed_bytes(spec, image, origin), pointer="/spec/size_bytes"
+                    spec.datastore, self._needed(spec, image, origin), pointer="/spec/size_bytes"
                 )
             )
             undo.enter_context(self._catalogue.claimed("volume", volume_id, "created"))
             if image is not None:
                 undo.enter_context(self._catalogue.reading(image.id))
-            if origin is not None:
+            if origin is not None and shared:
+                undo.enter_context(self._catalogue.copying(origin.id))
+            elif origin is not None:
                 undo.enter_context(self._catalogue.claimed("volume", origin.id, "copied"))
             return undo.pop_all(), place
 
@@ -176,6 +190,7 @@ class Volumes:
         entry = self._catalogue.volume(volume_id)
         if entry.record is not None:
             refuse_revision(entry.record, revision)
+        self._catalogue.refuse_children(volume_id)
         if (vm := self._users.vm_of_volume(volume_id)) is not None:
             raise StorageError(ErrorCode.IN_USE, f"VM {vm} names volume {volume_id}.")
         self._users.refuse_snapshots(volume_id)
@@ -220,10 +235,9 @@ class Volumes:
     def sound(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
         """A volume with a description and a file; `conflict`, with the reason, otherwise."""
         entry = self._catalogue.volume(volume_id)
-        if entry.reason is not None or entry.record is None:
-            raise StorageError(
-                ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {entry.reason}."
-            )
+        fault = self._catalogue.fault(entry)
+        if fault is not None or entry.record is None:
+            raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {fault}.")
         if entry.record.moving_to is not None:
             raise StorageError(
                 ErrorCode.CONFLICT,
@@ -235,52 +249,45 @@ class Volumes:
     def writable(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
         """A sound volume that no VM has open; `in-use` otherwise."""
         found = self.sound(volume_id)
+        self._refuse_open(volume_id)
+        return found
+
+    def described(self, volume_id: str) -> VolumeEntry:
+        """A volume that no VM has open and whose description can be read, whatever its file is
+        like."""
+        entry = self._catalogue.volume(volume_id)
+        if entry.record is None:
+            raise StorageError(
+                ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {entry.reason}."
+            )
+        self._refuse_open(volume_id)
+        return entry
+
+    def _refuse_open(self, volume_id: str) -> None:
         if self._users.volume_is_open(volume_id):
             raise StorageError(
                 ErrorCode.IN_USE,
                 f"VM {self._users.vm_of_volume(volume_id)} has volume {volume_id} open; "
                 "shut it down first.",
             )
-        return found
 
     # --- work ---------------------------------------------------------------------------------
 
-    async def _create(
+    async def make(
         self,
-        context: OperationContext | _Told,
+        context: Teller,
         volume_id: str,
         spec: VolumeSpec,
         place: Place,
-        image: ImageEntry | None,
-        origin: VolumeEntry | None,
+        fill: Callable[[Path], Awaitable[object]],
+        *,
+        base: tuple[VolumeEntry, VolumeRecord] | None = None,
+        clone: str | None = None,
     ) -> None:
-        shape: Shape = (spec.format, spec.allocation, spec.size_bytes)
+        """Make a volume of the file that `fill` fills, linked to `base`, for a `clone`; durable
+        on return, nothing left where it fails or is cancelled."""
         try:
-            if origin is not None:
-                total = origin.size_bytes
-                await copy_volume(
-                    self._qemu_img,
-                    origin,
-                    place.incoming,
-                    shape,
-                    worker_uid=self._worker_uid,
-                    on_fraction=lambda part: context.advance(
-                        int(total * part), total, stage="copy"
-                    ),
-                )
-            else:
-                user = await asyncio.to_thread(make_file, place.incoming, self._worker_uid)
-                if image is not None:
-                    await self._fill(context, spec, place.incoming, image, user)
-                elif spec.format is VolumeFormat.QCOW2:
-                    await self._qemu_img.create_qcow2(
-                        place.incoming,
-                        spec.size_bytes,
-                        thick=spec.allocation is Allocation.THICK,
-                        user=user,
-                    )
-                context.advance(0, stage="finish")
-                await asyncio.to_thread(finish, place.incoming, shape)
+            await fill(place.incoming)
         except BaseException as error:
             # In a thread that goes on: nothing may be left, even where this is a cancellation.
             await asyncio.shield(asyncio.to_thread(place.discard))
@@ -296,6 +303,8 @@ class Volumes:
             allocation=spec.allocation,
             source_image=spec.source_image,
             source_volume=spec.source_volume,
+            backing=Backing(volume=base[0].id, created_at=base[1].created_at) if base else None,
+            clone=clone,
         )
         try:
             await asyncio.to_thread(place.publish, record)
@@ -308,18 +317,48 @@ class Volumes:
             spec.format,
             spec.size_bytes,
             record,
+            backing_file=base[0].place.data.name if base else None,
             store_uuid=self._datastores.uuid(spec.datastore),
         )
 
-    async def _fill(
+    async def fill_copy(
         self,
-        context: OperationContext | _Told,
+        context: Teller,
         spec: VolumeSpec,
+        origin: VolumeEntry,
         target: Path,
-        source: ImageEntry,
-        user: int | None,
+        *,
+        snapshot: str | None = None,
+    ) -> bool:
+        """Fill a new file with what another volume holds; True where they share their blocks."""
+        total = origin.size_bytes
+        return await copy_volume(
+            self._qemu_img,
+            origin,
+            target,
+            (spec.format, spec.allocation, spec.size_bytes),
+            worker_uid=self._worker_uid,
+            on_fraction=lambda part: context.advance(int(total * part), total, stage="copy"),
+            chain=self._catalogue.chain(origin),
+            snapshot=snapshot,
+        )
+
+    async def _fill_blank(self, spec: VolumeSpec, target: Path) -> None:
+        user = await asyncio.to_thread(make_file, target, self._worker_uid)
+        if spec.format is VolumeFormat.QCOW2:
+            await self._qemu_img.create_qcow2(
+                target,
+                spec.size_bytes,
+                thick=spec.allocation is Allocation.THICK,
+                user=user,
+            )
+        await asyncio.to_thread(finish, target, (spec.format, spec.allocation, spec.size_bytes))
+
+    async def _fill_image(
+        self, context: OperationContext, spec: VolumeSpec, source: ImageEntry, target: Path
     ) -> None:
         assert source.record is not None
+        user = await asyncio.to_thread(make_file, target, self._worker_uid)
         total = source.record.virtual_size_bytes
         thick = spec.allocation is Allocation.THICK
         await self._qemu_img.convert(
@@ -335,6 +374,8 @@ class Volumes:
             await self._qemu_img.resize(
                 target, spec.format.value, spec.size_bytes, shrink=False, thick=thick, user=user
             )
+        context.advance(0, stage="finish")
+        await asyncio.to_thread(finish, target, (spec.format, spec.allocation, spec.size_bytes))
 
     # --- small parts --------------------------------------------------------------------------
 
@@ -381,7 +422,8 @@ class Volumes:
             )
         return source
 
-    def _source_volume(self, spec: VolumeSpec) -> VolumeEntry | None:
+    def source_volume(self, spec: VolumeSpec) -> VolumeEntry | None:
+        """What a new volume is to be a copy of; MicaError where it can't be."""
         if spec.source_volume is None:
             return None
         pointer = "/spec/source_volume"
@@ -400,7 +442,27 @@ class Volumes:
             )
         return source
 
-    def _describe(self, entry: VolumeEntry, allocated_bytes: int) -> Volume:
+    def _needed(
+        self, spec: VolumeSpec, image: ImageEntry | None, origin: VolumeEntry | None
+    ) -> int:
+        """Space to set aside: all of a thick volume, and as much of a thin one as its source may
+        fill."""
+        if origin is not None:
+            shape = (spec.format, spec.allocation, spec.size_bytes)
+            return space_for_copy(origin, shape, self._catalogue.chain(origin))
+        if spec.allocation is Allocation.THICK:
+            return spec.size_bytes + QCOW2_OVERHEAD_BYTES
+        if image is None or image.record is None:
+            return QCOW2_OVERHEAD_BYTES
+        if image.format is ImageFormat.QCOW2:
+            filled = min(2 * image.record.size_bytes, image.record.virtual_size_bytes)
+        else:
+            filled = image.record.virtual_size_bytes
+        return filled + QCOW2_OVERHEAD_BYTES
+
+    def _describe(
+        self, entry: VolumeEntry, allocated_bytes: int, children: tuple[str, ...]
+    ) -> Volume:
         record = entry.record
         sectors = -(-entry.size_bytes // _SECTOR_BYTES)
         return Volume(
@@ -418,41 +480,12 @@ class Volumes:
             status=VolumeStatus(
                 allocated_bytes=allocated_bytes,
                 attached_to=self._users.vm_of_volume(entry.id),
-                reason=entry.reason,
+                reason=self._catalogue.fault(entry),
+                backing=record.backing.volume if record and record.backing else None,
+                children=children,
                 last_check=record.last_check if record else None,
             ),
         )
-
-
-class _Told:
-    """What `_create` tells of its progress where the operation is somebody else's."""
-
-    def __init__(self, on_progress: Callable[[int, int], None]) -> None:
-        self._on_progress = on_progress
-
-    def advance(self, done: int, total: int = 0, *, stage: str = "") -> None:
-        """See OperationContext."""
-        del stage
-        self._on_progress(done, total)
-
-    def commit_point(self) -> None:
-        """See OperationContext."""
-
-
-def _needed_bytes(spec: VolumeSpec, image: ImageEntry | None, origin: VolumeEntry | None) -> int:
-    """Space to set aside: all of a thick volume, and as much of a thin one as its source may
-    fill."""
-    if origin is not None:
-        return space_for_copy(origin, (spec.format, spec.allocation, spec.size_bytes))
-    if spec.allocation is Allocation.THICK:
-        return spec.size_bytes + QCOW2_OVERHEAD_BYTES
-    if image is None or image.record is None:
-        return QCOW2_OVERHEAD_BYTES
-    if image.format is ImageFormat.QCOW2:
-        filled = min(2 * image.record.size_bytes, image.record.virtual_size_bytes)
-    else:
-        filled = image.record.virtual_size_bytes
-    return filled + QCOW2_OVERHEAD_BYTES
 
 
 def refuse_revision(record: VolumeRecord, revision: int | None) -> None:

@@ -136,7 +136,10 @@ def clear(folder: Path) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Delete a VM's folder: the definition first, durably, so that no half VM is ever seen."""
+    """Delete a VM's folder: the definition first, durably, so that no half VM is ever seen; but
+    before it what would take it for a clone that was cut off (clone_journal.py)."""
+    (folder.parent / f".clone-{folder.name}.json").unlink(missing_ok=True)
+    fsync_directory(folder.parent)
     (folder / DEFINITION_FILE).unlink(missing_ok=True)
     fsync_directory(folder)
     clear(folder)

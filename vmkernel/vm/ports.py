@@ -14,7 +14,7 @@ block, so that "check, then change" needs no lock where no `await` lies between 
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +35,7 @@ from vmkernel.model import (
 )
 
 __all__ = [
+    "DiskPast",
     "EventData",
     "Events",
     "ImageFile",
@@ -45,6 +46,7 @@ __all__ = [
     "VmDirectory",
     "VmUsers",
     "VolumeFile",
+    "VolumeLayer",
     "Work",
 ]
 
@@ -78,6 +80,22 @@ class LiveDisks(Protocol):
         ...
 
 
+class VolumeLayer(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a linked volume's own file stands on; only read."""
+
+    path: Path
+    format: VolumeFormat
+
+
+class DiskPast(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the content is that a snapshot of a VM kept of a volume."""
+
+    tag: str | None = None
+    """The name of the snapshot inside the volume's qcow2."""
+    file: Path | None = None
+    """A raw file; with neither, the volume is read-only and is as it was."""
+
+
 class VolumeFile(msgspec.Struct, frozen=True, kw_only=True):
     """A volume as QEMU opens it."""
 
@@ -86,6 +104,10 @@ class VolumeFile(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     format: VolumeFormat
     size_bytes: int
+    backing: tuple[VolumeLayer, ...] = ()
+    """What the file stands on, from the upper to the lowest."""
+    children: tuple[str, ...] = ()
+    """The volumes that are linked to it: while there are any, it is only read."""
 
 
 class ImageFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,9 +157,38 @@ class Storage(Protocol):
         *,
         datastore: str | None,
         on_progress: Callable[[int, int], None],
-    ) -> None:
-        """Make a volume `new` of what another holds now, without its snapshots; durable on return,
-        nothing left where it fails or is cancelled."""
+        clone: str,
+        past: DiskPast | None = None,
+    ) -> bool:
+        """Make a volume `new` of what another holds now, or held when a snapshot was taken,
+        without its snapshots; durable on return, nothing left where it fails or is cancelled.
+        True where the two share their blocks. The volume carries the token `clone`."""
+        ...
+
+    async def link_volume(self, source: str, new: str, *, clone: str) -> None:
+        """Make an empty volume `new` that is the difference to another, which from now on must
+        stay as it is; durable on return, nothing left where it fails or is cancelled."""
+        ...
+
+    def children(self, volume: str) -> tuple[str, ...]:
+        """The volumes that are linked to one, sorted; none for an id that nothing has."""
+        ...
+
+    def clone_of(self, volume: str) -> str | None:
+        """The token of the clone that a volume was made for; None where it has none, or can't be
+        asked."""
+        ...
+
+    def refuse_children(self, volume: str) -> None:
+        """Raise `in-use` where linked volumes need a volume's data as they are."""
+        ...
+
+    def fault(self, volume: str) -> str | None:
+        """Why a volume can't be used, as far as it was looked at; `None` where it can."""
+        ...
+
+    async def look_again(self, volumes: Sequence[str]) -> None:
+        """Look at the files of volumes, and of what they stand on, before they are opened."""
         ...
 
     async def delete_volume(self, volume: str, *, actor: str) -> None:

@@ -28,6 +28,7 @@ from vmkernel.model import (
 )
 from vmkernel.vm import definition as definitions
 from vmkernel.vm import spec_check
+from vmkernel.vm.clone_journal import sweep
 from vmkernel.vm.definition import DefinitionError, VmDefinition
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.surroundings import Surroundings
@@ -84,6 +85,9 @@ class Roster:
         self._clashes: dict[tuple[str, str], Finding] = {}
         self._claimed: dict[str, VmSpec] = {}
         """Specs of changes under way: what they name is taken already."""
+        self.cloning: set[str] = set()
+        """The tokens of the clones under way."""
+        self._sweeping = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- life ---------------------------------------------------------------------------------
@@ -124,21 +128,17 @@ class Roster:
         """What is wrong with VM folders."""
         yield from self._clashes.values()
         for vm_id, broken in sorted(self._unusable.items()):
-            yield Finding(
-                code="vm-unusable",
-                severity=Severity.WARNING,
-                message=f"VM {vm_id} is unusable: {broken.reason}",
-                subject=vm_id,
-            )
+            yield _unusable(vm_id, broken.reason)
+        for vm_id, running in sorted(self._drivers.items()):
+            if (fault := self._fault(running.driver)) is not None:
+                yield _unusable(vm_id, fault)
 
     # --- reading ------------------------------------------------------------------------------
 
     def list_vms(self) -> tuple[Vm, ...]:
         """See VmDirectory."""
         self.forget_gone()
-        views = {vm_id: running.driver.view() for vm_id, running in self._drivers.items()}
-        views |= {vm_id: broken.view() for vm_id, broken in self._unusable.items()}
-        return tuple(views[vm_id] for vm_id in sorted(views))
+        return tuple(self._view(vm_id) for vm_id in sorted({*self._drivers, *self._unusable}))
 
     def page(self, after: str | None, limit: int) -> tuple[tuple[Vm, ...], bool]:
         """See VmDirectory; no more is looked at than is shown."""
@@ -150,19 +150,39 @@ class Roster:
 
     def states(self) -> dict[str, VmState]:
         """See VmDirectory."""
-        found = {vm_id: running.driver.state for vm_id, running in self._drivers.items()}
+        found = {
+            vm_id: VmState.UNUSABLE if self._fault(running.driver) else running.driver.state
+            for vm_id, running in self._drivers.items()
+        }
         return found | dict.fromkeys(self._unusable, VmState.UNUSABLE)
 
     def _view(self, vm_id: str) -> Vm:
         broken = self._unusable.get(vm_id)
-        return self._drivers[vm_id].driver.view() if broken is None else broken.view()
+        return self.view(self._drivers[vm_id].driver) if broken is None else broken.view()
+
+    def view(self, driver: VmDriver) -> Vm:
+        """A VM as clients see it: one that is off and has a disk that can't be used is unusable
+        as long as that is so. Its spec can be changed, and it can be deleted."""
+        view = driver.view()
+        if (fault := self._fault(driver)) is None:
+            return view
+        return replace(view, status=replace(view.status, state=VmState.UNUSABLE, reason=fault))
+
+    def _fault(self, driver: VmDriver) -> str | None:
+        """Why a VM that is off could not be started, as far as its disks are to blame."""
+        if driver.state not in (VmState.STOPPED, VmState.CRASHED):
+            return None
+        for disk in driver.definition.spec.disks:
+            if (fault := self._host.storage.fault(disk.volume)) is not None:
+                return f"Its disk {disk.key} ({disk.volume}) can't be used: {fault}."
+        return None
 
     def get(self, vm_id: str) -> Vm:
         """See VmDirectory."""
         self.forget_gone()
         if vm_id in self._unusable:
             return self._unusable[vm_id].view()
-        return self.driver(vm_id).view()
+        return self.view(self.driver(vm_id))
 
     def vm_of_volume(self, volume: str) -> str | None:
         """See VmUsers."""
@@ -247,6 +267,8 @@ class Roster:
         except (MicaError, OSError) as error:
             _log.warning("the VMs of datastore %s can't be read: %s", datastore, error)
             return
+        async with self._sweeping:
+            await sweep(self._host.storage, self.cloning)
         self.forget_gone()  # a renamed datastore's VMs are not in their own way
         starting = []
         for folder, result in found:
@@ -443,6 +465,15 @@ class Roster:
 
 def _names(driver: VmDriver, volume: str) -> bool:
     return any(disk.volume == volume for disk in driver.definition.spec.disks)
+
+
+def _unusable(vm_id: str, reason: str) -> Finding:
+    return Finding(
+        code="vm-unusable",
+        severity=Severity.WARNING,
+        message=f"VM {vm_id} is unusable: {reason}",
+        subject=vm_id,
+    )
 
 
 def images_of(spec: VmSpec) -> set[str]:

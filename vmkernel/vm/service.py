@@ -215,7 +215,7 @@ class VmService:
             driver = self.roster.adopt(definition, folder)
         await driver.ready()
         self._publish("vm.created", vm_id, actor)
-        return driver.view()
+        return self.roster.view(driver)
 
     async def update(self, vm_id: str, spec: VmSpec, revision: int, *, actor: str) -> Vm:
         """See VmDirectory."""
@@ -226,13 +226,16 @@ class VmService:
             raise MicaError.field("/spec/datastore", f"VM {vm_id} stays on its datastore.")
         spec = self.roster.complete(vm_id, spec, old.spec)
         if spec == old.spec:
-            return driver.view()
+            return self.roster.view(driver)
         invisible = {name: getattr(old.spec, name) for name in _INVISIBLE}
         request = (
             VmRequest.RENAME if replace(spec, **invisible) == old.spec else VmRequest.RECONFIGURE
         )
         plugs = request is VmRequest.RECONFIGURE and driver.state in WITH_QEMU
         driver.check(VmRequest.OPERATE if plugs else request)
+        if old.spec.template and not spec.template:
+            for disk in old.spec.disks:
+                self._host.storage.refuse_children(disk.volume)
         check_structure(spec, Family.of(old.machine_type))
         self.roster.check_references(vm_id, spec)
         if spec.cpus.model != old.spec.cpus.model:
@@ -250,7 +253,7 @@ class VmService:
             else:
                 await driver.change(request, renew)
         self._publish("vm.updated", vm_id, actor)
-        return driver.view()
+        return self.roster.view(driver)
 
     async def delete(
         self,
@@ -281,6 +284,8 @@ class VmService:
                     f"VM {vm_id} has snapshots, which lie in its volumes: delete them first, or"
                     " the volumes with the VM.",
                 )
+            for disk in driver.definition.spec.disks if with_volumes else ():
+                self._host.storage.refuse_children(disk.volume)
             await driver.ask(VmRequest.DELETE)
             await self.roster.forget(vm_id)
             if with_volumes:
@@ -422,7 +427,7 @@ class VmService:
 
         await driver.change(VmRequest.ADJUST, renew)
         self._publish("vm.updated", vm_id, actor)
-        return driver.view()
+        return self.roster.view(driver)
 
     def _publish(self, event_type: str, vm_id: str, actor: str) -> None:
         self._host.events.publish(event_type, Subject(kind="vm", id=vm_id), actor=actor)

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vmkernel.devices import Aio, CdromPlan, DiskPlan, FirmwarePlan, KernelPlan
+from vmkernel.devices import Aio, CdromPlan, DiskLayer, DiskPlan, FirmwarePlan, KernelPlan
 from vmkernel.host.file_io import io_uring_works, takes_direct_io
 from vmkernel.host.files import make_directory, open_regular, write_durably
 from vmkernel.model import DiskCache, DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
@@ -123,12 +123,19 @@ def refuse_template(definition: VmDefinition) -> None:
 
 def disk_plan(spec: VmSpec, disk: DiskSpec, volume: VolumeFile) -> DiskPlan:
     """A disk of the spec on its volume; how the file is best accessed is found out by
-    `with_access`."""
+    `with_access`. MicaError where others stand on what it would write to."""
+    if volume.children and not disk.read_only:
+        raise MicaError(
+            ErrorCode.IN_USE,
+            f"Volume {volume.id} must stay as it is: {', '.join(volume.children)} are linked to"
+            " it. Delete these, or make them whole (`flatten`), first.",
+        )
     return DiskPlan(
         key=disk.key or "",
         bus=disk_bus_of(spec, disk),
         path=volume.path,
         format=volume.format,
+        backing=tuple(DiskLayer(layer.path, layer.format) for layer in volume.backing),
         serial=disk_serial(volume.id),
         aio=Aio.THREADS,
         direct=disk.cache is DiskCache.NONE,

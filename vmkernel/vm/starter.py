@@ -71,6 +71,7 @@ async def start_qemu(
     try:
         if spec.vsock is not None and host.prepare_vsock is not None:
             await host.prepare_vsock()
+        await host.storage.look_again([disk.volume for disk in spec.disks])
         files = find_files(host, definition, vm_folder)
         files = await asyncio.to_thread(prepare_files, host, definition, files)
         async with contextlib.AsyncExitStack() as opened:

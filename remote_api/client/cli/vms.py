@@ -208,14 +208,32 @@ def patch_vm(session: Session, vm_id: str, patch: str) -> None:
 @click.argument("new_id")
 @click.option("--name", default="", help="A free display name.")
 @click.option("--datastore", help="Where it and its disks lie; beside the other's by default.")
+@click.option(
+    "--linked",
+    is_flag=True,
+    help="Of a template: only what differs from its disks takes space, and it must stay as it is.",
+)
+@click.option("--snapshot", help="As it was at this snapshot; it may run meanwhile.")
 @wait_option
 @pass_session
 def clone_vm(
-    session: Session, vm_id: str, new_id: str, name: str, datastore: str | None, wait: bool
+    session: Session,
+    vm_id: str,
+    new_id: str,
+    name: str,
+    datastore: str | None,
+    linked: bool,
+    snapshot: str | None,
+    wait: bool,
 ) -> None:
-    """Make NEW_ID of a virtual machine that is off, or of a template."""
+    """Make NEW_ID of a virtual machine that is off, of a template, or of a snapshot.
+
+    It gets a UUID, MAC addresses and a cloud-init instance id of its own. `mica volume flatten`
+    makes the disk of a linked one whole later.
+    """
+    spec = CloneSpec(name=name, datastore=datastore, linked=linked, snapshot=snapshot)
     with session.mica() as mica:
-        operation = mica.clone_vm(vm_id, new_id, CloneSpec(name=name, datastore=datastore))
+        operation = mica.clone_vm(vm_id, new_id, spec)
         session.finish(mica, operation, wait=wait, done=f"VM {new_id} is made")
 
 

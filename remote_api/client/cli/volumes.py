@@ -46,6 +46,7 @@ def list_volumes(session: Session, datastore: str | None) -> None:
                 ("FORMAT", lambda v: v.spec.format),
                 ("DATASTORE", lambda v: v.spec.datastore),
                 ("VM", lambda v: v.status.attached_to),
+                ("BASE", lambda v: v.status.backing),
                 ("REASON", lambda v: v.status.reason),
             ),
         )
@@ -138,6 +139,18 @@ def move_volume(
             allocation=Allocation(allocation) if allocation else None,
         )
         session.finish(mica, operation, wait=wait, done=f"volume {volume_id} is moved")
+
+
+@volume_group.command("flatten")
+@click.argument("volume_id")
+@wait_option
+@pass_session
+def flatten_volume(session: Session, volume_id: str, wait: bool) -> None:
+    """Make a linked volume whole, also while its virtual machine runs: it takes all its space,
+    and no longer needs the one that it stands on."""
+    with session.mica() as mica:
+        operation = mica.flatten_volume(volume_id)
+        session.finish(mica, operation, wait=wait, done=f"volume {volume_id} is whole")
 
 
 @volume_group.command("check")

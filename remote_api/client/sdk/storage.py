@@ -69,6 +69,10 @@ class StorageCalls(Calls):
             headers=MERGE_PATCH,
         )
 
+    def flatten_volume(self, volume_id: str) -> Operation:
+        """Make a linked volume whole, also while its VM runs."""
+        return self._operation("POST", f"/v1/volumes/{volume_id}/flatten")
+
     def check_volume(self, volume_id: str, *, repair: CheckRepair = CheckRepair.NONE) -> Operation:
         """Check a volume's file."""
         return self._operation("POST", f"/v1/volumes/{volume_id}/check", repair=repair.value)

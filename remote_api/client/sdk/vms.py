@@ -59,7 +59,7 @@ class VmCalls(Calls):
         self.transport.send("DELETE", f"/v1/vms/{vm_id}", parameters={"with_volumes": with_volumes})
 
     def clone_vm(self, vm_id: str, new_id: str, spec: CloneSpec | None = None) -> Operation:
-        """Make a virtual machine of one that is off, or of a template."""
+        """Make a virtual machine of one that is off, of a template, or of a snapshot."""
         return self._operation(
             "POST", f"/v1/vms/{vm_id}/clone", body=CloneBody(id=new_id, spec=spec or CloneSpec())
         )

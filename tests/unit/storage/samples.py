@@ -19,14 +19,17 @@ def qcow2(
     version: int = 3,
     size: int = 1 << 26,
     backing: int = 0,
+    backing_name: str = "",
     crypt: int = 0,
     cluster_bits: int = 16,
     incompatible: int = 0,
     l1_entries: int | None = None,
     extensions: bytes = bytes(8),
 ) -> bytes:
-    """A qcow2 header and zeros up to 64 KiB."""
+    """A qcow2 header and zeros behind its L1 table."""
     cluster = 1 << cluster_bits
+    if backing_name:
+        backing = 512
     if l1_entries is None:
         l1_entries = -(-size // (cluster * (cluster // 8)))
     head = struct.pack(
@@ -34,7 +37,7 @@ def qcow2(
         b"QFI\xfb",
         version,
         backing,
-        7 if backing else 0,
+        len(backing_name) or (7 if backing else 0),
         cluster_bits,
         size,
         crypt,
@@ -47,7 +50,8 @@ def qcow2(
     )
     if version == 3:
         head += struct.pack(">QQQII", incompatible, 0, 0, 4, 104)
-    return (head + extensions).ljust(1 << 16, b"\0")
+    data = (head + extensions).ljust(512, b"\0") + backing_name.encode()
+    return data.ljust(4 * cluster, b"\0")
 
 
 def bzimage(size: int = 4096) -> bytes:

@@ -84,6 +84,23 @@ def test_a_qcow2_may_not_reach_for_other_files(head: bytes, reason: str) -> None
         read_header(head)
 
 
+def test_our_own_linked_ones_name_what_they_stand_on() -> None:
+    linked = qcow2(backing_name="base.raw")
+    assert read_header(linked, may_be_linked=True).backing_file == "base.raw"
+    assert read_header(qcow2(), may_be_linked=True).backing_file is None
+    with pytest.raises(Qcow2Error, match="backing file"):
+        read_header(linked)
+    with pytest.raises(Qcow2Error, match="not where one can be"):
+        read_header(qcow2(backing=1 << 40), may_be_linked=True)
+
+
+def test_a_file_that_was_cut_off_is_told_by_its_tables() -> None:
+    whole = qcow2()
+    assert read_header(whole, file_bytes=len(whole))
+    with pytest.raises(Qcow2Error, match="cut off"):
+        read_header(whole, file_bytes=1 << 16)
+
+
 @given(st.sampled_from(list(ImageFormat)), st.binary(max_size=2000))
 def test_noise_is_refused_and_never_more_than_that(image_format: ImageFormat, noise: bytes) -> None:
     try:

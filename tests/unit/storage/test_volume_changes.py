@@ -61,7 +61,7 @@ def test_a_copy_is_a_volume_of_its_own(tmp_path: Path) -> None:
         assert (await world.storage.volumes.get("w")).spec.source_volume == "v"
         await _make(world, "x", source_volume="v", format=VolumeFormat.RAW, size_bytes=128 * MIB)
         assert world.storage.volume("x").size_bytes == 128 * MIB
-        await world.storage.volumes.copy("v", "y")
+        await world.storage.clones.copy("v", "y")
         assert world.storage.volume("y").format is VolumeFormat.QCOW2
         world.users.open.add("v")
         for code, changes in (

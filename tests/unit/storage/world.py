@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.unit.state.ram_medium import RamMedium
 from tests.unit.storage.samples import qcow2
 from vmkernel.events import EventBus
-from vmkernel.host.qemu_img import CheckReport, QemuImg
+from vmkernel.host.qemu_img import CheckReport, Layer, QemuImg
 from vmkernel.host.runner import Runner
 from vmkernel.host.worker import Workers
 from vmkernel.model import (
@@ -58,6 +58,21 @@ class PretendingQemuImg(QemuImg):
             raise self.error
         path.write_bytes(qcow2(size=size_bytes))
 
+    async def create_linked(
+        self,
+        path: Path,
+        size_bytes: int,
+        *,
+        backing_name: str,
+        backing_format: str,
+        user: int | None = None,  # noqa: ARG002
+    ) -> None:
+        """A header alone, with the name."""
+        self.calls.append(f"link {backing_name} {backing_format}")
+        if self.error is not None:
+            raise self.error
+        path.write_bytes(qcow2(size=size_bytes, backing_name=backing_name))
+
     async def convert(
         self,
         source: Path,  # noqa: ARG002
@@ -70,10 +85,13 @@ class PretendingQemuImg(QemuImg):
         user: int | None = None,  # noqa: ARG002
         compress: bool = False,  # noqa: ARG002
         file_bytes: int | None = None,  # noqa: ARG002
-        chain: Sequence[Path] = (),  # noqa: ARG002
+        chain: Sequence[Layer] = (),
+        snapshot: str | None = None,
     ) -> None:
         """Half of it, a pause, and the other half."""
-        self.calls.append(f"convert {source_format} {target_format}")
+        below = "".join(f" on {path.name}" for path, _ in chain)
+        past = f" at {snapshot}" if snapshot else ""
+        self.calls.append(f"convert {source_format} {target_format}{below}{past}")
         target.write_bytes(b"half")
         on_fraction(0.5)
         if self.gate is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from vmkernel.host import Runner
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
 from vmkernel.model import ErrorCode, ImageFormat, MicaError, VolumeFormat
-from vmkernel.vm.ports import ImageFile, VolumeFile
+from vmkernel.vm.ports import DiskPast, ImageFile, VolumeFile, VolumeLayer
 
 __all__ = ["FakeQemuImg", "FolderStorage"]
 
@@ -70,6 +73,10 @@ class FolderStorage:
         self.images: dict[str, ImageFile] = {}
         self.deleted: list[str] = []
         self.copy_fails: str | None = None
+        self.copy_waits: asyncio.Event | None = None
+        self.clones: dict[str, str] = {}
+        self.faults: dict[str, str] = {}
+        self.looked_at: list[str] = []
         self.qemu_img = FakeQemuImg()
         self.callbacks: list[Callable[[str, bool], None]] = []
         for name in datastores:
@@ -91,6 +98,8 @@ class FolderStorage:
     def volume(self, volume: str, *, while_busy: bool = False) -> VolumeFile:  # noqa: ARG002
         if volume not in self.volumes:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no volume {volume}.")
+        if volume in self.faults:
+            raise MicaError(ErrorCode.CONFLICT, f"Volume {volume}: {self.faults[volume]}.")
         return self.volumes[volume]
 
     def image(self, image: str) -> ImageFile:
@@ -105,16 +114,57 @@ class FolderStorage:
         *,
         datastore: str | None,
         on_progress: Callable[[int, int], None],
-    ) -> None:
+        clone: str,
+        past: DiskPast | None = None,
+    ) -> bool:
         if self.copy_fails == source:
             raise MicaError(ErrorCode.INSUFFICIENT_SPACE, "No space is left.")
+        if self.copy_waits is not None:
+            await self.copy_waits.wait()
         old = self.volumes[source]
         on_progress(old.size_bytes, old.size_bytes)
-        self.add_volume(new, source=old.path, datastore=datastore or old.datastore)
+        kept = past.file if past and past.file else old.path
+        self.add_volume(new, source=kept, datastore=datastore or old.datastore)
+        if past and past.tag:
+            self.volumes[new].path.write_bytes(self.qemu_img.kept[old.path][past.tag])
+        self.clones[new] = clone
+        return False
+
+    async def link_volume(self, source: str, new: str, *, clone: str) -> None:
+        base = self.volumes[source]
+        self.add_volume(new, datastore=base.datastore)
+        layer = VolumeLayer(path=base.path, format=base.format)
+        self.volumes[new] = msgspec.structs.replace(
+            self.volumes[new], format=VolumeFormat.QCOW2, backing=(layer,)
+        )
+        self.volumes[source] = msgspec.structs.replace(base, children=(*base.children, new))
+        self.clones[new] = clone
+
+    def children(self, volume: str) -> tuple[str, ...]:
+        return self.volumes[volume].children if volume in self.volumes else ()
+
+    def clone_of(self, volume: str) -> str | None:
+        return self.clones.get(volume)
+
+    def refuse_children(self, volume: str) -> None:
+        if children := self.children(volume):
+            raise MicaError(ErrorCode.IN_USE, f"Volume {volume} must stay: {children[0]}.")
+
+    def fault(self, volume: str) -> str | None:
+        if volume not in self.volumes:
+            return f"there is no volume {volume}"
+        return self.faults.get(volume)
+
+    async def look_again(self, volumes: Sequence[str]) -> None:
+        self.looked_at += volumes
 
     async def delete_volume(self, volume: str, *, actor: str) -> None:  # noqa: ARG002
         self.volumes[volume].path.unlink()
         del self.volumes[volume]
+        self.clones.pop(volume, None)
+        for name, base in list(self.volumes.items()):
+            left = tuple(child for child in base.children if child != volume)
+            self.volumes[name] = msgspec.structs.replace(base, children=left)
         self.deleted.append(volume)
 
     def on_datastore_change(self, callback: Callable[[str, bool], None]) -> None:

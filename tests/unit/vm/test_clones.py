@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -17,14 +19,17 @@ from vmkernel.model import (
     NicSpec,
     Operation,
     OperationState,
+    SnapshotSpec,
     VmAction,
+    VolumeFormat,
 )
+from vmkernel.vm.clones import Clones
 
 from .test_driver import running
 from .world import World
 
 
-async def _clone(world: World, new: str = "copy", **fields: str) -> Operation:
+async def _clone(world: World, new: str = "copy", **fields: Any) -> Operation:
     operation = await world.vms.clones().clone("web", new, CloneSpec(**fields), actor="test")
     return await world.operations.wait(operation.id, 10)
 
@@ -86,6 +91,134 @@ async def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
             world.vms.get("copy")
         world.storage.copy_fails = None
         assert (await _clone(world)).state is OperationState.SUCCEEDED
+
+
+@on_loop
+async def test_a_clone_that_was_cut_off_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill leaves a journal and a volume, and no VM: the next vmkernel takes them away."""
+
+    async def nothing(*_: object) -> None:
+        return
+
+    async with running(tmp_path) as world:
+        await _with_disk(world)
+        world.storage.add_volume("more")
+        vm = world.vms.get("web")
+        spec = replace(vm.spec, disks=(*vm.spec.disks, DiskSpec(volume="more")))
+        await world.vms.update("web", spec, vm.revision, actor="test")
+        folder = world.storage.vms_folder("main")
+        with monkeypatch.context() as killed:
+            killed.setattr(Clones, "_discard", nothing)
+            world.storage.copy_fails = "more"
+            assert (await _clone(world)).error is not None
+        (folder / "copy").mkdir()
+        (folder / "copy/nvram.fd").write_bytes(b"variables")
+        assert set(world.storage.volumes) == {"data", "more", "copy-disk0"}
+        # A datastore that isn't there might hold a part of it: what is known goes, the rest stays
+        # written down.
+        world.storage.available.discard("second")
+        await world.restart()
+        assert set(world.storage.volumes) == {"data", "more"}
+        assert (folder / ".clone-copy.json").exists()
+        # One of the same name that isn't of that clone is nobody's business.
+        world.storage.add_volume("copy-disk1")
+        world.storage.change("second", available=True)
+        await world.settle()
+        assert not (folder / ".clone-copy.json").exists()
+        assert not (folder / "copy").exists()
+        assert set(world.storage.volumes) == {"data", "more", "copy-disk1"}
+
+
+@on_loop
+async def test_a_clone_under_way_is_not_swept(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await _with_disk(world)
+        world.storage.copy_waits = asyncio.Event()
+        begun = await world.vms.clones().clone("web", "copy", CloneSpec(), actor="test")
+        await world.settle()
+        world.storage.change("second", available=True)
+        await world.settle()
+        assert (world.storage.vms_folder("main") / ".clone-copy.json").exists()
+        world.storage.copy_waits.set()
+        ended = await world.operations.wait(begun.id, 10)
+        assert ended.state is OperationState.SUCCEEDED
+        assert not (world.storage.vms_folder("main") / ".clone-copy.json").exists()
+        await world.restart()
+        assert "copy-disk0" in world.storage.volumes
+
+
+@on_loop
+async def test_linked_clones_keep_their_template_as_it_is(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await _with_disk(world)
+        assert (await _clone(world, linked=True)).state is OperationState.SUCCEEDED
+        data = world.storage.volumes["data"]
+        (event,) = world.events("vm.cloned")
+        assert event.data["linked"]
+        launched = await world.act(VmAction.START, "copy")
+        assert launched.state is OperationState.SUCCEEDED, launched.error
+        request = world.launcher.qemus["copy"].request
+        assert data.path in request.read_only
+        assert data.path not in request.read_write
+        assert f'"filename":"{data.path}"' in " ".join(request.arguments)
+
+        web = world.vms.get("web")
+        with pytest.raises(MicaError, match="copy-disk0") as caught:
+            await world.vms.update(
+                "web", replace(web.spec, template=False), web.revision, actor="test"
+            )
+        assert caught.value.problem.code is ErrorCode.IN_USE
+        with pytest.raises(MicaError, match="copy-disk0"):
+            await world.vms.delete("web", with_volumes=True, actor="test")
+        assert world.vms.get("web").id == "web"
+        with pytest.raises(MicaError, match="copy-disk0"):
+            await world.vms.snapshots().create("web", "one", SnapshotSpec(), actor="test")
+        # Its disk in another VM: only read there.
+        await world.vms.delete("web", actor="test")
+        await world.create("other", disks=(DiskSpec(volume="data"),))
+        refused = await world.act(VmAction.START, "other")
+        assert refused.error is not None
+        assert "copy-disk0" in (refused.error.detail or "")
+        await world.act(VmAction.POWER_OFF, "copy")
+        await world.vms.delete("copy", with_volumes=True, actor="test")
+        assert (await world.act(VmAction.START, "other")).state is OperationState.SUCCEEDED
+
+
+@on_loop
+async def test_a_snapshot_is_cloned_while_its_vm_runs(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.act(VmAction.POWER_OFF)
+        world.storage.add_volume("data").path.write_bytes(b"then")
+        data = replace(world.storage.volumes["data"], format=VolumeFormat.QCOW2)
+        world.storage.volumes["data"] = data
+        vm = world.vms.get("web")
+        spec = replace(vm.spec, disks=(DiskSpec(volume="data"),), description="of then")
+        await world.vms.update("web", spec, vm.revision, actor="test")
+        folder = world.storage.vms_folder("main") / "web"
+        (folder / "nvram.fd").write_bytes(b"variables of then")
+        taken = await world.vms.snapshots().create("web", "one", SnapshotSpec(), actor="test")
+        assert (await world.operations.wait(taken.id, 10)).error is None
+        data.path.write_bytes(b"now")
+        (folder / "nvram.fd").write_bytes(b"variables of now")
+        vm = world.vms.get("web")
+        await world.vms.update(
+            "web", replace(vm.spec, description="of now"), vm.revision, actor="test"
+        )
+        await world.act(VmAction.START)
+        ended = await _clone(world, snapshot="one")
+        assert ended.state is OperationState.SUCCEEDED, ended.error
+        copy = world.vms.get("copy")
+        assert copy.spec.description == "of then"
+        assert world.storage.volumes["copy-disk0"].path.read_bytes() == b"then"
+        assert (folder.parent / "copy/nvram.fd").read_bytes() == b"variables of then"
+        with pytest.raises(MicaError, match="no snapshot two"):
+            await _clone(world, "third", snapshot="two")
+        with pytest.raises(MicaError, match="in full"):
+            await _clone(world, "third", snapshot="one", linked=True)
+        with pytest.raises(MicaError, match="no template"):
+            await _clone(world, "third", linked=True)
 
 
 @on_loop

@@ -264,6 +264,14 @@ def test_a_volume_that_went_away_fails_the_start(tmp_path: Path) -> None:
             operation = await world.act(VmAction.START)
             assert operation.error is not None
             assert [f.pointer for f in operation.error.fields] == ["/spec/disks/0/volume"]
+            status = world.vms.get("web").status
+            assert status.state is VmState.UNUSABLE
+            assert status.reason is not None
+            assert "there is no volume disk" in status.reason
+            assert [f.code for f in world.vms.findings()] == ["vm-unusable"]
+            # It can still be mended.
+            vm = world.vms.get("web")
+            await world.vms.update("web", replace(vm.spec, disks=()), vm.revision, actor="test")
             assert world.vms.get("web").status.state is VmState.STOPPED
 
     asyncio.run(story())

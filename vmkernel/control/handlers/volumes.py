@@ -9,6 +9,7 @@ from vmkernel.control.requests import (
     CreateVolume,
     DeleteVolume,
     Done,
+    FlattenVolume,
     GetVolume,
     ListVolumes,
     MoveVolume,
@@ -53,6 +54,9 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
             actor=caller.actor,
         )
 
+    async def flatten_volume(request: FlattenVolume, caller: Caller) -> Operation:
+        return await storage.changes.flatten(request.id, actor=caller.actor)
+
     async def check_volume(request: CheckVolume, caller: Caller) -> Operation:
         return await storage.changes.check(request.id, request.repair, actor=caller.actor)
 
@@ -65,5 +69,6 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     dispatcher.register(CreateVolume, create_volume)
     dispatcher.register(ResizeVolume, resize_volume)
     dispatcher.register(MoveVolume, move_volume)
+    dispatcher.register(FlattenVolume, flatten_volume)
     dispatcher.register(CheckVolume, check_volume)
     dispatcher.register(DeleteVolume, delete_volume)

@@ -106,6 +106,7 @@ from vmkernel.control.requests.storage import (
     CreateVolume,
     DeleteImage,
     DeleteVolume,
+    FlattenVolume,
     GetImage,
     GetVolume,
     ImagePage,
@@ -158,6 +159,7 @@ __all__ = [
     "DiskPage",
     "Done",
     "EndBackup",
+    "FlattenVolume",
     "GetAllStatistics",
     "GetApiInfo",
     "GetBackup",
@@ -281,6 +283,7 @@ AnyRequest = (
     | ListCheckpoints
     | DeleteCheckpoint
     | DeleteVolume
+    | FlattenVolume
     | ListVms
     | GetVm
     | CreateVm

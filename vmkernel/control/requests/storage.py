@@ -23,6 +23,7 @@ __all__ = [
     "CreateVolume",
     "DeleteImage",
     "DeleteVolume",
+    "FlattenVolume",
     "GetImage",
     "GetVolume",
     "ImagePage",
@@ -125,6 +126,15 @@ class MoveVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.mov
     format: VolumeFormat
     allocation: Allocation
     revision: int | None = None
+
+
+class FlattenVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.flatten-volume"):
+    """Make a linked volume whole; also while its VM runs."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = Operation
+
+    id: Slug
 
 
 class CheckVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.check-volume"):

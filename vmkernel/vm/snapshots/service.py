@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from vmkernel import clock
 from vmkernel.model import (
+    DiskSpec,
     ErrorCode,
     MicaError,
     Operation,
@@ -71,6 +72,7 @@ class Snapshots:
                 f"VM {vm_id} is {driver.state.value} and has no memory to keep.",
                 ErrorCode.CONFLICT,
             )
+        _refuse_linked(self._host.storage, driver.definition.spec.disks)
         _describe(self._host.storage, driver, spec, snapshot)
 
         async def work(handle: OperationHandle) -> None:
@@ -104,6 +106,7 @@ class Snapshots:
             raise MicaError(
                 ErrorCode.CONFLICT, f"Snapshot {snapshot} of VM {vm_id} is {record.state.value}."
             )
+        _refuse_linked(self._host.storage, driver.definition.spec.disks, record)
         self._check_spec(driver, record)
         ran = driver.state in ACTIVE
         goes_on = start if start is not None else ran or record.memory
@@ -131,7 +134,8 @@ class Snapshots:
         """Begin to delete one; its children become its parent's."""
         driver = await self._driver(vm_id)
         driver.check(VmRequest.SNAPSHOT)
-        _find(driver, snapshot)
+        record = _find(driver, snapshot)
+        _refuse_linked(self._host.storage, driver.definition.spec.disks, record)
 
         async def work(_: OperationHandle) -> None:
             from vmkernel.vm.snapshots.deleting import delete
@@ -188,6 +192,7 @@ class Snapshots:
 def _at_disks(machine: Machine) -> Iterator[None]:
     """Keep long work of others off the VM and its volumes, or be refused by it."""
     machine.holds.check(VmRequest.HOLD)
+    _refuse_linked(machine.host.storage, machine.definition.spec.disks)
     machine.at_disks = True
     try:
         yield
@@ -209,6 +214,16 @@ async def _inside(
         if not asked.cancelled() and asked.exception() is None:
             return
         raise
+
+
+def _refuse_linked(
+    storage: Storage, disks: Sequence[DiskSpec], record: SnapshotRecord | None = None
+) -> None:
+    """Raise `in-use` where linked volumes stand on one of the disks: a snapshot that comes or
+    goes changes the tables of its file, and a revert its data."""
+    kept = record.disks if record is not None else ()
+    for volume in dict.fromkeys((*(d.volume for d in disks), *(d.volume for d in kept))):
+        storage.refuse_children(volume)
 
 
 def _find(driver: VmDriver, snapshot: str) -> SnapshotRecord:

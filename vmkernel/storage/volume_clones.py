@@ -1,0 +1,166 @@
+"""Volumes made of others for a clone of a VM: copies, of the present or of a snapshot, and linked
+ones, which are the differences to a volume that must stay as it is from then on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from vmkernel.host.files import reflink
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.model import ErrorCode, VolumeSpec
+from vmkernel.storage.catalogue import CHAIN_MAX, Catalogue, VolumeEntry
+from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.volume_files import make_file, open_to_readers, sync
+from vmkernel.storage.volumes import MIN_VOLUME_BYTES, Volumes
+from vmkernel.vm.ports import DiskPast
+
+__all__ = ["VolumeClones"]
+
+_SECTOR_BYTES = 512
+
+
+class VolumeClones:
+    """See the module."""
+
+    def __init__(
+        self,
+        volumes: Volumes,
+        datastores: Datastores,
+        catalogue: Catalogue,
+        qemu_img: QemuImg,
+        *,
+        worker_uid: int | None,
+    ) -> None:
+        self._volumes = volumes
+        self._datastores = datastores
+        self._catalogue = catalogue
+        self._qemu_img = qemu_img
+        self._worker_uid = worker_uid
+
+    async def copy(
+        self,
+        source_id: str,
+        new_id: str,
+        *,
+        datastore: str | None = None,
+        on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+        clone: str | None = None,
+        past: DiskPast | None = None,
+    ) -> bool:
+        """Make `new_id` a copy of a volume that no running VM has, or of what a snapshot of a VM
+        holds of it, within somebody's operation: durable on return, nothing left where it fails
+        or is cancelled. True where the two share their blocks."""
+        source, record = (
+            self._volumes.sound(source_id) if past else self._volumes.writable(source_id)
+        )
+        spec = VolumeSpec(
+            datastore=datastore or source.datastore,
+            size_bytes=_size(source),
+            format=source.format,
+            allocation=record.allocation,
+            source_volume=source_id,
+        )
+        if past is None:
+            self._volumes.source_volume(spec)
+        held, place = self._volumes.prepare(new_id, spec, None, source, shared=past is not None)
+        shared = False
+
+        async def fill(target: Path) -> None:
+            nonlocal shared
+            async with self._kept(source, past) as (origin, tag):
+                shared = await self._volumes.fill_copy(
+                    _Told(on_progress), spec, origin, target, snapshot=tag
+                )
+
+        with held:
+            async with self._datastores.using(spec.datastore):
+                await self._volumes.make(_Told(on_progress), new_id, spec, place, fill, clone=clone)
+        return shared
+
+    async def link(self, base_id: str, new_id: str, *, clone: str | None = None) -> None:
+        """Make `new_id` an empty qcow2 that is the difference to a volume that no running VM has,
+        within somebody's operation; as `copy`."""
+        base, record = self._volumes.writable(base_id)
+        if len(self._catalogue.chain(base)) >= CHAIN_MAX:
+            raise StorageError(
+                ErrorCode.CONFLICT,
+                f"{CHAIN_MAX} volumes lie below volume {base_id}: make it whole (`flatten`) first.",
+            )
+        spec = VolumeSpec(
+            datastore=base.datastore,
+            size_bytes=_size(base),
+            source_volume=base_id,
+        )
+        held, place = self._volumes.prepare(new_id, spec, None, None)
+
+        async def fill(target: Path) -> None:
+            user = await asyncio.to_thread(make_file, target, self._worker_uid)
+            await asyncio.to_thread(open_to_readers, base.place.data)
+            await self._qemu_img.create_linked(
+                target,
+                spec.size_bytes,
+                backing_name=base.place.data.name,
+                backing_format=base.format.value,
+                user=user,
+            )
+            await asyncio.to_thread(sync, target)
+
+        with held, self._catalogue.claimed("volume", base_id, "linked to"):
+            async with self._datastores.using(spec.datastore):
+                await self._volumes.make(
+                    _Told(lambda _done, _total: None),
+                    new_id,
+                    spec,
+                    place,
+                    fill,
+                    clone=clone,
+                    base=(base, record),
+                )
+
+    @contextlib.asynccontextmanager
+    async def _kept(
+        self, source: VolumeEntry, past: DiskPast | None
+    ) -> AsyncIterator[tuple[VolumeEntry, str | None]]:
+        """What is to be copied, and the name of the snapshot inside it. A raw file that a snapshot
+        keeps is first given a name of its own here, which shares its blocks: it is its VM's."""
+        if past is None or past.file is None:
+            yield source, past.tag if past else None
+            return
+        layout = self._datastores.layout(source.datastore)
+        path = layout.incoming / f"past-{secrets.token_hex(8)}.raw"
+        try:
+            await asyncio.to_thread(make_file, path, self._worker_uid)
+            if not await asyncio.to_thread(reflink, past.file, path):
+                raise StorageError(
+                    ErrorCode.UNSUPPORTED,
+                    f"Datastore {source.datastore} can't share the blocks of {past.file.name}.",
+                )
+            yield replace(source, place=replace(source.place, data=path)), None
+        finally:
+            await asyncio.shield(asyncio.to_thread(path.unlink, missing_ok=True))
+
+
+def _size(entry: VolumeEntry) -> int:
+    """A size that a new volume may have."""
+    return max(MIN_VOLUME_BYTES, -(-entry.size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES)
+
+
+class _Told:
+    """What `_create` tells of its progress where the operation is somebody else's."""
+
+    def __init__(self, on_progress: Callable[[int, int], None]) -> None:
+        self._on_progress = on_progress
+
+    def advance(self, done: int, total: int = 0, *, stage: str = "") -> None:
+        """See OperationContext."""
+        del stage
+        self._on_progress(done, total)
+
+    def commit_point(self) -> None:
+        """See OperationContext."""
