@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from vmkernel.host.sysfs import PROC, read_text
@@ -18,10 +19,13 @@ class Cgroup:
         self._folder = root / path.lstrip("/")
 
     def populated(self) -> bool:
-        """True while any process is in it."""
+        """True while any process is in it. OSError where that can't be found out: "no" would be a
+        guess that may start a VM twice."""
         try:
             events = (self._folder / "cgroup.events").read_text()
-        except (FileNotFoundError, OSError):
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
             return False
         return "populated 1" in events.splitlines()
 

@@ -122,10 +122,12 @@ def find_detached(lock: Path) -> Detached | None:
         if not _held(fd):
             return None
         text = os.pread(fd, 32, 0).strip()
-        if not text.isdigit():
+        # Empty where an earlier process of ours was killed right after it had started this one.
+        pid = int(text) if text.isdigit() else _holder(fd)
+        if pid is None:
             return None
         try:
-            found = Detached(int(text), os.pidfd_open(int(text)), None)
+            found = Detached(pid, os.pidfd_open(pid), None)
         except ProcessLookupError:
             return None
         if not _held(fd):
@@ -134,6 +136,21 @@ def find_detached(lock: Path) -> Detached | None:
         return found
     finally:
         os.close(fd)
+
+
+def _holder(fd: int) -> int | None:
+    """A process of ours, but for this one, that has the lock's file open."""
+    lock = os.fstat(fd)
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # gone, or somebody else's
+            for link in (folder / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found = link.stat()
+                    if (found.st_dev, found.st_ino) == (lock.st_dev, lock.st_ino):
+                        return int(folder.name)
+    return None
 
 
 def _held(fd: int) -> bool:

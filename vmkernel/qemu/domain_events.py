@@ -25,6 +25,7 @@ __all__ = [
     "GuestReset",
     "Paused",
     "QemuEvent",
+    "REPEATABLE",
     "Resumed",
     "WatchdogFired",
     "translate",
@@ -107,6 +108,10 @@ QemuEvent = (
     | AgentChannel
     | WatchdogFired
 )
+
+
+REPEATABLE = (GuestPanicked, GuestReset, DiskError, WatchdogFired)
+"""What says nothing new where the one before it was the same."""
 
 
 def translate(message: Mapping[str, Any]) -> QemuEvent | None:

@@ -32,7 +32,9 @@ _READ, _DISCONNECT, _STATUS = 0, 2, 7
 _DONE = 1
 _CHUNK_DATA, _CHUNK_HOLE, _CHUNK_STATUS, _CHUNK_ERROR = 1, 2, 5, 1 << 15
 _ZERO = 2
-_MAX_PAYLOAD = (32 << 20) + 64
+_MAX_ANSWER = 4 << 20
+"""Of all parts of an answer: no more is ever asked for than MAX_READ_BYTES, and a server tells at
+most 1 MiB about blocks for each of two contexts."""
 _ANSWER_S = 120.0
 
 
@@ -100,7 +102,7 @@ class NbdReader:
                 except BaseException:
                     writer.close()
                     raise
-        except (OSError, EOFError, TimeoutError) as error:
+        except (OSError, EOFError, TimeoutError, struct.error) as error:
             raise NbdError(f"the export {export} can't be opened: {error}") from error
         return nbd
 
@@ -118,7 +120,9 @@ class NbdReader:
         data = bytearray(length)
         for kind, payload in await self._ask(_READ, offset, length):
             if kind == _CHUNK_DATA:
-                (at,) = struct.unpack_from(">Q", payload)
+                (at,) = _unpack(">Q", payload)
+                if at < offset:
+                    raise NbdError("the server sent more than was asked for")
                 data[at - offset : at - offset + len(payload) - 8] = payload[8:]
         if len(data) != length:
             raise NbdError("the server sent more than was asked for")
@@ -129,11 +133,15 @@ class NbdReader:
         found: dict[str, list[tuple[int, int]]] = {}
         for kind, payload in await self._ask(_STATUS, offset, length):
             if kind == _CHUNK_STATUS:
-                (context,) = struct.unpack_from(">I", payload)
+                (context,) = _unpack(">I", payload)
+                if len(payload) % 8 != 4:
+                    raise NbdError("the server's answer can't be understood")
                 runs = list(struct.iter_unpack(">II", payload[4:]))
                 found[self._contexts.get(context, "")] = runs
-        if not found:
-            raise NbdError("the server tells nothing about the blocks")
+        for name in self._contexts.values():
+            # Whoever goes on from where an answer ends must come nearer to the end.
+            if not sum(count for count, _ in found.get(name, ())):
+                raise NbdError("the server tells nothing about the blocks")
         return found
 
     async def _ask(self, command: int, offset: int, length: int) -> list[tuple[int, bytes]]:
@@ -150,14 +158,16 @@ class NbdReader:
 
     async def _chunks(self, cookie: int) -> list[tuple[int, bytes]]:
         found = []
+        total = 0
         while True:
             head = await self._reader.readexactly(20)
             magic, flags, kind, echoed, length = struct.unpack(">IHHQI", head)
-            if magic != _CHUNK or echoed != cookie or length > _MAX_PAYLOAD:
+            total += length + len(head)
+            if magic != _CHUNK or echoed != cookie or total > _MAX_ANSWER:
                 raise NbdError("the server's answer can't be understood")
             payload = await self._reader.readexactly(length)
             if kind & _CHUNK_ERROR:
-                number, size = struct.unpack_from(">IH", payload)
+                number, size = _unpack(">IH", payload)
                 words = payload[6 : 6 + size].decode(errors="replace")
                 raise NbdError(f"the server refuses ({number}): {words}")
             found.append((kind, payload))
@@ -194,10 +204,12 @@ class NbdReader:
         self._writer.write(struct.pack(">QII", _IHAVEOPT, option, len(data)) + data)
         await self._writer.drain()
         found: list[tuple[int, bytes]] = []
+        total = 0
         while True:
             head = await self._reader.readexactly(20)
             magic, echoed, kind, length = struct.unpack(">QIII", head)
-            if magic != _OPTION_REPLY or echoed != option or length > _MAX_PAYLOAD:
+            total += length + len(head)
+            if magic != _OPTION_REPLY or echoed != option or total > _MAX_ANSWER:
                 raise NbdError("the server's answer can't be understood")
             payload = await self._reader.readexactly(length)
             if kind & _REP_ERROR:
@@ -205,3 +217,10 @@ class NbdReader:
             if kind == _REP_ACK:
                 return found
             found.append((kind, payload))
+
+
+def _unpack(layout: str, payload: bytes) -> tuple[int, ...]:
+    try:
+        return struct.unpack_from(layout, payload)
+    except struct.error as error:
+        raise NbdError("the server's answer can't be understood") from error

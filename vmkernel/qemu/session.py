@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from vmkernel.qemu.domain_events import QemuEvent, translate
+from vmkernel.qemu.domain_events import REPEATABLE, GuestEnded, QemuEvent, translate
 from vmkernel.qemu.errors import QmpCommandError, QmpLostError
 from vmkernel.qemu.event_watch import EventWatch
 
@@ -130,6 +130,7 @@ class QmpSession:
         self._client = client
         self._name = name
         self._events: asyncio.Queue[QemuEvent | None] = asyncio.Queue()
+        self._last: QemuEvent | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._vnc_clients = 0
@@ -278,7 +279,11 @@ class QmpSession:
             watch.offer(message)
         event = translate(message)
         if event is not None:
-            if self._events.qsize() < _EVENTS_MAX:
+            if isinstance(event, REPEATABLE) and event == self._last and self._events.qsize():
+                return False  # a guest may say it as often as it likes
+            self._last = event
+            # The end is never dropped: without it, an end in order looks like a crash.
+            if self._events.qsize() < _EVENTS_MAX or isinstance(event, GuestEnded):
                 self._events.put_nowait(event)
             else:
                 _log.warning("%s: an event is dropped, QEMU sends too many", self._name)

@@ -266,7 +266,11 @@ class VmBackups:
         while self._sessions.get(vm_id) is session:
             await asyncio.sleep(_WATCH_S)
             if loop.time() > session.deadline:
-                await self._end(session, "time limit")
+                try:
+                    await self._end(session, "time limit")
+                except MicaError as error:  # QEMU doesn't answer: the hold must not stay for ever
+                    _log.warning("%s", error)
+                    continue
                 return
             try:
                 status = self._vms.get(vm_id).status

@@ -24,7 +24,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from vmkernel.model import CONTROL, DATA, MAX_CONSOLE_BYTES, ConsoleAsk, ConsoleMode, ConsoleNotice
+from vmkernel.model import (
+    CONTROL,
+    DATA,
+    MAX_CONSOLE_BYTES,
+    ConsoleAsk,
+    ConsoleMode,
+    ConsoleNotice,
+    ErrorCode,
+    MicaError,
+)
 
 __all__ = ["Scrollback", "SerialConsole", "merge_overlap"]
 
@@ -34,6 +43,7 @@ _CHUNK_BYTES = MAX_CONSOLE_BYTES - 1
 _TYPED_BYTES = 1 << 16
 """How much may wait for the guest before its writer is no longer read."""
 _NOTICE_EVERY_S = 1.0
+_WATCHERS_MAX = 64
 
 OnTakeover = Callable[[str, str], None]
 """Told who took the line over from whom."""
@@ -69,10 +79,21 @@ def merge_overlap(old: bytes, new: bytes) -> bytes:
     QEMU's ring buffer and its socket tell the same bytes; `new` came by the socket while the
     ring, `old`, was being read.
     """
-    for length in range(min(len(old), len(new)), 0, -1):
-        if old.endswith(new[:length]):
-            return old + new[length:]
-    return old + new
+    # Knuth, Morris, Pratt: a guest chooses these bytes, so the time must not depend on them.
+    new_start = new[: len(old)]
+    borders = [0] * len(new_start)
+    length = 0
+    for index in range(1, len(new_start)):
+        while length and new_start[index] != new_start[length]:
+            length = borders[length - 1]
+        length += new_start[index] == new_start[length]
+        borders[index] = length
+    length = 0
+    for octet in old[len(old) - len(new_start) :]:
+        while length and (length == len(new_start) or octet != new_start[length]):
+            length = borders[length - 1]
+        length += bool(new_start) and octet == new_start[length]
+    return old + new[length:]
 
 
 class _Watcher:
@@ -103,6 +124,7 @@ class _Watcher:
             if last is None or not room:
                 last, room = bytearray(DATA), _CHUNK_BYTES
                 self._queue.append(last)
+                self._queued += len(DATA)
             last += data[:room]
             self._queued += len(data[:room])
             data = data[room:]
@@ -111,7 +133,14 @@ class _Watcher:
     def tell(self, notice: ConsoleNotice) -> None:
         """Queue a notice."""
         self._noticed_s = self._loop.time()
-        self._queue.append(bytearray(CONTROL + msgspec.json.encode(notice)))
+        message = bytearray(CONTROL + msgspec.json.encode(notice))
+        if self._queue and self._queue[-1].startswith(CONTROL):
+            self._queued -= len(self._queue.pop())  # who writes now is all that counts
+        if self._queued + len(message) > _QUEUE_BYTES:
+            self.close()
+            return
+        self._queue.append(message)
+        self._queued += len(message)
         self._write()
 
     def remind(self, notice: ConsoleNotice) -> None:
@@ -158,9 +187,7 @@ class _Watcher:
             except OSError:
                 self.close()
                 return
-            sent = self._queue.popleft()
-            if sent.startswith(DATA):
-                self._queued -= len(sent) - 1
+            self._queued -= len(self._queue.popleft())
         if self._sock.fileno() < 0:
             return
         if self._writing:
@@ -263,6 +290,11 @@ class SerialConsole:
 
         It becomes the writer once it asks to, or types while nobody is.
         """
+        if len(self._watchers) >= _WATCHERS_MAX:
+            raise MicaError(
+                ErrorCode.CONFLICT,
+                f"{_WATCHERS_MAX} consoles are open on this serial line: close one.",
+            )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         watcher = _Watcher(self, ours, name)
         self._watchers.add(watcher)

@@ -223,7 +223,7 @@ class VmDriver:
                 await machine.recover()
             except Exception as error:
                 detail = problem_of(error, f"VM {self.vm_id}").detail
-                if machine.host.launcher.is_active(self.vm_id):
+                if _lives(machine):
                     machine.alive(detail)
                 else:
                     machine.to(VmState.UNUSABLE, detail)
@@ -329,3 +329,11 @@ class VmDriver:
                 asks.append(message)
         for ask in asks:
             fail(ask.done, failure)
+
+
+def _lives(machine: Machine) -> bool:
+    """True where its QEMU is there, or that can't be found out."""
+    try:
+        return machine.host.launcher.is_active(machine.vm_id)
+    except OSError:
+        return True

@@ -22,6 +22,9 @@ __all__ = ["end_guests"]
 _log = logging.getLogger(__name__)
 
 _LEAST_S = 0.01
+_GRACE_S = 60.0
+"""For a power-off after the guests' time is over: a VM whose datastore hangs must not keep the host
+from ending."""
 
 
 async def end_guests(
@@ -30,6 +33,7 @@ async def end_guests(
     timeout_s: float,
     force: bool,
     on_progress: Callable[[Progress], None] | None = None,
+    grace_s: float = _GRACE_S,
 ) -> tuple[str, ...]:
     """End all that run, at most `timeout_s` for all together; see VmDirectory.shutdown_all."""
     active = [driver for driver in drivers if driver.active]
@@ -39,14 +43,18 @@ async def end_guests(
 
     async def end(driver: VmDriver) -> None:
         try:
-            await driver.ready()
-            await _agree(driver, deadline_s)
-            if driver.active:
-                refused.add(driver.vm_id)
-                if force:
-                    await driver.ask(VmRequest.POWER_OFF)
+            async with asyncio.timeout_at(deadline_s + grace_s):
+                await driver.ready()
+                await _agree(driver, deadline_s)
+                if driver.active:
+                    refused.add(driver.vm_id)
+                    if force:
+                        await driver.ask(VmRequest.POWER_OFF)
         except MicaError as error:
             _log.warning("%s", error)
+        except TimeoutError:
+            refused.add(driver.vm_id)
+            _log.warning("VM %s does not end, and is left to the end of the host", driver.vm_id)
         if not driver.active:
             left.discard(driver.vm_id)
         if on_progress is not None:

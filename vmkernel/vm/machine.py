@@ -45,6 +45,7 @@ from vmkernel.vm import suspension
 from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.console import SerialConsole
 from vmkernel.vm.definition import VmDefinition
+from vmkernel.vm.floods import Floods
 from vmkernel.vm.holds import Holds
 from vmkernel.vm.launch import RunFolder
 from vmkernel.vm.messages import Ask, Due, Message, Reconnect, Said, Timer, fail
@@ -112,6 +113,7 @@ class Machine:
         )
         self.holds = Holds(definition.id)
         self.agent = GuestAgent(lambda: self.run_folder.agent, f"VM {definition.id}")
+        self._floods = Floods()
         self._link = _Link(0)
         self._post = post
 
@@ -232,6 +234,14 @@ class Machine:
         self.host.events.publish(
             event_type, Subject(kind="vm", id=self.vm_id), message=message, data=data
         )
+
+    def publish_of_guest(
+        self, event_type: str, data: dict[str, str | int | float | bool | None], message: str = ""
+    ) -> None:
+        """The same for what the guest can bring about as often as it likes."""
+        left_out = self._floods.admit(event_type, asyncio.get_running_loop().time())
+        if left_out is not None:
+            self.publish(event_type, data | ({"left_out": left_out} if left_out else {}), message)
 
     # --- those who wait for a shutdown --------------------------------------------------------
 

@@ -41,7 +41,7 @@ async def note(machine: Machine, event: QemuEvent) -> None:
         case GuestEnded():
             machine.note_end(event)
         case GuestReset():
-            machine.publish("vm.reset", {"by_guest": event.by_guest})
+            machine.publish_of_guest("vm.reset", {"by_guest": event.by_guest})
             if state in (VmState.RUNNING, VmState.PAUSED):
                 machine.reason = None
         case Paused() if state in (VmState.RUNNING, VmState.STOPPING):
@@ -51,9 +51,9 @@ async def note(machine: Machine, event: QemuEvent) -> None:
             machine.to(VmState.RUNNING)
         case GuestPanicked():
             machine.reason = f"The guest reported a panic ({event.detail})."
-            machine.publish("vm.guest-panicked", {"detail": event.detail}, machine.reason)
+            machine.publish_of_guest("vm.guest-panicked", {"detail": event.detail}, machine.reason)
         case WatchdogFired():
-            machine.publish("vm.watchdog-fired", {"action": event.action})
+            machine.publish_of_guest("vm.watchdog-fired", {"action": event.action})
             if event.ends:
                 machine.note_end(GuestEnded(by_guest=True, cause="watchdog"))
         case DiskError():
@@ -82,9 +82,9 @@ def _disk_error(machine: Machine, event: DiskError) -> None:
     what = "no space is left on its datastore" if event.no_space else event.detail
     machine.reason = f"A disk request failed: {what}."
     if event.no_space and not machine.disk_full:
-        machine.publish("vm.disk-full", {"device": event.device}, machine.reason)
+        machine.publish_of_guest("vm.disk-full", {"device": event.device}, machine.reason)
     elif not event.no_space:
-        machine.publish(
+        machine.publish_of_guest(
             "vm.disk-error",
             {"device": event.device, "no_space": False, "detail": event.detail},
             machine.reason,

@@ -11,6 +11,7 @@ A QEMU that doesn't answer in time costs its own disks' figures and nobody else'
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ from vmkernel.vm.running import Running
 from vmkernel.vm.states import VmRequest
 
 __all__ = ["StatisticsVms", "VmFigures"]
+
+_log = logging.getLogger(__name__)
 
 KEPT_S = 1.0
 _TIMEOUT_S = 3.0
@@ -169,6 +172,10 @@ class VmFigures:
             async with asyncio.timeout(self._timeout_s):
                 return await self._vms.use(vm_id, VmRequest.QUERY, ask)
         except (TimeoutError, MicaError):
+            return None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # A QEMU that its guest has taken over says what it likes: that costs its own figures.
+            _log.warning("VM %s: its QEMU's figures can't be understood: %r", vm_id, error)
             return None
 
 

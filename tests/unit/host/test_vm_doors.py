@@ -11,7 +11,7 @@ import pytest
 from firmware.guest_firmware import find_uefi
 from vmkernel.host.accounts import ensure_account
 from vmkernel.host.cgroup import Cgroup
-from vmkernel.host.detached import find_detached
+from vmkernel.host.detached import find_detached, start_detached
 from vmkernel.host.file_io import takes_direct_io
 from vmkernel.host.kvm import glance_at_kvm
 from vmkernel.host.unix_socket import connect_stream, listen_stream
@@ -51,6 +51,24 @@ def test_a_lock_that_nobody_holds_is_nobody(tmp_path: Path) -> None:
         assert find_detached(lock) is None
 
 
+def test_a_process_is_found_whose_number_was_never_written(tmp_path: Path) -> None:
+    """As where the vmkernel was killed between its start and the writing of the number."""
+    lock = tmp_path / "qemu.lock"
+    process = start_detached(["sleep", "60"], lock=lock, log=tmp_path / "log", pass_fds=())
+    try:
+        os.truncate(lock, 0)
+        found = find_detached(lock)
+        assert found is not None
+        assert found.pid == process.pid
+        found.close()
+    finally:
+        process.kill()
+        assert process.child is not None
+        process.child.wait()
+        process.close()
+    assert find_detached(lock) is None
+
+
 def test_control_groups(tmp_path: Path) -> None:
     group = Cgroup("mica.slice/vm", root=tmp_path)
     assert not group.populated()
@@ -65,6 +83,10 @@ def test_control_groups(tmp_path: Path) -> None:
     group.kill()
     (folder / "cgroup.events").write_text("populated 0\nfrozen 0\n")
     assert not group.populated()
+    (folder / "cgroup.events").unlink()
+    (folder / "cgroup.events").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        group.populated()
 
 
 def test_accounts_are_added_once(tmp_path: Path) -> None:

@@ -42,8 +42,11 @@ def test_extents_say_what_each_octet_is(
 class _Server:
     """One export of 8 KiB: `x` in the first half, a hole in the other."""
 
-    def __init__(self, *, refuse: bool = False, lie: bool = False) -> None:
+    def __init__(
+        self, *, refuse: bool = False, lie: bool = False, status: bytes | None = None
+    ) -> None:
         self.refuse = refuse
+        self.status = status
         self.lie = lie
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,8 +65,12 @@ class _Server:
                     self._chunk(writer, 1, 2, cookie, struct.pack(">QI", 4096, 4096))
                 else:
                     runs = struct.pack(">IIIII", 7, 4096, 0, 4096, 3)
+                    runs = runs if self.status is None else self.status
+                    for _ in range(100_000 if len(runs) > 1 << 16 else 0):
+                        self._chunk(writer, 0, 5, cookie, runs)
+                        await writer.drain()
                     self._chunk(writer, 1, 5, cookie, runs)
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
             writer.close()
@@ -131,6 +138,29 @@ def test_what_makes_no_sense_is_an_error(tmp_path: Path) -> None:
         await nbd.close()
 
     _with(tmp_path, _Server(lie=True), tell)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        b"",
+        struct.pack(">I", 7),
+        struct.pack(">III", 7, 0, 0),
+        struct.pack(">III", 8, 4096, 0),
+        struct.pack(">III", 7, 4096, 0) + bytes(1 << 20),
+    ],
+    ids=["cut-off", "no-runs", "empty-run", "of-something-else", "without-end"],
+)
+def test_a_server_that_its_guest_has_taken_over(tmp_path: Path, status: bytes) -> None:
+    """It neither lets its reader go round for ever nor fills its memory."""
+
+    async def tell(path: Path) -> None:
+        nbd = await NbdReader.open(path, "disk", [ALLOCATION])
+        with pytest.raises(NbdError):
+            await nbd.status(0, 8192)
+        await nbd.close()
+
+    _with(tmp_path, _Server(status=status), tell)
 
 
 def test_nobody_there(tmp_path: Path) -> None:

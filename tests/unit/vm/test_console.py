@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import time
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.framework.running import on_loop
-from vmkernel.model import CONTROL, DATA, MAX_CONSOLE_BYTES, ConsoleAsk, ConsoleMode, ConsoleNotice
+from vmkernel.model import (
+    CONTROL,
+    DATA,
+    MAX_CONSOLE_BYTES,
+    ConsoleAsk,
+    ConsoleMode,
+    ConsoleNotice,
+    MicaError,
+)
 from vmkernel.vm.console import Scrollback, SerialConsole, merge_overlap
 
 
@@ -235,6 +247,44 @@ async def test_a_slow_watcher_is_let_go() -> None:
         taken += len(part)
     assert taken < 64 * len(chunk)
     line.close()
+
+
+@on_loop
+async def test_notices_pile_up_for_nobody() -> None:
+    """Somebody who never reads, while another takes the line over and over."""
+    line = Line()
+    asleep, restless = line.seat(), line.seat()
+    await asleep.ask(ConsoleMode.WRITE)
+    watcher = next(w for w in line.console._watchers if w.mode is ConsoleMode.WRITE)
+    other = next(w for w in line.console._watchers if w is not watcher)
+    for _ in range(20_000):
+        line.console._ask(other, ConsoleMode.TAKEOVER)
+        line.console._ask(watcher, ConsoleMode.TAKEOVER)
+    assert all(len(w._queue) < 2000 for w in line.console._watchers)
+    for _ in range(100):
+        with contextlib.suppress(MicaError):
+            line.console.watch().close()
+    with pytest.raises(MicaError, match="close one"):
+        line.console.watch()
+    restless.sock.close()
+    asleep.sock.close()
+    line.close()
+
+
+@given(st.text("ab", max_size=12), st.text("ab", max_size=12))
+def test_the_longest_overlap_counts_once(old: str, new: str) -> None:
+    length = next(n for n in range(min(len(old), len(new)), -1, -1) if old.endswith(new[:n]))
+    assert merge_overlap(old.encode(), new.encode()) == (old + new[length:]).encode()
+
+
+def test_an_overlap_is_found_in_time() -> None:
+    """A guest chooses these octets."""
+    old, new = b"a" * 65536, b"a" * 65535 + b"b"
+    began_s = time.monotonic()
+    assert merge_overlap(old, new) == b"a" * 65536 + b"b"
+    assert merge_overlap(b"", b"x") == b"x"
+    assert merge_overlap(b"x", b"") == b"x"
+    assert time.monotonic() - began_s < 5
 
 
 def test_what_came_in_the_meantime_comes_first() -> None:

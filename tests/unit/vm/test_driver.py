@@ -24,6 +24,10 @@ from vmkernel.model import (
     VmState,
 )
 from vmkernel.qemu import DiskError, GuestPanicked, GuestReset, RunState
+from vmkernel.vm.floods import Floods
+from vmkernel.vm.host_end import end_guests
+from vmkernel.vm.running import Running
+from vmkernel.vm.states import VmRequest
 
 
 @asynccontextmanager
@@ -408,6 +412,47 @@ def test_hardware_stays_while_it_runs(tmp_path: Path) -> None:
             with pytest.raises(MicaError) as caught:
                 await world.vms.update("web", named, 1, actor="test")
             assert caught.value.problem.code is ErrorCode.REVISION_MISMATCH
+
+    asyncio.run(story())
+
+
+def test_a_guest_that_floods_pushes_nobody_out(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            world.events("vm.state")
+            for _ in range(200):
+                world.qemu().say(GuestPanicked("pvpanic"))
+                world.qemu().say(GuestReset(by_guest=True))
+            await world.settle()
+            told = [e for e in world.bus._ring if e.type in ("vm.reset", "vm.guest-panicked")]
+            assert len(told) == 20
+            assert world.vms.get("web").status.reason is None
+
+    asyncio.run(story())
+
+
+def test_what_is_left_out_is_counted() -> None:
+    floods = Floods(most=2, window_s=10)
+    assert [floods.admit("a", 1.0) for _ in range(5)] == [0, 0, None, None, None]
+    assert floods.admit("b", 1.0) == 0
+    assert floods.admit("a", 11.5) == 3
+    assert floods.admit("a", 12.0) == 0
+
+
+def test_a_vm_that_hangs_does_not_keep_its_host_from_ending(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+
+            async def hang(_: Running) -> None:
+                await asyncio.Event().wait()
+
+            work = asyncio.create_task(world.vms.use("web", VmRequest.OPERATE, hang))
+            await world.settle()
+            left = await end_guests(
+                world.vms.roster.drivers(), timeout_s=0.05, force=True, grace_s=0.05
+            )
+            assert left == ("web",)
+            work.cancel()
 
     asyncio.run(story())
 

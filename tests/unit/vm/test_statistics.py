@@ -147,3 +147,13 @@ async def test_a_qemu_that_hangs_costs_its_own_disks(
         assert web.memory.resident_bytes > 0
         answer.set()
         await world.settle()
+
+
+@on_loop
+async def test_a_qemu_that_talks_nonsense_costs_its_own_figures(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        figures = VmFigures(world.vms, kept_s=0)
+        for nonsense in ([{"qdev": "/machine/peripheral/disk0"}], [1], {"a": 1}, None):
+            world.qemu().replies["query-blockstats"] = nonsense
+            (web,) = await figures.running()
+            assert not web.complete
