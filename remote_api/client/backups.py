@@ -8,6 +8,7 @@ SHA-256.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from remote_api.client.errors import MisuseError
+from remote_api.client.errors import MisuseError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import BackupBody, BackupExtent, VolumeFormat, VolumeSpec
 
@@ -54,7 +55,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class BackupFolder:
-    """A chain of points; the first is whole, each other holds what changed since the one before."""
+    """A chain of points; the first is whole, each other holds what changed since the one before,
+    or is whole again where the host had lost what changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,7 +67,7 @@ class BackupFolder:
         try:
             for path in sorted(self._folder.glob("[0-9][0-9][0-9][0-9].json")):
                 point = msgspec.json.decode(path.read_bytes(), type=Point)
-                if point.since != (found[-1].checkpoint if found else None):
+                if point.since not in (None, found[-1].checkpoint if found else None):
                     raise MisuseError(f"{path} does not go on from the point before it")
                 found.append(point)
         except (OSError, msgspec.DecodeError) as error:
@@ -73,7 +75,8 @@ class BackupFolder:
         return found
 
     def create(self, mica: Mica, vm_id: str, *, on_step: OnStep = lambda _: None) -> Point:
-        """Add a point: a whole one where there is none, else what changed since the last."""
+        """Add a point: what changed since the last, or a whole one where there is none, or where
+        the host can't tell what changed (the reason is told)."""
         self._folder.mkdir(parents=True, exist_ok=True)
         chain = self.points()
         since = chain[-1].checkpoint if chain else None
@@ -81,7 +84,14 @@ class BackupFolder:
             raise MisuseError(f"{self._folder} holds backups of VM {chain[-1].vm}")
         number = len(chain) + 1
         checkpoint = f"b{number}-{os.urandom(4).hex()}"
-        backup = mica.begin_backup(vm_id, BackupBody(checkpoint=checkpoint, since=since))
+        try:
+            backup = mica.begin_backup(vm_id, BackupBody(checkpoint=checkpoint, since=since))
+        except RefusedError as error:
+            if not any(e.pointer == "/since" for e in error.problem.errors):
+                raise
+            on_step(f"a whole backup: {error.problem.detail}")
+            since = None
+            backup = mica.begin_backup(vm_id, BackupBody(checkpoint=checkpoint))
         made: list[Path] = []
         try:
             disks = []
@@ -126,8 +136,10 @@ class BackupFolder:
         except BaseException:
             for path in made:
                 path.unlink(missing_ok=True)
-            mica.end_backup(backup)
-            mica.delete_checkpoint(vm_id, checkpoint)
+            with contextlib.suppress(RefusedError):  # it may have ended by itself
+                mica.end_backup(backup)
+            with contextlib.suppress(RefusedError):
+                mica.delete_checkpoint(vm_id, checkpoint)
             raise
         mica.end_backup(backup)
         if since is not None:
@@ -155,6 +167,8 @@ class BackupFolder:
         chain = self.verify()
         if not chain:
             raise MisuseError(f"{self._folder} holds no backup")
+        whole = max(number for number, point in enumerate(chain) if point.since is None)
+        chain = chain[whole:]
         made = []
         for disk in chain[-1].disks:
             volume = f"{prefix}-{disk.key}"

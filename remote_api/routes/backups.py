@@ -1,4 +1,4 @@
-"""Backups of running VMs: begun, read as extents and bytes, ended; checkpoints; and data written
+"""Backups of VMs: begun, read as extents and bytes, ended; checkpoints; and data written
 into volumes, as a restore does."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\Z")
 
 
 async def begin_backup(exchange: Exchange[NoQuery, BackupBody]) -> Response:
-    """Keep the disks of a running VM readable as they are now."""
+    """Keep the disks of a VM readable as they are now."""
     body = exchange.body
     backup = await exchange.call(
         requests.BeginBackup(
@@ -174,7 +174,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/vms/{id}/backups",
         name="beginBackup",
-        summary="Keep the disks of a running virtual machine readable as they are now",
+        summary="Keep the disks of a virtual machine readable, running or off, as they are now",
         handler=begin_backup,
         role=Role.OPERATOR,
         body=BackupBody,
@@ -254,7 +254,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/vms/{id}/checkpoints",
         name="listCheckpoints",
-        summary="The instants since which a running virtual machine's changes are recorded",
+        summary="The instants since which a virtual machine's changes are recorded",
         handler=list_checkpoints,
         replies=(Reply(status=200, description="The checkpoints.", body=CheckpointList),),
         problems=_PROBLEMS,
@@ -263,7 +263,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="DELETE",
         path="/v1/vms/{id}/checkpoints/{checkpoint}",
         name="deleteCheckpoint",
-        summary="Forget a checkpoint of a running virtual machine",
+        summary="Forget a checkpoint of a virtual machine",
         handler=delete_checkpoint,
         role=Role.OPERATOR,
         replies=(Reply(status=204, description="It is gone."),),

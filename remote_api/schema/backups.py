@@ -1,4 +1,4 @@
-"""Backups of running VMs."""
+"""Backups of VMs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BackupDisk(WireModel, frozen=True, kw_only=True):
 
 
 class Backup(WireModel, frozen=True, kw_only=True):
-    """The disks of a running VM as they were at one instant, readable until it is ended."""
+    """The disks of a VM as they were at one instant, readable until it is ended."""
 
     id: str
     vm: Slug
@@ -97,7 +97,10 @@ class CheckpointDisk(WireModel, frozen=True, kw_only=True):
     """A checkpoint on one disk."""
 
     key: str
-    dirty_bytes: int
+    dirty_bytes: Annotated[
+        int | None,
+        Meta(description="What changed since, in whole blocks; null while the VM is off."),
+    ]
     usable: Annotated[
         bool, Meta(description="False after a crash: the next backup must be a full one.")
     ]

@@ -44,14 +44,24 @@ def test_a_disk_is_backed_up_and_restored(host: HostedMica, mica: Mica, tmp_path
             disks=(DiskSpec(volume="disk"),),
         ),
     )
-    with pytest.raises(RefusedError):
-        mica.begin_backup("idle")
+    folder = BackupFolder(tmp_path / "chain")
+    full = folder.create(mica, "idle")  # the VM is off
+    assert sum(e.length for e in full.disks[0].extents if not e.zero) == len(data)
+    (checkpoint,) = mica.checkpoints("idle")
+    assert checkpoint.id == full.checkpoint
+    assert [(d.key, d.usable, d.dirty_bytes) for d in checkpoint.disks] == [("disk0", True, None)]
+    backup = mica.begin_backup("idle")
+    assert mica.vm("idle").status.state == "stopped"
+    for refused_now in (mica.start_vm, mica.delete_vm):
+        with pytest.raises(RefusedError, match="a backup of it is open"):
+            refused_now("idle")
+    with pytest.raises(RefusedError, match="open"):
+        mica.check_volume("disk")
+    mica.end_backup(backup)
     mica.wait(mica.start_vm("idle"))
     try:
-        folder = BackupFolder(tmp_path / "chain")
-        full = folder.create(mica, "idle")
-        assert sum(e.length for e in full.disks[0].extents if not e.zero) == len(data)
         nothing = folder.create(mica, "idle")
+        assert nothing.since == full.checkpoint
         assert nothing.disks[0].extents == ()
         assert [c.id for c in mica.checkpoints("idle")] == [nothing.checkpoint]
         backup = mica.begin_backup("idle", BackupBody(time_limit_s=10))
@@ -67,6 +77,15 @@ def test_a_disk_is_backed_up_and_restored(host: HostedMica, mica: Mica, tmp_path
         with pytest.raises(RefusedError) as refused:
             mica.begin_backup("idle", BackupBody(since="never"))
         assert [e.pointer for e in refused.value.problem.errors] == ["/since"]
+        mica.wait(mica.power_off_vm("idle"))
+        assert folder.create(mica, "idle").since == nothing.checkpoint
+        (last,) = mica.checkpoints("idle")
+        mica.delete_checkpoint("idle", last.id)
+        told: list[str] = []
+        again = folder.create(mica, "idle", on_step=told.append)
+        assert again.since is None
+        assert "make a full backup" in told[0]
+        mica.wait(mica.start_vm("idle"))
         assert folder.restore(mica, datastore="main", prefix="again") == ["again-disk0"]
     finally:
         mica.wait(mica.power_off_vm("idle"))

@@ -1,4 +1,4 @@
-"""Backups of running VMs: disks as they were at one instant, and the checkpoints between them."""
+"""Backups of VMs: disks as they were at one instant, and the checkpoints between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class BackupDisk(Record, frozen=True, kw_only=True):
 
 
 class Backup(Record, frozen=True, kw_only=True):
-    """The disks of a running VM as they were at one instant, readable until it is ended."""
+    """The disks of a VM as they were at one instant, readable until it is ended."""
 
     id: str
     vm: Slug
@@ -28,7 +28,8 @@ class Backup(Record, frozen=True, kw_only=True):
     since: Slug | None = None
     """Only what changed since this checkpoint is listed."""
     quiet: bool
-    """True where the guest's agent had its file systems flushed and held still."""
+    """True where the guest's agent had its file systems flushed and held still. Of a VM that is off
+    it is false: nobody knows how its last run has ended."""
     disks: tuple[BackupDisk, ...]
 
 
@@ -45,8 +46,8 @@ class CheckpointDisk(Record, frozen=True, kw_only=True):
     """A checkpoint on one disk."""
 
     key: str
-    dirty_bytes: int
-    """What changed since, in whole blocks of the bitmap."""
+    dirty_bytes: int | None
+    """What changed since, in whole blocks of the bitmap; null while the VM is off."""
     usable: bool
     """False after a crash: the next backup of the disk must be a full one."""
     persistent: bool

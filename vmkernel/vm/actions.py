@@ -16,7 +16,7 @@ from vmkernel.model import ErrorCode, MicaError, VmState
 from vmkernel.qemu import RunState
 from vmkernel.qemu.guest_agent import AgentError
 from vmkernel.vm import definition as definitions
-from vmkernel.vm.machine import Machine, reverting, words
+from vmkernel.vm.machine import Machine, words
 from vmkernel.vm.messages import Ask
 from vmkernel.vm.starter import start_qemu
 from vmkernel.vm.states import OFF, VmRequest
@@ -38,7 +38,7 @@ _AGENT_S = 10.0
 
 async def start(machine: Machine, ask: Ask) -> None:
     """Start QEMU and let the guest run, from its memory where that lies on disk."""
-    if await asyncio.to_thread(reverting, machine.folder):
+    if await asyncio.to_thread(definitions.reverting, machine.folder):
         from vmkernel.vm.snapshots.repair import repair
 
         await repair(machine)

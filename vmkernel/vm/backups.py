@@ -1,7 +1,10 @@
-"""Backups of running VMs: sessions that keep disks readable as they were at one instant.
+"""Backups of VMs: sessions that keep disks readable as they were at one instant.
 
   begin -> open (extents, data) -> ended        by its owner, by its time limit,
                                                 or because the VM's QEMU ended
+
+The disks of a VM that is off are read by a QEMU whose guest never runs (still_disks.py), which is
+there for as long as the session.
 
 One session a VM at a time. What the guest overwrites meanwhile goes to a scratch file on the
 volume's datastore that has no name any more once QEMU has it open, so that nothing is ever left
@@ -19,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from vmkernel import clock
 from vmkernel.host import from_os_error
@@ -32,19 +36,24 @@ from vmkernel.model import (
     ErrorCode,
     MicaError,
     Subject,
+    VmState,
     VolumeFormat,
 )
 from vmkernel.qemu import QemuError, block_graph, point_in_time
 from vmkernel.qemu.nbd import ALLOCATION, MAX_READ_BYTES, Extent, NbdError, NbdReader, extents_of
 from vmkernel.qemu.point_in_time import DiskPoint
+from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.running import Running
 from vmkernel.vm.service import VmService
 from vmkernel.vm.states import VmRequest
+from vmkernel.vm.still_disks import StillDisks, checkpoints_of, forget_checkpoint, is_off
 from vmkernel.vm.surroundings import Surroundings
 
 __all__ = ["MakeScratch", "VmBackups"]
 
 _log = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
 
 MakeScratch = Callable[[str, int], Awaitable[Path]]
 """Makes an empty qcow2 beside a volume: the volume's id, and the size in bytes."""
@@ -63,9 +72,10 @@ class _Session:
     started_at: str
     """Of the QEMU that it is about."""
     path: Path
-    held: contextlib.ExitStack
+    held: contextlib.AsyncExitStack
     deadline: float
-    watcher: asyncio.Task[None] | None = None
+    still: StillDisks | None
+    """What reads the disks of a VM that is off."""
 
 
 class VmBackups:
@@ -103,14 +113,20 @@ class VmBackups:
                 ErrorCode.CONFLICT,
                 f"Backup {self._sessions[vm_id].backup.id} of VM {vm_id} is open: end it first.",
             )
-        with contextlib.ExitStack() as undo:
-            undo.enter_context(
-                self._vms.hold(
-                    vm_id,
-                    "a backup of it is open",
-                    frozenset({VmRequest.HOLD, VmRequest.DELETE}),
-                )
+        driver = self._vms.roster.driver(vm_id)
+        await driver.ready()
+        if driver.state is VmState.SUSPENDED:
+            raise MicaError(
+                ErrorCode.CONFLICT,
+                f"VM {vm_id} is suspended, and its memory holds what is not on its disks yet:"
+                " resume it, or discard its state.",
             )
+        off = is_off(driver)
+        blocks = {VmRequest.HOLD, VmRequest.DELETE}
+        if off:
+            blocks |= {VmRequest.START, VmRequest.RECONFIGURE}
+        async with contextlib.AsyncExitStack() as undo:
+            undo.enter_context(driver.hold("a backup of it is open", frozenset(blocks)))
             volumes = {key: self._host.storage.volume(known[key]) for key in keys}
             scratches = {}
             try:
@@ -120,9 +136,17 @@ class VmBackups:
                 async def make(running: Running) -> tuple[tuple[DiskPoint, ...], str]:
                     return await _make_point(running, scratches, checkpoint, since)
 
-                async with contextlib.AsyncExitStack() as still:
-                    quiet = await self._freeze(vm_id, still)
-                    points, started_at = await self._vms.use(vm_id, VmRequest.OPERATE, make)
+                still = await StillDisks.open(driver) if off else None
+                if still is not None:
+                    undo.push_async_callback(still.close)
+                    quiet = False
+                    points, started_at = await make(still.running)
+                else:
+                    async with contextlib.AsyncExitStack() as frozen:
+                        quiet = await self._freeze(vm_id, frozen)
+                        points, started_at = await self._vms.use(vm_id, VmRequest.OPERATE, make)
+            except QemuError as error:
+                raise MicaError(ErrorCode.UNAVAILABLE, f"{error}") from error
             finally:
                 for path in scratches.values():
                     path.unlink(missing_ok=True)
@@ -147,6 +171,7 @@ class VmBackups:
                 self._host.folder(vm_id).path / _SOCKET,
                 undo.pop_all(),
                 asyncio.get_running_loop().time() + time_limit_s,
+                still,
             )
         self._sessions[vm_id] = session
         self._vms.roster.background(self._watch(session), f"backup-of-{vm_id}")
@@ -219,13 +244,19 @@ class VmBackups:
     # --- checkpoints --------------------------------------------------------------------------
 
     async def checkpoints(self, vm_id: str) -> tuple[Checkpoint, ...]:
-        """The checkpoints of a running VM, by name."""
+        """The checkpoints of a VM, by name."""
+        driver = self._vms.roster.driver(vm_id)
+        await driver.ready()
+        session = self._sessions.get(vm_id)
+        if is_off(driver) and session is None:
+            inside = await checkpoints_of(driver)
+            return tuple(Checkpoint(id=n, disks=tuple(inside[n])) for n in sorted(inside))
 
         async def look(running: Running) -> list[point_in_time.Bitmap]:
             return await point_in_time.bitmaps(running.qmp, await _format_nodes(running))
 
         found: dict[str, list[CheckpointDisk]] = {}
-        for bitmap in await self._vms.use(vm_id, VmRequest.QUERY, look):
+        for bitmap in await self._with_qemu(driver, session, VmRequest.QUERY, look):
             found.setdefault(bitmap.name, []).append(
                 CheckpointDisk(
                     key=bitmap.key,
@@ -238,6 +269,12 @@ class VmBackups:
 
     async def delete_checkpoint(self, vm_id: str, checkpoint: str) -> None:
         """Forget a checkpoint on all disks."""
+        driver = self._vms.roster.driver(vm_id)
+        await driver.ready()
+        session = self._sessions.get(vm_id)
+        if is_off(driver) and session is None:
+            await forget_checkpoint(driver, checkpoint)
+            return
 
         async def forget(running: Running) -> None:
             nodes = await _format_nodes(running)
@@ -248,7 +285,22 @@ class VmBackups:
             for bitmap in mine:
                 await point_in_time.remove_bitmap(running.qmp, nodes[bitmap.key], checkpoint)
 
-        await self._vms.use(vm_id, VmRequest.OPERATE, forget)
+        await self._with_qemu(driver, session, VmRequest.OPERATE, forget)
+
+    async def _with_qemu(
+        self,
+        driver: VmDriver,
+        session: _Session | None,
+        request: VmRequest,
+        work: Callable[[Running], Awaitable[Outcome]],
+    ) -> Outcome:
+        """Work with the QEMU that has the VM's disks open, whichever that is."""
+        if session is None or session.still is None:
+            return await self._vms.use(driver.vm_id, request, work)
+        try:
+            return await work(session.still.running)
+        except QemuError as error:
+            raise MicaError(ErrorCode.UNAVAILABLE, f"{error}") from error
 
     # --- small parts --------------------------------------------------------------------------
 
@@ -272,32 +324,52 @@ class VmBackups:
                     _log.warning("%s", error)
                     continue
                 return
-            try:
-                status = self._vms.get(vm_id).status
-            except MicaError:
-                status = None
-            if status is None or status.started_at != session.started_at:
-                self._forget(session)
+            if self._is_gone(session):
+                await self._forget(session)
                 self._publish("vm.backup-ended", session.backup, "the end of the VM")
                 return
+
+    def _is_gone(self, session: _Session) -> bool:
+        """True where the QEMU that the session is about has ended."""
+        if session.still is not None:
+            return not session.still.alive
+        try:
+            status = self._vms.get(session.backup.vm).status
+        except MicaError:
+            return True
+        return status.started_at != session.started_at
 
     async def _end(self, session: _Session, actor: str) -> None:
         async def away(running: Running) -> None:
             await point_in_time.end(running.qmp, session.points)
 
-        try:
-            await self._vms.use(session.backup.vm, VmRequest.OPERATE, away)
-        except MicaError as error:
-            if error.problem.code is ErrorCode.UNAVAILABLE:
-                raise
-        self._forget(session)
-        self._publish("vm.backup-ended", session.backup, actor)
+        if session.still is not None:
+            with contextlib.suppress(QemuError):
+                await away(session.still.running)
+        else:
+            try:
+                await self._vms.use(session.backup.vm, VmRequest.OPERATE, away)
+            except MicaError as error:
+                if error.problem.code is ErrorCode.UNAVAILABLE:
+                    raise
+        if await self._forget(session):
+            self._publish("vm.backup-ended", session.backup, actor)
 
-    def _forget(self, session: _Session) -> None:
-        if self._sessions.get(session.backup.vm) is session:
-            del self._sessions[session.backup.vm]
-        session.held.close()
+    async def _forget(self, session: _Session) -> bool:
+        """Let everything go; False where somebody else does by now."""
+        if self._sessions.get(session.backup.vm) is not session:
+            return False
+        del self._sessions[session.backup.vm]
+        await session.held.aclose()
         session.path.unlink(missing_ok=True)
+        return True
+
+    async def close(self) -> None:
+        """End what reads the disks of VMs that are off; sessions of VMs that run are ended by
+        whoever finds them (live_disks.py)."""
+        for session in list(self._sessions.values()):
+            if session.still is not None:
+                await self._end(session, "the end of the vmkernel")
 
     def _session(self, vm_id: str, backup_id: str) -> _Session:
         session = self._sessions.get(vm_id)

@@ -38,7 +38,9 @@ __all__ = [
     "decode",
     "delete",
     "encode",
+    "has_snapshots",
     "load",
+    "reverting",
     "save",
 ]
 
@@ -127,6 +129,16 @@ def load(folder: Path) -> VmDefinition:
 def save(folder: Path, definition: VmDefinition) -> None:
     """Write the definition; durable on return."""
     write_durably(folder / DEFINITION_FILE, encode(definition), mode=0o600)
+
+
+def has_snapshots(folder: Path) -> bool:
+    """True where a VM's folder holds snapshots, or a revert that was begun (blocking)."""
+    return (folder / "snapshots").exists() or reverting(folder)
+
+
+def reverting(folder: Path) -> bool:
+    """True where a revert was begun and has not ended (blocking)."""
+    return (folder / "revert.json").exists()
 
 
 def clear(folder: Path) -> None:

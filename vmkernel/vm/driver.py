@@ -103,11 +103,15 @@ class VmDriver:
         return self._machine.state in ACTIVE or not self._ready.is_set()
 
     @property
+    def holds_files(self) -> bool:
+        """True where a QEMU, or a tool, has files of its datastores open, or may have."""
+        return self.active or self._machine.at_disks
+
+    @property
     def needs_disks_as_they_are(self) -> bool:
         """True where QEMU has its disks open, its memory on disk knows what is on them, or
         somebody works on them."""
-        machine = self._machine
-        return self.active or machine.state is VmState.SUSPENDED or machine.at_disks
+        return self.holds_files or self.state is VmState.SUSPENDED
 
     def view(self) -> Vm:
         """The VM as clients see it."""

@@ -44,7 +44,7 @@ from vmkernel.qemu.guest_agent import agent_is_open
 from vmkernel.vm import suspension
 from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.console import SerialConsole
-from vmkernel.vm.definition import VmDefinition
+from vmkernel.vm.definition import VmDefinition, has_snapshots
 from vmkernel.vm.floods import Floods
 from vmkernel.vm.holds import Holds
 from vmkernel.vm.launch import RunFolder
@@ -61,7 +61,7 @@ from vmkernel.vm.suspension import Suspension
 if TYPE_CHECKING:
     from vmkernel.vm.snapshots.records import SnapshotRecord
 
-__all__ = ["Machine", "reverting", "words"]
+__all__ = ["Machine", "words"]
 
 _log = logging.getLogger(__name__)
 
@@ -498,6 +498,9 @@ class Machine:
             await self._recover_suspended()
             return
         if self.host.launcher.is_active(self.vm_id):
+            if record is not None and record.reading:
+                await self._end_reader(folder)
+                return
             self.record = record
             if record is not None:
                 self.host.admission.note(self.vm_id, record.memory_bytes)
@@ -517,6 +520,17 @@ class Machine:
         else:
             self.reason = "It ended while no vmkernel was running."
             self.plan_restart(End.ASKED if record.end_asked else End.GUEST)
+
+    async def _end_reader(self, folder: RunFolder) -> None:
+        """End a QEMU that read the disks for a backup, in order: it keeps checkpoints in them."""
+        with contextlib.suppress(OSError, TimeoutError, QemuError):
+            self.adopt(
+                await self.host.open_qmp(
+                    connect_stream(folder.qmp), self.vm_id, self.host.timing.reconnect_s
+                )
+            )
+        await self.end_qemu()
+        folder.record.unlink(missing_ok=True)
 
     async def _recover_suspended(self) -> None:
         """The memory on disk is the truth: a QEMU that is left over was being ended, or had been
@@ -570,16 +584,6 @@ class Machine:
             with contextlib.suppress(QemuError):
                 earlier = await qmp.ringbuf_read(RINGBUF, SERIAL_RING_BYTES)
         self.console.release(earlier)
-
-
-def has_snapshots(folder: Path) -> bool:
-    """True where a VM's folder holds snapshots, or a revert that was begun (blocking)."""
-    return (folder / "snapshots").exists() or reverting(folder)
-
-
-def reverting(folder: Path) -> bool:
-    """True where a revert was begun and has not ended (blocking)."""
-    return (folder / "revert.json").exists()
 
 
 def words(error: BaseException) -> str:

@@ -37,6 +37,8 @@ class LaunchRecord(Record, frozen=True, kw_only=True):
     """True once somebody asked this run of the guest to end."""
     resuming: bool = False
     """True from the start out of a memory image until the guest runs."""
+    reading: bool = False
+    """True for a QEMU that only reads the disks of a VM that is off (still_disks.py)."""
     definition: VmDefinition
 
 

@@ -227,7 +227,7 @@ class Roster:
         found = set()
         for vm_id, spec in self.specs():
             running = self._drivers.get(vm_id)
-            if active and not (running and running.driver.active):
+            if active and not (running and running.driver.holds_files):
                 continue
             if datastore in self._datastores_of(spec):
                 found.add(vm_id)
@@ -244,7 +244,8 @@ class Roster:
             self.background(self._load(datastore), f"{_LOADING}{datastore}")
             return
         for vm_id, running in list(self._drivers.items()):
-            if running.driver.definition.spec.datastore == datastore and not running.driver.active:
+            driver = running.driver
+            if driver.definition.spec.datastore == datastore and not driver.holds_files:
                 self._set_aside(vm_id, running)
 
     def _set_aside(self, vm_id: str, running: _Running) -> None:
@@ -318,7 +319,7 @@ class Roster:
         there = set(self._host.storage.datastores())
         for vm_id, running in list(self._drivers.items()):
             driver = running.driver
-            if driver.definition.spec.datastore not in there and not driver.active:
+            if driver.definition.spec.datastore not in there and not driver.holds_files:
                 self._set_aside(vm_id, running)
         for vm_id, broken in list(self._unusable.items()):
             try:

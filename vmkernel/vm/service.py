@@ -94,6 +94,8 @@ class VmService:
 
     async def stop(self) -> None:
         """See VmDirectory."""
+        if self._backups is not None:
+            await self._backups.close()
         await self.roster.stop()
         await self._host.launcher.close()
 

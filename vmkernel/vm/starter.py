@@ -49,11 +49,17 @@ class Started:
 
 
 async def start_qemu(
-    host: Surroundings, definition: VmDefinition, vm_folder: Path, *, incoming: bool = False
+    host: Surroundings,
+    definition: VmDefinition,
+    vm_folder: Path,
+    *,
+    incoming: bool = False,
+    reading: bool = False,
 ) -> Started:
     """Go through all phases; MicaError, with everything undone, where one fails.
 
-    An `incoming` one waits for a memory image (qemu/memory_image.py).
+    An `incoming` one waits for a memory image (qemu/memory_image.py), the guest of a `reading` one
+    never runs.
     """
     definition = replace(definition, spec=with_defaults(definition.spec))
     vm_id, spec = definition.id, definition.spec
@@ -105,6 +111,7 @@ async def start_qemu(
                     for nic, port in zip(spec.nics, ports, strict=True)
                 ),
                 has_ring=program.has_hub,
+                reading=reading,
                 definition=definition,
             )
             write_record(folder.record, record)

@@ -103,6 +103,7 @@ async def end_unknown(machine: Machine) -> None:
     if machine.host.launcher.is_active(machine.vm_id):
         _log.warning("VM %s: a QEMU that nobody knew of is ended", machine.vm_id)
         await machine.end_qemu()
+        machine.at_disks = False
 
 
 async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:

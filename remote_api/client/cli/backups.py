@@ -15,7 +15,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.group("backup")
 def backup_group() -> None:
-    """Backups of running virtual machines, and what is made of them."""
+    """Backups of virtual machines, running or off, and what is made of them."""
 
 
 @backup_group.command("create")
@@ -23,7 +23,11 @@ def backup_group() -> None:
 @click.argument("folder", type=FOLDER)
 @pass_session
 def create_backup(session: Session, vm_id: str, folder: Path) -> None:
-    """Add a point to FOLDER: all disks the first time, then what changed."""
+    """Add a point to FOLDER: all disks the first time, then what changed.
+
+    The VM may run or be off. Where the host can't tell what changed (after a crash, after going
+    back to a snapshot, for a raw disk once the VM was off), the point is a whole one again.
+    """
     from remote_api.client.backups import BackupFolder
 
     with session.mica() as mica:

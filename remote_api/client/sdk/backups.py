@@ -1,4 +1,4 @@
-"""Backups of running VMs, and data written into volumes."""
+"""Backups of VMs, and data written into volumes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BackupCalls(Calls):
     """Backups."""
 
     def begin_backup(self, vm_id: str, body: BackupBody | None = None) -> Backup:
-        """Keep the disks of a running VM readable as they are now; end it afterwards."""
+        """Keep the disks of a VM readable as they are now; end it afterwards."""
         answer = self.transport.send(
             "POST", f"/v1/vms/{vm_id}/backups", body=body or BackupBody(), wait_s=120.0
         )
@@ -55,7 +55,7 @@ class BackupCalls(Calls):
             yield from answer.parts
 
     def checkpoints(self, vm_id: str) -> tuple[Checkpoint, ...]:
-        """The checkpoints of a running VM."""
+        """The checkpoints of a VM."""
         return self.transport.send("GET", f"/v1/vms/{vm_id}/checkpoints").read(CheckpointList).items
 
     def delete_checkpoint(self, vm_id: str, checkpoint: str) -> None:

@@ -1,4 +1,4 @@
-"""Backups of running VMs, and data written into volumes."""
+"""Backups of VMs, and data written into volumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backups of running VMs, and data written into volumes."""
+"""Backups of VMs, and data written into volumes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CheckpointList(Record, frozen=True, kw_only=True):
 
 
 class BeginBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.begin-backup"):
-    """Keep the disks of a running VM readable as they are now."""
+    """Keep the disks of a VM readable as they are now."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     REPLY: ClassVar[Any] = Backup
@@ -118,7 +118,7 @@ class ReadBackup(Request[Done], frozen=True, kw_only=True, tag="vm.read-backup")
 
 
 class ListCheckpoints(Request[CheckpointList], frozen=True, kw_only=True, tag="vm.checkpoints"):
-    """The checkpoints of a running VM."""
+    """The checkpoints of a VM."""
 
     REPLY: ClassVar[Any] = CheckpointList
     READ_ONLY: ClassVar[bool] = True
@@ -127,7 +127,7 @@ class ListCheckpoints(Request[CheckpointList], frozen=True, kw_only=True, tag="v
 
 
 class DeleteCheckpoint(Request[Done], frozen=True, kw_only=True, tag="vm.delete-checkpoint"):
-    """Forget a checkpoint of a running VM."""
+    """Forget a checkpoint of a VM."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     REPLY: ClassVar[Any] = Done

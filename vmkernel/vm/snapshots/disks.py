@@ -58,7 +58,7 @@ async def keep_disks(machine: Machine, record: SnapshotRecord) -> None:
     for disk in inside:
         volume = machine.host.storage.volume(disk.volume)
         await machine.host.storage.qemu_img.snapshot(
-            "-c", record.tag, volume.path, user=_user(machine, volume)
+            "-c", record.tag, volume.path, user=user_of(machine, volume)
         )
 
 
@@ -72,7 +72,7 @@ async def check_kept(machine: Machine, record: SnapshotRecord) -> None:
             there = (folder_of(machine.folder, record.id) / disk.file).is_file()
         elif there:
             tags = await machine.host.storage.qemu_img.snapshots(
-                volume.path, user=_user(machine, volume)
+                volume.path, user=user_of(machine, volume)
             )
             there = record.tag in tags
         if not there:
@@ -89,7 +89,7 @@ async def restore_disks(machine: Machine, record: SnapshotRecord) -> None:
     for disk in record.disks:
         volume = machine.host.storage.volume(disk.volume)
         if disk.file is None:
-            user = _user(machine, volume)
+            user = user_of(machine, volume)
             image = machine.host.storage.qemu_img
             # The checkpoints of backups: what they recorded would be wrong, and qemu-img refuses
             # to go back beside them.
@@ -118,7 +118,7 @@ async def forget_disks(machine: Machine, record: SnapshotRecord) -> None:
         if machine.connected and key is not None:
             await delete_disk_snapshot(machine.qmp(), key, record.tag)
             continue
-        image, user = machine.host.storage.qemu_img, _user(machine, volume)
+        image, user = machine.host.storage.qemu_img, user_of(machine, volume)
         if record.tag in await image.snapshots(volume.path, user=user):
             await image.snapshot("-d", record.tag, volume.path, user=user)
 
@@ -136,7 +136,7 @@ def _key(disks: Iterable[DiskSpec], volume: str) -> str | None:
     return next((disk.key for disk in disks if disk.volume == volume), None)
 
 
-def _user(machine: Machine, volume: VolumeFile) -> int | None:
+def user_of(machine: Machine, volume: VolumeFile) -> int | None:
     """Who qemu-img runs as on a volume: its owner, where we aren't that."""
     owner = volume.path.lstat().st_uid
     return owner if machine.host.jailed and owner != os.getuid() else None
