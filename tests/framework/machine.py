@@ -36,6 +36,7 @@ from appliance_build.tools.sandbox import loader_argv, qemu_environment
 from tests.framework import inputs
 from tests.framework.console import Console, SocketWire
 from tests.framework.drives import Drive
+from tests.framework.port_watch import PortWatch
 
 __all__ = [
     "EmulatorFaultError",
@@ -244,7 +245,13 @@ class Machine:
 
     def wait_api(self, *, timeout_s: float = 150.0) -> float:
         """Wait until the API answers over HTTPS; seconds since power-on."""
-        seconds = self.wait_for("the API answers", self._api_answers, timeout_s=timeout_s)
+        with PortWatch(self.port) as watch:
+            seconds = self.wait_for(
+                "the API answers",
+                lambda: watch.answers() and self._api_answers(),
+                timeout_s=timeout_s,
+                interval_s=0,
+            )
         self.stage = Stage.API
         return seconds
 
