@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import httpx
 import msgspec
 
 from remote_api.client.errors import (
+    MisuseError,
     RefusedError,
     TimedOutError,
     UnexpectedError,
@@ -26,6 +28,7 @@ T = TypeVar("T")
 Parameters = Mapping[str, str | int | float | bool | None]
 
 CONNECT_TIMEOUT_S = 10.0
+_PART = re.compile(r"[A-Za-z0-9._~:-]+\Z")
 ANSWER_TIMEOUT_S = 60.0
 
 
@@ -112,6 +115,7 @@ class Transport:
         wait_s: float = 0.0,
     ) -> Answer:
         """One exchange. Raises ClientError; see errors.py."""
+        _check_path(path)
         sent = {**self.authorization, **(headers or {})}
         data: Any = content
         if body is not None:
@@ -184,6 +188,14 @@ def _failures(address: str) -> Iterator[None]:
         raise TimedOutError(f"{address} did not answer in time ({type(error).__name__})") from error
     except httpx.TransportError as error:
         raise UnreachableError(f"{address} can't be reached: {error}") from error
+
+
+def _check_path(path: str) -> None:
+    """Refuse what is no path of the API: a name with a `?` or `..` would lead elsewhere."""
+    parts = path.split("/")[1:]
+    for part in parts:
+        if not _PART.match(part) or part in (".", ".."):
+            raise MisuseError(f"{part!r} can't be the name of anything here")
 
 
 def _check(response: httpx.Response) -> None:

@@ -83,6 +83,7 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     assert "/spec/cpus/count" in bad
     assert bad.count("\n") == 1
     mica("volume", "delete", "v", status=1)
+    _devices(mica, tmp_path)
     mica("vm", "delete", "web", "--with-volumes", "--yes")
     assert mica("volume", "list") == ""
     mica("image", "delete", "disk")
@@ -94,6 +95,37 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     assert {"datastore.create", "image.upload", "volume.create"} <= kinds
     mica("context", "forget", "lab")
     assert mica("context", "list") == ""
+
+
+def _devices(mica: Command, folder: Path) -> None:
+    """Disks, drives and cards of the VM `web`, and what is refused about them."""
+    made = mica("vm", "attach", "web", "more", "--new", "1M", "--bus", "sata")
+    assert made.splitlines() == ["volume more is ready (1 MiB)", "volume more is disk1 of VM web"]
+    assert "it is disk1" in mica("vm", "attach", "web", "more", status=2)
+    assert "disk1 more" in mica("vm", "detach", "web", "else", status=2)
+    mica("vm", "detach", "web", "more")
+    assert "vm " in mica("volume", "show", "more")
+    mica("volume", "delete", "more")
+    iso = folder / "a.iso"
+    iso.write_bytes(bytes(16 * 2048) + b"\x01CD001\x01" + bytes(2041) + bytes(8 * 2048))
+    mica("image", "upload", "iso", str(iso), "--datastore", "main", "--format", "iso")
+    assert "nothing in a CD-ROM drive" in mica("vm", "eject", "web", status=2)
+    mica("vm", "insert", "web", "iso")
+    assert "cdrom0 iso" in mica("vm", "show", "web")
+    mica("vm", "insert", "web", "iso", "--drive", "cdrom0")
+    mica("vm", "eject", "web")
+    mica("image", "delete", "iso")
+    assert "nic1 on vm-network" in mica("vm", "add-nic", "web", "--model", "e1000e")
+    mica("vm", "remove-nic", "web", "nic1")
+    assert "has: nic0" in mica("vm", "remove-nic", "web", "nic1", status=2)
+    assert "is stopped" in mica("vm", "wait", "web", "stopped")
+    assert "is stopped after" in mica("vm", "wait", "web", "--within", "1", status=3)
+    assert "can't be the name" in mica("vm", "show", "web?x=1", status=2)
+    failed = ("vm", "create", "other", "--datastore", "main", "--new-disk", "1M", "--nic", "no")
+    assert "no port group no" in mica(*failed, status=1)
+    assert "other-disk-0" not in mica("volume", "list")
+    shown = mica("operation", "show", json.loads(mica("-o", "json", "operation", "list"))[0]["id"])
+    assert "datastore.create" in shown
 
 
 def test_host_that_is_not_there(tmp_path: Path) -> None:

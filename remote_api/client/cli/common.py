@@ -79,7 +79,16 @@ class Session:
     def finish(self, mica: Mica, operation: Operation, *, wait: bool, done: str) -> None:
         """Wait for an operation where asked to, showing how far it is; then say so."""
         if wait:
-            operation = self._wait(mica, operation)
+            try:
+                operation = self._wait(mica, operation)
+            except KeyboardInterrupt:
+                if not self.quiet:
+                    click.echo(
+                        f"mica: operation {operation.id} goes on; `mica operation cancel"
+                        f" {operation.id}` ends it, `wait` waits on",
+                        err=True,
+                    )
+                raise
         if self.json:
             show_object(self, operation)
         elif operation.state is OperationState.SUCCEEDED:

@@ -9,9 +9,11 @@ from pathlib import Path
 import click
 
 from remote_api.client.cli.common import Session, pass_session, say
-from remote_api.schema import ConsoleMode, ConsoleNotice
+from remote_api.schema import ConsoleMode, ConsoleNotice, VmState
 
 __all__ = ["console", "keys", "nmi", "screenshot", "vnc"]
+
+_WITH_SCREEN = frozenset({VmState.STARTING, VmState.RUNNING, VmState.PAUSED, VmState.STOPPING})
 
 
 @click.command("console")
@@ -76,7 +78,9 @@ def vnc(session: Session, vm_id: str, port: int, viewer: str | None) -> None:
     from remote_api.client.vnc import VncPort, started_viewer, viewer_words
 
     with session.mica() as mica:
-        mica.vm(vm_id)
+        state = mica.vm(vm_id).status.state
+        if state not in _WITH_SCREEN and not session.quiet:
+            click.echo(f"VM {vm_id} is {state}; viewers see it once it runs", err=True)
         door = VncPort(
             mica, vm_id, port=port, on_failure=lambda text: click.echo(f"mica: {text}", err=True)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import click
@@ -228,11 +229,24 @@ def list_tokens(session: Session) -> None:
 @click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
 @click.option("--description", default="")
 @click.option("--expires-at", metavar="TIME", help="RFC 3339, UTC, such as 2027-01-01T00:00:00Z.")
+@click.option(
+    "--expires-in", "days", metavar="DAYS", type=click.FloatRange(min=0, min_open=True, max=36500)
+)
 @pass_session
 def create_token(
-    session: Session, token_id: str, role: str, description: str, expires_at: str | None
+    session: Session,
+    token_id: str,
+    role: str,
+    description: str,
+    expires_at: str | None,
+    days: float | None,
 ) -> None:
     """Make a token and print its secret, which can't be shown again."""
+    if days is not None:
+        if expires_at is not None:
+            raise click.UsageError("--expires-at and --expires-in exclude each other")
+        when = datetime.now(UTC) + timedelta(days=days)
+        expires_at = when.strftime("%Y-%m-%dT%H:%M:%SZ")
     spec = TokenSpec(role=Role(role), description=description, expires_at=expires_at)
     with session.mica() as mica:
         issued = mica.create_token(token_id, spec)

@@ -108,6 +108,8 @@ def upload_image(
     FILE may be an ISO, qcow2, raw, vmdk, vhd, vhdx, vdi or Parallels disk, a kernel or an initrd,
     also compressed by gzip, xz or zstd. Run the same command again to go on with a large file.
     """
+    if sha256 is not None:
+        sha256 = sha256.lower()
     if image_format is None and file.suffix.lower() == _RAW_SUFFIX:
         image_format = SourceFormat.RAW.value
     size = file.stat().st_size

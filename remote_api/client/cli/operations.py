@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 import msgspec
 
-from remote_api.client.cli.common import Session, pass_session, show_rows
+from remote_api.client.cli.common import Session, pass_session, show_object, show_rows
+from remote_api.schema import Operation
 
 __all__ = ["events", "operation_group"]
 
@@ -30,15 +31,39 @@ def list_operations(session: Session) -> None:
                 ("STATE", lambda o: o.state),
                 (
                     "DONE",
-                    lambda o: (
-                        f"{100 * o.progress.done // o.progress.total} %"
-                        if o.progress.total
-                        else None
-                    ),
+                    _far,
                 ),
                 ("BY", lambda o: o.actor),
                 ("SINCE", lambda o: o.created_at),
                 ("ERROR", lambda o: o.error and o.error.detail),
+            ),
+        )
+
+
+@operation_group.command("show")
+@click.argument("operation_id")
+@pass_session
+def show_operation(session: Session, operation_id: str) -> None:
+    """Show an operation, and why it failed."""
+    with session.mica() as mica:
+        show_object(
+            session,
+            mica.operation(operation_id),
+            (
+                ("id", lambda o: o.id),
+                ("kind", lambda o: o.kind),
+                ("subject", lambda o: f"{o.subject.kind} {o.subject.id}"),
+                ("state", lambda o: o.state),
+                ("stage", lambda o: o.progress.stage),
+                ("done", _far),
+                ("by", lambda o: o.actor),
+                ("since", lambda o: o.created_at),
+                ("until", lambda o: o.finished_at),
+                ("error", lambda o: o.error and o.error.detail),
+                (
+                    "fields",
+                    lambda o: o.error and [f"{e.pointer}: {e.detail}" for e in o.error.errors],
+                ),
             ),
         )
 
@@ -78,3 +103,8 @@ def events(session: Session, after: str | None) -> None:
                     f"{event.time} {event.type} {event.subject.kind} {event.subject.id}{by}"
                     f"{': ' + event.message if event.message else ''}"
                 )
+
+
+def _far(operation: Operation) -> str | None:
+    progress = operation.progress
+    return f"{100 * progress.done // progress.total} %" if progress.total else None

@@ -9,6 +9,7 @@ import click
 
 from remote_api.client.cli.backups import backup_group
 from remote_api.client.cli.common import Session
+from remote_api.client.cli.completion import completion
 from remote_api.client.cli.console import console, vnc
 from remote_api.client.cli.datastores import datastore_group
 from remote_api.client.cli.disks import disk_group
@@ -102,6 +103,7 @@ for _command in (
     top,
     operation_group,
     events,
+    completion,
     serve,
 ):
     main.add_command(_command)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 
 from remote_api.client.cli.common import Session, pass_session, say, show_object, wait_option
-from remote_api.schema import OnPanic, RestartPolicy, RestartStatus, StopAction, Vm, WaitFor
+from remote_api.client.errors import TimedOutError
+from remote_api.schema import (
+    OnPanic,
+    RestartPolicy,
+    RestartStatus,
+    StopAction,
+    Vm,
+    VmState,
+    WaitFor,
+)
 
 __all__ = ["LIFE_COMMANDS", "life_lines"]
+
+_POLL_S = 1.0
 
 
 @click.command("pause")
@@ -125,6 +137,44 @@ def set_restart(
     _set(session, vm_id, "restart", {"policy": policy, "max_attempts": max_attempts}, beside=more)
 
 
+@click.command("wait")
+@click.argument("vm_id")
+@click.argument(
+    "state",
+    metavar="[STATE]",
+    type=click.Choice([s.value for s in VmState]),
+    default=VmState.RUNNING.value,
+)
+@click.option("--agent", is_flag=True, help="Until the guest's agent answers, too.")
+@click.option(
+    "--within",
+    "timeout_s",
+    type=click.FloatRange(1, 86400),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+)
+@pass_session
+def wait(session: Session, vm_id: str, state: str, agent: bool, timeout_s: float) -> None:
+    """Wait until a virtual machine is in STATE (running where none is given)."""
+    end = time.monotonic() + timeout_s
+    with session.mica() as mica:
+        while True:
+            vm = mica.vm(vm_id)
+            answers = vm.status.agent is not None and vm.status.agent.connected
+            if vm.status.state == state and (answers or not agent):
+                break
+            if time.monotonic() >= end:
+                silent = ", its agent does not answer" if agent and not answers else ""
+                raise TimedOutError(
+                    f"VM {vm_id} is {vm.status.state} after {timeout_s:g} s{silent}"
+                )
+            time.sleep(_POLL_S)
+    if session.json:
+        show_object(session, vm)
+    say(session, f"VM {vm_id} is {vm.status.state}")
+
+
 LIFE_COMMANDS = (
     pause,
     resume,
@@ -133,6 +183,7 @@ LIFE_COMMANDS = (
     set_autostart,
     set_stop,
     set_restart,
+    wait,
 )
 
 

@@ -21,7 +21,9 @@ from remote_api.client.cli.common import (
 from remote_api.client.cli.console import console, keys, nmi, screenshot, vnc
 from remote_api.client.cli.spec_paths import patch_of, set_path
 from remote_api.client.cli.statistics import vm_stats
+from remote_api.client.cli.vm_devices import DEVICE_COMMANDS
 from remote_api.client.cli.vm_life import LIFE_COMMANDS, life_lines
+from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     BootDevice,
@@ -52,7 +54,16 @@ def vm_group() -> None:
     """Virtual machines."""
 
 
-for _command in (console, keys, nmi, screenshot, vm_stats, vnc, *LIFE_COMMANDS):
+for _command in (
+    console,
+    keys,
+    nmi,
+    screenshot,
+    vm_stats,
+    vnc,
+    *DEVICE_COMMANDS,
+    *LIFE_COMMANDS,
+):
     vm_group.add_command(_command)
 
 
@@ -160,7 +171,13 @@ def create_vm(session: Session, /, vm_id: str, start: bool, **given: Any) -> Non
     with session.mica() as mica:
         made = _make_disks(session, mica, vm_id, spec.datastore, given["new_disks"])
         disks = (*spec.disks, *(DiskSpec(volume=volume) for volume in made))
-        vm = mica.create_vm(vm_id, msgspec.structs.replace(spec, disks=disks))
+        try:
+            vm = mica.create_vm(vm_id, msgspec.structs.replace(spec, disks=disks))
+        except RefusedError:
+            for volume in made:
+                mica.delete_volume(volume)
+                say(session, f"volume {volume} is deleted again")
+            raise
         if start:
             operation = mica.start_vm(vm_id)
             session.finish(mica, operation, wait=True, done=f"VM {vm_id} is started")
@@ -304,6 +321,8 @@ def _show(session: Session, vm: Vm) -> None:
             ("id", lambda v: v.id),
             ("state", lambda v: v.status.state),
             ("reason", lambda v: v.status.reason),
+            ("guest", _guest),
+            ("addresses", _addresses),
             ("cpus", lambda v: f"{v.spec.cpus.count} ({v.spec.cpus.model})"),
             ("memory", lambda v: bytes_text(v.spec.memory_bytes)),
             ("firmware", lambda v: v.spec.firmware),
@@ -317,6 +336,21 @@ def _show(session: Session, vm: Vm) -> None:
             ("revision", lambda v: v.revision),
         ),
     )
+
+
+def _guest(vm: Vm) -> str | None:
+    agent = vm.status.agent
+    if agent is None:
+        return None
+    if not agent.connected or agent.system is None:
+        return agent.reason or "its agent tells nothing"
+    return f"{agent.hostname or '?'}: {agent.system.name} {agent.system.version}".strip()
+
+
+def _addresses(vm: Vm) -> list[str]:
+    agent = vm.status.agent
+    cards = agent.interfaces if agent else ()
+    return [address for card in cards if card.name != "lo" for address in card.addresses]
 
 
 def _spec(given: dict[str, Any]) -> VmSpec:
@@ -355,7 +389,8 @@ def _with_settings(spec: VmSpec, settings: tuple[str, ...]) -> VmSpec:
     try:
         return msgspec.convert(_without_nulls(raw), VmSpec)
     except msgspec.ValidationError as error:
-        raise click.UsageError(f"--set: {error}") from error
+        what, _, where = str(error).partition(" - at `$.")
+        raise click.UsageError(f"{where.rstrip('`') or 'the spec'}: {what}") from error
 
 
 def _without_nulls(value: Any) -> Any:

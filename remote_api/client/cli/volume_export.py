@@ -63,7 +63,11 @@ def _by_image(
     image_id = f"export-{secrets.token_hex(6)}"
     capture = ImageCapture(volume=volume_id, format=wanted, compress=compress)
     operation = mica.capture_image(image_id, capture)
-    session.finish(mica, operation, wait=True, done=f"{volume_id} is converted")
+    try:
+        session.finish(mica, operation, wait=True, done=f"{volume_id} is converted")
+    except KeyboardInterrupt:
+        mica.cancel(operation.id)
+        raise
     try:
         size = mica.image(image_id).spec.size_bytes
         with session.byte_bar(f"downloading {volume_id}", size) as on_bytes:

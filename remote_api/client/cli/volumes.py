@@ -52,6 +52,29 @@ def list_volumes(session: Session, datastore: str | None) -> None:
         )
 
 
+@volume_group.command("show")
+@click.argument("volume_id")
+@pass_session
+def show_volume(session: Session, volume_id: str) -> None:
+    """Show a volume, what it was made of and who has it."""
+    with session.mica() as mica:
+        show_object(
+            session,
+            mica.volume(volume_id),
+            (
+                ("id", lambda v: v.id),
+                ("size", lambda v: bytes_text(v.spec.size_bytes)),
+                ("used", lambda v: bytes_text(v.status.allocated_bytes)),
+                ("format", lambda v: f"{v.spec.format}, {v.spec.allocation}"),
+                ("datastore", lambda v: v.spec.datastore),
+                ("made of", lambda v: v.spec.source_image or v.spec.source_volume),
+                ("vm", lambda v: v.status.attached_to),
+                ("reason", lambda v: v.status.reason),
+                ("revision", lambda v: v.revision),
+            ),
+        )
+
+
 @volume_group.command("create")
 @click.argument("volume_id")
 @click.option("--datastore", required=True)

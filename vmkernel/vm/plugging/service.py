@@ -153,7 +153,8 @@ async def _remove(
                     MicaError(
                         ErrorCode.TIMED_OUT,
                         f"The guest of VM {driver.vm_id} did not let go of {names} within"
-                        f" {_CONSENT_S:g} s and keeps it: unmount it there and remove it again.",
+                        f" {_CONSENT_S:g} s and keeps it: take it out of use there, then remove it"
+                        " again.",
                     ),
                     true,
                 )
