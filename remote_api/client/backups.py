@@ -149,6 +149,8 @@ class BackupFolder:
     def verify(self) -> list[Point]:
         """Prove every file of the chain; MisuseError names the first that is damaged."""
         chain = self.points()
+        if not chain:
+            raise MisuseError(f"{self._folder} holds no backup")
         for point in chain:
             for disk in point.disks:
                 for _ in self._proven(disk):
@@ -165,8 +167,6 @@ class BackupFolder:
     ) -> list[str]:
         """Make a volume `<prefix>-<key>` of each disk, as it was at the last point."""
         chain = self.verify()
-        if not chain:
-            raise MisuseError(f"{self._folder} holds no backup")
         whole = max(number for number, point in enumerate(chain) if point.since is None)
         chain = chain[whole:]
         made = []

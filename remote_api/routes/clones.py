@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from remote_api.routes.convert import from_wire
 from remote_api.routes.exchange import Exchange, Response
-from remote_api.routes.operations import accepted
-from remote_api.routes.registry import AnyRoute, BodyKind, Reply, Route
-from remote_api.schema import CloneBody, Operation, ProblemCode, Role, WaitQuery
+from remote_api.routes.operations import STARTED, accepted
+from remote_api.routes.registry import AnyRoute, BodyKind, Route
+from remote_api.schema import CloneBody, ProblemCode, Role, WaitQuery
 from vmkernel.control import model, requests
 
 __all__ = ["ROUTES"]
@@ -35,10 +35,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=CloneBody,
         body_kind=BodyKind.JSON,
-        replies=(
-            Reply(status=202, description="It is under way.", body=Operation, location=True),
-            Reply(status=200, description="It has finished.", body=Operation, location=True),
-        ),
+        replies=STARTED,
         problems=(
             ProblemCode.NOT_FOUND,
             ProblemCode.ALREADY_EXISTS,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from remote_api.routes.convert import to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
-from remote_api.routes.operations import accepted
+from remote_api.routes.operations import STARTED, accepted
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.schema import (
     DiskPage,
-    Operation,
     PageQuery,
     ProblemCode,
     Role,
@@ -58,10 +57,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=WipeDiskBody,
         body_kind=BodyKind.JSON,
-        replies=(
-            Reply(status=202, description="It is under way.", body=Operation, location=True),
-            Reply(status=200, description="It has finished.", body=Operation, location=True),
-        ),
+        replies=STARTED,
         problems=(ProblemCode.IN_USE, ProblemCode.UNSUPPORTED, ProblemCode.WIPE_NOT_CONFIRMED),
     ),
 )

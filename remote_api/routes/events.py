@@ -29,7 +29,12 @@ async def stream_events(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Every event from now on, or after the one named by `Last-Event-ID`."""
     stack = AsyncExitStack()
     after = _last_event_id(exchange)
-    events = await stack.enter_async_context(exchange.events(SubscribeEvents(after=after)))
+    try:
+        events = await stack.enter_async_context(exchange.events(SubscribeEvents(after=after)))
+    except model.MicaError as error:
+        if error.problem.code is model.ErrorCode.INVALID:
+            raise _no_event_id() from error
+        raise
     return Response(
         status=200,
         media_type="text/event-stream",
@@ -92,8 +97,14 @@ def _last_event_id(exchange: Exchange[NoQuery, NoBody]) -> str | None:
     if not values or values == [b""]:
         return None
     if len(values) > 1 or len(values[0]) > _MAX_EVENT_ID or not values[0].isascii():
-        raise ApiError.field("Last-Event-ID", "It is not an event's id.", ProblemCode.MALFORMED)
+        raise _no_event_id()
     return values[0].decode("ascii")
+
+
+def _no_event_id() -> ApiError:
+    return ApiError.field(
+        "Last-Event-ID", "It is no event's id; begin again without it.", ProblemCode.MALFORMED
+    )
 
 
 ROUTES: tuple[AnyRoute, ...] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remote_api.routes.convert import host_to_wire, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
-from remote_api.routes.operations import accepted
+from remote_api.routes.operations import STARTED, accepted
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.schema import (
@@ -12,7 +12,6 @@ from remote_api.schema import (
     DevicePage,
     Host,
     NoQuery,
-    Operation,
     PageQuery,
     PowerBody,
     ProblemCode,
@@ -106,10 +105,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=PowerBody,
         body_kind=BodyKind.JSON,
-        replies=(
-            Reply(status=202, description="It is under way.", body=Operation, location=True),
-            Reply(status=200, description="It is done.", body=Operation, location=True),
-        ),
+        replies=STARTED,
         problems=(ProblemCode.CONFLICT, ProblemCode.UNSUPPORTED),
     ),
 )

@@ -85,7 +85,9 @@ class FakeVmkernel:
             self.calls.append(call)
             try:
                 token = _admit(call)
-                if isinstance(call.request, SubscribeEvents):
+                if isinstance(call.request, SubscribeEvents) and (
+                    SubscribeEvents not in self._answers
+                ):
                     await self._stream_events(connection)
                     return
                 reply = await self._reply(call, token)

@@ -21,6 +21,7 @@ __all__ = [
     "Session",
     "Size",
     "bytes_text",
+    "one_step",
     "pass_session",
     "say",
     "show_object",
@@ -151,6 +152,23 @@ def wait_option(function: Callable[..., T]) -> Callable[..., T]:
     return click.option(
         "--wait/--no-wait", default=True, show_default=True, help="Wait until it is done."
     )(function)
+
+
+def one_step(
+    name: str, noun: str, call: Callable[[Mica, str], Operation], *, done: str, text: str
+) -> click.Command:
+    """A command that begins one operation on one object; `done` tells of it with its `{id}`."""
+
+    @click.command(name, help=text)
+    @click.argument("object_id", metavar=f"{noun.upper()}_ID")
+    @wait_option
+    @pass_session
+    def run(session: Session, object_id: str, wait: bool) -> None:
+        with session.mica() as mica:
+            operation = call(mica, object_id)
+            session.finish(mica, operation, wait=wait, done=done.format(id=object_id))
+
+    return run
 
 
 class Size(click.ParamType[int]):

@@ -7,12 +7,14 @@ import click
 from remote_api.client.cli.common import (
     Session,
     bytes_text,
+    one_step,
     pass_session,
     say,
     show_object,
     show_rows,
     wait_option,
 )
+from remote_api.client.sdk import Mica
 from remote_api.schema import (
     Datastore,
     DatastoreKind,
@@ -241,28 +243,6 @@ def mount_datastore(session: Session, datastore_id: str, take_over: bool, wait: 
         session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is mounted")
 
 
-@datastore_group.command("unmount")
-@click.argument("datastore_id")
-@wait_option
-@pass_session
-def unmount_datastore(session: Session, datastore_id: str, wait: bool) -> None:
-    """Unmount a datastore; it stays known, and unmounted over restarts."""
-    with session.mica() as mica:
-        operation = mica.unmount_datastore(datastore_id)
-        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is unmounted")
-
-
-@datastore_group.command("grow")
-@click.argument("datastore_id")
-@wait_option
-@pass_session
-def grow_datastore(session: Session, datastore_id: str, wait: bool) -> None:
-    """Take the space that a datastore's disks have gained."""
-    with session.mica() as mica:
-        operation = mica.grow_datastore(datastore_id)
-        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} has grown")
-
-
 @datastore_group.command("add-disk")
 @click.argument("datastore_id")
 @click.argument("disk")
@@ -295,15 +275,30 @@ def replace_disk(
         session.finish(mica, operation, wait=wait, done=done)
 
 
-@datastore_group.command("delete")
-@click.argument("datastore_id")
-@wait_option
-@pass_session
-def delete_datastore(session: Session, datastore_id: str, wait: bool) -> None:
-    """Unmount and forget a datastore; its data stay on the disk."""
-    with session.mica() as mica:
-        operation = mica.delete_datastore(datastore_id)
-        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is forgotten")
+for _step in (
+    one_step(
+        "unmount",
+        "datastore",
+        Mica.unmount_datastore,
+        done="datastore {id} is unmounted",
+        text="Unmount a datastore; it stays known, and unmounted over restarts.",
+    ),
+    one_step(
+        "grow",
+        "datastore",
+        Mica.grow_datastore,
+        done="datastore {id} has grown",
+        text="Take the space that a datastore's disks have gained.",
+    ),
+    one_step(
+        "delete",
+        "datastore",
+        Mica.delete_datastore,
+        done="datastore {id} is forgotten",
+        text="Unmount and forget a datastore; its data stay on the disk.",
+    ),
+):
+    datastore_group.add_command(_step)
 
 
 def _disk_spec(

@@ -7,8 +7,16 @@ from typing import Any
 
 import click
 
-from remote_api.client.cli.common import Session, pass_session, say, show_object, wait_option
+from remote_api.client.cli.common import (
+    Session,
+    one_step,
+    pass_session,
+    say,
+    show_object,
+    wait_option,
+)
 from remote_api.client.errors import TimedOutError
+from remote_api.client.sdk import Mica
 from remote_api.schema import (
     OnPanic,
     RestartPolicy,
@@ -24,35 +32,44 @@ __all__ = ["LIFE_COMMANDS", "life_lines"]
 _POLL_S = 1.0
 
 
-@click.command("pause")
-@click.argument("vm_id")
-@wait_option
-@pass_session
-def pause(session: Session, vm_id: str, wait: bool) -> None:
-    """Let a virtual machine stand still, in memory."""
-    with session.mica() as mica:
-        session.finish(mica, mica.pause_vm(vm_id), wait=wait, done=f"VM {vm_id} is paused")
-
-
-@click.command("resume")
-@click.argument("vm_id")
-@wait_option
-@pass_session
-def resume(session: Session, vm_id: str, wait: bool) -> None:
-    """Let a paused or suspended virtual machine go on."""
-    with session.mica() as mica:
-        session.finish(mica, mica.resume_vm(vm_id), wait=wait, done=f"VM {vm_id} goes on")
-
-
-@click.command("suspend")
-@click.argument("vm_id")
-@wait_option
-@pass_session
-def suspend(session: Session, vm_id: str, wait: bool) -> None:
-    """Write a virtual machine's memory to disk and end it; `resume` or `start` takes it up again,
-    after the host was off as well."""
-    with session.mica() as mica:
-        session.finish(mica, mica.suspend_vm(vm_id), wait=wait, done=f"VM {vm_id} is suspended")
+_STEPS = (
+    one_step(
+        "pause",
+        "vm",
+        Mica.pause_vm,
+        done="VM {id} is paused",
+        text="Let a virtual machine stand still, in memory.",
+    ),
+    one_step(
+        "resume",
+        "vm",
+        Mica.resume_vm,
+        done="VM {id} goes on",
+        text="Let a paused or suspended virtual machine go on.",
+    ),
+    one_step(
+        "suspend",
+        "vm",
+        Mica.suspend_vm,
+        done="VM {id} is suspended",
+        text="Write a virtual machine's memory to disk and end it; `resume` or `start` takes it up"
+        " again, after the host was off as well.",
+    ),
+    one_step(
+        "start",
+        "vm",
+        Mica.start_vm,
+        done="VM {id} is started",
+        text="Start a virtual machine.",
+    ),
+    one_step(
+        "reset",
+        "vm",
+        Mica.reset_vm,
+        done="VM {id} is reset",
+        text="Reset a running virtual machine.",
+    ),
+)
 
 
 @click.command("discard-state")
@@ -176,9 +193,7 @@ def wait(session: Session, vm_id: str, state: str, agent: bool, timeout_s: float
 
 
 LIFE_COMMANDS = (
-    pause,
-    resume,
-    suspend,
+    *_STEPS,
     discard_state,
     set_autostart,
     set_stop,

@@ -254,17 +254,6 @@ def clone_vm(
         session.finish(mica, operation, wait=wait, done=f"VM {new_id} is made")
 
 
-@vm_group.command("start")
-@click.argument("vm_id")
-@wait_option
-@pass_session
-def start_vm(session: Session, vm_id: str, wait: bool) -> None:
-    """Start a virtual machine."""
-    with session.mica() as mica:
-        operation = mica.start_vm(vm_id)
-        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is started")
-
-
 @vm_group.command("stop")
 @click.argument("vm_id")
 @click.option("--force", is_flag=True, help="At once, as by pulling its plug.")
@@ -286,17 +275,6 @@ def stop_vm(session: Session, vm_id: str, force: bool, timeout_s: float, wait: b
         else:
             operation = mica.shut_down_vm(vm_id, timeout_s=timeout_s)
         session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is stopped")
-
-
-@vm_group.command("reset")
-@click.argument("vm_id")
-@wait_option
-@pass_session
-def reset_vm(session: Session, vm_id: str, wait: bool) -> None:
-    """Reset a running virtual machine."""
-    with session.mica() as mica:
-        operation = mica.reset_vm(vm_id)
-        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is reset")
 
 
 @vm_group.command("delete")

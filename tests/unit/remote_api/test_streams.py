@@ -175,12 +175,16 @@ async def test_events_end_with_the_vmkernel_and_with_the_server(tmp_path: Path) 
 
 
 @on_loop
-async def test_events_need_a_token(tmp_path: Path) -> None:
-    async with served(tmp_path) as (_, api):
+async def test_events_need_a_token_and_an_id_that_can_be(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
         answer = await request(api, "GET", "/v1/events", token="mica_no_body")
         assert answer.status == 401
         long = await request(api, "GET", "/v1/events", headers={"last-event-id": "x" * 200})
         assert long.status == 400
+        refused = model.MicaError.field("after", "'x' is not the id of an event.")
+        fake.answer(requests.SubscribeEvents, refused)
+        other = await request(api, "GET", "/v1/events", headers={"last-event-id": "x"})
+        assert (other.status, other.pointers) == (400, ["Last-Event-ID"])
 
 
 def _opened(theirs: socket.socket) -> Opened:
