@@ -59,9 +59,16 @@ Outcome = TypeVar("Outcome")
 class VmDriver:
     """One VM. `run` is its task; the other methods may be called by anyone on the event loop."""
 
-    def __init__(self, host: Surroundings, definition: VmDefinition, folder: Path) -> None:
+    def __init__(
+        self,
+        host: Surroundings,
+        definition: VmDefinition,
+        folder: Path,
+        renewed: Callable[[VmDefinition], None],
+    ) -> None:
+        """`renewed` is told of each change of the definition."""
         self._queue: asyncio.Queue[Message] = asyncio.Queue()
-        self._machine = Machine(host, definition, folder, self._queue.put_nowait)
+        self._machine = Machine(host, definition, folder, self._queue.put_nowait, renewed)
         self._ready = asyncio.Event()
         self._deleted = False
 

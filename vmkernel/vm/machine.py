@@ -44,8 +44,10 @@ from vmkernel.qemu.guest_agent import agent_is_open
 from vmkernel.vm import suspension
 from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.console import SerialConsole
-from vmkernel.vm.definition import VmDefinition, has_snapshots
+from vmkernel.vm.definition import VmDefinition
+from vmkernel.vm.ends import verdict
 from vmkernel.vm.floods import Floods
+from vmkernel.vm.folder_look import look
 from vmkernel.vm.holds import Holds
 from vmkernel.vm.launch import RunFolder
 from vmkernel.vm.messages import Ask, Due, Message, Reconnect, Said, Timer, fail
@@ -85,9 +87,11 @@ class Machine:
         definition: VmDefinition,
         folder: Path,
         post: Callable[[Message], None],
+        renewed: Callable[[VmDefinition], None],
     ) -> None:
         self.host = host
-        self.definition = definition
+        self._definition = definition
+        self._renewed = renewed
         self.folder = folder
         self.state = VmState.STOPPED
         self.reason: str | None = None
@@ -118,9 +122,19 @@ class Machine:
         self._post = post
 
     @property
+    def definition(self) -> VmDefinition:
+        """What is wanted of it; whoever keeps track of all VMs is told of a new one."""
+        return self._definition
+
+    @definition.setter
+    def definition(self, new: VmDefinition) -> None:
+        self._definition = new
+        self._renewed(new)
+
+    @property
     def vm_id(self) -> str:
         """The VM's id."""
-        return self.definition.id
+        return self._definition.id
 
     @property
     def run_folder(self) -> RunFolder:
@@ -477,8 +491,10 @@ class Machine:
 
     async def recover(self) -> None:
         """Find out what is true after a restart of the vmkernel, and finish what was begun."""
-        await self._recover_process()
-        if await asyncio.to_thread(has_snapshots, self.folder):
+        active = self.host.launcher.is_active(self.vm_id)
+        self.suspension, has_history = await asyncio.to_thread(look, self.folder, active=active)
+        await self._recover_process(active)
+        if has_history:
             from vmkernel.vm.snapshots.repair import repair
 
             await repair(self)
@@ -490,14 +506,13 @@ class Machine:
             self.to(VmState.RUNNING)
         self.reason = reason
 
-    async def _recover_process(self) -> None:
+    async def _recover_process(self, active: bool) -> None:
         folder = self.run_folder
         record = read_record(folder.record)
-        self.suspension = await asyncio.to_thread(suspension.find, self.folder)
         if self.suspension is not None:
             await self._recover_suspended()
             return
-        if self.host.launcher.is_active(self.vm_id):
+        if active:
             if record is not None and record.reading:
                 await self._end_reader(folder)
                 return
@@ -507,7 +522,6 @@ class Machine:
             self.state = VmState.RUNNING
             await self.reconnect()
             return
-        await asyncio.to_thread(suspension.sweep, self.folder)
         how = await self.host.launcher.collect(self.vm_id)
         if record is None:
             return
@@ -550,22 +564,7 @@ class Machine:
             self.console.attach(connect_stream(self.run_folder.serial))
 
     def _gone(self, ended: GuestEnded | None, how: str | None) -> None:
-        if ended is None:
-            said = self.run_folder.last_lines()
-            detail = ": ".join(part for part in (how, said) if part)
-            self.off(
-                VmState.CRASHED,
-                f"QEMU ended without notice ({detail or 'it said nothing'}).",
-                End.FAILED,
-            )
-        elif ended.cause == "guest-panic":
-            self.off(VmState.CRASHED, "The guest reported a panic and was powered off.", End.FAILED)
-        elif ended.cause == "host-qmp-quit":
-            self.off(VmState.STOPPED)
-        elif ended.by_guest:
-            self.off(VmState.STOPPED, end=End.GUEST)
-        else:
-            self.off(VmState.STOPPED, f"QEMU was ended from outside ({ended.cause}).", End.FAILED)
+        self.off(*verdict(ended, how, self.run_folder.last_lines))
 
     async def _pump(self, qmp: Qmp, number: int) -> None:
         with contextlib.suppress(QmpLostError):

@@ -28,12 +28,13 @@ from vmkernel.model import (
 )
 from vmkernel.vm import definition as definitions
 from vmkernel.vm import spec_check
+from vmkernel.vm.claims import Claims, OthersClaims, images_of
 from vmkernel.vm.clone_journal import sweep
 from vmkernel.vm.definition import DefinitionError, VmDefinition
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.surroundings import Surroundings
 
-__all__ = ["Roster", "UnusableVm", "images_of"]
+__all__ = ["Roster", "UnusableVm"]
 
 _log = logging.getLogger(__name__)
 
@@ -83,8 +84,9 @@ class Roster:
         self._drivers: dict[str, _Running] = {}
         self._unusable: dict[str, UnusableVm] = {}
         self._clashes: dict[tuple[str, str], Finding] = {}
-        self._claimed: dict[str, VmSpec] = {}
-        """Specs of changes under way: what they name is taken already."""
+        self._claims = Claims()
+        self._changing: set[str] = set()
+        """VMs whose specs are being changed: what the new ones name is taken already."""
         self.cloning: set[str] = set()
         """The tokens of the clones under way."""
         self._sweeping = asyncio.Lock()
@@ -143,7 +145,7 @@ class Roster:
     def page(self, after: str | None, limit: int) -> tuple[tuple[Vm, ...], bool]:
         """See VmDirectory; no more is looked at than is shown."""
         self.forget_gone()
-        ids = sorted({*self._drivers, *self._unusable})
+        ids = sorted([*self._drivers, *self._unusable])  # in order already, for the most part
         start = 0 if after is None else bisect_right(ids, after)
         shown = ids[start : start + limit]
         return tuple(self._view(vm_id) for vm_id in shown), len(ids) > start + limit
@@ -186,28 +188,34 @@ class Roster:
 
     def vm_of_volume(self, volume: str) -> str | None:
         """See VmUsers."""
-        return next(
-            (vm for vm, spec in self.specs() if any(d.volume == volume for d in spec.disks)), None
-        )
+        return next(iter(self._claims.vms_of_volume(volume)), None)
 
     def volume_is_open(self, volume: str) -> bool:
         """See VmUsers."""
         # Not the first VM that names it only: a datastore that came later may bring another one.
         return any(
-            running.driver.needs_disks_as_they_are and _names(running.driver, volume)
-            for running in self._drivers.values()
+            driver.needs_disks_as_they_are and _names(driver, volume)
+            for driver in self._drivers_of(volume)
         )
 
     def active_vm_of_volume(self, volume: str) -> str | None:
         """The VM that has the volume open, or is just getting or leaving it."""
         return next(
             (
-                vm_id
-                for vm_id, running in self._drivers.items()
-                if running.driver.active and _names(running.driver, volume)
+                driver.vm_id
+                for driver in self._drivers_of(volume)
+                if driver.active and _names(driver, volume)
             ),
             None,
         )
+
+    def _drivers_of(self, volume: str) -> list[VmDriver]:
+        """Those of the VMs that name a volume, or are about to."""
+        return [
+            self._drivers[vm_id].driver
+            for vm_id in self._claims.vms_of_volume(volume)
+            if vm_id in self._drivers
+        ]
 
     def snapshots_of(self, volume: str) -> tuple[str, ...]:
         """See VmUsers."""
@@ -220,12 +228,12 @@ class Roster:
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:
         """See VmUsers."""
-        return tuple(sorted({vm for vm, spec in self.specs() if image in images_of(spec)}))
+        return self._claims.vms_of_image(image)
 
     def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
         """See VmUsers."""
         found = set()
-        for vm_id, spec in self.specs():
+        for vm_id, spec in self._claims.specs():
             running = self._drivers.get(vm_id)
             if active and not (running and running.driver.holds_files):
                 continue
@@ -285,6 +293,7 @@ class Roster:
                 continue
             self._unusable.pop(vm_id, None)
             if isinstance(result, DefinitionError):
+                self._claims.drop(vm_id)
                 self._unusable[vm_id] = UnusableVm(
                     datastore, folder, f"Its definition can't be used: {result}."
                 )
@@ -300,7 +309,8 @@ class Roster:
         if spec.datastore != datastore:
             spec = replace(spec, datastore=datastore)
         uid = definition.uid
-        if uid in self._uids() or not definitions.FIRST_UID <= uid <= definitions.LAST_UID:
+        taken = uid in self._claims.uids(definition.id)
+        if taken or not definitions.FIRST_UID <= uid <= definitions.LAST_UID:
             uid = self.free_uid()
         return replace(definition, spec=spec, uid=uid)
 
@@ -317,55 +327,39 @@ class Roster:
         """Set aside the VMs that ended after their datastore had gone, and drop those of
         datastores that this host no longer knows."""
         there = set(self._host.storage.datastores())
-        for vm_id, running in list(self._drivers.items()):
-            driver = running.driver
-            if driver.definition.spec.datastore not in there and not driver.holds_files:
-                self._set_aside(vm_id, running)
+        if not self._claims.datastores <= there:
+            for vm_id, running in list(self._drivers.items()):
+                driver = running.driver
+                if driver.definition.spec.datastore not in there and not driver.holds_files:
+                    self._set_aside(vm_id, running)
         for vm_id, broken in list(self._unusable.items()):
             try:
                 self._host.storage.vms_folder(broken.datastore)
             except MicaError as error:
                 if error.problem.code is ErrorCode.NOT_FOUND:
                     del self._unusable[vm_id]
+                    self._claims.drop(vm_id)
 
     # --- what must be unique ------------------------------------------------------------------
 
     @contextlib.contextmanager
     def claim(self, vm_id: str, spec: VmSpec) -> Iterator[None]:
         """Hold what a spec names while the change that brings it is under way."""
-        if vm_id in self._claimed:
+        if vm_id in self._changing:
             raise MicaError(
                 ErrorCode.CONFLICT, f"VM {vm_id} is being changed already; ask again in a moment."
             )
-        self._claimed[vm_id] = spec
+        self._changing.add(vm_id)
+        self._claims.note(vm_id, spec, change=True)
         try:
             yield
         finally:
-            del self._claimed[vm_id]
+            self._claims.drop(vm_id, change=True)
+            self._changing.remove(vm_id)
 
-    def specs(self) -> list[tuple[str, VmSpec]]:
-        """Every spec that claims something, those of changes under way included."""
-        specs = [(vm_id, r.driver.definition.spec) for vm_id, r in self._drivers.items()]
-        specs += [(vm, b.definition.spec) for vm, b in self._unusable.items() if b.definition]
-        return specs + list(self._claimed.items())
-
-    def macs(self, except_vm: str) -> set[str]:
+    def macs(self, except_vm: str) -> OthersClaims:
         """The MAC addresses of all other VMs."""
-        return {
-            nic.mac
-            for vm_id, spec in self.specs()
-            if vm_id != except_vm
-            for nic in spec.nics
-            if nic.mac is not None
-        }
-
-    def cids(self, except_vm: str) -> set[int]:
-        """The vsock CIDs of all other VMs."""
-        return {
-            spec.vsock.cid
-            for vm_id, spec in self.specs()
-            if vm_id != except_vm and spec.vsock is not None and spec.vsock.cid is not None
-        }
+        return self._claims.macs(except_vm)
 
     def complete(self, vm_id: str, spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:
         """See spec_check.completed; secrets that were only shown concealed stay as they are."""
@@ -374,20 +368,20 @@ class Roster:
 
             spec = revealed(spec, previous)
         return spec_check.completed(
-            spec, macs=self.macs(vm_id), cids=self.cids(vm_id), previous=previous
+            spec,
+            macs=self._claims.macs(vm_id),
+            cids=self._claims.cids(vm_id),
+            previous=previous,
         )
-
-    def _uids(self) -> set[int]:
-        used = {r.driver.definition.uid for r in self._drivers.values()}
-        return used | {b.definition.uid for b in self._unusable.values() if b.definition}
 
     def free_uid(self) -> int:
         """A user number that no VM has."""
-        used = self._uids()
-        for uid in range(definitions.FIRST_UID, definitions.LAST_UID + 1):
-            if uid not in used:
-                return uid
-        raise MicaError(ErrorCode.INSUFFICIENT_RESOURCES, "No user number is left for another VM.")
+        uid = self._claims.free_uid(definitions.FIRST_UID, definitions.LAST_UID)
+        if uid is None:
+            raise MicaError(
+                ErrorCode.INSUFFICIENT_RESOURCES, "No user number is left for another VM."
+            )
+        return uid
 
     def _datastores_of(self, spec: VmSpec) -> set[str]:
         storage = self._host.storage
@@ -410,12 +404,7 @@ class Roster:
             spec,
             storage=self._host.storage,
             vm_of_volume=lambda volume: next(
-                (
-                    vm
-                    for vm, other in self.specs()
-                    if vm != vm_id and any(d.volume == volume for d in other.disks)
-                ),
-                None,
+                (vm for vm in self._claims.vms_of_volume(volume) if vm != vm_id), None
             ),
             port_groups=self._host.network.port_groups(),
         )
@@ -438,7 +427,7 @@ class Roster:
 
     def known(self, vm_id: str) -> bool:
         """True where the id is taken."""
-        return vm_id in self._drivers or vm_id in self._unusable or vm_id in self._claimed
+        return vm_id in self._drivers or vm_id in self._unusable or vm_id in self._changing
 
     def unusable(self, vm_id: str) -> UnusableVm | None:
         """What is known of a VM that can't be used."""
@@ -448,15 +437,23 @@ class Roster:
         """Drop a VM that was deleted, once its task has ended."""
         self._unusable.pop(vm_id, None)
         running = self._drivers.pop(vm_id, None)
+        self._claims.drop(vm_id)
         if running is not None:
             await asyncio.wait((running.task,))
 
     def adopt(self, definition: VmDefinition, folder: Path) -> VmDriver:
         """Begin to drive a VM."""
-        driver = VmDriver(self._host, definition, folder)
+
+        def renewed(new: VmDefinition) -> None:
+            running = self._drivers.get(new.id)
+            if running is not None and running.driver is driver:
+                self._claims.note(new.id, new.spec, new.uid)
+
+        driver = VmDriver(self._host, definition, folder, renewed)
         task = asyncio.create_task(driver.run(), name=f"vm-{definition.id}")
         task.add_done_callback(self._driver_ended)
         self._drivers[definition.id] = _Running(driver, task)
+        renewed(definition)
         return driver
 
     def _driver_ended(self, task: asyncio.Task[None]) -> None:
@@ -475,14 +472,6 @@ def _unusable(vm_id: str, reason: str) -> Finding:
         message=f"VM {vm_id} is unusable: {reason}",
         subject=vm_id,
     )
-
-
-def images_of(spec: VmSpec) -> set[str]:
-    """The images that a spec names."""
-    named = {c.image for c in spec.cdroms}
-    if spec.boot.kernel is not None:
-        named |= {spec.boot.kernel.kernel, spec.boot.kernel.initrd}
-    return {name for name in named if name is not None}
 
 
 def _read_folders(root: Path) -> list[tuple[Path, VmDefinition | DefinitionError]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from functools import partial
 from itertools import count
 from typing import TypeVar
@@ -125,8 +125,8 @@ def check_references(
 def completed(
     spec: VmSpec,
     *,
-    macs: Collection[str],
-    cids: Collection[int],
+    macs: Container[str],
+    cids: Container[int],
     previous: VmSpec | None = None,
 ) -> VmSpec:
     """The spec with nothing left open: defaults, keys, a MAC address for every card, a vsock CID.
@@ -137,25 +137,26 @@ def completed(
     spec = with_defaults(spec, previous)
     had = {nic.key: nic.mac for nic in previous.nics} if previous else {}
     for index, nic in enumerate(spec.nics):
-        if nic.mac in macs:
+        if nic.mac is not None and nic.mac in macs:
             raise MicaError.field(
                 f"/spec/nics/{index}/mac",
                 f"The MAC address {nic.mac} belongs to another VM.",
                 ErrorCode.IN_USE,
             )
-    used = set(macs) | {nic.mac for nic in spec.nics}
+    own = {nic.mac for nic in spec.nics if nic.mac is not None}
     nics = []
     for nic in spec.nics:
         mac = nic.mac
         if mac is None:
             old = had.get(nic.key)
-            mac = old if old is not None and old not in used else _draw_mac(used)
-            used.add(mac)
+            free = old is not None and old not in own and old not in macs
+            mac = old if old is not None and free else _draw_mac(own, macs)
+            own.add(mac)
         nics.append(replace(nic, mac=mac))
     return replace(spec, nics=tuple(nics), vsock=_with_cid(spec, cids, previous))
 
 
-def _with_cid(spec: VmSpec, taken: Collection[int], previous: VmSpec | None) -> VsockSpec | None:
+def _with_cid(spec: VmSpec, taken: Container[int], previous: VmSpec | None) -> VsockSpec | None:
     if spec.vsock is None:
         return None
     cid = spec.vsock.cid
@@ -170,11 +171,11 @@ def _with_cid(spec: VmSpec, taken: Collection[int], previous: VmSpec | None) -> 
     return replace(spec.vsock, cid=cid)
 
 
-def _draw_mac(used: Collection[str | None]) -> str:
+def _draw_mac(*used: Container[str]) -> str:
     while True:
         octets = secrets.token_bytes(3)
         mac = f"{_OUI}:{octets[0]:02x}:{octets[1]:02x}:{octets[2]:02x}"
-        if mac not in used:
+        if not any(mac in some for some in used):
             return mac
 
 

@@ -243,8 +243,9 @@ def test_a_volume_that_two_vms_name_is_open_while_either_runs(tmp_path: Path) ->
             definition = load(world.storage.vms_folder("main") / "web")
             save(folder, replace(definition, id="also"))
             await world.restart()
-            drivers = world.vms.roster._drivers
-            drivers["web"] = drivers.pop("web")  # the other one came first
+            claims, web = world.vms.roster._claims, world.vms.roster.driver("web").definition
+            claims.drop("web")  # the other one came first
+            claims.note("web", web.spec, web.uid)
             assert world.vms.vm_of_volume("data") == "also"
             assert world.vms.volume_is_open("data")
             assert world.vms.roster.active_vm_of_volume("data") == "web"
