@@ -20,6 +20,7 @@ import re
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -27,15 +28,18 @@ import msgspec
 from vmkernel.model import AgentInterface, GuestSystem
 from vmkernel.qemu.session import Qmp
 
-__all__ = ["AgentError", "AgentRefusedError", "AgentSession", "agent_is_open", "agent_session"]
+__all__ = [
+    "AgentError",
+    "AgentRefusedError",
+    "AgentSession",
+    "Patience",
+    "agent_is_open",
+    "agent_session",
+]
 
 CHANNEL = "agent"
 """The id of the channel's character device (devices/agent.py)."""
 
-SYNC_TIMEOUT_S = 3.0
-ANSWER_TIMEOUT_S = 10.0
-SHUTDOWN_GRACE_S = 2.0
-"""How long a refusal of a shutdown may take; an agent that obeys answers nothing."""
 _STALE_MAX = 32
 """How many answers to others may lie in the channel before the one to us."""
 _ANSWER_MAX = 512 << 10
@@ -46,6 +50,21 @@ _INTERFACES_MAX = 64
 _ADDRESSES_MAX = 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long an agent is waited for, in seconds."""
+
+    sync_s: float = 3.0
+    """Until it shows that it is there."""
+    answer_s: float = 10.0
+    shutdown_s: float = 2.0
+    """How long a refusal of a shutdown may take; an agent that obeys answers nothing."""
+    freeze_s: float = 30.0
+    """A guest may have much to write before its file systems stand still."""
+    thaw_again_s: float = 0.5
+    """Before a thaw that got no answer is asked again; longer each time."""
 
 
 class AgentError(Exception):
@@ -67,15 +86,13 @@ async def agent_is_open(qmp: Qmp) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def agent_session(
-    link: socket.socket, *, timeout_s: float | None = None
-) -> AsyncIterator[AgentSession]:
+async def agent_session(link: socket.socket, patience: Patience) -> AsyncIterator[AgentSession]:
     """A session on a connected socket, which is closed at its end; AgentError where nobody
-    answers within `timeout_s` (SYNC_TIMEOUT_S where not given)."""
+    answers."""
     reader, writer = await asyncio.open_unix_connection(sock=link)
     try:
-        session = AgentSession(reader, writer)
-        await session.sync(SYNC_TIMEOUT_S if timeout_s is None else timeout_s)
+        session = AgentSession(reader, writer, patience)
+        await session.sync()
         yield session
     finally:
         writer.close()
@@ -86,16 +103,19 @@ async def agent_session(
 class AgentSession:
     """An agent that has answered."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: Patience
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._patience = patience
         self._held = bytearray()
 
-    async def sync(self, timeout_s: float) -> None:
+    async def sync(self) -> None:
         """Throw away what was left in the channel by others, or by a guest that plays with us."""
         number = secrets.randbelow(1 << 31)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(self._patience.sync_s):
                 await self._send("guest-sync-delimited", {"id": number}, prefix=_DELIMITER)
                 for _ in range(_STALE_MAX):
                     await self._until(_DELIMITER, _ANSWER_MAX)
@@ -117,8 +137,8 @@ class AgentSession:
         *,
         timeout_s: float | None = None,
     ) -> Any:
-        """One command and its answer, within ANSWER_TIMEOUT_S where no time is given."""
-        timeout_s = ANSWER_TIMEOUT_S if timeout_s is None else timeout_s
+        """One command and its answer."""
+        timeout_s = self._patience.answer_s if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 await self._send(command, arguments)
@@ -171,7 +191,8 @@ class AgentSession:
         """Ask the guest to power off. The agent doesn't answer where it does: only a refusal, or
         a channel that is gone already, raises."""
         try:
-            await self.ask("guest-shutdown", {"mode": "powerdown"}, timeout_s=SHUTDOWN_GRACE_S)
+            timeout_s = self._patience.shutdown_s
+            await self.ask("guest-shutdown", {"mode": "powerdown"}, timeout_s=timeout_s)
         except AgentRefusedError:
             raise
         except AgentError as error:
@@ -182,8 +203,9 @@ class AgentSession:
         """Set the guest's clock to a time since the epoch."""
         await self.ask("guest-set-time", {"time": nanoseconds})
 
-    async def freeze(self, *, timeout_s: float) -> int:
+    async def freeze(self) -> int:
         """Hold the guest's file systems still; how many they are."""
+        timeout_s = self._patience.freeze_s
         return _count(await self.ask("guest-fsfreeze-freeze", timeout_s=timeout_s))
 
     async def thaw(self) -> int:

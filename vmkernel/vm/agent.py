@@ -23,14 +23,18 @@ from msgspec.structs import replace
 from vmkernel import clock
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import AgentStatus
-from vmkernel.qemu.guest_agent import AgentError, AgentRefusedError, AgentSession, agent_session
+from vmkernel.qemu.guest_agent import (
+    AgentError,
+    AgentRefusedError,
+    AgentSession,
+    Patience,
+    agent_session,
+)
 
 __all__ = ["FreezeReport", "GuestAgent"]
 
 _log = logging.getLogger(__name__)
 
-_FREEZE_S = 30.0
-"""A guest may have much to write before its file systems stand still."""
 _THAW_ATTEMPTS = 4
 
 
@@ -52,9 +56,12 @@ class FreezeReport:
 class GuestAgent:
     """See the module. `socket_path` is the channel that QEMU serves."""
 
-    def __init__(self, socket_path: Callable[[], Path], name: str) -> None:
+    def __init__(
+        self, socket_path: Callable[[], Path], name: str, patience: Patience | None = None
+    ) -> None:
         self._socket_path = socket_path
         self._name = name
+        self._patience = patience or Patience()
         self._lock = asyncio.Lock()
         self._open = False
         self._said: AgentStatus | None = None
@@ -89,8 +96,8 @@ class GuestAgent:
             self._said = None
 
     def note_resumed(self) -> None:
-        """The guest goes on from a memory of the past: its clock is to be set at the next
-        contact."""
+        """The guest goes on from a memory of the past, or after a pause: its clock is to be set
+        at the next contact."""
         self._late = True
         self._checked_s = 0.0
 
@@ -130,36 +137,34 @@ class GuestAgent:
         async with self._session() as agent:
             await agent.shut_down()
 
-    async def sync_clock(self) -> None:
-        """Set the guest's clock to the host's; AgentError where the agent can't be had."""
-        async with self._session() as agent:
-            await agent.set_time(time.time_ns())
-
     @contextlib.asynccontextmanager
-    async def frozen(self, *, timeout_s: float = _FREEZE_S) -> AsyncIterator[FreezeReport]:
+    async def frozen(self) -> AsyncIterator[FreezeReport]:
         """Hold the guest's file systems still inside the block, where the agent can; nobody else
         speaks to the agent meanwhile. The report says whether they stand still."""
         if not self._open:
             yield FreezeReport(None, "The guest has no agent running.")
             return
         async with self._lock:
-            report = await self._freeze(timeout_s)
+            report = await self._freeze()
             try:
                 yield report
             finally:
                 if self._frozen:
                     await self._let_go()
 
-    async def _freeze(self, timeout_s: float) -> FreezeReport:
-        self._frozen = True  # from here on nobody knows better until it was let go
+    async def _freeze(self) -> FreezeReport:
+        asked = False
         try:
             async with self._unlocked_session() as agent:
-                count = await agent.freeze(timeout_s=timeout_s)
+                asked = self._frozen = True  # nobody knows better until it was let go
+                count = await agent.freeze()
         except AgentError as error:
-            await self._let_go()
+            if asked:
+                await self._let_go()
             return FreezeReport(None, f"The guest agent: {error}.")
         except BaseException:
-            await self._let_go()
+            if asked:
+                await self._let_go()
             raise
         return FreezeReport(count)
 
@@ -179,6 +184,8 @@ class GuestAgent:
     async def _thaw(self) -> None:
         """Let the file systems go on; tried until the agent says that they do."""
         for attempt in range(_THAW_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(self._patience.thaw_again_s * attempt)
             try:
                 async with self._unlocked_session() as agent:
                     await agent.thaw()
@@ -190,7 +197,6 @@ class GuestAgent:
                 _log.warning("%s: its file systems are to be let go: %s", self._name, error)
                 if not self._open:
                     break
-                await asyncio.sleep(0.5 * (attempt + 1))
         else:
             # Asked again at the next contact.
             self._contacted = False
@@ -218,5 +224,5 @@ class GuestAgent:
             link = connect_stream(self._socket_path())
         except OSError as error:
             raise AgentError(f"its channel can't be opened ({error.strerror or error})") from error
-        async with agent_session(link) as agent:
+        async with agent_session(link, self._patience) as agent:
             yield agent

@@ -173,6 +173,8 @@ class Machine:
             self.ran_since = asyncio.get_running_loop().time()
         if state is not VmState.PAUSED:
             self.disk_full = False
+        if previous is VmState.PAUSED and state is VmState.RUNNING:
+            self.agent.note_resumed()
         if state is not previous:
             self.publish(
                 "vm.state",

@@ -5,33 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vmkernel.model import AgentInterface
-from vmkernel.qemu import guest_agent
 from vmkernel.qemu.domain_events import AgentChannel, translate
-from vmkernel.qemu.guest_agent import AgentError, AgentRefusedError, clean
-from vmkernel.vm import agent as agents
+from vmkernel.qemu.guest_agent import AgentError, AgentRefusedError, Patience, clean
 from vmkernel.vm.agent import GuestAgent
 
 from .fake_agent import FakeAgent
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test waits for what won't come."""
-    for name in ("SYNC_TIMEOUT_S", "ANSWER_TIMEOUT_S", "SHUTDOWN_GRACE_S"):
-        monkeypatch.setattr(guest_agent, name, 0.1)
-    monkeypatch.setattr(agents, "_THAW_ATTEMPTS", 1)
+PATIENT = Patience(sync_s=30.0, answer_s=30.0, shutdown_s=30.0, freeze_s=30.0, thaw_again_s=0.001)
+"""For what will come, on a machine that is busy."""
+QUICK = replace(PATIENT, answer_s=0.05, shutdown_s=0.3, freeze_s=0.3)
+"""For what won't."""
 
 
 @contextlib.asynccontextmanager
-async def talking(folder: Path) -> AsyncIterator[tuple[FakeAgent, GuestAgent]]:
+async def talking(
+    folder: Path, patience: Patience = PATIENT
+) -> AsyncIterator[tuple[FakeAgent, GuestAgent]]:
     fake = FakeAgent(folder / "agent.sock")
     async with fake.serving():
-        agent = GuestAgent(lambda: fake.path, "VM web")
+        agent = GuestAgent(lambda: fake.path, "VM web", patience)
         agent.note_channel(True)
         yield fake, agent
 
@@ -117,23 +116,21 @@ def test_what_was_left_in_the_channel_is_thrown_away(tmp_path: Path) -> None:
 )
 def test_a_hostile_guest_gets_nowhere(tmp_path: Path, answer: bytes) -> None:
     async def story() -> None:
-        async with talking(tmp_path) as (fake, agent):
+        async with talking(tmp_path, QUICK) as (fake, agent):
             fake.raw = lambda command: None if command == "guest-sync-delimited" else answer
             status = await agent.refresh()
             assert status.connected
             assert not status.hostname
             assert all(not i.addresses for i in status.interfaces)
             with contextlib.suppress(AgentError):
-                await agent.sync_clock()
-            async with agent.frozen(timeout_s=0.05) as report:
+                await agent.shut_down()
+            async with agent.frozen() as report:
                 assert report.quiet is (answer == b'{"return": 5}\n')
 
     asyncio.run(story())
 
 
-def test_endless_noise_ends_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest_agent, "SYNC_TIMEOUT_S", 20.0)
-
+def test_endless_noise_ends_the_session(tmp_path: Path) -> None:
     async def story() -> None:
         async with talking(tmp_path) as (fake, agent):
             fake.raw = lambda _: b"\xff{}\n" * 100_000
@@ -188,15 +185,29 @@ def test_frozen_is_let_go_by_who_is_cancelled(tmp_path: Path) -> None:
 
 def test_a_freeze_that_fails_is_thawed_and_told(tmp_path: Path) -> None:
     async def story() -> None:
-        async with talking(tmp_path) as (fake, agent):
+        async with talking(tmp_path, replace(PATIENT, freeze_s=0.3)) as (fake, agent):
             fake.answers["guest-fsfreeze-freeze"] = ValueError("failed to freeze /")
             async with agent.frozen() as report:
                 assert "failed to freeze /" in str(report.reason)
             assert "guest-fsfreeze-thaw" in fake.asked
             fake.answers["guest-fsfreeze-freeze"] = None
-            async with agent.frozen(timeout_s=0.1) as report:
+            async with agent.frozen() as report:
                 assert "did not answer" in str(report.reason)
             assert fake.asked[-1] == "guest-fsfreeze-thaw"
+
+    asyncio.run(story())
+
+
+def test_who_was_never_asked_to_freeze_is_not_thawed(tmp_path: Path) -> None:
+    """An agent that hangs costs a snapshot one time-out, not one for each thaw."""
+
+    async def story() -> None:
+        async with talking(tmp_path, replace(PATIENT, sync_s=0.05)) as (fake, agent):
+            fake.raw = lambda _: b""
+            async with agent.frozen() as report:
+                assert report.reason == "The guest agent: it does not answer."
+                assert not agent.status().frozen
+            assert set(fake.asked) == {"guest-sync-delimited"}
 
     asyncio.run(story())
 
@@ -216,7 +227,7 @@ def test_a_guest_that_was_left_frozen_is_let_go_at_first_contact(tmp_path: Path)
 
 def test_shutdown_is_not_answered_where_it_works(tmp_path: Path) -> None:
     async def story() -> None:
-        async with talking(tmp_path) as (fake, agent):
+        async with talking(tmp_path, QUICK) as (fake, agent):
             await agent.shut_down()
             assert fake.asked[-1] == "guest-shutdown"
             fake.answers["guest-shutdown"] = ValueError("The command is disabled")
