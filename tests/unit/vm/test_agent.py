@@ -17,7 +17,6 @@ from vmkernel.vm.agent import GuestAgent
 
 from .fake_agent import FakeAgent
 
-
 PATIENT = Patience(sync_s=30.0, answer_s=30.0, shutdown_s=30.0, freeze_s=30.0, thaw_again_s=0.001)
 """For what will come, on a machine that is busy."""
 QUICK = replace(PATIENT, answer_s=0.05, shutdown_s=0.3, freeze_s=0.3)

@@ -38,22 +38,15 @@ async def _reboot(world: World, name: str) -> None:
 
 
 async def _until(world: World, **wanted: VmState) -> None:
-    for _ in range(1000):
-        states = _states(world)
-        if all(states[name] is state for name, state in wanted.items()):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"{_states(world)}, not {wanted}")
+    await world.until(lambda: all(_states(world)[n] is state for n, state in wanted.items()))
 
 
 async def _handled(world: World, *names: str) -> None:
     """Until the start with the host has dealt with all of these."""
     path = world.host.run_dir.parent / "autostart.json"
-    for _ in range(1000):
-        if path.exists() and all(f'"{name}"' in path.read_text() for name in names):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(path.read_text())
+    await world.until(
+        lambda: path.exists() and all(f'"{name}"' in path.read_text() for name in names)
+    )
 
 
 def _starts(world: World) -> list[str]:

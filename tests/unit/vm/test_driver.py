@@ -216,12 +216,12 @@ def test_a_lost_session_is_taken_up_again(tmp_path: Path) -> None:
             qemu = world.qemu()
             qemu.answers = False
             qemu.drop_sessions()
-            await asyncio.sleep(0.1)
-            assert "does not answer" in (world.vms.get("web").status.reason or "")
+            await world.until(
+                lambda: "does not answer" in (world.vms.get("web").status.reason or "")
+            )
             assert state(world) is VmState.RUNNING
             qemu.answers = True
-            await world.settle()
-            assert world.vms.get("web").status.reason is None
+            await world.until(lambda: world.vms.get("web").status.reason is None)
             assert (await world.act(VmAction.SHUTDOWN)).state is OperationState.SUCCEEDED
 
     asyncio.run(story())
@@ -338,9 +338,9 @@ def test_a_qemu_that_is_slow_to_answer_keeps_its_disks(tmp_path: Path) -> None:
         await world.restart()
         assert state(world) is VmState.RUNNING
         assert world.vms.volume_is_open("data")
-        async with asyncio.timeout(10):
-            while world.qemu().status_fails or world.vms.get("web").status.reason:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await world.until(
+            lambda: not (world.qemu().status_fails or world.vms.get("web").status.reason)
+        )
         assert state(world) is VmState.RUNNING
         # One that won't go on is no VM that is off either.
         world.qemu().status = RunState.INTERNAL_ERROR

@@ -57,11 +57,7 @@ def test_it_gives_up() -> None:
 
 
 async def _until(world: World, wanted: VmState) -> None:
-    for _ in range(200):
-        if state(world) is wanted:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"{state(world)}, not {wanted}: {world.vms.get('web').status.reason}")
+    await world.until(lambda: state(world) is wanted)
 
 
 @on_loop
@@ -86,11 +82,7 @@ async def test_a_start_that_fails_is_tried_again_and_then_given_up(tmp_path: Pat
         world.launcher.fail_next = "broken"
         world.qemu().die()
         await _until(world, VmState.STOPPED)
-        for _ in range(100):
-            if "not started again" in (world.vms.get("web").status.reason or ""):
-                break
-            await asyncio.sleep(0.01)
-        assert "not started again" in (world.vms.get("web").status.reason or "")
+        await world.until(lambda: "not started again" in (world.vms.get("web").status.reason or ""))
         assert len(world.events("vm.restart-given-up")) == 1
         assert (await world.act(VmAction.START)).state is OperationState.SUCCEEDED
         assert world.vms.get("web").status.restart is None
@@ -160,10 +152,7 @@ async def test_panics(tmp_path: Path) -> None:
         assert ("set-action", {"panic": "pause"}) in world.qemu().commands
         world.qemu().say(GuestPanicked("pause"))
         world.qemu().pause(RunState.GUEST_PANICKED)
-        for _ in range(100):
-            await asyncio.sleep(0.01)
-            if world.qemu().resets and state(world) is VmState.RUNNING:
-                break
+        await world.until(lambda: world.qemu().resets and state(world) is VmState.RUNNING)
         assert (world.qemu().resets, world.qemu().status) == (1, RunState.RUNNING)
         vm = world.vms.get("web")
         from msgspec.structs import replace

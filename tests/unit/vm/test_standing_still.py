@@ -26,11 +26,7 @@ async def _with_disk(root: Path) -> World:
 
 
 async def _until(world: World, wanted: VmState) -> None:
-    for _ in range(200):
-        if state(world) is wanted:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"{state(world)}, not {wanted}")
+    await world.until(lambda: state(world) is wanted)
 
 
 def _fill(world: World) -> None:
@@ -125,10 +121,7 @@ async def test_what_ends_without_its_datastore_is_set_aside(tmp_path: Path) -> N
     world = await _with_disk(tmp_path)
     world.storage.change("main", available=False)
     world.qemu().die()
-    await world.settle()
-    await asyncio.sleep(0.1)
-    assert state(world) is VmState.UNUSABLE
+    await _until(world, VmState.UNUSABLE)
     world.storage.change("main", available=True)
-    await world.settle()
-    assert state(world) is VmState.STOPPED
+    await _until(world, VmState.STOPPED)
     await world.vms.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vmkernel.vm.surroundings import Once, Surroundings, Timing
 __all__ = ["World"]
 
 GIB = 1 << 30
+_LONG_S = 30.0
 TIMING = Timing(
     greeting_s=0.05,
     quit_s=0.05,
@@ -102,6 +104,15 @@ class World:
         """Let everything that is under way come to its end."""
         for _ in range(10):
             await asyncio.sleep(0.002)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for what must come; AssertionError where it doesn't, long after it should have."""
+        end = asyncio.get_running_loop().time() + _LONG_S
+        while not condition():
+            assert asyncio.get_running_loop().time() < end, [
+                (vm.id, vm.status.state, vm.status.reason) for vm in self.vms.list_vms()
+            ]
+            await asyncio.sleep(0.005)
 
     def qemu(self, vm_id: str = "web") -> FakeQemu:
         """The VM's QEMU."""
