@@ -13,6 +13,7 @@ from remote_api.client.errors import MisuseError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     BackupBody,
+    CloneSpec,
     DiskSpec,
     DisplayModel,
     Firmware,
@@ -85,6 +86,18 @@ def test_a_disk_is_backed_up_and_restored(host: HostedMica, mica: Mica, tmp_path
         again = folder.create(mica, "idle", on_step=told.append)
         assert again.since is None
         assert "make a full backup" in told[0]
+        # A template that others stand on; a child of it.
+        mica.patch_vm("idle", {"template": True})
+        mica.wait(mica.clone_vm("idle", "child", CloneSpec(linked=True)))
+        base = host.folder / "datastores/main/volumes/disk.qcow2"
+        kept = base.read_bytes()
+        for vm in ("idle", "child"):
+            point = BackupFolder(tmp_path / f"{vm}-linked").create(mica, vm)
+            assert sum(e.length for e in point.disks[0].extents if not e.zero) == len(data)
+        assert base.read_bytes() == kept
+        assert [c.disks[0].persistent for c in mica.checkpoints("child")] == [True]
+        mica.delete_vm("child", with_volumes=True)
+        mica.patch_vm("idle", {"template": False})
         mica.wait(mica.start_vm("idle"))
         assert folder.restore(mica, datastore="main", prefix="again") == ["again-disk0"]
     finally:

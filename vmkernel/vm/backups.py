@@ -474,10 +474,14 @@ async def _make_point(
 
 
 async def _persistent(running: Running, nodes: dict[str, str]) -> dict[str, bool]:
-    """Which disks can keep a checkpoint: those in qcow2."""
+    """Which disks can keep a checkpoint: those in qcow2 that are open for writing."""
     told = await running.qmp.execute("query-named-block-nodes", {"flat": True})
-    drivers = {str(node.get("node-name")): str(node.get("drv")) for node in told}
-    return {key: drivers.get(node) == VolumeFormat.QCOW2.value for key, node in nodes.items()}
+    able = {
+        str(node.get("node-name"))
+        for node in told
+        if node.get("drv") == VolumeFormat.QCOW2.value and not node.get("ro")
+    }
+    return {key: node in able for key, node in nodes.items()}
 
 
 async def _send(reader: NbdReader, stream: socket.socket, offset: int, length: int) -> None:

@@ -20,6 +20,8 @@ from msgspec.structs import replace
 
 from vmkernel.model import (
     CheckpointDisk,
+    DiskBus,
+    DiskCache,
     DisplayModel,
     ErrorCode,
     Firmware,
@@ -35,6 +37,7 @@ from vmkernel.qemu.point_in_time import CHECKPOINT
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.machine import Machine
+from vmkernel.vm.ports import Storage
 from vmkernel.vm.running import Running
 from vmkernel.vm.snapshots.disks import user_of
 from vmkernel.vm.starter import start_qemu
@@ -53,9 +56,20 @@ def is_off(driver: VmDriver) -> bool:
     return driver.state in (VmState.STOPPED, VmState.CRASHED)
 
 
-def reader_of(definition: VmDefinition) -> VmDefinition:
-    """The VM with its disks and little else."""
+def reader_of(definition: VmDefinition, storage: Storage) -> VmDefinition:
+    """The VM with its disks and little else. What others are linked to is not even opened for
+    writing; on the bus of these, which no guest looks at, every disk can be read-only."""
     spec = definition.spec
+    disks = tuple(
+        replace(
+            disk,
+            bus=DiskBus.VIRTIO_SCSI,
+            cache=DiskCache.NONE,
+            boot_index=None,
+            read_only=disk.read_only or bool(storage.children(disk.volume)),
+        )
+        for disk in spec.disks
+    )
     only = VmSpec(
         datastore=spec.datastore,
         guest_os=spec.guest_os,
@@ -63,7 +77,7 @@ def reader_of(definition: VmDefinition) -> VmDefinition:
         memory=MemorySpec(balloon=False),
         firmware=Firmware.BIOS,
         display=DisplayModel.NONE,
-        disks=spec.disks,
+        disks=disks,
         serial_ports=0,
         guest_agent=False,
         tablet=False,
@@ -94,9 +108,8 @@ class StillDisks:
             await end_unknown(machine)
             machine.at_disks = True
             try:
-                started = await start_qemu(
-                    machine.host, reader_of(machine.definition), machine.folder, reading=True
-                )
+                reader = reader_of(machine.definition, machine.host.storage)
+                started = await start_qemu(machine.host, reader, machine.folder, reading=True)
             except BaseException:
                 machine.at_disks = False
                 raise
