@@ -267,8 +267,8 @@ class Volumes:
         if self._users.volume_is_open(volume_id):
             raise StorageError(
                 ErrorCode.IN_USE,
-                f"VM {self._users.vm_of_volume(volume_id)} has volume {volume_id} open; "
-                "shut it down first.",
+                f"VM {self._users.vm_of_volume(volume_id)} has volume {volume_id} open, "
+                "or a backup or snapshot is at it: shut it down, or end that, first.",
             )
 
     # --- work ---------------------------------------------------------------------------------

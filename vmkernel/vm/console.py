@@ -325,6 +325,8 @@ class SerialConsole:
             return False
         if self._held is not None:
             self._held += data
+            if len(self._held) > _QUEUE_BYTES:  # QEMU takes its time, and the guest doesn't
+                del self._held[:-SCROLLBACK_BYTES]
         else:
             self._take(data)
         return True

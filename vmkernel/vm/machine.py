@@ -418,6 +418,10 @@ class Machine:
     async def _take_over(self, qmp: Qmp, folder: RunFolder) -> None:
         """Find out how a QEMU stands that was found again, and finish what was begun with it."""
         status = await qmp.query_status()
+        if self.record is not None and self.record.reading:
+            await self.end_qemu()
+            self.off(VmState.STOPPED)
+            return
         with contextlib.suppress(QemuError):
             self.agent.note_channel(await agent_is_open(qmp))
         if not self.console.attached:
@@ -507,6 +511,10 @@ class Machine:
         if self.state not in WITH_QEMU:
             self.to(VmState.RUNNING)
         self.reason = reason
+        if self.record is None:
+            self.record = read_record(self.run_folder.record)
+        if not self.connected:
+            self.later(self.host.timing.retry_s, Reconnect(self.session))
 
     async def _recover_process(self, active: bool) -> None:
         folder = self.run_folder

@@ -250,6 +250,24 @@ async def test_a_slow_watcher_is_let_go() -> None:
 
 
 @on_loop
+async def test_a_guest_that_talks_while_the_ring_is_read_fills_no_memory() -> None:
+    ours, guest = socket.socketpair()
+    guest.setblocking(False)
+    console = SerialConsole()
+    console.attach(ours, hold=True)
+    for _ in range(64):
+        await asyncio.get_running_loop().sock_sendall(guest, b"x" * 65536)
+    await asyncio.get_running_loop().sock_sendall(guest, b"end")
+    await asyncio.sleep(0.05)
+    assert console._held is not None
+    assert len(console._held) <= (1 << 20) + 65536
+    console.release(b"earlier")
+    assert console.scrollback().endswith(b"xend")
+    console.close()
+    guest.close()
+
+
+@on_loop
 async def test_notices_pile_up_for_nobody() -> None:
     """Somebody who never reads, while another takes the line over and over."""
     line = Line()

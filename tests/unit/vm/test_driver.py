@@ -360,6 +360,30 @@ def test_a_qemu_that_is_slow_to_answer_keeps_its_disks(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_qemu_is_kept_whatever_else_cannot_be_made_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            tries = [1]
+
+            def find(_: Path) -> None:
+                if tries:
+                    tries.pop()
+                    raise OSError("the datastore hiccups")
+
+            monkeypatch.setattr("vmkernel.vm.suspension.find", find)
+            await world.restart()
+            assert state(world) is VmState.RUNNING
+            async with asyncio.timeout(10):
+                while not world.vms.roster.driver("web")._machine.connected:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert world.vms.get("web").status.started_at is not None
+            assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
+
+    asyncio.run(story())
+
+
 def test_what_ended_while_nobody_looked(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -131,3 +132,26 @@ async def test_checkpoints_in_the_disks(tmp_path: Path) -> None:
         with pytest.raises(MicaError) as caught:
             await forget_checkpoint(driver(world), "monday")
         assert caught.value.problem.code is ErrorCode.NOT_FOUND
+
+
+@on_loop
+async def test_its_guest_never_runs_even_where_its_vm_cannot_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with off(tmp_path) as world:
+        await StillDisks.open(driver(world))
+        qemu = world.qemu()
+        tries = [1]
+
+        def find(_: Path) -> None:
+            if tries:
+                tries.pop()
+                raise OSError("the datastore hiccups")
+
+        monkeypatch.setattr("vmkernel.vm.suspension.find", find)
+        await world.restart()
+        async with asyncio.timeout(10):
+            while state(world) is not VmState.STOPPED:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert qemu.status is RunState.PRELAUNCH
+        assert not qemu.alive
