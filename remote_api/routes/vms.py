@@ -34,13 +34,12 @@ _PATCH_ATTEMPTS = 5
 
 async def list_vms(exchange: Exchange[PageQuery, NoBody]) -> Response:
     """All virtual machines."""
-    page = await exchange.call(
-        requests.ListVms(
-            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
-        )
+    request = requests.ListVms(
+        limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
     )
-    ids = [item.id for item in page.items]
-    return json_response(to_wire(page, VmPage, next=next_page(exchange.path, ids, page.more)))
+    found = await exchange.items(request, Vm)
+    token = next_page(exchange.path, [item.id for item in found.items], found.more)
+    return json_response(VmPage(items=found.items, next=token))
 
 
 async def get_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:

@@ -33,15 +33,14 @@ __all__ = ["ROUTES"]
 async def list_volumes(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
     """All volumes."""
     query = exchange.query
-    page = await exchange.call(
-        requests.ListVolumes(
-            limit=query.limit,
-            after=page_start(exchange.path, query),
-            datastore=None if query.datastore is UNSET else query.datastore,
-        )
+    request = requests.ListVolumes(
+        limit=query.limit,
+        after=page_start(exchange.path, query),
+        datastore=None if query.datastore is UNSET else query.datastore,
     )
-    token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(to_wire(page, VolumePage, next=token))
+    found = await exchange.items(request, Volume)
+    token = next_page(exchange.path, [item.id for item in found.items], found.more)
+    return json_response(VolumePage(items=found.items, next=token))
 
 
 async def get_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
