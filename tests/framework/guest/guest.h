@@ -27,4 +27,25 @@ void fetch(const char *address, int port);
 void speed(const char *name, const char *what, const char *order, uint64_t block, uint64_t length,
            uint64_t requests);
 
+/* Be another program, where this one was started under its name; -1 where it was not. */
+int other_program(const char *path);
+
+/* Start QEMU's guest agent, and say `agent PROCESS`. */
+void start_agent(void);
+
+/* Send a signal to a process. */
+void send_signal(int process, int number);
+
+/* Mount a disk on /mnt. */
+void mount_disk(const char *disk, const char *kind);
+
+/* Write a line to the end of a file on the mounted disk, and flush it. */
+void append(const char *text);
+
+/* Set the clock to so many seconds since the epoch, where they aren't 0, and say what it shows. */
+void tell_time(long long seconds);
+
+/* Take note of the children that have ended. */
+void bury(void);
+
 #endif

@@ -27,6 +27,11 @@
  *                               times requests, one after the other, in the first LENGTH octets
  *   discard DISK OFFSET LENGTH  tells the disk that these blocks are free
  *   online                      takes processors and memory that were added into use
+ *   agent                       starts QEMU's guest agent, where the initrd has it (agent.py)
+ *   signal PROCESS NUMBER
+ *   mount DISK TYPE             on /mnt
+ *   append TEXT                 a line to a file there, flushed
+ *   time SECONDS                sets the clock, unless it is 0, and tells what it shows
  *   echo TEXT
  *   off | reboot | crash
  *
@@ -428,6 +433,16 @@ static void obey(char *line)
         finish(RB_AUTOBOOT);
     else if (!strcmp(line, "crash"))
         crash();
+    else if (!strcmp(line, "agent"))
+        start_agent();
+    else if (sscanf(line, "signal %d %llu", &port, &length) == 2)
+        send_signal(port, (int)length);
+    else if (sscanf(line, "mount %63s %63s", name, text) == 2)
+        mount_disk(name, text);
+    else if (!strncmp(line, "append ", 7))
+        append(line + 7);
+    else if (sscanf(line, "time %llu", &length) == 1)
+        tell_time((long long)length);
     else if (!strncmp(line, "echo ", 5))
         say("%s", line);
     else if (sscanf(line, "load %63s", name) == 1) {
@@ -511,6 +526,9 @@ int main(int count, char **words)
 {
     char tag[64];
     if (getpid() != 1) {
+        int ended = other_program(words[0]);
+        if (ended >= 0)
+            return ended;
         if (count == 7)
             speed(words[1], words[2], words[3], strtoull(words[4], NULL, 10),
                   strtoull(words[5], NULL, 10), strtoull(words[6], NULL, 10));
@@ -518,6 +536,7 @@ int main(int count, char **words)
     }
     set_up();
     option("mica.tag", tag, sizeof tag, "-");
+    sethostname(tag, strlen(tag));
     say("MICA GUEST READY %s", tag);
     load_drivers();
     open_inputs();
@@ -534,8 +553,10 @@ int main(int count, char **words)
             continue;
         uint64_t expired;
         if (ready[0].revents & POLLIN && read(timer, &expired, 8) == 8)
-            while (expired--)
+            while (expired--) {
                 say("tick %llu", (unsigned long long)++ticks);
+                bury();
+            }
         if (ready[1].revents & POLLIN)
             listen_to_serial();
         for (int i = 0; i < input_count; i++)
