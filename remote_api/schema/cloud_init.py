@@ -44,7 +44,9 @@ class CloudInitSpec(WireModel, frozen=True, kw_only=True):
             Meta(
                 max_length=512,
                 pattern=r"^(\*\*\*|\$(y|gy|7|2[abxy]|5|6|1)\$[A-Za-z0-9./,=$-]+)$(?!\n)",
-                description="That user's, as crypt(5) writes it; never shown.",
+                description="That user's, as crypt(5) writes it (`mica vm create --password` makes"
+                " one); without `user`, one that begins with $1$, $2a$, $2y$, $5$ or $6$. Never"
+                " shown.",
             ),
         ]
         | None

@@ -39,7 +39,8 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    """Of that user, as crypt(5) writes it (`openssl passwd -6`). Never shown."""
+    """Of that user, as crypt(5) writes it (`openssl passwd -6`); where `user` isn't given, of a
+    kind that cloud-init takes there. Never shown."""
     ssh_keys: Annotated[
         tuple[
             Annotated[

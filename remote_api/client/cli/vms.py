@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from remote_api.client.cli.cloud_init import cloud_init_of, cloud_init_options
 from remote_api.client.cli.common import (
     SIZE,
     Session,
@@ -163,6 +164,7 @@ def show_vm(session: Session, vm_id: str) -> None:
     metavar="PATH=VALUE",
     help="Any other field of the spec, such as watchdog.action=reset; repeatable.",
 )
+@cloud_init_options
 @click.option("--start", is_flag=True, help="Start it at once.")
 @pass_session
 def create_vm(session: Session, /, vm_id: str, start: bool, **given: Any) -> None:
@@ -357,6 +359,7 @@ def _spec(given: dict[str, Any]) -> VmSpec:
         display=DisplayModel(given["display"]),
         guest_os=GuestOs(given["guest_os"]),
         tpm=given["tpm"],
+        cloud_init=cloud_init_of(given),
     )
 
 

@@ -1,0 +1,116 @@
+"""What a guest is told at its first start, as options of `mica vm create`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from remote_api.schema import CloudInitSpec
+
+__all__ = ["cloud_init_of", "cloud_init_options"]
+
+_TEXT_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def cloud_init_options(command: _Command) -> _Command:
+    """Add the options; `cloud_init_of` reads what was given."""
+    for option in (
+        click.option(
+            "--network-config",
+            type=_TEXT_FILE,
+            metavar="FILE",
+            help="cloud-init's network configuration, version 1 or 2.",
+        ),
+        click.option(
+            "--user-data",
+            type=_TEXT_FILE,
+            metavar="FILE",
+            help="A #cloud-config, a script, or another form that cloud-init knows; - is stdin.",
+        ),
+        click.option(
+            "--password-file",
+            type=_TEXT_FILE,
+            metavar="FILE",
+            help="As --password, from the first line of a file.",
+        ),
+        click.option(
+            "--password",
+            is_flag=True,
+            help="Ask for that user's password; only its hash is sent.",
+        ),
+        click.option(
+            "--ssh-key",
+            "ssh_keys",
+            type=_TEXT_FILE,
+            multiple=True,
+            metavar="FILE",
+            help="Public keys that may log in, such as ~/.ssh/id_ed25519.pub; repeatable.",
+        ),
+        click.option("--user", help="The name of the guest's first user (cloud-init)."),
+        click.option("--hostname", help="The guest's name (cloud-init); ID where not given."),
+    ):
+        command = option(command)
+    return command
+
+
+def cloud_init_of(given: dict[str, Any]) -> CloudInitSpec | None:
+    """The seed that the options ask for; None where none of them was given."""
+    from remote_api.client.password_hash import hash_password
+
+    password = None
+    if given["password"]:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    elif given["password_file"] is not None:
+        password = _text(given["password_file"], "--password-file").partition("\n")[0].rstrip("\r")
+        if not password:
+            raise click.UsageError("--password-file: its first line is empty")
+    fields = {
+        "hostname": given["hostname"],
+        "user": given["user"],
+        "password_hash": hash_password(password) if password else None,
+        "ssh_keys": [key for path in given["ssh_keys"] for key in _keys(path)],
+        "user_data": _optional(given["user_data"], "--user-data"),
+        "network_config": _optional(given["network_config"], "--network-config"),
+    }
+    fields = {name: value for name, value in fields.items() if value}
+    if not fields:
+        return None
+    try:
+        return msgspec.convert(fields, CloudInitSpec)
+    except msgspec.ValidationError as error:
+        raise click.UsageError(f"cloud-init: {error}") from error
+
+
+def _optional(path: Path | None, option: str) -> str | None:
+    if path is None:
+        return None
+    text = _text(path, option)
+    if not text:
+        raise click.UsageError(f"{option}: {path} is empty")
+    return text
+
+
+def _keys(path: Path) -> list[str]:
+    text = _text(path, "--ssh-key")
+    if "PRIVATE KEY" in text:
+        raise click.UsageError(f"--ssh-key: {path} is a private key: give its .pub file")
+    lines = (line.strip() for line in text.splitlines())
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise click.UsageError(f"--ssh-key: {path} holds no key")
+    return keys
+
+
+def _text(path: Path, option: str) -> str:
+    """A file's text, without the mark that some editors put before it."""
+    try:
+        with click.open_file(str(path), "rb") as file:
+            data: bytes = file.read()
+        return data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{option}: {path} can't be read: {error}") from error
