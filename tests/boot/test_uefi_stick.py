@@ -12,7 +12,7 @@ import pytest
 
 from tests.boot.idle_stick import IdleStick
 from tests.framework.answering import OUTSIDE, answering
-from tests.framework.appliance import Appliance, sha256_of
+from tests.framework.appliance import MERGE_PATCH, Appliance, sha256_of
 from tests.framework.drives import Bus, Drive, blank_disk
 from tests.framework.guest import GuestFiles, pattern_crc
 from tests.framework.guest.build import COMMAND_LINE
@@ -296,6 +296,31 @@ def test_a_guest_from_a_bios_disk(stored: Appliance, guest: GuestFiles) -> None:
         console.expect("MICA GUEST UP", timeout_s=30, what="the guest knows its power button")
     stored.act("/v1/vms/from-bios/shutdown")
     stored.wait_vm_state("from-bios", "stopped", timeout_s=60)
+    _clones_share_blocks(stored)
+
+
+def _clones_share_blocks(stored: Appliance) -> None:
+    """Of the VM that is off: a full clone on XFS copies nothing; a linked one starts in its jail,
+    which has the template's disk to read, and becomes whole in qemu-img's."""
+    root = stored.get("/v1/volumes/bios-root")["status"]
+    assert root["shared_bytes"] == 0
+    stored.act("/v1/vms/from-bios/clone", {"id": "copied"})
+    copied = stored.get("/v1/volumes/copied-disk0")["status"]
+    assert copied["shared_bytes"] > MIB
+    assert copied["allocated_bytes"] - copied["shared_bytes"] < MIB
+    as_template = {"spec": {"template": True}}
+    headers = {"content-type": MERGE_PATCH}
+    stored.call("PATCH", "/v1/vms/from-bios", json=as_template, headers=headers)
+    stored.act("/v1/vms/from-bios/clone", {"id": "linked", "spec": {"linked": True}})
+    assert stored.get("/v1/volumes/linked-disk0")["status"]["backing"] == "bios-root"
+    stored.start("linked")
+    with stored.console("linked") as console:
+        console.expect("MICA GUEST READY bios-disk", timeout_s=GUEST_S, what="a linked clone")
+    stored.power_off("linked")
+    stored.act("/v1/volumes/linked-disk0/flatten")
+    whole = stored.get("/v1/volumes/linked-disk0")["status"]
+    assert whole["backing"] is None
+    assert whole["allocated_bytes"] > MIB
 
 
 def test_a_tpm_and_what_windows_uses_of_hyper_v(stored: Appliance) -> None:

@@ -23,7 +23,7 @@ from tests.framework.api import check_response
 from tests.framework.console import Console
 from tests.framework.machine import Machine
 
-__all__ = ["Appliance", "UnexpectedAnswerError", "sha256_of"]
+__all__ = ["Appliance", "MERGE_PATCH", "UnexpectedAnswerError", "sha256_of"]
 
 CLAIM_CODE = r"^Claim code: ([0-9A-Z]{5}-[0-9A-Z]{5})$"
 FINGERPRINT = r"^TLS fingerprint \(SHA-256\): ([0-9a-f]{64})$"

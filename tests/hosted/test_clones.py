@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,6 +139,13 @@ def test_linked_clones_and_clones_of_snapshots(
         time.sleep(1)
         assert _sum(talk, "vdb") == now
         assert _sum(talk, "vdc") == then
+        # A backup of one holds what comes from below.
+        backup = mica.begin_backup("child")
+        kept_now = b"".join(mica.read_backup(backup, "disk1", 0, 1 << 16))
+        assert f"{zlib.crc32(kept_now):08x}" == now
+        extents = mica.backup_extents(backup, "disk1")
+        assert sum(e.length for e in extents if not e.zero) == 1 << 16
+        mica.end_backup(backup)
         # It becomes whole while the guest goes on; the other one afterwards.
         mica.wait(mica.flatten_volume("child-disk0"))
         assert mica.volume("child-disk0").status.backing is None

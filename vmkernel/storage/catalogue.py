@@ -111,11 +111,14 @@ class Catalogue:
         self._copied: Counter[str] = Counter()
         self._readers: dict[str, int] = {}
         self._left_out: dict[str, list[Finding]] = {}
+        self._hidden: dict[str, list[VolumeEntry]] = {}
+        """The volumes that were left out: what they stand on must stay as it is, too."""
 
     def add(self, datastore: str, contents: Contents) -> list[VolumeEntry]:
         """Take in what a datastore that came holds; what a move has left behind is returned, to
         be removed."""
         left_out = []
+        hidden = self._hidden[datastore] = []
         void = []
         for volume in contents.volumes:
             known = self.volumes.setdefault(volume.id, volume)
@@ -127,6 +130,7 @@ class Catalogue:
                 self.volumes[volume.id] = volume
                 void.append(known)
             else:
+                hidden.append(volume)
                 left_out.append(_taken("volume", volume.id, datastore))
         for image in contents.images:
             if self.images.setdefault(image.id, image) is not image:
@@ -139,6 +143,7 @@ class Catalogue:
         self.volumes = {k: v for k, v in self.volumes.items() if v.datastore != datastore}
         self.images = {k: v for k, v in self.images.items() if v.datastore != datastore}
         self._left_out.pop(datastore, None)
+        self._hidden.pop(datastore, None)
 
     def findings(self) -> Iterator[Finding]:
         """What was left out, and what is broken."""
@@ -216,7 +221,8 @@ class Catalogue:
         """The volumes that are linked to each one that has any, sorted. One whose description
         can't be read is among them where its file says so."""
         found: dict[str, list[str]] = {}
-        for volume in sorted(self.volumes.values(), key=lambda volume: volume.id):
+        hidden = (volume for volumes in self._hidden.values() for volume in volumes)
+        for volume in sorted((*self.volumes.values(), *hidden), key=lambda volume: volume.id):
             base = _base_of(volume)
             there = self.volumes.get(base) if base is not None else None
             if there is not None and there.store_uuid == volume.store_uuid:
@@ -327,6 +333,8 @@ def load(layout: Layout, datastore: str) -> Contents:
     marker = layout.read_marker()
     for volume_id in _ids(layout.volumes):
         found = look_at_volume(layout, datastore, volume_id)
+        if found.reason is not None:
+            _log.warning("volume %s on %s: %s", volume_id, datastore, found.reason)
         contents.volumes.append(replace(found, store_uuid=marker.uuid if marker else ""))
     for image_id in _ids(layout.images):
         contents.images.append(_load_image(layout, datastore, image_id))
@@ -378,7 +386,6 @@ def look_at_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntr
             record = msgspec.structs.replace(record, backing=None)
     except RecordError as error:
         reason = str(error)
-        _log.warning("volume %s on %s: %s", volume_id, datastore, reason)
         if record is None:
             volume_format = layout.guess_volume(volume_id) or volume_format
             with contextlib.suppress(RecordError):

@@ -152,7 +152,7 @@ def _size(entry: VolumeEntry) -> int:
 
 
 class _Told:
-    """What `_create` tells of its progress where the operation is somebody else's."""
+    """What `make` tells of its progress where the operation is somebody else's."""
 
     def __init__(self, on_progress: Callable[[int, int], None]) -> None:
         self._on_progress = on_progress

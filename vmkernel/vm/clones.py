@@ -22,7 +22,7 @@ import contextlib
 import logging
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +120,7 @@ class Clones:
             with held:
                 async with self._journaled(journal, datastore, actor):
                     await self._copy(source, disks, spec, journal.token, shared, handle)
-                    await self._write_down(source, new_id, wanted, actor)
+                    await _to_its_end(self._write_down(source, new_id, wanted, actor))
             self._host.events.publish(
                 "vm.cloned",
                 Subject(kind="vm", id=new_id),
@@ -159,7 +159,7 @@ class Clones:
                 await asyncio.shield(self._discard(journal, vms, actor))
                 raise
             try:
-                await asyncio.to_thread(end, vms, journal.vm)
+                await _to_its_end(asyncio.to_thread(end, vms, journal.vm))
             except OSError as error:
                 _log.warning("the journal of clone %s stays: %s", journal.vm, error)
         finally:
@@ -245,6 +245,15 @@ class Clones:
         raise MicaError.field(
             "/id", f"There is a volume {volume} already.", ErrorCode.ALREADY_EXISTS
         )
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """Await what must not be left half done; who cancels it comes too late."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    task.result()
 
 
 @dataclass(frozen=True)

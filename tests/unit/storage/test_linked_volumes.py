@@ -13,7 +13,8 @@ from tests.unit.storage.samples import qcow2
 from tests.unit.storage.test_volume_changes import _again, _make, _move
 from tests.unit.storage.world import World, run
 from vmkernel.model import CheckRepair, ErrorCode, ImageCapture, ImageFormat, MicaError
-from vmkernel.storage.layout import Place
+from vmkernel.storage.catalogue import load
+from vmkernel.storage.layout import Layout, Place
 from vmkernel.storage.records import VolumeRecord, decode, encode
 
 MIB = 1 << 20
@@ -169,6 +170,28 @@ def test_a_linked_one_without_its_base_is_unusable_alone(tmp_path: Path) -> None
         again = await _again(world, tmp_path)
         assert again.storage.children("base") == ("v",)
         await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_one_that_is_left_out_still_needs_its_base(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await _linked(world)
+        await world.datastore("e")
+        await _make(world, "w", datastore="e")
+        # The other datastore brings a volume of the same name, and comes first.
+        folder = tmp_path / "d/volumes"
+        record = decode(VolumeRecord, (folder / "v.json").read_bytes())
+        (folder / "w.json").write_bytes(encode(msgspec.structs.replace(record, id="w")))
+        (folder / "v.qcow2").rename(folder / "w.qcow2")
+        (folder / "v.json").unlink()
+        stores = world.storage.stores
+        stores.leave(stores.entry("d"))
+        catalogue = world.storage.volumes._catalogue
+        catalogue.add("d", load(Layout(tmp_path / "d"), "d"))
+        assert catalogue.volumes["w"].datastore == "e"
+        with pytest.raises(MicaError, match=r"linked to it \(w\)"):
+            await world.storage.delete_volume("base", actor="me")
 
     run(tmp_path, scenario)
 

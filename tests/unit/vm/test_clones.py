@@ -150,6 +150,32 @@ async def test_a_clone_under_way_is_not_swept(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_who_cancels_while_it_is_written_down_comes_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as world:
+        await _with_disk(world)
+        gate, reached = asyncio.Event(), asyncio.Event()
+        write_down = Clones._write_down
+
+        async def slowly(*arguments: Any) -> None:
+            reached.set()
+            await gate.wait()
+            await write_down(*arguments)
+
+        monkeypatch.setattr(Clones, "_write_down", slowly)
+        begun = await world.vms.clones().clone("web", "copy", CloneSpec(), actor="test")
+        await reached.wait()
+        cancelling = asyncio.create_task(world.operations.cancel(begun.id, "test"))
+        await world.settle()
+        gate.set()
+        await cancelling
+        await world.operations.wait(begun.id, 10)
+        assert world.vms.get("copy").spec.disks[0].volume in world.storage.volumes
+        assert not (world.storage.vms_folder("main") / ".clone-copy.json").exists()
+
+
+@on_loop
 async def test_linked_clones_keep_their_template_as_it_is(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         await _with_disk(world)
