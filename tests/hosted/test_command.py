@@ -132,3 +132,25 @@ def test_host_that_is_not_there(tmp_path: Path) -> None:
     mica = Command(tmp_path)
     mica.environment["MICA_HOST"] = "127.0.0.1:1"
     assert "can't be reached" in mica("vm", "list", status=3)
+
+
+def test_output_that_goes_nowhere(tmp_path: Path) -> None:
+    """A full disk is one line, a reader that has had enough is none."""
+    mica = Command(tmp_path)
+    for target, status, told in (("/dev/full", 1, "mica: No space left"), ("closed", 1, "")):
+        read, write = os.pipe()
+        os.close(read)
+        output = write if target == "closed" else os.open(target, os.O_WRONLY)
+        done = subprocess.run(
+            [sys.executable, "-m", "remote_api.client", "completion", "bash"],
+            cwd=REPOSITORY,
+            env=mica.environment,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status
+        assert done.stderr.startswith(told)
+        assert done.stderr.count("\n") == bool(told)

@@ -123,15 +123,20 @@ def upload_image(
     with session.mica() as mica:
         with session.byte_bar(f"uploading {image_id}", size) as on_bytes:
             if resumable:
-                outcome = mica.resumable_upload(
-                    image_id,
-                    file,
-                    datastore=datastore,
-                    image_format=image_format,
-                    compression=packed,
-                    sha256=sha256,
-                    on_offset=None if on_bytes is None else _steps(on_bytes),
-                )
+                try:
+                    outcome = mica.resumable_upload(
+                        image_id,
+                        file,
+                        datastore=datastore,
+                        image_format=image_format,
+                        compression=packed,
+                        sha256=sha256,
+                        on_offset=None if on_bytes is None else _steps(on_bytes),
+                    )
+                except KeyboardInterrupt:
+                    if not session.quiet:
+                        click.echo("mica: the same command goes on from here", err=True)
+                    raise
             else:
                 outcome = mica.upload_image(
                     image_id,

@@ -58,8 +58,10 @@ class _Root(click.Group):
             return _fail(error, 2)
         except ClientError as error:
             return _fail(error, 1)
-        except BrokenPipeError:
-            return 0
+        except OSError as error:
+            # click itself ends the process where a reader of its output has had enough.
+            click.echo(f"mica: {error.strerror or error}: {error.filename or 'output'}", err=True)
+            return 1
         return result if isinstance(result, int) else 0
 
 
