@@ -277,7 +277,8 @@ class VmLiveDisks:
         )
 
     def _find(self, volume: str) -> tuple[str, str]:
-        vm_id = self._vms.roster.active_vm_of_volume(volume)
+        # One that is suspended says so itself.
+        vm_id = self._vms.roster.active_vm_of_volume(volume) or self._vms.vm_of_volume(volume)
         if vm_id is not None:
             for disk in self._vms.get(vm_id).spec.disks:
                 if disk.volume == volume and disk.key is not None:
