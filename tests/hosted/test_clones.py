@@ -187,6 +187,11 @@ def test_a_clone_that_is_killed_leaves_nothing(host: HostedMica, mica: Mica) -> 
         for _ in range(48):
             file.write(os.urandom(MIB) * 16)
     _vm(mica, "source", "small", "large")
+
+    def files() -> set[str]:
+        return {path.name for name in ("volumes", "vms") for path in (folder / name).iterdir()}
+
+    before = files()
     mica.clone_vm("source", "copy")
     end = time.monotonic() + 30
     while not (folder / "volumes/copy-disk0.raw").exists():
@@ -198,20 +203,14 @@ def test_a_clone_that_is_killed_leaves_nothing(host: HostedMica, mica: Mica) -> 
     end = time.monotonic() + 60
     while True:
         try:
-            if {v.id for v in mica.volumes()} == {"small", "large"} and mica.vm("source"):
+            if mica.vm("source") and files() == before:
                 break
         except ClientError:
             pass
         assert time.monotonic() < end, host.logs()
         time.sleep(0.1)
-    assert sorted(path.name for path in (folder / "volumes").iterdir()) == [
-        "large.json",
-        "large.raw",
-        "small.json",
-        "small.raw",
-    ]
+    assert "copy-disk0" not in {volume.id for volume in mica.volumes()}
     assert list((folder / ".incoming").iterdir()) == []
-    assert [path.name for path in (folder / "vms").iterdir()] == ["source"]
     mica.delete_vm("source", with_volumes=True)
 
 
