@@ -10,6 +10,8 @@ machine's own stick after its emulator was killed in the middle of the work.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
 import threading
 import time
@@ -17,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +40,9 @@ CUTS = 20
 STARTED = 2
 LONGEST_PAUSE_S = 1.2
 SEED = 20261123
+PART_BYTES = 64 << 10
+PARTS = 128
+TUS = {"tus-resumable": "1.0.0"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Known:
 
     tokens: frozenset[str]
     vms: frozenset[str]
+    uploaded: int
+    """How many parts of the upload."""
     pending: str
     """The name of the one change that was asked for and not answered yet."""
 
@@ -64,18 +72,22 @@ class Work:
 
     setup: Setup
     token: str
+    upload: str
+    """Where the upload is continued."""
     cuts: tuple[Cut, ...]
     at_the_end: Known
 
 
 class Changes(threading.Thread):
-    """Makes and deletes tokens and VMs, one after the other, and knows what was acknowledged."""
+    """Makes and deletes tokens and VMs and sends an image in parts, one after the other, and knows
+    what was acknowledged."""
 
-    def __init__(self, appliance: Appliance) -> None:
+    def __init__(self, appliance: Appliance, upload: str) -> None:
         super().__init__(daemon=True)
         self._appliance = appliance
+        self._upload = upload
         self._lock = threading.Lock()
-        self._known = Known(frozenset({"admin"}), frozenset(), "")
+        self._known = Known(frozenset({"admin"}), frozenset(), 0, "")
         self._ending = threading.Event()
         self.failure: Exception | None = None
 
@@ -108,7 +120,10 @@ class Changes(threading.Thread):
     def _one(self, number: int) -> None:
         name = f"c{number}"
         self._pending(name)
-        if number % 3 == 0:
+        if number % 4 == 0 and self._known.uploaded < PARTS - 1:
+            _send_part(self._appliance, self._upload, self._known.uploaded)
+            self._acknowledge(uploaded=self._known.uploaded + 1)
+        elif number % 3 == 0:
             self._appliance.create_vm(name)
             self._acknowledge(vms=self._known.vms | {name})
         else:
@@ -124,13 +139,9 @@ class Changes(threading.Thread):
         with self._lock:
             self._known = replace(self._known, pending=name)
 
-    def _acknowledge(self, **changed: frozenset[str]) -> None:
+    def _acknowledge(self, **changed: Any) -> None:
         with self._lock:
-            self._known = Known(
-                tokens=changed.get("tokens", self._known.tokens),
-                vms=changed.get("vms", self._known.vms),
-                pending="",
-            )
+            self._known = replace(self._known, **changed, pending="")
 
 
 class Region:
@@ -166,7 +177,8 @@ def work(folder: Path) -> Work:
     with plugged_in(setup) as appliance:
         assert appliance.token is not None
         appliance.create_datastore("main", DISK)
-        changes = Changes(appliance)
+        upload = _begin_upload(appliance)
+        changes = Changes(appliance, upload)
         changes.start()
         stick, main = WriteLog(setup.stick_log), WriteLog(disk_log)
         while len(cuts) < CUTS:
@@ -185,7 +197,33 @@ def work(folder: Path) -> Work:
         with changes.held() as at_the_end:
             appliance.machine.cut_power()
         changes.join(timeout=60)
-        return Work(setup, appliance.token, tuple(cuts), at_the_end)
+        return Work(setup, appliance.token, upload, tuple(cuts), at_the_end)
+
+
+def _part(number: int) -> bytes:
+    return random.Random(number).randbytes(PART_BYTES)
+
+
+def _begin_upload(appliance: Appliance) -> str:
+    digest = hashlib.sha256(b"".join(_part(number) for number in range(PARTS))).hexdigest()
+    words = {"image": "sent", "datastore": "main", "format": "raw", "sha256": digest}
+    pairs = [f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in words.items()]
+    headers = {
+        **TUS,
+        "upload-length": str(PARTS * PART_BYTES),
+        "upload-metadata": ",".join(pairs),
+    }
+    answer = appliance.call("POST", "/v1/uploads", headers=headers, expect=201)
+    return str(answer.headers["location"])
+
+
+def _send_part(appliance: Appliance, upload: str, number: int) -> None:
+    headers = {
+        **TUS,
+        "upload-offset": str(number * PART_BYTES),
+        "content-type": "application/offset+octet-stream",
+    }
+    appliance.call("PATCH", upload, content=_part(number), headers=headers, expect=204)
 
 
 def _holds(found: set[str], wanted: frozenset[str], pending: str) -> None:
@@ -207,6 +245,7 @@ def test_enough_was_acknowledged_to_be_lost(work: Work) -> None:
     last = work.cuts[-1].known
     assert len(last.tokens) > 5
     assert len(last.vms) > 2
+    assert last.uploaded > 2
     assert len({cut.known for cut in work.cuts}) > CUTS // 2, "the instants differ"
 
 
@@ -237,18 +276,18 @@ def test_a_start_after_a_power_cut(work: Work, number: int, folder: Path) -> Non
     blank = blank_disk(after.folder / "main.img", 2 * GIB)
     apply_cut(blank, kept)
     _start_and_compare(
-        replace(after, disks=(replace(old, path=blank, write_log=None),)), work.token, cut.known
+        replace(after, disks=(replace(old, path=blank, write_log=None),)), work, cut.known
     )
 
 
 def test_a_start_after_the_power_was_really_cut(work: Work) -> None:
     drives = tuple(replace(drive, write_log=None) for drive in work.setup.disks)
     setup = replace(work.setup, disks=drives, write_logs=False)
-    _start_and_compare(setup, work.token, work.at_the_end)
+    _start_and_compare(setup, work, work.at_the_end)
 
 
-def _start_and_compare(setup: Setup, token: str, known: Known) -> None:
-    with restarted(setup, token=token) as appliance:
+def _start_and_compare(setup: Setup, work: Work, known: Known) -> None:
+    with restarted(setup, token=work.token) as appliance:
         found = {item["id"] for item in appliance.get("/v1/tokens", limit=1000)["items"]}
         _holds(found, known.tokens, known.pending)
         appliance.machine.wait_for(
@@ -258,3 +297,23 @@ def _start_and_compare(setup: Setup, token: str, known: Known) -> None:
         )
         vms = {item["id"] for item in appliance.get("/v1/vms", limit=1000)["items"]}
         _holds(vms, known.vms, known.pending)
+        _finish_upload(appliance, work.upload, known)
+
+
+def _finish_upload(appliance: Appliance, upload: str, known: Known) -> None:
+    """Go on from where it is told to be; the image's digest proves all that came before."""
+    answer = appliance.call("HEAD", upload, headers=TUS, expect=(200, 204))
+    offset = int(answer.headers["upload-offset"])
+    assert known.uploaded * PART_BYTES <= offset <= (known.uploaded + 1) * PART_BYTES
+    rest = b"".join(_part(number) for number in range(PARTS))[offset:]
+    headers = {
+        **TUS,
+        "upload-offset": str(offset),
+        "content-type": "application/offset+octet-stream",
+    }
+    appliance.call("PATCH", upload, content=rest, headers=headers, expect=204)
+    appliance.machine.wait_for(
+        "the image is there",
+        lambda: "sent" in {item["id"] for item in appliance.get("/v1/images")["items"]},
+        timeout_s=90,
+    )
