@@ -83,7 +83,13 @@ class NfsSpec(WireModel, frozen=True, kw_only=True):
     export: Annotated[
         str, Meta(min_length=1, max_length=1024, description="Its absolute path on the server.")
     ]
-    version: NfsVersion = NfsVersion.V4_2
+    version: Annotated[
+        NfsVersion | None,
+        Meta(
+            description="Only this one; by default the newest that the server speaks, found anew at"
+            " each mount (see `status.nfs_version`). Version 3 has no locks on the server."
+        ),
+    ] = None
     port: Annotated[
         Port | None, Meta(description="2049, or what the server's rpcbind tells (version 3).")
     ] = None
@@ -212,6 +218,7 @@ class DatastoreStatus(WireModel, frozen=True, kw_only=True):
     space: SpaceLevel = SpaceLevel.OK
     device: str | None = None
     filesystem: str | None = None
+    nfs_version: Annotated[NfsVersion | None, Meta(description="`nfs`: what is spoken now.")] = None
     members: tuple[DatastoreMember, ...] = ()
     raid: RaidStatus | None = None
 

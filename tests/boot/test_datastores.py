@@ -6,6 +6,7 @@ outside. At the end the disks go to another Mica.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +26,12 @@ GROWN_BYTES = 1024 * MIB
 LOCAL, TELLING = "LOCAL01", "TELLING01"
 MIRROR, PULLED, FRESH, SPARE = "MIRROR01", "PULLED01", "FRESH01", "SPARE01"
 FIRST, SECOND, THIRD = "GROUP01", "GROUP02", "GROUP03"
+STRIPED = ("STRIPE01", "STRIPE02", "STRIPE03", "STRIPE04")
 REBUILD_S = 240.0
 
 
 def _disks(folder: Path) -> tuple[Drive, ...]:
-    kinds = {PULLED: Bus.USB, TELLING: Bus.NVME}
+    kinds = {PULLED: Bus.USB, STRIPED[3]: Bus.USB, TELLING: Bus.NVME}
     return tuple(
         Drive(
             name.lower(),
@@ -37,7 +39,7 @@ def _disks(folder: Path) -> tuple[Drive, ...]:
             kinds.get(name, Bus.VIRTIO),
             name,
         )
-        for name in (LOCAL, TELLING, MIRROR, PULLED, FRESH, SPARE, FIRST, SECOND, THIRD)
+        for name in (LOCAL, TELLING, MIRROR, PULLED, FRESH, SPARE, FIRST, SECOND, THIRD, *STRIPED)
     )
 
 
@@ -165,6 +167,29 @@ def test_a_spare_steps_in_and_a_working_disk_is_exchanged(mica: Appliance) -> No
     assert mica.disk(MIRROR)["blank"]
 
 
+def test_striped_mirrors_lose_a_disk_and_get_another(mica: Appliance) -> None:
+    spec = {"kind": "raid", "raid_level": "raid10", "disks": list(STRIPED)}
+    status = _create(mica, "striped", spec=spec)["status"]
+    assert status["raid"]["level"] == "raid10"
+    assert DISK_BYTES < status["capacity_bytes"] < 2 * DISK_BYTES
+
+    def raid_is(state: str) -> bool:
+        return (_status(mica, "striped")["raid"] or {}).get("state") == state
+
+    _wait(mica, "the stripes are clean", lambda: raid_is("clean"), timeout_s=REBUILD_S)
+    mica.machine.qmp("device_del", id=STRIPED[3].lower())
+    _wait(mica, "the stripes are degraded", lambda: raid_is("degraded"), timeout_s=60)
+    mica.create_volume("striped-0", 16 * MIB, datastore="striped")
+    mica.act(
+        "/v1/datastores/striped/disks/replace", {"old": STRIPED[3], "new": MIRROR}, timeout_s=120
+    )
+    _wait(mica, "the stripes are rebuilt", lambda: raid_is("clean"), timeout_s=REBUILD_S)
+    assert _members(_status(mica, "striped")) == dict.fromkeys((*STRIPED[:3], MIRROR), "active")
+    mica.call("DELETE", "/v1/volumes/striped-0")
+    operation = mica.call("DELETE", "/v1/datastores/striped", params={"wait": 20}).json()
+    mica.settle(operation)
+
+
 def test_a_group_spans_disks_and_takes_another(mica: Appliance) -> None:
     spec = {"kind": "lvm", "disks": [FIRST, SECOND], "filesystem": "ext4"}
     status = _create(mica, "group", spec=spec)["status"]
@@ -194,7 +219,7 @@ def test_a_server_that_falls_silent_holds_nobody_up(mica: Appliance, folder: Pat
     with NfsServer(folder / "nfs") as server:
         nfs = {"server": NFS_HOST, "export": "/export", "port": server.port}
         status = _create(mica, "net", spec={"kind": "nfs", "nfs": nfs})["status"]
-        assert status["filesystem"] == "nfs"
+        assert (status["filesystem"], status["nfs_version"]) == ("nfs", "4.2")
         mica.create_volume("remote", 16 * MIB, datastore="net")
         server.fall_silent()
         started_s = time.monotonic()
@@ -217,12 +242,42 @@ def test_a_server_that_falls_silent_holds_nobody_up(mica: Appliance, folder: Pat
             timeout_s=60,
         )
         assert mica.get("/v1/volumes/remote")["spec"]["datastore"] == "net"
-        mica.act("/v1/datastores/net/unmount")
+        _another_mica_takes_it(mica, server.export / "mica-lease")
         operation = mica.call("DELETE", "/v1/datastores/net", params={"wait": 20}).json()
+        mica.settle(operation)
+        three = {**nfs, "version": "3", "mount_port": server.mount_port}
+        status = _create(mica, "old", spec={"kind": "nfs", "nfs": three}, adopt=True)["status"]
+        assert status["nfs_version"] == "3"
+        assert mica.get("/v1/volumes/remote")["spec"]["datastore"] == "old"
+        mica.create_volume("remote-too", 16 * MIB, datastore="old")
+        for volume in ("remote", "remote-too"):
+            mica.call("DELETE", f"/v1/volumes/{volume}")
+        mica.act("/v1/datastores/old/unmount")
+        operation = mica.call("DELETE", "/v1/datastores/old", params={"wait": 20}).json()
         mica.settle(operation)
         spec = {"kind": "nfs", "nfs": {**nfs, "export": "/nowhere"}}
         with pytest.raises(UnexpectedAnswerError, match="can't be mounted"):
             mica.create("/v1/datastores/nowhere", {"spec": spec}, works=True)
+
+
+def _another_mica_takes_it(mica: Appliance, lease: Path) -> None:
+    """Another host writes its lease by force; this one notices, and takes the datastore back."""
+    held = json.loads(lease.read_bytes())
+    assert not held["released"]
+    other = {**held, "host_uuid": "another", "host_name": "another", "counter": 1}
+    lease.write_bytes(json.dumps(other).encode().ljust(511) + b"\n")
+    _wait(
+        mica,
+        "the datastore is another's",
+        lambda: _status(mica, "net")["state"] == "failed",
+        timeout_s=30,
+    )
+    assert "Host another" in _status(mica, "net")["reason"]
+    assert "datastore-held" in _findings(mica)
+    query = {"wait": 60, "take_over": "true"}
+    mica.settle(mica.call("POST", "/v1/datastores/net/mount", params=query).json())
+    assert _status(mica, "net")["state"] == "available"
+    assert json.loads(lease.read_bytes())["host_uuid"] == held["host_uuid"]
 
 
 def test_health_is_told_where_a_disk_tells_it(mica: Appliance) -> None:

@@ -28,6 +28,8 @@ class Mount:
     target: Path
     filesystem: str
     source: str
+    options: tuple[str, ...] = ()
+    """Of the file system, as it shows them."""
 
 
 def mounts(table: Path = Path("/proc/self/mountinfo")) -> tuple[Mount, ...]:
@@ -37,7 +39,7 @@ def mounts(table: Path = Path("/proc/self/mountinfo")) -> tuple[Mount, ...]:
         fields = line.split(" ")
         rest = fields[fields.index("-") + 1 :]
         target = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
-        found.append(Mount(fields[2], Path(target), rest[0], rest[1]))
+        found.append(Mount(fields[2], Path(target), rest[0], rest[1], tuple(rest[2].split(","))))
     return tuple(found)
 
 

@@ -3,6 +3,9 @@
 `mount.nfs` is not needed: its work is to look up the server's address (`addr=`) and its own
 (`clientaddr=`, of use to NFS 4.0 callbacks alone, which the kernel does without).
 
+Where no version is asked for, the newest is tried first: a server that doesn't speak it says so
+(EPROTONOSUPPORT), as mount.nfs goes about it. Any other failure ends the search.
+
 softerr   a call that the server leaves unanswered fails with ETIMEDOUT after timeo and its
           repetitions (`_TIMEO_DS`, `_RETRANS`: 5 s, then 10 s more), so that nothing of the
           host ever waits for ever. A guest whose disk times out is paused, not damaged:
@@ -13,21 +16,24 @@ nolock    version 3 alone: its locks need rpc.statd on both sides, a network ser
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
 import socket
 from pathlib import Path, PurePosixPath
 
 from vmkernel.host.errors import HostError
-from vmkernel.host.mounts import mount_text
+from vmkernel.host.mounts import Mount, mount_text
 from vmkernel.model import MicaError, NfsSpec, NfsVersion
 
-__all__ = ["check_nfs", "mount_nfs", "nfs_options", "nfs_source", "resolve"]
+__all__ = ["check_nfs", "mount_nfs", "nfs_options", "nfs_source", "resolve", "spoken_version"]
 
 _TIMEO_DS = 50
 """In tenths of a second."""
 _RETRANS = 1
 _NFS_PORT = 2049
+_NEWEST_FIRST = (NfsVersion.V4_2, NfsVersion.V4_1, NfsVersion.V4_0, NfsVersion.V3)
+_NOT_SPOKEN = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?$(?!\n)")
 
 
@@ -63,11 +69,11 @@ def nfs_source(spec: NfsSpec) -> str:
     return f"{host}:{spec.export}"
 
 
-def nfs_options(spec: NfsSpec, address: str) -> str:
+def nfs_options(spec: NfsSpec, version: NfsVersion, address: str) -> str:
     """The options for the kernel."""
     six = ":" in address
     words = [
-        f"vers={spec.version.value}",
+        f"vers={version.value}",
         f"proto={'tcp6' if six else 'tcp'}",
         f"addr={address}",
         "softerr",
@@ -75,7 +81,7 @@ def nfs_options(spec: NfsSpec, address: str) -> str:
         f"retrans={_RETRANS}",
         "sec=sys",
     ]
-    if spec.version is NfsVersion.V3:
+    if version is NfsVersion.V3:
         words += ["nolock", f"mountproto={'tcp6' if six else 'tcp'}", f"mountaddr={address}"]
         if spec.mount_port is not None:
             words.append(f"mountport={spec.mount_port}")
@@ -83,7 +89,7 @@ def nfs_options(spec: NfsSpec, address: str) -> str:
             words.append(f"port={spec.port}")
     else:
         words.append(f"port={spec.port or _NFS_PORT}")
-        if spec.version is NfsVersion.V4_0:
+        if version is NfsVersion.V4_0:
             words.append(f"clientaddr={'::' if six else '0.0.0.0'}")  # noqa: S104 - no listener
     return ",".join(words)
 
@@ -91,8 +97,26 @@ def nfs_options(spec: NfsSpec, address: str) -> str:
 def mount_nfs(spec: NfsSpec, target: Path) -> None:
     """Mount the export (blocking; bounded by the options). OSError."""
     address = resolve(spec.server)
-    kind = "nfs" if spec.version is NfsVersion.V3 else "nfs4"
-    mount_text(nfs_source(spec), target, kind, nfs_options(spec, address))
+    versions = _NEWEST_FIRST if spec.version is None else (spec.version,)
+    refusal: OSError | None = None
+    for version in versions:
+        kind = "nfs" if version is NfsVersion.V3 else "nfs4"
+        try:
+            mount_text(nfs_source(spec), target, kind, nfs_options(spec, version, address))
+        except OSError as error:
+            if error.errno not in _NOT_SPOKEN:
+                raise
+            refusal = error
+        else:
+            return
+    assert refusal is not None
+    raise refusal
+
+
+def spoken_version(mount: Mount) -> NfsVersion | None:
+    """The version that a mount speaks."""
+    words = [word.removeprefix("vers=") for word in mount.options if word.startswith("vers=")]
+    return next((version for version in NfsVersion if version.value in words), None)
 
 
 def _is_address(text: str) -> bool:

@@ -75,7 +75,8 @@ class NfsSpec(Record, frozen=True, kw_only=True):
     server: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     """A name or an address."""
     export: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-    version: NfsVersion = NfsVersion.V4_2
+    version: NfsVersion | None = None
+    """Only this one; by default the newest that the server speaks, at each mount."""
     port: Port | None = None
     """2049, or what the server's rpcbind tells (version 3)."""
     mount_port: Port | None = None
@@ -183,6 +184,8 @@ class DatastoreStatus(Record, frozen=True, kw_only=True):
     space: SpaceLevel = SpaceLevel.OK
     device: str | None = None
     filesystem: str | None = None
+    nfs_version: NfsVersion | None = None
+    """`nfs`: what is spoken now."""
     members: tuple[DatastoreMember, ...] = ()
     raid: RaidStatus | None = None
 

@@ -59,6 +59,7 @@ def describe(entry: Entry, provisioned_bytes: int) -> Datastore:
             space=entry.level if attached else SpaceLevel.OK,
             device=attached.device if attached else None,
             filesystem=attached.filesystem if attached else None,
+            nfs_version=attached.nfs_version if attached else None,
             members=entry.look.members,
             raid=entry.look.raid,
         ),

@@ -19,6 +19,7 @@ from remote_api.schema import (
     Datastore,
     DatastoreKind,
     DatastoreSpec,
+    DatastoreStatus,
     Filesystem,
     NfsSpec,
     NfsVersion,
@@ -71,7 +72,7 @@ def show_datastore(session: Session, datastore_id: str) -> None:
                 ("reason", lambda d: d.status.reason),
                 ("uuid", lambda d: d.status.uuid),
                 ("on", _place),
-                ("file system", lambda d: d.status.filesystem),
+                ("file system", lambda d: _filesystem_of(d.status)),
                 ("capacity", lambda d: bytes_text(d.status.capacity_bytes)),
                 ("free", lambda d: f"{bytes_text(d.status.free_bytes)} ({d.status.space})"),
                 ("provisioned", lambda d: bytes_text(d.status.provisioned_bytes)),
@@ -110,8 +111,7 @@ _nfs = click.option("--nfs", metavar="SERVER:/EXPORT", help="What an NFS server 
 _nfs_version = click.option(
     "--nfs-version",
     type=click.Choice([version.value for version in NfsVersion]),
-    default=NfsVersion.V4_2.value,
-    show_default=True,
+    help="Only this one; by default the newest that the server speaks.",
 )
 _path = click.option("--path", help="A directory (hosted mode only).")
 _take_over = click.option(
@@ -140,7 +140,7 @@ def create_datastore(
     level: str | None,
     spares: tuple[str, ...],
     nfs: str | None,
-    nfs_version: str,
+    nfs_version: str | None,
     nfs_port: int | None,
     nfs_mount_port: int | None,
     path: str | None,
@@ -178,7 +178,7 @@ def adopt_datastore(
     datastore_id: str,
     disks: tuple[str, ...],
     nfs: str | None,
-    nfs_version: str,
+    nfs_version: str | None,
     path: str | None,
     take_over: bool,
     wait: bool,
@@ -317,14 +317,20 @@ def _disk_spec(
     return DatastoreSpec(kind=DatastoreKind.LOCAL, disk=disks[0], filesystem=filesystem)
 
 
-def _nfs_spec(place: str, version: str, port: int | None, mount_port: int | None) -> DatastoreSpec:
+def _filesystem_of(status: DatastoreStatus) -> str | None:
+    return f"NFS {status.nfs_version}" if status.nfs_version else status.filesystem
+
+
+def _nfs_spec(
+    place: str, version: str | None, port: int | None, mount_port: int | None
+) -> DatastoreSpec:
     server, colon, export = place.partition(":/")
     if not colon:
         raise click.UsageError("--nfs is SERVER:/EXPORT")
     nfs = NfsSpec(
         server=server.strip("[]"),
         export=f"/{export}",
-        version=NfsVersion(version),
+        version=NfsVersion(version) if version else None,
         port=port,
         mount_port=mount_port,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from vmkernel.host.lvm import parse_physical_volumes, volume_node
 from vmkernel.host.md import MdArray, Superblock, _superblock, arrays, parse_export
-from vmkernel.host.nfs import check_nfs, nfs_options, nfs_source
+from vmkernel.host.mounts import Mount
+from vmkernel.host.nfs import check_nfs, mount_nfs, nfs_options, nfs_source, spoken_version
 from vmkernel.model import MicaError, NfsSpec, NfsVersion
 
 EXPORT = """\
@@ -125,14 +127,67 @@ def test_reports_of_lvm() -> None:
 def test_options_of_nfs() -> None:
     spec = NfsSpec(server="filer", export="/pool/vms")
     assert nfs_source(spec) == "filer:/pool/vms"
-    options = nfs_options(spec, "192.0.2.1").split(",")
+    options = nfs_options(spec, NfsVersion.V4_2, "192.0.2.1").split(",")
     assert options[:3] == ["vers=4.2", "proto=tcp", "addr=192.0.2.1"]
     assert {"softerr", "port=2049"} <= set(options)
+    assert not [word for word in options if word.startswith(("nolock", "clientaddr"))]
+    options = nfs_options(spec, NfsVersion.V4_1, "2001:db8::1").split(",")
+    assert {"vers=4.1", "proto=tcp6", "softerr", "port=2049"} <= set(options)
+    assert not [word for word in options if word.startswith(("nolock", "clientaddr"))]
+    options = nfs_options(spec, NfsVersion.V4_0, "192.0.2.1").split(",")
+    assert {"vers=4.0", "clientaddr=0.0.0.0"} <= set(options)
     old = NfsSpec(server="2001:db8::1", export="/x", version=NfsVersion.V3, mount_port=20048)
     assert nfs_source(old) == "[2001:db8::1]:/x"
-    options = nfs_options(old, "2001:db8::1").split(",")
+    options = nfs_options(old, NfsVersion.V3, "2001:db8::1").split(",")
     assert {"vers=3", "proto=tcp6", "nolock", "mountport=20048"} <= set(options)
     assert not any(word.startswith("port=") for word in options)
+
+
+@pytest.mark.parametrize(
+    ("asked", "speaks", "tried"),
+    [
+        (None, {"4.2", "4.1", "3"}, ["nfs4 4.2"]),
+        (None, {"4.0"}, ["nfs4 4.2", "nfs4 4.1", "nfs4 4.0"]),
+        (None, {"3"}, ["nfs4 4.2", "nfs4 4.1", "nfs4 4.0", "nfs 3"]),
+        (NfsVersion.V4_1, {"4.2", "4.1", "3"}, ["nfs4 4.1"]),
+        (None, set(), ["nfs4 4.2", "nfs4 4.1", "nfs4 4.0", "nfs 3"]),
+    ],
+)
+def test_the_version_of_nfs_is_the_one_asked_for_or_the_newest(
+    monkeypatch: pytest.MonkeyPatch, asked: NfsVersion | None, speaks: set[str], tried: list[str]
+) -> None:
+    calls: list[str] = []
+
+    def mount_text(_source: str, _target: Path, kind: str, options: str) -> None:
+        version = options.partition(",")[0].removeprefix("vers=")
+        calls.append(f"{kind} {version}")
+        if version not in speaks:
+            raise OSError(errno.EPROTONOSUPPORT, "not spoken")
+
+    monkeypatch.setattr("vmkernel.host.nfs.mount_text", mount_text)
+    spec = NfsSpec(server="192.0.2.1", export="/x", version=asked)
+    if speaks:
+        mount_nfs(spec, Path("/m"))
+    else:
+        with pytest.raises(OSError, match="not spoken"):
+            mount_nfs(spec, Path("/m"))
+    assert calls == tried
+    version = calls[-1].partition(" ")[2]
+    mounted = Mount("0:1", Path("/m"), "nfs4", "s:/x", ("rw", f"vers={version}", "softerr"))
+    assert spoken_version(mounted) == version
+
+
+def test_a_server_that_refuses_is_not_asked_in_older_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def mount_text(_source: str, _target: Path, kind: str, _options: str) -> None:
+        calls.append(kind)
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr("vmkernel.host.nfs.mount_text", mount_text)
+    with pytest.raises(PermissionError):
+        mount_nfs(NfsSpec(server="192.0.2.1", export="/x"), Path("/m"))
+    assert calls == ["nfs4"]
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ def test_mounts_are_read(tmp_path: Path) -> None:
         r"44 27 259:1 / /run/with\040space rw,nosuid - xfs /dev/loop0p1 rw,inode64" + "\n"
     )
     assert mounts(table) == (
-        Mount("254:1", Path("/"), "ext4", "/dev/vda1"),
-        Mount("259:1", Path("/run/with space"), "xfs", "/dev/loop0p1"),
+        Mount("254:1", Path("/"), "ext4", "/dev/vda1", ("rw",)),
+        Mount("259:1", Path("/run/with space"), "xfs", "/dev/loop0p1", ("rw", "inode64")),
     )
 
 

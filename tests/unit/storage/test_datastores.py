@@ -34,6 +34,7 @@ async def _volume(world: World, volume_id: str, datastore: str = "d") -> None:
         ({}, ErrorCode.INVALID, "/spec/path"),
         ({"path": "relative"}, ErrorCode.INVALID, "/spec/path"),
         ({"path": "/nul\0"}, ErrorCode.INVALID, "/spec/path"),
+        ({"path": "{root}/a,b"}, ErrorCode.INVALID, "/spec/path"),
         ({"path": "/no/such/parent"}, ErrorCode.INVALID, "/spec/path"),
         ({"path": "{root}/file"}, ErrorCode.INVALID, "/spec/path"),
         ({"path": "{root}/full"}, ErrorCode.CONFLICT, "/spec/path"),

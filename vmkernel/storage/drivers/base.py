@@ -12,6 +12,7 @@ from vmkernel.model import (
     DatastoreMember,
     DatastoreSpec,
     ErrorCode,
+    NfsVersion,
     RaidLevel,
     RaidStatus,
 )
@@ -44,6 +45,7 @@ class Attached:
     uuid: str
     device: str | None = None
     filesystem: str | None = None
+    nfs_version: NfsVersion | None = None
     partition_uuid: str | None = None
     group: str | None = None
     """`raid`: the array's UUID; `lvm`: the volume group's name."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from vmkernel.host.errors import from_os_error
+from vmkernel.host.bounded import Bounded
+from vmkernel.host.errors import HostError, from_os_error
 from vmkernel.host.files import make_directory
 from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError
 from vmkernel.state import StoredDatastore
@@ -16,9 +17,15 @@ from vmkernel.storage.records import RecordError
 
 __all__ = ["DirectoryDriver"]
 
+_PATIENCE_S = 20.0
+"""The directory may be on a file system of the host's network."""
+
 
 class DirectoryDriver(DatastoreDriver):
     """Takes an empty directory, or one that is a datastore already."""
+
+    def __init__(self) -> None:
+        self._bounded = Bounded()
 
     @property
     def kind(self) -> DatastoreKind:
@@ -33,6 +40,9 @@ class DirectoryDriver(DatastoreDriver):
             raise MicaError.field("/spec/path", "A directory datastore needs a path.")
         if "\0" in spec.path or not spec.path.startswith("/"):
             raise MicaError.field("/spec/path", "The path must be absolute.")
+        if "," in spec.path:
+            # swtpm's options have no way to name such a file.
+            raise MicaError.field("/spec/path", "The path may hold no comma.")
         await asyncio.to_thread(_look, Path(spec.path), consent.adopt)
 
     async def create(
@@ -55,7 +65,15 @@ class DirectoryDriver(DatastoreDriver):
 
     async def present(self, stored: StoredDatastore) -> bool:
         """True while the directory is there."""
-        return stored.spec.path is not None and Path(stored.spec.path).is_dir()
+        path = stored.spec.path
+        if path is None:
+            return False
+        try:
+            return await self._bounded.run(
+                stored.id, Path(path).is_dir, timeout_s=_PATIENCE_S, what=f"The directory {path}"
+            )
+        except HostError:
+            return False
 
 
 def _look(path: Path, adopt: bool) -> None:

@@ -17,7 +17,7 @@ from typing import TypeVar
 from vmkernel.host.bounded import Bounded
 from vmkernel.host.errors import HostError, from_os_error
 from vmkernel.host.mounts import unmount
-from vmkernel.host.nfs import check_nfs, mount_nfs, nfs_source
+from vmkernel.host.nfs import check_nfs, mount_nfs, nfs_source, spoken_version
 from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError, NfsSpec
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
@@ -150,11 +150,22 @@ class NfsDriver(DatastoreDriver):
                 " writable, and with root's rights (no_root_squash)."
             ) from error
         except OSError as error:
+            if error.errno == errno.EPROTONOSUPPORT:
+                wanted = f"NFS {nfs.version}" if nfs.version else "NFS 3 or 4"
+                raise HostError(f"{source}: the server doesn't speak {wanted}.") from error
             if error.errno in _NOT_THERE:
                 reason = os.strerror(error.errno or 0)
                 raise DatastoreMissing(f"{source} can't be had: {reason}.") from error
             raise from_os_error(error, f"{source} can't be mounted") from error
-        return Attached(root=target, uuid=uuid, device=source, filesystem="nfs", remote=True)
+        mounted = await asyncio.to_thread(self._mounting.mounted, datastore_id)
+        return Attached(
+            root=target,
+            uuid=uuid,
+            device=source,
+            filesystem="nfs",
+            nfs_version=spoken_version(mounted) if mounted is not None else None,
+            remote=True,
+        )
 
     async def _patiently(
         self,
