@@ -6,16 +6,22 @@ import asyncio
 import logging
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from vmkernel.options import Options, parse
 from vmkernel.wiring import Vmkernel
 
 __all__ = ["main"]
 
+_THREADS = 64
+"""At most; made as they are needed."""
+
 
 async def _run(options: Options) -> None:
     kernel = Vmkernel(options)
     loop = asyncio.get_running_loop()
+    # Files of a server that is silent hold threads up for a while: there are others.
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="files"))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, kernel.stop)
     await kernel.run()

@@ -18,6 +18,7 @@ from vmkernel.model import ErrorCode
 __all__ = ["Bounded"]
 
 T = TypeVar("T")
+_MANY = 32
 
 
 class Bounded:
@@ -25,6 +26,7 @@ class Bounded:
 
     def __init__(self) -> None:
         self._hanging: dict[str, threading.Thread] = {}
+        self._number = 0
 
     def hangs(self, name: str) -> bool:
         """True while a call under this name has not come back."""
@@ -33,6 +35,22 @@ class Bounded:
             del self._hanging[name]
             return False
         return thread is not None
+
+    async def run_beside(
+        self, name: str, call: Callable[[], T], *, timeout_s: float, what: str
+    ) -> T:
+        """The same for calls of which several may run at a time; `timed-out` at once where
+        `_MANY` of them hang."""
+        prefix = f"{name}/"
+        threads = {key: t for key, t in self._hanging.items() if key.startswith(prefix)}
+        for key, thread in threads.items():
+            if not thread.is_alive():
+                del self._hanging[key]
+        if sum(thread.is_alive() for thread in threads.values()) >= _MANY:
+            raise HostError(f"{what} does not answer.", ErrorCode.TIMED_OUT)
+        self._number += 1
+        key = f"{prefix}{self._number}"
+        return await self.run(key, call, timeout_s=timeout_s, what=what)
 
     async def run(self, name: str, call: Callable[[], T], *, timeout_s: float, what: str) -> T:
         """The outcome of `call`; `timed-out` names `what` where it takes too long or an earlier

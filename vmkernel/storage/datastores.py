@@ -17,11 +17,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from vmkernel.events import EventBus
 from vmkernel.host.bounded import Bounded
+from vmkernel.host.errors import from_os_error
 from vmkernel.host.files import free_bytes
 from vmkernel.model import (
     Datastore,
@@ -48,12 +50,14 @@ from vmkernel.storage.users import Users
 
 __all__ = ["Datastores", "SPACE_MARGIN_BYTES"]
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _START_WAIT_S = 10.0
 _WATCH_S = 5.0
 _SPACE_S = 20.0
 _LOAD_S = 120.0
-_LOOK_S = 20.0
+_LOOK_S = 10.0
+_GLANCE_S = 2.0
 SPACE_MARGIN_BYTES = 16 << 20
 """Always left free, for descriptions and the file system's own needs."""
 
@@ -206,23 +210,49 @@ class Datastores:
         finally:
             entry.users -= 1
 
-    def unreserved_bytes(self, datastore_id: str) -> int:
+    async def look(
+        self, datastore_id: str, call: Callable[[], T], *, patience_s: float | None = None
+    ) -> T:
+        """The outcome of a short look at an available datastore's files, off the event loop;
+        `timed-out` where it doesn't answer, OSError."""
+        self.layout(datastore_id)
+        return await self._bounded.run_beside(
+            f"look-{datastore_id}",
+            call,
+            timeout_s=patience_s or _LOOK_S,
+            what=f"Datastore {datastore_id}",
+        )
+
+    async def measure(self, datastore_id: str) -> None:
+        """Bring what is known of the free space up to date; `timed-out` where that takes long.
+
+        Space is promised by what was measured last (`reserve`): whoever promises measures first.
+        """
+        root = self.layout(datastore_id).root
+        entry = self.entry(datastore_id)
+        if entry.attached is not None and entry.attached.remote:
+            return  # `watch` does it: each look would be a question to the server
+        try:
+            figures = await self.look(datastore_id, lambda: free_bytes(root))
+        except OSError as error:
+            raise from_os_error(error, f"Datastore {datastore_id} can't be measured") from error
+        entry.space = Space(*figures)
+        self._judge_space(entry)
+
+    async def unreserved_bytes(self, datastore_id: str) -> int:
         """What may still be written there without a reservation."""
-        _, free = free_bytes(self.layout(datastore_id).root)
-        return max(0, free - self.entry(datastore_id).reserved_bytes - SPACE_MARGIN_BYTES)
+        await self.measure(datastore_id)
+        entry = self.entry(datastore_id)
+        return max(0, entry.space.free_bytes - entry.reserved_bytes - SPACE_MARGIN_BYTES)
 
     def reserve(self, datastore_id: str, size_bytes: int, *, pointer: str) -> Callable[[], None]:
-        """Set space aside before it is written; call the result to give it back.
+        """Set space aside before it is written; call the result to give it back. See `measure`.
 
         `insufficient-space` names the field at `pointer`.
         """
-        layout = self.layout(datastore_id)
+        self.layout(datastore_id)
         entry = self.entry(datastore_id)
-        if entry.attached is not None and entry.attached.remote:
-            free = entry.space.free_bytes  # asking again might wait for the network
-        else:
-            _, free = free_bytes(layout.root)
-        left = free - entry.reserved_bytes - SPACE_MARGIN_BYTES
+        left = entry.space.free_bytes - entry.reserved_bytes - SPACE_MARGIN_BYTES
         if size_bytes > left:
             raise MicaError.field(
                 pointer,
@@ -489,28 +519,30 @@ class Datastores:
 
     async def _refresh_local(self, entry: Entry) -> None:
         """Measure what can be measured at once; the others are measured by `watch`."""
-        if entry.attached is not None and not entry.attached.remote:
-            await self._refresh(entry)
+        attached = entry.attached
+        if attached is None or attached.remote:
+            return
+        with contextlib.suppress(OSError, MicaError):
+            figures = await self.look(
+                entry.id, lambda: free_bytes(attached.root), patience_s=_GLANCE_S
+            )
+            entry.space = Space(*figures)
+            self._judge_space(entry)
 
     async def _refresh(self, entry: Entry) -> None:
         """Measure the space; the last figures stay where that takes too long."""
         attached = entry.attached
-        if attached is None or (attached.remote and self._bounded.hangs(f"space-{entry.id}")):
+        if attached is None or self._bounded.hangs(f"space-{entry.id}"):
             return
-        try:
-            if attached.remote:
-                figures = await self._bounded.run(
-                    f"space-{entry.id}",
-                    lambda: free_bytes(attached.root),
-                    timeout_s=_SPACE_S,
-                    what=f"Datastore {entry.id}",
-                )
-            else:
-                figures = await asyncio.to_thread(free_bytes, attached.root)
-        except (OSError, MicaError):
-            return
-        entry.space = Space(*figures)
-        self._judge_space(entry)
+        with contextlib.suppress(OSError, MicaError):
+            figures = await self._bounded.run(
+                f"space-{entry.id}",
+                lambda: free_bytes(attached.root),
+                timeout_s=_SPACE_S,
+                what=f"Datastore {entry.id}",
+            )
+            entry.space = Space(*figures)
+            self._judge_space(entry)
 
     def _judge_space(self, entry: Entry) -> None:
         spec = entry.stored.spec

@@ -108,7 +108,7 @@ class Images:
         self, image_id: str, source: ImageSource, *, actor: str
     ) -> tuple[Operation, socket.socket]:
         """Begin to take an image; the operation, and the stream's other end for the sender."""
-        layout = self._refuse_taken(image_id, source.datastore)
+        layout = await self._refuse_taken(image_id, source.datastore)
         spool = layout.incoming / f"spool-{image_id}"
         with self._claimed(image_id, "uploaded") as undo:
             release = self._datastores.reserve(
@@ -141,7 +141,7 @@ class Images:
 
     async def pull(self, image_id: str, pull: ImagePull, *, actor: str) -> Operation:
         """Begin to fetch an image from a server."""
-        layout = self._refuse_taken(image_id, pull.datastore)
+        layout = await self._refuse_taken(image_id, pull.datastore)
         with self._claimed(image_id, "pulled") as undo:
 
             async def receive(context: OperationContext) -> None:
@@ -159,7 +159,7 @@ class Images:
         if volume is None:
             raise MicaError.field("/spec/volume", f"There is no volume {capture.volume}.")
         datastore = capture.datastore or volume.datastore
-        layout = self._refuse_taken(image_id, datastore)
+        layout = await self._refuse_taken(image_id, datastore)
         with self._claimed(image_id, "captured") as undo:
             source = undo.enter_context(self._volumes.held(capture.volume, "exported"))
 
@@ -185,10 +185,10 @@ class Images:
         stream = await self._sender.send(entry.place.data, offset, length, held)
         return data, stream
 
-    def volume_data(self, volume_id: str) -> StoredData:
+    async def volume_data(self, volume_id: str) -> StoredData:
         """What the download of a volume's file would be; `conflict` where it can't be."""
         with self._volumes.held(volume_id, "exported") as source:
-            info = source.entry.place.data.lstat()
+            info = await self._volumes.look(source)
             if source.chain:
                 raise StorageError(
                     ErrorCode.CONFLICT,
@@ -204,7 +204,7 @@ class Images:
         self, volume_id: str, offset: int, length: int
     ) -> tuple[StoredData, socket.socket]:
         """Begin to send a part of a volume's file; nothing can open it meanwhile."""
-        data = self.volume_data(volume_id)
+        data = await self.volume_data(volume_id)
         async with contextlib.AsyncExitStack() as undo:
             source = undo.enter_context(self._volumes.held(volume_id, "exported"))
             await undo.enter_async_context(self._datastores.using(source.entry.datastore))
@@ -238,11 +238,11 @@ class Images:
     async def _pull(
         self, context: OperationContext, image_id: str, pull: ImagePull, layout: Layout
     ) -> None:
-        limit = self._datastores.unreserved_bytes(pull.datastore)
+        limit = await self._datastores.unreserved_bytes(pull.datastore)
         limit = min(limit, pull.max_bytes or limit)
         spool = layout.incoming / f"spool-{image_id}"
         try:
-            fd = make_spool(spool)
+            fd = await asyncio.to_thread(make_spool, spool)
             try:
                 outcome = await self._workers.run(
                     "fetch",
@@ -290,10 +290,11 @@ class Images:
         entry = source.entry
         place = layout.image(image_id, capture.format)
         total = entry.size_bytes
-        limit = self._datastores.unreserved_bytes(datastore)
+        limit = await self._datastores.unreserved_bytes(datastore)
         try:
-            owner = source.owner
-            os.close(make_spool(place.incoming, owner))
+            uid = (await self._volumes.look(source)).st_uid
+            owner = None if uid == os.getuid() else uid
+            os.close(await asyncio.to_thread(make_spool, place.incoming, owner))
             await self._qemu_img.convert(
                 entry.place.data,
                 entry.format.value,
@@ -305,7 +306,7 @@ class Images:
                 file_bytes=limit,
                 chain=source.chain,
             )
-            size = place.incoming.stat().st_size
+            size = (await asyncio.to_thread(place.incoming.stat)).st_size
             digest = await file_sha256(
                 place.incoming, lambda done: context.advance(done, size, stage="digest")
             )
@@ -327,20 +328,24 @@ class Images:
 
     # --- small parts --------------------------------------------------------------------------
 
-    def _refuse_taken(self, image_id: str, datastore: str) -> Layout:
+    async def _refuse_taken(self, image_id: str, datastore: str) -> Layout:
+        layout = self._datastores.layout_for(datastore)
+        paths = [layout.image(image_id, image_format).data for image_format in ImageFormat]
+        stray = await self._datastores.look(
+            datastore, lambda: next((path for path in paths if path.exists()), None)
+        )
+        await self._datastores.measure(datastore)
         if image_id in self._catalogue.images:
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is an image {image_id} already.")
-        layout = self._datastores.layout_for(datastore)
         if self._coming >= MAX_UPLOADS:
             raise StorageError(
                 ErrorCode.UNAVAILABLE, f"{MAX_UPLOADS} images are being made; try again later."
             )
-        for image_format in ImageFormat:
-            if (path := layout.image(image_id, image_format).data).exists():
-                raise StorageError(
-                    ErrorCode.CONFLICT,
-                    f"A file {path.name} without a description lies on {datastore}.",
-                )
+        if stray is not None:
+            raise StorageError(
+                ErrorCode.CONFLICT,
+                f"A file {stray.name} without a description lies on {datastore}.",
+            )
         return layout
 
     @contextlib.contextmanager

@@ -49,6 +49,7 @@ from vmkernel.storage.spool import adopt, chown_for, file_sha256, make_spool, se
 __all__ = ["Intake", "refuse_early"]
 
 _UNPACK_MEMORY_BYTES = 1 << 30
+_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _QEMU_NAMES = {SourceFormat.VHD: "vpc"}
 """What qemu-img calls them, where it is another name."""
 
@@ -120,8 +121,8 @@ class Intake:
                 kept_digest = digest
             else:
                 if ready != place.incoming:
-                    ready.rename(place.incoming)
-                size = place.incoming.stat().st_size
+                    await asyncio.to_thread(ready.rename, place.incoming)
+                size = (await asyncio.to_thread(place.incoming.stat)).st_size
                 kept_digest = await file_sha256(
                     place.incoming, lambda done: context.advance(done, size, stage="digest")
                 )
@@ -165,11 +166,15 @@ class Intake:
     ) -> None:
         """Describe what lies complete in `.incoming`; durable on return, not to be cancelled."""
         context.commit_point()
+        try:
+            size = (await asyncio.to_thread(place.incoming.stat)).st_size
+        except OSError as error:
+            raise from_os_error(error, f"Image {image_id} can't be stored") from error
         record = ImageRecord(
             id=image_id,
             created_at=clock.now(),
             format=image_format,
-            size_bytes=place.incoming.stat().st_size,
+            size_bytes=size,
             sha256=sha256,
             virtual_size_bytes=virtual_size,
             origin=origin,
@@ -221,11 +226,11 @@ class Intake:
         target = work.temporary("unpacked")
         made.append(target)
         with contextlib.ExitStack() as held:
-            source_fd = os.open(work.spool, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            source_fd = await asyncio.to_thread(os.open, work.spool, _READING)
             held.callback(os.close, source_fd)
-            target_fd = make_spool(target)
+            target_fd = await asyncio.to_thread(make_spool, target)
             held.callback(os.close, target_fd)
-            limit = self._datastores.unreserved_bytes(work.source.datastore)
+            limit = await self._datastores.unreserved_bytes(work.source.datastore)
             await self._workers.run(
                 "unpack",
                 {
@@ -244,9 +249,9 @@ class Intake:
         return target
 
     async def _convert(self, work: _Work, source: Path, target: Path) -> None:
-        os.close(make_spool(target, self._worker_uid))
-        chown_for(source, self._worker_uid)
-        limit = self._datastores.unreserved_bytes(work.source.datastore)
+        os.close(await asyncio.to_thread(make_spool, target, self._worker_uid))
+        await asyncio.to_thread(chown_for, source, self._worker_uid)
+        limit = await self._datastores.unreserved_bytes(work.source.datastore)
         total = work.virtual_size
         try:
             await self._qemu_img.convert(

@@ -171,6 +171,7 @@ class ResumableUploads:
             raise StorageError(
                 ErrorCode.UNAVAILABLE, f"{_MAX_OPEN} uploads are open; end or delete some."
             )
+        await self._datastores.measure(spec.datastore)
         self._refuse_taken(spec.image)
         now = clock.now()
         with contextlib.ExitStack() as undo:
@@ -385,6 +386,7 @@ class ResumableUploads:
             with contextlib.suppress(MicaError):  # where the blocks were not to be had before
                 missing = spec.size_bytes - await asyncio.to_thread(_allocated, entry.data)
                 if missing > 0:
+                    await self._datastores.measure(datastore)
                     entry.held.callback(
                         self._datastores.reserve(datastore, missing, pointer="/spec/size_bytes")
                     )

@@ -41,7 +41,9 @@ class Sender:
                     retry_after_s=5,
                 )
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd = await asyncio.to_thread(
+                    os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                )
             except OSError as error:
                 raise from_os_error(error, f"{path.name} can't be read") from error
         except BaseException:

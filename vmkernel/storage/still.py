@@ -22,8 +22,6 @@ class StillSource:
     """What is copied."""
 
     entry: VolumeEntry
-    owner: int | None
-    """The uid that may read its file; None: ourselves."""
     chain: tuple[Layer, ...] = ()
     """The files that its file is the difference to, from the upper one."""
 
@@ -52,10 +50,14 @@ class StillVolumes:
                 "or a backup or snapshot is at it: shut it down, or end that, first.",
             )
         with self._catalogue.claimed("volume", volume_id, what):
-            try:
-                owner = entry.place.data.lstat().st_uid
-            except OSError as error:
-                raise StorageError(
-                    ErrorCode.UNAVAILABLE, f"Volume {volume_id} can't be read ({error.strerror})."
-                ) from error
-            yield StillSource(entry, None if owner == os.getuid() else owner, chain)
+            yield StillSource(entry, chain)
+
+    async def look(self, source: StillSource) -> os.stat_result:
+        """What the file system says of its file."""
+        entry = source.entry
+        try:
+            return await self._datastores.look(entry.datastore, entry.place.data.lstat)
+        except OSError as error:
+            raise StorageError(
+                ErrorCode.UNAVAILABLE, f"Volume {entry.id} can't be read ({error.strerror})."
+            ) from error

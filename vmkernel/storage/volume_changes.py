@@ -86,6 +86,7 @@ class VolumeChanges:
         actor: str,
     ) -> Operation:
         """Change the size; while its VM runs, a volume only grows, and the guest sees it."""
+        await self._datastores.measure(self._volumes.sound(volume_id)[0].datastore)
         entry, record = self._volumes.sound(volume_id)
         refuse_revision(record, revision)
         self._users.refuse_snapshots(volume_id)
@@ -199,29 +200,37 @@ class VolumeChanges:
     ) -> Operation:
         """Let a volume lie elsewhere or otherwise, also while its VM runs. A linked one becomes
         whole by it."""
+        place = self._datastores.layout_for(datastore).volume(volume_id, volume_format)
+        before = self._volumes.sound(volume_id)[0]
+        layers = self._catalogue.chain(before)
+        shape: Shape = (volume_format, allocation, before.size_bytes)
+        needed = await self._datastores.look(
+            before.datastore, lambda: space_for_copy(before, shape, layers)
+        )
+        stray, described = await self._datastores.look(
+            datastore, lambda: (place.data.exists(), place.record.exists())
+        )
+        await self._datastores.measure(datastore)
         entry, record = self._volumes.sound(volume_id)
         refuse_revision(record, revision)
         self._users.refuse_snapshots(volume_id)
         self._catalogue.refuse_children(volume_id)
-        chain = self._catalogue.chain(entry)
-        place = self._datastores.layout_for(datastore).volume(volume_id, volume_format)
-        shape: Shape = (volume_format, allocation, entry.size_bytes)
-        if place.data != entry.place.data and place.data.exists():
+        if entry != before or self._catalogue.chain(entry) != layers:
+            raise StorageError(
+                ErrorCode.CONFLICT, f"Volume {volume_id} is being changed; try again."
+            )
+        if place.data != entry.place.data and stray:
             raise StorageError(
                 ErrorCode.CONFLICT,
                 f"A file {place.data.name} without a description lies on {datastore}.",
             )
-        if datastore != entry.datastore and place.record.exists():
+        if datastore != entry.datastore and described:
             raise StorageError(
                 ErrorCode.CONFLICT, f"Datastore {datastore} holds a volume {volume_id} already."
             )
         live = self._users.volume_is_open(volume_id)
         with contextlib.ExitStack() as undo:
-            undo.callback(
-                self._datastores.reserve(
-                    datastore, space_for_copy(entry, shape, chain), pointer="/spec/datastore"
-                )
-            )
+            undo.callback(self._datastores.reserve(datastore, needed, pointer="/spec/datastore"))
             undo.enter_context(self._catalogue.claimed("volume", volume_id, "moved"))
             held = undo.pop_all()
 

@@ -66,9 +66,17 @@ class VolumeClones:
             allocation=record.allocation,
             source_volume=source_id,
         )
+        survey = await self._volumes.survey(new_id, spec, None, source)
+        again = self._volumes.sound(source_id) if past else self._volumes.writable(source_id)
+        if again != (source, record):
+            raise StorageError(
+                ErrorCode.CONFLICT, f"Volume {source_id} is being changed; try again."
+            )
         if past is None:
             self._volumes.source_volume(spec)
-        held, place = self._volumes.prepare(new_id, spec, None, source, shared=past is not None)
+        held, place = self._volumes.prepare(
+            new_id, spec, None, source, survey, shared=past is not None
+        )
         shared = False
 
         async def fill(target: Path) -> None:
@@ -97,7 +105,10 @@ class VolumeClones:
             size_bytes=_size(base),
             source_volume=base_id,
         )
-        held, place = self._volumes.prepare(new_id, spec, None, None)
+        survey = await self._volumes.survey(new_id, spec, None, None)
+        if self._volumes.writable(base_id) != (base, record):
+            raise StorageError(ErrorCode.CONFLICT, f"Volume {base_id} is being changed; try again.")
+        held, place = self._volumes.prepare(new_id, spec, None, None, survey)
 
         async def fill(target: Path) -> None:
             user = await asyncio.to_thread(make_file, target, self._worker_uid)

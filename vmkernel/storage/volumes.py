@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -49,6 +50,7 @@ __all__ = ["MAX_VOLUME_BYTES", "MIN_VOLUME_BYTES", "Teller", "Volumes", "refuse_
 MIN_VOLUME_BYTES = 1 << 20
 MAX_VOLUME_BYTES = 1 << 50
 _SECTOR_BYTES = 512
+_GLANCE_S = 2.0
 _DISK_IMAGES = {
     ImageFormat.QCOW2: "qcow2",
     ImageFormat.RAW: "raw",
@@ -66,6 +68,15 @@ class Teller(Protocol):
     def commit_point(self) -> None:
         """See OperationContext."""
         ...
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was seen of the files before a volume is made."""
+
+    needed_bytes: int
+    stray: bool
+    """True where a file without a description lies in its place."""
 
 
 class Volumes:
@@ -107,34 +118,55 @@ class Volumes:
             key=lambda entry: entry.id,
         )
         wanted = entries[:limit]
-        allocated = await asyncio.to_thread(
-            lambda: [allocated_bytes(entry.place.data) for entry in wanted]
-        )
+        allocated = await self._allocated(wanted)
         linked = self._catalogue.linked()
         volumes = (
-            self._describe(entry, taken, linked.get(entry.id, ()))
-            for entry, taken in zip(wanted, allocated, strict=True)
+            self._describe(entry, allocated[entry.id], linked.get(entry.id, ())) for entry in wanted
         )
         return tuple(volumes), len(entries) > limit
 
     async def get(self, volume_id: str) -> Volume:
         """One volume."""
         entry = self._catalogue.volume(volume_id)
-        taken, shared = await asyncio.to_thread(
-            lambda: (allocated_bytes(entry.place.data), shared_bytes(entry.place.data))
-        )
-        found = self._describe(entry, taken, self._catalogue.children(volume_id))
+        allocated = await self._allocated((entry,))
+        shared: int | None = None
+        with contextlib.suppress(MicaError):
+            shared = await self._datastores.look(
+                entry.datastore, lambda: shared_bytes(entry.place.data), patience_s=_GLANCE_S
+            )
+        found = self._describe(entry, allocated[volume_id], self._catalogue.children(volume_id))
         return msgspec.structs.replace(
             found, status=msgspec.structs.replace(found.status, shared_bytes=shared)
         )
+
+    async def _allocated(self, wanted: Sequence[VolumeEntry]) -> dict[str, int]:
+        """What volumes take of their datastores now; 0 where a datastore doesn't answer soon."""
+        found = dict.fromkeys((entry.id for entry in wanted), 0)
+
+        async def ask(datastore: str) -> None:
+            paths = {e.id: e.place.data for e in wanted if e.datastore == datastore}
+            with contextlib.suppress(MicaError):
+                found.update(
+                    await self._datastores.look(
+                        datastore,
+                        lambda: {key: allocated_bytes(path) for key, path in paths.items()},
+                        patience_s=_GLANCE_S,
+                    )
+                )
+
+        await asyncio.gather(*(ask(name) for name in {entry.datastore for entry in wanted}))
+        return found
 
     # --- change -------------------------------------------------------------------------------
 
     async def create(self, volume_id: str, spec: VolumeSpec, *, actor: str) -> Operation:
         """Make a volume; sizes, names and space are checked before it begins."""
+        survey = await self.survey(
+            volume_id, spec, self._source_image(spec), self.source_volume(spec)
+        )
         image = self._source_image(spec)
         origin = self.source_volume(spec)
-        held, place = self.prepare(volume_id, spec, image, origin)
+        held, place = self.prepare(volume_id, spec, image, origin, survey)
 
         async def work(context: OperationContext) -> None:
             with held:
@@ -150,12 +182,31 @@ class Volumes:
 
         return self.begin("volume.create", volume_id, work, actor, held, cancellable=True)
 
+    async def survey(
+        self,
+        volume_id: str,
+        spec: VolumeSpec,
+        image: ImageEntry | None,
+        origin: VolumeEntry | None,
+    ) -> Survey:
+        """Look at the files that `prepare` goes by; what else was known may be old afterwards."""
+        place = self._datastores.layout_for(spec.datastore).volume(volume_id, spec.format)
+        layers = self._catalogue.chain(origin) if origin is not None else ()
+        needed = await self._datastores.look(
+            origin.datastore if origin is not None else spec.datastore,
+            lambda: _needed_bytes(spec, image, origin, layers),
+        )
+        stray = await self._datastores.look(spec.datastore, place.data.exists)
+        await self._datastores.measure(spec.datastore)
+        return Survey(needed, stray)
+
     def prepare(
         self,
         volume_id: str,
         spec: VolumeSpec,
         image: ImageEntry | None,
         origin: VolumeEntry | None,
+        survey: Survey,
         *,
         shared: bool = False,
     ) -> tuple[contextlib.ExitStack, Place]:
@@ -163,9 +214,8 @@ class Volumes:
         go on with the volume that it comes from."""
         if volume_id in self._catalogue.volumes:
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is a volume {volume_id} already.")
-        layout = self._datastores.layout_for(spec.datastore)
-        place = layout.volume(volume_id, spec.format)
-        if place.data.exists():
+        place = self._datastores.layout_for(spec.datastore).volume(volume_id, spec.format)
+        if survey.stray:
             raise StorageError(
                 ErrorCode.CONFLICT,
                 f"A file {place.data.name} without a description lies on {spec.datastore}.",
@@ -173,7 +223,7 @@ class Volumes:
         with contextlib.ExitStack() as undo:
             undo.callback(
                 self._datastores.reserve(
-                    spec.datastore, self._needed(spec, image, origin), pointer="/spec/size_bytes"
+                    spec.datastore, survey.needed_bytes, pointer="/spec/size_bytes"
                 )
             )
             undo.enter_context(self._catalogue.claimed("volume", volume_id, "created"))
@@ -442,24 +492,6 @@ class Volumes:
             )
         return source
 
-    def _needed(
-        self, spec: VolumeSpec, image: ImageEntry | None, origin: VolumeEntry | None
-    ) -> int:
-        """Space to set aside: all of a thick volume, and as much of a thin one as its source may
-        fill."""
-        if origin is not None:
-            shape = (spec.format, spec.allocation, spec.size_bytes)
-            return space_for_copy(origin, shape, self._catalogue.chain(origin))
-        if spec.allocation is Allocation.THICK:
-            return spec.size_bytes + QCOW2_OVERHEAD_BYTES
-        if image is None or image.record is None:
-            return QCOW2_OVERHEAD_BYTES
-        if image.format is ImageFormat.QCOW2:
-            filled = min(2 * image.record.size_bytes, image.record.virtual_size_bytes)
-        else:
-            filled = image.record.virtual_size_bytes
-        return filled + QCOW2_OVERHEAD_BYTES
-
     def _describe(
         self, entry: VolumeEntry, allocated_bytes: int, children: tuple[str, ...]
     ) -> Volume:
@@ -486,6 +518,27 @@ class Volumes:
                 last_check=record.last_check if record else None,
             ),
         )
+
+
+def _needed_bytes(
+    spec: VolumeSpec,
+    image: ImageEntry | None,
+    origin: VolumeEntry | None,
+    layers: Sequence[VolumeEntry],
+) -> int:
+    """Space to set aside (blocking): all of a thick volume, and as much of a thin one as its source
+    may fill."""
+    if origin is not None:
+        return space_for_copy(origin, (spec.format, spec.allocation, spec.size_bytes), layers)
+    if spec.allocation is Allocation.THICK:
+        return spec.size_bytes + QCOW2_OVERHEAD_BYTES
+    if image is None or image.record is None:
+        return QCOW2_OVERHEAD_BYTES
+    if image.format is ImageFormat.QCOW2:
+        filled = min(2 * image.record.size_bytes, image.record.virtual_size_bytes)
+    else:
+        filled = image.record.virtual_size_bytes
+    return filled + QCOW2_OVERHEAD_BYTES
 
 
 def refuse_revision(record: VolumeRecord, revision: int | None) -> None:

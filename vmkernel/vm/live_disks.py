@@ -265,7 +265,8 @@ class VmLiveDisks:
         if volume is None:
             return False
         try:
-            found = self._host.storage.volume(volume, while_busy=True).path.stat()
+            path = self._host.storage.volume(volume, while_busy=True).path
+            found = await asyncio.to_thread(path.stat)
         except (MicaError, OSError):
             return False
         below = await block_graph.nodes_below(running.qmp, key)

@@ -187,7 +187,7 @@ async def forget_checkpoint(driver: VmDriver, checkpoint: str) -> None:
             for key in having:
                 volume = storage.volume(disks[key])
                 await storage.qemu_img.remove_bitmap(
-                    f"{CHECKPOINT}{checkpoint}", volume.path, user=user_of(machine, volume)
+                    f"{CHECKPOINT}{checkpoint}", volume.path, user=await user_of(machine, volume)
                 )
         finally:
             machine.at_disks = False
@@ -203,7 +203,7 @@ async def _bitmaps(machine: Machine) -> Mapping[str, Mapping[str, bool]]:
         volume = storage.volume(disk.volume)
         if volume.format is not VolumeFormat.QCOW2:
             continue
-        bitmaps = await storage.qemu_img.bitmaps(volume.path, user=user_of(machine, volume))
+        bitmaps = await storage.qemu_img.bitmaps(volume.path, user=await user_of(machine, volume))
         found[disk.key or ""] = {
             name.removeprefix(CHECKPOINT): whole
             for name, whole in bitmaps.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from pathlib import Path
@@ -199,3 +200,49 @@ def test_a_call_that_hangs_is_left_behind_and_not_repeated() -> None:
             await bounded.run("x", broken, timeout_s=5, what="The server")
 
     asyncio.run(scenario())
+
+
+def test_a_file_system_that_hangs_stops_no_other_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    real_statvfs, real_stat = os.statvfs, os.stat
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        if str(path).startswith(str(tmp_path / "slow")):
+            gate.wait(20)
+        return real_statvfs(path)
+
+    def stat(path: Path, **named: bool) -> os.stat_result:
+        if str(path).startswith(str(tmp_path / "slow")):
+            gate.wait(20)
+        return real_stat(path, **named)
+
+    monkeypatch.setattr("vmkernel.storage.datastores._GLANCE_S", 0.2)
+    monkeypatch.setattr("vmkernel.storage.volumes._GLANCE_S", 0.2)
+    monkeypatch.setattr("vmkernel.storage.datastores._LOOK_S", 0.5)
+
+    async def scenario(world: World) -> None:
+        await world.datastore("slow")
+        await _volume(world, "there", "slow")
+        monkeypatch.setattr(os, "statvfs", statvfs)
+        monkeypatch.setattr(os, "stat", stat)
+        started = time.monotonic()
+        stuck = asyncio.create_task(_volume(world, "stuck", "slow"))
+        shown = asyncio.create_task(world.storage.list_datastores())
+        await _volume(world, "v")
+        assert time.monotonic() - started < 0.5
+        assert [store.status.state for store in await shown] == [DatastoreState.AVAILABLE] * 2
+        with pytest.raises(MicaError) as caught:
+            await stuck
+        assert caught.value.problem.code is ErrorCode.TIMED_OUT
+        assert "Datastore slow did not answer" in str(caught.value)
+        assert [item.id for item in (await world.storage.list_volumes(None, None, 9))[0]] == [
+            "there",
+            "v",
+        ]
+        assert time.monotonic() - started < 5
+        gate.set()
+        await _volume(world, "again", "slow")
+
+    run(tmp_path, scenario)

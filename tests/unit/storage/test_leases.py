@@ -278,7 +278,9 @@ def test_a_datastore_that_this_host_has_is_not_touched_by_a_second_name(tmp_path
         assert incoming.exists()
         leases = Leases(lambda: Identity("x", "x"))
         with pytest.raises(LeaseHeld):
-            leases.take(tmp_path / "d", one.storage.stores.uuid("d"), Claim.OWN)
+            await asyncio.to_thread(
+                leases.take, tmp_path / "d", one.storage.stores.uuid("d"), Claim.OWN
+            )
         del other
 
     _two(tmp_path, scenario)

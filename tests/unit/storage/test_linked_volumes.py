@@ -107,7 +107,7 @@ def test_what_is_made_of_a_linked_one_is_whole(tmp_path: Path) -> None:
             "convert qcow2 raw on base.qcow2",
         ]
         with pytest.raises(MicaError, match="lies on others"):
-            world.storage.images.volume_data("v")
+            await world.storage.images.volume_data("v")
         with pytest.raises(MicaError, match="linked to none"):
             await world.storage.changes.flatten("whole", actor="me")
         ended = await world.succeeded(await world.storage.changes.flatten("v", actor="me"))

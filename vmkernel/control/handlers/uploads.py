@@ -43,7 +43,7 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         return Streamed(*await storage.images.read(request.id, request.offset, request.length))
 
     async def get_volume_data(request: GetVolumeData, _: Caller) -> StoredData:
-        return storage.images.volume_data(request.id)
+        return await storage.images.volume_data(request.id)
 
     async def read_volume(request: ReadVolume, _: Caller) -> Streamed:
         return Streamed(

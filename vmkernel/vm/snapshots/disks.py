@@ -58,7 +58,7 @@ async def keep_disks(machine: Machine, record: SnapshotRecord) -> None:
     for disk in inside:
         volume = machine.host.storage.volume(disk.volume)
         await machine.host.storage.qemu_img.snapshot(
-            "-c", record.tag, volume.path, user=user_of(machine, volume)
+            "-c", record.tag, volume.path, user=await user_of(machine, volume)
         )
 
 
@@ -69,10 +69,12 @@ async def check_kept(machine: Machine, record: SnapshotRecord) -> None:
         volume = machine.host.storage.volume(disk.volume)
         there = volume.format is disk.format
         if there and disk.file is not None:
-            there = (folder_of(machine.folder, record.id) / disk.file).is_file()
+            there = await asyncio.to_thread(
+                (folder_of(machine.folder, record.id) / disk.file).is_file
+            )
         elif there:
             tags = await machine.host.storage.qemu_img.snapshots(
-                volume.path, user=user_of(machine, volume)
+                volume.path, user=await user_of(machine, volume)
             )
             there = record.tag in tags
         if not there:
@@ -89,7 +91,7 @@ async def restore_disks(machine: Machine, record: SnapshotRecord) -> None:
     for disk in record.disks:
         volume = machine.host.storage.volume(disk.volume)
         if disk.file is None:
-            user = user_of(machine, volume)
+            user = await user_of(machine, volume)
             image = machine.host.storage.qemu_img
             # The checkpoints of backups: what they recorded would be wrong, and qemu-img refuses
             # to go back beside them.
@@ -118,7 +120,7 @@ async def forget_disks(machine: Machine, record: SnapshotRecord) -> None:
         if machine.connected and key is not None:
             await delete_disk_snapshot(machine.qmp(), key, record.tag)
             continue
-        image, user = machine.host.storage.qemu_img, user_of(machine, volume)
+        image, user = machine.host.storage.qemu_img, await user_of(machine, volume)
         if record.tag in await image.snapshots(volume.path, user=user):
             await image.snapshot("-d", record.tag, volume.path, user=user)
 
@@ -136,9 +138,9 @@ def _key(disks: Iterable[DiskSpec], volume: str) -> str | None:
     return next((disk.key for disk in disks if disk.volume == volume), None)
 
 
-def user_of(machine: Machine, volume: VolumeFile) -> int | None:
+async def user_of(machine: Machine, volume: VolumeFile) -> int | None:
     """Who qemu-img runs as on a volume: its owner, where we aren't that."""
-    owner = volume.path.lstat().st_uid
+    owner = (await asyncio.to_thread(volume.path.lstat)).st_uid
     return owner if machine.host.jailed and owner != os.getuid() else None
 
 

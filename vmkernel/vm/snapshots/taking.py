@@ -52,7 +52,7 @@ async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
             await _keep(machine, record, folder, tell)
         size = 0
         with contextlib.suppress(OSError):
-            size = (folder / "suspend.state").stat().st_size
+            size = (await asyncio.to_thread((folder / "suspend.state").stat)).st_size
         ready = replace(
             record,
             state=SnapshotState.READY,
