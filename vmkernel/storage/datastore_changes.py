@@ -257,6 +257,7 @@ class DatastoreChanges:
         async with _Leaving(self._stores, entry):
             await self._store.update(lambda config: _without(config, entry.id))
         del self._stores.entries[entry.id]
+        self._stores.tell(entry.id, available=False)  # now that nobody knows it any more
         self._stores.publish(entry.id, "deleted", None)
 
     async def _rename(self, entry: Entry, new_id: str) -> None:

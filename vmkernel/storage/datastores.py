@@ -355,12 +355,12 @@ class Datastores:
             len(contents.volumes),
             len(contents.images),
         )
-        self._tell(entry.id, available=True)
+        self.tell(entry.id, available=True)
         self.publish(entry.id, "available", None)
 
     def leave(self, entry: Entry) -> None:
         """Tell everybody that what lies in a datastore is about to go."""
-        self._tell(entry.id, available=False)
+        self.tell(entry.id, available=False)
         self._catalogue.drop(entry.id)
 
     def gone(
@@ -587,7 +587,7 @@ class Datastores:
             entry, sum(item.size_bytes for item in volumes if item.datastore == entry.id)
         )
 
-    def _tell(self, datastore_id: str, *, available: bool) -> None:
+    def tell(self, datastore_id: str, *, available: bool) -> None:
         for listener in self._listeners:
             listener(datastore_id, available)
 

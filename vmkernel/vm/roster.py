@@ -255,6 +255,7 @@ class Roster:
             driver = running.driver
             if driver.definition.spec.datastore == datastore and not driver.holds_files:
                 self._set_aside(vm_id, running)
+        self.forget_gone()  # before another datastore comes by the name of one that was deleted
 
     def _set_aside(self, vm_id: str, running: _Running) -> None:
         """Its datastore is gone, and nothing of it runs: it can't be used until that comes back."""
