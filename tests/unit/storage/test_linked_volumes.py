@@ -3,6 +3,7 @@ says of one whose base is missing, and when a broken one is seen and seen again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -188,7 +189,7 @@ def test_one_that_is_left_out_still_needs_its_base(tmp_path: Path) -> None:
         stores = world.storage.stores
         stores.leave(stores.entry("d"))
         catalogue = world.storage.volumes._catalogue
-        catalogue.add("d", load(Layout(tmp_path / "d"), "d"))
+        catalogue.add("d", await asyncio.to_thread(load, Layout(tmp_path / "d"), "d"))
         assert catalogue.volumes["w"].datastore == "e"
         with pytest.raises(MicaError, match=r"linked to it \(w\)"):
             await world.storage.delete_volume("base", actor="me")
