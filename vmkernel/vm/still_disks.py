@@ -149,10 +149,13 @@ class StillDisks:
                 # A start would end it first; until then nobody else may have the disks.
                 _log.error("the QEMU that reads the disks of VM %s can't be ended", vm_id)
                 return
-        await launcher.collect(vm_id)
         machine.host.admission.release(vm_id)
         machine.run_folder.record.unlink(missing_ok=True)
         machine.at_disks = False
+        try:
+            await launcher.collect(vm_id)
+        except MicaError as error:  # it is gone all the same; the next start collects it
+            _log.warning("%s", error)
 
 
 async def checkpoints_of(driver: VmDriver) -> dict[str, list[CheckpointDisk]]:

@@ -81,6 +81,23 @@ async def test_one_that_hangs_is_killed(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_what_cannot_be_tidied_up_holds_no_disks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with off(tmp_path) as world:
+        still = await StillDisks.open(driver(world))
+
+        async def fail(_: str) -> None:
+            raise MicaError(ErrorCode.UNAVAILABLE, "systemctl failed")
+
+        monkeypatch.setattr(world.launcher, "collect", fail)
+        await still.close()
+        monkeypatch.undo()
+        assert not world.vms.volume_is_open("data")
+        assert world.host.admission.promised_bytes == 0
+
+
+@on_loop
 async def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     async with off(tmp_path) as world:
         world.launcher.fail_next = "no disk"
