@@ -271,3 +271,20 @@ def test_backups_of_a_guest_that_writes(
         folder.verify()
     for volume in made:
         mica.delete_volume(volume)
+
+
+def test_it_wakes_as_it_has_become(host: HostedMica, mica: Mica, guest: Talk) -> None:
+    """The last test of this guest: with the disk, the memory and the processors that it was given
+    while it ran, on a machine that is otherwise as it was started."""
+    boot = guest.ask("boot", r"boot \S+").rpartition("boot ")[2].split()[0]
+    mica.wait(mica.suspend_vm("web"))
+    mica.wait(mica.resume_vm("web"))
+    assert _processor_threads(host) == 3
+    with Talk(mica, "web") as talk:
+        assert boot in talk.ask("boot", r"boot \S+"), "it started anew"
+        said = talk.ask("report", "MICA GUEST UP")
+        assert f"guest disk vdb {32 * MIB}" in said
+        assert int(said.partition("memory_kib ")[2].split()[0]) > 400 * 1024
+        talk.ask(f"write vdb 0 {MIB} 14", "write vdb .*done")
+        mica.patch_vm("web", {"disks": [{"volume": "data"}]})
+        assert "vdb" not in talk.ask("report", "MICA GUEST UP")

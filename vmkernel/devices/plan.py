@@ -179,6 +179,25 @@ class VsockPlan:
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """What a machine was first started with, where that isn't what it has now.
+
+    A memory image fits a machine with the same ports, controllers and memory alone: what was
+    plugged in or out while the guest ran changed none of them.
+    """
+
+    pci_disks: tuple[int, ...]
+    """The numbers of the disks that were PCI devices of their own."""
+    express_nics: tuple[int, ...]
+    """The numbers of the cards that hung on ports."""
+    buses: frozenset[DiskBus]
+    usb: bool
+    """True where there was a USB controller."""
+    dimms: tuple[tuple[int, int], ...] = ()
+    """Number and bytes of each DIMM that was added since."""
+
+
+@dataclass(frozen=True)
 class MachinePlan:
     """Everything QEMU needs to know."""
 
@@ -217,6 +236,8 @@ class MachinePlan:
     """A connected socket whose other end is the TPM's emulator."""
     incoming: bool = False
     """True where its state will be loaded from a memory image before it runs."""
+    beginning: Beginning | None = None
+    """For an incoming one; `memory_bytes` is then without the DIMMs."""
 
     @property
     def family(self) -> Family:

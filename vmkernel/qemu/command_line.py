@@ -33,10 +33,10 @@ from vmkernel.devices.disk import (
     disk_unit,
 )
 from vmkernel.devices.display import add_display
-from vmkernel.devices.memory import MEMORY, add_memory
+from vmkernel.devices.memory import MEMORY, add_dimm, add_memory
 from vmkernel.devices.nic import NIC_KINDS, add_nic
 from vmkernel.devices.panic import add_panic
-from vmkernel.devices.plan import number_of
+from vmkernel.devices.plan import Beginning, number_of
 from vmkernel.devices.processors import add_processors
 from vmkernel.devices.rng import add_rng
 from vmkernel.devices.serial import add_serial
@@ -45,7 +45,7 @@ from vmkernel.devices.tpm import add_tpm
 from vmkernel.devices.usb import add_controller, add_keyboard, add_tablet
 from vmkernel.devices.vsock import add_vsock
 from vmkernel.devices.watchdog import ACTION_WORDS, add_watchdog
-from vmkernel.model import BootDevice, DiskBus, DisplayModel
+from vmkernel.model import BootDevice, DiskBus, DisplayModel, HugePages
 
 __all__ = ["TCG_CACHE_BYTES", "build_arguments"]
 
@@ -66,13 +66,10 @@ def build_arguments(plan: MachinePlan) -> list[str]:
     add_processors(args, plan)
     _control(args, plan)
     _boot(args, plan)
-    board.slots.add_ports(
-        [number_of(d.key) for d in plan.disks if DISK_BUSES[d.bus].pci],
-        [number_of(n.key) for n in plan.nics if NIC_KINDS[n.model].express],
-        plan.hot_plug,
-    )
-    _usb(board, plan)
-    _disks(board, plan, order)
+    begun = plan.beginning or _beginning(plan)
+    board.slots.add_ports(begun.pci_disks, begun.express_nics, plan.hot_plug)
+    _usb(board, plan, begun)
+    _disks(board, plan, begun, order)
     for nic in plan.nics:
         add_nic(args, board.slots, number_of(nic.key), nic, bootindex=order.get(nic.key))
     add_display(args, board.slots, plan.display)
@@ -80,6 +77,17 @@ def build_arguments(plan: MachinePlan) -> list[str]:
         add_serial(args, port, line)
     _small_devices(board, plan)
     return args.words()
+
+
+def _beginning(plan: MachinePlan) -> Beginning:
+    """That of a machine that begins now."""
+    buses = frozenset({d.bus for d in plan.disks} | {c.bus for c in plan.cdroms})
+    return Beginning(
+        pci_disks=tuple(number_of(d.key) for d in plan.disks if DISK_BUSES[d.bus].pci),
+        express_nics=tuple(number_of(n.key) for n in plan.nics if NIC_KINDS[n.model].express),
+        buses=buses,
+        usb=plan.display is not DisplayModel.NONE or plan.keyboard or DiskBus.USB in buses,
+    )
 
 
 def _process(args: Arguments, plan: MachinePlan) -> None:
@@ -102,6 +110,8 @@ def _process(args: Arguments, plan: MachinePlan) -> None:
 
 def _machine(args: Arguments, plan: MachinePlan) -> None:
     add_memory(args, plan.memory_bytes, plan.memory.max_bytes, plan.huge_pages)
+    for number, size_bytes in plan.beginning.dimms if plan.beginning is not None else ():
+        add_dimm(args, number, size_bytes, plan.huge_pages)
     if plan.firmware is not None:
         _pflash(args, plan.firmware)
     secure = plan.firmware is not None and plan.firmware.secure
@@ -171,25 +181,22 @@ def _boot(args: Arguments, plan: MachinePlan) -> None:
         args.text("append", plan.kernel.cmdline)
 
 
-def _usb(board: Board, plan: MachinePlan) -> None:
-    buses = {d.bus for d in plan.disks} | {c.bus for c in plan.cdroms}
-    shown = plan.display is not DisplayModel.NONE
-    if not shown and not plan.keyboard and DiskBus.USB not in buses:
+def _usb(board: Board, plan: MachinePlan, begun: Beginning) -> None:
+    if not begun.usb:
         return
     add_controller(board.args, board.slots)
-    if shown and plan.tablet:
+    if plan.display is not DisplayModel.NONE and plan.tablet:
         add_tablet(board.args)
     if plan.keyboard:
         add_keyboard(board.args)
 
 
-def _disks(board: Board, plan: MachinePlan, order: Mapping[str, int]) -> None:
+def _disks(board: Board, plan: MachinePlan, begun: Beginning, order: Mapping[str, int]) -> None:
     args = board.args
-    buses = {d.bus for d in plan.disks} | {c.bus for c in plan.cdroms}
     args.object("iothread", IOTHREAD)
     for bus in DiskBus:
         controllers = DISK_BUSES[bus].controllers
-        if bus in buses and controllers is not None:
+        if bus in begun.buses and controllers is not None:
             controllers(board)
     positions: Counter[DiskBus] = Counter()
     for disk in plan.disks:
@@ -213,7 +220,7 @@ def _small_devices(board: Board, plan: MachinePlan) -> None:
     if plan.rng:
         add_rng(args, slots)
     if plan.memory.balloon:
-        add_balloon(args, slots)
+        add_balloon(args, slots, gives_back=plan.huge_pages is HugePages.NONE)
     if plan.watchdog is not None:
         add_watchdog(args, slots, plan.watchdog)
     if plan.vsock is not None:

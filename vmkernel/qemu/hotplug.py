@@ -16,6 +16,7 @@ __all__ = [
     "add_processors",
     "devices",
     "dimm_numbers",
+    "dimms",
     "drop_disk_nodes",
     "drop_netdev",
     "eject",
@@ -124,6 +125,16 @@ async def add_processors(qmp: Qmp, count: int) -> int:
 def _order(props: Mapping[str, Any]) -> tuple[int, ...]:
     names = ("socket-id", "die-id", "core-id", "thread-id")
     return tuple(int(props.get(name, 0)) for name in names)
+
+
+async def dimms(qmp: Qmp) -> tuple[tuple[int, int], ...]:
+    """The DIMMs that were added: number and bytes, in order (`query-memory-devices`)."""
+    found = []
+    for device in await qmp.execute("query-memory-devices"):
+        name = str(device["data"].get("id", ""))
+        if name.startswith("dimm") and name.removeprefix("dimm").isdigit():
+            found.append((int(name.removeprefix("dimm")), int(device["data"]["size"])))
+    return tuple(sorted(found))
 
 
 async def dimm_numbers(qmp: Qmp) -> frozenset[int]:

@@ -39,7 +39,7 @@ class HugePagePool:
             raise MicaError.field(
                 "/spec/memory/huge_pages",
                 f"VM {vm_id} needs {need} huge pages of {page_bytes >> 20} MiB and the host's pool"
-                f" has {max(0, free)} free: make the pool larger, or do without huge pages.",
+                f" has {max(0, free)} free: {_advice(page_bytes)}",
                 ErrorCode.INSUFFICIENT_RESOURCES,
             )
         return missing * page_bytes
@@ -75,3 +75,12 @@ class HugePagePool:
 
     def _file(self, page_bytes: int, name: str) -> Path:
         return self.folder / f"hugepages-{page_bytes >> 10}kB" / name
+
+
+def _advice(page_bytes: int) -> str:
+    if page_bytes <= _OVERCOMMIT_MAX_BYTES:
+        return "have the host's administrator raise vm.nr_hugepages, or do without huge pages."
+    return (
+        "the kernel finds no more that are whole. Use pages of 2 MiB, or start the VM soon after"
+        " the host, when its memory is still in large pieces."
+    )

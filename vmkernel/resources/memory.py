@@ -72,10 +72,15 @@ class MemoryAdmission:
         self._promised: dict[str, int] = {}
 
     def admit(self, vm_id: str, need_bytes: int) -> None:
-        """Promise memory to a VM; `insufficient-resources` with the figures where it can't be."""
+        """Promise memory to a VM; `insufficient-resources` with the figures where it can't be.
+
+        For a VM that runs, this is all of its memory: what it has is not asked of the kernel again.
+        """
         figures = self._measure()
-        others = sum(size for vm, size in self._promised.items() if vm != vm_id)
-        free = min(figures.total_bytes - self._reserve_bytes - others, figures.available_bytes)
+        held = self._promised.get(vm_id, 0)
+        others = sum(self._promised.values()) - held
+        available = figures.available_bytes + held
+        free = min(figures.total_bytes - self._reserve_bytes - others, available)
         if need_bytes > free:
             raise MicaError(
                 ErrorCode.INSUFFICIENT_RESOURCES,

@@ -20,6 +20,7 @@ from vmkernel.model import (
     Clock,
     DiskBus,
     DiskSpec,
+    DisplayModel,
     GuestOs,
     MicaError,
     NicModel,
@@ -27,7 +28,7 @@ from vmkernel.model import (
     VmSpec,
 )
 
-__all__ = ["VIRTIO_WIN", "disk_bus_of", "nic_model_of", "with_defaults", "with_drivers"]
+__all__ = ["VIRTIO_WIN", "disk_bus_of", "has_usb", "nic_model_of", "with_defaults", "with_drivers"]
 
 VIRTIO_WIN = "virtio-win"
 """The id of the image with drivers for Windows; a new VM for it gets a drive with that."""
@@ -49,6 +50,13 @@ def nic_model_of(spec: VmSpec, nic: NicSpec) -> NicModel:
     if nic.model is not None:
         return nic.model
     return NicModel.E1000E if spec.guest_os is GuestOs.WINDOWS else NicModel.VIRTIO
+
+
+def has_usb(spec: VmSpec) -> bool:
+    """True where a machine that starts with this has a USB controller (qemu/command_line.py)."""
+    buses = {disk_bus_of(spec, d) for d in spec.disks} | {c.bus for c in spec.cdroms}
+    shown = spec.display is not DisplayModel.NONE
+    return shown or spec.keyboard or DiskBus.USB in buses
 
 
 def with_defaults(spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:

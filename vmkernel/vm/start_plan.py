@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmkernel.devices import (
+    DISK_BUSES,
     Accelerator,
     MachinePlan,
     NicPlan,
@@ -19,6 +20,8 @@ from vmkernel.devices import (
     UserBackend,
     VsockPlan,
 )
+from vmkernel.devices.nic import NIC_KINDS
+from vmkernel.devices.plan import Beginning, number_of
 from vmkernel.host.kvm import open_kvm
 from vmkernel.host.unix_socket import listen_stream
 from vmkernel.host.vsock import open_vhost_vsock
@@ -27,9 +30,10 @@ from vmkernel.network import NetworkPort
 from vmkernel.qemu import QemuProgram
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.launch import RunFolder, TpmLaunch
-from vmkernel.vm.spec_defaults import nic_model_of
+from vmkernel.vm.spec_defaults import disk_bus_of, has_usb, nic_model_of, with_defaults
 from vmkernel.vm.start_files import StartFiles
 from vmkernel.vm.surroundings import Surroundings
+from vmkernel.vm.suspension import Skeleton
 
 __all__ = ["SERIAL_RING_BYTES", "StartPlan", "make_plan", "rtc_base"]
 
@@ -70,7 +74,7 @@ def make_plan(
     ports: list[NetworkPort],
     folder: RunFolder,
     opened: contextlib.AsyncExitStack,
-    incoming: bool = False,
+    incoming: Skeleton | None = None,
 ) -> StartPlan:
     """Open what QEMU is born with; `opened` closes our copies."""
     spec = definition.spec
@@ -111,8 +115,9 @@ def make_plan(
         uuid=definition.uuid,
         machine_type=definition.machine_type,
         accelerator=accelerator,
-        cpus=spec.cpus,
-        memory_bytes=spec.memory_bytes,
+        # As at the start, for disks have as many queues; the others are added before it runs.
+        cpus=spec.cpus if incoming is None else incoming.started.cpus,
+        memory_bytes=spec.memory_bytes - (0 if incoming is None else incoming.dimm_bytes),
         memory=spec.memory,
         firmware=files.firmware,
         disks=files.disks,
@@ -135,9 +140,25 @@ def make_plan(
         watchdog=spec.watchdog,
         vsock=vsock,
         tpm_fd=tpm_fd,
-        incoming=incoming,
+        incoming=incoming is not None,
+        beginning=None if incoming is None else _beginning(incoming),
     )
     return StartPlan(machine, tuple(handover.fds), tpm)
+
+
+def _beginning(skeleton: Skeleton) -> Beginning:
+    spec = with_defaults(skeleton.started)
+    disks = [(number_of(d.key or ""), disk_bus_of(spec, d)) for d in spec.disks]
+    buses = frozenset(bus for _, bus in disks) | frozenset(c.bus for c in spec.cdroms)
+    return Beginning(
+        pci_disks=tuple(number for number, bus in disks if DISK_BUSES[bus].pci),
+        express_nics=tuple(
+            number_of(n.key or "") for n in spec.nics if NIC_KINDS[nic_model_of(spec, n)].express
+        ),
+        buses=buses,
+        usb=has_usb(spec),
+        dimms=skeleton.dimms,
+    )
 
 
 def rtc_base(wanted: ClockSpec, now: float) -> str:

@@ -27,7 +27,7 @@ from vmkernel.devices.memory import huge_page_bytes
 from vmkernel.host import from_os_error
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import ErrorCode, MicaError, NicStatus
-from vmkernel.qemu import Qmp, QmpLostError, build_arguments
+from vmkernel.qemu import Qmp, QmpLostError, build_arguments, hotplug
 from vmkernel.resources import expected_bytes, limit_bytes
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.launch import LaunchRequest
@@ -36,6 +36,7 @@ from vmkernel.vm.spec_defaults import with_defaults
 from vmkernel.vm.start_files import find_files, prepare_files
 from vmkernel.vm.start_plan import SERIAL_RING_BYTES, make_plan
 from vmkernel.vm.surroundings import Surroundings
+from vmkernel.vm.suspension import Skeleton
 
 __all__ = ["SERIAL_RING_BYTES", "Started", "start_qemu"]
 
@@ -53,13 +54,13 @@ async def start_qemu(
     definition: VmDefinition,
     vm_folder: Path,
     *,
-    incoming: bool = False,
+    incoming: Skeleton | None = None,
     reading: bool = False,
 ) -> Started:
     """Go through all phases; MicaError, with everything undone, where one fails.
 
-    An `incoming` one waits for a memory image (qemu/memory_image.py), the guest of a `reading` one
-    never runs.
+    An `incoming` one waits for a memory image (qemu/memory_image.py) of a machine like that, the
+    guest of a `reading` one never runs.
     """
     definition = replace(definition, spec=with_defaults(definition.spec))
     vm_id, spec = definition.id, definition.spec
@@ -112,7 +113,11 @@ async def start_qemu(
                 ),
                 has_ring=program.has_hub,
                 reading=reading,
-                definition=definition,
+                definition=(
+                    definition
+                    if incoming is None
+                    else replace(definition, spec=with_defaults(incoming.started))
+                ),
             )
             write_record(folder.record, record)
             most_bytes = max(spec.memory_bytes, spec.memory.max_bytes or 0)
@@ -133,10 +138,12 @@ async def start_qemu(
             link = connect_stream(folder.qmp)
         # Our copies of QEMU's descriptors are closed now: should QEMU end, the link ends with it.
         qmp = await _greet(host, vm_id, link)
+        if incoming is not None:
+            await _add_processors(qmp, vm_id, spec.cpus.count - incoming.started.cpus.count)
         for nic in spec.nics:
             if not nic.connected:
                 await qmp.execute("set_link", {"name": nic.key, "up": False})
-        if spec.memory.target_bytes is not None and not incoming:
+        if spec.memory.target_bytes is not None and incoming is None:
             # The guest's driver finds it when it comes up.
             await qmp.execute("balloon", {"value": spec.memory.target_bytes})
         return Started(qmp, record)
@@ -145,6 +152,15 @@ async def start_qemu(
         if isinstance(error, OSError):
             raise from_os_error(error, f"VM {vm_id} can't be started") from error
         raise
+
+
+async def _add_processors(qmp: Qmp, vm_id: str, count: int) -> None:
+    """Those that were added while the guest ran before."""
+    if count > 0 and await hotplug.add_processors(qmp, count) < count:
+        raise MicaError(
+            ErrorCode.UNAVAILABLE,
+            f"QEMU of VM {vm_id} did not take the {count} processors that the guest had added.",
+        )
 
 
 async def _greet(host: Surroundings, vm_id: str, link: socket.socket) -> Qmp:

@@ -67,7 +67,8 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
         assert known.image is not None
         _tell(ask, "proving the memory image", 0, known.image.size_bytes)
         await asyncio.to_thread(suspension.prove, machine.folder, known.image, machine.vm_id)
-        started = await start_qemu(host, machine.definition, machine.folder, incoming=True)
+        skeleton = known.skeleton(machine.definition.spec)
+        started = await start_qemu(host, machine.definition, machine.folder, incoming=skeleton)
         machine.record = started.record
         machine.note_record(resuming=True)
         machine.adopt(started.qmp)
@@ -108,6 +109,7 @@ async def end_unknown(machine: Machine) -> None:
 
 async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:
     folder = machine.folder
+    skeleton = await suspension.skeleton(qmp, machine.record, machine.definition.spec)
     fd = await asyncio.to_thread(suspension.create, folder)
     try:
         await memory_image.save(
@@ -117,7 +119,9 @@ async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:
         record = machine.record
         accelerator = record.accelerator if record is not None else Accelerator.TCG
         sealing = asyncio.create_task(
-            asyncio.to_thread(suspension.seal, folder, fd, machine.definition, accelerator)
+            asyncio.to_thread(
+                suspension.seal, folder, fd, machine.definition, accelerator, skeleton
+            )
         )
         return await _to_its_end(sealing)
     finally:
@@ -134,7 +138,9 @@ async def _load(machine: Machine, qmp: Qmp, known: Suspension, ask: Ask) -> None
                 on_progress=lambda done, total: _tell(ask, "reading memory", done, total),
             )
         except QmpCommandError as error:
-            raise suspension.useless(machine.vm_id, f"{error}") from error
+            said = machine.run_folder.last_lines()
+            why = f"{error}{f' (QEMU: {said})' if said else ''}"
+            raise suspension.useless(machine.vm_id, why) from error
         except QmpLostError as error:
             said = machine.run_folder.last_lines() or "QEMU ended without a word"
             raise suspension.useless(machine.vm_id, said) from error

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 from vmkernel import clock
 from vmkernel.devices import Accelerator
@@ -28,11 +29,21 @@ from vmkernel.host.files import (
     write_durably,
 )
 from vmkernel.host.sysfs import PROC, read_text
-from vmkernel.model import ErrorCode, MemoryImageStatus, MicaError, Record, Timestamp
+from vmkernel.model import (
+    ErrorCode,
+    MemoryImageStatus,
+    MicaError,
+    Record,
+    Timestamp,
+    VmSpec,
+)
+from vmkernel.qemu import Qmp, hotplug
 from vmkernel.vm.definition import VmDefinition
+from vmkernel.vm.record import LaunchRecord
 
 __all__ = [
     "MemoryImage",
+    "Skeleton",
     "Suspension",
     "check_fits",
     "check_space",
@@ -42,6 +53,7 @@ __all__ = [
     "open_image",
     "prove",
     "seal",
+    "skeleton",
     "sweep",
 ]
 
@@ -49,7 +61,7 @@ _RECORD = "suspend.json"
 _STATE = "suspend.state"
 _NEW = "suspend.state.new"
 _SCHEMA = 1
-_MAX_BYTES = 1 << 16
+_MAX_BYTES = 1 << 18
 _CHUNK_BYTES = 4 << 20
 _DEVICES_BYTES = 64 << 20
 """What the devices' own state may take beside the memory: video memory, mostly."""
@@ -67,6 +79,23 @@ class MemoryImage(Record, frozen=True, kw_only=True):
     """The host's, where the guest saw that one; empty where it saw a model of QEMU's."""
     size_bytes: int
     crc32: int
+    started: VmSpec | None = None
+    """What the machine was started with, less what is only words; none: the VM's own spec."""
+    dimms: tuple[tuple[int, int], ...] = ()
+    """Number and bytes of each DIMM that was added since."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """What of a machine no plugging in and out changes; a memory image fits the same one alone."""
+
+    started: VmSpec
+    dimms: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def dimm_bytes(self) -> int:
+        """What the DIMMs hold."""
+        return sum(size_bytes for _, size_bytes in self.dimms)
 
 
 @dataclass(frozen=True)
@@ -76,6 +105,12 @@ class Suspension:
     image: MemoryImage | None
     problem: str | None = None
     """Why it can't be used, where its record can't be understood."""
+
+    def skeleton(self, spec: VmSpec) -> Skeleton:
+        """What the machine must have that takes it up; `spec` is the VM's own."""
+        if self.image is None:
+            return Skeleton(spec)
+        return Skeleton(self.image.started or spec, self.image.dimms)
 
     def status(self) -> MemoryImageStatus | None:
         """As clients see it."""
@@ -110,7 +145,19 @@ def create(folder: Path) -> int:
     return os.open(folder / _NEW, flags, 0o600)
 
 
-def seal(folder: Path, fd: int, definition: VmDefinition, accelerator: Accelerator) -> Suspension:
+async def skeleton(qmp: Qmp, record: LaunchRecord | None, spec: VmSpec) -> Skeleton:
+    """That of a machine that runs; `record` is of its start."""
+    started = record.definition.spec if record is not None else spec
+    return Skeleton(started, await hotplug.dimms(qmp))
+
+
+def seal(
+    folder: Path,
+    fd: int,
+    definition: VmDefinition,
+    accelerator: Accelerator,
+    skeleton: Skeleton,
+) -> Suspension:
     """Make a written image durable, and say that it is complete."""
     os.fsync(fd)
     with open_image(folder, _NEW) as file:
@@ -124,6 +171,8 @@ def seal(folder: Path, fd: int, definition: VmDefinition, accelerator: Accelerat
         processor=_processor(definition, accelerator),
         size_bytes=size_bytes,
         crc32=crc32,
+        started=replace(skeleton.started, description="", labels={}, cloud_init=None),
+        dimms=skeleton.dimms,
     )
     (folder / _NEW).replace(folder / _STATE)
     write_durably(folder / _RECORD, msgspec.json.encode(image))  # flushes the folder as well

@@ -47,6 +47,12 @@ def test_no_pool_of_that_size(tmp_path: Path) -> None:
     assert [field.pointer for field in problem.fields] == ["/spec/memory/huge_pages"]
 
 
+@pytest.mark.parametrize(("page", "advice"), [(2 * MIB, "nr_hugepages"), (GIB, "of 2 MiB")])
+def test_what_can_be_done_is_said(tmp_path: Path, page: int, advice: str) -> None:
+    with pytest.raises(MicaError, match=advice):
+        HugePagePool(tmp_path).admit("web", page, GIB)
+
+
 def test_a_kernel_that_finds_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = pool(tmp_path, 1048576, nr=1, free=1)
     monkeypatch.setattr(HugePagePool, "_write", lambda *_: None)

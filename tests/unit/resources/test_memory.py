@@ -48,6 +48,16 @@ def test_what_others_took_counts_too() -> None:
     assert memory.promised_bytes == 100 * MIB
 
 
+def test_a_vm_that_grows_is_not_held_to_what_it_has() -> None:
+    """It has touched all of its memory, so what is unused now is what it may grow by."""
+    memory = admission(1000, 300)
+    memory.note("a", 700 * MIB)
+    memory.admit("a", 900 * MIB)
+    with pytest.raises(MicaError):
+        memory.admit("a", 1001 * MIB)
+    assert memory.promised_bytes == 900 * MIB
+
+
 @pytest.mark.parametrize("guest", [16 * MIB, 512 * MIB, 64 << 30])
 def test_the_limit_leaves_room(guest: int) -> None:
     for accelerator in Accelerator:

@@ -24,6 +24,7 @@ from vmkernel.model import (
     DisplayModel,
     ErrorCode,
     Firmware,
+    HugePages,
     ImageFormat,
     MemorySpec,
     MicaError,
@@ -32,6 +33,7 @@ from vmkernel.model import (
     Rate,
     VmAction,
     VmSpec,
+    VmState,
     WatchdogAction,
     WatchdogSpec,
 )
@@ -168,7 +170,7 @@ class Devices:
             self.there.discard(arguments["id"])
 
 
-def story(root: Path, tell: Callable[[World, Devices], Any]) -> None:
+def story(root: Path, tell: Callable[[World, Devices], Any], **fields: Any) -> None:
     async def whole() -> None:
         world = World(root)
         for volume in ("a", "b"):
@@ -181,6 +183,7 @@ def story(root: Path, tell: Callable[[World, Devices], Any]) -> None:
                 disks=(DiskSpec(volume="a"),),
                 cdroms=(CdromSpec(image="red"),),
                 cpus=CpuSpec(count=1, max_count=2),
+                **fields,
             )
             await world.act(VmAction.START)
             await tell(world, Devices(world))
@@ -216,6 +219,41 @@ def test_a_disk_comes_and_goes(tmp_path: Path) -> None:
     story(tmp_path, tell)
 
 
+def test_a_machine_wakes_as_it_began(tmp_path: Path) -> None:
+    """Ports, controllers and memory are those of the start, whatever came and went since; also the
+    second time, and for what is plugged in after that."""
+
+    async def tell(world: World, devices: Devices) -> None:
+        def began(words: tuple[str, ...]) -> list[str]:
+            return sorted(w for w in words if "root-port" in w or "virtio-scsi" in w)
+
+        first = world.qemu().request.arguments
+        size = first[first.index("-m") + 1]
+        disks = (DiskSpec(volume="a"), DiskSpec(volume="b"))
+        await _update(world, disks=disks)
+        await _update(world, disks=disks[1:], memory_bytes=512 * MIB)
+        dimm = {"id": "dimm0", "size": 256 * MIB}
+        for _ in range(2):
+            reply = [{"type": "dimm", "data": dimm}]
+            world.qemu().replies["query-memory-devices"] = reply
+            await world.act(VmAction.SUSPEND)
+            await world.act(VmAction.RESUME)
+            assert world.vms.get("web").status.state is VmState.RUNNING
+            words = world.qemu().request.arguments
+            assert began(words) == began(first)
+            assert words[words.index("-m") + 1] == size
+            assert any('"pc-dimm"' in w and '"dimm0"' in w for w in words)
+        world.qemu().replies["query-memory-devices"] = [{"type": "dimm", "data": dimm}]
+        await world.act(VmAction.POWER_OFF)
+        await world.act(VmAction.START)
+        words = world.qemu().request.arguments
+        assert not any("pc-dimm" in w for w in words)
+        assert words[words.index("-m") + 1] != size
+        assert len(began(words)) != 0
+
+    story(tmp_path, tell, memory_bytes=256 * MIB, memory=MemorySpec(max_bytes=1024 * MIB))
+
+
 def test_what_fails_is_taken_back_and_the_spec_tells_the_truth(tmp_path: Path) -> None:
     async def tell(world: World, devices: Devices) -> None:
         before = world.vms.get("web")
@@ -235,6 +273,40 @@ def test_what_fails_is_taken_back_and_the_spec_tells_the_truth(tmp_path: Path) -
         assert devices.there == {"disk0"}
 
     story(tmp_path, tell)
+
+
+@pytest.mark.parametrize("in_pool", [0, 64, 200])
+def test_added_memory_has_the_pages_of_the_rest(tmp_path: Path, in_pool: int) -> None:
+    """The pool gives what it has; the rest comes from ordinary memory, and only that counts."""
+
+    async def tell() -> None:
+        pool = tmp_path / "pools/hugepages-2048kB"
+        pool.mkdir(parents=True)
+        for name in ("free", "resv", "surplus", "nr", "nr_overcommit"):
+            (pool / f"{name}_hugepages").write_text("0")
+        (pool / "free_hugepages").write_text("128")
+        world = World(tmp_path)
+        await world.vms.start()
+        try:
+            pages = MemorySpec(max_bytes=1024 * MIB, huge_pages=HugePages.SIZE_2M)
+            await world.create(memory_bytes=256 * MIB, memory=pages)
+            await world.act(VmAction.START)
+            before = world.host.admission.promised_bytes
+            assert before < 256 * MIB
+            (pool / "free_hugepages").write_text(str(in_pool))
+            Devices(world)
+            await _update(world, memory_bytes=512 * MIB)
+            missing = max(0, 128 - in_pool)
+            assert (pool / "nr_overcommit_hugepages").read_text() == str(missing)
+            grown = world.host.admission.promised_bytes - before
+            assert missing * 2 * MIB <= grown < missing * 2 * MIB + 2 * MIB
+            added = [a for c, a in world.qemu().commands if c == "object-add"]
+            assert [a["hugetlbsize"] for a in added] == [2 * MIB]
+        finally:
+            await world.operations.close()
+            await world.vms.stop()
+
+    asyncio.run(tell())
 
 
 def test_a_guest_that_keeps_its_disk_keeps_it_in_the_spec(

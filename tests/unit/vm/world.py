@@ -16,7 +16,7 @@ from vmkernel.model import Event, Operation, Vm, VmAction, VmSpec
 from vmkernel.network import UserNetwork
 from vmkernel.operations import OperationRegistry
 from vmkernel.qemu import QemuProgram
-from vmkernel.resources import MemoryAdmission, MemoryFigures
+from vmkernel.resources import HugePagePool, MemoryAdmission, MemoryFigures
 from vmkernel.vm.service import VmService
 from vmkernel.vm.surroundings import Once, Surroundings, Timing
 
@@ -77,6 +77,7 @@ class World:
             program=Once(_program),
             kvm=Once(_kvm),
             uefi=self.uefi,
+            huge_pages=HugePagePool(self.root / "pools"),
             jailed=False,
             timing=self.timing,
             boot_name=self.boot_name,

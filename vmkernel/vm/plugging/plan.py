@@ -46,7 +46,7 @@ from vmkernel.model import (
     VmSpec,
     WatchdogAction,
 )
-from vmkernel.vm.spec_defaults import disk_bus_of, nic_model_of
+from vmkernel.vm.spec_defaults import disk_bus_of, has_usb, nic_model_of
 
 __all__ = ["Changes", "plan_changes"]
 
@@ -185,7 +185,7 @@ def _plan_disks(
             )
         ):
             wrong.append(_no_place(f"{pointer}/key", "disk", places))
-        elif bus is DiskBus.USB and not _has_usb(at_start):
+        elif bus is DiskBus.USB and not has_usb(at_start):
             wrong.append(_bar(f"{pointer}/bus", "The VM was started without a USB controller."))
         else:
             changes.new_disks.append(disk)
@@ -325,7 +325,7 @@ def _plan_usb(
         was, is_wanted = getattr(old, name), getattr(new, name)
         if was == is_wanted:
             continue
-        if not _has_usb(at_start):
+        if not has_usb(at_start):
             wrong.append(_bar(f"/spec/{name}", "The VM was started without a USB controller."))
         elif name == "tablet" and new.display is DisplayModel.NONE:
             continue
@@ -333,10 +333,3 @@ def _plan_usb(
             changes.new_usb.append(name)
         else:
             changes.old_usb.append(name)
-
-
-def _has_usb(at_start: VmSpec) -> bool:
-    """True where the machine was started with a USB controller (qemu/command_line.py)."""
-    buses = {disk_bus_of(at_start, d) for d in at_start.disks} | {c.bus for c in at_start.cdroms}
-    shown = at_start.display is not DisplayModel.NONE
-    return shown or at_start.keyboard or DiskBus.USB in buses

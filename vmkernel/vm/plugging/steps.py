@@ -13,7 +13,7 @@ from typing import Protocol
 
 from msgspec.structs import replace as with_fields
 
-from vmkernel.devices import CdromPlan, Family, NicPlan, TapBackend, UserBackend
+from vmkernel.devices import Accelerator, CdromPlan, Family, NicPlan, TapBackend, UserBackend
 from vmkernel.devices.arguments import Arguments
 from vmkernel.devices.disk import throttle_limits
 from vmkernel.devices.hotplug import (
@@ -22,7 +22,7 @@ from vmkernel.devices.hotplug import (
     disk_commands,
     nic_commands,
 )
-from vmkernel.devices.memory import DIMMS_MAX
+from vmkernel.devices.memory import DIMMS_MAX, huge_page_bytes
 from vmkernel.devices.nic import netdev_of
 from vmkernel.devices.usb import add_keyboard, add_tablet
 from vmkernel.devices.watchdog import ACTION_WORDS
@@ -318,7 +318,7 @@ class _AddMemory:
             )
         record = running.record
         if record is not None:
-            need = expected_bytes(self.spec.memory_bytes, record.accelerator)
+            need = record.memory_bytes + await self._takes(running.vm_id, record.accelerator)
             self.host.admission.admit(running.vm_id, need)
         try:
             await block_graph.add_nodes(
@@ -331,6 +331,19 @@ class _AddMemory:
             raise
         if record is not None:
             running.keep_record(with_fields(record, memory_bytes=need))
+
+    async def _takes(self, vm_id: str, accelerator: Accelerator) -> int:
+        """What it costs the host's ordinary memory; huge pages that its pool has cost none."""
+        total = self.spec.memory_bytes
+        taken = expected_bytes(total, accelerator) - expected_bytes(
+            total - self.more_bytes, accelerator
+        )
+        page = huge_page_bytes(self.spec.memory.huge_pages)
+        if page is None:
+            return taken
+        pool = self.host.huge_pages
+        missing = await asyncio.to_thread(pool.admit, vm_id, page, self.more_bytes)
+        return taken + missing - self.more_bytes
 
     async def undo(self, running: Running) -> bool:  # noqa: ARG002 - a Step's
         """What the guest has taken up, it keeps."""

@@ -38,7 +38,7 @@ _KEPT = ("name", "description", "labels", "datastore", "notes", "autostart", "re
 """What is the host's business and not the guest's: it stays as it is now."""
 
 _STATE, _SUSPENSION = "suspend.state", "suspend.json"
-_SUSPENSION_MAX = 1 << 16
+_SUSPENSION_MAX = 1 << 18
 
 
 def spec_after(now: VmSpec, record: SnapshotRecord) -> VmSpec:

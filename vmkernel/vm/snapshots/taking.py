@@ -123,6 +123,7 @@ async def _keep_memory(machine: Machine, folder: Path, tell: Tell) -> None:
     def told(done: int, total: int) -> None:
         tell(Progress(done=done, total=total, unit="bytes", stage="writing memory"))
 
+    skeleton = await suspension.skeleton(machine.qmp(), machine.record, machine.definition.spec)
     fd = await asyncio.to_thread(suspension.create, folder)
     try:
         saving = asyncio.create_task(
@@ -147,7 +148,9 @@ async def _keep_memory(machine: Machine, folder: Path, tell: Tell) -> None:
         tell(Progress(stage="flushing"))
         record = machine.record
         accelerator = record.accelerator if record is not None else Accelerator.TCG
-        await asyncio.to_thread(suspension.seal, folder, fd, machine.definition, accelerator)
+        await asyncio.to_thread(
+            suspension.seal, folder, fd, machine.definition, accelerator, skeleton
+        )
     finally:
         os.close(fd)
 
