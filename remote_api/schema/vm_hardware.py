@@ -132,7 +132,8 @@ class WatchdogModel(StrEnum):
 
 
 class WatchdogAction(StrEnum):
-    """What happens once the guest has not fed its watchdog in time."""
+    """What happens once the guest has not fed its watchdog in time; a power-off counts as a crash
+    for the restart policy."""
 
     RESET = "reset"
     POWER_OFF = "power-off"

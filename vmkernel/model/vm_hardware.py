@@ -136,6 +136,7 @@ class WatchdogAction(StrEnum):
 
     RESET = "reset"
     POWER_OFF = "power-off"
+    """It counts as a crash for the restart policy."""
     PAUSE = "pause"
     INJECT_NMI = "inject-nmi"
     NONE = "none"

@@ -27,7 +27,8 @@ class RestartPolicy(StrEnum):
 
     NEVER = "never"
     ON_FAILURE = "on-failure"
-    """Start it again where it crashed: QEMU ended without notice, or a panic ended it."""
+    """Start it again where it crashed: QEMU ended without notice, or a panic or its watchdog
+    ended it."""
     ALWAYS = "always"
     """And where the guest switched itself off."""
 

@@ -40,6 +40,8 @@ class RunState(StrEnum):
     INTERNAL_ERROR = "internal-error"
     IO_ERROR = "io-error"
     GUEST_PANICKED = "guest-panicked"
+    WATCHDOG = "watchdog"
+    """A watchdog that was not fed let it stand still."""
     IN_MIGRATE = "inmigrate"
     """Waits for a state to be loaded, or loads it."""
     FINISH_MIGRATE = "finish-migrate"

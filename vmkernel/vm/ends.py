@@ -8,7 +8,9 @@ from vmkernel.model import VmState
 from vmkernel.qemu import GuestEnded
 from vmkernel.vm.restarts import End
 
-__all__ = ["verdict"]
+__all__ = ["UNFED", "verdict"]
+
+UNFED = "The guest did not feed its watchdog."
 
 
 def verdict(
@@ -23,6 +25,8 @@ def verdict(
         return VmState.CRASHED, f"QEMU ended without notice ({detail}).", End.FAILED
     if ended.cause == "guest-panic":
         return VmState.CRASHED, "The guest reported a panic and was powered off.", End.FAILED
+    if ended.cause == "watchdog":
+        return VmState.CRASHED, f"{UNFED} It was powered off.", End.FAILED
     if ended.cause == "host-qmp-quit":
         return VmState.STOPPED, None, End.ASKED
     if ended.by_guest:

@@ -45,7 +45,7 @@ from vmkernel.vm import suspension
 from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.console import SerialConsole
 from vmkernel.vm.definition import VmDefinition
-from vmkernel.vm.ends import verdict
+from vmkernel.vm.ends import UNFED, verdict
 from vmkernel.vm.floods import Floods
 from vmkernel.vm.folder_look import look
 from vmkernel.vm.holds import Holds
@@ -492,6 +492,8 @@ class Machine:
                 self.publish("vm.internal-error", {"said": said}, self.reason)
             case RunState.GUEST_PANICKED:
                 self.reason = self.reason or "The guest reported a panic."
+            case RunState.WATCHDOG:
+                self.reason = self.reason or UNFED
             case _:
                 pass
 

@@ -20,6 +20,7 @@ from vmkernel.qemu import (
     WatchdogFired,
 )
 from vmkernel.vm.actions import carry_out
+from vmkernel.vm.ends import UNFED
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.messages import Ask, Due, Timer
 from vmkernel.vm.restarts import End
@@ -53,7 +54,8 @@ async def note(machine: Machine, event: QemuEvent) -> None:
             machine.reason = f"The guest reported a panic ({event.detail})."
             machine.publish_of_guest("vm.guest-panicked", {"detail": event.detail}, machine.reason)
         case WatchdogFired():
-            machine.publish_of_guest("vm.watchdog-fired", {"action": event.action})
+            machine.reason = UNFED
+            machine.publish_of_guest("vm.watchdog-fired", {"action": event.action}, UNFED)
             if event.ends:
                 machine.note_end(GuestEnded(by_guest=True, cause="watchdog"))
         case DiskError():

@@ -19,7 +19,7 @@ class End(StrEnum):
     ASKED = "asked"
     """A request of ours brought it about."""
     FAILED = "failed"
-    """QEMU is gone without notice, was ended from outside, or a panic ended it."""
+    """QEMU is gone without notice, was ended from outside, or a panic or the watchdog did it."""
     GUEST = "guest"
     """The guest switched itself off."""
 

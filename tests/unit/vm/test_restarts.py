@@ -17,7 +17,8 @@ from vmkernel.model import (
     VmAction,
     VmState,
 )
-from vmkernel.qemu import GuestPanicked, RunState
+from vmkernel.qemu import GuestPanicked, RunState, WatchdogFired
+from vmkernel.vm.ends import UNFED
 from vmkernel.vm.restarts import End, Restarts
 
 from .test_driver import running, state
@@ -143,6 +144,26 @@ async def test_a_crash_that_nobody_saw(tmp_path: Path) -> None:
         world.qemu().die()
         world._make()
         await world.vms.start()
+        await _until(world, VmState.RUNNING)
+
+
+@on_loop
+async def test_a_watchdog_that_bites(tmp_path: Path) -> None:
+    """What it did is told, also by a vmkernel that came later; an end by it is a crash."""
+    async with running(tmp_path, restart=FAILURE) as world:
+        world.qemu().say(WatchdogFired("pause"))
+        world.qemu().pause(RunState.WATCHDOG)
+        await _until(world, VmState.PAUSED)
+        assert world.vms.get("web").status.reason == UNFED
+        await world.restart()
+        await _until(world, VmState.PAUSED)
+        assert world.vms.get("web").status.reason == UNFED
+        await world.act(VmAction.RESUME)
+        assert world.vms.get("web").status.reason is None
+        world.qemu().say(WatchdogFired("poweroff"))
+        world.qemu().die(None)
+        await _until(world, VmState.CRASHED)
+        assert UNFED in (world.vms.get("web").status.reason or "")
         await _until(world, VmState.RUNNING)
 
 
