@@ -10,12 +10,19 @@ import pytest
 
 from tests.framework.appliance import Appliance
 from tests.framework.drives import Bus, Drive, blank_disk
+from tests.framework.guest.old_pc import (
+    OLD_PC_TEXT,
+    WRITTEN_OFFSET,
+    old_pc_disk,
+    old_pc_lacks,
+)
 from tests.framework.machine import Firmware
 from tests.framework.plugged_in import Setup, plugged_in, restarted
 
 GIB = 1 << 30
 MIB = 1 << 20
 NVME = "NVMEDISK01"
+GUEST_S = 90.0
 
 
 @dataclass
@@ -73,6 +80,44 @@ def test_a_datastore_on_an_nvme_disk(first_start: Appliance, life: Life) -> None
     life.vm_uuid = vm["status"]["uuid"]
     life.vm_spec = vm["spec"]
     life.done.append("datastore")
+
+
+def test_a_guest_of_32_bits_on_ide_and_e1000(first_start: Appliance) -> None:
+    """An old PC on KVM: its BIOS reads an IDE disk, its program has 32 bits and no drivers but its
+    own; what it wrote is on the volume, and its packets are counted the right way round."""
+    disk = old_pc_disk()
+    first_start.upload("old-pc", disk, "raw", datastore="fast")
+    first_start.create_volume(
+        "old-disk", disk.stat().st_size, source_image="old-pc", datastore="fast", kind="raw"
+    )
+    vm = first_start.create_vm(
+        "old",
+        datastore="fast",
+        firmware="bios",
+        memory_bytes=64 * MIB,
+        disks=[{"volume": "old-disk", "bus": "ide"}],
+        nics=[{"model": "e1000"}],
+        display="none",
+    )
+    first_start.start("old")
+    with first_start.console("old") as console:
+        console.expect("MICA OLD PC DONE", timeout_s=GUEST_S, what="the guest has done everything")
+        assert not old_pc_lacks(console.text(), vm["spec"]["nics"][0]["mac"]), console.text()
+    status = first_start.get("/v1/vms/old")["status"]
+    assert status["accelerator"] == "kvm"
+    assert status["machine_type"].startswith("pc-i440fx-")
+    (nic,) = first_start.get("/v1/vms/old/stats")["nics"]
+    assert nic["sent_packets"] >= 1
+    assert nic["received_packets"] >= 1
+    first_start.power_off("old")
+    end = WRITTEN_OFFSET + len(OLD_PC_TEXT) - 1
+    written = first_start.call(
+        "GET",
+        "/v1/volumes/old-disk/data",
+        headers={"range": f"bytes={WRITTEN_OFFSET}-{end}"},
+        expect=206,
+    )
+    assert written.text == OLD_PC_TEXT[::-1]
 
 
 def test_the_api_powers_the_machine_off(first_start: Appliance, life: Life) -> None:

@@ -1,10 +1,16 @@
-"""What two guests' processes may do, seen from inside, against what their units say."""
+"""What two guests' processes may do, seen from inside, against what their units say.
+
+The first has huge pages and a line to the host (vsock), the second a TPM, whose emulator is a
+process of its own in the same jail.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +26,23 @@ from tests.framework.variant import Agent, variant
 GIB, MIB = 1 << 30, 1 << 20
 DISK = "JAILDISK01"
 VMS = ("one", "two")
+TPM = "two's TPM"
+VSOCK_PORT = 4000
+TALK = """
+import socket
+with socket.socket(socket.AF_VSOCK) as channel:
+    channel.settimeout(20)
+    channel.connect(({cid}, {port}))
+    channel.sendall(b"a line from the host\\n")
+    print(channel.makefile().readline())
+"""
 
 
 @dataclass(frozen=True)
 class Prison:
     """An appliance with two guests, each with a disk and a card, and a hand inside."""
 
+    appliance: Appliance
     agent: Agent
     pids: dict[str, int]
     jailed: dict[str, Jailed]
@@ -45,32 +62,46 @@ def prison(folder: Path, guest: GuestFiles) -> Iterator[Prison]:
         appliance.create_datastore("main", DISK)
         appliance.upload("kernel", guest.kernel, "linux-kernel")
         appliance.upload("initrd", guest.initrd, "linux-initrd")
-        for vm in VMS:
-            _start(appliance, vm)
+        appliance.upload("bios-disk", guest.bios_disk, "raw")
+        appliance.create_volume("one-disk", 8 * MIB)
+        size = guest.bios_disk.stat().st_size
+        appliance.create_volume("two-disk", size, source_image="bios-disk")
+        boot = {"kernel": {"kernel": "kernel", "initrd": "initrd", "cmdline": COMMAND_LINE}}
+        _start(appliance, "one", boot=boot, vsock={}, memory={"huge_pages": "2M"})
+        _start(appliance, "two", tpm=True)
         pids = {vm: agent.main_pid(f"mica-vm@{vm}.service") for vm in VMS}
         jailed = {vm: look_at(agent, vm, pid) for vm, pid in pids.items()}
-        yield Prison(agent, pids, jailed)
+        processes = agent.read(f"/sys/fs/cgroup{jailed['two'].cgroup[3:]}/cgroup.procs").split()
+        (pids[TPM],) = {int(pid) for pid in processes} - {pids["two"]}
+        jailed[TPM] = look_at(agent, "two", pids[TPM])
+        yield Prison(appliance, agent, pids, jailed)
         agent.close()
 
 
-def _start(appliance: Appliance, vm: str) -> None:
-    appliance.create_volume(f"{vm}-disk", 8 * MIB)
-    boot = {"kernel": "kernel", "initrd": "initrd", "cmdline": COMMAND_LINE}
-    appliance.create_vm(
-        vm,
-        firmware="bios",
-        boot={"kernel": boot},
-        disks=[{"volume": f"{vm}-disk"}],
-    )
+def _start(appliance: Appliance, vm: str, **more: Any) -> None:
+    appliance.create_vm(vm, firmware="bios", disks=[{"volume": f"{vm}-disk"}], nics=[{}], **more)
     appliance.start(vm)
     with appliance.console(vm) as console:
         console.expect(r"MICA GUEST UP", timeout_s=90, what="the guest is up")
 
 
-@pytest.mark.parametrize("vm", VMS)
+@pytest.mark.parametrize("vm", [*VMS, TPM])
 def test_the_process_is_allowed_what_its_unit_says(prison: Prison, vm: str) -> None:
     wrong = differences(prison.jailed[vm])
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_tpm_s_process_has_nothing_of_its_guest_s_machine(prison: Prison) -> None:
+    """No KVM, no card, no disk: a socket, its log, and the folder of its state."""
+    tpm, guest = prison.jailed[TPM], prison.jailed["two"]
+    assert prison.agent.read(f"/proc/{prison.pids[TPM]}/comm").strip() == "swtpm"
+    assert "/dev/kvm" in guest.files
+    opened = {file for file in tpm.files if not re.match(r"(socket|pipe|anon_inode):", file)}
+    log, state = "/run/mica/vm/two/qemu.log", "/vms/two/tpm/"
+    assert all(file in ("/dev/null", log) or state in file for file in opened), opened
+    assert tpm.cgroup == guest.cgroup
+    for kind in ("mnt", "net", "pid", "ipc", "user"):
+        assert tpm.namespaces[kind] == guest.namespaces[kind], kind
 
 
 def test_no_two_guests_share_a_user_a_group_or_a_namespace(prison: Prison) -> None:
@@ -93,6 +124,45 @@ def test_another_guest_s_disk_is_out_of_reach(prison: Prison) -> None:
         assert agent.open_as(uid, "/", theirs) == "Permission denied"
         for secret in ("/run/mica/control.sock", "/var/lib/mica", "/etc/shadow"):
             assert agent.open_as(uid, root, secret) != ""
+
+
+def test_another_guest_s_tpm_is_out_of_reach(prison: Prison) -> None:
+    (state,) = [p for p in prison.jailed["two"].policy.paths("BindPaths") if p.endswith("/tpm")]
+    secret = f"{state}/tpm2-00.permall"
+    for vm, said in (("two", ""), ("one", "No such file or directory")):
+        uid = int(prison.jailed[vm].policy.last("User"))
+        assert prison.agent.open_as(uid, f"/proc/{prison.pids[vm]}/root", secret) == said
+    uid = int(prison.jailed["one"].policy.last("User"))
+    assert prison.agent.open_as(uid, "/", secret) == "Permission denied"
+
+
+def test_huge_pages_are_taken_and_a_pool_that_can_t_grow_is_told(prison: Prison) -> None:
+    """256 MiB of the guest's lie in 128 pages of 2 MiB, and stay there though the guest uses few of
+    them; the host has no whole GiB to give."""
+    meminfo = dict(
+        line.split(":") for line in prison.agent.read("/proc/meminfo").splitlines() if line
+    )
+    used = int(meminfo["HugePages_Total"]) - int(meminfo["HugePages_Free"])
+    assert used * 2 * MIB == 256 * MIB
+    prison.appliance.create_vm(
+        "huge", firmware="bios", memory_bytes=GIB, memory={"huge_pages": "1G"}
+    )
+    started = prison.appliance.call("POST", "/v1/vms/huge/start", params={"wait": 20}).json()
+    assert started["error"]["type"].endswith(":insufficient-resources")
+    assert "pages of 2 MiB" in started["error"]["detail"]
+    assert [error["pointer"] for error in started["error"]["errors"]] == ["/spec/memory/huge_pages"]
+    prison.appliance.call("DELETE", "/v1/vms/huge", expect=204)
+
+
+def test_guest_and_host_talk_by_vsock(prison: Prison) -> None:
+    """The guest has the CID that its spec tells, and data goes both ways without a network."""
+    cid = prison.appliance.get("/v1/vms/one")["spec"]["vsock"]["cid"]
+    with prison.appliance.console("one") as console:
+        assert console.ask(f"vsock {VSOCK_PORT}", timeout_s=30) == f"cid {cid} listens"
+        talk = TALK.format(cid=cid, port=VSOCK_PORT)
+        answer = prison.agent.run("/usr/bin/python3", "-c", talk)
+        assert answer.strip() == "the guest heard: a line from the host"
+        console.expect("^vsock heard: a line from the host$", timeout_s=30, what="it heard")
 
 
 def _disks(jailed: Jailed) -> list[str]:

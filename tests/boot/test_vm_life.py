@@ -38,7 +38,12 @@ def mica(folder: Path, guest: GuestFiles) -> Iterator[Appliance]:
         appliance.create_volume("data", 128 * MIB)
         boot = {"kernel": "kernel", "initrd": "initrd", "cmdline": COMMAND_LINE}
         appliance.create_vm(
-            "sleeper", firmware="bios", boot={"kernel": boot}, disks=[{"volume": "data"}]
+            "sleeper",
+            firmware="bios",
+            boot={"kernel": boot},
+            cpus={"count": 1, "max_count": 2},
+            memory={"max_bytes": 1024 * MIB},
+            disks=[{"volume": "data"}],
         )
         appliance.start("sleeper")
         with appliance.console("sleeper") as console:
@@ -46,25 +51,56 @@ def mica(folder: Path, guest: GuestFiles) -> Iterator[Appliance]:
         yield appliance
 
 
-def _tick(mica: Appliance, *, timeout_s: float = 60.0) -> int:
-    """The guest's newest count; it must not have started anew since the console was opened."""
+def _now(mica: Appliance) -> tuple[str, int]:
+    """What only the guest's memory holds: which start of its kernel this is, and its next count.
+
+    It is asked, so that nothing of what it said before can pass for it.
+    """
     with mica.console("sleeper") as console:
-        position = max(0, console.count())
+        boot = console.ask("boot", timeout_s=60)
         match, _ = console.expect(
-            r"^tick (\d+)$", timeout_s=timeout_s, what="the guest counts", after=position
+            r"^tick (\d+)$", timeout_s=60, what="the guest counts", after=console.count()
         )
-        return int(match.group(1))
+        return boot, int(match.group(1))
+
+
+def test_memory_and_a_processor_are_added(mica: Appliance) -> None:
+    """What it sleeps and wakes with from here on."""
+    with mica.console("sleeper") as console:
+
+        def has() -> tuple[int, int]:
+            position = console.news()
+            console.send("online\nreport\n")
+            match, _ = console.expect(
+                r"guest cpus (\d+) memory_kib (\d+)",
+                timeout_s=30,
+                what="what it has",
+                after=position,
+            )
+            return int(match[1]), int(match[2])
+
+        def has_taken_it_up() -> bool:
+            cpus, memory_kib = has()
+            return cpus == 2 and memory_kib > before + 120 * 1024
+
+        cpus, before = has()
+        assert cpus == 1
+        _patch(mica, {"memory_bytes": 384 * MIB, "cpus": {"count": 2}})
+        mica.machine.wait_for("the guest has more", has_taken_it_up, timeout_s=60)
+    assert mica.get("/v1/vms/sleeper/stats")["memory"]["assigned_bytes"] == 384 * MIB
 
 
 def test_it_sleeps_on_disk_and_goes_on(mica: Appliance) -> None:
-    before = _tick(mica)
+    boot, before = _now(mica)
     mica.act("/v1/vms/sleeper/suspend")
     vm = mica.get("/v1/vms/sleeper")
     assert vm["status"]["state"] == "suspended"
     assert vm["status"]["memory_image"]["accelerator"] == "kvm"
     mica.act("/v1/vms/sleeper/resume")
     assert mica.vm_state("sleeper") == "running"
-    assert before < _tick(mica) < before + 60
+    same, after = _now(mica)
+    assert same == boot, "it started anew"
+    assert before < after < before + 60
 
 
 def test_a_full_datastore_costs_no_data(mica: Appliance) -> None:
@@ -85,15 +121,8 @@ def test_a_full_datastore_costs_no_data(mica: Appliance) -> None:
 
 
 def test_it_sleeps_and_wakes_with_its_host(mica: Appliance) -> None:
-    before = _tick(mica)
-    life = {"autostart": {"enabled": True}, "stop": {"action": "suspend"}}
-    mica.call(
-        "PATCH",
-        "/v1/vms/sleeper",
-        json={"spec": life},
-        headers={"content-type": "application/merge-patch+json"},
-        expect=200,
-    )
+    boot, before = _now(mica)
+    _patch(mica, {"autostart": {"enabled": True}, "stop": {"action": "suspend"}})
     position = mica.machine.console.count()
     mica.call("POST", "/v1/host/power", json={"action": "reboot"}, expect=202)
     mica.machine.console.expect(
@@ -101,4 +130,17 @@ def test_it_sleeps_and_wakes_with_its_host(mica: Appliance) -> None:
     )
     mica.machine.wait_api(timeout_s=AGAIN_S)
     mica.wait_vm_state("sleeper", "running", timeout_s=AGAIN_S)
-    assert before < _tick(mica) < before + 120
+    same, after = _now(mica)
+    assert same == boot, "it started anew"
+    assert before < after < before + 120
+
+
+def _patch(mica: Appliance, spec: dict[str, object]) -> None:
+    answer = mica.call(
+        "PATCH",
+        "/v1/vms/sleeper",
+        json={"spec": spec},
+        headers={"content-type": "application/merge-patch+json"},
+    )
+    if answer.status_code == 202:
+        mica.settle(answer.json())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import socket
 import threading
 import time
@@ -153,9 +154,20 @@ class Console:
         with self._changed:
             return len(self._lines)
 
+    def news(self, *, timeout_s: float = 60.0) -> int:
+        """The line from which on everything is new, for `expect`: the guest echoes a mark.
+
+        A guest's console begins with what it has said before, as it arrives.
+        """
+        mark = f"echo {secrets.token_hex(4)}"
+        self.send(mark + "\n")
+        self.expect(f"^{mark}$", timeout_s=timeout_s, what="the guest echoes")
+        with self._changed:
+            return next(n for n, line in enumerate(self._lines) if line.text == mark) + 1
+
     def ask(self, command: str, *, timeout_s: float) -> str:
         """Send a line, and return the line that answers it: the next that starts as it does."""
-        position = self.count()
+        position = self.news(timeout_s=timeout_s)
         self.send(command + "\n")
         name = command.split()[0]
         match, _ = self.expect(

@@ -24,7 +24,9 @@ OWN_DEVICES |= {"urandom", "char", "core", "log", "shm", "mqueue", "hugepages", 
 SYSTEMD = {"/run", "/run/host/.os-release-stage", "/run/systemd/incoming"}
 """What systemd puts into every root of a unit's own: root's, and either
 read-only or without devices and set-user-id programs."""
-HANDED = r"(socket|pipe|anon_inode):.*|/memfd:.*|/dev/(null|kvm|net/tun|vhost-net|urandom)"
+HANDED = (
+    r"(socket|pipe|anon_inode):.*|/memfd:.*|/dev/(null|kvm|net/tun|vhost-net|vhost-vsock|urandom)"
+)
 
 
 class Hand(Protocol):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -27,10 +27,14 @@ from remote_api.schema import (
     KernelBoot,
     RestartPolicy,
     RestartSpec,
+    Role,
+    TokenSpec,
     VmSpec,
     VmState,
     VmStatus,
     VolumeSpec,
+    WatchdogAction,
+    WatchdogSpec,
 )
 from tests.framework.guest import guest_files
 from tests.framework.guest.pattern import pattern_crc
@@ -94,6 +98,7 @@ def running(folder: Path) -> Iterator[tuple[HostedMica, Mica]]:
                 display=DisplayModel.NONE,
                 disks=(DiskSpec(volume="data"),),
                 restart=RestartSpec(policy=RestartPolicy.ON_FAILURE),
+                watchdog=WatchdogSpec(action=WatchdogAction.RESET),
             ),
         )
         mica.wait(mica.start_vm("web"))
@@ -188,6 +193,25 @@ def test_a_full_datastore_costs_no_data(folder: Path, running: tuple[HostedMica,
         talk.ask(f"sum vda 0 {36 * MIB}", pattern_crc(0, 36 * MIB, 99))
 
 
+def test_a_watchdog_bites_as_wanted(running: tuple[HostedMica, Mica]) -> None:
+    """The guest starts anew, then stands still and goes on; both times it is told why."""
+    _, mica = running
+    with Talk(mica, "web") as talk:
+        boot = _boot(talk)
+        talk.ask("watchdog 2", "watchdog: 2 seconds")
+        talk.until("MICA GUEST UP")
+        assert _boot(talk) != boot
+        assert mica.vm("web").status.state is VmState.RUNNING
+        mica.patch_vm("web", {"watchdog": {"action": "pause"}})
+        boot = _boot(talk)
+        talk.ask("watchdog 2", "watchdog: 2 seconds")
+        assert "watchdog" in (_until(mica, VmState.PAUSED).reason or "")
+        mica.wait(mica.resume_vm("web"))
+        assert _boot(talk) == boot
+    fired = [action for kind, action in _happened(mica) if kind == "vm.watchdog-fired"]
+    assert fired == ["reset", "pause"]
+
+
 def test_a_panic_as_wanted(running: tuple[HostedMica, Mica]) -> None:
     host, mica = running
     _command(host, "vm", "set-restart", "web", "--on-panic", "pause")
@@ -200,21 +224,74 @@ def test_a_panic_as_wanted(running: tuple[HostedMica, Mica]) -> None:
             mica.wait(mica.resume_vm("web"))
         mica.wait(mica.reset_vm("web"))
         talk.until("MICA GUEST UP")
+        _command(host, "vm", "set-restart", "web", "--on-panic", "reset")
+        talk.say("crash")
+        talk.until("MICA GUEST UP")
+        assert mica.vm("web").status.state is VmState.RUNNING
+    _command(host, "vm", "set-restart", "web", "--on-panic", "power-off")
+    _starts_again(mica, lambda: _say(mica, "crash"), attempt=1)
+    kinds = [kind for kind, _ in _happened(mica)]
+    assert (kinds.count("vm.guest-panicked"), kinds.count("vm.restarting")) == (3, 1)
 
 
 def test_a_killed_qemu_is_started_again(folder: Path, running: tuple[HostedMica, Mica]) -> None:
     _, mica = running
+    _starts_again(mica, lambda: os.kill(_qemu_pid(folder), signal.SIGKILL), attempt=2)
+
+
+def test_a_guest_that_goes_off_comes_back_where_that_is_wanted(
+    running: tuple[HostedMica, Mica],
+) -> None:
+    host, mica = running
+    _command(host, "vm", "set-restart", "web", "always")
+    _starts_again(mica, lambda: _say(mica, "off"), attempt=3)
+    _command(host, "vm", "set-restart", "web", "on-failure")
+    _say(mica, "off")
+    _until(mica, VmState.STOPPED)
+    time.sleep(3)
+    assert mica.vm("web").status.state is VmState.STOPPED
+    mica.wait(mica.start_vm("web"))
+
+
+def _say(mica: Mica, command: str) -> None:
+    """Tell the guest something that it may not live to answer."""
+    with Talk(mica, "web") as talk:
+        talk.say(command)
+        time.sleep(0.5)
+
+
+def _starts_again(mica: Mica, end_it: Callable[[], object], attempt: int) -> None:
+    """What ends the guest is done, and it comes back by itself."""
     started_at = mica.vm("web").status.started_at
-    os.kill(_qemu_pid(folder), signal.SIGKILL)
+    end_it()
     end = time.monotonic() + 60
     while (status := mica.vm("web").status).started_at in (started_at, None):
         assert time.monotonic() < end, status
         time.sleep(0.1)
     status = _until(mica, VmState.RUNNING)
     assert status.restart is not None
-    assert status.restart.attempts == 1
+    assert status.restart.attempts == attempt
     with Talk(mica, "web") as talk:
         talk.until("MICA GUEST UP")
+
+
+def _boot(talk: Talk) -> str:
+    """Which start of the guest's kernel this is."""
+    return talk.ask("boot", r"boot \S+").rpartition("boot ")[2].split()[0]
+
+
+def _happened(mica: Mica) -> list[tuple[str, str]]:
+    """What there was of the VM so far: types of events, and what was done."""
+    mark = f"mark-{time.monotonic_ns()}"
+    mica.create_token(mark, TokenSpec(role=Role.VIEWER))
+    mica.delete_token(mark)
+    seen = []
+    for event in mica.events("0" * 12 + "-" + "0" * 12, reconnect=False):
+        if event.subject.id == "web":
+            seen.append((event.type, str(event.data.get("action", ""))))
+        elif (event.type, event.subject.id) == ("token.deleted", mark):
+            break
+    return seen
 
 
 def test_it_sleeps_and_wakes_with_its_host(folder: Path, running: tuple[HostedMica, Mica]) -> None:

@@ -17,8 +17,8 @@ void hardware(void);
 /* Start the watchdog, which then bites after so many seconds. */
 void watchdog(int seconds);
 
-/* Ask DHCP for an address of the first interface, set it, and say so. */
-void network(void);
+/* Ask DHCP for an address of an interface, set it, and say so; of any where none is named. */
+void network(const char *interface);
 
 /* Connect by TCP, and print the first line that comes. */
 void fetch(const char *address, int port);
@@ -47,5 +47,11 @@ void tell_time(long long seconds);
 
 /* Take note of the children that have ended. */
 void bury(void);
+
+/* Connect by TCP, and say how many octets came until the end. */
+void drain(const char *address, int port);
+
+/* Wait for one line over vsock, answer it, and say it; meanwhile go on. */
+void listen_to_host(int port);
 
 #endif

@@ -5,9 +5,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/watchdog.h>
 #include <net/if.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -43,6 +45,28 @@ static void say_pci(const char *name)
     say("guest pci %s %.4s:%.4s", name, vendor + 2, device + 2);
 }
 
+/* The driver of the PCI device that a disk or card hangs on: the last one on its path. */
+static void say_driver(const char *class_path, const char *name)
+{
+    char path[300], real[PATH_MAX], driver[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", class_path, name);
+    if (!realpath(path, real))
+        return;
+    for (char *end = real + strlen(real); end > real; *end = 0) {
+        unsigned int part;
+        char *last = end;
+        while (*--last != '/')
+            ;
+        end = last;
+        if (sscanf(last, "/%4x:%2x:%2x.%1x", &part, &part, &part, &part) != 4)
+            continue;
+        strcat(real, "/driver");
+        if (realpath(real, driver))
+            say("guest driver %s %s", name, strrchr(driver, '/') + 1);
+        return;
+    }
+}
+
 static void say_input(const char *name)
 {
     say_file("input", "", "/sys/class/input/%s/name", name);
@@ -70,12 +94,15 @@ static void say_carrier(const char *name)
     close(channel);
     usleep(300000);
     say_file("carrier", name, "/sys/class/net/%s/carrier", name);
+    say_driver("/sys/class/net", name);
 }
 
 static void say_disk(const char *name)
 {
-    if (strncmp(name, "loop", 4) && strncmp(name, "ram", 3))
-        say_file("read-only", name, "/sys/block/%s/ro", name);
+    if (!strncmp(name, "loop", 4) || !strncmp(name, "ram", 3))
+        return;
+    say_file("read-only", name, "/sys/block/%s/ro", name);
+    say_driver("/sys/block", name);
 }
 
 void hardware(void)

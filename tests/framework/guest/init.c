@@ -1,8 +1,8 @@
 /* The tiny guest's whole user space: PID 1 of a Linux that the tests boot.
  *
  * It says that it is there, loads the drivers that its machine needs, says what it sees, counts
- * once a second, and does what the serial line tells it. One static program (with network.c, hardware.c and
- * speed.c), no other file except kernel modules.
+ * once a second, and does what the serial line tells it. One static program (with hardware.c,
+ * network.c, speed.c and vsock.c), no other file except kernel modules.
  *
  *   MICA GUEST READY <tag>      the first line; the tag is mica.tag= of the command line
  *   guest cpus 2 memory_kib 250000 firmware uefi
@@ -17,8 +17,11 @@
  *   hardware                    PCI devices, inputs, serial lines, TPM, watchdog, clock…
  *   watchdog SECONDS            starts the watchdog and never feeds it
  *   load NAME                   loads a module of the initrd with its dependencies
- *   net                         asks DHCP for an address and sets it
+ *   boot                        the random number that this start of the kernel has
+ *   net [INTERFACE]             asks DHCP for an address and sets it
  *   fetch ADDRESS PORT          connects by TCP and prints the first line that comes
+ *   drain ADDRESS PORT          connects by TCP and counts the octets that come until the end
+ *   vsock PORT                  tells its CID, waits for one line from the host, and answers it
  *   write DISK OFFSET LENGTH SEED   writes a known pattern, and flushes
  *   sum DISK OFFSET LENGTH      the CRC-32 of what the disk holds
  *   churn DISK LENGTH ROUNDS    writes the pattern of seeds 1 to ROUNDS, one after the other, while
@@ -174,6 +177,8 @@ static const struct {
     {0x1b36, 0x0010, "nvme"},              {0x8086, 0x25ab, "i6300esb"},
     {0x1af4, 0x1002, "virtio_balloon"},    {0x1af4, 0x1045, "virtio_balloon"},
     {0x1af4, 0x1005, "virtio-rng"},        {0x1af4, 0x1044, "virtio-rng"},
+    {0x1af4, 0x1012, "vmw_vsock_virtio_transport"},
+    {0x1af4, 0x1053, "vmw_vsock_virtio_transport"},
 };
 
 static void load_for(const char *device)
@@ -412,6 +417,14 @@ static void crash(void)
         say("crash: %s", strerror(errno));
 }
 
+static void say_boot(void)
+{
+    char text[64];
+    read_text("/proc/sys/kernel/random/boot_id", text, sizeof text);
+    text[strcspn(text, "\n")] = 0;
+    say("boot %s", text);
+}
+
 static void obey(char *line)
 {
     char name[64] = "", text[64] = "", order[16] = "";
@@ -424,8 +437,10 @@ static void obey(char *line)
         report();
     else if (!strcmp(line, "hardware"))
         hardware();
-    else if (!strcmp(line, "net"))
-        network();
+    else if (!strcmp(line, "boot"))
+        say_boot();
+    else if (!strcmp(line, "net") || sscanf(line, "net %63s", text) == 1)
+        network(text);
     else if (!strcmp(line, "off")) {
         say("off");
         finish(RB_POWER_OFF);
@@ -452,6 +467,10 @@ static void obey(char *line)
         say("load %s: %s", name, failure ? strerror(-failure) : "done");
     } else if (sscanf(line, "fetch %63s %d", text, &port) == 2)
         fetch(text, port);
+    else if (sscanf(line, "drain %63s %d", text, &port) == 2)
+        drain(text, port);
+    else if (sscanf(line, "vsock %d", &port) == 1)
+        listen_to_host(port);
     else if (sscanf(line, "watchdog %d", &port) == 1)
         watchdog(port);
     else if (sscanf(line, "write %63s %llu %llu %llu", name, &offset, &length, &seed) == 4)

@@ -28,6 +28,7 @@ GUEST_MODULES = (
     "virtio_blk",
     "virtio_net",
     "virtio_scsi",
+    "vmw_vsock_virtio_transport",
     "vmxnet3",
     "xhci-pci",
 )

@@ -161,12 +161,13 @@ static const char *dotted(uint32_t address)
     return inet_ntop(AF_INET, &address, text[next], INET_ADDRSTRLEN);
 }
 
-void network(void)
+void network(const char *wanted)
 {
     struct ifreq request = {0};
     DIR *folder = opendir("/sys/class/net");
     for (struct dirent *entry; folder && (entry = readdir(folder));)
-        if (entry->d_name[0] != '.' && strcmp(entry->d_name, "lo"))
+        if (entry->d_name[0] != '.' && strcmp(entry->d_name, "lo") &&
+            (!*wanted || !strcmp(entry->d_name, wanted)))
             snprintf(request.ifr_name, sizeof request.ifr_name, "%.15s", entry->d_name);
     if (folder)
         closedir(folder);
@@ -210,28 +211,51 @@ void network(void)
         dotted(lease.router), dotted(lease.server));
 }
 
-void fetch(const char *address, int port)
+static int connect_to(const char *what, const char *address, int port)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
     struct timeval limit = {.tv_sec = 20};
-    char line[200];
-    size_t filled = 0;
     int channel = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     setsockopt(channel, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     if (inet_pton(AF_INET, address, &to.sin_addr) != 1)
-        say("fetch bad address");
+        say("%s bad address", what);
     else if (connect(channel, (struct sockaddr *)&to, sizeof to))
-        say("fetch failed: %s", strerror(errno));
-    else {
-        ssize_t count = 1;
-        while (filled < sizeof line - 1 && count > 0 && !memchr(line, '\n', filled)) {
-            count = recv(channel, line + filled, sizeof line - 1 - filled, 0);
-            filled += count > 0 ? count : 0;
-        }
-        line[filled] = 0;
-        line[strcspn(line, "\r\n")] = 0;
-        say("fetch %s", line);
+        say("%s failed: %s", what, strerror(errno));
+    else
+        return channel;
+    close(channel);
+    return -1;
+}
+
+void fetch(const char *address, int port)
+{
+    char line[200];
+    size_t filled = 0;
+    ssize_t count = 1;
+    int channel = connect_to("fetch", address, port);
+    if (channel < 0)
+        return;
+    while (filled < sizeof line - 1 && count > 0 && !memchr(line, '\n', filled)) {
+        count = recv(channel, line + filled, sizeof line - 1 - filled, 0);
+        filled += count > 0 ? count : 0;
     }
+    line[filled] = 0;
+    line[strcspn(line, "\r\n")] = 0;
+    say("fetch %s", line);
+    close(channel);
+}
+
+void drain(const char *address, int port)
+{
+    static char data[1 << 16];
+    unsigned long long total = 0;
+    ssize_t count;
+    int channel = connect_to("drain", address, port);
+    if (channel < 0)
+        return;
+    while ((count = recv(channel, data, sizeof data, 0)) > 0)
+        total += count;
+    say("drain %llu%s%s", total, count ? ": " : "", count ? strerror(errno) : "");
     close(channel);
 }
