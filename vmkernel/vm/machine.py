@@ -494,8 +494,6 @@ class Machine:
                 self.reason = self.reason or "The guest reported a panic."
             case RunState.WATCHDOG:
                 self.reason = self.reason or UNFED
-            case _:
-                pass
 
     async def recover(self) -> None:
         """Find out what is true after a restart of the vmkernel, and finish what was begun."""
