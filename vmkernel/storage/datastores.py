@@ -497,7 +497,8 @@ class Datastores:
         state, reason = DatastoreState.MISSING, "What it lies on went away while in use."
         if await driver.present(entry.stored):
             try:
-                if entry.attached is not None:
+                # Disks are one host's alone, and may rest.
+                if entry.attached is not None and entry.attached.shared:
                     await self._leases.renew(entry.id, entry.attached)
             except LeaseLost as error:
                 state, reason = DatastoreState.FAILED, str(error)

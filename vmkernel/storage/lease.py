@@ -3,7 +3,8 @@
 <root>/mica-lease, one block of 512 bytes that is rewritten in place:
 
   host    who holds it: the host's UUID, its name for people, and a mark of its machine
-  counter goes up with every renewal (every few seconds while the datastore is mounted)
+  counter goes up with every renewal: every few seconds while the datastore is mounted, where hosts
+          can share it (NFS, a directory); on disks it stands still, and so do the disks
   released true where it was let go in good order
 
   free, released, our own ------------------------------------> ours at once

@@ -64,6 +64,7 @@ class ApplianceLauncher:
 
     async def launch(self, request: LaunchRequest) -> None:
         """See Launcher."""
+        await self.collect(request.vm_id)  # a tidying-up that failed at the last end
         unit = _unit(request.vm_id)
         path = self._vms_dir / request.vm_id / "launch.sock"
         ensure_account(f"mica-vm-{request.uid}", request.uid)

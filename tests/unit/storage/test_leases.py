@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,23 @@ def test_two_hosts_never_have_one_datastore(tmp_path: Path) -> None:
         assert await _look(one) is DatastoreState.AVAILABLE
         ended = await other.ended(await other.storage.datastore_edits.mount("d", actor="me"))
         assert ended.error is not None or await _look(one) is DatastoreState.FAILED
+
+    _two(tmp_path, scenario)
+
+
+def test_disks_are_left_at_rest(tmp_path: Path) -> None:
+    async def scenario(one: World, other: World) -> None:
+        del other
+        entry = one.storage.stores.entry("d")
+        assert entry.attached is not None
+        lease = tmp_path / "d/mica-lease"
+        shared = await asyncio.to_thread(lease.read_bytes)
+        await _look(one)
+        renewed = await asyncio.to_thread(lease.read_bytes)
+        assert renewed != shared
+        entry.attached = dataclasses.replace(entry.attached, device="/dev/sdx1")
+        await _look(one)
+        assert await asyncio.to_thread(lease.read_bytes) == renewed
 
     _two(tmp_path, scenario)
 

@@ -55,6 +55,11 @@ class Attached:
     remote: bool = False
     """True where any access may wait for a network."""
 
+    @property
+    def shared(self) -> bool:
+        """True where several hosts may have it mounted at once, without harm to its files."""
+        return self.device is None
+
 
 @dataclass(frozen=True)
 class Look:
