@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,8 +128,20 @@ def test_the_host_tells_what_it_is(claimed: Appliance) -> None:
 
 
 def test_an_idle_host_uses_at_most_200_mib(claimed: Appliance) -> None:
-    memory = claimed.host()["memory"]
-    assert memory["total_bytes"] - memory["available_bytes"] <= 200 * MIB
+    """The API answers while drivers are loaded still; what counts is what is left after that."""
+    end = time.monotonic() + 90
+    used = [_used_bytes(claimed)]
+    while len(used) < 4 or used[-4] - min(used[-3:]) > MIB:
+        assert time.monotonic() < end, f"the memory in use does not settle: {used}"
+        time.sleep(2)
+        used.append(_used_bytes(claimed))
+    assert used[-1] <= 200 * MIB, f"{used}"
+
+
+def _used_bytes(host: Appliance) -> int:
+    memory = host.host()["memory"]
+    used: int = memory["total_bytes"] - memory["available_bytes"]
+    return used
 
 
 def test_devices_are_listed_with_their_drivers(claimed: Appliance) -> None:
