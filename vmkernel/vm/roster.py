@@ -299,7 +299,10 @@ class Roster:
                     datastore, folder, f"Its definition can't be used: {result}."
                 )
                 continue
-            starting.append(self.adopt(self._fitted(result, datastore), folder))
+            fitted = self._fitted(result, datastore)
+            starting.append(self.adopt(fitted, folder))
+            if fitted.uid != result.uid:
+                await _write(folder, fitted)
         for driver in starting:
             await driver.ready()
 
@@ -464,6 +467,14 @@ class Roster:
 
 def _names(driver: VmDriver, volume: str) -> bool:
     return any(disk.volume == volume for disk in driver.definition.spec.disks)
+
+
+async def _write(folder: Path, definition: VmDefinition) -> None:
+    """Write down a user number that was changed, so that nobody else is given it later."""
+    try:
+        await asyncio.to_thread(definitions.save, folder, definition)
+    except OSError as error:
+        _log.warning("the user number of VM %s can't be kept: %s", definition.id, error)
 
 
 def _unusable(vm_id: str, reason: str) -> Finding:

@@ -28,7 +28,15 @@ from vmkernel.model import (
     VmSpec,
 )
 
-__all__ = ["VIRTIO_WIN", "disk_bus_of", "has_usb", "nic_model_of", "with_defaults", "with_drivers"]
+__all__ = [
+    "VIRTIO_WIN",
+    "disk_bus_of",
+    "has_bus",
+    "has_usb",
+    "nic_model_of",
+    "with_defaults",
+    "with_drivers",
+]
 
 VIRTIO_WIN = "virtio-win"
 """The id of the image with drivers for Windows; a new VM for it gets a drive with that."""
@@ -54,9 +62,15 @@ def nic_model_of(spec: VmSpec, nic: NicSpec) -> NicModel:
 
 def has_usb(spec: VmSpec) -> bool:
     """True where a machine that starts with this has a USB controller (qemu/command_line.py)."""
-    buses = {disk_bus_of(spec, d) for d in spec.disks} | {c.bus for c in spec.cdroms}
     shown = spec.display is not DisplayModel.NONE
-    return shown or spec.keyboard or DiskBus.USB in buses
+    return shown or spec.keyboard or has_bus(spec, DiskBus.USB)
+
+
+def has_bus(spec: VmSpec, bus: DiskBus) -> bool:
+    """True where a disk or drive of a machine that starts with this is on the bus."""
+    return any(disk_bus_of(spec, d) is bus for d in spec.disks) or any(
+        cdrom.bus is bus for cdrom in spec.cdroms
+    )
 
 
 def with_defaults(spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:

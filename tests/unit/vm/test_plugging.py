@@ -74,6 +74,14 @@ def test_nothing_to_do() -> None:
     assert plan(replace(OLD, boot=BootSpec(order=()))) == Changes()
 
 
+def test_a_scsi_disk_needs_the_controller_of_the_start() -> None:
+    old = replace(OLD, disks=OLD.disks[:1])
+    new = replace(old, disks=OLD.disks)
+    with pytest.raises(MicaError, match="started without a SCSI controller") as caught:
+        plan(new, old)
+    assert [found.pointer for found in caught.value.problem.fields] == ["/spec/disks/1/bus"]
+
+
 def test_what_can_be_done_is_planned() -> None:
     limits = DiskLimits(iops=Rate(per_s=100))
     new = replace(

@@ -225,6 +225,7 @@ def test_a_datastore_from_elsewhere(tmp_path: Path) -> None:
                 assert operation.state is OperationState.SUCCEEDED
             uids = {world.qemu(name).request.uid for name in ("web", "guest")}
             assert len(uids) == 2
+            assert {load(main / "web").uid, load(second / "guest").uid} == uids
 
     asyncio.run(story())
 

@@ -46,7 +46,7 @@ from vmkernel.model import (
     VmSpec,
     WatchdogAction,
 )
-from vmkernel.vm.spec_defaults import disk_bus_of, has_usb, nic_model_of
+from vmkernel.vm.spec_defaults import disk_bus_of, has_bus, has_usb, nic_model_of
 
 __all__ = ["Changes", "plan_changes"]
 
@@ -187,6 +187,8 @@ def _plan_disks(
             wrong.append(_no_place(f"{pointer}/key", "disk", places))
         elif bus is DiskBus.USB and not has_usb(at_start):
             wrong.append(_bar(f"{pointer}/bus", "The VM was started without a USB controller."))
+        elif bus is DiskBus.VIRTIO_SCSI and not has_bus(at_start, bus):
+            wrong.append(_bar(f"{pointer}/bus", "The VM was started without a SCSI controller."))
         else:
             changes.new_disks.append(disk)
     for key, disk, _ in _places(old.disks):
