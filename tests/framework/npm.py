@@ -38,7 +38,7 @@ class NpmPackage:
 def unpacked_package(package: NpmPackage, folder: Path) -> Path:
     """The folder of a package's files, unpacked below `folder`."""
     with tarfile.open(_fetched(package)) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)
     return folder / "package"
 
 
