@@ -128,14 +128,14 @@ def test_the_host_tells_what_it_is(claimed: Appliance) -> None:
 
 
 def test_an_idle_host_uses_at_most_200_mib(claimed: Appliance) -> None:
-    """The API answers while drivers are loaded still; what counts is what is left after that."""
-    end = time.monotonic() + 90
+    """The API answers while drivers are loaded still; what counts is what lasts after that."""
+    end = time.monotonic() + 120
     used = [_used_bytes(claimed)]
-    while len(used) < 4 or used[-4] - min(used[-3:]) > MIB:
-        assert time.monotonic() < end, f"the memory in use does not settle: {used}"
+    while len(used) < 5 or max(used[-5:]) > 200 * MIB:
+        told = [f"{value / MIB:.1f}" for value in used]
+        assert time.monotonic() < end, f"MiB in use, every two seconds: {told}"
         time.sleep(2)
         used.append(_used_bytes(claimed))
-    assert used[-1] <= 200 * MIB, f"{used}"
 
 
 def _used_bytes(host: Appliance) -> int:
