@@ -251,6 +251,9 @@ def test_disks_are_left_at_rest(tmp_path: Path) -> None:
         entry.attached = dataclasses.replace(entry.attached, device="/dev/sdx1")
         await _look(one)
         assert await asyncio.to_thread(lease.read_bytes) == renewed
+        entry.attached = dataclasses.replace(entry.attached, device="nas:/export", remote=True)
+        await _look(one)
+        assert await asyncio.to_thread(lease.read_bytes) != renewed
 
     _two(tmp_path, scenario)
 

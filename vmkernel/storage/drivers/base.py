@@ -58,7 +58,7 @@ class Attached:
     @property
     def shared(self) -> bool:
         """True where several hosts may have it mounted at once, without harm to its files."""
-        return self.device is None
+        return self.remote or self.device is None
 
 
 @dataclass(frozen=True)
