@@ -10,6 +10,9 @@ Beside that, each processor keeps pages that were freed in a list of its own, wh
 was freed lately (mm/page_alloc.c, nr_pcp_free) and shrinks only while the processor has something
 to do. They are free, but the kernel counts them neither as free nor as available: tens of MiB that
 an idle host seems to use, and that no guest is admitted to. Small hosts get short lists.
+
+And of the lowest 16 MiB the kernel keeps half for devices on an ISA bus (ZONE_DMA's share of
+`vm.lowmem_reserve_ratio`), which no machine that can run Mica has. Small hosts use it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ __all__ = ["fit_memory_reserve"]
 _log = logging.getLogger(__name__)
 
 SMALL_HOST_BYTES = 8 << 30
+_ISA_RATIO = 4096
+"""The first number of the ratios: of the memory above, this part is kept below (default: 256)."""
 _LIST_FRACTION = 512
 """Of a zone's memory, what all processors' lists may hold together: 4 MiB of 2 GiB."""
 
@@ -39,8 +44,12 @@ def fit_memory_reserve(total_bytes: int, proc: Path = PROC) -> None:
     present = read_text(knobs / "min_free_kbytes")
     if present is not None and present.isdigit() and int(present) > wanted_kib:
         _write(knobs / "min_free_kbytes", wanted_kib)
-    if read_text(knobs / "percpu_pagelist_high_fraction") is not None:
-        _write(knobs / "percpu_pagelist_high_fraction", _LIST_FRACTION)
+    for name, value in (
+        ("percpu_pagelist_high_fraction", _LIST_FRACTION),
+        ("lowmem_reserve_ratio", _ISA_RATIO),
+    ):
+        if read_text(knobs / name) is not None:
+            _write(knobs / name, value)
 
 
 def _write(knob: Path, value: int) -> None:

@@ -16,6 +16,7 @@ def _proc(folder: Path, reserve: str) -> tuple[Path, Path]:
     knobs.mkdir(parents=True)
     (knobs / "min_free_kbytes").write_text(reserve)
     (knobs / "percpu_pagelist_high_fraction").write_text("0\n")
+    (knobs / "lowmem_reserve_ratio").write_text("256\t256\t32\t0\t0\n")
     return knobs / "min_free_kbytes", knobs / "percpu_pagelist_high_fraction"
 
 
@@ -24,6 +25,8 @@ def test_a_small_host_goes_back_to_the_kernels_own_formula(tmp_path: Path) -> No
     fit_memory_reserve(2 * GIB, tmp_path)
     assert int(reserve.read_text()) == 5792
     assert int(lists.read_text()) == 512
+    # The kernel takes one number for the first of several.
+    assert (reserve.parent / "lowmem_reserve_ratio").read_text() == "4096\n"
 
 
 def test_a_low_reserve_is_left_alone(tmp_path: Path) -> None:
