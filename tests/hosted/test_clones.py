@@ -82,6 +82,16 @@ def _sum(talk: Talk, disk: str) -> str:
     return str(re.findall(rf"sum {disk} 0 65536: ([0-9a-f]{{8}})", text)[-1])
 
 
+def _sum_of_new(talk: Talk, disk: str) -> str:
+    """The same of a disk that the guest has yet to find."""
+    for _ in range(100):
+        text = talk.ask(f"sum {disk} 0 65536", rf"sum {disk}[^\n]*: ")
+        if "No such file" not in text:
+            return str(re.findall(rf"sum {disk} 0 65536: ([0-9a-f]{{8}})", text)[-1])
+        time.sleep(0.1)
+    raise AssertionError(f"the guest does not find {disk}")
+
+
 def test_linked_clones_and_clones_of_snapshots(
     mica: Mica, images: BootSpec, host: HostedMica
 ) -> None:
@@ -134,11 +144,12 @@ def test_linked_clones_and_clones_of_snapshots(
         talk.until("tick 2")
         assert _sum(talk, "vda") == now
         mine = _write(talk, "vda", 3)
+        # One after the other: the guest names them as it finds them.
         plugged = [{"volume": n} for n in ("child-disk0", "other-disk0", "past-disk0")]
+        mica.patch_vm("child", {"disks": plugged[:2]})
+        assert _sum_of_new(talk, "vdb") == now
         mica.patch_vm("child", {"disks": plugged})
-        time.sleep(1)
-        assert _sum(talk, "vdb") == now
-        assert _sum(talk, "vdc") == then
+        assert _sum_of_new(talk, "vdc") == then
         # A backup of one holds what comes from below.
         backup = mica.begin_backup("child")
         kept_now = b"".join(mica.read_backup(backup, "disk1", 0, 1 << 16))
