@@ -308,15 +308,13 @@ async def _send_events(
     recheck_s: float,
 ) -> None:
     while True:
-        upcoming = asyncio.ensure_future(subscription.next())
         try:
-            while not (await asyncio.wait((upcoming,), timeout=recheck_s))[0]:
-                if not still_allowed():
-                    return
-            event = upcoming.result()
-        finally:
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
+            async with asyncio.timeout(recheck_s):
+                event = await subscription.next()
+        except TimeoutError:
+            if not still_allowed():
+                return
+            continue
         if event is None or not still_allowed():
             return
         async with asyncio.timeout(_SEND_TIMEOUT_S):

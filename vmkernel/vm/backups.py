@@ -45,8 +45,8 @@ from vmkernel.qemu.point_in_time import DiskPoint
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.running import Running
 from vmkernel.vm.service import VmService
-from vmkernel.vm.states import VmRequest
-from vmkernel.vm.still_disks import StillDisks, checkpoints_of, forget_checkpoint, is_off
+from vmkernel.vm.states import AT_REST, VmRequest
+from vmkernel.vm.still_disks import StillDisks, checkpoints_of, forget_checkpoint
 from vmkernel.vm.surroundings import Surroundings
 
 __all__ = ["MakeScratch", "VmBackups"]
@@ -121,7 +121,7 @@ class VmBackups:
                 f"VM {vm_id} is suspended, and its memory holds what is not on its disks yet:"
                 " resume it, or discard its state.",
             )
-        off = is_off(driver)
+        off = driver.state in AT_REST
         blocks = {VmRequest.HOLD, VmRequest.DELETE}
         if off:
             blocks |= {VmRequest.START, VmRequest.RECONFIGURE}
@@ -248,7 +248,7 @@ class VmBackups:
         driver = self._vms.roster.driver(vm_id)
         await driver.ready()
         session = self._sessions.get(vm_id)
-        if is_off(driver) and session is None:
+        if driver.state in AT_REST and session is None:
             inside = await checkpoints_of(driver)
             return tuple(Checkpoint(id=n, disks=tuple(inside[n])) for n in sorted(inside))
 
@@ -272,7 +272,7 @@ class VmBackups:
         driver = self._vms.roster.driver(vm_id)
         await driver.ready()
         session = self._sessions.get(vm_id)
-        if is_off(driver) and session is None:
+        if driver.state in AT_REST and session is None:
             await forget_checkpoint(driver, checkpoint)
             return
 

@@ -40,7 +40,6 @@ from vmkernel.model import (
     SnapshotState,
     Subject,
     VmSpec,
-    VmState,
 )
 from vmkernel.vm.clone_journal import CloneJournal, begin, end
 from vmkernel.vm.definition import NVRAM_FILES
@@ -48,7 +47,7 @@ from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.ports import DiskPast, OperationHandle, Operations
 from vmkernel.vm.service import VmService
 from vmkernel.vm.snapshots.records import SnapshotRecord, folder_of
-from vmkernel.vm.states import VmRequest
+from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.surroundings import Surroundings
 
 __all__ = ["Clones"]
@@ -71,7 +70,6 @@ _BLOCKS_OF_SNAPSHOT = frozenset(
 )
 """Its VM may run on, start and end; what is kept inside its disks stays."""
 _SLUG_MAX = 63
-_OFF = (VmState.STOPPED, VmState.CRASHED)
 
 
 class Clones:
@@ -295,7 +293,7 @@ def _source(driver: VmDriver, spec: CloneSpec) -> _Source:
             ErrorCode.CONFLICT,
         )
     if spec.snapshot is None:
-        if driver.state not in _OFF:
+        if driver.state not in AT_REST:
             raise MicaError(
                 ErrorCode.CONFLICT,
                 f"VM {driver.vm_id} is {driver.state.value}: shut it down to clone it, or clone a"

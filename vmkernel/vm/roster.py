@@ -32,6 +32,7 @@ from vmkernel.vm.claims import Claims, OthersClaims, images_of
 from vmkernel.vm.clone_journal import sweep
 from vmkernel.vm.definition import DefinitionError, VmDefinition
 from vmkernel.vm.driver import VmDriver
+from vmkernel.vm.states import AT_REST
 from vmkernel.vm.surroundings import Surroundings
 
 __all__ = ["Roster", "UnusableVm"]
@@ -172,7 +173,7 @@ class Roster:
 
     def _fault(self, driver: VmDriver) -> str | None:
         """Why a VM that is off could not be started, as far as its disks are to blame."""
-        if driver.state not in (VmState.STOPPED, VmState.CRASHED):
+        if driver.state not in AT_REST:
             return None
         for disk in driver.definition.spec.disks:
             if (fault := self._host.storage.fault(disk.volume)) is not None:

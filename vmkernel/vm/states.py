@@ -41,6 +41,7 @@ from vmkernel.model import ErrorCode, MicaError, VmAction, VmState
 
 __all__ = [
     "ACTIVE",
+    "AT_REST",
     "LEGAL",
     "OFF",
     "VmRequest",
@@ -87,6 +88,9 @@ class VmRequest(StrEnum):
 OFF = frozenset({VmState.STOPPED, VmState.CRASHED, VmState.SUSPENDED, VmState.UNUSABLE})
 """Certainly no QEMU."""
 
+AT_REST = frozenset({VmState.STOPPED, VmState.CRASHED})
+"""No QEMU, and no memory on disk that knows what is on the disks."""
+
 ACTIVE = frozenset(VmState) - OFF
 """A QEMU, or one that is just being started or ended."""
 
@@ -106,7 +110,7 @@ LEGAL: dict[VmRequest, frozenset[VmState]] = {
     VmRequest.DISCARD_STATE: frozenset({VmState.SUSPENDED}),
     VmRequest.CONSOLE: ACTIVE,
     VmRequest.RENAME: _USABLE,
-    VmRequest.RECONFIGURE: frozenset({VmState.STOPPED, VmState.CRASHED}),
+    VmRequest.RECONFIGURE: AT_REST,
     VmRequest.ADJUST: _USABLE,
     VmRequest.DELETE: OFF,
     VmRequest.QUERY: WITH_QEMU,

@@ -29,7 +29,6 @@ from vmkernel.model import (
     MemorySpec,
     MicaError,
     VmSpec,
-    VmState,
     VolumeFormat,
 )
 from vmkernel.qemu import QemuError, Qmp
@@ -41,19 +40,14 @@ from vmkernel.vm.ports import Storage
 from vmkernel.vm.running import Running
 from vmkernel.vm.snapshots.disks import user_of
 from vmkernel.vm.starter import start_qemu
-from vmkernel.vm.states import VmRequest
+from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.suspending import end_unknown
 
-__all__ = ["StillDisks", "checkpoints_of", "forget_checkpoint", "is_off", "reader_of"]
+__all__ = ["StillDisks", "checkpoints_of", "forget_checkpoint", "reader_of"]
 
 _log = logging.getLogger(__name__)
 
 _MEMORY_BYTES = 64 << 20
-
-
-def is_off(driver: VmDriver) -> bool:
-    """True where nothing runs and no memory on disk knows what is on the VM's disks."""
-    return driver.state in (VmState.STOPPED, VmState.CRASHED)
 
 
 def reader_of(definition: VmDefinition, storage: Storage) -> VmDefinition:
@@ -101,7 +95,7 @@ class StillDisks:
         """Start it; `conflict` where the VM is not off any more."""
 
         async def inside(machine: Machine) -> StillDisks:
-            if not is_off(driver):
+            if driver.state not in AT_REST:
                 raise MicaError(
                     ErrorCode.CONFLICT, f"VM {driver.vm_id} is {driver.state} by now; ask again."
                 )
