@@ -21,13 +21,12 @@ from remote_api.schema import (
     DiskSpec,
     DisplayModel,
     Firmware,
-    ImageFormat,
     KernelBoot,
     VmSpec,
 )
 from tests.framework import inputs
-from tests.framework.guest import guest_files
 from tests.framework.guest.build import COMMAND_LINE
+from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica
 
 __all__ = [
@@ -55,12 +54,7 @@ def add_guest(host: HostedMica, mica: Mica, datastore: Path | None = None) -> No
     path = datastore or host.datastore_folder(DATASTORE)
     spec = DatastoreSpec(kind=DatastoreKind.DIRECTORY, path=str(path))
     mica.wait(mica.create_datastore(DATASTORE, spec))
-    guest = guest_files()
-    for image, file, image_format in (
-        ("kernel", guest.vmlinux, ImageFormat.LINUX_KERNEL),
-        ("initrd", guest.initrd, ImageFormat.LINUX_INITRD),
-    ):
-        mica.upload_image(image, file, datastore=DATASTORE, image_format=image_format)
+    upload_guest(mica, datastore=DATASTORE)
 
 
 def guest_spec(memory_mib: int, disks: tuple[DiskSpec, ...] = ()) -> VmSpec:

@@ -37,7 +37,7 @@ from remote_api.schema import (
     VolumeSpec,
 )
 from tests.framework import inputs
-from tests.framework.guest import guest_files
+from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica
 from tests.framework.talk import Talk
 
@@ -47,13 +47,7 @@ MIB = 1 << 20
 @pytest.fixture
 def images(mica: Mica) -> Iterator[BootSpec]:
     """The tiny guest's kernel and initrd as images of the host."""
-    files = guest_files()
-    names = ("clone-kernel", "clone-initrd")
-    for image_id, file, image_format in (
-        (names[0], files.vmlinux, ImageFormat.LINUX_KERNEL),
-        (names[1], files.initrd, ImageFormat.LINUX_INITRD),
-    ):
-        mica.upload_image(image_id, file, datastore="main", image_format=image_format)
+    names = upload_guest(mica, "clone-")
     cmdline = "console=ttyS0 quiet panic=-1"
     yield BootSpec(kernel=KernelBoot(kernel=names[0], initrd=names[1], cmdline=cmdline))
     for image_id in names:

@@ -28,7 +28,6 @@ from remote_api.schema import (
     DiskSpec,
     DisplayModel,
     Firmware,
-    ImageFormat,
     KernelBoot,
     VmSpec,
     VolumeSpec,
@@ -36,7 +35,7 @@ from remote_api.schema import (
 from tests.framework import inputs
 from tests.framework.browser import opened_page
 from tests.framework.console import SocketWire
-from tests.framework.guest import guest_files
+from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica
 from tests.framework.repository import REPOSITORY
 from tests.framework.rfb import Viewer
@@ -50,7 +49,6 @@ KEYS = {"h": 35, "e": 18, "l": 38, "o": 24, "f2": 60, "shift": 42}
 @pytest.fixture(scope="module")
 def seen(host: HostedMica) -> Iterator[str]:
     """A running guest with a screen."""
-    files = guest_files()
     kernel = KernelBoot(
         kernel="seen-kernel", initrd="seen-initrd", cmdline="console=ttyS0 quiet panic=-1"
     )
@@ -63,11 +61,7 @@ def seen(host: HostedMica) -> Iterator[str]:
         disks=(DiskSpec(volume="seen-disk"),),
     )
     with host.client() as mica:
-        for image_id, file, image_format in (
-            ("seen-kernel", files.vmlinux, ImageFormat.LINUX_KERNEL),
-            ("seen-initrd", files.initrd, ImageFormat.LINUX_INITRD),
-        ):
-            mica.upload_image(image_id, file, datastore="main", image_format=image_format)
+        images = upload_guest(mica, "seen-")
         mica.wait(mica.create_volume("seen-disk", VolumeSpec(datastore="main", size_bytes=8 * MIB)))
         mica.create_vm("seen", spec)
         mica.wait(mica.start_vm("seen"))
@@ -76,7 +70,7 @@ def seen(host: HostedMica) -> Iterator[str]:
         yield "seen"
         mica.wait(mica.power_off_vm("seen"))
         mica.delete_vm("seen", with_volumes=True)
-        for image_id in ("seen-kernel", "seen-initrd"):
+        for image_id in images:
             mica.delete_image(image_id)
 
 

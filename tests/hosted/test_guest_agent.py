@@ -33,6 +33,7 @@ from remote_api.schema import (
 from tests.framework import inputs
 from tests.framework.guest import guest_files
 from tests.framework.guest.agent import OS_NAME, agent_initrd
+from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import qemu_programs
 from tests.framework.talk import Talk
 
@@ -57,14 +58,8 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def told(mica: Mica, disk: Path) -> Iterator[Talk]:
     """The guest, up and without its agent; its disk is not mounted."""
-    files = guest_files()
-    images = {
-        "told-kernel": (files.vmlinux, ImageFormat.LINUX_KERNEL),
-        "told-initrd": (agent_initrd(files), ImageFormat.LINUX_INITRD),
-        "told-disk": (disk, ImageFormat.RAW),
-    }
-    for name, (file, image_format) in images.items():
-        mica.upload_image(name, file, datastore="main", image_format=image_format)
+    images = upload_guest(mica, "told-", initrd=agent_initrd(guest_files()))
+    mica.upload_image("told-disk", disk, datastore="main", image_format=ImageFormat.RAW)
     volume = VolumeSpec(datastore="main", size_bytes=DISK_BYTES, source_image="told-disk")
     mica.wait(mica.create_volume("told-data", volume))
     kernel = KernelBoot(
@@ -89,7 +84,7 @@ def told(mica: Mica, disk: Path) -> Iterator[Talk]:
     with contextlib.suppress(RefusedError):  # it is off where the test came to its end
         mica.wait(mica.power_off_vm(NAME))
     mica.delete_vm(NAME, with_volumes=True)
-    for name in images:
+    for name in (*images, "told-disk"):
         mica.delete_image(name)
 
 

@@ -30,8 +30,8 @@ from remote_api.schema import (
     VolumeFormat,
     VolumeSpec,
 )
-from tests.framework.guest import guest_files
 from tests.framework.guest.pattern import pattern, pattern_crc
+from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica, hosted_mica
 from tests.framework.talk import Talk
 
@@ -55,14 +55,10 @@ def host(short_folder: Path) -> Iterator[HostedMica]:
                 kind=DatastoreKind.DIRECTORY, path=str(host.datastore_folder(name))
             )
             mica.wait(mica.create_datastore(name, spec))
-        files = guest_files()
-        for image, file, image_format in (
-            ("kernel", files.vmlinux, ImageFormat.LINUX_KERNEL),
-            ("initrd", files.initrd, ImageFormat.LINUX_INITRD),
-            ("red", _disc(folder / "red.iso", b"red"), ImageFormat.ISO),
-            ("blue", _disc(folder / "blue.iso", b"blue"), ImageFormat.ISO),
-        ):
-            mica.upload_image(image, file, datastore="main", image_format=image_format)
+        upload_guest(mica)
+        for image in ("red", "blue"):
+            disc = _disc(folder / f"{image}.iso", image.encode())
+            mica.upload_image(image, disc, datastore="main", image_format=ImageFormat.ISO)
         yield host
 
 

@@ -20,7 +20,6 @@ from remote_api.schema import (
     DiskSpec,
     DisplayModel,
     Firmware,
-    ImageFormat,
     KernelBoot,
     NicSpec,
     SnapshotSpec,
@@ -29,7 +28,7 @@ from remote_api.schema import (
     VolumeFormat,
     VolumeSpec,
 )
-from tests.framework.guest import guest_files
+from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica
 
 MIB = 1 << 20
@@ -39,15 +38,10 @@ BOOT_S = 120.0
 @pytest.fixture(scope="module")
 def images(host: HostedMica) -> Iterator[None]:
     """The tiny guest's kernel and initrd as images of the host."""
-    files = guest_files()
     with host.client() as mica:
-        for image_id, file, image_format in (
-            ("snap-kernel", files.vmlinux, ImageFormat.LINUX_KERNEL),
-            ("snap-initrd", files.initrd, ImageFormat.LINUX_INITRD),
-        ):
-            mica.upload_image(image_id, file, datastore="main", image_format=image_format)
+        images = upload_guest(mica, "snap-")
         yield
-        for image_id in ("snap-kernel", "snap-initrd"):
+        for image_id in images:
             mica.delete_image(image_id)
 
 

@@ -23,7 +23,6 @@ from remote_api.schema import (
     DiskSpec,
     DisplayModel,
     Firmware,
-    ImageFormat,
     KernelBoot,
     RestartPolicy,
     RestartSpec,
@@ -36,8 +35,8 @@ from remote_api.schema import (
     WatchdogAction,
     WatchdogSpec,
 )
-from tests.framework.guest import guest_files
 from tests.framework.guest.pattern import pattern_crc
+from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica, hosted_mica, unclaimed_mica
 from tests.framework.repository import REPOSITORY
 from tests.framework.talk import Talk
@@ -80,12 +79,7 @@ def running(folder: Path) -> Iterator[tuple[HostedMica, Mica]]:
         ):
             spec = DatastoreSpec(kind=DatastoreKind.DIRECTORY, path=str(path))
             mica.wait(mica.create_datastore(name, spec))
-        files = guest_files()
-        for image, file, image_format in (
-            ("kernel", files.vmlinux, ImageFormat.LINUX_KERNEL),
-            ("initrd", files.initrd, ImageFormat.LINUX_INITRD),
-        ):
-            mica.upload_image(image, file, datastore="main", image_format=image_format)
+        upload_guest(mica)
         mica.wait(mica.create_volume("data", VolumeSpec(datastore="tiny", size_bytes=40 * MIB)))
         cmdline = "console=ttyS0 quiet panic=30 mica.load=pvpanic-pci"
         mica.create_vm(

@@ -22,7 +22,6 @@ from remote_api.schema import (
     BootSpec,
     DisplayModel,
     Firmware,
-    ImageFormat,
     KernelBoot,
     NicSpec,
     VmSpec,
@@ -31,6 +30,7 @@ from remote_api.schema import (
 )
 from tests.framework.api import checked_client
 from tests.framework.guest import GuestFiles, guest_files
+from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica
 from tests.framework.repository import REPOSITORY
 
@@ -43,13 +43,9 @@ def guest(host: HostedMica) -> Iterator[GuestFiles]:
     """The tiny guest's kernel and initrd as images of the host."""
     files = guest_files()
     with host.client() as mica:
-        for image_id, file, image_format in (
-            ("guest-kernel", files.vmlinux, ImageFormat.LINUX_KERNEL),
-            ("guest-initrd", files.initrd, ImageFormat.LINUX_INITRD),
-        ):
-            mica.upload_image(image_id, file, datastore="main", image_format=image_format)
+        images = upload_guest(mica, "guest-")
         yield files
-        for image_id in ("guest-kernel", "guest-initrd"):
+        for image_id in images:
             mica.delete_image(image_id)
 
 
