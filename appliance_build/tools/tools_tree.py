@@ -17,7 +17,13 @@ from appliance_build.inputs.locked_set import LockedSet, obtain
 from appliance_build.inputs.run import run
 from appliance_build.progress import say, step
 
-__all__ = ["tools_tree", "unpacked_browser", "unpacked_guests", "unpacked_provisioning"]
+__all__ = [
+    "tools_tree",
+    "unpacked_browser",
+    "unpacked_generators",
+    "unpacked_guests",
+    "unpacked_provisioning",
+]
 
 RECIPE = "2"
 """Raised when the way a tree is made changes, so that old trees are not taken for new."""
@@ -93,6 +99,11 @@ def unpacked_guests(report: Path | None = None) -> Path:
 def unpacked_browser() -> Path:
     """Return the tree with a browser and noVNC; ToolsSandbox runs what is in it."""
     return _unpacked("browser", "browser for tests", (obtain("browser"), obtain("novnc")))
+
+
+def unpacked_generators() -> Path:
+    """Return the tree with Java, Node.js and Go; ToolsSandbox runs what is in it."""
+    return _unpacked("generators", "tools of API clients", (obtain("generators"),))
 
 
 def unpacked_provisioning() -> Path:

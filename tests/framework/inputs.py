@@ -2,8 +2,8 @@
 
 A tree is asked of the build, which makes it where it has to. While working on something else, an
 environment variable can name one that is there already: MICA_TOOLS_TREE, MICA_DONOR_TREE,
-MICA_GUESTS_TREE, MICA_BROWSER_TREE, MICA_PROVISIONING_TREE (folders) and MICA_BUILD (the folder
-with mica.img and mica.efi).
+MICA_GUESTS_TREE, MICA_BROWSER_TREE, MICA_GENERATORS_TREE, MICA_PROVISIONING_TREE (folders) and
+MICA_BUILD (the folder with mica.img and mica.efi).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from appliance_build.image.donor import donor_tree
 from appliance_build.tools.tools_tree import (
     tools_tree,
     unpacked_browser,
+    unpacked_generators,
     unpacked_guests,
     unpacked_provisioning,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "REPOSITORY",
     "browser",
     "donor",
+    "generators",
     "guests",
     "kernel_release",
     "provisioning",
@@ -67,6 +69,13 @@ def browser() -> Path:
     """The tree with a browser and noVNC, unpacked."""
     named = os.environ.get("MICA_BROWSER_TREE")
     return Path(named).resolve() if named else unpacked_browser()
+
+
+@cache
+def generators() -> Path:
+    """The tree with Java, Node.js and Go, unpacked."""
+    named = os.environ.get("MICA_GENERATORS_TREE")
+    return Path(named).resolve() if named else unpacked_generators()
 
 
 @cache
