@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from remote_api.failures import ApiError
 from remote_api.schema import ProblemCode
 
-__all__ = ["bearer_token"]
+__all__ = ["bearer_token", "user_of"]
 
 _MAX_BYTES = 256
 _BEARER = re.compile(rb"[Bb]earer +([A-Za-z0-9._~+/-]+=*)\Z")
@@ -31,3 +31,9 @@ def bearer_token(headers: Sequence[bytes]) -> str:
             "The Authorization header is not `Bearer` and one token.",
         )
     return match[1].decode("ascii")
+
+
+def user_of(token: str | None) -> str:
+    """The id that a token names; whether it is good, the vmkernel alone knows."""
+    _, _, rest = (token or "").partition("_")
+    return rest.partition("_")[0]

@@ -220,7 +220,15 @@ def _headers(scope: Scope) -> Headers:
 
 
 def _check_head(scope: Scope) -> None:
-    """Bound the head; the parser bounds it only while it is incomplete."""
+    """Bound the head, which the parser does only while it is incomplete, and its two lengths."""
+    names = {name for name, _ in scope["headers"]}
+    if b"content-length" in names and b"transfer-encoding" in names:
+        # RFC 9112 section 6.1: such a request may be meant to smuggle another one.
+        raise ApiError(
+            ProblemCode.MALFORMED,
+            "Send Content-Length or Transfer-Encoding, not both.",
+            headers={"connection": "close"},
+        )
     size = len(scope["path"]) + len(scope["query_string"])
     size += sum(len(name) + len(value) for name, value in scope["headers"])
     if size > MAX_HEAD_BYTES:

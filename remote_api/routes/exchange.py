@@ -8,15 +8,18 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Iterator,
     Mapping,
     MutableMapping,
 )
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from remote_api.auth.bearer import user_of
 from remote_api.failures import ApiError
 from remote_api.routes.conditions import Precondition
 from remote_api.schema import ProblemCode
@@ -24,8 +27,6 @@ from vmkernel.control import ControlClient, Stream, model
 from vmkernel.control.requests import Request, SubscribeEvents
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-
     from remote_api.auth import TicketBox
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Items",
     "MAX_BODY_BYTES",
     "MAX_STRANGERS_BODY_BYTES",
+    "Peer",
     "Receive",
     "Response",
     "Scope",
@@ -60,6 +62,17 @@ IDLE_BODY_TIMEOUT_S = 60.0
 _LINGER_S = 2.0
 _LINGER_BYTES = 32 << 20
 
+_AFTER_THE_TOKEN = frozenset(
+    {
+        model.ErrorCode.FORBIDDEN,
+        model.ErrorCode.NOT_FOUND,
+        model.ErrorCode.CONFLICT,
+        model.ErrorCode.ALREADY_EXISTS,
+        model.ErrorCode.IN_USE,
+    }
+)
+"""What the vmkernel answers only to a token that it knows."""
+
 Headers = dict[bytes, list[bytes]]
 
 
@@ -68,6 +81,14 @@ class Items(msgspec.Struct, Generic[ItemT], frozen=True, kw_only=True, forbid_un
 
     items: tuple[ItemT, ...]
     more: bool
+
+
+class Peer(Protocol):
+    """The connection that a request came by."""
+
+    def proven(self, user: str) -> None:
+        """A good token came by it: from now on it is that user's. Raises ApiError (429, 503)."""
+        ...
 
 
 class BrokenStreamError(Exception):
@@ -128,6 +149,7 @@ class Exchange(Generic[QueryT, BodyT]):
         self.response_headers: Mapping[str, str] = {}
         client = scope.get("client")
         self.origin = f"{client[0]}" if client else ""
+        self._peer: Peer | None = scope.get("state", {}).get("peer")
         self._receive = receive
         self._body_whole = False
         self._body_asked = False
@@ -164,28 +186,56 @@ class Exchange(Generic[QueryT, BodyT]):
 
     async def call(self, request: Request[ReplyT], *, timeout_s: float = 60.0) -> ReplyT:
         """The vmkernel's answer to a request in the name of this request's token."""
-        return await self.state.control.call(
-            request, token=self.token, origin=self.origin, timeout_s=timeout_s
-        )
+        with self._as_user():
+            return await self.state.control.call(
+                request, token=self.token, origin=self.origin, timeout_s=timeout_s
+            )
 
     async def items(self, request: Request[Any], item: type[ItemT]) -> Items[ItemT]:
         """A list's answer as wire types, without the detour over the domain's: lists are long."""
-        return await self.state.control.call_as(
-            request,
-            Items[item],  # type: ignore[valid-type]
-            token=self.token,
-            origin=self.origin,
-        )
+        with self._as_user():
+            return await self.state.control.call_as(
+                request,
+                Items[item],  # type: ignore[valid-type]
+                token=self.token,
+                origin=self.origin,
+            )
 
     async def open(self, request: Request[ReplyT]) -> tuple[ReplyT, Stream]:
         """The vmkernel's answer and the stream that it brings."""
-        return await self.state.control.open(request, token=self.token, origin=self.origin)
+        with self._as_user():
+            return await self.state.control.open(request, token=self.token, origin=self.origin)
 
-    def events(
-        self, request: SubscribeEvents
-    ) -> AbstractAsyncContextManager[AsyncIterator[model.Event]]:
+    @asynccontextmanager
+    async def events(self, request: SubscribeEvents) -> AsyncIterator[AsyncIterator[model.Event]]:
         """Subscribe in the name of this request's token."""
-        return self.state.control.events(request, token=self.token, origin=self.origin)
+        with self._as_user():
+            subscription = self.state.control.events(request, token=self.token, origin=self.origin)
+            events = await subscription.__aenter__()
+        try:
+            yield events
+        finally:
+            await subscription.__aexit__(None, None, None)
+
+    @property
+    def user(self) -> str:
+        """Whose token the request carries, or says to; for what each user may have at once."""
+        return user_of(self.token)
+
+    @contextmanager
+    def _as_user(self) -> Iterator[None]:
+        """Once the vmkernel has taken the token for good, the connection is its user's."""
+        try:
+            yield
+        except model.MicaError as error:
+            if error.problem.code in _AFTER_THE_TOKEN:
+                self._proven()
+            raise
+        self._proven()
+
+    def _proven(self) -> None:
+        if self.token is not None and self._peer is not None:
+            self._peer.proven(self.user)
 
     async def body_parts(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises ClientGoneError, or ApiError (408) where nothing comes."""

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +29,8 @@ from uvicorn.config import Config  # noqa: E402
 from uvicorn.server import Server  # noqa: E402
 
 from remote_api.routes import MAX_HEAD_BYTES, Application, make_application  # noqa: E402
+from remote_api.server.admission import Admission, Peer  # noqa: E402
+from remote_api.server.listener import BACKLOG, Listener  # noqa: E402
 from remote_api.server.notify import notify, passed_sockets, watchdog_pause_s  # noqa: E402
 from remote_api.server.protocol import BoundedH11Protocol  # noqa: E402
 from remote_api.server.tls import IdentityUnavailableError, fetch_identity, tls_context  # noqa: E402
@@ -41,47 +45,41 @@ DEFAULT_CONTROL = Path("/run/mica/control.sock")
 IDENTITY_TIMEOUT_S = 60.0
 GRACE_S = 5
 KEEP_ALIVE_S = 15
-HANDSHAKE_TIMEOUT_S = 10.0
-TLS_CLOSE_TIMEOUT_S = 5.0
 MAX_CONSOLE_MESSAGE_BYTES = 1 << 20
 _TICK_S = 1.0
-_BACKLOG = 256
+_DESCRIPTORS = 4096
+"""More than twice what `admission.Limits` lets in; each request has another one besides."""
 
 
 class ApiServer(Server):
     """uvicorn's server, which tells systemd, wakes once a second and ends streams first."""
 
-    def __init__(self, config: Config, application: Application) -> None:
+    def __init__(self, config: Config, application: Application, context: ssl.SSLContext) -> None:
         super().__init__(config)
         self._application = application
         self._exit = asyncio.Event()
+        self.context = context
+        self.admission = Admission()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then tell the service manager.
 
-        It stands for uvicorn's own method, which leaves a handshake a whole minute.
+        It stands for uvicorn's own method, which begins TLS with everybody at once.
         """
         await self.lifespan.startup()
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                self._make_protocol,
-                sock=sock,
-                ssl=self.config.ssl,
-                backlog=self.config.backlog,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                ssl_shutdown_timeout=TLS_CLOSE_TIMEOUT_S,
-            )
-            for sock in sockets or []
-        ]
+        listener = Listener(
+            sockets or [], lambda: self.context, self._make_protocol, self.admission
+        )
+        self.servers = [cast(asyncio.Server, listener)]
+        listener.start()
         self.started = True
         gc.collect()
         gc.freeze()
         notify("READY=1\nSTATUS=Serving")
 
-    def _make_protocol(self) -> asyncio.Protocol:
+    def _make_protocol(self, peer: Peer) -> asyncio.Protocol:
         return BoundedH11Protocol(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            config=self.config, server_state=self.server_state, app_state={"peer": peer}
         )
 
     async def main_loop(self) -> None:
@@ -118,8 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    # uvicorn tells of each WebSocket at the level `info`, with its ticket.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # uvicorn tells of each WebSocket at the level `info`, with its ticket, and warns of whatever
+    # strangers send that is no HTTP; that is counted (`/metrics`), so that it can't fill the log.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    _raise_descriptor_limit()
     with contextlib.suppress(KeyboardInterrupt):
         return asyncio.run(_serve(options))
     return 0
@@ -156,15 +156,23 @@ async def _serve(options: argparse.Namespace) -> int:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ssl_context_factory=lambda _config, _default: context,
     )
-    server = ApiServer(config, application)
+    server = ApiServer(config, application, context)
     await server.serve(sockets)
     return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """Programs start with 1,024 where systemd sets no other limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

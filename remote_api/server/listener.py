@@ -1,0 +1,225 @@
+"""Accepts connections and begins TLS with those that `admission` lets in.
+
+A connection costs a descriptor and some hundred bytes until its first bytes have come and a place
+is free; only then is there TLS for it. asyncio's own server starts TLS with every connection at
+once, with a buffer of 256 KiB for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import socket
+import ssl
+from asyncio import sslproto
+from collections.abc import Callable, Sequence
+
+from remote_api.server.admission import Admission, Peer, Stage
+
+__all__ = ["Listener", "grow_buffer"]
+
+logger = logging.getLogger("mica.api")
+
+HELLO_TIMEOUT_S = 3.0
+"""A client speaks first in TLS, at once: one round trip after it has connected."""
+TURN_TIMEOUT_S = 10.0
+"""How long a client that has spoken waits for a place."""
+HANDSHAKE_TIMEOUT_S = 4.0
+"""Two more round trips; HELLO_TIMEOUT_S has passed a third."""
+TLS_CLOSE_TIMEOUT_S = 2.0
+BACKLOG = 256
+_ACCEPTS_AT_ONCE = 32
+"""Then requests have their turn."""
+_TURN_S = 0.02
+"""How often it is looked for a place while there is none."""
+_NO_DESCRIPTOR_PAUSE_S = 0.2
+_FAILURES_A_COLLECTION = 64
+"""What is left of a handshake that failed is garbage in a cycle, with 50 KiB of OpenSSL's that
+Python's collector doesn't see."""
+_STRANGERS_BUFFER_BYTES = 16 << 10
+"""One record of TLS: what a connection needs at least."""
+_USERS_BUFFER_BYTES = 64 << 10
+_UNSENT_BYTES = 64 << 10
+"""What the kernel keeps of what was not sent yet; what is under way is the window's business."""
+
+# There is no other way to say it: asyncio makes this object by itself, and its buffer with it.
+sslproto.SSLProtocol.max_size = _STRANGERS_BUFFER_BYTES
+
+
+class Listener:
+    """Owns the listening sockets, and connections until their handshake is done."""
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        context: Callable[[], ssl.SSLContext],
+        make_protocol: Callable[[Peer], asyncio.Protocol],
+        admission: Admission,
+    ) -> None:
+        self._sockets = list(sockets)
+        self._context = context
+        self._make_protocol = make_protocol
+        self._admission = admission
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resuming: asyncio.TimerHandle | None = None
+        self._full_told = False
+        self._promoting = False
+        self._failed = 0
+
+    def start(self) -> None:
+        """Listen and accept."""
+        for sock in self._sockets:
+            sock.setblocking(False)
+            sock.listen(BACKLOG)
+        self._resume()
+
+    def close(self) -> None:
+        """Accept no more; handshakes under way end."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+        for sock in self._sockets:
+            if sock.fileno() >= 0:
+                self._loop.remove_reader(sock.fileno())
+                sock.close()
+        self._sockets.clear()
+        for peer in self._admission.everyone():
+            if peer.stage in (Stage.WAITING, Stage.HANDSHAKE):
+                self._admission.gone(peer)
+                peer.end()
+
+    async def wait_closed(self) -> None:
+        """Return once no handshake is under way any more."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def promote(self) -> None:
+        """Soon begin the handshakes for which there is a place: once for all that asks now."""
+        if not self._promoting:
+            self._promoting = True
+            self._loop.call_soon(self._promote)
+
+    def _promote(self) -> None:
+        self._promoting = False
+        while (peer := self._admission.next_ready()) is not None:
+            peer.begin()
+        if self._admission.anyone_ready:
+            self._promoting = True
+            self._loop.call_later(_TURN_S, self._promote)
+
+    def _collect(self) -> None:
+        self._failed += 1
+        if self._failed >= _FAILURES_A_COLLECTION:
+            self._failed = 0
+            gc.collect()
+
+    def _resume(self) -> None:
+        self._resuming = None
+        for sock in self._sockets:
+            self._loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+            _Arrival(self, sock, str(address[0]))
+
+    def _pause(self, error: OSError) -> None:
+        """There is no descriptor or memory for another one: let some go first."""
+        self._admission.counters["no-descriptor"] += 1
+        if not self._full_told:
+            self._full_told = True
+            logger.error("connections can't be accepted for now: %s", error)
+        for sock in self._sockets:
+            self._loop.remove_reader(sock.fileno())
+        self._resuming = self._loop.call_later(_NO_DESCRIPTOR_PAUSE_S, self._resume)
+
+
+class _Arrival:
+    """A connection up to the end of its handshake."""
+
+    def __init__(self, listener: Listener, sock: socket.socket, address: str) -> None:
+        self._listener = listener
+        self._loop = listener._loop
+        self._sock = sock
+        self._task: asyncio.Task[None] | None = None
+        self._begun = False
+        self._timer = self._loop.call_later(HELLO_TIMEOUT_S, self._too_late)
+        self._loop.add_reader(sock.fileno(), self._hello)
+        self._peer = listener._admission.arrive(address, begin=self._begin, end=self._end)
+
+    def _end(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        elif self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+
+    def _begin(self) -> None:
+        self._timer.cancel()
+        self._task = self._loop.create_task(self._shake_hands())
+        self._listener._tasks.add(self._task)
+        self._task.add_done_callback(self._done)
+
+    def _too_late(self) -> None:
+        self._listener._admission.counters["silent"] += 1
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._listener._admission.gone(self._peer)
+        self._end()
+
+    def _hello(self) -> None:
+        try:
+            first = self._sock.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            first = b""
+        if first != b"\x16":  # no TLS, or gone
+            self._give_up()
+            return
+        self._loop.remove_reader(self._sock.fileno())
+        self._timer.cancel()
+        self._timer = self._loop.call_later(TURN_TIMEOUT_S, self._too_late)
+        self._listener._admission.spoke(self._peer)
+        self._listener.promote()
+
+    async def _shake_hands(self) -> None:
+        self._begun = True
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self._listener._make_protocol(self._peer),
+                self._sock,
+                ssl=self._listener._context(),
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_shutdown_timeout=TLS_CLOSE_TIMEOUT_S,
+            )
+        except OSError:  # broken, or too slow; asyncio closes the socket
+            self._listener._admission.counters["handshake-failed"] += 1
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._listener._tasks.discard(task)
+        if not self._begun:  # cancelled before its first step
+            self._sock.close()
+        if self._peer.stage is not Stage.OPEN:
+            self._listener._admission.gone(self._peer)
+            self._listener._collect()
+        self._listener.promote()
+
+
+def grow_buffer(transport: asyncio.BaseTransport) -> None:
+    """Read from a user in larger parts: uploads are twice as fast with them."""
+    protocol = getattr(transport, "_ssl_protocol", None)
+    if protocol is not None:
+        protocol.max_size = _USERS_BUFFER_BYTES
