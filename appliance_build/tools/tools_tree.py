@@ -23,6 +23,7 @@ __all__ = [
     "unpacked_generators",
     "unpacked_guests",
     "unpacked_provisioning",
+    "viewers_tree",
 ]
 
 RECIPE = "2"
@@ -53,23 +54,27 @@ def _mmdebstrap(packages: LockedSet, tree: Path) -> None:
         shutil.rmtree(tree / name, ignore_errors=True)
 
 
-def tools_tree(report: Path | None = None) -> Path:
-    """Return the tools tree, made now if the cache has no sound one."""
-    packages = obtain("tools", report)
-    tree = cache_root() / f"tools-{packages.digest}-{RECIPE}"
-    with locked("tools tree"):
+def _installed(what: str, packages: LockedSet, tree: Path) -> Path:
+    """Return a tree in which packages are installed, made now if the cache has no sound one."""
+    with locked(what):
         if tree_is_sound(tree):
             return tree
         remove_tree(tree)
         if os.geteuid() != 0:
-            say("making the tools tree needs root")
+            say(f"making the {what} needs root")
         temporary = tree.with_name(tree.name + ".new")
         remove_tree(temporary)
-        with step(f"making the tools tree of {len(packages.packages)} packages (about a minute)"):
+        with step(f"making the {what} of {len(packages.packages)} packages (about a minute)"):
             _mmdebstrap(packages, temporary)
         temporary.rename(tree)
         mark_tree(tree)
     return tree
+
+
+def tools_tree(report: Path | None = None) -> Path:
+    """Return the tools tree."""
+    packages = obtain("tools", report)
+    return _installed("tools tree", packages, cache_root() / f"tools-{packages.digest}-{RECIPE}")
 
 
 def _unpacked(name: str, what: str, packages: tuple[LockedSet, ...]) -> Path:
@@ -109,3 +114,10 @@ def unpacked_generators() -> Path:
 def unpacked_provisioning() -> Path:
     """Return the tree with cloud-init, what it imports, and QEMU's guest agent."""
     return _unpacked("provisioning", "programs inside a guest", (obtain("provisioning"),))
+
+
+def viewers_tree() -> Path:
+    """Return the tree with VNC viewers and Xvfb; ToolsSandbox runs what is in it."""
+    packages = obtain("viewers")
+    tree = cache_root() / f"viewers-{packages.digest}-{RECIPE}"
+    return _installed("tree of VNC viewers", packages, tree)

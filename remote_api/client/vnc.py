@@ -14,15 +14,27 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from remote_api.client.console import open_console
-from remote_api.client.errors import ClientError, MisuseError
+from remote_api.client.errors import ClientError, ConflictError, MisuseError
 from remote_api.client.sdk import Mica
 from remote_api.schema import ConsoleKind
 
 __all__ = ["VncPort", "started_viewer", "viewer_words"]
 
 _PART_BYTES = 1 << 16
+_FIRST_PORT = 5900
+"""Where the display numbers of viewers begin (RFC 6143, 5)."""
+_ADDRESS_FORM = ("127.0.0.1::{port}",)
+"""Understood by TigerVNC, TightVNC, RealVNC and UltraVNC."""
+_ADDRESS_FORMS = {
+    "gvncviewer": ("127.0.0.1:{display}",),
+    "krdc": ("{uri}",),
+    "remmina": ("-c", "{uri}"),
+    "remote-viewer": ("{uri}",),
+    "vinagre": ("{uri}",),
+}
 _MAX_VIEWERS = 8
 
 
@@ -32,7 +44,7 @@ class VncPort:
     def __init__(
         self, mica: Mica, vm_id: str, *, port: int = 0, on_failure: Callable[[str], None]
     ) -> None:
-        """Listen on 127.0.0.1, on any free port where `port` is 0. Raises MisuseError.
+        """Listen on 127.0.0.1, on any free port where `port` is 0. Raises ConflictError.
 
         `on_failure` is told, by another thread, why a viewer's connection did not come about.
         """
@@ -47,7 +59,9 @@ class VncPort:
             self._listener.listen(_MAX_VIEWERS)
         except OSError as error:
             self._listener.close()
-            raise MisuseError(f"port {port} of 127.0.0.1 can't be had: {error.strerror}") from error
+            raise ConflictError(
+                f"cannot listen on 127.0.0.1:{port}: {error.strerror}; choose another --port"
+            ) from error
         self.port: int = self._listener.getsockname()[1]
 
     def close(self) -> None:
@@ -101,28 +115,34 @@ class VncPort:
 
 
 def viewer_words(command: str, port: int) -> list[str]:
-    """The words that start a viewer: `{port}` and `{uri}` are filled in; where neither is named,
-    `127.0.0.1::PORT` is added, which most viewers understand. Raises MisuseError."""
+    """The words that start a viewer, with `{port}`, `{display}` (the port counted from 5900) and
+    `{uri}` filled in; if it names none of them, the address is added in the form that the viewer
+    understands. Raises MisuseError."""
     try:
         words = shlex.split(command)
     except ValueError as error:
         raise MisuseError(f"the viewer's command can't be read: {error}") from error
     if not words:
         raise MisuseError("the viewer's command is empty")
-    filled = [
-        word.replace("{port}", str(port)).replace("{uri}", f"vnc://127.0.0.1:{port}")
-        for word in words
-    ]
-    return filled if filled != words else [*words, f"127.0.0.1::{port}"]
+    values = {
+        "{port}": str(port),
+        "{display}": str(port - _FIRST_PORT),
+        "{uri}": f"vnc://127.0.0.1:{port}",
+    }
+    if not any(place in word for word in words for place in values):
+        words += _ADDRESS_FORMS.get(Path(words[0]).name, _ADDRESS_FORM)
+    for place, value in values.items():
+        words = [word.replace(place, value) for word in words]
+    return words
 
 
 @contextlib.contextmanager
 def started_viewer(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A viewer that runs; it is ended where it hasn't by then. Raises MisuseError."""
+    """A viewer that runs; it is ended where it hasn't by then. Raises ConflictError."""
     try:
         viewer = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     except OSError as error:
-        raise MisuseError(f"{words[0]} can't be started: {error.strerror}") from error
+        raise ConflictError(f"{words[0]} can't be started: {error.strerror}") from error
     try:
         yield viewer
     finally:

@@ -2,8 +2,8 @@
 
 A tree is asked of the build, which makes it where it has to. While working on something else, an
 environment variable can name one that is there already: MICA_TOOLS_TREE, MICA_DONOR_TREE,
-MICA_GUESTS_TREE, MICA_BROWSER_TREE, MICA_GENERATORS_TREE, MICA_PROVISIONING_TREE (folders) and
-MICA_BUILD (the folder with mica.img and mica.efi).
+MICA_GUESTS_TREE, MICA_BROWSER_TREE, MICA_GENERATORS_TREE, MICA_PROVISIONING_TREE,
+MICA_VIEWERS_TREE (folders) and MICA_BUILD (the folder with mica.img and mica.efi).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from appliance_build.tools.tools_tree import (
     unpacked_generators,
     unpacked_guests,
     unpacked_provisioning,
+    viewers_tree,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "provisioning",
     "stick_image",
     "tools",
+    "viewers",
     "work_folder",
 ]
 
@@ -83,6 +85,13 @@ def provisioning() -> Path:
     """The tree with cloud-init and QEMU's guest agent, unpacked."""
     named = os.environ.get("MICA_PROVISIONING_TREE")
     return Path(named).resolve() if named else unpacked_provisioning()
+
+
+@cache
+def viewers() -> Path:
+    """The tree with VNC viewers and Xvfb."""
+    named = os.environ.get("MICA_VIEWERS_TREE")
+    return Path(named).resolve() if named else viewers_tree()
 
 
 @cache

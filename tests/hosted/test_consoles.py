@@ -6,11 +6,8 @@ import json
 import os
 import re
 import socket
-import struct
 import subprocess
 import sys
-import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,68 +18,24 @@ from websockets.sync.client import ClientConnection
 from remote_api.client.console import open_console
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
-    BootSpec,
-    ConsoleKind,
-    ConsoleMode,
-    DiskSpec,
-    DisplayModel,
-    Firmware,
-    KernelBoot,
-    VmSpec,
-    VolumeSpec,
-)
+from remote_api.schema import ConsoleKind, ConsoleMode
 from tests.framework import inputs
 from tests.framework.browser import opened_page
 from tests.framework.console import SocketWire
-from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica
+from tests.framework.png import png_rows
 from tests.framework.repository import REPOSITORY
 from tests.framework.rfb import Viewer
+from tests.framework.seen_guest import KEYS, read_until, seen_guest
 
 MIB = 1 << 20
-BOOT_S = 120.0
-KEYS = {"h": 35, "e": 18, "l": 38, "o": 24, "f2": 60, "shift": 42}
-"""Linux's numbers (input-event-codes.h)."""
 
 
 @pytest.fixture(scope="module")
 def seen(host: HostedMica) -> Iterator[str]:
     """A running guest with a screen."""
-    kernel = KernelBoot(
-        kernel="seen-kernel", initrd="seen-initrd", cmdline="console=ttyS0 quiet panic=-1"
-    )
-    spec = VmSpec(
-        datastore="main",
-        memory_bytes=256 * MIB,
-        firmware=Firmware.BIOS,
-        boot=BootSpec(kernel=kernel),
-        display=DisplayModel.STD,
-        disks=(DiskSpec(volume="seen-disk"),),
-    )
-    with host.client() as mica:
-        images = upload_guest(mica, "seen-")
-        mica.wait(mica.create_volume("seen-disk", VolumeSpec(datastore="main", size_bytes=8 * MIB)))
-        mica.create_vm("seen", spec)
-        mica.wait(mica.start_vm("seen"))
-        with open_console(mica, "seen", mode=ConsoleMode.WATCH) as line:
-            _until(line, "MICA GUEST UP", BOOT_S)
-        yield "seen"
-        mica.wait(mica.power_off_vm("seen"))
-        mica.delete_vm("seen", with_volumes=True)
-        for image_id in images:
-            mica.delete_image(image_id)
-
-
-def _until(line: ClientConnection, pattern: str, timeout_s: float = 20.0) -> str:
-    """What the line says until it has said `pattern`; notices are left out."""
-    text, end = "", time.monotonic() + timeout_s
-    while not re.search(pattern, text):
-        left = end - time.monotonic()
-        assert left > 0, f"{pattern!r} did not come:\n{text[-3000:]}"
-        data = line.recv(timeout=left)
-        text += data.decode(errors="replace") if isinstance(data, bytes) else ""
-    return text
+    with seen_guest(host, "seen") as name:
+        yield name
 
 
 def _notice(line: ClientConnection) -> tuple[bool, str | None]:
@@ -101,7 +54,7 @@ def test_one_writes_others_watch_and_may_take_over(mica: Mica, seen: str) -> Non
         assert (writer, (holder or "").split()[0]) == (False, "admin")
         second.send(b"echo by the second\n")
         first.send(b"echo by the first\n")
-        text = _until(second, r"echo by the first\r?\n")
+        text = read_until(second, r"echo by the first\r?\n")
         assert "by the second" not in text
         second.send('{"mode": "takeover"}')
         while _notice(first)[0]:
@@ -110,50 +63,34 @@ def test_one_writes_others_watch_and_may_take_over(mica: Mica, seen: str) -> Non
             pass
         first.send(b"echo too late\n")
         second.send(b"echo taken over\n")
-        assert "too late" not in _until(first, r"echo taken over\r?\n")
+        assert "too late" not in read_until(first, r"echo taken over\r?\n")
     with open_console(mica, seen, mode=ConsoleMode.WATCH) as watcher:
-        assert "MICA GUEST READY" in _until(watcher, r"tick \d+"), "no scrollback"
+        assert "MICA GUEST READY" in read_until(watcher, r"tick \d+"), "no scrollback"
 
 
 def test_keys_reach_the_guest_and_the_screen_shows_them(mica: Mica, seen: str) -> None:
-    before = _pixels(mica.screenshot(seen))
+    before = png_rows(mica.screenshot(seen))
     with open_console(mica, seen, mode=ConsoleMode.WATCH) as line:
-        _until(line, r"tick \d+")
+        read_until(line, r"tick \d+")
         mica.send_keys(seen, "f2", text="helLo")
         codes = [KEYS[name] for name in ("f2", "h", "e", "l", "shift", "l", "o")]
-        text = _until(line, rf"key {KEYS['o']}\r?\n")
+        text = read_until(line, rf"key {KEYS['o']}\r?\n")
         assert [int(code) for code in re.findall(r"key (\d+)", text)][-7:] == codes
-    after = _pixels(mica.screenshot(seen))
-    assert len(after) == len(before)
+    after = png_rows(mica.screenshot(seen))
+    assert (len(after), len(after[0])) == (len(before), len(before[0]))
+    assert len(after) >= 400
+    assert len(after[0]) >= 640 * 3
     assert after != before
     with pytest.raises(RefusedError) as refused:
         mica.send_keys(seen, "ctrl-alt-anykey", text="\u00e4")
     assert [e.pointer for e in refused.value.problem.errors] == ["/keys/0", "/text"]
 
 
-def _pixels(png: bytes) -> bytes:
-    """The filtered rows of a PNG (RFC 2083), once its form is proven."""
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    at, data, size = 8, b"", (0, 0)
-    while at < len(png):
-        (length,) = struct.unpack(">I", png[at : at + 4])
-        kind, body = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
-        assert zlib.crc32(kind + body) == struct.unpack(">I", png[at + 8 + length :][:4])[0]
-        if kind == b"IHDR":
-            size = struct.unpack(">II", body[:8])
-        elif kind == b"IDAT":
-            data += body
-        at += 12 + length
-    assert size[0] >= 640
-    assert size[1] >= 400
-    return zlib.decompress(data)
-
-
 def test_nmi(mica: Mica, seen: str) -> None:
     with open_console(mica, seen, mode=ConsoleMode.WATCH) as line:
-        _until(line, r"tick \d+")
+        read_until(line, r"tick \d+")
         mica.inject_nmi(seen)
-        _until(line, r"NMI received")
+        read_until(line, r"NMI received")
 
 
 def test_a_local_port_for_viewers(host: HostedMica, seen: str, tmp_path: Path) -> None:
@@ -206,7 +143,7 @@ def test_figures_of_a_guest_and_its_host(mica: Mica, seen: str) -> None:
     before = mica.vm_statistics(seen)
     with open_console(mica, seen) as line:
         line.send(b"sum vda 0 4194304\n")
-        _until(line, r"sum vda 0 4194304: \w+")
+        read_until(line, r"sum vda 0 4194304: \w+")
     after = mica.vm_statistics(seen)
     assert after.complete
     assert after.cpu_seconds >= before.cpu_seconds > 0
@@ -267,9 +204,9 @@ def test_novnc_in_a_browser(host: HostedMica, mica: Mica, seen: str, protocols: 
         page.evaluate(f"open_screen({uri}, {json.dumps(protocols)})")
         page.wait_for("said.some(s => s.startsWith('connect'))")
         page.wait_for("lit() > 100")
-        _until(line, r"tick \d+")
+        read_until(line, r"tick \d+")
         page.evaluate('rfb.sendKey(0x68, "KeyH")')
-        _until(line, rf"key {KEYS['h']}\r?\n")
+        read_until(line, rf"key {KEYS['h']}\r?\n")
         page.evaluate("rfb.disconnect()")
         page.wait_for("said.some(s => s.startsWith('disconnect'))")
         page.evaluate(f"open_screen({uri}, [])")

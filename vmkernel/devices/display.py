@@ -20,4 +20,4 @@ def add_display(args: Arguments, slots: Slots, model: DisplayModel) -> None:
         args.text("vga", "none")
         return
     args.device(driver, id="display", **slots.fixed("display"))
-    args.keyval("vnc", "none", share="force-shared")
+    args.keyval("vnc", "none", share="ignore")

@@ -66,8 +66,8 @@ def _tell(vm_id: str, now: ConsoleNotice, asked: ConsoleMode, *, first: bool) ->
 @click.option(
     "--viewer",
     metavar="CMD",
-    help="Start this viewer, and end with it; {port} and {uri} are filled in, and"
-    " 127.0.0.1::PORT is added where neither is there.",
+    help="Start this viewer, and end with it. Its address is added in the form that the viewer"
+    " takes, or filled in for {port}, {display} (PORT-5900) or {uri}.",
 )
 @pass_session
 def vnc(session: Session, vm_id: str, port: int, viewer: str | None) -> None:
