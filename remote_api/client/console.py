@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from remote_api.client.errors import MisuseError, UnexpectedError, UnreachableError
+from remote_api.client.errors import ConflictError, UnexpectedError, UnreachableError
 from remote_api.client.pinning import PinnedContext
 from remote_api.client.reading import read
 from remote_api.client.sdk import Mica
@@ -133,7 +133,7 @@ def _raw(fd: int) -> Iterator[None]:
     try:
         before = termios.tcgetattr(fd)
     except termios.error as error:
-        raise MisuseError(f"this terminal can't be set up: {error}") from error
+        raise ConflictError(f"this terminal can't be set up: {error}") from error
     tty.setraw(fd)
     try:
         yield

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from remote_api.client.errors import MisuseError
+from remote_api.client.errors import ConflictError
 
 __all__ = ["ContextStore", "KnownHost", "default_store"]
 
@@ -49,14 +49,14 @@ class ContextStore:
         return contents.current, contents.hosts
 
     def get(self, name: str | None) -> KnownHost:
-        """One host; the current one where no name is given. Raises MisuseError."""
+        """One host; the current one where no name is given. Raises ConflictError."""
         contents = self._read()
         wanted = name or contents.current
         if wanted is None:
-            raise MisuseError("no host is known; `mica claim HOST --code …` makes one known")
+            raise ConflictError("no host is known; `mica claim HOST --code …` makes one known")
         if wanted not in contents.hosts:
             known = ", ".join(sorted(contents.hosts)) or "none"
-            raise MisuseError(f"no host is known as {wanted!r} (known: {known})")
+            raise ConflictError(f"no host is known as {wanted!r} (known: {known})")
         return contents.hosts[wanted]
 
     def put(self, name: str, host: KnownHost) -> None:
@@ -70,7 +70,7 @@ class ContextStore:
         """Make a known host the current one."""
         contents = self._read()
         if name not in contents.hosts:
-            raise MisuseError(f"no host is known as {name!r}")
+            raise ConflictError(f"no host is known as {name!r}")
         contents.current = name
         self._write(contents)
 
@@ -78,7 +78,7 @@ class ContextStore:
         """Forget a host and its token."""
         contents = self._read()
         if contents.hosts.pop(name, None) is None:
-            raise MisuseError(f"no host is known as {name!r}")
+            raise ConflictError(f"no host is known as {name!r}")
         if contents.current == name:
             contents.current = next(iter(sorted(contents.hosts)), None)
         self._write(contents)
@@ -89,13 +89,13 @@ class ContextStore:
         except FileNotFoundError:
             return _Contents()
         except OSError as error:
-            raise MisuseError(f"{self.path} can't be read: {error.strerror}") from error
+            raise ConflictError(f"{self.path} can't be read: {error.strerror}") from error
         try:
             contents = msgspec.json.decode(raw, type=_Contents)
         except msgspec.DecodeError as error:
-            raise MisuseError(f"{self.path} is damaged ({error}); mend or remove it") from error
+            raise ConflictError(f"{self.path} is damaged ({error}); mend or remove it") from error
         if contents.version != _VERSION:
-            raise MisuseError(f"{self.path} is of another version of mica ({contents.version})")
+            raise ConflictError(f"{self.path} is of another version of mica ({contents.version})")
         return contents
 
     def _write(self, contents: _Contents) -> None:

@@ -7,7 +7,8 @@ ClientError
   Unexpected             an answer that is no Mica's, or of a newer API
   Refused                a problem document; carries it
   OperationFailed        an operation ended otherwise than by success; carries it
-  Misuse                 the request makes no sense before it is sent (a file, an address, a size)
+  Misuse                 the command line can't be meant so (an address, a name, a size)
+  Conflict               what the host, or a file of this machine, holds doesn't allow it
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from remote_api.schema import PROBLEM_TYPE_PREFIX, Operation, Problem
 
 __all__ = [
     "ClientError",
+    "ConflictError",
     "MisuseError",
     "OperationFailedError",
     "RefusedError",
@@ -47,7 +49,11 @@ class UnexpectedError(ClientError):
 
 
 class MisuseError(ClientError):
-    """What was asked for can't be sent."""
+    """The words of a request are wrong, whatever the host holds."""
+
+
+class ConflictError(ClientError):
+    """What the host, or a file of this machine, holds doesn't allow what was asked for."""
 
 
 class RefusedError(ClientError):

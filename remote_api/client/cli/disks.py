@@ -12,7 +12,7 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
-from remote_api.client.errors import MisuseError
+from remote_api.client.errors import ConflictError
 
 __all__ = ["disk_group"]
 
@@ -61,7 +61,7 @@ def show_disk(session: Session, disk_id: str) -> None:
     with session.mica() as mica:
         found = next((disk for disk in mica.disks() if disk.id == disk_id), None)
     if found is None:
-        raise MisuseError(f"the host has no disk {disk_id}")
+        raise ConflictError(f"the host has no disk {disk_id}")
     show_object(
         session,
         found,

@@ -6,7 +6,8 @@ that was read; where somebody else was quicker it begins again, so that no chang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ from remote_api.client.cli.common import (
     say,
     show_object,
 )
-from remote_api.client.errors import MisuseError, RefusedError
+from remote_api.client.errors import ClientError, ConflictError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     CdromSpec,
@@ -34,7 +35,7 @@ from remote_api.schema import (
     VolumeSpec,
 )
 
-__all__ = ["DEVICE_COMMANDS", "change_vm", "with_image"]
+__all__ = ["DEVICE_COMMANDS", "change_vm", "made_volumes", "with_image"]
 
 _ATTEMPTS = 5
 
@@ -76,16 +77,14 @@ def attach(
     def change(spec: VmSpec) -> dict[str, Any]:
         there = next((d.key for d in spec.disks if d.volume == volume), None)
         if there is not None:
-            raise MisuseError(f"VM {vm_id} has volume {volume} already: it is {there}")
+            raise ConflictError(f"VM {vm_id} has volume {volume} already: it is {there}")
         return {"disks": (*spec.disks, disk)}
 
     with session.mica() as mica:
-        if size is not None:
-            place = datastore or mica.vm(vm_id).spec.datastore
-            made = mica.create_volume(volume, VolumeSpec(datastore=place, size_bytes=size))
-            mica.wait(made)
-            say(session, f"volume {volume} is ready ({bytes_text(size)})")
-        vm = change_vm(mica, vm_id, change)
+        new = {} if size is None else {volume: size}
+        where = datastore or (mica.vm(vm_id).spec.datastore if new else "")
+        with made_volumes(session, mica, where, new):
+            vm = change_vm(mica, vm_id, change)
     place = next((d.key for d in vm.spec.disks if d.volume == volume), None) or "a disk"
     _told(session, vm, f"volume {volume} is {place} of VM {vm_id}")
 
@@ -140,7 +139,7 @@ def eject(session: Session, vm_id: str, drive: str | None) -> None:
     def change(spec: VmSpec) -> dict[str, Any]:
         full = [c for c in spec.cdroms if c.image is not None]
         if not full:
-            raise MisuseError(f"VM {vm_id} has nothing in a CD-ROM drive")
+            raise ConflictError(f"VM {vm_id} has nothing in a CD-ROM drive")
         return {"cdroms": with_image(vm_id, spec.cdroms, drive, full, None)}
 
     with session.mica() as mica:
@@ -227,15 +226,37 @@ def with_image(
     elif len(candidates) == 1 or candidates[0].image is None:
         chosen = candidates[0]
     else:
-        raise MisuseError(f"VM {vm_id} has {', '.join(shown)}; say which by --drive")
+        raise ConflictError(f"VM {vm_id} has {', '.join(shown)}; say which by --drive")
     return tuple(msgspec.structs.replace(c, image=image) if c is chosen else c for c in drives)
 
 
-def _none(vm_id: str, what: str, name: str, there: Sequence[str]) -> MisuseError:
-    return MisuseError(f"VM {vm_id} has no {what} {name} (it has: {', '.join(there) or 'none'})")
+def _none(vm_id: str, what: str, name: str, there: Sequence[str]) -> ConflictError:
+    return ConflictError(f"VM {vm_id} has no {what} {name} (it has: {', '.join(there) or 'none'})")
 
 
 def _told(session: Session, vm: Vm, text: str) -> None:
     if session.json:
         show_object(session, vm)
     say(session, text)
+
+
+@contextmanager
+def made_volumes(
+    session: Session, mica: Mica, datastore: str, sizes: dict[str, int]
+) -> Iterator[None]:
+    """New volumes; all are deleted again if one of them, or what comes after, fails."""
+    made = []
+    try:
+        for volume, size in sizes.items():
+            spec = VolumeSpec(datastore=datastore, size_bytes=size)
+            mica.wait(mica.create_volume(volume, spec))
+            made.append(volume)
+        yield
+    except BaseException:
+        for volume in reversed(made):
+            with suppress(ClientError):
+                mica.delete_volume(volume)
+                say(session, f"volume {volume} is deleted again")
+        raise
+    for volume, size in sizes.items():
+        say(session, f"volume {volume} is ready ({bytes_text(size)})")

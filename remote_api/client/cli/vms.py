@@ -20,12 +20,10 @@ from remote_api.client.cli.common import (
     wait_option,
 )
 from remote_api.client.cli.console import console, keys, nmi, screenshot, vnc
-from remote_api.client.cli.spec_paths import patch_of, set_path
+from remote_api.client.cli.spec_paths import patch_of, set_path, spec_as_json
 from remote_api.client.cli.statistics import vm_stats
-from remote_api.client.cli.vm_devices import DEVICE_COMMANDS
+from remote_api.client.cli.vm_devices import DEVICE_COMMANDS, made_volumes
 from remote_api.client.cli.vm_life import LIFE_COMMANDS, life_lines
-from remote_api.client.errors import RefusedError
-from remote_api.client.sdk import Mica
 from remote_api.schema import (
     BootDevice,
     BootSpec,
@@ -42,7 +40,6 @@ from remote_api.schema import (
     NicSpec,
     Vm,
     VmSpec,
-    VolumeSpec,
 )
 
 __all__ = ["vm_group"]
@@ -169,17 +166,11 @@ def show_vm(session: Session, vm_id: str) -> None:
 @pass_session
 def create_vm(session: Session, /, vm_id: str, start: bool, **given: Any) -> None:
     """Make a virtual machine."""
-    spec = _with_settings(_spec(given), given["settings"])
+    new = {f"{vm_id}-disk-{number}": size for number, size in enumerate(given["new_disks"])}
+    spec = _with_settings(_spec(given, tuple(new)), given["settings"])
     with session.mica() as mica:
-        made = _make_disks(session, mica, vm_id, spec.datastore, given["new_disks"])
-        disks = (*spec.disks, *(DiskSpec(volume=volume) for volume in made))
-        try:
-            vm = mica.create_vm(vm_id, msgspec.structs.replace(spec, disks=disks))
-        except RefusedError:
-            for volume in made:
-                mica.delete_volume(volume)
-                say(session, f"volume {volume} is deleted again")
-            raise
+        with made_volumes(session, mica, spec.datastore, new):
+            vm = mica.create_vm(vm_id, spec)
         if start:
             operation = mica.start_vm(vm_id)
             session.finish(mica, operation, wait=True, done=f"VM {vm_id} is started")
@@ -203,7 +194,7 @@ def set_vm(session: Session, vm_id: str, settings: tuple[str, ...]) -> None:
     """
     with session.mica() as mica:
         vm = mica.vm(vm_id)
-        patch = patch_of(msgspec.to_builtins(vm.spec), settings)
+        patch = patch_of(spec_as_json(vm.spec), settings)
         _show(session, mica.patch_vm(vm_id, patch, revision=vm.revision) if patch else vm)
 
 
@@ -333,7 +324,9 @@ def _addresses(vm: Vm) -> list[str]:
     return [address for card in cards if card.name != "lo" for address in card.addresses]
 
 
-def _spec(given: dict[str, Any]) -> VmSpec:
+def _spec(given: dict[str, Any], new_disks: tuple[str, ...]) -> VmSpec:
+    if given["no_nic"] and given["nics"]:
+        raise click.UsageError("--no-nic and --nic exclude each other; leave one of them out")
     if given["memory"] % _MIB:
         raise click.UsageError("--memory must be whole MiB")
     nics = () if given["no_nic"] else given["nics"] or ("vm-network",)
@@ -352,7 +345,10 @@ def _spec(given: dict[str, Any]) -> VmSpec:
         cpus=CpuSpec(count=given["cpus"], model=given["cpu_model"]),
         memory_bytes=given["memory"],
         firmware=Firmware(given["firmware"]),
-        disks=tuple(_disk(text) for text in given["disks"]),
+        disks=(
+            *(_disk(text) for text in given["disks"]),
+            *(DiskSpec(volume=volume) for volume in new_disks),
+        ),
         cdroms=tuple(_cdrom(text) for text in given["cdroms"]),
         nics=tuple(_nic(text) for text in nics),
         boot=BootSpec(order=order, kernel=kernel),
@@ -364,7 +360,7 @@ def _spec(given: dict[str, Any]) -> VmSpec:
 
 
 def _with_settings(spec: VmSpec, settings: tuple[str, ...]) -> VmSpec:
-    raw = msgspec.to_builtins(spec)
+    raw = spec_as_json(spec)
     for setting in settings:
         set_path(raw, setting)
     try:
@@ -409,16 +405,3 @@ def _label(text: str) -> tuple[str, str]:
     if not equals:
         raise click.UsageError(f"--label {text}: write KEY=VALUE")
     return key, value
-
-
-def _make_disks(
-    session: Session, mica: Mica, vm_id: str, datastore: str, sizes: tuple[int, ...]
-) -> list[str]:
-    made = []
-    for number, size in enumerate(sizes):
-        volume = f"{vm_id}-disk-{number}"
-        operation = mica.create_volume(volume, VolumeSpec(datastore=datastore, size_bytes=size))
-        mica.wait(operation)
-        say(session, f"volume {volume} is ready ({bytes_text(size)})")
-        made.append(volume)
-    return made

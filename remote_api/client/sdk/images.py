@@ -12,7 +12,7 @@ from pathlib import Path
 
 from remote_api.client.errors import (
     ClientError,
-    MisuseError,
+    ConflictError,
     RefusedError,
     TimedOutError,
     UnexpectedError,
@@ -267,7 +267,7 @@ class ImageCalls(Calls):
     ) -> Image:
         """Download an image into a new file, going on after what breaks off; the digest is proven.
 
-        Raises MisuseError where the file exists.
+        Raises ConflictError where the file exists.
         """
         image = self.image(image_id)
         self._download(f"/v1/images/{image_id}/data", file, on_bytes, image.spec.sha256)
@@ -291,7 +291,7 @@ class ImageCalls(Calls):
     ) -> None:
         part = file.with_name(f"{file.name}.part")
         if file.exists():
-            raise MisuseError(f"{file} exists already")
+            raise ConflictError(f"{file} exists already")
         try:
             with part.open("w+b") as target:
                 self._fetch(path, target.fileno(), on_bytes)
@@ -301,7 +301,7 @@ class ImageCalls(Calls):
                 raise UnexpectedError(f"{file.name} came with the SHA-256 {found}, not {sha256}")
             part.rename(file)
         except OSError as error:
-            raise MisuseError(f"{file} can't be written: {error.strerror}") from error
+            raise ConflictError(f"{file} can't be written: {error.strerror}") from error
         finally:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -339,7 +339,7 @@ def _pause(failures: int, _: ClientError) -> None:
 
 
 def file_sha256(file: Path, on_bytes: OnBytes | None = None) -> str:
-    """The digest of a file. Raises MisuseError where it can't be read."""
+    """The digest of a file. Raises ConflictError where it can't be read."""
     digest = hashlib.sha256()
     for part in _parts(file, on_bytes):
         digest.update(part)
@@ -350,7 +350,7 @@ def _size(file: Path) -> int:
     try:
         return file.stat().st_size
     except OSError as error:
-        raise MisuseError(f"{file} can't be read: {error.strerror}") from error
+        raise ConflictError(f"{file} can't be read: {error.strerror}") from error
 
 
 def _parts(
@@ -368,4 +368,4 @@ def _parts(
                 if on_bytes is not None:
                     on_bytes(len(part))
     except OSError as error:
-        raise MisuseError(f"{file} can't be read: {error.strerror}") from error
+        raise ConflictError(f"{file} can't be read: {error.strerror}") from error

@@ -13,6 +13,7 @@ import pytest
 from remote_api.client.cli.common import SIZE, bytes_text
 from remote_api.client.contexts import ContextStore, KnownHost
 from remote_api.client.errors import (
+    ConflictError,
     MisuseError,
     OperationFailedError,
     RefusedError,
@@ -109,7 +110,7 @@ def test_sizes_for_people() -> None:
 
 def test_known_hosts_are_kept_for_their_user_only(tmp_path: Path) -> None:
     store = ContextStore(tmp_path / "mica/contexts.json")
-    with pytest.raises(MisuseError, match="mica claim"):
+    with pytest.raises(ConflictError, match="mica claim"):
         store.get(None)
     store.put("a", KnownHost(address="https://a", token="secret-a", fingerprint_sha256=DIGEST))
     store.put("b", KnownHost(address="https://b"))
@@ -121,7 +122,7 @@ def test_known_hosts_are_kept_for_their_user_only(tmp_path: Path) -> None:
     assert "secret-a" not in repr(store.get("a"))
     store.forget("a")
     assert store.load()[0] == "b"
-    with pytest.raises(MisuseError, match="no host is known as"):
+    with pytest.raises(ConflictError, match="no host is known as"):
         store.get("a")
     assert [path.name for path in store.path.parent.iterdir()] == ["contexts.json"]
 
@@ -130,7 +131,7 @@ def test_known_hosts_are_kept_for_their_user_only(tmp_path: Path) -> None:
 def test_damaged_store_is_said(tmp_path: Path, text: str) -> None:
     store = ContextStore(tmp_path / "contexts.json")
     store.path.write_text(text)
-    with pytest.raises(MisuseError, match=r"contexts\.json"):
+    with pytest.raises(ConflictError, match=r"contexts\.json"):
         store.load()
 
 

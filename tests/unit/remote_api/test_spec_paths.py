@@ -7,7 +7,8 @@ from typing import Any
 import click
 import pytest
 
-from remote_api.client.cli.spec_paths import patch_of, set_path
+from remote_api.client.cli.spec_paths import patch_of, set_path, spec_as_json
+from remote_api.schema import CdromSpec, DiskSpec, NicSpec, VmSpec
 
 SPEC: dict[str, Any] = {
     "cpus": {"count": 1, "model": "host"},
@@ -61,3 +62,62 @@ def test_patches(settings: list[str], patch: dict[str, Any]) -> None:
 def test_what_is_refused(setting: str, words: str) -> None:
     with pytest.raises(click.UsageError, match=words):
         set_path({"cpus": {"count": 1}, "disks": SPEC["disks"]}, setting)
+
+
+def test_lists_of_a_spec_as_the_host_answers_it() -> None:
+    spec = VmSpec(
+        datastore="main",
+        disks=(DiskSpec(volume="a", key="disk0"), DiskSpec(volume="b", key="disk7")),
+        nics=(NicSpec(key="nic0"),),
+    )
+    patch = patch_of(
+        spec_as_json(spec), ("nics.nic0.connected=false", "disks.disk7.limits.iops.per_s=500")
+    )
+    assert patch["nics"][0]["connected"] is False
+    assert patch["disks"][0] == spec_as_json(spec)["disks"][0]
+    assert patch["disks"][1]["limits"] == {"iops": {"per_s": 500}}
+
+
+def test_lists_of_a_spec_that_no_host_has_numbered_yet() -> None:
+    spec = spec_as_json(
+        VmSpec(
+            datastore="main",
+            disks=(DiskSpec(volume="a"), DiskSpec(volume="b")),
+            nics=(NicSpec(),),
+            cdroms=(CdromSpec(image="i"),),
+        )
+    )
+    for setting in (
+        "disks.disk1.cache=writeback",
+        "nics.nic0.connected=false",
+        "nics.0.model=e1000e",
+        "cdroms.cdrom0.image=j",
+    ):
+        set_path(spec, setting)
+    assert [disk["cache"] for disk in spec["disks"]] == ["none", "writeback"]
+    assert (spec["nics"][0]["connected"], spec["nics"][0]["model"]) == (False, "e1000e")
+    assert spec["cdroms"][0]["image"] == "j"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("name=42", "42"),
+        ("name=true", "true"),
+        ('name="42"', "42"),
+        ("labels.tier=1", "1"),
+        ("labels.since=2024", "2024"),
+        ("cpus.count=1", 1),
+        ("cpus.model=486", "486"),
+        ("disks.disk0.volume=7", "7"),
+        ("tpm=true", True),
+        ("unknown.field=1", 1),
+    ],
+)
+def test_values_have_the_type_of_their_field(setting: str, value: object) -> None:
+    spec = spec_as_json(VmSpec(datastore="main", disks=(DiskSpec(volume="a"),)))
+    set_path(spec, setting)
+    at: Any = spec
+    for part in setting.partition("=")[0].split("."):
+        at = at[0] if isinstance(at, list) else at[part]
+    assert at == value

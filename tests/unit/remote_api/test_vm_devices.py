@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from remote_api.client.cli.vm_devices import change_vm, with_image
-from remote_api.client.errors import MisuseError, RefusedError
+from remote_api.client.errors import ConflictError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.routes.convert import to_wire
 from remote_api.schema import CdromSpec, DiskSpec, Problem, Vm
@@ -87,5 +87,5 @@ def test_drives(drives: tuple[CdromSpec, ...], asked: str | None, images: list[s
 def test_drives_that_are_not_clear(
     drives: tuple[CdromSpec, ...], asked: str | None, told: str
 ) -> None:
-    with pytest.raises(MisuseError, match=told):
+    with pytest.raises(ConflictError, match=told):
         with_image("web", drives, asked, drives, None)
