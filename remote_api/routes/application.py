@@ -23,7 +23,6 @@ from remote_api.routes.conditions import Absent, parse_precondition
 from remote_api.routes.convert import problem_to_error
 from remote_api.routes.decode import decode_body, decode_query
 from remote_api.routes.exchange import (
-    MAX_BODY_BYTES,
     MAX_STRANGERS_BODY_BYTES,
     ApiState,
     BrokenStreamError,
@@ -35,7 +34,7 @@ from remote_api.routes.exchange import (
     Scope,
     Send,
 )
-from remote_api.routes.registry import BodyKind, Condition, Registry, Route
+from remote_api.routes.registry import MAX_BODY_BYTES, BodyKind, Condition, Registry, Route
 from remote_api.schema import ProblemCode, Role
 from vmkernel.control import model
 from vmkernel.control.requests import WhoAmI
@@ -161,7 +160,7 @@ class Application:
         else:
             if (exchange.content_length or MAX_BODY_BYTES) > MAX_STRANGERS_BODY_BYTES:
                 await self._require_role(exchange, route)
-            exchange.raw_body = await exchange.read_body()
+            exchange.raw_body = await exchange.read_body(route.max_body_bytes)
         if route.body_kind is BodyKind.JSON:
             exchange.body = decode_body(exchange.raw_body, route.body)
 

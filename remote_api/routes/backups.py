@@ -25,6 +25,7 @@ from remote_api.schema import (
     NoQuery,
     ProblemCode,
     Role,
+    VmBody,
 )
 from vmkernel.control import Stream, model, requests
 
@@ -65,6 +66,14 @@ async def get_backup(exchange: Exchange[NoQuery, NoBody]) -> Response:
         requests.GetBackup(id=exchange.id, backup=exchange.parameters["backup"])
     )
     return json_response(to_wire(found, Backup))
+
+
+async def get_backup_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The VM of a backup, as the body that creates it again."""
+    saved = await exchange.call(
+        requests.GetBackupVm(id=exchange.id, backup=exchange.parameters["backup"])
+    )
+    return json_response(to_wire(saved, VmBody))
 
 
 async def end_backup(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -199,6 +208,22 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=get_backup,
         replies=(Reply(status=200, description="The backup.", body=Backup),),
         problems=(ProblemCode.NOT_FOUND,),
+    ),
+    Route(
+        method="GET",
+        path=f"{_BACKUP}/vm",
+        name="getBackupVm",
+        summary="The virtual machine of a backup, as the body that creates it again",
+        handler=get_backup_vm,
+        role=Role.OPERATOR,
+        replies=(
+            Reply(
+                status=200,
+                description="Spec, machine type, UUID, firmware variables and TPM state.",
+                body=VmBody,
+            ),
+        ),
+        problems=_PROBLEMS,
     ),
     Route(
         method="DELETE",

@@ -22,6 +22,7 @@ import msgspec
 from remote_api.auth.bearer import user_of
 from remote_api.failures import ApiError
 from remote_api.routes.conditions import Precondition
+from remote_api.routes.registry import MAX_BODY_BYTES
 from remote_api.schema import ProblemCode
 from vmkernel.control import ControlClient, Stream, model
 from vmkernel.control.requests import Request, SubscribeEvents
@@ -36,7 +37,6 @@ __all__ = [
     "Exchange",
     "Headers",
     "Items",
-    "MAX_BODY_BYTES",
     "MAX_STRANGERS_BODY_BYTES",
     "Peer",
     "Receive",
@@ -54,7 +54,6 @@ BodyT = TypeVar("BodyT")
 ReplyT = TypeVar("ReplyT")
 ItemT = TypeVar("ItemT")
 
-MAX_BODY_BYTES = 1 << 20
 MAX_STRANGERS_BODY_BYTES = 16 << 10
 """What is read before the vmkernel has said that the token is good; connections are many."""
 BODY_TIMEOUT_S = 30.0

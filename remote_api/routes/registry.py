@@ -14,7 +14,18 @@ from remote_api.schema import NoQuery, ProblemCode, Role
 if TYPE_CHECKING:
     from remote_api.routes.exchange import Exchange, Response
 
-__all__ = ["AnyRoute", "BodyKind", "Condition", "NoBody", "Registry", "Reply", "Route"]
+__all__ = [
+    "AnyRoute",
+    "BodyKind",
+    "Condition",
+    "MAX_BODY_BYTES",
+    "NoBody",
+    "Registry",
+    "Reply",
+    "Route",
+]
+
+MAX_BODY_BYTES = 1 << 20
 
 QueryT = TypeVar("QueryT", bound=msgspec.Struct)
 BodyT = TypeVar("BodyT")
@@ -77,6 +88,8 @@ class Route(Generic[QueryT, BodyT]):
     query: type[QueryT] = NoQuery  # type: ignore[assignment]
     body: type[BodyT] = NoBody  # type: ignore[assignment]
     body_kind: BodyKind = BodyKind.NONE
+    max_body_bytes: int = MAX_BODY_BYTES
+    """Of a body in JSON, from callers that have the role; 413 above it."""
     condition: Condition = Condition.NONE
     problems: tuple[ProblemCode, ...] = ()
     """What it answers beyond what every route may."""

@@ -30,6 +30,8 @@ from vmkernel.control import model, requests
 __all__ = ["ROUTES"]
 
 _PATCH_ATTEMPTS = 5
+SAVED_VM_BYTES = 10 << 20
+"""Three files of machine state (2 MiB each, a third more in base64) and a spec."""
 
 
 async def list_vms(exchange: Exchange[PageQuery, NoBody]) -> Response:
@@ -50,13 +52,16 @@ async def get_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
 async def put_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
     """Create a virtual machine, or replace what it is wanted to be."""
     spec = from_wire(exchange.body.spec, model.VmSpec)
+    saved = exchange.body.machine
     if isinstance(exchange.precondition, int):
+        _refuse_machine(exchange.body)
         return _vm(
             await exchange.call(
                 requests.UpdateVm(id=exchange.id, spec=spec, revision=exchange.precondition)
             )
         )
-    vm = await exchange.call(requests.CreateVm(id=exchange.id, spec=spec))
+    machine = None if saved is None else from_wire(saved, model.MachineState)
+    vm = await exchange.call(requests.CreateVm(id=exchange.id, spec=spec, machine=machine))
     return _vm(vm, status=201, location=exchange.path)
 
 
@@ -71,6 +76,7 @@ async def patch_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
                 f"VM {vm.id} is at revision {vm.revision}; read it again and repeat the change.",
             )
         body = decode_patch(exchange.raw_body, VmBody(spec=to_wire(vm.spec, VmSpec)), VmBody)
+        _refuse_machine(body)
         try:
             return _vm(
                 await exchange.call(
@@ -86,6 +92,13 @@ async def patch_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
             if not lost_race or expected is not None or attempt == _PATCH_ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
+
+
+def _refuse_machine(body: VmBody) -> None:
+    if body.machine is not None:
+        raise ApiError.field(
+            "/machine", "A saved machine state is taken only when a VM is created; leave it out."
+        )
 
 
 async def delete_vm(exchange: Exchange[DeleteVmQuery, NoBody]) -> Response:
@@ -184,6 +197,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         body=VmBody,
         body_kind=BodyKind.JSON,
+        max_body_bytes=SAVED_VM_BYTES,
         condition=Condition.EITHER,
         replies=(
             Reply(status=201, description="It is made.", body=Vm, etag=True, location=True),

@@ -117,6 +117,7 @@ from remote_api.schema.images import (
     UploadState,
     UploadStatus,
 )
+from remote_api.schema.machine_state import MachineState, StateFile, StateFileName
 from remote_api.schema.operations import (
     MAX_WAIT_S,
     Event,
@@ -314,6 +315,7 @@ __all__ = [
     "LinkStatistics",
     "MAX_LIMIT",
     "MAX_WAIT_S",
+    "MachineState",
     "MemberState",
     "MemoryImageStatus",
     "MemoryInfo",
@@ -363,6 +365,8 @@ __all__ = [
     "SnapshotStatus",
     "SourceFormat",
     "SpaceLevel",
+    "StateFile",
+    "StateFileName",
     "StickInfo",
     "StopAction",
     "StopSpec",

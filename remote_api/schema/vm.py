@@ -10,6 +10,7 @@ from msgspec import Meta
 from remote_api.schema.base import Slug, Timestamp, WireModel
 from remote_api.schema.cloud_init import CloudInitSpec
 from remote_api.schema.guest_agent import AgentStatus
+from remote_api.schema.machine_state import MachineState
 from remote_api.schema.vm_hardware import (
     BootSpec,
     CdromSpec,
@@ -112,9 +113,13 @@ class VmSpec(WireModel, frozen=True, kw_only=True):
 
 
 class VmBody(WireModel, frozen=True, kw_only=True):
-    """A virtual machine to make, or the whole of what it shall be from now on."""
+    """A virtual machine to create, or the whole of what it is to be from now on."""
 
     spec: VmSpec
+    machine: Annotated[
+        MachineState | None,
+        Meta(description="Only when creating: makes a saved VM the same machine again."),
+    ] = None
 
 
 class VmState(StrEnum):

@@ -135,6 +135,7 @@ def _qemu(folder: Path) -> list[str]:
         *("--qemu", str(scripts["qemu-system-x86_64"])),
         *("--qemu-img", str(scripts["qemu-img"])),
         *("--swtpm", str(scripts["swtpm"])),
+        *("--qemu-dir", str(inputs.tools() / "usr/share")),
     ]
 
 

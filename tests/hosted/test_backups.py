@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from remote_api.client.backups import BackupFolder
+from remote_api.client.backup.folder import BackupFolder
+from remote_api.client.backup.making import add_point
+from remote_api.client.backup.restoring import restore_volumes
 from remote_api.client.errors import MisuseError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
@@ -46,7 +48,7 @@ def test_a_disk_is_backed_up_and_restored(host: HostedMica, mica: Mica, tmp_path
         ),
     )
     folder = BackupFolder(tmp_path / "chain")
-    full = folder.create(mica, "idle")  # the VM is off
+    _, full = add_point(folder, mica, "idle")  # the VM is off
     assert sum(e.length for e in full.disks[0].extents if not e.zero) == len(data)
     (checkpoint,) = mica.checkpoints("idle")
     assert checkpoint.id == full.checkpoint
@@ -61,7 +63,7 @@ def test_a_disk_is_backed_up_and_restored(host: HostedMica, mica: Mica, tmp_path
     mica.end_backup(backup)
     mica.wait(mica.start_vm("idle"))
     try:
-        nothing = folder.create(mica, "idle")
+        _, nothing = add_point(folder, mica, "idle")
         assert nothing.since == full.checkpoint
         assert nothing.disks[0].extents == ()
         assert [c.id for c in mica.checkpoints("idle")] == [nothing.checkpoint]
@@ -79,11 +81,11 @@ def test_a_disk_is_backed_up_and_restored(host: HostedMica, mica: Mica, tmp_path
             mica.begin_backup("idle", BackupBody(since="never"))
         assert [e.pointer for e in refused.value.problem.errors] == ["/since"]
         mica.wait(mica.power_off_vm("idle"))
-        assert folder.create(mica, "idle").since == nothing.checkpoint
+        assert add_point(folder, mica, "idle")[1].since == nothing.checkpoint
         (last,) = mica.checkpoints("idle")
         mica.delete_checkpoint("idle", last.id)
         told: list[str] = []
-        again = folder.create(mica, "idle", on_step=told.append)
+        _, again = add_point(folder, mica, "idle", on_step=told.append)
         assert again.since is None
         assert "make a full backup" in told[0]
         # A template that others stand on; a child of it.
@@ -92,14 +94,14 @@ def test_a_disk_is_backed_up_and_restored(host: HostedMica, mica: Mica, tmp_path
         base = host.folder / "datastores/main/volumes/disk.qcow2"
         kept = base.read_bytes()
         for vm in ("idle", "child"):
-            point = BackupFolder(tmp_path / f"{vm}-linked").create(mica, vm)
+            _, point = add_point(BackupFolder(tmp_path / f"{vm}-linked"), mica, vm)
             assert sum(e.length for e in point.disks[0].extents if not e.zero) == len(data)
         assert base.read_bytes() == kept
         assert [c.disks[0].persistent for c in mica.checkpoints("child")] == [True]
         mica.delete_vm("child", with_volumes=True)
         mica.patch_vm("idle", {"template": False})
         mica.wait(mica.start_vm("idle"))
-        assert folder.restore(mica, datastore="main", prefix="again") == ["again-disk0"]
+        assert restore_volumes(folder, mica, datastore="main", prefix="again") == ["again-disk0"]
     finally:
         mica.wait(mica.power_off_vm("idle"))
         mica.delete_vm("idle", with_volumes=True)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from remote_api.client.backups import BackupFolder
+from remote_api.client.backup.folder import BackupFolder
+from remote_api.client.backup.making import add_point
+from remote_api.client.backup.restoring import restore_volumes
 from remote_api.client.errors import MisuseError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
@@ -241,16 +243,16 @@ def test_backups_of_a_guest_that_writes(
         mica.begin_backup("web")
     assert refused.value.code == "conflict"
     mica.end_backup(backup)
-    full = folder.create(mica, "web")
+    _, full = add_point(folder, mica, "web")
     assert full.since is None
     guest.ask(f"write vdb {2 * MIB} {MIB} 12", "write vdb .*done")
     guest.ask(f"discard vdb {3 * MIB} {MIB}", "discard vdb: done")
-    changed = folder.create(mica, "web")
+    _, changed = add_point(folder, mica, "web")
     copied = sum(e.length for d in changed.disks for e in d.extents if d.key == "disk1")
     assert MIB <= copied <= 4 * MIB
     assert [c.id for c in mica.checkpoints("web")] == [changed.checkpoint]
     guest.ask(f"write vdb 0 {MIB} 13", "write vdb .*done")
-    made = folder.restore(mica, datastore="second", prefix="again")
+    made = restore_volumes(folder, mica, datastore="second", prefix="again")
     assert made == ["again-disk0", "again-disk1"]
     mica.wait(mica.move_volume("again-disk1", volume_format=VolumeFormat.RAW))
     data = (host.folder / "datastores/second/volumes/again-disk1.raw").read_bytes()

@@ -87,6 +87,13 @@ from vmkernel.model.images import (
     UploadState,
     UploadStatus,
 )
+from vmkernel.model.machine_state import (
+    MAX_STATE_FILE_BYTES,
+    MachineState,
+    SavedVm,
+    StateFile,
+    StateFileName,
+)
 from vmkernel.model.operations import (
     Event,
     Operation,
@@ -257,6 +264,8 @@ __all__ = [
     "LinkInfo",
     "LinkStatistics",
     "MAX_CONSOLE_BYTES",
+    "MAX_STATE_FILE_BYTES",
+    "MachineState",
     "MemberState",
     "MemoryImageStatus",
     "MemoryInfo",
@@ -285,6 +294,7 @@ __all__ = [
     "RestartStatus",
     "Role",
     "SLUG_PATTERN",
+    "SavedVm",
     "Severity",
     "Sha256Hex",
     "Slug",
@@ -294,6 +304,8 @@ __all__ = [
     "SnapshotStatus",
     "SourceFormat",
     "SpaceLevel",
+    "StateFile",
+    "StateFileName",
     "StickInfo",
     "StopAction",
     "StopSpec",

@@ -9,6 +9,8 @@ there for as long as the session.
 One session a VM at a time. What the guest overwrites meanwhile goes to a scratch file on the
 volume's datastore that has no name any more once QEMU has it open, so that nothing is ever left
 of it; a vmkernel that comes later takes away what QEMU still has of a session (live_disks.py).
+What is not on the disks (spec, firmware variables, TPM state) is kept the same way, in a file
+without a name, as it was when the disks' instant was made.
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import socket
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
+
+import msgspec
 
 from vmkernel import clock
 from vmkernel.host import from_os_error
@@ -35,6 +41,7 @@ from vmkernel.model import (
     CheckpointDisk,
     ErrorCode,
     MicaError,
+    SavedVm,
     Subject,
     VmState,
     VolumeFormat,
@@ -42,7 +49,9 @@ from vmkernel.model import (
 from vmkernel.qemu import QemuError, block_graph, point_in_time
 from vmkernel.qemu.nbd import ALLOCATION, MAX_READ_BYTES, Extent, NbdError, NbdReader, extents_of
 from vmkernel.qemu.point_in_time import DiskPoint
+from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.driver import VmDriver
+from vmkernel.vm.machine_state import read_state
 from vmkernel.vm.running import Running
 from vmkernel.vm.service import VmService
 from vmkernel.vm.states import AT_REST, VmRequest
@@ -72,6 +81,8 @@ class _Session:
     started_at: str
     """Of the QEMU that it is about."""
     path: Path
+    saved: IO[bytes]
+    """The VM without its disks: a SavedVm in msgpack, in a file that has no name."""
     held: contextlib.AsyncExitStack
     deadline: float
     still: StillDisks | None
@@ -129,12 +140,19 @@ class VmBackups:
             undo.enter_context(driver.hold("a backup of it is open", frozenset(blocks)))
             volumes = {key: self._host.storage.volume(known[key]) for key in keys}
             scratches = {}
+            saved = undo.enter_context(await _nameless(vm_id, driver.folder))
             try:
                 for key, volume in volumes.items():
                     scratches[key] = await self._make_scratch(volume.id, volume.size_bytes)
 
                 async def make(running: Running) -> tuple[tuple[DiskPoint, ...], str]:
-                    return await _make_point(running, scratches, checkpoint, since)
+                    made = await _make_point(running, scratches, checkpoint, since)
+                    try:
+                        await asyncio.to_thread(_save, saved, running.definition, driver.folder)
+                    except BaseException:
+                        await _drop_points(running, made[0], checkpoint)
+                        raise
+                    return made
 
                 still = await StillDisks.open(driver) if off else None
                 if still is not None:
@@ -169,6 +187,7 @@ class VmBackups:
                 points,
                 started_at,
                 self._host.folder(vm_id).path / _SOCKET,
+                saved,
                 undo.pop_all(),
                 asyncio.get_running_loop().time() + time_limit_s,
                 still,
@@ -187,6 +206,16 @@ class VmBackups:
     def get(self, vm_id: str, backup_id: str) -> Backup:
         """One session."""
         return self._session(vm_id, backup_id).backup
+
+    async def saved_vm(self, vm_id: str, backup_id: str) -> SavedVm:
+        """The VM of a session without its disks, as it was at the session's instant."""
+        session = self._session(vm_id, backup_id)
+
+        def load() -> bytes:
+            size = os.fstat(session.saved.fileno()).st_size
+            return os.pread(session.saved.fileno(), size, 0)
+
+        return msgspec.msgpack.decode(await asyncio.to_thread(load), type=SavedVm)
 
     async def end(self, vm_id: str, backup_id: str, *, actor: str) -> None:
         """Close a session."""
@@ -471,6 +500,33 @@ async def _make_point(
         raise
     started = running.record.started_at if running.record is not None else ""
     return tuple(points), started
+
+
+async def _drop_points(
+    running: Running, points: tuple[DiskPoint, ...], checkpoint: str | None
+) -> None:
+    """Undo `_make_point`, its checkpoint included."""
+    with contextlib.suppress(QemuError):
+        await point_in_time.end(running.qmp, points)
+    for point in points if checkpoint is not None else ():
+        with contextlib.suppress(QemuError):
+            await point_in_time.remove_bitmap(running.qmp, point.node, checkpoint or "")
+
+
+async def _nameless(vm_id: str, folder: Path) -> IO[bytes]:
+    try:
+        return await asyncio.to_thread(tempfile.TemporaryFile, dir=folder)
+    except OSError as error:
+        raise from_os_error(error, f"The backup of VM {vm_id}") from error
+
+
+def _save(file: IO[bytes], definition: VmDefinition, folder: Path) -> None:
+    state = read_state(definition, folder)
+    try:
+        file.write(msgspec.msgpack.encode(SavedVm(spec=definition.spec, machine=state)))
+        file.flush()
+    except OSError as error:
+        raise from_os_error(error, f"The backup of VM {definition.id}") from error
 
 
 async def _persistent(running: Running, nodes: dict[str, str]) -> dict[str, bool]:

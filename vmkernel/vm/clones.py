@@ -34,6 +34,7 @@ from vmkernel.model import (
     CloneSpec,
     DiskSpec,
     ErrorCode,
+    MachineState,
     MicaError,
     Operation,
     Progress,
@@ -208,7 +209,7 @@ class Clones:
             new_id,
             wanted,
             actor=actor,
-            machine_type=source.machine_type,
+            machine=MachineState(machine_type=source.machine_type),
             prepare=prepare,
         )
 

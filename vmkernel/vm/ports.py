@@ -24,6 +24,7 @@ from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import (
     ConsoleKind,
     ImageFormat,
+    MachineState,
     Operation,
     Progress,
     Subject,
@@ -313,8 +314,10 @@ class VmDirectory(VmUsers, Protocol):
         """One VM; `not-found` otherwise."""
         ...
 
-    async def create(self, vm_id: str, spec: VmSpec, *, actor: str) -> Vm:
-        """Make a VM; durable on return."""
+    async def create(
+        self, vm_id: str, spec: VmSpec, *, actor: str, machine: MachineState | None = None
+    ) -> Vm:
+        """Make a VM, or a saved one again; durable on return."""
         ...
 
     async def update(self, vm_id: str, spec: VmSpec, revision: int, *, actor: str) -> Vm:

@@ -26,6 +26,7 @@ from vmkernel.model import (
     DisplayModel,
     ErrorCode,
     Finding,
+    MachineState,
     MicaError,
     Operation,
     Progress,
@@ -187,37 +188,62 @@ class VmService:
         spec: VmSpec,
         *,
         actor: str,
-        machine_type: str | None = None,
+        machine: MachineState | None = None,
         prepare: Callable[[Path], None] = lambda _: None,
     ) -> Vm:
-        """See VmDirectory. A clone brings its machine type; `prepare` fills its folder (it may
-        block) before there is such a VM."""
+        """See VmDirectory. `prepare` fills the folder of a clone (it may block) before there is
+        such a VM."""
+        from vmkernel.vm.machine_state import check_state, write_state
+
         self.roster.forget_gone()
         if self.roster.known(vm_id):
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is a VM {vm_id} already.")
-        family = family_of(spec) if machine_type is None else Family.of(machine_type)
+        family = family_of(spec) if machine is None else Family.of(machine.machine_type)
         spec = self.roster.complete(vm_id, with_drivers(spec, self._host.storage.image))
         check_structure(spec, family)
         self.roster.check_references(vm_id, spec)
         await self._host.check_cpu_model(spec.cpus.model)
+        if machine is not None:
+            await asyncio.to_thread(check_state, self._host, machine)
         with self.roster.claim(vm_id, spec):
             program = await self._host.program()
             async with self._write_lock:
                 definition = VmDefinition(
                     id=vm_id,
-                    uuid=str(uuid.uuid4()),
+                    uuid=self._uuid(machine),
                     revision=1,
                     created_at=clock.now(),
-                    machine_type=machine_type or program.machine_type(family),
+                    machine_type=(
+                        program.machine_type(family) if machine is None else machine.machine_type
+                    ),
                     uid=self.roster.free_uid(),
                     spec=spec,
                 )
                 folder = self._host.storage.vms_folder(spec.datastore) / vm_id
-                await _in_thread(f"VM {vm_id}", _make_folder, folder, definition, prepare)
+
+                def fill(folder: Path) -> None:
+                    prepare(folder)
+                    if machine is not None:
+                        write_state(folder, machine)
+
+                await _in_thread(f"VM {vm_id}", _make_folder, folder, definition, fill)
             driver = self.roster.adopt(definition, folder)
         await driver.ready()
         self._publish("vm.created", vm_id, actor)
         return self.roster.view(driver)
+
+    def _uuid(self, machine: MachineState | None) -> str:
+        if machine is None or machine.uuid is None:
+            return str(uuid.uuid4())
+        for driver in self.roster.drivers():
+            if driver.definition.uuid == machine.uuid:
+                raise MicaError.field(
+                    "/machine/uuid",
+                    f"VM {driver.vm_id} has this UUID: delete it first, or leave the UUID out for"
+                    " a new one.",
+                    ErrorCode.CONFLICT,
+                )
+        return machine.uuid
 
     async def update(self, vm_id: str, spec: VmSpec, revision: int, *, actor: str) -> Vm:
         """See VmDirectory."""
@@ -451,8 +477,12 @@ def _make_folder(folder: Path, definition: VmDefinition, prepare: Callable[[Path
         )
     definitions.clear(folder)
     make_directory(folder, 0o700)
-    prepare(folder)
-    definitions.save(folder, definition)
+    try:
+        prepare(folder)
+        definitions.save(folder, definition)
+    except BaseException:
+        definitions.delete(folder)
+        raise
 
 
 async def _in_thread(what: str, function: Callable[..., None], *args: object) -> None:

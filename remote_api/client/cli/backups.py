@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from remote_api.client.cli.common import Session, bytes_text, pass_session, say, show_rows
 
+if TYPE_CHECKING:
+    from remote_api.client.backup.folder import Point
+
 __all__ = ["backup_group"]
 
+
+class _Row(msgspec.Struct, frozen=True, kw_only=True):
+    point: int
+    vm: str
+    created_at: str
+    full: bool
+    disks_only: bool
+    quiet: bool
+    data_bytes: int
+
+
 FOLDER = click.Path(file_okay=False, path_type=Path)
+POINT = click.IntRange(1, 9999)
 
 
 @click.group("backup")
 def backup_group() -> None:
-    """Backups of virtual machines, running or off, and what is made of them."""
+    """Back up virtual machines to folders of this computer, and restore them."""
 
 
 @backup_group.command("create")
@@ -23,60 +41,141 @@ def backup_group() -> None:
 @click.argument("folder", type=FOLDER)
 @pass_session
 def create_backup(session: Session, vm_id: str, folder: Path) -> None:
-    """Add a point to FOLDER: all disks the first time, then what changed.
+    """Add a point to FOLDER: everything the first time, then what changed.
 
-    The VM may run or be off. Where the host can't tell what changed (after a crash, after going
-    back to a snapshot, for a raw disk once the VM was off), the point is a whole one again.
+    A point holds the whole VM: its spec, disks, firmware variables and TPM state. The VM may run
+    or be off. If the host can't say what changed (after a crash, after a revert to a snapshot, for
+    a raw disk once the VM was off), the point is a full one again. Keep one folder for each VM.
     """
-    from remote_api.client.backups import BackupFolder
+    from remote_api.client.backup.folder import BackupFolder
+    from remote_api.client.backup.making import add_point
 
     with session.mica() as mica:
-        point = BackupFolder(folder).create(mica, vm_id, on_step=lambda text: say(session, text))
-    size = sum(e.length for disk in point.disks for e in disk.extents if not e.zero)
-    kind = "all of it" if point.since is None else "what changed"
-    say(session, f"VM {vm_id} is backed up: {kind}, {bytes_text(size)}")
+        number, point = add_point(
+            BackupFolder(folder), mica, vm_id, on_step=lambda text: say(session, text)
+        )
+    kind = "full" if point.since is None else "changes"
+    say(session, f"VM {vm_id} is backed up: point {number}, {kind}, {bytes_text(point.data_bytes)}")
+
+
+@backup_group.command("list")
+@click.argument("folder", type=FOLDER)
+@pass_session
+def list_backup(session: Session, folder: Path) -> None:
+    """List the points of FOLDER, oldest first."""
+    from remote_api.client.backup.folder import BackupFolder
+
+    _show(session, BackupFolder(folder).points().items())
 
 
 @backup_group.command("verify")
 @click.argument("folder", type=FOLDER)
 @pass_session
 def verify_backup(session: Session, folder: Path) -> None:
-    """Prove every file of FOLDER by its SHA-256."""
-    from remote_api.client.backups import BackupFolder
+    """Check every file of FOLDER against its SHA-256."""
+    from remote_api.client.backup.folder import BackupFolder
 
-    show_rows(
-        session,
-        BackupFolder(folder).verify(),
-        (
-            ("POINT", lambda p: p.checkpoint),
-            ("VM", lambda p: p.vm),
-            ("TIME", lambda p: p.created_at),
-            ("KIND", lambda p: "changes" if p.since else "full"),
-            ("QUIET", lambda p: p.quiet),
-            (
-                "DATA",
-                lambda p: bytes_text(
-                    sum(e.length for disk in p.disks for e in disk.extents if not e.zero)
-                ),
-            ),
-        ),
-    )
+    _show(session, BackupFolder(folder).verify().items())
+
+
+@backup_group.command("prune")
+@click.argument("folder", type=FOLDER)
+@click.option("--keep", type=POINT, required=True, help="How many of the newest points stay.")
+@pass_session
+def prune_backup(session: Session, folder: Path, keep: int) -> None:
+    """Remove the oldest points of FOLDER.
+
+    The oldest point that stays takes over what it needs of those that go, so every point that
+    stays can still be restored.
+    """
+    from remote_api.client.backup.folder import BackupFolder
+
+    gone = BackupFolder(folder).prune(keep, on_step=lambda text: say(session, text))
+    say(session, f"removed points: {', '.join(map(str, gone))}" if gone else "nothing to remove")
 
 
 @backup_group.command("restore")
 @click.argument("folder", type=FOLDER)
-@click.option("--datastore", required=True)
-@click.option("--prefix", required=True, help="The volumes are named PREFIX-disk0 and so on.")
+@click.option("--as", "vm_id", metavar="VM", help="Create a VM of this name (disks: VM-disk0 …).")
+@click.option("--prefix", help="Restore the disks alone, as volumes PREFIX-disk0 and so on.")
+@click.option("--datastore", help="Where to restore to (default with --as: the VM's own).")
+@click.option("--point", type=POINT, help="Which point (default: the newest).")
+@click.option(
+    "--new-identity",
+    is_flag=True,
+    help="Give the VM a new UUID and new MAC addresses, to run it beside the original.",
+)
 @pass_session
-def restore_backup(session: Session, folder: Path, datastore: str, prefix: str) -> None:
-    """Make volumes of the last point of FOLDER."""
-    from remote_api.client.backups import BackupFolder
+def restore_backup(
+    session: Session,
+    folder: Path,
+    vm_id: str | None,
+    prefix: str | None,
+    datastore: str | None,
+    point: int | None,
+    new_identity: bool,
+) -> None:
+    """Restore a VM, or only its disks, from FOLDER.
 
+    The VM is created as it was (spec, disks, firmware variables, TPM state) and is not started. On
+    failure nothing is left on the host.
+    """
+    from remote_api.client.backup.folder import BackupFolder
+    from remote_api.client.backup.restoring import restore_vm, restore_volumes
+
+    if (vm_id is None) == (prefix is None):
+        raise click.UsageError("give either --as VM or --prefix PREFIX")
+    if prefix is not None and new_identity:
+        raise click.UsageError("--new-identity is only possible with --as")
+    if prefix is not None and datastore is None:
+        raise click.UsageError("--prefix needs --datastore")
+
+    def step(text: str) -> None:
+        say(session, text)
+
+    chain = BackupFolder(folder)
     with session.mica() as mica:
-        made = BackupFolder(folder).restore(
-            mica,
-            datastore=datastore,
-            prefix=prefix,
-            on_step=lambda text: say(session, text),
+        if vm_id is not None:
+            restore_vm(
+                chain,
+                mica,
+                vm_id,
+                datastore=datastore,
+                point=point,
+                new_identity=new_identity,
+                on_step=step,
+            )
+            say(session, f"VM {vm_id} is restored; start it with `mica vm start {vm_id}`")
+            return
+        made = restore_volumes(
+            chain, mica, datastore=datastore or "", prefix=prefix or "", point=point, on_step=step
         )
-    say(session, f"restored: {', '.join(made)}")
+    say(session, f"restored volumes: {', '.join(made)}")
+
+
+def _show(session: Session, points: Iterable[tuple[int, Point]]) -> None:
+    rows = [
+        _Row(
+            point=number,
+            vm=point.vm,
+            created_at=point.created_at,
+            full=point.since is None,
+            disks_only=point.saved is None,
+            quiet=point.quiet,
+            data_bytes=point.data_bytes,
+        )
+        for number, point in points
+    ]
+    show_rows(
+        session,
+        rows,
+        (
+            ("POINT", lambda row: row.point),
+            ("VM", lambda row: row.vm),
+            ("TIME", lambda row: row.created_at),
+            ("KIND", lambda row: "full" if row.full else "changes"),
+            ("HOLDS", lambda row: "disks" if row.disks_only else "VM"),
+            ("QUIET", lambda row: row.quiet),
+            ("DATA", lambda row: bytes_text(row.data_bytes)),
+        ),
+    )

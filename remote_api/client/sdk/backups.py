@@ -36,6 +36,10 @@ class BackupCalls(Calls):
         """End a backup; its checkpoint stays."""
         self.transport.send("DELETE", _path(backup))
 
+    def backup_vm(self, backup: Backup) -> bytes:
+        """The VM of a backup without its disks: the JSON body that `create_saved_vm` takes."""
+        return self.transport.send("GET", f"{_path(backup)}/vm").body
+
     def backup_extents(self, backup: Backup, disk: str) -> Iterator[BackupExtent]:
         """What is to be copied of a disk."""
         offset: int | None = 0

@@ -36,6 +36,12 @@ class VmCalls(Calls):
             "PUT", f"/v1/vms/{vm_id}", body=VmBody(spec=spec), headers=CREATE
         ).read(Vm)
 
+    def create_saved_vm(self, vm_id: str, document: dict[str, Any]) -> Vm:
+        """Create a VM from the body that `backup_vm` returned; its volumes must be there."""
+        return self.transport.send("PUT", f"/v1/vms/{vm_id}", body=document, headers=CREATE).read(
+            Vm
+        )
+
     def replace_vm(self, vm: Vm, spec: VmSpec) -> Vm:
         """Replace the spec of a virtual machine that nobody else has changed since `vm`."""
         return self.transport.send(

@@ -15,13 +15,14 @@ from vmkernel.control.requests import (
     Done,
     EndBackup,
     GetBackup,
+    GetBackupVm,
     ListBackups,
     ListCheckpoints,
     ListExtents,
     ReadBackup,
     WriteVolume,
 )
-from vmkernel.model import Backup
+from vmkernel.model import Backup, SavedVm
 from vmkernel.storage import StorageService
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def register(
 
     async def get(request: GetBackup, _: Caller) -> Backup:
         return backups().get(request.id, request.backup)
+
+    async def get_vm(request: GetBackupVm, _: Caller) -> SavedVm:
+        return await backups().saved_vm(request.id, request.backup)
 
     async def end(request: EndBackup, caller: Caller) -> Done:
         await backups().end(request.id, request.backup, actor=caller.actor)
@@ -84,6 +88,7 @@ def register(
     dispatcher.register(BeginBackup, begin)
     dispatcher.register(ListBackups, list_backups)
     dispatcher.register(GetBackup, get)
+    dispatcher.register(GetBackupVm, get_vm)
     dispatcher.register(EndBackup, end)
     dispatcher.register(ListExtents, extents)
     dispatcher.register(ReadBackup, read)

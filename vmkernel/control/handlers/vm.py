@@ -31,7 +31,8 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
         return _shown(vms.get(request.id), caller)
 
     async def create_vm(request: CreateVm, caller: Caller) -> Vm:
-        return _shown(await vms.create(request.id, request.spec, actor=caller.actor), caller)
+        vm = await vms.create(request.id, request.spec, actor=caller.actor, machine=request.machine)
+        return _shown(vm, caller)
 
     async def update_vm(request: UpdateVm, caller: Caller) -> Vm:
         vm = await vms.update(request.id, request.spec, request.revision, actor=caller.actor)

@@ -25,6 +25,7 @@ from vmkernel.control.requests.backups import (
     DeleteCheckpoint,
     EndBackup,
     GetBackup,
+    GetBackupVm,
     ListBackups,
     ListCheckpoints,
     ListExtents,
@@ -163,6 +164,7 @@ __all__ = [
     "GetAllStatistics",
     "GetApiInfo",
     "GetBackup",
+    "GetBackupVm",
     "GetDatastore",
     "GetHost",
     "GetHostStatistics",
@@ -277,6 +279,7 @@ AnyRequest = (
     | BeginBackup
     | ListBackups
     | GetBackup
+    | GetBackupVm
     | EndBackup
     | ListExtents
     | ReadBackup

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from vmkernel.control.requests.base import Done, Request
-from vmkernel.model import Backup, BackupExtent, Checkpoint, Record, Role, Slug
+from vmkernel.model import Backup, BackupExtent, Checkpoint, Record, Role, SavedVm, Slug
 
 __all__ = [
     "BackupExtents",
@@ -17,6 +17,7 @@ __all__ = [
     "DeleteCheckpoint",
     "EndBackup",
     "GetBackup",
+    "GetBackupVm",
     "ListBackups",
     "ListCheckpoints",
     "ListExtents",
@@ -73,6 +74,18 @@ class GetBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.backup"):
 
     REPLY: ClassVar[Any] = Backup
     READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+    backup: str
+
+
+class GetBackupVm(Request[SavedVm], frozen=True, kw_only=True, tag="vm.backup-vm"):
+    """The VM of a backup without its disks: spec, firmware variables, TPM state, with secrets."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = SavedVm
+    READ_ONLY: ClassVar[bool] = True
+    DISCLOSES: ClassVar[bool] = True
 
     id: Slug
     backup: str

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from vmkernel.control.requests.base import Done, ListRequest, Request
-from vmkernel.model import Operation, Record, Role, Slug, Vm, VmAction, VmSpec
+from vmkernel.model import MachineState, Operation, Record, Role, Slug, Vm, VmAction, VmSpec
 
 __all__ = [
     "ActOnVm",
@@ -50,6 +50,8 @@ class CreateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.create"):
 
     id: Slug
     spec: VmSpec
+    machine: MachineState | None = None
+    """What a saved VM brings with it: machine type, UUID, firmware variables, TPM state."""
 
 
 class UpdateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.update"):
