@@ -487,6 +487,7 @@ def test_every_request_says_who_may_and_what_comes_back() -> None:
         assert kind.__doc__, kind
         if kind.ROLE in (Role.OPERATOR, Role.ADMIN):
             reads = kind in (
+                requests.GetBackupVm,
                 requests.GetToken,
                 requests.GetUpload,
                 requests.GetVolumeData,

@@ -197,22 +197,20 @@ async def test_media_types(tmp_path: Path, headers: dict[str, str], status: int)
         assert answer.status == status
 
 
+@pytest.mark.parametrize(
+    ("path", "limit"), [("/v1/volumes/disk", 1 << 20), ("/v1/vms/web", 10 << 20)]
+)
 @on_loop
-async def test_bodies_are_bounded(tmp_path: Path) -> None:
+async def test_bodies_are_bounded(tmp_path: Path, path: str, limit: int) -> None:
     async with served(tmp_path) as (_, api):
         headers = {**JSON, "if-none-match": "*"}
-        answer = await request(
-            api,
-            "PUT",
-            "/v1/vms/web",
-            headers={**headers, "content-length": str(2 << 20)},
-            body=b"{",
-        )
+        announced = {**headers, "content-length": str(limit + 1)}
+        answer = await request(api, "PUT", path, headers=announced, body=b"{")
         assert (answer.status, answer.problem) == (413, "too-large")
         assert answer.headers["connection"] == "close"
-        parts = [b" " * 65536] * 20
+        parts = [b" " * 65536] * (limit // 65536 + 1)
         chunked = {**headers, "transfer-encoding": "chunked"}
-        answer = await request(api, "PUT", "/v1/vms/web", headers=chunked, body=parts)
+        answer = await request(api, "PUT", path, headers=chunked, body=parts)
         assert answer.status == 413
 
 
