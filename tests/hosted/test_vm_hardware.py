@@ -50,6 +50,7 @@ from vmkernel.model import (
     WatchdogSpec,
 )
 from vmkernel.operations import OperationRegistry
+from vmkernel.qemu.answers import Balloon, GuestStatistics
 from vmkernel.qemu.block_graph import top_format_node
 from vmkernel.vm import AcceleratorWish, VmService, assemble_vms
 from vmkernel.vm.running import Running
@@ -232,10 +233,11 @@ async def eventually(check: Callable[[], Awaitable[bool]], timeout_s: float = BO
 
 async def balloon_of(running: Running) -> tuple[int, dict[str, int]]:
     """The guest's memory as the balloon leaves it, and the guest's own figures."""
-    now = await running.qmp.execute("query-balloon")
-    path = "/machine/peripheral/balloon"
-    stats = await running.qmp.execute("qom-get", {"path": path, "property": "guest-stats"})
-    return now["actual"], stats["stats"]
+    now = await running.qmp.ask("query-balloon", Balloon)
+    arguments = {"path": "/machine/peripheral/balloon", "property": "guest-stats"}
+    told = await running.qmp.ask("qom-get", GuestStatistics, arguments)
+    stats = {name: value for name, value in told.stats.items() if isinstance(value, int)}
+    return now.actual, stats
 
 
 def test_small_devices(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 
 from tests.style.sources import Module, modules
@@ -73,9 +74,31 @@ def test_only_the_qemu_package_speaks_qmp() -> None:
         f"{module.shown}:{line} imports {name}"
         for module in modules()
         if _inside(module.name, "vmkernel", "remote_api", "appliance_build", "firmware")
-        and not _inside(module.name, "vmkernel.qemu")
         for line, name in module.imports()
         if _inside(name, "qemu")
+    ]
+    assert found == [], "the library keeps and believes what a QEMU says: see vmkernel/qemu/link.py"
+
+
+def test_what_others_wrote_is_decoded_in_one_place() -> None:
+    """JSON from outside has one way in, which knows all that can be wrong with it; and no answer of
+    a QEMU is taken as a bare object (vmkernel/qemu/answers.py says what each is)."""
+    own_processes = ("vmkernel.workers",)
+    one_way_in = ("vmkernel.decoding",)
+    found = [
+        f"{module.shown}:{node.lineno} {ast.unparse(node.func)}"
+        for module in modules()
+        if _inside(module.name, "vmkernel")
+        and not _inside(module.name, *own_processes, *one_way_in)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call)
+        and (
+            re.search(r"\bjson\.(loads|decode|load)$", ast.unparse(node.func))
+            or (
+                ast.unparse(node.func).endswith("qmp.ask")
+                and re.search(r"\b(Any|dict|object)\b", ast.unparse(node.args[1]))
+            )
+        )
     ]
     assert found == []
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from vmkernel.auth.claim import ClaimCode
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.files import read_limited
 
 __all__ = ["ClaimFile"]
@@ -34,8 +35,8 @@ class ClaimFile:
     def previous(self) -> ClaimCode:
         """The code that an earlier vmkernel of this boot has shown, or else a new one."""
         try:
-            content = msgspec.json.decode(read_limited(self._path, _LIMIT), type=_Content)
-        except (OSError, msgspec.MsgspecError):
+            content = decode_json(read_limited(self._path, _LIMIT), _Content)
+        except (OSError, UndecodableError):
             return ClaimCode()
         return ClaimCode(content.code)
 

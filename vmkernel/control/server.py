@@ -27,6 +27,7 @@ import msgspec
 from vmkernel.auth import AccessService, Audit
 from vmkernel.auth.caller import ANONYMOUS, Caller
 from vmkernel.control.dispatch import Dispatcher, Streamed, request_name
+from vmkernel.control.encode import encode_event, encode_reply
 from vmkernel.control.requests import Request, SubscribeEvents
 from vmkernel.control.subjects import subject_of
 from vmkernel.control.wire import Call, Connection, Failure, Success, WireError
@@ -186,7 +187,7 @@ class ControlServer:
         except Exception as error:
             await self._fail(connection, problem_of(error, f"request {request_name(request)}"))
             return
-        await self._reply(connection, reply)
+        await self._reply(connection, request, reply)
 
     def _admit(self, call: Call) -> Caller:
         """Authenticate and authorise; every refusal is audited."""
@@ -244,17 +245,21 @@ class ControlServer:
             )
         return reply
 
-    async def _reply(self, connection: Connection, reply: object) -> None:
+    async def _reply(self, connection: Connection, request: Request[Any], reply: object) -> None:
         stream = reply.stream if isinstance(reply, Streamed) else None
-        value = reply.value if isinstance(reply, Streamed) else reply
-        success = Success(
-            value=msgspec.Raw(msgspec.msgpack.encode(value)), stream=stream is not None
-        )
         try:
-            async with asyncio.timeout(_SEND_TIMEOUT_S):
-                await connection.send(success, fd=None if stream is None else stream.fileno())
-        except TimeoutError as error:
-            raise WireError("the peer does not read") from error
+            try:
+                value = encode_reply(reply.value if isinstance(reply, Streamed) else reply)
+            except Exception as error:
+                where = f"the answer to {request_name(request)}"
+                await self._fail(connection, problem_of(error, where))
+                return
+            success = Success(value=value, stream=stream is not None)
+            try:
+                async with asyncio.timeout(_SEND_TIMEOUT_S):
+                    await connection.send(success, fd=None if stream is None else stream.fileno())
+            except TimeoutError as error:
+                raise WireError("the peer does not read") from error
         finally:
             if stream is not None:
                 stream.close()
@@ -317,8 +322,10 @@ async def _send_events(
             continue
         if event is None or not still_allowed():
             return
-        async with asyncio.timeout(_SEND_TIMEOUT_S):
-            await connection.send(Success(value=msgspec.Raw(msgspec.msgpack.encode(event))))
+        value = encode_event(event)
+        if value is not None:
+            async with asyncio.timeout(_SEND_TIMEOUT_S):
+                await connection.send(Success(value=value))
 
 
 def _peer_uid(sock: socket.socket) -> int:

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
+from vmkernel.decoding import UndecodableError, decode_document
 from vmkernel.host.runner import Runner
 
 __all__ = ["GROUP_PREFIX", "Lvm", "PhysicalVolume", "parse_physical_volumes", "volume_node"]
@@ -118,9 +116,9 @@ def volume_node(group: str) -> Path:
 def parse_physical_volumes(text: bytes) -> tuple[PhysicalVolume, ...]:
     """The JSON report of `pvs`: `{"report": [{"pv": [{"pv_name": ...}, ...]}]}`."""
     try:
-        report: Any = msgspec.json.decode(text)
+        report = decode_document(text)
         rows = [row for part in report["report"] for row in part["pv"]]
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (UndecodableError, KeyError, TypeError):
         return ()
     found = []
     for row in rows:

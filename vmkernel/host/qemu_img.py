@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.runner import Completed
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import ErrorCode, MicaError
@@ -233,8 +234,8 @@ class QemuImg:
             write=(),
         )
         try:
-            return msgspec.json.decode(done.stdout, type=_Info)
-        except msgspec.DecodeError as error:
+            return decode_json(done.stdout, _Info)
+        except UndecodableError as error:
             raise MicaError(
                 ErrorCode.UNAVAILABLE, f"qemu-img info said nothing that can be read: {error}."
             ) from error
@@ -284,19 +285,25 @@ class QemuImg:
         )
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Name = Annotated[str, msgspec.Meta(max_length=1024)]
+LIST_MAX = 65_536
+"""Snapshots or bitmaps inside a qcow2 (docs/interop/qcow2 of QEMU)."""
+
+
 class _Check(msgspec.Struct):
     """`ImageCheck` of QEMU's qapi/block-core.json, as far as it matters."""
 
-    corruptions: int = 0
-    leaks: int = 0
-    corruptions_fixed: int = msgspec.field(name="corruptions-fixed", default=0)
-    leaks_fixed: int = msgspec.field(name="leaks-fixed", default=0)
+    corruptions: Count = 0
+    leaks: Count = 0
+    corruptions_fixed: Count = msgspec.field(name="corruptions-fixed", default=0)
+    leaks_fixed: Count = msgspec.field(name="leaks-fixed", default=0)
 
 
 def _read_report(text: bytes) -> CheckReport:
     try:
-        found = msgspec.json.decode(text, type=_Check)
-    except msgspec.DecodeError as error:
+        found = decode_json(text, _Check)
+    except UndecodableError as error:
         raise MicaError(
             ErrorCode.UNAVAILABLE, f"qemu-img check said nothing that can be read: {error}."
         ) from error
@@ -306,20 +313,20 @@ def _read_report(text: bytes) -> CheckReport:
 class _InfoSnapshot(msgspec.Struct):
     """`SnapshotInfo` of qapi/block-core.json, as far as it matters."""
 
-    name: str
+    name: Name
 
 
 class _InfoBitmap(msgspec.Struct):
     """`Qcow2BitmapInfo` of qapi/block-core.json, as far as it matters."""
 
-    name: str
-    flags: list[str] = []
+    name: Name
+    flags: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
 
 
 class _InfoData(msgspec.Struct):
     """`ImageInfoSpecificQCow2`, as far as it matters."""
 
-    bitmaps: list[_InfoBitmap] = []
+    bitmaps: Annotated[list[_InfoBitmap], msgspec.Meta(max_length=LIST_MAX)] = []
 
 
 class _InfoSpecific(msgspec.Struct):
@@ -331,7 +338,7 @@ class _InfoSpecific(msgspec.Struct):
 class _Info(msgspec.Struct):
     """`ImageInfo` of qapi/block-core.json, as far as it matters."""
 
-    snapshots: list[_InfoSnapshot] = []
+    snapshots: Annotated[list[_InfoSnapshot], msgspec.Meta(max_length=LIST_MAX)] = []
     specific: _InfoSpecific = msgspec.field(name="format-specific", default_factory=_InfoSpecific)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from vmkernel.host.errors import CommandError
 from vmkernel.model import ErrorCode
+from vmkernel.model.text import clean
 
 __all__ = ["Completed", "FIXED_ENVIRONMENT", "Runner"]
 
@@ -33,6 +34,8 @@ FIXED_ENVIRONMENT: Mapping[str, str] = {
 }
 _CHUNK_BYTES = 1 << 16
 _TAIL_BYTES = 4096
+_HANDED_MAX_BYTES = 64 << 20
+"""What is handed over piece by piece is progress: lines of some 40 octets, four a second."""
 _KILL_GRACE_S = 2.0
 
 
@@ -127,7 +130,7 @@ class Runner:
         except _TooMuchOutputError as error:
             await _kill(process)
             raise CommandError(
-                f"{name} wrote more than {max_output_bytes} bytes and was killed.",
+                f"{name} wrote too much and was killed.",
                 replay=replay,
                 returncode=None,
                 output="",
@@ -179,7 +182,7 @@ async def _read(
     sink: Callable[[bytes], None] | None,
     silence_s: float | None = None,
 ) -> bytes:
-    kept = bytearray()
+    kept, handed = bytearray(), 0
     while True:
         try:
             async with asyncio.timeout(silence_s):
@@ -189,6 +192,9 @@ async def _read(
         if not data:
             break
         if sink is not None:
+            handed += len(data)
+            if handed > _HANDED_MAX_BYTES:
+                raise _TooMuchOutputError
             sink(data)
             continue
         kept += data
@@ -228,7 +234,7 @@ async def _read_away(pipe: asyncio.StreamReader) -> None:
 
 def _failure(name: str, replay: str, completed: Completed) -> CommandError:
     tail = (completed.stderr or completed.stdout)[-_TAIL_BYTES:].decode(errors="replace").strip()
-    last = tail.splitlines()[-1].strip() if tail else "it said nothing"
+    last = clean(tail.splitlines()[-1]) if tail else "it said nothing"
     how = (
         f"was ended by signal {-completed.returncode}"
         if completed.returncode < 0

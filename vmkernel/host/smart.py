@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from vmkernel.decoding import UndecodableError, decode_document
 from vmkernel.host.errors import CommandError
 from vmkernel.host.runner import Runner
 from vmkernel.model import DiskHealth, HealthState
@@ -39,10 +40,8 @@ async def read_health(runner: Runner, device: Path) -> DiskHealth | None:
     if done.returncode == _ASLEEP_STATUS:
         return None
     try:
-        report = msgspec.json.decode(done.stdout)
-    except msgspec.DecodeError:
-        report = None
-    if not isinstance(report, dict):
+        report = decode_document(done.stdout)
+    except UndecodableError:
         return DiskHealth(state=HealthState.UNKNOWN, reason="smartctl gave no report.")
     return judge(report)
 

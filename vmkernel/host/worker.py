@@ -13,17 +13,23 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 import vmkernel
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.errors import HostError
 from vmkernel.host.runner import FIXED_ENVIRONMENT, Runner
 from vmkernel.model import ErrorCode, MicaError
+from vmkernel.model.text import clean
 
-__all__ = ["Confinement", "Workers"]
+__all__ = ["Confinement", "Outcome", "Workers"]
 
 _SILENCE_S = 120.0
-_LINE_BYTES = 1 << 20
+_LINE_BYTES = 1 << 16
+_LINES_MAX = 400_000
+"""Four a second (workers/report.py) for as long as any may run."""
 _ROOT = Path(vmkernel.__file__).parent.parent
 
 OnProgress = Callable[[int, int], None]
@@ -82,7 +88,7 @@ class Workers:
         user: int | None,
         on_progress: OnProgress,
         timeout_s: float = 24 * 3600.0,
-    ) -> dict[str, Any]:
+    ) -> Outcome:
         """The outcome of a worker's work; MicaError with what it refused."""
         reader = _Lines(on_progress)
         argv = [*self._python(f"vmkernel.workers.{module}"), self._policy(confinement)]
@@ -113,47 +119,62 @@ class Workers:
         return [sys.executable, "-s", "-P", "-m", module]
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a worker has done."""
+
+    size_bytes: Count = 0
+    url: Annotated[str, msgspec.Meta(max_length=16 << 10)] = ""
+    """Where a fetched file came from in the end."""
+
+
+class _Line(msgspec.Struct):
+    """One line of vmkernel/workers/report.py."""
+
+    done: Count | None = None
+    total: Count = 0
+    ok: Outcome | None = None
+    error: ErrorCode | None = None
+    detail: str = ""
+
+
 class _Lines:
-    """Collects a worker's JSON lines."""
+    """Collects a worker's JSON lines. A worker reads data from outside, and may be in their hands:
+    it is believed within ranges, and told apart at a bounded pace."""
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
         self._rest = b""
-        self._outcome: dict[str, Any] | None = None
+        self._outcome: _Line | None = None
+        self._count = 0
 
     def feed(self, data: bytes) -> None:
         """Take a piece of its output."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > _LINE_BYTES:
-            raise HostError("A worker wrote a line without an end.")
+        self._count += len(lines)
+        if len(self._rest) > _LINE_BYTES or self._count > _LINES_MAX:
+            raise HostError("A worker says too much.")
+        progress: _Line | None = None
         for line in lines:
-            message = _message(line)
-            if "done" in message:
-                self._on_progress(int(message["done"]), int(message["total"]))
-            else:
+            try:
+                message = decode_json(line, _Line)
+            except UndecodableError as error:
+                raise HostError("A worker can't be understood.") from error
+            if message.done is None:
                 self._outcome = message
+            else:
+                progress = message
+        if progress is not None and progress.done is not None:
+            self._on_progress(progress.done, progress.total)
 
-    def outcome(self, module: str) -> dict[str, Any]:
-        """The last word; MicaError where it was a refusal."""
+    def outcome(self, module: str) -> Outcome:
+        """The last word; MicaError if it was a refusal."""
         if self._outcome is None:
             raise HostError(f"The worker {module} ended without an outcome.")
-        if "ok" in self._outcome:
-            ok = self._outcome["ok"]
-            return ok if isinstance(ok, dict) else {}
-        try:
-            code = ErrorCode(str(self._outcome.get("error")))
-        except ValueError as error:
-            raise HostError(f"The worker {module} can't be understood.") from error
-        raise MicaError(code, str(self._outcome.get("detail", ""))[:1000])
-
-
-def _message(line: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(line)
-        if not isinstance(message, dict):
-            raise TypeError
-        if "done" in message:
-            int(message["done"]), int(message["total"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise HostError("A worker can't be understood.") from error
-    return message
+        if self._outcome.ok is not None:
+            return self._outcome.ok
+        if self._outcome.error is None:
+            raise HostError(f"The worker {module} can't be understood.")
+        raise MicaError(self._outcome.error, clean(self._outcome.detail, 1000))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from vmkernel.decoding import decode_document
 
 __all__ = ["BundleCatalogue", "CATALOGUE"]
 
@@ -27,7 +28,7 @@ class BundleCatalogue:
 
     def _load(self) -> dict[str, str]:
         try:
-            data = json.loads(self._file.read_bytes())
+            data = decode_document(self._file.read_bytes())
             return {name: str(entry["bundle"]) for name, entry in data["modules"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}

@@ -102,7 +102,7 @@ def parse(data: bytes) -> MicaToml:
         table = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise MicaTomlError("the file is not UTF-8 text") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise MicaTomlError(f"the file is not TOML: {error}") from error
     try:
         settings = msgspec.convert(table, MicaToml)

@@ -13,8 +13,9 @@ from vmkernel.qemu.domain_events import (
     Resumed,
     WatchdogFired,
 )
-from vmkernel.qemu.errors import QemuError, QmpCommandError, QmpLostError
-from vmkernel.qemu.event_watch import EventWatch, QmpMessage
+from vmkernel.qemu.errors import QemuError, QmpCommandError, QmpLostError, QmpNonsenseError
+from vmkernel.qemu.event_watch import EventWatch
+from vmkernel.qemu.link import QmpMessage
 from vmkernel.qemu.program import PROGRAM, QemuProgram, probe_qemu
 from vmkernel.qemu.session import Qmp, QmpSession, RunState
 
@@ -34,6 +35,7 @@ __all__ = [
     "QmpCommandError",
     "QmpLostError",
     "QmpMessage",
+    "QmpNonsenseError",
     "QmpSession",
     "Resumed",
     "RunState",

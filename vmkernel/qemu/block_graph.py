@@ -18,6 +18,7 @@ from typing import Any
 
 from vmkernel.host.files import open_regular
 from vmkernel.model import ErrorCode, MicaError
+from vmkernel.qemu.answers import BlockNode, FdSet
 from vmkernel.qemu.errors import QmpCommandError
 from vmkernel.qemu.session import Qmp
 
@@ -41,7 +42,7 @@ _OPPOSITE = {
     "device_add": "device_del",
 }
 _OWN = re.compile(r"^((?:disk|cdrom)\d+)-(?:format|file|back\d+)(?:-|$)")
-_FILE = re.compile(r"^fdset (\S+) (\d+):(\d+)$")
+_FILE = re.compile(r"^fdset (\S+) (\d{1,20}):(\d{1,20})$", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,11 @@ async def give_file(
 async def files_given(qmp: Qmp) -> list[FileGiven]:
     """What `give_file` gave and was not taken back."""
     found = []
-    for fdset in await qmp.execute("query-fdsets"):
-        for fd in fdset.get("fds", ()):
-            match = _FILE.match(fd.get("opaque") or "")
+    for fdset in await qmp.ask("query-fdsets", tuple[FdSet, ...]):
+        for fd in fdset.fds:
+            match = _FILE.match(fd.opaque or "")
             if match is not None:
-                found.append(
-                    FileGiven(int(fdset["fdset-id"]), match[1], int(match[2]), int(match[3]))
-                )
+                found.append(FileGiven(fdset.fdset_id, match[1], int(match[2]), int(match[3])))
     return found
 
 
@@ -133,8 +132,8 @@ async def remove_nodes(qmp: Qmp, names: Sequence[str]) -> None:
 async def nodes_below(qmp: Qmp, name: str) -> list[str]:
     """A node and all that are below it, from the upper to the lowest."""
     found: list[str] = []
-    for node in await qmp.execute("query-blockstats", {"query-nodes": True}):
-        if node.get("node-name") == name:
+    for node in await _nodes(qmp):
+        if node.node_name == name:
             _collect(node, found)
             break
     return found
@@ -142,11 +141,11 @@ async def nodes_below(qmp: Qmp, name: str) -> list[str]:
 
 async def loose_nodes(qmp: Qmp) -> list[str]:
     """The nodes of ours below no device and no job: what a vmkernel that was killed left."""
-    nodes = await qmp.execute("query-blockstats", {"query-nodes": True})
+    nodes = await _nodes(qmp)
     held: set[str] = set()
     names = []
     for node in nodes:
-        name = str(node.get("node-name", ""))
+        name = node.node_name or ""
         if _OWN.match(name):
             names.append(name)
             continue
@@ -156,20 +155,25 @@ async def loose_nodes(qmp: Qmp) -> list[str]:
     return sorted((n for n in names if n not in held), key=lambda n: ("-file" in n, n))
 
 
-def _collect(node: Mapping[str, Any], into: list[str]) -> None:
-    if "node-name" in node:
-        into.append(str(node["node-name"]))
-    for edge in ("parent", "backing"):
-        if edge in node:
-            _collect(node[edge], into)
+async def _nodes(qmp: Qmp) -> tuple[BlockNode, ...]:
+    return await qmp.ask("query-blockstats", tuple[BlockNode, ...], {"query-nodes": True})
+
+
+def _collect(node: BlockNode, into: list[str]) -> None:
+    """From the upper to the lowest; no recursion, as who answers chooses the depth."""
+    left = [node]
+    while left:
+        node = left.pop()
+        if node.node_name is not None:
+            into.append(node.node_name)
+        left.extend(below for below in (node.backing, node.parent) if below is not None)
 
 
 async def top_format_node(qmp: Qmp, device_id: str) -> str:
     """The format node (qcow2 or raw) that a disk's data are in now; `conflict` where QEMU has no
     such disk."""
-    nodes: list[Mapping[str, Any]] = await qmp.execute("query-blockstats", {"query-nodes": True})
-    for node in nodes:
-        below = node.get("parent") or {}
-        if node.get("node-name") == device_id and "node-name" in below:
-            return str(below["node-name"])
+    for node in await _nodes(qmp):
+        below = node.parent
+        if node.node_name == device_id and below is not None and below.node_name is not None:
+            return below.node_name
     raise MicaError(ErrorCode.CONFLICT, f"QEMU has no disk {device_id} now.")

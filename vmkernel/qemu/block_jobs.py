@@ -18,6 +18,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from vmkernel.model.text import clean
+from vmkernel.qemu import answers
 from vmkernel.qemu.errors import QemuError, QmpCommandError
 from vmkernel.qemu.session import Qmp
 
@@ -62,13 +64,13 @@ async def jobs(qmp: Qmp) -> list[Job]:
     """All jobs that there are."""
     return [
         Job(
-            name=str(found["id"]),
-            status=str(found["status"]),
-            done=int(found.get("current-progress", 0)),
-            total=int(found.get("total-progress", 0)),
-            error=found.get("error"),
+            name=found.id,
+            status=found.status,
+            done=found.current_progress,
+            total=found.total_progress,
+            error=None if found.error is None else clean(found.error),
         )
-        for found in await qmp.execute("query-jobs")
+        for found in await qmp.ask("query-jobs", tuple[answers.Job, ...])
     ]
 
 

@@ -6,16 +6,20 @@ query-cpu-definitions). A model whose features the host lacks is named with them
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+import msgspec
+
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.devices import Accelerator
 from vmkernel.devices.processors import HOST_MODEL
 from vmkernel.host import Runner
 from vmkernel.model import ErrorCode, MicaError
+from vmkernel.qemu.answers import CpuModel
 from vmkernel.qemu.program import PROGRAM
 
 __all__ = ["CpuModels", "probe_cpu_models", "read_cpu_models"]
@@ -60,13 +64,9 @@ class CpuModels:
 def read_cpu_models(output: bytes, accelerator: Accelerator) -> CpuModels:
     """The models in what QEMU wrote; `unavailable` where they aren't in it."""
     for line in output.splitlines():
-        try:
-            message = json.loads(line)
-        except ValueError:
-            continue
-        answer = message.get("return") if isinstance(message, dict) else None
-        if isinstance(answer, list):
-            return CpuModels(accelerator, dict(map(_model, answer)))
+        with contextlib.suppress(UndecodableError):
+            models = decode_json(line, _Answer).models
+            return CpuModels(accelerator, dict(map(_model, models)))
     raise MicaError(ErrorCode.UNAVAILABLE, f"{PROGRAM} does not tell its CPU models.")
 
 
@@ -85,6 +85,11 @@ async def probe_cpu_models(runner: Runner, accelerator: Accelerator) -> CpuModel
     return read_cpu_models(completed.stdout, accelerator)
 
 
-def _model(answer: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    lacking = answer.get("unavailable-features") or ()
-    return str(answer["name"]), tuple(str(feature) for feature in lacking if feature != "type")
+class _Answer(msgspec.Struct):
+    """The answer that is a list: the others' are objects."""
+
+    models: tuple[CpuModel, ...] = msgspec.field(name="return")
+
+
+def _model(model: CpuModel) -> tuple[str, tuple[str, ...]]:
+    return model.name, tuple(f for f in model.unavailable_features if f != "type")

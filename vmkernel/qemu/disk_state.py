@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from vmkernel.qemu.answers import BlockDevice
 from vmkernel.qemu.session import Qmp
 
 __all__ = ["is_full"]
@@ -11,5 +10,5 @@ __all__ = ["is_full"]
 
 async def is_full(qmp: Qmp) -> bool:
     """True where a request waits for free space."""
-    answer: Any = await qmp.execute("query-block")
-    return any(device.get("io-status") == "nospace" for device in answer or ())
+    devices = await qmp.ask("query-block", tuple[BlockDevice, ...])
+    return any(device.io_status == "nospace" for device in devices)

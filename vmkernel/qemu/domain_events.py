@@ -13,9 +13,14 @@ everything else   (nothing)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
+
+import msgspec
+
+from vmkernel.decoding import UndecodableError, decode_json
+from vmkernel.model.text import clean
+from vmkernel.qemu.link import QmpMessage
 
 __all__ = [
     "AgentChannel",
@@ -114,30 +119,74 @@ REPEATABLE = (GuestPanicked, GuestReset, DiskError, WatchdogFired)
 """What says nothing new where the one before it was the same."""
 
 
-def translate(message: Mapping[str, Any]) -> QemuEvent | None:
-    """The domain event for a QMP event, or None where nothing depends on it."""
-    data: Mapping[str, Any] = message.get("data") or {}
-    match message.get("event"):
+class _Guest(msgspec.Struct):
+    guest: bool = False
+    reason: str = "unknown"
+
+
+class _PanicInfo(msgspec.Struct):
+    type: str = ""
+
+
+class _Panic(msgspec.Struct):
+    action: str = ""
+    info: _PanicInfo | None = None
+
+
+class _Watchdog(msgspec.Struct):
+    action: str = "none"
+
+
+class _BlockError(msgspec.Struct, rename="kebab"):
+    qom_path: str = ""
+    device: str = ""
+    node_name: str | None = None
+    nospace: bool = False
+    reason: str = "unknown error"
+
+
+class _Channel(msgspec.Struct):
+    id: str = ""
+    open: bool = False
+
+
+Data = TypeVar("Data")
+
+
+def translate(message: QmpMessage) -> QemuEvent | None:
+    """The domain event for a QMP event; None if nothing depends on it, or it makes no sense."""
+    try:
+        return _translate(message)
+    except UndecodableError:
+        return None
+
+
+def _translate(message: QmpMessage) -> QemuEvent | None:
+    match message.event:
         case "SHUTDOWN":
-            return GuestEnded(bool(data.get("guest")), str(data.get("reason", "unknown")))
+            shutdown = _data(message, _Guest)
+            return GuestEnded(shutdown.guest, clean(shutdown.reason))
         case "RESET":
-            return GuestReset(bool(data.get("guest")))
+            return GuestReset(_data(message, _Guest).guest)
         case "STOP":
             return Paused()
         case "RESUME":
             return Resumed()
         case "GUEST_PANICKED":
-            info = data.get("info") or {}
-            return GuestPanicked(str(info.get("type", data.get("action", ""))))
+            panic = _data(message, _Panic)
+            return GuestPanicked(clean(panic.info.type if panic.info else panic.action))
         case "WATCHDOG":
-            return WatchdogFired(str(data.get("action", "none")))
+            return WatchdogFired(clean(_data(message, _Watchdog).action))
         case "BLOCK_IO_ERROR":
-            return DiskError(
-                str(data.get("qom-path") or data.get("device") or data.get("node-name", "")),
-                bool(data.get("nospace")),
-                str(data.get("reason", "unknown error")),
-            )
-        case "VSERPORT_CHANGE" if data.get("id") == AGENT_PORT:
-            return AgentChannel(bool(data.get("open")))
+            failed = _data(message, _BlockError)
+            device = failed.qom_path or failed.device or failed.node_name
+            return DiskError(clean(device), failed.nospace, clean(failed.reason))
+        case "VSERPORT_CHANGE":
+            channel = _data(message, _Channel)
+            return AgentChannel(channel.open) if channel.id == AGENT_PORT else None
         case _:
             return None
+
+
+def _data(message: QmpMessage, kind: type[Data]) -> Data:
+    return decode_json(message.data, kind)

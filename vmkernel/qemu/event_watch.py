@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 from vmkernel.qemu.errors import QmpLostError
+from vmkernel.qemu.link import QmpMessage
 
-__all__ = ["EventWatch", "QmpMessage"]
+__all__ = ["EventWatch"]
 
-QmpMessage = Mapping[str, Any]
-"""A QMP event as it came: `event`, `data`, `timestamp`."""
+_MAX = 64
+"""The events that are watched come one by one; more at once say nothing more."""
 
 
 class EventWatch:
-    """The events of some names that came since the watch began, in order."""
+    """The events of some names that came since the watch began, in order; when `_MAX` of them wait,
+    further ones are dropped."""
 
     def __init__(self, name: str, events: frozenset[str]) -> None:
         self._name = name
         self._wanted = events
         self._queue: asyncio.Queue[QmpMessage | None] = asyncio.Queue()
 
-    def offer(self, message: QmpMessage | None) -> None:
-        """Take an event where it is wanted; None is the end of the session."""
-        if message is None or message.get("event") in self._wanted:
-            self._queue.put_nowait(message)
+    def offer(self, message: QmpMessage | None) -> bool:
+        """Take an event if it is wanted, and say so; None is the end of the session."""
+        if message is None:
+            self._queue.put_nowait(None)
+            return True
+        if message.event not in self._wanted or self._queue.qsize() >= _MAX:
+            return False
+        self._queue.put_nowait(message)
+        return True
 
     async def next(self, *, timeout_s: float) -> QmpMessage:
         """The next event. Raises TimeoutError, or QmpLostError once the session has ended."""

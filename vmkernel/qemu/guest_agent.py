@@ -21,11 +21,14 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.model import AgentInterface, GuestSystem
+from vmkernel.model.text import clean
+from vmkernel.qemu.answers import Chardev
 from vmkernel.qemu.session import Qmp
 
 __all__ = [
@@ -45,10 +48,8 @@ _STALE_MAX = 32
 _ANSWER_MAX = 512 << 10
 _CHUNK = 1 << 16
 _DELIMITER = b"\xff"
-_TEXT_MAX = 256
 _INTERFACES_MAX = 64
 _ADDRESSES_MAX = 64
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -67,6 +68,10 @@ class Patience:
     """Before a thaw that got no answer is asked again; longer each time."""
 
 
+Answer = TypeVar("Answer")
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+
+
 class AgentError(Exception):
     """No usable answer came."""
 
@@ -77,12 +82,8 @@ class AgentRefusedError(AgentError):
 
 async def agent_is_open(qmp: Qmp) -> bool:
     """True where a program in the guest has the channel open, as QEMU sees it."""
-    found = await qmp.execute("query-chardev")
-    return any(
-        item.get("label") == CHANNEL and item.get("frontend-open") is True
-        for item in (found if isinstance(found, list) else ())
-        if isinstance(item, dict)
-    )
+    found = await qmp.ask("query-chardev", tuple[Chardev, ...])
+    return any(item.label == CHANNEL and item.frontend_open for item in found)
 
 
 @contextlib.asynccontextmanager
@@ -120,8 +121,7 @@ class AgentSession:
                 for _ in range(_STALE_MAX):
                     await self._until(_DELIMITER, _ANSWER_MAX)
                     line = await self._until(b"\n", _ANSWER_MAX)
-                    answer = _decode(line.rpartition(_DELIMITER)[2])
-                    if isinstance(answer, dict) and answer.get("return") == number:
+                    if _is_answer(line.rpartition(_DELIMITER)[2], number):
                         return
                     await asyncio.sleep(0)  # a guest that never ends must not have us for itself
                 raise AgentError("it sends more than an answer can be")
@@ -133,66 +133,66 @@ class AgentSession:
     async def ask(
         self,
         command: str,
+        kind: type[Answer],
         arguments: Mapping[str, Any] | None = None,
         *,
         timeout_s: float | None = None,
-    ) -> Any:
-        """One command and its answer."""
+    ) -> Answer:
+        """One command and its answer, as `kind`."""
         timeout_s = self._patience.answer_s if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 await self._send(command, arguments)
-                answer = _decode(await self._until(b"\n", _ANSWER_MAX))
+                line = await self._until(b"\n", _ANSWER_MAX)
         except TimeoutError as error:
             raise AgentError(f"it did not answer {command} within {timeout_s:g} s") from error
         except OSError as error:
             raise AgentError(f"its channel is gone ({error.strerror or error})") from error
-        if not isinstance(answer, dict):
-            raise AgentError(f"its answer to {command} can't be understood")
-        if "error" in answer:
-            detail = answer["error"]
-            words = detail.get("desc") if isinstance(detail, dict) else None
-            raise AgentRefusedError(f"it refused {command}: {clean(words) or 'no reason given'}")
-        if "return" not in answer:
-            raise AgentError(f"its answer to {command} can't be understood")
-        return answer["return"]
+        try:
+            answer = decode_json(line, _Answer)
+            if answer.error is not msgspec.UNSET:
+                words = clean(_refusal(answer.error)) or "no reason given"
+                raise AgentRefusedError(f"it refused {command}: {words}")
+            if answer.value is msgspec.UNSET:
+                raise UndecodableError("no answer")
+            return decode_json(answer.value, kind)
+        except UndecodableError as error:
+            raise AgentError(f"its answer to {command} can't be understood") from error
 
     # --- commands -----------------------------------------------------------------------------
 
     async def version(self) -> str:
         """The agent's version."""
-        found = await self.ask("guest-info")
-        return clean(found.get("version")) if isinstance(found, dict) else ""
+        return clean((await self.ask("guest-info", _Info)).version)
 
     async def hostname(self) -> str:
         """The guest's host name."""
-        found = await self.ask("guest-get-host-name")
-        return clean(found.get("host-name")) if isinstance(found, dict) else ""
+        return clean((await self.ask("guest-get-host-name", _HostName)).host_name)
 
     async def system(self) -> GuestSystem:
         """The guest's operating system."""
-        found = await self.ask("guest-get-osinfo")
-        fields = found if isinstance(found, dict) else {}
+        found = await self.ask("guest-get-osinfo", _System)
         return GuestSystem(
-            id=clean(fields.get("id")),
-            name=clean(fields.get("pretty-name") or fields.get("name")),
-            version=clean(fields.get("version-id") or fields.get("version")),
-            kernel=clean(fields.get("kernel-release")),
+            id=clean(found.id),
+            name=clean(found.pretty_name or found.name),
+            version=clean(found.version_id or found.version),
+            kernel=clean(found.kernel_release),
         )
 
     async def interfaces(self) -> tuple[AgentInterface, ...]:
-        """The guest's network interfaces, but for its loopback."""
-        found = await self.ask("guest-network-get-interfaces")
-        items = found if isinstance(found, list) else []
-        shown = (_interface(item) for item in items[:_INTERFACES_MAX] if isinstance(item, dict))
-        return tuple(item for item in shown if item.name and item.name != "lo")
+        """The guest's network interfaces, but for its loopback; one that makes no sense costs
+        itself."""
+        found = await self.ask("guest-network-get-interfaces", list[msgspec.Raw])
+        shown = map(_interface, found[:_INTERFACES_MAX])
+        return tuple(item for item in shown if item is not None and item.name not in ("", "lo"))
 
     async def shut_down(self) -> None:
         """Ask the guest to power off. The agent doesn't answer where it does: only a refusal, or
         a channel that is gone already, raises."""
         try:
             timeout_s = self._patience.shutdown_s
-            await self.ask("guest-shutdown", {"mode": "powerdown"}, timeout_s=timeout_s)
+            arguments = {"mode": "powerdown"}
+            await self.ask("guest-shutdown", msgspec.Raw, arguments, timeout_s=timeout_s)
         except AgentRefusedError:
             raise
         except AgentError as error:
@@ -201,20 +201,20 @@ class AgentSession:
 
     async def set_time(self, nanoseconds: int) -> None:
         """Set the guest's clock to a time since the epoch."""
-        await self.ask("guest-set-time", {"time": nanoseconds})
+        await self.ask("guest-set-time", msgspec.Raw, {"time": nanoseconds})
 
     async def freeze(self) -> int:
         """Hold the guest's file systems still; how many they are."""
         timeout_s = self._patience.freeze_s
-        return _count(await self.ask("guest-fsfreeze-freeze", timeout_s=timeout_s))
+        return await self.ask("guest-fsfreeze-freeze", Count, timeout_s=timeout_s)
 
     async def thaw(self) -> int:
         """Let them go on; how many were held."""
-        return _count(await self.ask("guest-fsfreeze-thaw"))
+        return await self.ask("guest-fsfreeze-thaw", Count)
 
     async def is_frozen(self) -> bool:
         """True where file systems are held."""
-        return bool(await self.ask("guest-fsfreeze-status") == "frozen")
+        return await self.ask("guest-fsfreeze-status", str) == "frozen"
 
     # --- octets -------------------------------------------------------------------------------
 
@@ -245,46 +245,80 @@ class AgentSession:
         return data
 
 
-def clean(value: object) -> str:
-    """A guest's text as it may be shown: on one line, without control characters, not long."""
-    if not isinstance(value, str):
-        return ""
-    return _CONTROL.sub("", value[: 4 * _TEXT_MAX]).strip()[:_TEXT_MAX]
+class _Answer(msgspec.Struct):
+    """Any answer."""
+
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.field(name="return", default=msgspec.UNSET)
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-def _decode(line: bytes) -> object:
+class _Refusal(msgspec.Struct):
+    desc: str = ""
+
+
+class _Info(msgspec.Struct):
+    version: str = ""
+
+
+class _HostName(msgspec.Struct, rename="kebab"):
+    host_name: str = ""
+
+
+class _System(msgspec.Struct, rename="kebab"):
+    id: str = ""
+    name: str = ""
+    pretty_name: str = ""
+    version: str = ""
+    version_id: str = ""
+    kernel_release: str = ""
+
+
+class _Address(msgspec.Struct, rename="kebab"):
+    ip_address: str
+    prefix: Annotated[int, msgspec.Meta(ge=0, le=128)] | None = None
+
+
+class _Interface(msgspec.Struct, rename="kebab"):
+    name: str
+    hardware_address: str = ""
+    ip_addresses: list[msgspec.Raw] = []
+
+
+def _is_answer(line: bytes, number: int) -> bool:
     try:
-        return msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = decode_json(line, _Answer).value
+        return value is not msgspec.UNSET and decode_json(value, int) == number
+    except UndecodableError:
+        return False
+
+
+def _refusal(error: msgspec.Raw) -> str:
+    try:
+        return decode_json(error, _Refusal).desc
+    except UndecodableError:
+        return ""
+
+
+def _interface(item: msgspec.Raw) -> AgentInterface | None:
+    try:
+        found = decode_json(item, _Interface)
+    except UndecodableError:
         return None
-
-
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1 << 20:
-        raise AgentError("its answer can't be understood")
-    return value
-
-
-def _interface(item: Mapping[str, Any]) -> AgentInterface:
-    mac = clean(item.get("hardware-address")).lower()
-    listed = item.get("ip-addresses")
-    addresses = []
-    for entry in (listed if isinstance(listed, list) else [])[:_ADDRESSES_MAX]:
-        if isinstance(entry, dict) and (address := _address(entry)) is not None:
-            addresses.append(address)
+    mac = clean(found.hardware_address).lower()
+    addresses = map(_address, found.ip_addresses[:_ADDRESSES_MAX])
     return AgentInterface(
-        name=clean(item.get("name"))[:64],
+        name=clean(found.name)[:64],
         mac=mac if _MAC.fullmatch(mac) else None,
-        addresses=tuple(addresses),
+        addresses=tuple(address for address in addresses if address is not None),
     )
 
 
-def _address(entry: Mapping[str, Any]) -> str | None:
+def _address(item: msgspec.Raw) -> str | None:
     try:
-        address = ipaddress.ip_address(clean(entry.get("ip-address")))
+        found = decode_json(item, _Address)
+        address = ipaddress.ip_address(clean(found.ip_address))
     except ValueError:
         return None
-    prefix = entry.get("prefix")
-    if isinstance(prefix, bool) or not isinstance(prefix, int):
+    if found.prefix is None or found.prefix > address.max_prefixlen:
         return str(address)
-    return f"{address}/{prefix}" if 0 <= prefix <= address.max_prefixlen else str(address)
+    return f"{address}/{found.prefix}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
 
 from vmkernel.model import ErrorCode, MicaError
+from vmkernel.qemu.answers import MemoryDevice, ProcessorPlace, QomProperty
 from vmkernel.qemu.block_graph import nodes_below, remove_nodes
 from vmkernel.qemu.errors import QmpCommandError
 from vmkernel.qemu.session import Qmp
@@ -34,8 +34,8 @@ _UNDER_WAY = "already in the process of unplug"
 
 async def devices(qmp: Qmp) -> frozenset[str]:
     """The ids of all devices that have one."""
-    found = await qmp.execute("qom-list", {"path": _PERIPHERAL})
-    return frozenset(str(item["name"]) for item in found if item["name"] != "type")
+    found = await qmp.ask("qom-list", tuple[QomProperty, ...], {"path": _PERIPHERAL})
+    return frozenset(item.name for item in found if item.name != "type")
 
 
 async def unplug(qmp: Qmp, device: str) -> None:
@@ -100,21 +100,18 @@ async def set_balloon(qmp: Qmp, keep_bytes: int) -> None:
 
 async def add_processors(qmp: Qmp, count: int) -> int:
     """Add so many processors, at the first free places; how many were added."""
-    places = [
-        place for place in await qmp.execute("query-hotpluggable-cpus") if "qom-path" not in place
-    ]
-    places.sort(key=lambda place: _order(place["props"]))
+    found = await qmp.ask("query-hotpluggable-cpus", tuple[ProcessorPlace, ...])
+    places = [place for place in found if place.qom_path is None]
+    places.sort(key=lambda place: _order(place.props))
     if len(places) < count:
         raise MicaError(
             ErrorCode.CONFLICT, f"The VM has places for {len(places)} more processors only."
         )
     for done, place in enumerate(places[:count]):
-        props = dict(place["props"])
+        props = dict(place.props)
         number = "-".join(str(value) for value in _order(props))
         try:
-            await qmp.execute(
-                "device_add", {"driver": place["type"], "id": f"cpu{number}", **props}
-            )
+            await qmp.execute("device_add", {"driver": place.type, "id": f"cpu{number}", **props})
         except QmpCommandError:
             if not done:
                 raise
@@ -122,18 +119,18 @@ async def add_processors(qmp: Qmp, count: int) -> int:
     return count
 
 
-def _order(props: Mapping[str, Any]) -> tuple[int, ...]:
+def _order(props: Mapping[str, int]) -> tuple[int, ...]:
     names = ("socket-id", "die-id", "core-id", "thread-id")
-    return tuple(int(props.get(name, 0)) for name in names)
+    return tuple(props.get(name, 0) for name in names)
 
 
 async def dimms(qmp: Qmp) -> tuple[tuple[int, int], ...]:
     """The DIMMs that were added: number and bytes, in order (`query-memory-devices`)."""
     found = []
-    for device in await qmp.execute("query-memory-devices"):
-        name = str(device["data"].get("id", ""))
+    for device in await qmp.ask("query-memory-devices", tuple[MemoryDevice, ...]):
+        name = device.data.id or ""
         if name.startswith("dimm") and name.removeprefix("dimm").isdigit():
-            found.append((int(name.removeprefix("dimm")), int(device["data"]["size"])))
+            found.append((int(name.removeprefix("dimm")), device.data.size))
     return tuple(sorted(found))
 
 

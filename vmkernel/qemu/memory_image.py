@@ -14,8 +14,9 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
-from typing import Any
 
+from vmkernel.model.text import clean
+from vmkernel.qemu.answers import Migration, Ram
 from vmkernel.qemu.errors import QemuError, QmpCommandError
 from vmkernel.qemu.session import Qmp, RunState
 
@@ -91,16 +92,15 @@ async def _await_end(qmp: Qmp, fd: int, on_progress: OnBytes | None) -> None:
     position, moved_s = -1, loop.time()
     with qmp.watch("MIGRATION") as events:
         while True:
-            answer: dict[str, Any] = await qmp.execute("query-migrate")
-            status = answer.get("status", "")
-            ram = answer.get("ram") or {}
+            answer = await qmp.ask("query-migrate", Migration)
+            status = answer.status
+            ram = answer.ram or Ram()
             if on_progress is not None:
-                total = int(ram.get("total", 0))
-                on_progress(total - int(ram.get("remaining", 0)), total)
+                on_progress(max(0, ram.total - ram.remaining), ram.total)
             if status == "completed":
                 return
             if status in ("failed", "cancelled"):
-                raise QmpCommandError(str(answer.get("error-desc", f"it was {status}")))
+                raise QmpCommandError(clean(answer.error_desc) or f"it was {status}")
             now = os.lseek(fd, 0, os.SEEK_CUR)
             if now != position:
                 position, moved_s = now, loop.time()
@@ -124,6 +124,6 @@ async def cancel(qmp: Qmp) -> None:
         with qmp.watch("MIGRATION") as events:
             await qmp.execute("migrate_cancel")
             async with asyncio.timeout(_CANCEL_S):
-                while (await qmp.execute("query-migrate")).get("status", "") not in _SETTLED:
+                while (await qmp.ask("query-migrate", Migration)).status not in _SETTLED:
                     with contextlib.suppress(TimeoutError):
                         await events.next(timeout_s=_POLL_S)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmkernel.qemu import block_graph, block_jobs
+from vmkernel.qemu.answers import NamedNode
 from vmkernel.qemu.errors import QmpCommandError
 from vmkernel.qemu.session import Qmp
 
@@ -27,6 +28,7 @@ __all__ = [
     "bitmaps",
     "end",
     "end_all",
+    "named_nodes",
     "remove_bitmap",
     "serve",
 ]
@@ -87,21 +89,25 @@ async def bitmaps(qmp: Qmp, nodes: Mapping[str, str]) -> list[Bitmap]:
     """The checkpoints on format nodes, given by the disks' keys."""
     keys = {node: key for key, node in nodes.items()}
     found = []
-    for node in await qmp.execute("query-named-block-nodes", {"flat": True}):
-        key = keys.get(str(node.get("node-name")))
-        for bitmap in node.get("dirty-bitmaps", ()) if key is not None else ():
-            name = str(bitmap.get("name", ""))
-            if name.startswith(CHECKPOINT):
+    for node in await named_nodes(qmp):
+        key = keys.get(node.node_name)
+        for bitmap in node.dirty_bitmaps if key is not None else ():
+            if bitmap.name.startswith(CHECKPOINT):
                 found.append(
                     Bitmap(
                         key=key or "",
-                        name=name.removeprefix(CHECKPOINT),
-                        dirty_bytes=int(bitmap.get("count", 0)),
-                        usable=bool(bitmap.get("recording")) and not bitmap.get("inconsistent"),
-                        persistent=bool(bitmap.get("persistent")),
+                        name=bitmap.name.removeprefix(CHECKPOINT),
+                        dirty_bytes=bitmap.count,
+                        usable=bitmap.recording and not bitmap.inconsistent,
+                        persistent=bitmap.persistent,
                     )
                 )
     return found
+
+
+async def named_nodes(qmp: Qmp) -> tuple[NamedNode, ...]:
+    """All nodes, with their bitmaps."""
+    return await qmp.ask("query-named-block-nodes", tuple[NamedNode, ...], {"flat": True})
 
 
 async def remove_bitmap(qmp: Qmp, node: str, checkpoint: str) -> None:
@@ -215,8 +221,8 @@ async def end(qmp: Qmp, disks: Sequence[DiskPoint]) -> None:
 async def end_all(qmp: Qmp) -> bool:
     """Take away what a vmkernel left that was killed during a backup; True where there was any."""
     left = [job.name for job in await block_jobs.jobs(qmp) if job.name.startswith(_PREFIX)]
-    nodes = await qmp.execute("query-named-block-nodes", {"flat": True})
-    names = [str(n.get("node-name")) for n in nodes]
+    nodes = await named_nodes(qmp)
+    names = [node.node_name for node in nodes]
     ours = sorted(n for n in names if n.startswith(_PREFIX))
     if not left and not ours:
         return False
@@ -227,11 +233,11 @@ async def end_all(qmp: Qmp) -> bool:
             await block_jobs.give_up(qmp, name)
     await block_graph.remove_nodes(qmp, sorted(ours, key=lambda n: "-file-" in n))
     for node in nodes:
-        for bitmap in node.get("dirty-bitmaps", ()):
-            if str(bitmap.get("name", "")).startswith(_PREFIX):
+        for bitmap in node.dirty_bitmaps:
+            if bitmap.name.startswith(_PREFIX):
                 with contextlib.suppress(QmpCommandError):
                     await qmp.execute(
                         "block-dirty-bitmap-remove",
-                        {"node": node["node-name"], "name": bitmap["name"]},
+                        {"node": node.node_name, "name": bitmap.name},
                     )
     return True

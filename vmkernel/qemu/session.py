@@ -1,33 +1,35 @@
-"""A QMP session with one QEMU: one method a command, domain events out, typed failures.
-
-The only module that imports qemu.qmp, and only once the first VM is to be spoken to: the
-import costs start-up time that an idle host need not pay.
-"""
+"""A QMP session with one QEMU: one method a command, domain events out, typed failures."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import binascii
 import contextlib
 import logging
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, TypeVar
 
+import msgspec
+
+from vmkernel.qemu.answers import FdsetAdded, Status, decode_answer
 from vmkernel.qemu.domain_events import REPEATABLE, GuestEnded, QemuEvent, translate
-from vmkernel.qemu.errors import QmpCommandError, QmpLostError
+from vmkernel.qemu.errors import QmpCommandError, QmpLostError, QmpNonsenseError
 from vmkernel.qemu.event_watch import EventWatch
-
-if TYPE_CHECKING:
-    from qemu.qmp import QMPClient
+from vmkernel.qemu.link import QmpLink, QmpMessage
 
 __all__ = ["COMMAND_TIMEOUT_S", "Qmp", "QmpSession", "RunState"]
 
 _log = logging.getLogger(__name__)
 COMMAND_TIMEOUT_S = 30.0
-_EVENTS_MAX = 4096
+_EVENTS_MAX = 256
+"""What waits for the VM's task; it takes each within a moment unless it is in long work."""
+_RING_MAX = 1 << 20
+
+Answer = TypeVar("Answer")
 
 
 class RunState(StrEnum):
@@ -67,8 +69,19 @@ class Qmp(Protocol):
         arguments: Mapping[str, Any] | None = None,
         *,
         timeout_s: float = COMMAND_TIMEOUT_S,
-    ) -> Any:
-        """Any command, for the modules of vmkernel.qemu that speak of one area."""
+    ) -> None:
+        """Any command whose answer says nothing."""
+        ...
+
+    async def ask(
+        self,
+        command: str,
+        answer: type[Answer],
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> Answer:
+        """Any command, and its answer as a record of answers.py; QmpNonsenseError if it is none."""
         ...
 
     def watch(self, *events: str) -> AbstractContextManager[EventWatch]:
@@ -128,42 +141,36 @@ class Qmp(Protocol):
 class QmpSession:
     """A Qmp on a connected Unix socket."""
 
-    def __init__(self, client: QMPClient, name: str) -> None:
-        self._client = client
+    def __init__(self, sock: socket.socket, name: str) -> None:
         self._name = name
         self._events: asyncio.Queue[QemuEvent | None] = asyncio.Queue()
-        self._last: QemuEvent | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
+        self._waiting: set[QemuEvent] = set()
+        """What may be said again without being queued again: it is in the queue."""
+        self._ended = False
+        self._dropped = 0
+        self._watches: list[EventWatch] = []
         self._vnc_clients = 0
         self._fd_lock = asyncio.Lock()
-        self._watches: list[EventWatch] = []
+        self._link = QmpLink(sock, name, self._take_event)
+        self._watcher = asyncio.create_task(self._watch(), name=f"qmp-watch-{name}")
 
     @classmethod
     async def open(cls, sock: socket.socket, name: str, *, timeout_s: float) -> QmpSession:
         """Greet the QEMU behind a connected socket, which is taken over.
 
         The socket may be connected before QEMU has started: the greeting is awaited. Raises
-        TimeoutError or QmpLostError where none comes.
+        TimeoutError or QmpLostError if none comes.
         """
-        from qemu.qmp import ConnectError, EventListener, QMPClient
-
-        # qemu.qmp logs refused commands and lost connections as errors; here they are answers.
-        logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
-        client = QMPClient(name)
-        session = cls(client, name)
-        client.register_listener(EventListener(event_filter=session._take_event))
-        sock.setblocking(False)
+        session = cls(sock, name)
         try:
             async with asyncio.timeout(timeout_s):
-                await client.connect(sock)
-        except ConnectError as error:
-            sock.close()
+                await session._link.greet()
+        except QmpCommandError as error:
+            await session.close()
             raise QmpLostError(f"QEMU of {name} did not greet: {error}") from error
         except BaseException:
-            sock.close()
+            await session.close()
             raise
-        session._watcher = asyncio.create_task(session._watch(), name=f"qmp-watch-{name}")
         return session
 
     async def next_event(self) -> QemuEvent:
@@ -172,12 +179,12 @@ class QmpSession:
         if event is None:
             self._events.put_nowait(None)
             raise QmpLostError(f"QEMU of {self._name} is gone.")
+        self._waiting.discard(event)
         return event
 
     async def query_status(self) -> RunState:
         """See Qmp."""
-        answer = cast(dict[str, Any], await self.execute("query-status"))
-        return RunState.of(str(answer["status"]))
+        return RunState.of((await self.ask("query-status", Status)).status)
 
     async def cont(self) -> None:
         """See Qmp."""
@@ -201,47 +208,38 @@ class QmpSession:
 
     async def ringbuf_read(self, device: str, size: int) -> bytes:
         """See Qmp."""
-        answer = await self.execute(
-            "ringbuf-read", {"device": device, "size": size, "format": "base64"}
+        answer = await self.ask(
+            "ringbuf-read", str, {"device": device, "size": size, "format": "base64"}
         )
-        return base64.b64decode(cast(str, answer))
+        try:
+            return base64.b64decode(answer)[-min(size, _RING_MAX) :]
+        except (binascii.Error, ValueError) as error:
+            raise QmpNonsenseError(f"QEMU of {self._name} sends no base64.") from error
 
     async def add_vnc_client(self, fd: int) -> None:
         """See Qmp."""
         self._vnc_clients += 1
         name = f"vnc{self._vnc_clients}"
-        await self._execute_with_fd(fd, "getfd", {"fdname": name})
+        await self._execute("getfd", {"fdname": name}, fd=fd)
         await self.execute("add_client", {"protocol": "vnc", "fdname": name})
 
     async def name_fd(self, fd: int, name: str) -> None:
         """See Qmp."""
-        await self._execute_with_fd(fd, "getfd", {"fdname": name})
+        await self._execute("getfd", {"fdname": name}, fd=fd)
 
     async def add_fd(self, fd: int, opaque: str = "") -> int:
         """See Qmp."""
-        answer = await self._execute_with_fd(fd, "add-fd", {"opaque": opaque} if opaque else {})
-        return int(cast(dict[str, Any], answer)["fdset-id"])
+        answer = await self._execute("add-fd", {"opaque": opaque} if opaque else {}, fd=fd)
+        return decode_answer(self._name, "add-fd", answer, FdsetAdded).fdset_id
 
     async def remove_fd(self, fdset: int) -> None:
         """See Qmp."""
         await self.execute("remove-fd", {"fdset-id": fdset})
 
-    async def _execute_with_fd(self, fd: int, command: str, arguments: Mapping[str, Any]) -> Any:
-        """A command that takes the descriptor sent before it; QEMU keeps one at a time."""
-        from qemu.qmp import QMPError
-
-        async with self._fd_lock:
-            try:
-                self._client.send_fd_scm(fd)
-            except (OSError, QMPError) as error:
-                raise QmpLostError(f"QEMU of {self._name} is gone: {error}") from error
-            return await self.execute(command, arguments)
-
     async def close(self) -> None:
         """See Qmp."""
-        self._closing.set()
-        if self._watcher is not None:
-            await self._watcher
+        await self._link.close()
+        await self._watcher
 
     async def execute(
         self,
@@ -249,17 +247,38 @@ class QmpSession:
         arguments: Mapping[str, Any] | None = None,
         *,
         timeout_s: float = COMMAND_TIMEOUT_S,
-    ) -> Any:
+    ) -> None:
         """See Qmp."""
-        from qemu.qmp import ExecInterruptedError, ExecuteError, StateError
+        await self._execute(command, arguments, timeout_s=timeout_s)
 
+    async def ask(
+        self,
+        command: str,
+        answer: type[Answer],
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> Answer:
+        """See Qmp."""
+        raw = await self._execute(command, arguments, timeout_s=timeout_s)
+        return decode_answer(self._name, command, raw, answer)
+
+    async def _execute(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None,
+        *,
+        fd: int | None = None,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> msgspec.Raw:
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._client.execute(command, dict(arguments) if arguments else None)
-        except ExecuteError as error:
+                if fd is None:
+                    return await self._link.execute(command, arguments)
+                async with self._fd_lock:  # QEMU keeps one descriptor at a time
+                    return await self._link.execute(command, arguments, fd=fd)
+        except QmpCommandError as error:
             raise QmpCommandError(f"QEMU of {self._name} refused {command}: {error}") from error
-        except (ExecInterruptedError, StateError) as error:
-            raise QmpLostError(f"QEMU of {self._name} is gone: {error}") from error
         except TimeoutError as error:
             raise QmpLostError(
                 f"QEMU of {self._name} did not answer {command} within {timeout_s:g} s"
@@ -269,40 +288,39 @@ class QmpSession:
     def watch(self, *events: str) -> Iterator[EventWatch]:
         """See Qmp."""
         watch = EventWatch(self._name, frozenset(events))
+        if self._link.closed.is_set():
+            watch.offer(None)
         self._watches.append(watch)
         try:
             yield watch
         finally:
             self._watches.remove(watch)
 
-    def _take_event(self, message: Mapping[str, Any]) -> bool:
-        """Called for each QMP event in order; the listener itself never keeps any."""
-        for watch in self._watches:
-            watch.offer(message)
+    def _take_event(self, message: QmpMessage) -> bool | None:
+        """See OnEvent of link.py."""
+        watched = [watch.offer(message) for watch in self._watches]
         event = translate(message)
-        if event is not None:
-            if isinstance(event, REPEATABLE) and event == self._last and self._events.qsize():
-                return False  # a guest may say it as often as it likes
-            self._last = event
+        if event is None:
+            return any(watched) or None
+        if isinstance(event, REPEATABLE) and event in self._waiting:
+            return any(watched) or None
+        if isinstance(event, GuestEnded):
             # The end is never dropped: without it, an end in order looks like a crash.
-            if self._events.qsize() < _EVENTS_MAX or isinstance(event, GuestEnded):
-                self._events.put_nowait(event)
-            else:
-                _log.warning("%s: an event is dropped, QEMU sends too many", self._name)
-        return False
+            if self._ended:
+                return any(watched) or None
+            self._ended = True
+        elif self._events.qsize() >= _EVENTS_MAX:
+            if not self._dropped:
+                _log.warning("%s: QEMU sends too many events; some are dropped", self._name)
+            self._dropped += 1
+            return any(watched) or None
+        self._events.put_nowait(event)
+        self._waiting.add(event)
+        return True
 
     async def _watch(self) -> None:
-        """Notice the end of the connection, or bring it about; the only one who disconnects."""
-        from qemu.qmp import QMPError, Runstate
-
-        closing = asyncio.create_task(self._closing.wait())
-        while self._client.runstate is Runstate.RUNNING and not closing.done():
-            changed = asyncio.create_task(self._client.runstate_changed())
-            await asyncio.wait((changed, closing), return_when=asyncio.FIRST_COMPLETED)
-            changed.cancel()
-        closing.cancel()
-        with contextlib.suppress(OSError, EOFError, QMPError):
-            await self._client.disconnect()
+        """Tell those who wait for an event that the link has ended."""
+        await self._link.closed.wait()
         self._events.put_nowait(None)
         for watch in self._watches:
             watch.offer(None)

@@ -8,18 +8,17 @@ Sources: `query-blockstats`, `block-latency-histogram-set` (qapi/block-core.json
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Any
 
 from vmkernel import clock
 from vmkernel.model import LATENCY_BOUNDS_S, DiskStatistics, GuestMemory, IoStatistics
+from vmkernel.qemu.answers import Balloon, BlockStatistics, Flows, GuestStatistics, Histogram
 from vmkernel.qemu.errors import QmpCommandError
 from vmkernel.qemu.session import Qmp
 
 __all__ = ["balloon_statistics", "disk_statistics"]
 
 _PERIPHERAL = "/machine/peripheral/"
-_NOT_TOLD = (1 << 64) - 1
+_COUNT_MAX = (1 << 63) - 1
 _POLL_S = 10
 _TIMEOUT_S = 5.0
 _FLOWS = {"read": "rd", "write": "wr", "flush": "flush", "discard": "unmap"}
@@ -41,12 +40,14 @@ async def disk_statistics(qmp: Qmp) -> tuple[DiskStatistics, ...]:
     A disk that has no histogram yet gets one: it counts from now on.
     """
     found = []
-    for entry in await qmp.execute("query-blockstats", timeout_s=_TIMEOUT_S):
-        path = str(entry.get("qdev", ""))
+    for entry in await qmp.ask(
+        "query-blockstats", tuple[BlockStatistics, ...], timeout_s=_TIMEOUT_S
+    ):
+        path = entry.qdev
         if not path.startswith(_PERIPHERAL):
             continue
-        stats = entry["stats"]
-        if "rd_latency_histogram" not in stats:
+        stats = entry.stats
+        if stats.rd_latency_histogram is None:
             await _begin_histogram(qmp, path)
         key = path.removeprefix(_PERIPHERAL).partition("/")[0]
         flows = {name: _flow(stats, prefix) for name, prefix in _FLOWS.items()}
@@ -62,27 +63,29 @@ async def _begin_histogram(qmp: Qmp, path: str) -> None:
         )
 
 
-def _flow(stats: Mapping[str, Any], prefix: str) -> IoStatistics:
-    histogram = stats.get(f"{prefix}_latency_histogram", {})
+def _flow(stats: Flows, prefix: str) -> IoStatistics:
+    histogram: Histogram | None = getattr(stats, f"{prefix}_latency_histogram")
+    nanoseconds: int = getattr(stats, f"{prefix}_total_time_ns")
     return IoStatistics(
-        operations=int(stats.get(f"{prefix}_operations", 0)),
-        bytes=int(stats.get(f"{prefix}_bytes", 0)),
-        seconds=int(stats.get(f"{prefix}_total_time_ns", 0)) / 1e9,
-        failed=int(stats.get(f"failed_{prefix}_operations", 0)),
-        latency_counts=tuple(int(count) for count in histogram.get("bins", ())),
+        operations=getattr(stats, f"{prefix}_operations"),
+        bytes=getattr(stats, f"{prefix}_bytes"),
+        seconds=nanoseconds / 1e9,
+        failed=getattr(stats, f"failed_{prefix}_operations"),
+        latency_counts=histogram.bins if histogram is not None else (),
     )
 
 
 async def balloon_statistics(qmp: Qmp, device_id: str) -> tuple[int | None, GuestMemory | None]:
     """What the balloon leaves to the guest, and the guest's own figures where it tells them."""
     try:
-        answer = await qmp.execute("query-balloon", timeout_s=_TIMEOUT_S)
-        told = await qmp.execute(
+        answer = await qmp.ask("query-balloon", Balloon, timeout_s=_TIMEOUT_S)
+        told = await qmp.ask(
             "qom-get",
+            GuestStatistics,
             {"path": _PERIPHERAL + device_id, "property": "guest-stats"},
             timeout_s=_TIMEOUT_S,
         )
-        if not told.get("last-update"):
+        if not told.last_update:
             await qmp.execute(
                 "qom-set",
                 {
@@ -94,15 +97,14 @@ async def balloon_statistics(qmp: Qmp, device_id: str) -> tuple[int | None, Gues
             )
     except QmpCommandError:
         return None, None
-    actual = int(answer["actual"])
-    return actual, _guest(told) if told.get("last-update") else None
+    return answer.actual, _guest(told) if told.last_update else None
 
 
-def _guest(told: Mapping[str, Any]) -> GuestMemory:
+def _guest(told: GuestStatistics) -> GuestMemory:
     figures: dict[str, int] = {}
     for name, stat in _GUEST.items():
-        value = told["stats"].get(stat)
+        value = told.stats.get(stat)
         # QEMU tells "unknown" as the largest number, or as -1.
-        if isinstance(value, int) and 0 <= value < _NOT_TOLD:
+        if isinstance(value, int) and 0 <= value <= _COUNT_MAX:
             figures[name] = value
-    return GuestMemory(updated_at=clock.format_time(told["last-update"]), **figures)
+    return GuestMemory(updated_at=clock.format_time(told.last_update), **figures)

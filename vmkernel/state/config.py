@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from vmkernel import clock
+from vmkernel.decoding import UndecodableError, convert_to, decode_document, decode_json
 from vmkernel.model import DatastoreSpec, ErrorCode, Record, Sha256Hex, Slug, Timestamp, TokenSpec
 from vmkernel.state.errors import StateError
 from vmkernel.state.upgrades import SCHEMA, upgrade
@@ -112,9 +113,9 @@ def decode_config(schema: int, payload: bytes) -> HostConfig:
     """A snapshot's payload, brought to the present schema."""
     try:
         if schema == SCHEMA:
-            return msgspec.json.decode(payload, type=HostConfig)
-        return msgspec.convert(upgrade(schema, msgspec.json.decode(payload)), type=HostConfig)
-    except (msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+            return decode_json(payload, HostConfig)
+        return convert_to(upgrade(schema, decode_document(payload)), HostConfig)
+    except (UndecodableError, KeyError, TypeError, ValueError) as error:
         raise StateError(
             ErrorCode.UNAVAILABLE,
             f"The kept host configuration (schema {schema}) can't be read: {error}.",

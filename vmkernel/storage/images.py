@@ -36,6 +36,7 @@ from vmkernel.model import (
     StoredData,
     Subject,
 )
+from vmkernel.model.text import clean
 from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.storage.catalogue import Catalogue, ImageEntry
 from vmkernel.storage.datastores import Datastores
@@ -275,7 +276,7 @@ class Images:
             format=pull.format,
             compression=pull.compression,
         )
-        url = str(outcome.get("url", pull.url))[:2048]
+        url = clean(outcome.url or pull.url, 2048)
         await self._intake().make(context, image_id, source, spool, url=url)
 
     async def _capture(

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from vmkernel.decoding import UndecodableError, convert_to, decode_document
 from vmkernel.model import (
     Allocation,
     ImageFormat,
@@ -162,12 +163,12 @@ def decode(kind: type[RecordT], data: bytes) -> RecordT:
     """A record of the present schema; RecordError where that is impossible."""
     upgrades = _UPGRADES[kind]
     try:
-        document = msgspec.json.decode(data)
+        document = decode_document(data)
         schema = document["schema"]
         if not isinstance(schema, int) or not 1 <= schema <= len(upgrades) + 1:
             raise RecordError(f"it has schema {schema!r}, which this version does not know")
         for step in upgrades[schema - 1 :]:
             document = step(document)
-        return msgspec.convert(document, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError) as error:
+        return convert_to(document, kind)
+    except (UndecodableError, KeyError, TypeError, ValueError) as error:
         raise RecordError(f"it is not a valid description ({error})") from error

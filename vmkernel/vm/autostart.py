@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.files import read_limited
 from vmkernel.model import MicaError, Record, Subject, WaitFor
 from vmkernel.vm.driver import VmDriver
@@ -182,8 +183,8 @@ class Autostart:
 
 def _read(path: Path) -> _Done | None:
     try:
-        return msgspec.json.decode(read_limited(path, _MAX_BYTES), type=_Done)
-    except (OSError, msgspec.DecodeError):
+        return decode_json(read_limited(path, _MAX_BYTES), _Done)
+    except (OSError, UndecodableError):
         return None
 
 

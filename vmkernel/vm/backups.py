@@ -531,11 +531,10 @@ def _save(file: IO[bytes], definition: VmDefinition, folder: Path) -> None:
 
 async def _persistent(running: Running, nodes: dict[str, str]) -> dict[str, bool]:
     """Which disks can keep a checkpoint: those in qcow2 that are open for writing."""
-    told = await running.qmp.execute("query-named-block-nodes", {"flat": True})
     able = {
-        str(node.get("node-name"))
-        for node in told
-        if node.get("drv") == VolumeFormat.QCOW2.value and not node.get("ro")
+        node.node_name
+        for node in await point_in_time.named_nodes(running.qmp)
+        if node.drv == VolumeFormat.QCOW2.value and not node.ro
     }
     return {key: node in able for key, node in nodes.items()}
 

@@ -18,6 +18,7 @@ from typing import Annotated
 
 import msgspec
 
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.files import read_limited, unlink_durably, write_durably
 from vmkernel.model import ErrorCode, MicaError, Record, Slug
 from vmkernel.vm import definition as definitions
@@ -99,8 +100,8 @@ def _read_all(vms: Path) -> list[CloneJournal]:
     found = []
     for path in sorted(vms.glob(f"{_PREFIX}*.json")):
         try:
-            journal = msgspec.json.decode(read_limited(path, _MAX_BYTES), type=CloneJournal)
-        except (OSError, msgspec.DecodeError) as error:
+            journal = decode_json(read_limited(path, _MAX_BYTES), CloneJournal)
+        except (OSError, UndecodableError) as error:
             _log.warning("%s can't be used: %s", path, error)
             continue
         if _path(vms, journal.vm) == path:

@@ -24,6 +24,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.model import (
     CONTROL,
     DATA,
@@ -207,8 +208,8 @@ class _Watcher:
             self._console._type(self, message[1:])
         elif message.startswith(CONTROL):
             try:
-                self._console._ask(self, msgspec.json.decode(message[1:], type=ConsoleAsk).mode)
-            except msgspec.DecodeError as error:
+                self._console._ask(self, decode_json(message[1:], ConsoleAsk).mode)
+            except UndecodableError as error:
                 _log.warning("a console sent what can't be understood: %s", error)
                 self.close()
         else:

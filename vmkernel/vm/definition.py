@@ -12,7 +12,6 @@ vms/<id>/vm.json                what is wanted, and what was pinned at creation
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from vmkernel.decoding import UndecodableError, convert_to, decode_document
 from vmkernel.host.files import fsync_directory, read_limited, write_durably
 from vmkernel.model import Firmware, Record, Slug, Timestamp, VmSpec
 
@@ -90,10 +90,10 @@ UPGRADES: tuple[Callable[[Document], Document], ...] = ()
 def decode(data: bytes) -> VmDefinition:
     """Read a document of this or an older version; DefinitionError otherwise."""
     try:
-        document = json.loads(data)
-    except ValueError as error:
-        raise DefinitionError(f"it is not JSON ({error})") from error
-    version = document.get("schema_version") if isinstance(document, dict) else None
+        document = decode_document(data)
+    except UndecodableError as error:
+        raise DefinitionError(f"it is not JSON of the right form ({error})") from error
+    version = document.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DefinitionError("it has no schema version")
     if version > len(UPGRADES) + 1:
@@ -104,8 +104,8 @@ def decode(data: bytes) -> VmDefinition:
         for upgrade in UPGRADES[version - 1 :]:
             document = upgrade(document)
         document["schema_version"] = SCHEMA_VERSION
-        return msgspec.convert(document, VmDefinition)
-    except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+        return convert_to(document, VmDefinition)
+    except (UndecodableError, KeyError, TypeError, ValueError) as error:
         raise DefinitionError(f"its content is wrong ({error})") from error
 
 

@@ -35,6 +35,7 @@ from vmkernel.vm.messages import (
     Due,
     Message,
     Reconnect,
+    Said,
     Wake,
     fail,
 )
@@ -259,6 +260,8 @@ class VmDriver:
 
     async def _handle(self, message: Message) -> None:
         machine = self._machine
+        if isinstance(message, Said):
+            message.taken()
         if isinstance(message, Ask):
             await self._answer(message)
         elif isinstance(message, Wake):

@@ -50,7 +50,7 @@ from vmkernel.vm.floods import Floods
 from vmkernel.vm.folder_look import look
 from vmkernel.vm.holds import Holds
 from vmkernel.vm.launch import RunFolder
-from vmkernel.vm.messages import Ask, Due, Message, Reconnect, Said, Timer, fail
+from vmkernel.vm.messages import Ask, Due, Message, Reconnect, Timer, fail, forward
 from vmkernel.vm.record import LaunchRecord, read_record, write_record
 from vmkernel.vm.restarts import End, Restarts
 from vmkernel.vm.running import Running
@@ -342,7 +342,7 @@ class Machine:
         number = self._link.number + 1
         self._link = _Link(number, qmp)
         self._link.pump = asyncio.create_task(
-            self._pump(qmp, number), name=f"vm-{self.vm_id}-events"
+            forward(qmp, number, self._post), name=f"vm-{self.vm_id}-events"
         )
 
     async def drop_link(self) -> None:
@@ -575,12 +575,6 @@ class Machine:
 
     def _gone(self, ended: GuestEnded | None, how: str | None) -> None:
         self.off(*verdict(ended, how, self.run_folder.last_lines))
-
-    async def _pump(self, qmp: Qmp, number: int) -> None:
-        with contextlib.suppress(QmpLostError):
-            while True:
-                self._post(Said(number, await qmp.next_event()))
-        self._post(Said(number, None))
 
     async def _reattach_console(self, qmp: Qmp, folder: RunFolder) -> None:
         """Take up the serial line again, with what came since nobody listened."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from vmkernel.model import Progress
-from vmkernel.qemu import QemuEvent
+from vmkernel.qemu import QemuEvent, Qmp, QmpLostError
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.states import VmRequest
 
@@ -24,7 +25,12 @@ __all__ = [
     "Timer",
     "Wake",
     "fail",
+    "forward",
 ]
+
+_SAID_MAX = 8
+"""Reports of one QEMU in the queue. While the owner task is in long work, further ones wait in the
+session, which keeps few of them and the same one only once."""
 
 Change = Callable[[VmDefinition], VmDefinition]
 """Makes the new definition from the present one; may raise MicaError."""
@@ -55,6 +61,8 @@ class Said:
     session: int
     event: QemuEvent | None
     """None: the connection is gone."""
+    taken: Callable[[], object] = lambda: None
+    """Called once it is looked at: there is room for another."""
 
 
 @dataclass(frozen=True)
@@ -101,3 +109,14 @@ def fail(future: asyncio.Future[Any], error: Exception) -> None:
     """Answer with a failure, where nothing was answered yet."""
     if not future.done():
         future.set_exception(error)
+
+
+async def forward(qmp: Qmp, session: int, post: Callable[[Message], None]) -> None:
+    """Put what QEMU reports into the queue until it is gone."""
+    room = asyncio.Semaphore(_SAID_MAX)
+    with contextlib.suppress(QmpLostError):
+        while True:
+            event = await qmp.next_event()
+            await room.acquire()
+            post(Said(session, event, room.release))
+    post(Said(session, None))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.devices import Accelerator
 from vmkernel.host.files import read_limited
 from vmkernel.model import NicStatus, Record, Timestamp, VmState
@@ -57,7 +58,7 @@ def write_record(path: Path, record: LaunchRecord) -> None:
 def read_record(path: Path) -> LaunchRecord | None:
     """The record of this boot, or None where there is none that can be used."""
     try:
-        record = msgspec.json.decode(read_limited(path, _MAX_BYTES), type=LaunchRecord)
-    except (OSError, msgspec.DecodeError):
+        record = decode_json(read_limited(path, _MAX_BYTES), LaunchRecord)
+    except (OSError, UndecodableError):
         return None
     return record if record.boot_id == boot_id() else None

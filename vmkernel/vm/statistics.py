@@ -173,10 +173,6 @@ class VmFigures:
                 return await self._vms.use(vm_id, VmRequest.QUERY, ask)
         except (TimeoutError, MicaError):
             return None
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # A QEMU that its guest has taken over says what it likes: that costs its own figures.
-            _log.warning("VM %s: its QEMU's figures can't be understood: %r", vm_id, error)
-            return None
 
 
 def _vcpus(pid: int) -> tuple[VcpuStatistics, ...]:

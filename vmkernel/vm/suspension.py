@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from vmkernel import clock
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.devices import Accelerator
 from vmkernel.host.files import (
     free_bytes,
@@ -191,8 +192,8 @@ def find(folder: Path) -> Suspension | None:
     except OSError as error:
         return Suspension(None, f"its record can't be read ({error.strerror or error})")
     try:
-        return Suspension(msgspec.json.decode(data, type=MemoryImage))
-    except msgspec.DecodeError as error:
+        return Suspension(decode_json(data, MemoryImage))
+    except UndecodableError as error:
         return Suspension(None, f"its record can't be understood ({error})")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from vmkernel.qemu import (
@@ -13,6 +14,7 @@ from vmkernel.qemu import (
     GuestReset,
     Paused,
     QemuEvent,
+    QmpMessage,
     Resumed,
     RunState,
 )
@@ -57,10 +59,35 @@ from vmkernel.qemu.domain_events import translate
     ],
 )
 def test_translation(name: str, data: dict[str, Any] | None, event: QemuEvent | None) -> None:
-    message: dict[str, Any] = {"event": name, "timestamp": {"seconds": 1, "microseconds": 2}}
-    if data is not None:
-        message["data"] = data
-    assert translate(message) == event
+    raw = msgspec.Raw(b"{}" if data is None else msgspec.json.encode(data))
+    assert translate(QmpMessage(name, raw)) == event
+
+
+@pytest.mark.parametrize(
+    "name", ["SHUTDOWN", "RESET", "GUEST_PANICKED", "WATCHDOG", "BLOCK_IO_ERROR", "VSERPORT_CHANGE"]
+)
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[]",
+        b"null",
+        b"7",
+        b'{"guest":7,"info":1,"action":[],"nospace":"x","id":{},"reason":null}',
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"reason": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_makes_no_sense_is_no_event(name: str, data: bytes) -> None:
+    translate(QmpMessage(name, msgspec.Raw(data)))
+
+
+def test_what_a_guest_chose_is_cleaned() -> None:
+    data = {"device": "\x1b]0;x\x07disk0", "reason": "a\u202eb\n" + "c" * 10_000}
+    event = translate(QmpMessage("BLOCK_IO_ERROR", msgspec.Raw(msgspec.json.encode(data))))
+    assert isinstance(event, DiskError)
+    assert event.device == "]0;xdisk0"
+    assert event.detail.startswith("ab c")
+    assert len(event.detail) == 256
 
 
 @pytest.mark.parametrize(

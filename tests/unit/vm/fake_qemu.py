@@ -8,7 +8,9 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from vmkernel.qemu import (
     EventWatch,
@@ -18,12 +20,31 @@ from vmkernel.qemu import (
     QemuEvent,
     QmpCommandError,
     QmpLostError,
+    QmpMessage,
     Resumed,
     RunState,
 )
+from vmkernel.qemu.answers import decode_answer
 from vmkernel.vm.launch import LaunchRequest
 
 __all__ = ["FakeLauncher", "FakeQemu", "FakeQmp"]
+
+
+Answer = TypeVar("Answer")
+
+_LISTS = frozenset(
+    {
+        "query-block",
+        "query-blockstats",
+        "query-chardev",
+        "query-fdsets",
+        "query-hotpluggable-cpus",
+        "query-jobs",
+        "query-memory-devices",
+        "query-named-block-nodes",
+        "qom-list",
+    }
+)
 
 
 @dataclass(eq=False)
@@ -91,7 +112,7 @@ class FakeQemu:
     def happens(self, event: str, **data: Any) -> None:
         """Report a QMP event to those who watch for it."""
         for watch in list(self.watches):
-            watch.offer({"event": event, "data": data})
+            watch.offer(QmpMessage(event, msgspec.Raw(msgspec.json.encode(data))))
 
     def say(self, event: QemuEvent) -> None:
         """Tell the open sessions."""
@@ -160,7 +181,26 @@ class FakeQmp:
         command: str,
         arguments: Mapping[str, Any] | None = None,
         *,
-        timeout_s: float = 30.0,  # noqa: ARG002 - QMP's
+        timeout_s: float = 30.0,
+    ) -> None:
+        await self._answer(command, arguments, timeout_s)
+
+    async def ask(
+        self,
+        command: str,
+        answer: type[Answer],
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = 30.0,
+    ) -> Answer:
+        reply = await self._answer(command, arguments, timeout_s)
+        return decode_answer("fake", command, msgspec.json.encode(reply), answer)
+
+    async def _answer(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None,
+        timeout_s: float,  # noqa: ARG002 - QMP's
     ) -> Any:
         self._check()
         self.qemu.commands.append((command, dict(arguments or {})))
@@ -175,7 +215,7 @@ class FakeQmp:
                 return dict(self.qemu.migration)
             case _:
                 pass
-        reply = self.qemu.replies.get(command, {})
+        reply = self.qemu.replies.get(command, [] if command in _LISTS else {})
         if callable(reply):
             reply = reply(arguments or {})
         if isinstance(reply, Exception):

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from vmkernel.model import AgentInterface
+from vmkernel.model.text import clean
+from vmkernel.qemu import QmpMessage
 from vmkernel.qemu.domain_events import AgentChannel, translate
-from vmkernel.qemu.guest_agent import AgentError, AgentRefusedError, Patience, clean
+from vmkernel.qemu.guest_agent import AgentError, AgentRefusedError, Patience
 from vmkernel.vm.agent import GuestAgent
 
 from .fake_agent import FakeAgent
@@ -139,7 +142,7 @@ def test_endless_noise_ends_the_session(tmp_path: Path) -> None:
 
 
 def test_text_is_cleaned() -> None:
-    assert clean("a\x1b[31mb\n\u202ec\ud800") == "a[31mbc"
+    assert clean("a\x1b[31mb\n\u202ec\ud800") == "a[31mb c"
     assert clean("x" * 10_000) == "x" * 256
     assert clean({"no": "text"}) == ""
 
@@ -237,9 +240,11 @@ def test_shutdown_is_not_answered_where_it_works(tmp_path: Path) -> None:
 
 
 def test_qemu_tells_of_the_agents_port_alone() -> None:
-    event = {"event": "VSERPORT_CHANGE", "data": {"open": True, "id": "agent0"}}
-    assert translate(event) == AgentChannel(True)
-    assert translate({"event": "VSERPORT_CHANGE", "data": {"open": True, "id": "x"}}) is None
+    def changed(data: bytes) -> QmpMessage:
+        return QmpMessage("VSERPORT_CHANGE", msgspec.Raw(data))
+
+    assert translate(changed(b'{"open": true, "id": "agent0"}')) == AgentChannel(True)
+    assert translate(changed(b'{"open": true, "id": "x"}')) is None
 
 
 def test_a_guest_of_the_past_gets_the_time_once(tmp_path: Path) -> None:

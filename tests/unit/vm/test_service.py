@@ -136,7 +136,7 @@ def test_a_broken_definition_makes_that_vm_alone_unusable(tmp_path: Path) -> Non
             await world.restart()
             web, other = world.vms.get("web"), world.vms.get("other")
             assert web.status.state is VmState.UNUSABLE
-            assert "not JSON" in (web.status.reason or "")
+            assert "not JSON of the right form" in (web.status.reason or "")
             assert other.status.state is VmState.STOPPED
             assert len(world.vms.list_vms()) == 2
             assert [f.subject for f in world.vms.findings()] == ["web"]

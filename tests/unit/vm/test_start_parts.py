@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 from msgspec.structs import replace
 
 from tests.unit.vm.world import World
@@ -23,7 +24,7 @@ from vmkernel.model import (
     VmSpec,
     VmState,
 )
-from vmkernel.qemu import QemuProgram
+from vmkernel.qemu import QemuProgram, QmpMessage
 from vmkernel.qemu.domain_events import WatchdogFired, translate
 from vmkernel.vm.spec_defaults import with_drivers
 from vmkernel.vm.start_plan import rtc_base
@@ -52,7 +53,7 @@ def test_machines_that_are_gone() -> None:
 
 
 def test_watchdogs() -> None:
-    fired = translate({"event": "WATCHDOG", "data": {"action": "poweroff"}})
+    fired = translate(QmpMessage("WATCHDOG", Raw(b'{"action": "poweroff"}')))
     assert fired == WatchdogFired("poweroff")
     assert WatchdogFired("poweroff").ends
     assert not WatchdogFired("reset").ends

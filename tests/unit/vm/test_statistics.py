@@ -136,7 +136,7 @@ async def test_a_qemu_that_hangs_costs_its_own_disks(
         answer = asyncio.Event()
 
         class Hanging(FakeQmp):
-            async def execute(self, *_: Any, **__: Any) -> Any:
+            async def ask(self, *_: Any, **__: Any) -> Any:
                 await answer.wait()
                 return []
 

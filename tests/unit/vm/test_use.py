@@ -21,7 +21,7 @@ def test_work_runs_with_qemu_and_its_answer_comes_back(tmp_path: Path) -> None:
             world.qemu().replies["query-vcpus"] = [1]
 
             async def ask(vm: Running) -> object:
-                return await vm.qmp.execute("query-vcpus")
+                return await vm.qmp.ask("query-vcpus", list[int])
 
             assert await world.vms.use("web", VmRequest.QUERY, ask) == [1]
             assert world.qemu().commands == [("query-vcpus", {})]

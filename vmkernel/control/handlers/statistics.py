@@ -8,6 +8,7 @@ from typing import Protocol
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
+from vmkernel.control.encode import encodable
 from vmkernel.control.requests import (
     AllStatistics,
     GetAllStatistics,
@@ -51,7 +52,7 @@ def register(dispatcher: Dispatcher, make: Callable[[], StatisticsService]) -> N
 
     async def get_all(_: GetAllStatistics, __: Caller) -> AllStatistics:
         figures = service()
-        vms = await figures.running_vms()
+        vms = encodable(await figures.running_vms())
         return AllStatistics(host=await figures.host(), states=figures.states(), vms=vms)
 
     dispatcher.register(GetVmStatistics, get_vm)

@@ -6,13 +6,13 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from vmkernel.control.requests.base import Done, ListRequest, Request
-from vmkernel.model import IssuedToken, Record, Role, Slug, Token, TokenSpec
+from vmkernel.control.requests.base import Done, ListRequest, Page, Request
+from vmkernel.model import IssuedToken, Role, Slug, Token, TokenSpec
 
 __all__ = ["Claim", "CreateToken", "DeleteToken", "GetToken", "ListTokens", "TokenPage", "WhoAmI"]
 
 
-class TokenPage(Record, frozen=True, kw_only=True):
+class TokenPage(Page, frozen=True, kw_only=True):
     """A part of the tokens."""
 
     items: tuple[Token, ...]

@@ -8,7 +8,7 @@ import msgspec
 
 from vmkernel.model import Record, Role
 
-__all__ = ["Done", "ListRequest", "MAX_PAGE", "ReplyT", "Request"]
+__all__ = ["Done", "ListRequest", "MAX_PAGE", "Page", "ReplyT", "Request"]
 
 ReplyT = TypeVar("ReplyT")
 
@@ -44,6 +44,15 @@ class ListRequest(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):
 
     limit: Limit = 100
     after: str | None = None
+
+
+class Page(Record, frozen=True, kw_only=True):
+    """Base of the lists' replies. It holds fewer items than were asked for if they are large
+    (see control/encode.py); what follows comes with the next page."""
+
+    items: tuple[Any, ...]
+    more: bool
+    """True if others follow."""
 
 
 class Done(Record, frozen=True, kw_only=True):

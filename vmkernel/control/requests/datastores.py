@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from vmkernel.control.requests.base import ListRequest, Request
-from vmkernel.model import Datastore, DatastoreSpec, Disk, Operation, Record, Role, Slug
+from vmkernel.control.requests.base import ListRequest, Page, Request
+from vmkernel.model import Datastore, DatastoreSpec, Disk, Operation, Role, Slug
 
 __all__ = [
     "AddDatastoreDisk",
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 
-class DiskPage(Record, frozen=True, kw_only=True):
+class DiskPage(Page, frozen=True, kw_only=True):
     """A part of the host's disks."""
 
     items: tuple[Disk, ...]
     more: bool
 
 
-class DatastorePage(Record, frozen=True, kw_only=True):
+class DatastorePage(Page, frozen=True, kw_only=True):
     """A part of the datastores."""
 
     items: tuple[Datastore, ...]

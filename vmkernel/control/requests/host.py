@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from vmkernel.control.requests.base import ListRequest, Request
+from vmkernel.control.requests.base import ListRequest, Page, Request
 from vmkernel.model import ApiInfo, Device, HostInfo, Operation, PowerAction, Record, Role
 
 __all__ = [
@@ -29,7 +29,7 @@ class TlsIdentity(Record, frozen=True, kw_only=True):
         return "TlsIdentity(…)"
 
 
-class DevicePage(Record, frozen=True, kw_only=True):
+class DevicePage(Page, frozen=True, kw_only=True):
     """A part of the physical devices, ordered by bus and address (`after` is `bus/address`)."""
 
     items: tuple[Device, ...]

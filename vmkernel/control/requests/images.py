@@ -6,13 +6,12 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from vmkernel.control.requests.base import Done, ListRequest, Request
+from vmkernel.control.requests.base import Done, ListRequest, Page, Request
 from vmkernel.model import (
     ImageCapture,
     ImagePull,
     ImageSource,
     Operation,
-    Record,
     Role,
     Slug,
     StoredData,
@@ -39,7 +38,7 @@ __all__ = [
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
 
-class UploadPage(Record, frozen=True, kw_only=True):
+class UploadPage(Page, frozen=True, kw_only=True):
     """A part of the resumable uploads."""
 
     items: tuple[Upload, ...]

@@ -6,13 +6,13 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from vmkernel.control.requests.base import ListRequest, Request
-from vmkernel.model import Event, Operation, Record, Role
+from vmkernel.control.requests.base import ListRequest, Page, Request
+from vmkernel.model import Event, Operation, Role
 
 __all__ = ["CancelOperation", "GetOperation", "ListOperations", "OperationPage", "SubscribeEvents"]
 
 
-class OperationPage(Record, frozen=True, kw_only=True):
+class OperationPage(Page, frozen=True, kw_only=True):
     """A part of the operations, oldest first."""
 
     items: tuple[Operation, ...]

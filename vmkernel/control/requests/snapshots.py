@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from vmkernel.control.requests.base import ListRequest, Request
-from vmkernel.model import Operation, Record, Role, Slug, Snapshot, SnapshotSpec
+from vmkernel.control.requests.base import ListRequest, Page, Request
+from vmkernel.model import Operation, Role, Slug, Snapshot, SnapshotSpec
 
 __all__ = [
     "CreateSnapshot",
@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 
-class SnapshotPage(Record, frozen=True, kw_only=True):
+class SnapshotPage(Page, frozen=True, kw_only=True):
     """A part of a VM's snapshots."""
 
     items: tuple[Snapshot, ...]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from vmkernel.control.requests.base import Done, ListRequest, Request
+from vmkernel.control.requests.base import Done, ListRequest, Page, Request
 from vmkernel.model import (
     Allocation,
     CheckRepair,
     Image,
     Operation,
-    Record,
     Role,
     Slug,
     Volume,
@@ -35,14 +34,14 @@ __all__ = [
 ]
 
 
-class VolumePage(Record, frozen=True, kw_only=True):
+class VolumePage(Page, frozen=True, kw_only=True):
     """A part of the volumes."""
 
     items: tuple[Volume, ...]
     more: bool
 
 
-class ImagePage(Record, frozen=True, kw_only=True):
+class ImagePage(Page, frozen=True, kw_only=True):
     """A part of the images."""
 
     items: tuple[Image, ...]

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from vmkernel.control.requests.base import Done, ListRequest, Request
-from vmkernel.model import MachineState, Operation, Record, Role, Slug, Vm, VmAction, VmSpec
+from vmkernel.control.requests.base import Done, ListRequest, Page, Request
+from vmkernel.model import MachineState, Operation, Role, Slug, Vm, VmAction, VmSpec
 
 __all__ = [
     "ActOnVm",
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-class VmPage(Record, frozen=True, kw_only=True):
+class VmPage(Page, frozen=True, kw_only=True):
     """A part of the VMs; `more` where others follow the last one."""
 
     items: tuple[Vm, ...]

@@ -20,6 +20,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.files import (
     fsync_directory,
     make_directory,
@@ -104,7 +105,7 @@ def load_all(vm_folder: Path) -> dict[str, SnapshotRecord]:
         for folder in sorted((vm_folder / _FOLDER).iterdir()):
             try:
                 record = _read(folder / _RECORD, SnapshotRecord)
-            except (OSError, msgspec.DecodeError) as error:
+            except (OSError, UndecodableError) as error:
                 _log.warning("snapshot %s can't be used: %s", folder, error)
                 continue
             if record.id == folder.name:
@@ -141,7 +142,7 @@ def begin_revert(vm_folder: Path, revert: Revert) -> None:
 
 
 def revert_under_way(vm_folder: Path) -> Revert | None:
-    """The revert that was begun and has not ended; msgspec.DecodeError where it is unreadable."""
+    """The revert that was begun and has not ended; UndecodableError if it is unreadable."""
     try:
         return _read(vm_folder / _REVERT, Revert)
     except FileNotFoundError:
@@ -154,4 +155,4 @@ def end_revert(vm_folder: Path) -> None:
 
 
 def _read(path: Path, kind: type[RecordT]) -> RecordT:
-    return msgspec.json.decode(read_limited(path, _MAX_BYTES), type=kind)
+    return decode_json(read_limited(path, _MAX_BYTES), kind)
