@@ -8,7 +8,9 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from vmkernel.host.notify import notify
 from vmkernel.options import Options, parse
+from vmkernel.platform.programs import StartRefusedError
 from vmkernel.wiring import Vmkernel
 
 __all__ = ["main"]
@@ -38,10 +40,19 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     try:
         asyncio.run(_run(options))
+    except StartRefusedError as error:
+        return _refused(str(error))
     except OSError as error:
-        logging.getLogger("vmkernel").error("can't start: %s", error)
-        return 1
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _refused(f"Mica can't start: {what}")
     return 0
+
+
+def _refused(reason: str) -> int:
+    """Say in the log, and to who started us, why there is no start."""
+    logging.getLogger("vmkernel").error("%s", reason)
+    notify(f"X_MICA_REFUSED={reason}")
+    return 1
 
 
 if __name__ == "__main__":

@@ -63,6 +63,10 @@ class Platform(HostService, Protocol):
 class VmSide(VmDirectory, UsedVms, Protocol):
     """The VM side, with what it finds wrong."""
 
+    def active(self) -> tuple[str, ...]:
+        """The VMs whose guests run, or are about to."""
+        ...
+
     def findings(self) -> Iterator[Finding]:
         """VMs that can't be used, and so on."""
         ...
@@ -108,6 +112,10 @@ class Adapters(Protocol):
     @property
     def keeps_claim_code(self) -> bool:
         """True where the run folder lasts exactly as long as this boot."""
+        ...
+
+    async def check_programs(self) -> None:
+        """Look at what guests need to run. Raises StartRefusedError if that is hopeless."""
         ...
 
     async def open_medium(self) -> OpenedMedium:

@@ -64,6 +64,9 @@ class ApplianceAdapters:
         """/run lasts as long as the boot."""
         return True
 
+    async def check_programs(self) -> None:
+        """The image's own are known."""
+
     async def open_medium(self) -> OpenedMedium:
         """The state partition of the stick."""
         shadow = self._options.run_dir / "state-copy"

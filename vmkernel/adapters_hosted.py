@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vmkernel.adapters import OpenedMedium, Platform, VmSide
 from vmkernel.events import EventBus
+from vmkernel.host.kvm import glance_at_kvm
 from vmkernel.host.machine_mark import machine_mark
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
@@ -14,11 +15,12 @@ from vmkernel.model import HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform.hosted import HostedPlatform
+from vmkernel.platform.programs import check_programs
 from vmkernel.state import StateStore
 from vmkernel.state.media import FileMedium
 from vmkernel.storage import StorageService
 from vmkernel.storage.drivers.kinds import directory_driver
-from vmkernel.vm import assemble_vms
+from vmkernel.vm import AcceleratorWish, assemble_vms
 
 __all__ = ["HostedAdapters"]
 
@@ -52,6 +54,13 @@ class HostedAdapters:
     def keeps_claim_code(self) -> bool:
         """A directory's lifetime says nothing about a boot."""
         return False
+
+    async def check_programs(self) -> None:
+        """The machine's programs, which may be missing or too old."""
+        kvm = glance_at_kvm() if self._options.accelerator is AcceleratorWish.KVM else None
+        self._platform.programs = await check_programs(
+            self._runner, data_dir=self._options.qemu_dir, kvm=kvm
+        )
 
     async def open_medium(self) -> OpenedMedium:
         """A file; OSError ends the start, because there is somebody to tell it to."""

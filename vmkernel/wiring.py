@@ -2,6 +2,7 @@
 them all.
 
 phases of a start            what fails here
+  programs                   the start is refused: no VM could run (hosted mode)
   state                      nothing: a host without its state runs, and says so
   settings                   nothing: a bad mica.toml is a finding
   identity                   nothing
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import socket
@@ -61,12 +63,18 @@ class Vmkernel:
         self._operations = OperationRegistry(self._bus)
         self._dispatcher = Dispatcher()
         self._stop = asyncio.Event()
+        self._force = asyncio.Event()
         self._started_s = time.monotonic()
         self._ending = contextlib.AsyncExitStack()
         self._adapters = _choose(options)
 
     def stop(self) -> None:
-        """Ask it to end; VMs run on, unless it was started with `--stop-vms`."""
+        """Ask it to end; VMs run on, unless it was started with `--stop-vms`.
+
+        Asked a second time, it powers off the VMs that it still waits for.
+        """
+        if self._stop.is_set():
+            self._force.set()
         self._stop.set()
 
     async def run(self) -> None:
@@ -76,6 +84,7 @@ class Vmkernel:
             self._own("platform", self._adapters.platform.run())
             self._own("watchdog", _feed_watchdog())
             phases: list[Phase] = [
+                ("programs", self._adapters.check_programs),
                 ("state", self._open_state),
                 ("settings", self._apply_settings),
                 ("identity", self._make_identity),
@@ -91,7 +100,33 @@ class Vmkernel:
             notify("STOPPING=1", "STATUS=ending")
             timeout_s = await self._adapters.guests_end_with_us()
             if timeout_s is not None and self._vms is not None:
-                await self._vms.shutdown_all(timeout_s=timeout_s, force=True)
+                await self._end_guests(self._vms, timeout_s)
+
+    async def _end_guests(self, vms: VmSide, timeout_s: float) -> None:
+        """Shut the guests down; whoever waits is told for which, and may have it quicker."""
+
+        def tell(ends: str) -> None:
+            if names := ", ".join(vms.active()):
+                notify(f"STATUS={ends}: {names}")
+
+        tell(f"waiting up to {timeout_s:g} s for guests to shut down")
+        asked = asyncio.create_task(
+            vms.shutdown_all(
+                timeout_s=timeout_s,
+                force=True,
+                on_progress=lambda _: tell("waiting for guests to shut down"),
+            )
+        )
+        forced = asyncio.create_task(self._force.wait())
+        await asyncio.wait((asked, forced), return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        if not asked.done():
+            tell("powering guests off")
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            await vms.shutdown_all(timeout_s=0.0, force=True)
+        elif not asked.cancelled():
+            asked.result()
 
     # --- phases -------------------------------------------------------------------------------
 
@@ -191,6 +226,8 @@ class Vmkernel:
         async def end() -> None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            if inspect.iscoroutine(work):
+                work.close()  # it was not begun if the start failed at once
 
         self._ending.push_async_callback(end)
 

@@ -1,8 +1,12 @@
 """Keeps the processes of hosted mode running: starts, restarts after a crash, ends in order.
 
-stopped -> running -> (crash) -> waiting 0.2 … 5 s -> running -> … -> ended
-The wait doubles while a process keeps crashing, and begins anew once it has run for STEADY_S.
-A process that never came up ends the whole, with the end of its log.
+stopped -> starting -> ready -> (crash) -> waiting 0.2 … 5 s -> starting -> … -> ended
+              |
+              +-> failed: the process ended before it was ready; that is final
+
+The wait doubles while a process keeps crashing, and starts over once it has run for STEADY_S.
+What a process has to say comes by the service manager's own protocol (sd_notify(3)), on a socket in
+a folder that is its user's alone: `READY=1`, `STATUS=` and, of ours, the `X_MICA_…` fields.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -23,13 +28,15 @@ __all__ = ["Child", "ChildFailedError", "Supervisor"]
 STEADY_S = 30.0
 _FIRST_WAIT_S = 0.2
 _LAST_WAIT_S = 5.0
-_HOPELESS = 5
+_POLL_S = 0.05
 _LOG_TAIL_LINES = 12
+_NOTICE_BYTES = 4096
+_REFUSED = "X_MICA_REFUSED"
 _PR_SET_PDEATHSIG = 1
 
 
 class ChildFailedError(ClientError):
-    """A process can't be started, or crashes again and again before it ever worked."""
+    """A process can't be started, or ended before it was ready."""
 
 
 @dataclass(kw_only=True)
@@ -41,17 +48,27 @@ class Child:
     log: Path
     stop_s: float
     """How long it may take to end."""
+    environment: dict[str, str] = field(default_factory=dict)
+    pass_fds: tuple[int, ...] = ()
     process: subprocess.Popen[bytes] | None = None
-    starts: int = 0
+    told: dict[str, str] = field(default_factory=dict)
+    """What it has said of itself since its start, by name."""
     crashes: int = 0
     """Since it last ran for a while."""
     due: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    _notices: socket.socket | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True once it has said that it serves."""
+        return self.told.get("READY") == "1"
 
     def start(self) -> None:
         """Start it. Raises ChildFailedError."""
         self.started = time.monotonic()
-        self.starts += 1
+        self.told = {}
+        notices = self._listen()
         try:
             with self.log.open("ab") as log:
                 # Its own session: Ctrl-C is for us, and we end it in order.
@@ -60,11 +77,24 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    env={**os.environ, **self.environment, "NOTIFY_SOCKET": str(notices)},
+                    pass_fds=self.pass_fds,
                     start_new_session=True,
                     preexec_fn=_end_with_parent(),
                 )
         except OSError as error:
             raise ChildFailedError(f"{self.name} can't be started: {error}") from error
+
+    def listen(self) -> None:
+        """Take in what it has said."""
+        while self._notices is not None:
+            try:
+                notice = self._notices.recv(_NOTICE_BYTES).decode(errors="replace")
+            except BlockingIOError:
+                return
+            for line in notice.splitlines():
+                name, _, value = line.partition("=")
+                self.told[name] = value
 
     def tail(self) -> str:
         """The end of its log."""
@@ -74,20 +104,52 @@ class Child:
             return ""
         return "\n".join(lines[-_LOG_TAIL_LINES:])
 
+    def failure(self, status: int) -> str:
+        """Why it ended, in a sentence if it gave one."""
+        if reason := self.told.get(_REFUSED):
+            return reason
+        return f"{self.name} {_how(status)} before it was ready; its log ends:\n{self.tail()}"
+
+    def close(self) -> None:
+        """Hear no more of it."""
+        if self._notices is not None:
+            Path(self._notices.getsockname()).unlink(missing_ok=True)
+            self._notices.close()
+            self._notices = None
+
+    def _listen(self) -> Path:
+        """A fresh socket for each start, so that nothing of an earlier process counts."""
+        path = self.log.with_name(f"{self.name}.say")
+        self.close()
+        path.unlink(missing_ok=True)
+        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._notices.bind(str(path))
+        return path
+
 
 class Supervisor:
-    """Keeps children running; the last one is ended first."""
+    """Keeps children running; they are ended in the order in which they are given."""
 
     def __init__(self, children: Sequence[Child], report: Callable[[str], None]) -> None:
         self._children = tuple(children)
         self._report = report
-        self.proven = False
+        self._proven = False
         """Set once everything has worked: from then on a crash is always mended."""
 
-    def start(self) -> None:
-        """Start all."""
+    def start(self, timeout_s: float) -> None:
+        """Start all, and return once all serve. Raises ChildFailedError."""
         for child in self._children:
             child.start()
+        end = time.monotonic() + timeout_s
+        while not all(child.ready for child in self._children):
+            self.tend()
+            if time.monotonic() > end:
+                slow = next(child for child in self._children if not child.ready)
+                raise ChildFailedError(
+                    f"{slow.name} was not ready within {timeout_s:g} s; its log is {slow.log}"
+                )
+            time.sleep(_POLL_S)
+        self._proven = True
 
     def tend(self) -> None:
         """Look after all once: notice crashes, start again what is due."""
@@ -98,37 +160,62 @@ class Supervisor:
                     child.start()
                 continue
             status = child.process.poll()
+            child.listen()
             if status is None:
                 if now - child.started > STEADY_S:
                     child.crashes = 0
                 continue
             self._crashed(child, status, now)
 
-    def stop(self) -> None:
-        """End all, the last one first; what does not end in time is killed."""
-        for child in reversed(self._children):
+    def stop(self, asked_again: Callable[[], bool] = lambda: False) -> None:
+        """End all, the first one first; what does not end in time is killed.
+
+        Whatever a process says of its end is reported. `asked_again` is True once it shall be
+        quicker: the process is told again, for which it has its own answer.
+        """
+        for child in self._children:
             process, child.process = child.process, None
-            if process is None or process.poll() is not None:
-                continue
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(child.stop_s)
-            except subprocess.TimeoutExpired:
+            if process is not None and process.poll() is None:
+                self._end(child, process, asked_again)
+            child.close()
+
+    def _end(
+        self, child: Child, process: subprocess.Popen[bytes], asked_again: Callable[[], bool]
+    ) -> None:
+        process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + child.stop_s
+        forced = False
+        said = child.told.get("STATUS")
+        while process.poll() is None:
+            child.listen()
+            if (status := child.told.get("STATUS")) not in (said, "ending", None):
+                self._report(str(status))
+            said = child.told.get("STATUS")
+            if asked_again() and not forced:
+                forced = True
+                process.send_signal(signal.SIGTERM)
+            if time.monotonic() > end:
                 self._report(f"{child.name} did not end within {child.stop_s:g} s; it is killed")
                 process.kill()
                 process.wait()
+            time.sleep(_POLL_S)
 
     def _crashed(self, child: Child, status: int, now: float) -> None:
         child.process = None
         child.crashes += 1
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        if not self.proven and child.crashes >= _HOPELESS:
-            raise ChildFailedError(
-                f"{child.name} ended {child.crashes} times ({how}); its log ends:\n{child.tail()}"
-            )
+        if not self._proven:
+            raise ChildFailedError(child.failure(status))
         wait_s = min(_FIRST_WAIT_S * 2 ** (child.crashes - 1), _LAST_WAIT_S)
         child.due = now + wait_s
-        self._report(f"{child.name} ended with {how}; it is started again in {wait_s:g} s")
+        why = child.told.get(_REFUSED)
+        self._report(
+            f"{child.name} {_how(status)}{f' ({why})' if why else ''}; it is started again in"
+            f" {wait_s:g} s"
+        )
+
+
+def _how(status: int) -> str:
+    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
 def _end_with_parent() -> Callable[[], None]:

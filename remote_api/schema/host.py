@@ -19,6 +19,7 @@ __all__ = [
     "Finding",
     "Host",
     "HostMode",
+    "HostProgram",
     "HostStatus",
     "LinkInfo",
     "MemoryInfo",
@@ -135,6 +136,13 @@ class Finding(WireModel, frozen=True, kw_only=True):
     subject: str | None = None
 
 
+class HostProgram(WireModel, frozen=True, kw_only=True):
+    """A program that runs guests or their disks."""
+
+    name: Annotated[str, Meta(examples=["qemu-system-x86_64"])]
+    version: str
+
+
 class HostStatus(WireModel, frozen=True, kw_only=True):
     """What is observed of the host."""
 
@@ -149,6 +157,10 @@ class HostStatus(WireModel, frozen=True, kw_only=True):
     stick: StickInfo
     links: tuple[LinkInfo, ...]
     findings: tuple[Finding, ...]
+    programs: Annotated[
+        tuple[HostProgram, ...],
+        Meta(description="Hosted mode: the machine's own programs that Mica uses."),
+    ] = ()
     tls_fingerprint_sha256: Annotated[
         str, Meta(description="SHA-256 of the API's certificate (DER), as the console shows it.")
     ]

@@ -33,7 +33,12 @@ from remote_api.server.admission import Admission, Peer  # noqa: E402
 from remote_api.server.listener import BACKLOG, Listener  # noqa: E402
 from remote_api.server.notify import notify, passed_sockets, watchdog_pause_s  # noqa: E402
 from remote_api.server.protocol import BoundedH11Protocol  # noqa: E402
-from remote_api.server.tls import IdentityUnavailableError, fetch_identity, tls_context  # noqa: E402
+from remote_api.server.tls import (  # noqa: E402
+    IdentityUnavailableError,
+    fetch_identity,
+    fingerprint_of,
+    tls_context,
+)
 from remote_api.server.websocket import make_protocol  # noqa: E402
 from vmkernel.control import ControlClient  # noqa: E402
 
@@ -54,8 +59,15 @@ _DESCRIPTORS = 4096
 class ApiServer(Server):
     """uvicorn's server, which tells systemd, wakes once a second and ends streams first."""
 
-    def __init__(self, config: Config, application: Application, context: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        config: Config,
+        application: Application,
+        context: ssl.SSLContext,
+        fingerprint: str,
+    ) -> None:
         super().__init__(config)
+        self._fingerprint = fingerprint
         self._application = application
         self._exit = asyncio.Event()
         self.context = context
@@ -75,7 +87,8 @@ class ApiServer(Server):
         self.started = True
         gc.collect()
         gc.freeze()
-        notify("READY=1\nSTATUS=Serving")
+        # The X_ field is for `mica serve`, which has no other way to know what is shown here.
+        notify(f"READY=1\nSTATUS=Serving\nX_MICA_FINGERPRINT={self._fingerprint}")
 
     def _make_protocol(self, peer: Peer) -> asyncio.Protocol:
         return BoundedH11Protocol(
@@ -128,19 +141,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _serve(options: argparse.Namespace) -> int:
     control = ControlClient(options.control)
     try:
-        sockets = passed_sockets() if options.listen is None else [_bind(options.listen)]
+        sockets = _sockets(options)
     except OSError as error:
-        logger.error("can't listen on %s: %s", options.listen, error)
-        return 1
+        return _refused(f"the API can't listen on {options.listen}: {error.strerror}")
     if not sockets:
-        logger.error("no socket: start it by systemd's socket unit, or give --listen HOST:PORT")
-        return 1
+        return _refused("no socket: start it by systemd's socket unit, or give --listen HOST:PORT")
     try:
         identity = await fetch_identity(control, options.identity_timeout)
     except IdentityUnavailableError as error:
-        logger.error("%s", error)
-        return 1
+        return _refused(str(error))
     context = tls_context(identity)
+    fingerprint = fingerprint_of(identity)
     del identity
     application = make_application(control)
     config = Config(
@@ -162,9 +173,22 @@ async def _serve(options: argparse.Namespace) -> int:
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ssl_context_factory=lambda _config, _default: context,
     )
-    server = ApiServer(config, application, context)
+    server = ApiServer(config, application, context, fingerprint)
     await server.serve(sockets)
     return 0
+
+
+def _refused(reason: str) -> int:
+    """Say in the log, and to who started us, why there is no start."""
+    logger.error("%s", reason)
+    notify(f"X_MICA_REFUSED={reason}")
+    return 1
+
+
+def _sockets(options: argparse.Namespace) -> list[socket.socket]:
+    if options.listen_fd is not None:
+        return [socket.socket(fileno=options.listen_fd)]
+    return passed_sockets() if options.listen is None else [_bind(options.listen)]
 
 
 def _raise_descriptor_limit() -> None:
@@ -185,6 +209,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--listen", type=_address, metavar="HOST:PORT", help="where systemd passes no socket"
     )
+    parser.add_argument("--listen-fd", type=int, help="a listening socket that was inherited")
     parser.add_argument(
         "--identity-timeout",
         type=float,

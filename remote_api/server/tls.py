@@ -7,6 +7,7 @@ load keys from files; it is never on a disk and the file is gone when this modul
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import ssl
@@ -15,7 +16,7 @@ import time
 from vmkernel.control import ControlClient, model
 from vmkernel.control.requests import GetTlsIdentity, TlsIdentity
 
-__all__ = ["IdentityUnavailableError", "fetch_identity", "tls_context"]
+__all__ = ["IdentityUnavailableError", "fetch_identity", "fingerprint_of", "tls_context"]
 
 logger = logging.getLogger("mica.api")
 
@@ -53,6 +54,12 @@ async def fetch_identity(control: ControlClient, timeout_s: float) -> TlsIdentit
                 logged = now
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 1.5, _LAST_PAUSE_S)
+
+
+def fingerprint_of(identity: TlsIdentity) -> str:
+    """The SHA-256 of the certificate, as clients see it."""
+    der = ssl.PEM_cert_to_DER_cert(identity.certificate_pem.decode("ascii"))
+    return hashlib.sha256(der).hexdigest()
 
 
 def tls_context(identity: TlsIdentity) -> ssl.SSLContext:

@@ -15,6 +15,7 @@ __all__ = [
     "Finding",
     "HostInfo",
     "HostMode",
+    "HostProgram",
     "LinkInfo",
     "MemoryInfo",
     "PowerAction",
@@ -128,6 +129,13 @@ class Finding(Record, frozen=True, kw_only=True):
     subject: str | None = None
 
 
+class HostProgram(Record, frozen=True, kw_only=True):
+    """A program that runs guests or their disks."""
+
+    name: str
+    version: str
+
+
 class HostInfo(Record, frozen=True, kw_only=True):
     """The host as a whole."""
 
@@ -142,6 +150,8 @@ class HostInfo(Record, frozen=True, kw_only=True):
     stick: StickInfo
     links: tuple[LinkInfo, ...]
     findings: tuple[Finding, ...]
+    programs: tuple[HostProgram, ...] = ()
+    """Of hosted mode, whose programs are the machine's own."""
     tls_fingerprint_sha256: str
 
 

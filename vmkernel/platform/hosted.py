@@ -23,6 +23,7 @@ from vmkernel.model import (
 from vmkernel.platform.facts import boot_info, cpu_info, memory_info, virtualisation_info
 from vmkernel.platform.links import link_infos
 from vmkernel.platform.ports import Surroundings
+from vmkernel.platform.programs import Programs
 from vmkernel.state.identity import fingerprint
 from vmkernel.version import __version__
 
@@ -39,6 +40,8 @@ class HostedPlatform:
         self._inventory = Inventory(BundleCatalogue(), None)
         self._cpu = cpu_info()
         self._ready_s: float | None = None
+        self.programs = Programs()
+        """What the start has found."""
 
     def stage(self, text: str) -> None:
         """There is no console here."""
@@ -70,7 +73,8 @@ class HostedPlatform:
             boot=boot_info({}),
             stick=StickInfo(present=False),
             links=link_infos(),
-            findings=tuple(rest.findings()),
+            findings=(*self.programs.findings, *rest.findings()),
+            programs=self.programs.found,
             tls_fingerprint_sha256=fingerprint(config.tls.certificate_pem) if config.tls else "",
         )
 

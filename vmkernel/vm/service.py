@@ -126,6 +126,10 @@ class VmService:
 
     # --- reading ------------------------------------------------------------------------------
 
+    def active(self) -> tuple[str, ...]:
+        """The VMs whose guests run, or are about to."""
+        return tuple(driver.vm_id for driver in self.roster.drivers() if driver.active)
+
     def findings(self) -> Iterator[Finding]:
         """What is wrong with VM folders."""
         return self.roster.findings()

@@ -160,6 +160,7 @@ def show_host(session: Session) -> None:
                 lambda h: [address for link in h.status.links for address in link.addresses],
             ),
             ("fingerprint", lambda h: h.status.tls_fingerprint_sha256),
+            ("programs", lambda h: [f"{p.name} {p.version}" for p in h.status.programs]),
             (
                 "findings",
                 lambda h: [f"{f.severity}: {f.message}" for f in h.status.findings] or "none",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import importlib.util
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -15,20 +19,23 @@ import click
 import msgspec
 
 from remote_api.client.cli.common import Session, pass_session
-from remote_api.client.errors import ClientError, MisuseError
-from remote_api.client.pinning import fetch_fingerprint, shown_fingerprint
-from remote_api.client.supervisor import Child, ChildFailedError, Supervisor
+from remote_api.client.errors import ConflictError, MisuseError
+from remote_api.client.listening import listening_socket, reachable_address
+from remote_api.client.pinning import shown_fingerprint
+from remote_api.client.supervisor import Child, Supervisor
 
-__all__ = ["serve"]
+__all__ = ["HOST_MODULES", "serve"]
 
+HOST_MODULES = ("pycdlib", "pyroute2", "qemu.qmp", "uvicorn")
+"""What the servers import beyond the client: the extra `host` of pyproject.toml."""
+_ROOT = Path(__file__).resolve().parents[3]
+"""The folder that our own packages are in."""
 _TICK_S = 0.1
 _START_S = 60.0
 _MAX_SOCKET_PATH = 107
-_STOP_VMS_S = 60.0
-
-
-class _Interrupted(Exception):  # noqa: N818 - not an error
-    pass
+_STOP_VMS_S = 150.0
+"""vmkernel's own limit for its guests, and room for a power-off."""
+_STOP_S = 15.0
 
 
 class _Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,36 +43,66 @@ class _Claim(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint_sha256: str
 
 
-@click.command()
+class _Interrupted(Exception):  # noqa: N818 - not an error
+    pass
+
+
+class _Signals:
+    """Ctrl-C: the first one interrupts, the others are counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+
+    def again(self) -> bool:
+        """True once there was a second one."""
+        return self.count > 1
+
+    def _take(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count == 1:
+            raise _Interrupted
+
+
+@click.command(
+    epilog="Needs Linux with QEMU 10.0 or newer, on Debian: apt install qemu-system-x86 qemu-utils"
+    " ovmf swtpm; and the Python packages of pip install 'mica-hypervisor[host]'. KVM is used if"
+    " you may open /dev/kvm. Guests have user networking: they reach out, and nothing reaches in."
+    " A second host on the same machine needs a --dir and a --listen of its own."
+)
 @click.option(
     "--dir",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where all that lasts is kept; $XDG_STATE_HOME/mica where none is given.",
+    help="Where the host's settings, VMs and logs are kept; by default $XDG_STATE_HOME/mica, or"
+    " ~/.local/state/mica. Datastores are directories of your own choice.",
 )
 @click.option(
     "--listen",
     default="127.0.0.1:8443",
     show_default=True,
     metavar="HOST:PORT",
-    help="Port 0 takes any free one.",
+    help="[IPV6]:PORT too, or :PORT for all addresses; port 0 takes any free one.",
 )
 @click.option("--qemu", type=click.Path(path_type=Path), help="qemu-system-x86_64 to use.")
 @click.option("--qemu-img", type=click.Path(path_type=Path), help="qemu-img to use.")
 @click.option("--swtpm", type=click.Path(path_type=Path), help="swtpm to use.")
-@click.option("--qemu-dir", type=click.Path(path_type=Path), help="Where QEMU's firmware lies.")
+@click.option(
+    "--qemu-dir", type=click.Path(path_type=Path), help="The folder of QEMU's firmware files."
+)
 @click.option(
     "--accelerator",
     type=click.Choice(["auto", "kvm", "tcg"]),
     default="auto",
     show_default=True,
-    help="What runs guests; `auto` proves KVM by a short guest first.",
+    help="What runs guests: `auto` is KVM if a short guest runs on it, else emulation (tcg).",
 )
 @click.option(
     "--stop-vms/--keep-vms",
     default=True,
     show_default=True,
-    help="What becomes of running guests at the end.",
+    help="Whether running guests are shut down at the end.",
 )
 @click.option(
     "--pull-from-loopback",
@@ -87,89 +124,105 @@ def serve(
     pull_from_loopback: bool,
     verbose: bool,
 ) -> None:
-    """Run Mica on this machine until Ctrl-C.
+    """Run Mica on this machine until Ctrl-C; a second Ctrl-C powers the guests off.
 
-    VMs with autostart are started with it, and ended with it in reverse order.
+    VMs with autostart are started with it, and shut down with it in reverse order.
     """
+    _check_extra()
     folder = (folder or _default_folder()).absolute()
     run = folder / "run"
-    control = run / "control.sock"
-    if len(os.fsencode(control)) > _MAX_SOCKET_PATH:
-        raise MisuseError(f"{folder} is too long for the socket in it; give a shorter --dir")
-    run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    host, port = _listen_address(listen)
-    extra = [
-        argument
-        for name, value in (
-            ("--qemu", qemu),
-            ("--qemu-img", qemu_img),
-            ("--swtpm", swtpm),
-            ("--qemu-dir", qemu_dir),
-        )
-        if value is not None
-        for argument in (name, str(value))
-    ]
+    if len(os.fsencode(run / "remote_api.say")) > _MAX_SOCKET_PATH:
+        raise MisuseError(f"{folder} is too long for the sockets in it; give a shorter --dir")
+    given = (("--qemu", qemu), ("--qemu-img", qemu_img), ("--swtpm", swtpm))
+    extra = [word for name, path in given if path for word in (name, str(path.absolute()))]
+    extra += ["--qemu-dir", str(qemu_dir.absolute())] if qemu_dir else []
     extra += ["--accelerator", accelerator]
     extra += ["--stop-vms"] if stop_vms else []
     extra += ["--pull-from-loopback"] if pull_from_loopback else []
-    extra += ["--verbose"] if verbose else []
     extra += ["--boot-name", secrets.token_hex(8)]
-    children = [
-        Child(
-            name="vmkernel",
-            argv=[
-                *(sys.executable, "-m", "vmkernel", "--mode", "hosted"),
-                *("--state-dir", str(folder), "--run-dir", str(run), "--control", str(control)),
-                *extra,
-            ],
-            log=run / "vmkernel.log",
-            stop_s=_STOP_VMS_S if stop_vms else 15.0,
-        ),
-        Child(
-            name="remote_api",
-            argv=[
-                *(sys.executable, "-m", "remote_api", "--control", str(control)),
-                *("--listen", f"{host}:{port}"),
-                *(["--verbose"] if verbose else []),
-            ],
-            log=run / "remote_api.log",
-            stop_s=15.0,
-        ),
-    ]
-    supervisor = Supervisor(children, lambda text: click.echo(f"mica serve: {text}", err=True))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    try:
-        supervisor.start()
-        _tell(session, supervisor, f"https://{host}:{port}", run)
-        while True:
-            time.sleep(_TICK_S)
-            supervisor.tend()
-    except _Interrupted:
-        if not session.json:
-            click.echo("mica serve: ending", err=True)
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        supervisor.stop()
-
-
-def _tell(session: Session, supervisor: Supervisor, address: str, run: Path) -> None:
-    """Wait until the API answers, then say where it is and how to claim it."""
-    end = time.monotonic() + _START_S
-    while True:
-        supervisor.tend()
+    with ExitStack() as held:
+        held.enter_context(_owned(folder))
+        sock = held.enter_context(closing(listening_socket(listen)))
+        api = _child("remote_api", run, ["--listen-fd", str(sock.fileno())], verbose=verbose)
+        api.pass_fds = (sock.fileno(),)
+        mode = ["--mode", "hosted", "--state-dir", str(folder), "--run-dir", str(run)]
+        kernel = _child("vmkernel", run, [*mode, *extra], verbose=verbose)
+        kernel.stop_s = _STOP_VMS_S if stop_vms else _STOP_S
+        supervisor = Supervisor([kernel, api], lambda text: _say(session, text))
+        signals = _Signals()
         try:
-            fingerprint = fetch_fingerprint(address, timeout_s=2.0)
-            break
-        except ClientError as error:
-            if time.monotonic() > end:
-                raise ChildFailedError(
-                    f"the API did not answer within {_START_S:g} s; see {run}/*.log ({error})"
-                ) from error
-        time.sleep(_TICK_S)
-    supervisor.proven = True
-    code = _claim_code(run)
+            supervisor.start(_START_S)
+            fingerprint = api.told["X_MICA_FINGERPRINT"]
+            _tell(session, reachable_address(sock), fingerprint, _claim_code(run), run)
+            while True:
+                time.sleep(_TICK_S)
+                supervisor.tend()
+        except _Interrupted:
+            _say(session, "ending; Ctrl-C again powers the guests off" if stop_vms else "ending")
+        finally:
+            supervisor.stop(signals.again)
+
+
+def _child(name: str, run: Path, words: list[str], *, verbose: bool) -> Child:
+    """A server as a process; nothing of the folder that we were started in is imported by it."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    search = os.pathsep.join([str(_ROOT), *(path for path in given if Path(path).is_absolute())])
+    log = run / f"{name}.log"
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))
+    return Child(
+        name=name,
+        argv=[
+            *(sys.executable, "-P", "-m", name, "--control", str(run / "control.sock")),
+            *words,
+            *(["--verbose"] if verbose else []),
+        ],
+        log=log,
+        stop_s=_STOP_S,
+        environment={"PYTHONPATH": search},
+    )
+
+
+def _check_extra() -> None:
+    """Refuse to start without what the servers import."""
+    for name in HOST_MODULES:
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            raise ConflictError(
+                f"mica serve needs the Python package {name}: pip install 'mica-hypervisor[host]'"
+            )
+
+
+@contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """The folder, made if need be, for this process alone. Raises ConflictError."""
+    try:
+        (folder / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder / "run/serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConflictError(
+            f"{error.filename} can't be used: {error.strerror}; give another --dir"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if error.errno != errno.EWOULDBLOCK:
+            raise
+        raise ConflictError(
+            f"another mica serve uses {folder}: end it, or give another --dir and --listen"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _tell(session: Session, address: str, fingerprint: str, code: str | None, run: Path) -> None:
+    """Say where the API is and how to claim it."""
     if session.json:
         ready = {"address": address, "fingerprint_sha256": fingerprint, "claim_code": code}
         click.echo(msgspec.json.encode(ready))
@@ -183,6 +236,11 @@ def _tell(session: Session, supervisor: Supervisor, address: str, run: Path) -> 
     click.echo(f"\nlogs in {run}; Ctrl-C ends it")
 
 
+def _say(session: Session, text: str) -> None:
+    if not session.quiet:
+        click.echo(f"mica serve: {text}", err=True)
+
+
 def _claim_code(run: Path) -> str | None:
     try:
         return msgspec.json.decode((run / "claim.json").read_bytes(), type=_Claim).code
@@ -190,22 +248,6 @@ def _claim_code(run: Path) -> str | None:
         return None
 
 
-def _listen_address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise click.UsageError(f"--listen {text}: write HOST:PORT")
-    if int(port):
-        return host, int(port)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host.strip("[]"), 0))
-        return host, int(probe.getsockname()[1])
-
-
 def _default_folder() -> Path:
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "mica"
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise _Interrupted
