@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 from pathlib import Path
 
@@ -60,8 +61,8 @@ def reachable_address(sock: socket.socket) -> str:
 def _parsed(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
-    bracketed = bare != host
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or (":" in bare and not bracketed):
+    open_v6 = ":" in bare and bare == host
+    if open_v6 or not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise MisuseError(f"--listen {text}: write HOST:PORT, [IPV6]:PORT or :PORT")
     return bare, int(port)
 

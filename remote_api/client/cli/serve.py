@@ -26,7 +26,7 @@ from remote_api.client.supervisor import Child, Supervisor
 
 __all__ = ["HOST_MODULES", "serve"]
 
-HOST_MODULES = ("pycdlib", "pyroute2", "qemu.qmp", "uvicorn")
+HOST_MODULES = ("pycdlib", "pyroute2", "uvicorn")
 """What the servers import beyond the client: the extra `host` of pyproject.toml."""
 _ROOT = Path(__file__).resolve().parents[3]
 """The folder that our own packages are in."""

@@ -54,7 +54,7 @@ def test_why_not(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> No
 
 
 def test_a_client_without_the_servers_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HOST_MODULES", ("qemu.no_such_module",))
+    monkeypatch.setattr(module, "HOST_MODULES", ("websockets.no_such_module",))
     with pytest.raises(ConflictError, match=r"pip install 'mica-hypervisor\[host\]'"):
         module._check_extra()
     monkeypatch.setattr(module, "HOST_MODULES", ("no_such_package.module",))
