@@ -1,8 +1,8 @@
 """The one-time claim code: shown on the console, typed by whoever stands before the machine.
 
-Ten characters of Crockford's base 32 (no I, L, O, U) are 50 bits. Wrong codes cost time: after a
-few free ones each further one is taken only after a wait that doubles up to a minute, for everybody
-together, so that guessing needs millions of years and a typing error none.
+Ten characters of Crockford's base 32 (no I, L, O, U) are 50 bits: at 1,000 guesses a second they
+take 17,000 years, so the right code is taken at any moment, whatever others have tried. Wrong ones
+are answered `rate-limited` after a few from one origin, with a wait that doubles up to a minute.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from vmkernel.auth.origins import network_of
 from vmkernel.model import ErrorCode, MicaError
 
 __all__ = ["ClaimCode"]
@@ -20,7 +23,17 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LENGTH = 10
 _FREE_TRIES = 5
 _LONGEST_WAIT_S = 60.0
+_ORIGINS = 1024
+"""How many origins are remembered, the least recent ones forgotten first; 200 bytes each."""
 _LOOKALIKES = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
+
+
+@dataclass
+class _Tries:
+    """Wrong codes from one origin."""
+
+    failures: int = 0
+    not_before_s: float = 0.0
 
 
 class ClaimCode:
@@ -32,8 +45,7 @@ class ClaimCode:
         drawn = "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
         self._code = _normal(code) if code is not None else drawn
         self._monotonic = monotonic
-        self._failures = 0
-        self._not_before_s = 0.0
+        self._tries: OrderedDict[str, _Tries] = OrderedDict()
 
     @property
     def text(self) -> str:
@@ -41,23 +53,29 @@ class ClaimCode:
         half = len(self._code) // 2
         return f"{self._code[:half]}-{self._code[half:]}"
 
-    def check(self, code: str) -> None:
-        """Return where the code is right; `rate-limited` or `unauthenticated` otherwise."""
-        moment = self._monotonic()
-        if moment < self._not_before_s:
-            wait_s = int(self._not_before_s - moment) + 1
+    def check(self, code: str, origin: str = "") -> None:
+        """Return if the code is right; `rate-limited` or `unauthenticated` otherwise."""
+        if hmac.compare_digest(_normal(code).encode(), self._code.encode()):
+            self._tries.clear()
+            return
+        moment_s = self._monotonic()
+        source = network_of(origin)
+        tries = self._tries.pop(source, None) or _Tries()
+        self._tries[source] = tries
+        if len(self._tries) > _ORIGINS:
+            self._tries.popitem(last=False)
+        if moment_s < tries.not_before_s:
+            wait_s = int(tries.not_before_s - moment_s) + 1
             raise MicaError(
                 ErrorCode.RATE_LIMITED,
-                f"Too many wrong claim codes were tried; try again in {wait_s} s.",
+                "The claim code is wrong, as those before it from this address; the host's"
+                f" console shows it. Try again in {wait_s} s.",
                 retry_after_s=wait_s,
             )
-        if hmac.compare_digest(_normal(code).encode(), self._code.encode()):
-            self._failures = 0
-            return
-        self._failures += 1
-        if self._failures >= _FREE_TRIES:
-            doubling = min(self._failures - _FREE_TRIES, 10)
-            self._not_before_s = moment + min(_LONGEST_WAIT_S, 2.0**doubling)
+        tries.failures += 1
+        if tries.failures >= _FREE_TRIES:
+            doubling = min(tries.failures - _FREE_TRIES, 10)
+            tries.not_before_s = moment_s + min(_LONGEST_WAIT_S, 2.0**doubling)
         raise MicaError(
             ErrorCode.UNAUTHENTICATED, "The claim code is wrong; the host's console shows it."
         )

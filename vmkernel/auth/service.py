@@ -82,11 +82,11 @@ class AccessService:
                 return _public(stored)
         raise MicaError(ErrorCode.NOT_FOUND, f"There is no token {token_id}.")
 
-    async def claim(self, code: str, token_id: str) -> IssuedToken:
+    async def claim(self, code: str, token_id: str, *, origin: str = "") -> IssuedToken:
         """Spend the claim code for an admin token; the spending is durable on return."""
         if self.claimed:
             raise MicaError(ErrorCode.CONFLICT, "This host is already claimed.")
-        self._claim.check(code)
+        self._claim.check(code, origin)
 
         def change(config: HostConfig) -> HostConfig:
             if tokens.keeps_admin(config.tokens):

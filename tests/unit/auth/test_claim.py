@@ -22,9 +22,9 @@ class Clock:
         return self.seconds
 
 
-def _code_of(code: ClaimCode, text: str) -> ErrorCode | None:
+def _code_of(code: ClaimCode, text: str, origin: str = "192.0.2.1") -> ErrorCode | None:
     try:
-        code.check(text)
+        code.check(text, origin)
     except MicaError as error:
         return error.problem.code
     return None
@@ -42,25 +42,43 @@ def test_a_code_is_taken_as_people_type_it(typed: str) -> None:
     assert _code_of(ClaimCode("10ABC2DEF0"), typed) is None
 
 
-def test_wrong_codes_cost_more_and_more_time() -> None:
+def test_wrong_codes_cost_their_origin_more_and_more_time() -> None:
     clock = Clock()
     code = ClaimCode("AAAAABBBBB", monotonic=clock)
     for _ in range(5):
-        assert _code_of(code, "wrong") is ErrorCode.UNAUTHENTICATED
+        assert _code_of(code, "wrong", "192.0.2.1") is ErrorCode.UNAUTHENTICATED
     waits = []
     for _ in range(12):
         with pytest.raises(MicaError) as caught:
-            code.check("AAAAABBBBB")  # even the right one has to wait
+            code.check("wrong", "192.0.2.1")
         assert caught.value.problem.code is ErrorCode.RATE_LIMITED
         wait = caught.value.problem.retry_after_s
         assert wait is not None
         waits.append(wait)
+        fresh = f"198.51.100.{len(waits)}"
+        assert _code_of(code, "wrong", fresh) is ErrorCode.UNAUTHENTICATED
         clock.seconds += wait
-        assert _code_of(code, "wrong") is ErrorCode.UNAUTHENTICATED
+        assert _code_of(code, "wrong", "192.0.2.1") is ErrorCode.UNAUTHENTICATED
     assert waits == sorted(waits)
     assert waits[-1] in (60, 61)
-    clock.seconds += 61
-    assert _code_of(code, "AAAAABBBBB") is None
+
+
+@pytest.mark.parametrize("origin", ["192.0.2.1", "198.51.100.7", ""])
+def test_the_right_code_is_taken_whatever_was_tried(origin: str) -> None:
+    code = ClaimCode("AAAAABBBBB", monotonic=Clock())
+    for _ in range(100):
+        _code_of(code, "wrong", "192.0.2.1")
+    assert _code_of(code, "wrong", "192.0.2.1") is ErrorCode.RATE_LIMITED
+    assert _code_of(code, "AAAAA-BBBBB", origin) is None
+
+
+def test_an_ipv6_network_is_one_origin_and_tries_are_forgotten_in_the_end() -> None:
+    code = ClaimCode("AAAAABBBBB", monotonic=Clock())
+    answers = [_code_of(code, "wrong", f"2001:db8::{n:x}") for n in range(10)]
+    assert answers[-1] is ErrorCode.RATE_LIMITED
+    for number in range(5000):
+        _code_of(code, "wrong", f"2001:db8:0:{number:x}::1")
+    assert len(code._tries) <= 1024
 
 
 def test_the_file_is_for_its_owner_alone_and_goes_with_the_code(tmp_path: Path) -> None:

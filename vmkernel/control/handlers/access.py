@@ -35,8 +35,8 @@ def register(dispatcher: Dispatcher, access: AccessService, store: StateStore) -
             private_key_pem=material.private_key_pem.encode(),
         )
 
-    async def claim(request: Claim, _: Caller) -> IssuedToken:
-        return await access.claim(request.code, request.token_id)
+    async def claim(request: Claim, caller: Caller) -> IssuedToken:
+        return await access.claim(request.code, request.token_id, origin=caller.origin)
 
     async def list_tokens(request: ListTokens, _: Caller) -> TokenPage:
         items, more = cut(access.list(), lambda token: token.id, request.after, request.limit)
