@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from vmkernel.adapters import Adapters, VmSide
-from vmkernel.auth import AccessService
+from vmkernel.auth import AccessService, Audit
 from vmkernel.auth.claim_file import ClaimFile
 from vmkernel.control import handlers
 from vmkernel.control.dispatch import Dispatcher
@@ -198,11 +198,14 @@ class Vmkernel:
         listener = self._listener()
         self._ending.callback(listener.close)
         self._ending.push_async_callback(self._operations.close)
+        audit = Audit(self._bus)
+        handlers.access.register_audit(self._dispatcher, audit.trail)
         server = ControlServer(
             self._dispatcher,
             self._access,
             self._bus,
             allowed_uids=self._options.allowed_uids,
+            audit=audit,
         )
         self._own("control", server.serve(listener))
         self._ending.callback(self._bus.close)  # ends the subscriptions, so that serving can end

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
+    AuditPage,
+    AuditQuery,
     ClaimBody,
     IssuedToken,
     NoQuery,
@@ -65,6 +69,21 @@ async def delete_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Revoke a token at once."""
     await exchange.call(requests.DeleteToken(id=exchange.id))
     return Response(status=204)
+
+
+async def list_audit(exchange: Exchange[AuditQuery, NoBody]) -> Response:
+    """The audit trail, newest first."""
+    query = exchange.query
+    page = await exchange.call(
+        requests.ListAudit(
+            limit=query.limit,
+            after=page_start(exchange.path, query),
+            actor=None if query.actor is UNSET else query.actor,
+            outcome=None if query.outcome is UNSET else model.AuditOutcome(query.outcome.value),
+        )
+    )
+    ids = [item.id for item in page.items]
+    return json_response(to_wire(page, AuditPage, next=next_page(exchange.path, ids, page.more)))
 
 
 ROUTES: tuple[AnyRoute, ...] = (
@@ -142,5 +161,15 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.ADMIN,
         replies=(Reply(status=204, description="It is revoked."),),
         problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+    Route(
+        method="GET",
+        path="/v1/audit",
+        name="listAudit",
+        summary="Who changed, read or was refused what since the start, newest first",
+        handler=list_audit,
+        role=Role.ADMIN,
+        query=AuditQuery,
+        replies=(Reply(status=200, description="A page of records.", body=AuditPage),),
     ),
 )

@@ -1,6 +1,10 @@
 """The wire types of the API, from which its OpenAPI document comes; it imports nothing of Mica."""
 
 from remote_api.schema.access import (
+    AuditOutcome,
+    AuditPage,
+    AuditQuery,
+    AuditRecord,
     ClaimBody,
     IssuedToken,
     Role,
@@ -227,6 +231,10 @@ __all__ = [
     "AgentStatus",
     "Allocation",
     "ApiInfo",
+    "AuditOutcome",
+    "AuditPage",
+    "AuditQuery",
+    "AuditRecord",
     "AutostartSpec",
     "Backup",
     "BackupBody",

@@ -5,11 +5,24 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-from remote_api.schema.base import Slug, Timestamp, WireModel
+from remote_api.schema.base import PageQuery, Slug, Timestamp, WireModel
+from remote_api.schema.operations import Subject
 
-__all__ = ["ClaimBody", "IssuedToken", "Role", "Token", "TokenBody", "TokenPage", "TokenSpec"]
+__all__ = [
+    "AuditOutcome",
+    "AuditPage",
+    "AuditQuery",
+    "AuditRecord",
+    "ClaimBody",
+    "IssuedToken",
+    "Role",
+    "Token",
+    "TokenBody",
+    "TokenPage",
+    "TokenSpec",
+]
 
 
 class Role(StrEnum):
@@ -69,3 +82,51 @@ class TokenPage(WireModel, frozen=True, kw_only=True):
 
     items: tuple[Token, ...]
     next: Annotated[str | None, Meta(description="The `page` that goes on; null at the end.")]
+
+
+class AuditOutcome(StrEnum):
+    """What became of a request."""
+
+    CHANGED = "changed"
+    READ = "read"
+    DENIED = "denied"
+
+
+class AuditRecord(WireModel, frozen=True, kw_only=True):
+    """One kind of request by one actor about one object, and how often it came."""
+
+    id: Annotated[str, Meta(description="Opaque; ordered by `first_at`.")]
+    outcome: Annotated[
+        AuditOutcome,
+        Meta(
+            description="`changed`: it was carried out, or its operation has begun; `read`: it"
+            " handed out what a guest holds; `denied`: it was refused."
+        ),
+    ]
+    request: Annotated[str, Meta(description="What was asked for.", examples=["vm.start"])]
+    subject: Subject
+    actor: Annotated[str, Meta(description="The token; `anonymous` without a good one.")]
+    origin: Annotated[str, Meta(description="The client's address.")]
+    first_at: Timestamp
+    last_at: Timestamp
+    count: Annotated[
+        int, Meta(description="How often it came between the two times, at most 5 minutes apart.")
+    ] = 1
+    code: Annotated[str | None, Meta(description="Why it was refused, such as `forbidden`.")] = None
+    message: Annotated[str, Meta(description="Why it was refused, in words.")] = ""
+
+
+class AuditPage(WireModel, frozen=True, kw_only=True):
+    """A part of the audit trail, newest first."""
+
+    items: tuple[AuditRecord, ...]
+    next: Annotated[str | None, Meta(description="The `page` that goes on; null at the end.")]
+
+
+class AuditQuery(PageQuery, frozen=True, kw_only=True):
+    """Which records of the audit trail."""
+
+    actor: (
+        Annotated[str, Meta(max_length=256, description="Only what this token did.")] | UnsetType
+    ) = UNSET
+    outcome: Annotated[AuditOutcome | UnsetType, Meta(description="Only what ended so.")] = UNSET

@@ -87,13 +87,14 @@ class ControlServer:
         bus: EventBus,
         *,
         allowed_uids: Collection[int],
+        audit: Audit | None = None,
         call_timeout_s: float = _CALL_TIMEOUT_S,
         recheck_s: float = _RECHECK_S,
     ) -> None:
         self._dispatcher = dispatcher
         self._access = access
         self._bus = bus
-        self._audit = Audit(bus)
+        self._audit = audit or Audit(bus)
         self._allowed_uids = frozenset(allowed_uids)
         self._call_timeout_s = call_timeout_s
         self._recheck_s = recheck_s
@@ -303,6 +304,7 @@ class ControlServer:
             origin=origin,
             code=error.problem.code,
             reason=error.problem.detail,
+            subject=subject_of(request),
         )
 
 

@@ -6,6 +6,7 @@ from vmkernel.model.access import (
     Token,
     TokenSpec,
 )
+from vmkernel.model.audit import AuditOutcome, AuditRecord
 from vmkernel.model.backups import Backup, BackupDisk, BackupExtent, Checkpoint, CheckpointDisk
 from vmkernel.model.base import (
     SLUG_PATTERN,
@@ -190,6 +191,8 @@ __all__ = [
     "AgentStatus",
     "Allocation",
     "ApiInfo",
+    "AuditOutcome",
+    "AuditRecord",
     "AutostartSpec",
     "Backup",
     "BackupDisk",

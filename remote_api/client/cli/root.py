@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
+from remote_api.client.cli.audit import audit_group
 from remote_api.client.cli.backups import backup_group
 from remote_api.client.cli.common import Session
 from remote_api.client.cli.completion import completion
@@ -105,6 +106,7 @@ for _command in (
     top,
     operation_group,
     events,
+    audit_group,
     completion,
     serve,
 ):

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from remote_api.client.sdk.base import CREATE, Calls
-from remote_api.schema import ClaimBody, IssuedToken, Token, TokenBody, TokenPage, TokenSpec
+from remote_api.schema import (
+    AuditOutcome,
+    AuditPage,
+    AuditRecord,
+    ClaimBody,
+    IssuedToken,
+    Token,
+    TokenBody,
+    TokenPage,
+    TokenSpec,
+)
 
 __all__ = ["AccessCalls"]
 
@@ -36,3 +46,9 @@ class AccessCalls(Calls):
     def delete_token(self, token_id: str) -> None:
         """Revoke a token."""
         self.transport.send("DELETE", f"/v1/tokens/{token_id}")
+
+    def audit(
+        self, *, actor: str | None = None, outcome: AuditOutcome | None = None
+    ) -> Iterator[AuditRecord]:
+        """The audit trail, newest first."""
+        return self._all("/v1/audit", AuditPage, actor=actor, outcome=outcome and outcome.value)

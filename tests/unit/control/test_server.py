@@ -491,6 +491,7 @@ def test_every_request_says_who_may_and_what_comes_back() -> None:
                 requests.GetToken,
                 requests.GetUpload,
                 requests.GetVolumeData,
+                requests.ListAudit,
                 requests.ListExtents,
                 requests.ListTokens,
                 requests.ListUploads,

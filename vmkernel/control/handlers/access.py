@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from vmkernel.auth import AccessService, Caller
+from vmkernel.auth import AccessService, AuditTrail, Caller
 from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.handlers.paging import cut
 from vmkernel.control.requests import (
+    AuditPage,
     Claim,
     CreateToken,
     DeleteToken,
     Done,
     GetTlsIdentity,
     GetToken,
+    ListAudit,
     ListTokens,
     TlsIdentity,
     TokenPage,
@@ -20,7 +22,22 @@ from vmkernel.control.requests import (
 from vmkernel.model import ErrorCode, IssuedToken, MicaError, Token
 from vmkernel.state import StateStore
 
-__all__ = ["register"]
+__all__ = ["register", "register_audit"]
+
+
+def register_audit(dispatcher: Dispatcher, trail: AuditTrail) -> None:
+    """Serve the requests about the audit trail."""
+
+    async def list_audit(request: ListAudit, _: Caller) -> AuditPage:
+        items, more = trail.list(
+            before=request.after,
+            limit=request.limit,
+            actor=request.actor,
+            outcome=request.outcome,
+        )
+        return AuditPage(items=items, more=more)
+
+    dispatcher.register(ListAudit, list_audit)
 
 
 def register(dispatcher: Dispatcher, access: AccessService, store: StateStore) -> None:

@@ -9,10 +9,12 @@ stream socket whose meaning the request's docstring gives.
 from __future__ import annotations
 
 from vmkernel.control.requests.access import (
+    AuditPage,
     Claim,
     CreateToken,
     DeleteToken,
     GetToken,
+    ListAudit,
     ListTokens,
     TokenPage,
     WhoAmI,
@@ -132,6 +134,7 @@ __all__ = [
     "AddDatastoreDisk",
     "AllStatistics",
     "AnyRequest",
+    "AuditPage",
     "BackupExtents",
     "BackupList",
     "BeginBackup",
@@ -181,6 +184,7 @@ __all__ = [
     "GrowDatastore",
     "ImagePage",
     "InjectNmi",
+    "ListAudit",
     "ListBackups",
     "ListCheckpoints",
     "ListDatastores",
@@ -239,6 +243,7 @@ AnyRequest = (
     | PowerHost
     | Claim
     | ListTokens
+    | ListAudit
     | GetToken
     | WhoAmI
     | CreateToken

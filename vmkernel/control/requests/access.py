@@ -7,9 +7,27 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from vmkernel.control.requests.base import Done, ListRequest, Page, Request
-from vmkernel.model import IssuedToken, Role, Slug, Token, TokenSpec
+from vmkernel.model import (
+    AuditOutcome,
+    AuditRecord,
+    IssuedToken,
+    Role,
+    Slug,
+    Token,
+    TokenSpec,
+)
 
-__all__ = ["Claim", "CreateToken", "DeleteToken", "GetToken", "ListTokens", "TokenPage", "WhoAmI"]
+__all__ = [
+    "AuditPage",
+    "Claim",
+    "CreateToken",
+    "DeleteToken",
+    "GetToken",
+    "ListAudit",
+    "ListTokens",
+    "TokenPage",
+    "WhoAmI",
+]
 
 
 class TokenPage(Page, frozen=True, kw_only=True):
@@ -17,6 +35,12 @@ class TokenPage(Page, frozen=True, kw_only=True):
 
     items: tuple[Token, ...]
     more: bool
+
+
+class AuditPage(Page, frozen=True, kw_only=True):
+    """A part of the audit trail, newest first."""
+
+    items: tuple[AuditRecord, ...]
 
 
 class Claim(Request[IssuedToken], frozen=True, kw_only=True, tag="access.claim"):
@@ -38,6 +62,16 @@ class ListTokens(ListRequest[TokenPage], frozen=True, kw_only=True, tag="access.
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
     REPLY: ClassVar[Any] = TokenPage
+
+
+class ListAudit(ListRequest[AuditPage], frozen=True, kw_only=True, tag="access.audit"):
+    """The audit trail, newest first: `after` is the id of the last record seen."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = AuditPage
+
+    actor: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    outcome: AuditOutcome | None = None
 
 
 class GetToken(Request[Token], frozen=True, kw_only=True, tag="access.token"):
