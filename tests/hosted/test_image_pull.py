@@ -157,3 +157,9 @@ def _certificate(path: Path) -> str:
         )
     )
     return encoded.decode()
+
+
+def test_the_digest_of_what_was_fetched_is_not_told(mica: Mica, web: WebServer) -> None:
+    said = _fails(mica, _pull(f"http://{web.address}/plain/disk.raw", sha256="0" * 64))
+    assert said.startswith("digest-mismatch: ")
+    assert hashlib.sha256(DATA).hexdigest()[:16] not in said

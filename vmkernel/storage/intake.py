@@ -197,7 +197,8 @@ class Intake:
         if work.source.sha256 not in (None, digest):
             raise MicaError.field(
                 "/spec/sha256",
-                f"The data have the SHA-256 {digest}, not the declared one.",
+                # Whoever had the host fetch them may not have been able to read them.
+                "The data have another SHA-256 than the declared one.",
                 ErrorCode.DIGEST_MISMATCH,
             )
         return digest

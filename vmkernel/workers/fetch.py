@@ -2,10 +2,12 @@
 
 JOB: url, target (descriptor), max_bytes, ca_pem, allow_loopback. Outcome: size_bytes, url.
 
-resolve -> refuse addresses of this host itself -> connect -> [TLS] -> GET -> redirect?  (5 times)
+resolve -> refuse addresses of this host itself -> connect -> refuse again -> [TLS] -> GET
+        -> redirect?  (5 times, from the beginning)
         -> body -> broken off? again from there by Range, where the server can (5 times in a row
            without a byte of progress), else from the beginning
-The address that was judged is the one that is connected to, so a name can't change its mind. The
+The address that was judged is the one that is connected to, so a name can't change its mind; the
+host's own addresses are those of the moment, by the kernel's routes. The
 digest is proven by who reads the file, not here: this process is the one that a server may attack.
 Sources: RFC 9110 (redirects 15.4, ranges 14), RFC 9112; h11 parses.
 """
@@ -14,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import encodings.idna  # noqa: F401 - before the files are out of reach
-import ipaddress
 import os
 import re
 import socket
@@ -29,9 +30,10 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import h11
 
+from vmkernel.workers.addresses import judge_address
 from vmkernel.workers.report import Refusal, Report, run
 
-__all__ = ["Job", "fetch", "judge_address", "judge_url", "main"]
+__all__ = ["Job", "fetch", "judge_url", "main"]
 
 _CONNECT_S = 15.0
 _SILENCE_S = 45.0
@@ -88,22 +90,6 @@ def judge_url(url: str, *, before: SplitResult | None = None) -> SplitResult:
     if port == 0:
         raise Refusal("invalid", "The URL's port is 0.")
     return parts
-
-
-def judge_address(text: str, *, allow_loopback: bool) -> bool:
-    """True where an IP address may be connected to: none of this host's own, none of a link's."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    if mapped is not None:
-        address = mapped
-    if address.is_loopback:
-        return allow_loopback
-    return not (
-        address.is_link_local
-        or address.is_multicast
-        or address.is_unspecified
-        or str(address) == "255.255.255.255"
-    )
 
 
 def fetch(job: Job) -> str:
@@ -163,18 +149,27 @@ def _connected(parts: SplitResult, job: Job) -> Iterator[socket.socket]:
         if judge_address(str(entry[4][0]), allow_loopback=job.allow_loopback)
     ]
     if not allowed:
-        raise Refusal(
-            "invalid",
-            f"{host} is this host itself, or an address of one link; it is not fetched from.",
-        )
+        raise _own(host)
     sock = _connect(allowed)
     try:
+        peer, here = str(sock.getpeername()[0]), str(sock.getsockname()[0])
+        if not judge_address(peer, allow_loopback=job.allow_loopback) or (
+            peer == here and not job.allow_loopback
+        ):
+            raise _own(host)
         if parts.scheme == "https":
             sock = _tls(job.ca_pem).wrap_socket(sock, server_hostname=host)
         sock.settimeout(_SILENCE_S)
         yield sock
     finally:
         sock.close()
+
+
+def _own(host: str) -> Refusal:
+    return Refusal(
+        "invalid",
+        f"{host} is this host itself, or an address of one link; it is not fetched from.",
+    )
 
 
 def _connect(addresses: list[Any]) -> socket.socket:
