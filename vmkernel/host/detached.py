@@ -75,11 +75,11 @@ def start_detached(
     argv: Sequence[str],
     *,
     lock: Path,
-    log: Path,
+    log: int,
     pass_fds: Sequence[int],
     environment: Mapping[str, str] = FIXED_ENVIRONMENT,
 ) -> Detached:
-    """Start a program in a session of its own, with its output in `log`."""
+    """Start a program in a session of its own, with its output in the descriptor `log`."""
     lock_fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -89,13 +89,12 @@ def start_detached(
                 f"{lock} is held: the process runs already.", ErrorCode.CONFLICT
             ) from error
         os.truncate(lock_fd, 0)
-        log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             child = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.DEVNULL,
-                stdout=log_fd,
-                stderr=log_fd,
+                stdout=log,
+                stderr=log,
                 env=dict(environment),
                 cwd="/",
                 pass_fds=(lock_fd, *pass_fds),
@@ -104,8 +103,6 @@ def start_detached(
             )
         except OSError as error:
             raise from_os_error(error, f"{argv[0]} can't be started") from error
-        finally:
-            os.close(log_fd)
         os.pwrite(lock_fd, f"{child.pid}\n".encode(), 0)
         return Detached(child.pid, os.pidfd_open(child.pid), child)
     finally:

@@ -43,13 +43,9 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What QEMU wrote since its last start."""
+        """The pipe that QEMU, and the TPM's emulator beside it, write their messages to; see
+        vmkernel/vm/logs.py."""
         return self.path / "qemu.log"
-
-    @property
-    def tpm_log(self) -> Path:
-        """What the TPM's emulator wrote, where that isn't in QEMU's log."""
-        return self.path / "tpm.log"
 
     @property
     def record(self) -> Path:
@@ -58,30 +54,12 @@ class RunFolder:
 
     def remove(self) -> None:
         """Remove the folder of a VM that is gone; what isn't ours in it stays, and it then too."""
-        for path in (*_files(self), *self.path.glob("*.lock"), *self.path.glob("serial*.sock")):
+        patterns = ("*.lock", "serial*.sock", "qemu.log*")
+        found = [path for pattern in patterns for path in self.path.glob(pattern)]
+        for path in (self.qmp, self.agent, self.record, *found):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
-
-    def last_lines(self, count: int = 3) -> str:
-        """The ends of QEMU's log and of the TPM emulator's, on one line."""
-        lines = [*_last_lines(self.tpm_log, count), *_last_lines(self.log, count)]
-        return " / ".join(lines)
-
-
-def _last_lines(log: Path, count: int) -> list[str]:
-    try:
-        with log.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - 4096))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return []
-    return [line.strip() for line in text.splitlines() if line.strip()][-count:]
-
-
-def _files(folder: RunFolder) -> tuple[Path, ...]:
-    return (folder.qmp, folder.agent, folder.log, folder.tpm_log, folder.record)
 
 
 @dataclass(frozen=True)
@@ -124,6 +102,8 @@ class LaunchRequest:
     """Files that QEMU opens for reading: firmware, images."""
     read_write: tuple[Path, ...]
     """The VM's own files."""
+    log: int
+    """What takes the messages of its programs; it stays open here."""
     tpm: TpmLaunch | None = None
 
 

@@ -73,9 +73,6 @@ class ApplianceLauncher:
         root.chmod(0o755)  # whatever our own mask: the VM's user must pass through its root
         self._write_drop_in(request, root, path)
         listener = listen_stream(path)
-        log = os.open(
-            request.folder.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
-        )
         try:
             listener.setblocking(False)
             try:
@@ -87,7 +84,7 @@ class ApplianceLauncher:
                     f"The unit of VM {request.vm_id} can't be started"
                     f" ({status.result}, {status.code}): {error}",
                 ) from error
-            fds, beside = [log, *request.fds], []
+            fds, beside = [request.log, *request.fds], []
             if request.tpm is not None:
                 fds.append(request.tpm.fd)
                 beside = [SWTPM, *request.tpm.arguments(BESIDE_FD)]
@@ -98,7 +95,6 @@ class ApplianceLauncher:
                 ErrorCode.TIMED_OUT, f"The launcher of VM {request.vm_id} did not call."
             ) from error
         finally:
-            os.close(log)
             listener.close()
             path.unlink(missing_ok=True)
 

@@ -42,7 +42,7 @@ class HostedLauncher:
         self._processes[request.vm_id] = start_detached(
             [self._program, *request.arguments],
             lock=request.folder.path / _LOCK,
-            log=request.folder.log,
+            log=request.log,
             pass_fds=request.fds,
         )
 
@@ -112,7 +112,7 @@ class HostedLauncher:
         self._emulators[request.vm_id] = start_detached(
             [program, *tpm.arguments(tpm.fd)],
             lock=request.folder.path / _TPM_LOCK,
-            log=request.folder.tpm_log,
+            log=request.log,
             pass_fds=(tpm.fd,),
         )
 

@@ -191,6 +191,7 @@ class Machine:
         self.host.admission.release(self.vm_id)
         self.run_folder.record.unlink(missing_ok=True)
         self.record = None
+        self.host.logs.end(self.run_folder.log)
         self.console.drain()
         self.console.end_watchers()
         self.agent.note_end()
@@ -484,7 +485,7 @@ class Machine:
                 if self.disk_full:
                     self.wait_for_space()
             case RunState.INTERNAL_ERROR:
-                said = self.run_folder.last_lines()
+                said = self.host.last_lines(self.vm_id)
                 self.reason = (
                     f"The processor can't go on (KVM internal error{': ' if said else ''}{said});"
                     " reset it, or power it off."
@@ -523,6 +524,7 @@ class Machine:
             await self._recover_suspended()
             return
         if active:
+            self.host.logs.follow(folder.log)
             if record is not None and record.reading:
                 await self._end_reader(folder)
                 return
@@ -537,7 +539,7 @@ class Machine:
             return
         folder.record.unlink(missing_ok=True)
         if how is not None:
-            said = folder.last_lines()
+            said = self.host.last_lines(self.vm_id)
             self.state = VmState.CRASHED
             self.reason = f"QEMU ended without notice ({how}{': ' if said else ''}{said})."
             self.plan_restart(End.FAILED)
@@ -574,7 +576,7 @@ class Machine:
             self.console.attach(connect_stream(self.run_folder.serial))
 
     def _gone(self, ended: GuestEnded | None, how: str | None) -> None:
-        self.off(*verdict(ended, how, self.run_folder.last_lines))
+        self.off(*verdict(ended, how, lambda: self.host.last_lines(self.vm_id)))
 
     async def _reattach_console(self, qmp: Qmp, folder: RunFolder) -> None:
         """Take up the serial line again, with what came since nobody listened."""

@@ -99,6 +99,7 @@ class VmService:
             await self._backups.close()
         await self.roster.stop()
         await self._host.launcher.close()
+        self._host.logs.close()
 
     async def _look_around(self) -> None:
         """Find out, before anybody asks, what the first start would have to wait for.

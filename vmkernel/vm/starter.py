@@ -132,6 +132,7 @@ async def start_qemu(
                 memory_max_bytes=limit_bytes(most_bytes, accelerator),
                 read_only=files.read_only(),
                 read_write=files.read_write(),
+                log=opened.enter_context(host.logs.begin(folder.log)),
                 tpm=plan.tpm,
             )
             await host.launcher.launch(request)
@@ -169,7 +170,7 @@ async def _greet(host: Surroundings, vm_id: str, link: socket.socket) -> Qmp:
     except QmpLostError as error:
         await host.launcher.wait_gone(vm_id, host.timing.kill_s)
         how = await host.launcher.collect(vm_id)
-        said = host.folder(vm_id).last_lines() or how or "it said nothing"
+        said = host.last_lines(vm_id) or how or "it said nothing"
         raise MicaError(
             ErrorCode.UNAVAILABLE, f"QEMU of VM {vm_id} ended while starting: {said}"
         ) from error
@@ -186,6 +187,7 @@ async def _undo(host: Surroundings, vm_id: str) -> None:
         await host.launcher.wait_gone(vm_id, host.timing.kill_s)
     await host.launcher.collect(vm_id)
     host.admission.release(vm_id)
+    host.logs.end(host.folder(vm_id).log)
     host.folder(vm_id).record.unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ from vmkernel.network import VmNetwork
 from vmkernel.qemu import QemuProgram, Qmp
 from vmkernel.resources import HugePagePool, MemoryAdmission
 from vmkernel.vm.launch import Launcher, RunFolder
+from vmkernel.vm.logs import RunLogs
 from vmkernel.vm.ports import Events, Storage
 from vmkernel.vm.record import boot_id
 
@@ -102,6 +103,7 @@ class Surroundings:
     """Where QEMU finds its own firmware, where that isn't where it would look."""
     prepare_vsock: Callable[[], Awaitable[None]] | None = None
     """Makes /dev/vhost-vsock be there, where that is for us to do."""
+    logs: RunLogs = field(default_factory=RunLogs)
     huge_pages: HugePagePool = field(default_factory=HugePagePool)
     timing: Timing = field(default_factory=Timing)
     boot_name: str = field(default_factory=boot_id)
@@ -118,6 +120,10 @@ class Surroundings:
         if model == HOST_MODEL or self.cpu_models is None:
             return
         (await self.cpu_models(await self.accelerator())).check(model)
+
+    def last_lines(self, vm_id: str) -> str:
+        """What a VM's programs said last, on one line."""
+        return self.logs.last_lines(self.folder(vm_id).log)
 
     def folder(self, vm_id: str) -> RunFolder:
         """A VM's run folder."""

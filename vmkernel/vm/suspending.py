@@ -138,11 +138,11 @@ async def _load(machine: Machine, qmp: Qmp, known: Suspension, ask: Ask) -> None
                 on_progress=lambda done, total: _tell(ask, "reading memory", done, total),
             )
         except QmpCommandError as error:
-            said = machine.run_folder.last_lines()
+            said = machine.host.last_lines(machine.vm_id)
             why = f"{error}{f' (QEMU: {said})' if said else ''}"
             raise suspension.useless(machine.vm_id, why) from error
         except QmpLostError as error:
-            said = machine.run_folder.last_lines() or "QEMU ended without a word"
+            said = machine.host.last_lines(machine.vm_id) or "QEMU ended without a word"
             raise suspension.useless(machine.vm_id, said) from error
 
 

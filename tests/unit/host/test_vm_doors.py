@@ -54,7 +54,8 @@ def test_a_lock_that_nobody_holds_is_nobody(tmp_path: Path) -> None:
 def test_a_process_is_found_whose_number_was_never_written(tmp_path: Path) -> None:
     """As where the vmkernel was killed between its start and the writing of the number."""
     lock = tmp_path / "qemu.lock"
-    process = start_detached(["sleep", "60"], lock=lock, log=tmp_path / "log", pass_fds=())
+    with (tmp_path / "log").open("wb") as log:
+        process = start_detached(["sleep", "60"], lock=lock, log=log.fileno(), pass_fds=())
     try:
         os.truncate(lock, 0)
         found = find_detached(lock)

@@ -28,6 +28,7 @@ def _qmp(*arguments: str) -> FakeQmp:
         memory_max_bytes=1,
         read_only=(),
         read_write=(),
+        log=-1,
     )
     qemu = FakeQemu(request, [], status=RunState.PAUSED)
     ours, theirs = socket.socketpair()

@@ -325,7 +325,7 @@ class FakeLauncher:
         self.qemus[request.vm_id] = qemu
         self.launched += 1
         if self.fail_next is not None:
-            request.folder.log.write_text(self.fail_next)
+            os.write(request.log, self.fail_next.encode())
             self.fail_next = None
             qemu.die("exit code 1")
 
