@@ -5,15 +5,16 @@ who asks --> a copy not older than a second? --> that
                         the kernel's counters once; of each VM that runs its process, and by QMP
                         its disks and balloon, a few VMs at a time, each within a time-out
 
-A QEMU that doesn't answer in time costs its own disks' figures and nobody else's.
+A QEMU that doesn't answer in time costs its own disks' figures and nobody else's, nor does anybody
+wait for it: what it told in the last minute is given, and what it tells later serves the next.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -44,10 +45,15 @@ from vmkernel.vm.states import VmRequest
 
 __all__ = ["StatisticsVms", "VmFigures"]
 
-_log = logging.getLogger(__name__)
-
 KEPT_S = 1.0
 _TIMEOUT_S = 3.0
+"""For one QEMU's answers."""
+_PATIENCE_S = 0.3
+_PATIENCE_EACH_S = 0.002
+"""How long all are waited for together: a QEMU that is slower tells next time."""
+_TOLD_KEPT_S = 60.0
+_SILENT_S = 10.0
+"""One that doesn't answer, or talks nonsense, is left alone for a while."""
 _AT_ONCE = 8
 _VCPU = re.compile(r"CPU (\d+)/")
 _WITH_QEMU = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING})
@@ -90,19 +96,35 @@ class VmFigures:
     """Collects and keeps the figures for a moment."""
 
     def __init__(
-        self, vms: StatisticsVms, *, kept_s: float = KEPT_S, timeout_s: float = _TIMEOUT_S
+        self,
+        vms: StatisticsVms,
+        *,
+        kept_s: float = KEPT_S,
+        timeout_s: float = _TIMEOUT_S,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         self._vms = vms
         self._kept_s = kept_s
         self._timeout_s = timeout_s
+        self._patience_s = patience_s
         self._lock = asyncio.Lock()
         self._kept: tuple[VmStatistics, ...] = ()
         self._kept_until = float("-inf")
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._told: dict[str, tuple[float, _Qemu]] = {}
+        """What each QEMU told last, and when."""
+        self._silent: dict[str, float] = {}
+        """Those that did not answer: until when they aren't asked again."""
 
     async def one(self, vm_id: str) -> VmStatistics:
         """One VM's; `not-found` where there is none."""
-        self._vms.get(vm_id)
-        return await self._collect(vm_id, interface_counters())
+        vm = self._vms.get(vm_id)
+        if vm.status.state in _WITH_QEMU:
+            self._silent.pop(vm_id, None)
+            self._told.pop(vm_id, None)
+            await asyncio.wait((self._ask(vm_id),), timeout=self._timeout_s)
+        return self._assemble(self._vms.get(vm_id), interface_counters())
 
     async def running(self) -> tuple[VmStatistics, ...]:
         """Those of all VMs that have a QEMU, by id."""
@@ -110,27 +132,33 @@ class VmFigures:
         async with self._lock:
             if loop.time() < self._kept_until:
                 return self._kept
-            room = asyncio.Semaphore(_AT_ONCE)
-            interfaces = interface_counters()
-
-            async def collect(vm_id: str) -> VmStatistics | None:
-                async with room:
-                    try:
-                        return await self._collect(vm_id, interfaces)
-                    except MicaError:  # deleted meanwhile
-                        return None
-
             wanted = [v for v, state in sorted(self._vms.states().items()) if state in _WITH_QEMU]
-            found = await asyncio.gather(*(collect(vm_id) for vm_id in wanted))
-            self._kept = tuple(each for each in found if each is not None)
+            self._forget(wanted)
+            asks = [self._ask(vm_id) for vm_id in wanted if vm_id not in self._silent]
+            if asks:
+                patience_s = self._patience_s + len(asks) * _PATIENCE_EACH_S
+                await asyncio.wait(asks, timeout=patience_s)
+            interfaces = interface_counters()
+            found = []
+            for vm_id in wanted:
+                with contextlib.suppress(MicaError):  # deleted meanwhile
+                    found.append(self._assemble(self._vms.get(vm_id), interfaces))
+            self._kept = tuple(found)
             self._kept_until = loop.time() + self._kept_s
             return self._kept
 
-    async def _collect(
-        self, vm_id: str, interfaces: Mapping[str, InterfaceCounters]
-    ) -> VmStatistics:
-        vm = self._vms.get(vm_id)
-        assigned = vm.spec.memory_bytes
+    def _forget(self, wanted: Sequence[str]) -> None:
+        """What is out of date."""
+        now, known = asyncio.get_running_loop().time(), frozenset(wanted)
+        self._silent = {v: end for v, end in self._silent.items() if now < end and v in known}
+        self._told = {
+            v: (at, told)
+            for v, (at, told) in self._told.items()
+            if now - at < _TOLD_KEPT_S and v in known
+        }
+
+    def _assemble(self, vm: Vm, interfaces: Mapping[str, InterfaceCounters]) -> VmStatistics:
+        vm_id, assigned = vm.id, vm.spec.memory_bytes
         if vm.status.state not in _WITH_QEMU:
             return VmStatistics(
                 id=vm_id,
@@ -138,7 +166,7 @@ class VmFigures:
                 state=vm.status.state,
                 memory=MemoryStatistics(assigned_bytes=assigned),
             )
-        told = await self._ask(vm_id)
+        _, told = self._told.get(vm_id, (0.0, None))
         pid = self._vms.process_of(vm_id)
         return VmStatistics(
             id=vm_id,
@@ -161,18 +189,31 @@ class VmFigures:
             ),
         )
 
-    async def _ask(self, vm_id: str) -> _Qemu | None:
+    def _ask(self, vm_id: str) -> asyncio.Task[None]:
+        """Ask a VM's QEMU, or join who asks already; the answer goes to `_told`."""
+        task = self._asking.get(vm_id)
+        if task is None:
+            task = asyncio.create_task(self._ask_qemu(vm_id), name=f"figures-of-{vm_id}")
+            self._asking[vm_id] = task
+            task.add_done_callback(lambda _: self._asking.pop(vm_id, None))
+        return task
+
+    async def _ask_qemu(self, vm_id: str) -> None:
         async def ask(vm: Running) -> _Qemu:
             disks = await disk_statistics(vm.qmp)
             if not vm.definition.spec.memory.balloon:
                 return _Qemu(disks, None, None)
             return _Qemu(disks, *await balloon_statistics(vm.qmp, BALLOON))
 
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._vms.use(vm_id, VmRequest.QUERY, ask)
+            async with self._room, asyncio.timeout(self._timeout_s):
+                told = await self._vms.use(vm_id, VmRequest.QUERY, ask)
         except (TimeoutError, MicaError):
-            return None
+            self._told.pop(vm_id, None)
+            self._silent[vm_id] = loop.time() + _SILENT_S
+        else:
+            self._told[vm_id] = (loop.time(), told)
 
 
 def _vcpus(pid: int) -> tuple[VcpuStatistics, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from appliance_build.tools.sandbox import ToolsSandbox
 from tests.framework import inputs
 
-__all__ = ["OLD_PC_TEXT", "WRITTEN_OFFSET", "old_pc_disk", "old_pc_lacks"]
+__all__ = ["OLD_PC_TEXT", "WRITTEN_OFFSET", "bare_disk", "old_pc_disk", "old_pc_lacks"]
 
 SOURCES = Path(__file__).parent / "old_pc"
 SECTOR_BYTES = 512
@@ -22,14 +22,20 @@ DISK_BYTES = 1 << 20
 
 def old_pc_disk() -> Path:
     """The disk, made now where it is not there yet."""
+    return bare_disk("old-pc", SOURCES / "main.c")
+
+
+def bare_disk(name: str, program: Path) -> Path:
+    """A disk that starts a program without an operating system, made now if it is not there yet."""
+    sources = [SOURCES / "start.S", program]
     digest = hashlib.sha256(str(inputs.tools()).encode())
-    for path in (Path(__file__), *sorted(SOURCES.iterdir())):
+    for path in (Path(__file__), SOURCES / "link.ld", *sources):
         digest.update(path.read_bytes())
-    folder = inputs.work_folder("guest") / f"old-pc-{digest.hexdigest()[:16]}"
+    folder = inputs.work_folder("guest") / f"{name}-{digest.hexdigest()[:16]}"
     disk = folder / "disk.img"
     if not disk.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        sectors = _assembled(folder).ljust(TEXT_SECTOR * SECTOR_BYTES, b"\0")
+        sectors = _assembled(folder, sources).ljust(TEXT_SECTOR * SECTOR_BYTES, b"\0")
         assert len(sectors) == TEXT_SECTOR * SECTOR_BYTES, "the program runs into its text"
         made = folder / "making.img"
         made.write_bytes((sectors + OLD_PC_TEXT.encode()).ljust(DISK_BYTES, b"\0"))
@@ -51,7 +57,7 @@ def old_pc_lacks(said: str, mac: str) -> list[str]:
     return [line for line in wanted if not re.search(rf"(?m)^{line}\s*$", said)]
 
 
-def _assembled(folder: Path) -> bytes:
+def _assembled(folder: Path, sources: list[Path]) -> bytes:
     program = folder / "program"
     flags = ["-m32", "-march=i486", "-std=gnu17", "-Os", "-Wall", "-Wextra", "-Werror"]
     flags += ["-ffreestanding", "-fno-pic", "-fno-stack-protector", "-mgeneral-regs-only"]
@@ -64,9 +70,9 @@ def _assembled(folder: Path) -> bytes:
         *linker,
         "-o",
         program,
-        SOURCES / "start.S",
-        SOURCES / "main.c",
+        *sources,
     ]
-    sandbox = ToolsSandbox(inputs.tools(), readable=[SOURCES], writable=[folder])
+    readable = [SOURCES, *{source.parent for source in sources}]
+    sandbox = ToolsSandbox(inputs.tools(), readable=readable, writable=[folder])
     sandbox.run(argv, timeout_s=60)
     return program.read_bytes()
