@@ -25,6 +25,7 @@ __all__ = [
     "MemoryInfo",
     "PowerAction",
     "PowerBody",
+    "SecurityInfo",
     "Severity",
     "StickInfo",
     "VirtualisationInfo",
@@ -95,6 +96,77 @@ class BootInfo(WireModel, frozen=True, kw_only=True):
     ] = {}
 
 
+class SecurityInfo(WireModel, frozen=True, kw_only=True):
+    """What the running kernel enforces, as it says itself; null for what it doesn't tell."""
+
+    lockdown: Annotated[
+        str | None,
+        Meta(
+            description="`none`, `integrity` or `confidentiality`; "
+            "null if the kernel has no lockdown."
+        ),
+    ]
+    security_modules: Annotated[
+        tuple[str, ...], Meta(description="The kernel's active security modules, in order.")
+    ]
+    secure_boot: Annotated[
+        bool, Meta(description="True if the firmware checked the signature of what it started.")
+    ]
+    module_signatures_enforced: Annotated[
+        bool | None, Meta(description="True if only signed modules are loaded.")
+    ]
+    modules_locked: Annotated[
+        bool | None, Meta(description="True if no module can be loaded until the next start.")
+    ]
+    kexec_disabled: Annotated[
+        bool | None, Meta(description="True if no other kernel can be loaded until the next start.")
+    ]
+    unprivileged_user_namespaces: Annotated[
+        bool | None,
+        Meta(description="True if a process without privileges may make a user namespace."),
+    ]
+    io_uring: Annotated[
+        str | None,
+        Meta(description="Who may use io_uring: `allowed` (everyone), `privileged` or `disabled`."),
+    ]
+    executable_memfd: Annotated[
+        str | None,
+        Meta(
+            description="Whether a file in memory can be executed: "
+            "`allowed`, `on-request` or `refused`."
+        ),
+    ]
+    usb_devices: Annotated[
+        str | None,
+        Meta(
+            description="Which USB devices are used: `listed` (hubs, storage and the bundles' "
+            "network adapters), `internal` or `all`."
+        ),
+    ]
+    iommu: Annotated[
+        str,
+        Meta(
+            description="How devices reach memory: `strict` or `lazy` (only what their driver "
+            "gave them), `passthrough` or `none` (all of it)."
+        ),
+    ]
+    smt: Annotated[
+        str | None,
+        Meta(
+            description="The kernel's SMT control: `on`, `off`, `forceoff`, `notsupported` "
+            "or `notimplemented`."
+        ),
+    ]
+    smt_active: Annotated[bool | None, Meta(description="True if threads share cores now.")]
+    cpu_mitigations: Annotated[
+        dict[str, str],
+        Meta(description="Each weakness that the processor has, and how the kernel deals with it."),
+    ]
+    cpu_vulnerabilities: Annotated[
+        tuple[str, ...], Meta(description="The weaknesses of the processor that nothing mitigates.")
+    ]
+
+
 class StickInfo(WireModel, frozen=True, kw_only=True):
     """The boot stick, by the block layer's own counters since boot."""
 
@@ -154,6 +226,7 @@ class HostStatus(WireModel, frozen=True, kw_only=True):
     memory: MemoryInfo
     virtualisation: VirtualisationInfo
     boot: BootInfo
+    security: SecurityInfo
     stick: StickInfo
     links: tuple[LinkInfo, ...]
     findings: tuple[Finding, ...]

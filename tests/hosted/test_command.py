@@ -60,6 +60,7 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     assert json.loads(mica("-o", "json", "context", "list"))[0]["name"] == "lab"
     assert json.loads(mica("-o", "json", "token", "whoami"))["id"] == "admin"
     assert "hostname" in mica("host")
+    assert "IOMMU" in mica("host", "show")
     mica("host", "devices")
     mica("disk", "list")
     folder = fresh.datastore_folder("main")

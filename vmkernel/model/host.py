@@ -19,6 +19,7 @@ __all__ = [
     "LinkInfo",
     "MemoryInfo",
     "PowerAction",
+    "SecurityInfo",
     "Severity",
     "StickInfo",
     "VirtualisationInfo",
@@ -85,6 +86,43 @@ class BootInfo(Record, frozen=True, kw_only=True):
     """Seconds from power-on (or kernel start) to named stages, where they are known."""
 
 
+class SecurityInfo(Record, frozen=True, kw_only=True):
+    """What the running kernel enforces, as it says itself; null for what it doesn't tell."""
+
+    lockdown: str | None
+    """`none`, `integrity` or `confidentiality`; null if the kernel has no lockdown."""
+    security_modules: tuple[str, ...]
+    """The kernel's active security modules, in order."""
+    secure_boot: bool
+    """True if the firmware checked the signature of what it started."""
+    module_signatures_enforced: bool | None
+    """True if only signed modules are loaded."""
+    modules_locked: bool | None
+    """True if no module can be loaded until the next start."""
+    kexec_disabled: bool | None
+    """True if no other kernel can be loaded until the next start."""
+    unprivileged_user_namespaces: bool | None
+    """True if a process without privileges may make a user namespace."""
+    io_uring: str | None
+    """Who may use io_uring: `allowed` (everyone), `privileged` or `disabled`."""
+    executable_memfd: str | None
+    """Whether a file in memory can be executed: `allowed`, `on-request` or `refused`."""
+    usb_devices: str | None
+    """Which USB devices are used: `listed` (hubs, storage and the bundles' network adapters),
+    `internal` or `all`."""
+    iommu: str
+    """How devices reach memory: `strict` or `lazy` (only what their driver gave them),
+    `passthrough` or `none` (all of it)."""
+    smt: str | None
+    """The kernel's SMT control: `on`, `off`, `forceoff`, `notsupported`, `notimplemented`."""
+    smt_active: bool | None
+    """True if threads share cores now."""
+    cpu_mitigations: dict[str, str]
+    """Each weakness that the processor has, and how the kernel deals with it."""
+    cpu_vulnerabilities: tuple[str, ...]
+    """The weaknesses of the processor that nothing mitigates."""
+
+
 class StickInfo(Record, frozen=True, kw_only=True):
     """The boot stick, by the block layer's counters since boot."""
 
@@ -147,6 +185,7 @@ class HostInfo(Record, frozen=True, kw_only=True):
     memory: MemoryInfo
     virtualisation: VirtualisationInfo
     boot: BootInfo
+    security: SecurityInfo
     stick: StickInfo
     links: tuple[LinkInfo, ...]
     findings: tuple[Finding, ...]

@@ -53,6 +53,7 @@ from vmkernel.platform.management_network import ManagementNetwork, choose_mac, 
 from vmkernel.platform.memory_reserve import fit_memory_reserve
 from vmkernel.platform.ports import Surroundings
 from vmkernel.platform.power import HostPower
+from vmkernel.platform.security import security_findings, security_info
 from vmkernel.platform.stick import StickWatch
 from vmkernel.platform.stick_settings import StickSettings
 from vmkernel.platform.watched_units import WatchedUnits
@@ -108,6 +109,7 @@ class AppliancePlatform:
         self._power: HostPower | None = None
         self._device_findings: tuple[Finding, ...] = ()
         self._kernel_findings: tuple[Finding, ...] = ()
+        self._security_findings: tuple[Finding, ...] = ()
         self._kernel_log = ""
         self._failed_units: tuple[str, ...] = ()
         self._secure_boot = secure_boot()
@@ -219,6 +221,7 @@ class AppliancePlatform:
                 accelerator=rest.accelerator(), log=self._kernel_log
             ),
             boot=boot_info(dict(sorted(self._times.items(), key=lambda item: item[1]))),
+            security=security_info(),
             stick=self._sticks.info(),
             links=link_infos(),
             findings=tuple(self._findings()),
@@ -369,6 +372,7 @@ class AppliancePlatform:
             with contextlib.suppress(OSError):
                 self._kernel_log = await asyncio.to_thread(kernel_log)
             self._kernel_findings = missing_firmware(self._kernel_log)
+            self._security_findings = tuple(security_findings(security_info()))
             self._inventory.changed()
             self._device_findings = await self._inventory.findings()
             with contextlib.suppress(MicaError):
@@ -439,6 +443,7 @@ class AppliancePlatform:
         yield from self._logs.findings()
         yield from self._device_findings
         yield from self._kernel_findings
+        yield from self._security_findings
         yield from findings.boot_findings(secure_boot=self._secure_boot)
         if self._rest is not None:
             yield from self._rest.findings()

@@ -24,6 +24,7 @@ from vmkernel.platform.facts import boot_info, cpu_info, memory_info, virtualisa
 from vmkernel.platform.links import link_infos
 from vmkernel.platform.ports import Surroundings
 from vmkernel.platform.programs import Programs
+from vmkernel.platform.security import security_info
 from vmkernel.state.identity import fingerprint
 from vmkernel.version import __version__
 
@@ -71,6 +72,7 @@ class HostedPlatform:
             memory=memory_info(),
             virtualisation=self._virtualisation(),
             boot=boot_info({}),
+            security=security_info(),
             stick=StickInfo(present=False),
             links=link_infos(),
             findings=(*self.programs.findings, *rest.findings()),

@@ -16,6 +16,7 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
+from remote_api.client.cli.security_text import security_text
 from remote_api.client.contexts import KnownHost
 from remote_api.client.errors import UntrustedError
 from remote_api.client.pinning import (
@@ -154,6 +155,7 @@ def show_host(session: Session) -> None:
             ("accelerator", lambda h: h.status.virtualisation.accelerator),
             ("kernel", lambda h: f"{h.status.boot.kernel} ({h.status.boot.firmware})"),
             ("booted", lambda h: h.status.boot.booted_at),
+            ("security", lambda h: security_text(h.status.security)),
             ("stick writes", lambda h: bytes_text(h.status.stick.written_bytes)),
             (
                 "addresses",
