@@ -1,4 +1,4 @@
-"""Kernel modules: what they depend on is there, and their firmware is there or waived."""
+"""Kernel modules: each is signed, what it depends on is there, its firmware is there or waived."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from appliance_build.closure.rule_kmod import FIRMWARE_DIRECTORY, modinfo, read_
 from firmware.device_bundles import module_name
 
 __all__ = ["RULES", "kernel_modules"]
+
+_SIGNED = b"~Module signature appended~\n"
+"""The kernel's mark at the end of a signed module (MODULE_SIG_STRING); it takes no other,
+because of module.sig_enforce=1."""
 
 
 def kernel_modules(tree: AuditTree) -> Iterator[Finding]:
@@ -25,7 +29,10 @@ def kernel_modules(tree: AuditTree) -> Iterator[Finding]:
         for line in node.source.read_text(encoding="utf-8").split()
     }
     for node in modules.values():
-        for key, value in modinfo(read_module(node.source)):
+        data = read_module(node.source)
+        if not data.endswith(_SIGNED):
+            yield Finding("module-signature", node.path, "its signature is not at its end")
+        for key, value in modinfo(data):
             if key == "depends":
                 for name in filter(None, value.split(",")):
                     if module_name(name) not in modules and module_name(name) not in builtin:

@@ -111,11 +111,12 @@ def dlopen_note(text: str) -> bytes:
     return struct.pack("<III", 4, len(body), 0x407C0C0A) + b"FDO\0" + padded
 
 
-def modinfo_object(fields: list[tuple[str, str]]) -> bytes:
-    """A relocatable object with a ``.modinfo`` section, as a kernel module is."""
+def modinfo_object(fields: list[tuple[str, str]], *, signed: bool = True) -> bytes:
+    """A relocatable object with a ``.modinfo`` section and a signature's mark, as a module is."""
     info = b"".join(f"{key}={value}".encode() + b"\0" for key, value in fields)
     sample = ElfSample(kind=1)
-    return _assemble(sample, [(".modinfo", _SHT_PROGBITS, info, 0, 0)], _HEADER, 0)
+    module = _assemble(sample, [(".modinfo", _SHT_PROGBITS, info, 0, 0)], _HEADER, 0)
+    return module + (b"~Module signature appended~\n" if signed else b"")
 
 
 def _assemble(

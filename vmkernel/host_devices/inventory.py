@@ -14,6 +14,7 @@ import msgspec
 
 from vmkernel.host.screen import has_screen
 from vmkernel.host.sysfs import SYS, link_name, read_text, subfolders
+from vmkernel.host.usb_descriptors import usb_interface_class
 from vmkernel.host_devices.bundles import BundleCatalogue
 from vmkernel.host_devices.classes import pci_class, usb_class_name, usb_class_needs_driver
 from vmkernel.model import Device, DeviceBus, Finding, MicaError, Severity
@@ -113,8 +114,9 @@ class Inventory:
             return
         interfaces = [folder / n for n in subfolders(folder) if n.startswith(f"{folder.name}:")]
         code = read_text(folder / "bDeviceClass") or "00"
-        if code == "00" and interfaces:
-            code = read_text(interfaces[0] / "bInterfaceClass") or code
+        if code == "00":
+            of_interface = read_text(interfaces[0] / "bInterfaceClass") if interfaces else None
+            code = of_interface or usb_interface_class(folder) or code
         bound = next((i for i in interfaces if link_name(i / "driver")), None)
         module = link_name(bound / "driver/module") if bound else None
         named = [read_text(folder / name) for name in ("manufacturer", "product")]
@@ -137,6 +139,8 @@ class Inventory:
     async def _judged(self, device: Device, alias: str) -> Device:
         if device.driver is not None or self._resolve is None:
             return device
+        if device.bus is DeviceBus.USB and self._kept_out(device):
+            return _unused(device)
         if device.bus is DeviceBus.PCI:
             what, severity = pci_class(device.class_code)
         else:
@@ -162,6 +166,10 @@ class Inventory:
         )
         return msgspec.structs.replace(device, finding=finding)
 
+    def _kept_out(self, device: Device) -> bool:
+        """True for a USB device that no rule lets in (50-mica.rules, 60-mica-usb.rules)."""
+        return read_text(self._sys / "bus/usb/devices" / device.address / "authorized") == "0"
+
     async def _modules_for(self, alias: str) -> tuple[str, ...]:
         if not alias or self._resolve is None:
             return ()
@@ -170,6 +178,24 @@ class Inventory:
         except MicaError as error:
             _log.warning("the drivers for %s can't be looked up: %s", alias, error)
             return ()
+
+
+def _unused(device: Device) -> Device:
+    """With a finding, if it is of a kind that its owner may expect a host to use."""
+    if not usb_class_needs_driver(device.class_code):
+        return device
+    ids = f"{device.vendor_id}:{device.product_id}"
+    finding = Finding(
+        code="usb-device-not-listed",
+        severity=Severity.INFO,
+        message=(
+            f"The {usb_class_name(device.class_code)} {ids} at usb {device.address} is not used: "
+            "of USB devices, this host uses hubs, storage and the network adapters that its "
+            "driver bundles name."
+        ),
+        subject=f"{device.bus}/{device.address}",
+    )
+    return msgspec.structs.replace(device, finding=finding)
 
 
 def _printable(text: str) -> str:

@@ -245,6 +245,14 @@ def test_a_module_without_its_firmware(root: Path) -> None:
     assert _findings(root, manifest) == []
 
 
+@pytest.mark.parametrize("cut", [0, 10])
+def test_a_module_without_its_signature(root: Path, cut: int) -> None:
+    """Whether it never had one or something cut the end of the file off, the kernel refuses it."""
+    whole = modinfo_object([("firmware", "a.fw")], signed=bool(cut))
+    write(root, f"{MODULES}/kernel/a.ko", whole[: len(whole) - cut])
+    assert _findings(root) == [("module-signature", f"{MODULES}/kernel/a.ko")]
+
+
 def test_a_module_without_what_it_depends_on(root: Path) -> None:
     write(root, f"{MODULES}/kernel/b.ko", modinfo_object([("depends", "in,a,gone")]))
     assert _findings(root) == [("module-dependency", f"{MODULES}/kernel/b.ko")]

@@ -11,6 +11,7 @@ import pytest
 from firmware.device_bundles import load_bundles, module_name
 from tests.framework.repository import REPOSITORY
 from vmkernel.host.screen import has_screen
+from vmkernel.host.usb_descriptors import usb_interface_class
 from vmkernel.host_devices import BundleCatalogue, Inventory
 from vmkernel.model import DeviceBus, ErrorCode, MicaError, Severity
 
@@ -49,6 +50,20 @@ class Tree:
         (interface / "modalias").write_text("usb:x\n")
         if driver:
             self._bind(interface, driver)
+
+    def refused_usb(self, address: str, *classes: str) -> None:
+        """A device that was not let in: the kernel read its descriptors and made no interface."""
+        folder = self.root / "bus/usb/devices" / address
+        folder.mkdir(parents=True)
+        for name, text in (
+            *(("idVendor", "0525"), ("idProduct", "a4a2")),
+            *(("bDeviceClass", "00"), ("authorized", "0")),
+        ):
+            (folder / name).write_text(text + "\n")
+        device, configuration = bytes([18, 1, *[0] * 16]), bytes([9, 2, *[0] * 7])
+        interfaces = [bytes([9, 4, n, 0, 1, int(c, 16), 0, 0, 0]) for n, c in enumerate(classes)]
+        data = b"".join((device, configuration, *interfaces))
+        (folder / "descriptors").write_bytes(data)
 
     def _bind(self, folder: Path, driver: str) -> None:
         place = self.root / "drivers" / driver
@@ -171,6 +186,32 @@ def test_usb_devices_without_hubs_of_the_root(tree: Tree) -> None:
     ]
     assert devices[0].name == "Stick?"
     assert devices[1].finding is None
+
+
+def test_a_usb_device_that_was_not_let_in_is_told_if_a_host_might_use_it(tree: Tree) -> None:
+    tree.refused_usb("1-1", "02", "0a")
+    tree.refused_usb("1-2", "03")
+    tree.refused_usb("1-3")
+    network, keyboard, empty = asyncio.run(inventory(tree, {}).devices())
+    assert (network.class_code, keyboard.class_code, empty.class_code) == ("02", "03", "00")
+    assert network.finding is not None
+    assert (network.finding.code, network.finding.severity) == (
+        "usb-device-not-listed",
+        Severity.INFO,
+    )
+    assert "0525:a4a2 at usb 1-1" in network.finding.message
+    assert keyboard.finding is None
+    assert empty.finding is None
+
+
+@pytest.mark.parametrize(
+    "descriptors", [b"", b"\x09", b"\0\0\0", b"\x09\x04\0", b"\xff\x01", b"\x04\x04\x08\x08"]
+)
+def test_descriptors_that_are_cut_or_wrong_have_no_class(
+    tmp_path: Path, descriptors: bytes
+) -> None:
+    (tmp_path / "descriptors").write_bytes(descriptors)
+    assert usb_interface_class(tmp_path) is None
 
 
 def test_hosted_mode_judges_nobody(tree: Tree) -> None:
