@@ -35,7 +35,7 @@ from remote_api.schema.base import (
     WireModel,
 )
 from remote_api.schema.clones import CloneBody, CloneSpec
-from remote_api.schema.cloud_init import CloudInitSpec
+from remote_api.schema.cloud_init import CloudInitSpec, UserDataFormat
 from remote_api.schema.console import (
     ConsoleAsk,
     ConsoleBody,
@@ -395,6 +395,7 @@ __all__ = [
     "UploadSpec",
     "UploadState",
     "UploadStatus",
+    "UserDataFormat",
     "VcpuStatistics",
     "VirtualisationInfo",
     "Vm",

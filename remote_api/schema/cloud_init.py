@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
 from remote_api.schema.base import WireModel
 
-__all__ = ["CloudInitSpec"]
+__all__ = ["CloudInitSpec", "UserDataFormat"]
+
+
+class UserDataFormat(StrEnum):
+    """Who reads the user data: cloud-init, or any other program."""
+
+    CLOUD_INIT = "cloud-init"
+    ANY = "any"
 
 
 class CloudInitSpec(WireModel, frozen=True, kw_only=True):
@@ -22,8 +30,8 @@ class CloudInitSpec(WireModel, frozen=True, kw_only=True):
             str,
             Meta(
                 max_length=253,
-                pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$(?!\n)",
-                description="The VM's id where it isn't given.",
+                pattern=r"^[A-Za-z0-9_.-]+$(?!\n)",
+                description="The VM's id by default.",
             ),
         ]
         | None
@@ -32,7 +40,7 @@ class CloudInitSpec(WireModel, frozen=True, kw_only=True):
         Annotated[
             str,
             Meta(
-                pattern=r"^[a-z_][a-z0-9_-]{0,31}$(?!\n)",
+                pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,31}\$?$(?!\n)",
                 description="The name of the first user; the system's own choice where null.",
             ),
         ]
@@ -57,21 +65,29 @@ class CloudInitSpec(WireModel, frozen=True, kw_only=True):
                 str,
                 Meta(
                     max_length=16384,
-                    pattern=r"^(ssh-(rsa|ed25519)|ecdsa-sha2-nistp(256|384|521)"
-                    r"|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
-                    r" [A-Za-z0-9+/]+=*( [^\x00-\x1f\x7f]*)?$(?!\n)",
+                    pattern=r"^[^\x00-\x08\x0a-\x1f\x7f-\x9f]+$(?!\n)",
                 ),
             ],
             ...,
         ],
-        Meta(max_length=64, description="Keys that may log in as that user."),
+        Meta(
+            max_length=64,
+            description="Public keys that may log in as that user: lines of authorized_keys.",
+        ),
     ] = ()
+    format: Annotated[
+        UserDataFormat,
+        Meta(
+            description="Who reads `user_data`. With `any` (Talos, Ignition, cloudbase-init), they"
+            " reach the guest unchecked and as they are, without user, keys and password."
+        ),
+    ] = UserDataFormat.CLOUD_INIT
     user_data: (
         Annotated[
             str,
             Meta(
                 max_length=1 << 18,
-                description="In any of cloud-init's forms; shown to operators, of one VM alone.",
+                description="As `format` says; shown to operators, of one VM alone.",
             ),
         ]
         | None

@@ -11,9 +11,10 @@ import msgspec
 from appliance_build.tools.sandbox import ToolsSandbox
 from tests.framework import inputs
 
-__all__ = ["Provisioned", "Start", "provisioned"]
+__all__ = ["Provisioned", "Start", "provisioned", "verdicts"]
 
 GUEST = Path(__file__).with_name("cloud_init_guest.py")
+JUDGE = Path(__file__).with_name("cloud_init_verdict.py")
 ANSWER = "\nANSWER "
 TIMEOUT_S = 120.0
 
@@ -56,11 +57,32 @@ def provisioned(*starts: Start) -> list[Provisioned]:
     folders = sorted({start.seed.resolve().parent for start in starts})
     sandbox = ToolsSandbox(inputs.tools(), readable=[tree, GUEST.parent, *folders])
     words = [f"{start.seed.resolve()}={','.join(start.macs)}" for start in starts]
-    environment = {
+    output = sandbox.run(
+        ["python3", "-B", GUEST, *words], timeout_s=TIMEOUT_S, env=_environment(tree)
+    )
+    return msgspec.json.decode(_answer(output), type=list[Provisioned])
+
+
+def verdicts(folder: Path, texts: Sequence[str]) -> list[str | None]:
+    """What cloud-init has against each of some user data; None where it takes them."""
+    tree = inputs.provisioning()
+    given = folder / "texts.json"
+    given.write_bytes(msgspec.json.encode(texts))
+    sandbox = ToolsSandbox(inputs.tools(), readable=[tree, JUDGE.parent], writable=[folder])
+    output = sandbox.run(
+        ["python3", "-B", JUDGE, folder, given], timeout_s=TIMEOUT_S, env=_environment(tree)
+    )
+    return msgspec.json.decode(_answer(output), type=list[str | None])
+
+
+def _environment(tree: Path) -> dict[str, str]:
+    return {
         "PYTHONPATH": str(tree / "usr/lib/python3/dist-packages"),
         "LD_LIBRARY_PATH": str(tree / "usr/lib/x86_64-linux-gnu"),
     }
-    output = sandbox.run(["python3", "-B", GUEST, *words], timeout_s=TIMEOUT_S, env=environment)
+
+
+def _answer(output: str) -> str:
     _, mark, answer = output.rpartition(ANSWER)
     assert mark, output[-4000:]
-    return msgspec.json.decode(answer, type=list[Provisioned])
+    return answer

@@ -10,11 +10,12 @@ import pytest
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import CloudInitSpec, DisplayModel, Firmware, NicSpec, VmSpec
-from tests.framework.cloud_init import Provisioned, Start, provisioned
+from tests.framework.cloud_init import Provisioned, Start, provisioned, verdicts
 from tests.framework.hosted import HostedMica
 from vmkernel.model import CloudInitSpec as ModelSpec
 from vmkernel.vm.cloud_init.documents import check_cloud_init, seed_files
 from vmkernel.vm.cloud_init.seed import make_seed
+from vmkernel.vm.cloud_init.user_data import user_data_fault
 
 MAC = "52:54:00:00:00:01"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtBbVZ6l0X2T0m9k1o5v1cYJw0m3l6bqQ7n9yQXh2aB admin@x"
@@ -176,3 +177,59 @@ def test_short_cuts_alone_are_valid_cloud_config(tmp_path: Path) -> None:
     assert taken.judged == {"user-data": "", "merged": "", "network-config": ""}
     assert taken.password_hashes == {"debian": HASH}
     assert taken.cards == {"lan0": MAC}
+
+
+_BEGINNINGS = ("", "\n", " \n\t", "\u00a0", "\ufeff", "x\n", "From nobody Mon Nov 30 2026\n")
+_MIXED = "Content-Type: multipart/mixed; boundary="
+_BODIES = (
+    "#cloud-config\n{}\n",
+    "#Cloud-Config\n{}\n",
+    "#cloud-config\n- a\n",
+    "#cloud-config\na:\n\t- b\n",
+    "#cloud-config\n\f\n",
+    '#cloud-config\na: "b\n\tc"\n',
+    "#!/bin/sh\n:\n",
+    "#cloud-boothook\n#!/bin/sh\n:\n",
+    "#CLOUD-BOOTHOOK\n#!/bin/sh\n:\n",
+    "#cloud-boothook\n:\n",
+    "#part-handler\ndef list_types(): return ['text/x-mine']\ndef handle_part(*a): pass\n",
+    "#cloud-config-archive\n- {type: text/x-shellscript, content: '#!/bin/sh'}\n",
+    "#cloud-config-jsonp\n[]\n",
+    "#Cloud-Config-Jsonp\n[]\n",
+    "## template: jinja\n#cloud-config\n{}\n",
+    "## TEMPLATE: Jinja\n#cloud-config\n{}\n",
+    "## template: jinja\n{% set a = 1 %}#cloud-config\n{}\n",
+    "## template: jinja\n\n#cloud-config\n{}\n",
+    "## template: jinja\n#!/bin/sh\n",
+    "## template: jinja\n\n#!/bin/sh\n",
+    "## template: jinja\n#cloud-boothook\n#!/bin/sh\n",
+    "## template: jinja2\n#cloud-config\n{}\n",
+    "##template: jinja\n#cloud-config\n{}\n",
+    "Content-Type: text/cloud-config\nMIME-Version: 1.0\n\n{}\n",
+    "Content-Type: text/plain\nmime-version: 1.0\n\n#cloud-config\n{}\n",
+    "MIME-Version: 1.0\nContent-Type: text/x-shellscript\n\n#!/bin/sh\n",
+    "MIME-Version: 1.0\nContent-Type: text/x-shellscript\n\necho\n",
+    "MIME-Version: 1.0\nContent-Type: text/html\n\n<p>\n",
+    "Content-Type: text/cloud-config\n\n{}\n",
+    f'{_MIXED}"=="\n\n--==\n\n#!/bin/sh\n--==--\n',
+    f'{_MIXED}"=="\nMIME-Version: 1.0\n\n--==\n\n#!/bin/sh\n--==--\n',
+    f'{_MIXED}"=="\nMIME-Version: 1.0\n\n--==\n\nhello\n--==--\n',
+    f'{_MIXED}"??"\nMIME-Version: 1.0\n\n--==\n\n#!/bin/sh\n--==--\n',
+    "#ps1\ndir\n",
+    "version: v1alpha1\n",
+)
+
+
+def test_mica_and_cloud_init_judge_user_data_alike(tmp_path: Path) -> None:
+    """Of every beginning and body, Mica refuses exactly what Debian's cloud-init drops or the guest
+    can't run."""
+    texts = [beginning + body for beginning in _BEGINNINGS for body in _BODIES]
+    theirs = verdicts(tmp_path, texts)
+    ours = [user_data_fault(text) for text in texts]
+    differ = {
+        text: (mine, its)
+        for text, mine, its in zip(texts, ours, theirs, strict=True)
+        if (mine is None) != (its is None)
+    }
+    assert differ == {}
+    assert 20 < sum(fault is None for fault in ours) < len(texts) - 20

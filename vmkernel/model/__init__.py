@@ -17,7 +17,7 @@ from vmkernel.model.base import (
     Timestamp,
 )
 from vmkernel.model.clones import CloneSpec
-from vmkernel.model.cloud_init import CONCEALED, CloudInitSpec
+from vmkernel.model.cloud_init import CONCEALED, CloudInitSpec, UserDataFormat
 from vmkernel.model.console import (
     CONTROL,
     DATA,
@@ -328,6 +328,7 @@ __all__ = [
     "UploadSpec",
     "UploadState",
     "UploadStatus",
+    "UserDataFormat",
     "VcpuStatistics",
     "VirtualisationInfo",
     "Vm",

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
 from vmkernel.model.base import Record
 
-__all__ = ["CONCEALED", "CloudInitSpec"]
+__all__ = ["CONCEALED", "CloudInitSpec", "UserDataFormat"]
 
 CONCEALED = "***"
 """Stands for a secret in what is shown; where it is sent back, the secret stays as it is."""
+
+
+class UserDataFormat(StrEnum):
+    """Who reads the user data."""
+
+    CLOUD_INIT = "cloud-init"
+    """They are checked by cloud-init's rules, and joined with user, keys and password."""
+    ANY = "any"
+    """Talos, Ignition, cloudbase-init or another: they reach the guest as they are."""
 
 
 class CloudInitSpec(Record, frozen=True, kw_only=True):
@@ -20,14 +30,14 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
     hostname: (
         Annotated[
             str,
-            msgspec.Meta(
-                max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$(?!\n)"
-            ),
+            msgspec.Meta(max_length=253, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)"),
         ]
         | None
     ) = None
     """The VM's id where it isn't given."""
-    user: Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}$(?!\n)")] | None = None
+    user: (
+        Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,31}\$?$(?!\n)")] | None
+    ) = None
     """The name of the system's first user; the system's own choice where it isn't given."""
     password_hash: (
         Annotated[
@@ -47,18 +57,18 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
                 str,
                 msgspec.Meta(
                     max_length=16384,
-                    pattern=r"^(ssh-(rsa|ed25519)|ecdsa-sha2-nistp(256|384|521)"
-                    r"|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
-                    r" [A-Za-z0-9+/]+=*( [^\x00-\x1f\x7f]*)?$(?!\n)",
+                    pattern=r"^[^\x00-\x08\x0a-\x1f\x7f-\x9f]+$(?!\n)",
                 ),
             ],
             ...,
         ],
         msgspec.Meta(max_length=64),
     ] = ()
-    """Keys that may log in as that user."""
+    """Public keys that may log in as that user, each a line as in authorized_keys."""
+    format: UserDataFormat = UserDataFormat.CLOUD_INIT
     user_data: Annotated[str, msgspec.Meta(max_length=1 << 18)] | None = None
-    """In any form that cloud-init knows. May hold secrets: shown to operators, of one VM alone."""
+    """In any form that cloud-init knows, or, with the format `any`, in one that it doesn't.
+    May hold secrets: shown to operators, of one VM alone."""
     meta_data: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
     """Further meta-data."""
     network_config: Annotated[str, msgspec.Meta(max_length=1 << 16)] | None = None

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from remote_api.schema import CloudInitSpec
+from remote_api.schema import CloudInitSpec, UserDataFormat
 
 __all__ = ["cloud_init_of", "cloud_init_options"]
 
@@ -25,6 +25,11 @@ def cloud_init_options(command: _Command) -> _Command:
             type=_TEXT_FILE,
             metavar="FILE",
             help="cloud-init's network configuration, version 1 or 2.",
+        ),
+        click.option(
+            "--user-data-format",
+            type=click.Choice([each.value for each in UserDataFormat]),
+            help="`any`: for Talos, Ignition or cloudbase-init; passed on unchecked.",
         ),
         click.option(
             "--user-data",
@@ -74,6 +79,7 @@ def cloud_init_of(given: dict[str, Any]) -> CloudInitSpec | None:
         "user": given["user"],
         "password_hash": hash_password(password) if password else None,
         "ssh_keys": [key for path in given["ssh_keys"] for key in _keys(path)],
+        "format": given["user_data_format"],
         "user_data": _optional(given["user_data"], "--user-data"),
         "network_config": _optional(given["network_config"], "--network-config"),
     }
@@ -101,8 +107,8 @@ def _keys(path: Path) -> list[str]:
         raise click.UsageError(f"--ssh-key: {path} is a private key: give its .pub file")
     lines = (line.strip() for line in text.splitlines())
     keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys:
-        raise click.UsageError(f"--ssh-key: {path} holds no key")
+    if not keys or any(len(key.split()) < 2 for key in keys):
+        raise click.UsageError(f"--ssh-key: {path} holds no public key")
     return keys
 
 

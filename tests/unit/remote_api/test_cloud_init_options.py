@@ -61,8 +61,8 @@ def test_a_password_is_hashed_here(tmp_path: Path) -> None:
     ("option", "content", "says"),
     [
         ("--ssh-key", "-----BEGIN OPENSSH PRIVATE KEY-----\n", "private key"),
-        ("--ssh-key", "# none\n", "holds no key"),
-        ("--ssh-key", "hello\n", "ssh_keys"),
+        ("--ssh-key", "# none\n", "holds no public key"),
+        ("--ssh-key", "hello\n", "holds no public key"),
         ("--user-data", "", "is empty"),
         ("--user-data", "\udcff", "can't be read"),
         ("--password-file", "\nsecret\n", "first line is empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import stat
 from email import message_from_bytes
@@ -21,6 +22,7 @@ from vmkernel.model import (
     CloudInitSpec,
     MicaError,
     OperationState,
+    UserDataFormat,
     Vm,
     VmAction,
     VmSpec,
@@ -30,6 +32,7 @@ from vmkernel.model import (
 from vmkernel.vm.cloud_init.documents import check_cloud_init, seed_files
 from vmkernel.vm.cloud_init.secrets import concealed, revealed
 from vmkernel.vm.cloud_init.seed import make_seed
+from vmkernel.vm.cloud_init.ssh_key import ssh_key_fault
 
 from .test_driver import running
 
@@ -155,6 +158,96 @@ def test_what_no_guest_could_take_is_refused(fields: dict[str, Any], pointer: st
     assert caught.value.problem.fields[0].pointer == pointer
 
 
+ED25519 = KEY.split()[1]
+
+
+def _rsa(bits: int) -> str:
+    number = (1 << (bits - 1)).to_bytes(bits // 8 + 1)
+    fields = (b"ssh-rsa", b"\x01\x00\x01", number)
+    return base64.b64encode(b"".join(len(f).to_bytes(4) + f for f in fields)).decode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        KEY,
+        f"ssh-ed25519 {ED25519}",
+        f"ssh-ed25519\t{ED25519}   two  blanks",
+        f'from="192.0.2.0/24",command="echo \\"a b\\"" {KEY}',
+        f"no-pty {KEY}",
+        f"ssh-rsa {_rsa(2048)} ann@example.org",
+    ],
+)
+def test_keys_that_sshd_takes(line: str) -> None:
+    assert ssh_key_fault(line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("-----BEGIN OPENSSH PRIVATE KEY-----", "private key"),
+        ("ssh-ed25519", "no public key"),
+        (f"ssh-ed448 {ED25519}", "no public key"),
+        (f"SSH-ED25519 {ED25519}", "no public key"),
+        (ED25519, "no public key"),
+        (f"ssh-ed25519 {ED25519[:-8]}", "damaged or cut off"),
+        (f"ssh-ed25519 {ED25519}=", "damaged or cut off"),
+        ("ssh-ed25519 AAAA", "damaged or cut off"),
+        (f"ssh-rsa {ED25519}", "of another type"),
+        (f"ssh-rsa {_rsa(768)}", "below 1024 bits"),
+        (f'command="open {KEY}', "no public key"),
+        ("   ", "empty"),
+    ],
+)
+def test_keys_that_sshd_ignores(line: str, why: str) -> None:
+    assert why in (ssh_key_fault(line) or "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"hostname": "a..b"}, "hostname"),
+        ({"hostname": "a-.b"}, "hostname"),
+        ({"hostname": "-a"}, "hostname"),
+        ({"hostname": "a" * 64}, "hostname"),
+        ({"hostname": "."}, "hostname"),
+        ({"user": "1000"}, "user"),
+        ({"user": "."}, "user"),
+        ({"ssh_keys": (KEY, "ssh-rsa AAAA")}, "ssh_keys/1"),
+        ({"format": UserDataFormat.ANY, "user": "ann"}, "user"),
+        ({"format": UserDataFormat.ANY, "ssh_keys": (KEY,)}, "ssh_keys"),
+        ({"format": UserDataFormat.ANY, "user_data": "x", "password_hash": HASH}, "password_hash"),
+    ],
+)
+def test_names_and_keys_by_the_rules_of_their_readers(fields: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(MicaError) as caught:
+        _files(**fields)
+    assert caught.value.problem.fields[0].pointer == f"/spec/cloud_init/{pointer}"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hostname": "Web_1.example.org"},
+        {"user": "john.doe"},
+        {"user": "Admin"},
+        {"user": "svc$"},
+    ],
+)
+def test_names_that_guests_take(fields: dict[str, Any]) -> None:
+    assert _files(**fields)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["version: v1alpha1\nmachine: {}\n", '{"ignition": {"version": "3.4.0"}}', "#ps1\ndir\n"],
+)
+def test_user_data_of_others_reach_the_guest_as_they_are(text: str) -> None:
+    with pytest.raises(MicaError, match="`format` to `any`"):
+        _files(user_data=text)
+    assert _files(user_data=text, format=UserDataFormat.ANY)["user-data"] == text.encode()
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -164,6 +257,8 @@ def test_what_no_guest_could_take_is_refused(fields: dict[str, Any], pointer: st
         {"user_data": "## template: jinja\n#!/bin/sh\n\techo {{ v1.instance_id }}\n"},
         {"user_data": "#cloud-config\nwrite_files:\n- content: |\n    a\n    \tb\n"},
         {"user_data": "#!/bin/sh\n\techo\n- a\n"},
+        {"user_data": '#cloud-config\nmotd: "one\n\ttwo"\n'},
+        {"user_data": "## template: jinja\n{% set a = 1 %}\n#cloud-config\n{}\n"},
         {"user": "admin", "password_hash": "$y$j9T$salt$hash"},
     ],
 )
@@ -182,8 +277,10 @@ def test_the_line_is_told() -> None:
         {"password_hash": "plain text"},
         {"password_hash": "$6$salt$x\n"},
         {"ssh_keys": ["ssh-ed25519 AAAA x\nssh-rsa BBBB y"]},
-        {"ssh_keys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]},
+        {"ssh_keys": ["ssh-ed25519 AAAA \x1b[2J"]},
         {"user": "a:b"},
+        {"user": "-r"},
+        {"format": "talos"},
         {"hostname": "a b"},
         {"unknown": 1},
     ],

@@ -21,33 +21,24 @@ from typing import Any
 
 import msgspec
 
-from vmkernel.model import CloudInitSpec, MicaError
+from vmkernel.model import CloudInitSpec, MicaError, UserDataFormat
+from vmkernel.vm.cloud_init.ssh_key import ssh_key_fault
+from vmkernel.vm.cloud_init.user_data import kind_of, user_data_fault
+from vmkernel.vm.cloud_init.yaml_text import yaml_fault
 
 __all__ = ["check_cloud_init", "seed_files"]
 
-_TYPES = (
-    ("#cloud-config-archive", "cloud-config-archive"),
-    ("#cloud-config-jsonp", "cloud-config-jsonp"),
-    ("#cloud-config", "cloud-config"),
-    ("#include-once", "x-include-once-url"),
-    ("#include", "x-include-url"),
-    ("#cloud-boothook", "cloud-boothook"),
-    ("#part-handler", "part-handler"),
-    ("## template: jinja", "jinja2"),
-    ("#!", "x-shellscript"),
-)
-"""First words of user data and what they mean (cloudinit/handlers/__init__.py), longest first."""
-_MIME = re.compile(r"(Content-Type: multipart/|MIME-Version: )", re.IGNORECASE)
 _OURS = ("instance-id", "local-hostname", "instance_id", "local_hostname")
 _MERGE = "list(append)+dict(no_replace,recurse_list)+str()"
 _VERSION = re.compile(r"(?:^|[\s{,])[\"']?version[\"']?\s*:\s*[12](?![\w.])")
 _DISABLED = re.compile(r"(?:^|[\s{,])[\"']?config[\"']?\s*:\s*[\"']?disabled\b")
-_TAB = re.compile(r"^\t", re.MULTILINE)
-_NO_CONTENT = re.compile(r"\s*(#.*|---|%.*)?")
 _KNOWN_HASH = re.compile(r"\$(1|2a|2y|5|6)\$")
 """What cloud-init takes for a hash where it sets the password of a user whom the seed does not name
 (cc_set_passwords); any other would become the password itself."""
-_MEDIA = re.compile(r"[\t\n\r -~\x85\xa0-\ud7ff\ue000-\U0010ffff]*")
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+"""Of a host name, as systemd's hostname_is_valid takes it, at a DNS label's length."""
+_USER = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_][A-Za-z0-9_.@-]{0,31}\$?")
+"""What useradd takes on Debian or Fedora; a name of digits alone is a number to other programs."""
 
 
 def check_cloud_init(spec: CloudInitSpec) -> None:
@@ -56,12 +47,14 @@ def check_cloud_init(spec: CloudInitSpec) -> None:
     A guest that can't read its seed says so in its own log at best, and comes up without name,
     network or login. What can be seen from here without reading YAML is therefore refused.
     """
-    for name in ("user_data", "network_config"):
-        text = getattr(spec, name)
-        if text is not None and not _MEDIA.fullmatch(text):
-            raise _wrong(name, "It holds characters that YAML does not allow.")
-    if spec.user_data is not None:
-        _check_user_data(spec.user_data)
+    _check_names(spec)
+    for index, key in enumerate(spec.ssh_keys):
+        if (fault := ssh_key_fault(key)) is not None:
+            raise _wrong(f"ssh_keys/{index}", fault)
+    if spec.format is UserDataFormat.ANY:
+        _refuse_short_cuts(spec)
+    elif spec.user_data is not None and (fault := user_data_fault(spec.user_data)) is not None:
+        raise _wrong("user_data", fault)
     if spec.network_config is not None:
         _check_network_config(spec.network_config)
     hashed = spec.password_hash
@@ -76,37 +69,40 @@ def check_cloud_init(spec: CloudInitSpec) -> None:
             raise _wrong(f"meta_data/{key}", f"{key} is set by the host; see `hostname`.")
 
 
-def _check_user_data(text: str) -> None:
-    kind = _kind(text)
-    if kind == "jinja2":
-        _, _, text = text.partition("\n")
-        kind = _kind(text)
-    if kind is None:
+def _check_names(spec: CloudInitSpec) -> None:
+    if spec.hostname is not None:
+        for label in spec.hostname.split("."):
+            if not _LABEL.fullmatch(label):
+                raise _wrong(
+                    "hostname",
+                    f"{label or 'An empty label'!r} can't be part of a host name: labels between"
+                    " dots have 1 to 63 letters, digits, hyphens or underscores, and neither begin"
+                    " nor end with a hyphen.",
+                )
+    if spec.user is not None and (not _USER.fullmatch(spec.user) or spec.user.isdigit()):
         raise _wrong(
-            "user_data",
-            "User data must begin with `#cloud-config`, `#!`, or another mark of cloud-init's"
-            " (after `## template: jinja`, its second line must); others are ignored by guests.",
+            "user",
+            "A user name has at most 32 letters, digits, dots, hyphens, underscores or @, begins"
+            " with a letter, a digit or an underscore, and is no number.",
         )
-    if kind == "cloud-config":
-        _check_yaml("user_data", text)
+
+
+def _refuse_short_cuts(spec: CloudInitSpec) -> None:
+    """User data that aren't cloud-init's can't be joined with ours."""
+    for name in ("user", "password_hash", "ssh_keys"):
+        if getattr(spec, name):
+            raise _wrong(
+                name,
+                "With `format: any`, user data reach the guest as they are; leave this out and put"
+                " it into the user data.",
+            )
 
 
 def _check_network_config(text: str) -> None:
-    _check_yaml("network_config", text)
+    if (fault := yaml_fault(text)) is not None:
+        raise _wrong("network_config", fault)
     if not _VERSION.search(text) and not _DISABLED.search(text):
         raise _wrong("network_config", "It must say `version: 1` or `version: 2`.")
-
-
-def _check_yaml(name: str, text: str) -> None:
-    """What is not YAML for sure, or is no mapping."""
-    if (tab := _TAB.search(text)) is not None:
-        line = text.count("\n", 0, tab.start()) + 1
-        raise _wrong(
-            name, f"Line {line} begins with a tab, which YAML does not allow: indent with spaces."
-        )
-    first = next((line for line in text.splitlines() if not _NO_CONTENT.fullmatch(line)), "")
-    if first.startswith(("- ", "[")):
-        raise _wrong(name, "It is a list, and cloud-init wants a mapping (`key: value`).")
 
 
 def _wrong(field: str, detail: str) -> MicaError:
@@ -127,15 +123,17 @@ def seed_files(spec: CloudInitSpec, *, uuid: str, vm_id: str) -> dict[str, bytes
 
 
 def _user_data(spec: CloudInitSpec) -> str:
-    short = _short_cuts(spec)
     own = spec.user_data
+    if spec.format is UserDataFormat.ANY:
+        return own or ""
+    short = _short_cuts(spec)
     if own is not None and not short:
         return own
     config = f"#cloud-config\n{_json(short).decode()}"
     if own is None:
         return config
     whole = MIMEMultipart(boundary=_boundary(own, config))
-    whole.attach(_part(_kind(own) or "plain", own))
+    whole.attach(_part(kind_of(own) or "plain", own))
     part = _part("cloud-config", config)
     part["Merge-Type"] = _MERGE
     whole.attach(part)
@@ -163,13 +161,6 @@ def _part(kind: str, text: str) -> Message:
     part = MIMEBase("text", kind, charset="utf-8")
     part.set_payload(text, "utf-8")
     return part
-
-
-def _kind(text: str) -> str | None:
-    """The subtype of user data by its first words; `mixed` where it is MIME already."""
-    if _MIME.match(text):
-        return "mixed"
-    return next((kind for mark, kind in _TYPES if text.startswith(mark)), None)
 
 
 def _boundary(*texts: str) -> str:
