@@ -17,6 +17,8 @@ from cloudinit.handlers import (  # type: ignore[import-not-found]
     shell_script_by_frequency,
 )
 
+__all__ = ["main", "verdict"]
+
 
 class Datasource:
     """As much of one as the handlers ask for."""
@@ -96,4 +98,5 @@ def main() -> None:
     print(f"\nANSWER {json.dumps(answers)}")
 
 
-main()
+if __name__ == "__main__":
+    main()
