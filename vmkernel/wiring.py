@@ -36,7 +36,7 @@ from vmkernel.model import ApiInfo, Finding, HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform import Surroundings
-from vmkernel.state import StateLog, StateStore
+from vmkernel.state import HostConfig, StateLog, StateStore
 from vmkernel.state.identity import fingerprint, new_identity
 from vmkernel.storage import StorageService
 from vmkernel.version import __version__
@@ -141,15 +141,22 @@ class Vmkernel:
         await self._adapters.apply_settings(self._store, self._bus)
 
     async def _make_identity(self) -> None:
-        material = await self._store.ensure_identity(partial(new_identity, self._adapters.runner))
-        shown = fingerprint(material.certificate_pem)
+        make_identity = partial(new_identity, self._adapters.runner)
+        await self._store.ensure_identity(make_identity)
         file = ClaimFile(self._options.run_dir / "claim.json")
         code = file.previous() if self._adapters.keeps_claim_code else None
         self._access = AccessService(self._store, self._bus, claim_code=code)
-        file.show(self._access.claim_code, shown)
-        self._store.on_change(lambda _: file.show(self._access.claim_code, shown))
+
+        def show(config: HostConfig) -> None:
+            shown = fingerprint(config.tls.certificate_pem) if config.tls else ""
+            file.show(self._access.claim_code, shown)
+
+        show(self._store.config)
+        self._store.on_change(show)
         handlers.host.register_api_info(self._dispatcher, self._api_info)
-        handlers.access.register(self._dispatcher, self._access, self._store)
+        handlers.access.register(
+            self._dispatcher, self._access, self._store, self._bus, make_identity
+        )
         handlers.operations.register(self._dispatcher, self._operations)
 
     async def _start_storage(self) -> None:

@@ -66,6 +66,16 @@ class ContextStore:
         contents.current = name
         self._write(contents)
 
+    def repin(self, name: str | None, fingerprint: str) -> str:
+        """Trust a known host (the current one without a name) by another fingerprint; its name."""
+        contents = self._read()
+        wanted = name or contents.current
+        known = self.get(wanted)
+        assert wanted is not None
+        contents.hosts[wanted] = msgspec.structs.replace(known, fingerprint_sha256=fingerprint)
+        self._write(contents)
+        return wanted
+
     def use(self, name: str) -> None:
         """Make a known host the current one."""
         contents = self._read()

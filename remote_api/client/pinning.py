@@ -39,8 +39,12 @@ class PinnedContext(ssl.SSLContext):
         context.verify_mode = ssl.CERT_NONE
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        context._digest = bytes.fromhex(normal_fingerprint(fingerprint))
+        context.pin(fingerprint)
         return context
+
+    def pin(self, fingerprint: str) -> None:
+        """Accept this certificate from now on, and no other."""
+        self._digest = bytes.fromhex(normal_fingerprint(fingerprint))
 
     def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
         """Do the handshake, and close the connection where the certificate is another one."""
@@ -50,7 +54,9 @@ class PinnedContext(ssl.SSLContext):
             wrapped.close()
             raise UntrustedError(
                 f"The host shows the certificate {shown.hex()}, and {self._digest.hex()} is"
-                " pinned; if the host was set up anew, compare its console and claim it again."
+                " pinned. Compare the new fingerprint with the host's screen; if the certificate"
+                " was rotated, add the host again (`mica context add`), and if the host was set up"
+                " anew, claim it again."
             )
         return wrapped
 

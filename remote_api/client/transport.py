@@ -84,15 +84,22 @@ class Transport:
         self.fingerprint = fingerprint
         self._token = token
         self._timeout_s = timeout_s
+        self._pinned = None if fingerprint is None else PinnedContext(fingerprint)
         self._client = httpx.Client(
             base_url=self.address,
-            verify=True if fingerprint is None else PinnedContext(fingerprint),
+            verify=self._pinned or True,
             timeout=self._timeout(timeout_s),
             trust_env=False,
             follow_redirects=False,
             event_hooks=dict(hooks or {}),
             headers={"user-agent": "mica-client"},
         )
+
+    def trust(self, fingerprint: str) -> None:
+        """From the next connection on, the host shows another certificate."""
+        self.fingerprint = fingerprint
+        if self._pinned is not None:
+            self._pinned.pin(fingerprint)
 
     @property
     def authorization(self) -> dict[str, str]:

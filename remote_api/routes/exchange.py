@@ -107,6 +107,13 @@ class ApiState:
     openapi: Path
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process ends: streams that would go on for ever end then."""
+    renew_identity: Callable[[], Awaitable[None]] | None = None
+    """Presents the certificate that the vmkernel has now, and ends connections made before."""
+
+    def end_streams(self) -> None:
+        """End the streams that go on for ever; new ones may begin."""
+        before, self.closing = self.closing, asyncio.Event()
+        before.set()
 
 
 @dataclass(kw_only=True)

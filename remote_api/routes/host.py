@@ -11,6 +11,7 @@ from remote_api.schema import (
     ApiInfo,
     DevicePage,
     Host,
+    HostCertificate,
     NoQuery,
     PageQuery,
     PowerBody,
@@ -50,6 +51,24 @@ async def list_devices(exchange: Exchange[PageQuery, NoBody]) -> Response:
     )
     ids = [f"{item.bus.value}/{item.address}" for item in page.items]
     return json_response(to_wire(page, DevicePage, next=next_page(exchange.path, ids, page.more)))
+
+
+async def rotate_certificate(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """Replace the API's key and certificate."""
+    try:
+        certificate = await exchange.call(requests.RotateCertificate())
+    except model.MicaError as error:
+        if error.problem.code in (model.ErrorCode.UNAVAILABLE, model.ErrorCode.TIMED_OUT):
+            await _renew(exchange)  # it may have been done
+        raise
+    await _renew(exchange)
+    return json_response(to_wire(certificate, HostCertificate))
+
+
+async def _renew(exchange: Exchange[NoQuery, NoBody]) -> None:
+    renew = exchange.state.renew_identity
+    if renew is not None:
+        await renew()
 
 
 async def power_host(exchange: Exchange[WaitQuery, PowerBody]) -> Response:
@@ -94,6 +113,16 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=list_devices,
         query=PageQuery,
         replies=(Reply(status=200, description="A page of devices.", body=DevicePage),),
+    ),
+    Route(
+        method="POST",
+        path="/v1/host/certificate/rotate",
+        name="rotateCertificate",
+        summary="Replace the API's key and certificate; the answer comes by the old one, and every"
+        " connection made with it ends",
+        handler=rotate_certificate,
+        role=Role.ADMIN,
+        replies=(Reply(status=200, description="The new certificate.", body=HostCertificate),),
     ),
     Route(
         method="POST",

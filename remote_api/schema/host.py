@@ -18,6 +18,7 @@ __all__ = [
     "DevicePage",
     "Finding",
     "Host",
+    "HostCertificate",
     "HostMode",
     "HostProgram",
     "HostStatus",
@@ -49,6 +50,15 @@ class ApiInfo(WireModel, frozen=True, kw_only=True):
     claimed: Annotated[bool, Meta(description="False until someone spent the claim code.")]
     capabilities: Annotated[
         tuple[str, ...], Meta(description="Names of what this host can do, for clients to ask.")
+    ]
+
+
+class HostCertificate(WireModel, frozen=True, kw_only=True):
+    """What this API proves itself with from now on."""
+
+    certificate_pem: Annotated[str, Meta(description="The certificate, for clients that pin it.")]
+    fingerprint_sha256: Annotated[
+        str, Meta(description="Its SHA-256 fingerprint, as the host's screen shows it.")
     ]
 
 

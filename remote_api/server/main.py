@@ -13,10 +13,10 @@ import gc
 import logging
 import resource
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ from uvicorn.config import Config  # noqa: E402
 from uvicorn.server import Server  # noqa: E402
 
 from remote_api.routes import MAX_HEAD_BYTES, Application, make_application  # noqa: E402
-from remote_api.server.admission import Admission, Peer  # noqa: E402
+from remote_api.server.admission import Admission, Peer, Stage  # noqa: E402
 from remote_api.server.listener import BACKLOG, Listener  # noqa: E402
 from remote_api.server.notify import notify, passed_sockets, watchdog_pause_s  # noqa: E402
 from remote_api.server.protocol import BoundedH11Protocol  # noqa: E402
@@ -41,6 +41,7 @@ from remote_api.server.tls import (  # noqa: E402
 )
 from remote_api.server.websocket import make_protocol  # noqa: E402
 from vmkernel.control import ControlClient  # noqa: E402
+from vmkernel.control.requests import TlsIdentity  # noqa: E402
 
 __all__ = ["main"]
 
@@ -48,6 +49,8 @@ logger = logging.getLogger("mica.api")
 
 DEFAULT_CONTROL = Path("/run/mica/control.sock")
 IDENTITY_TIMEOUT_S = 60.0
+RENEWAL_TIMEOUT_S = 3600.0
+RENEWAL_WAIT_S = 15.0
 GRACE_S = 5
 KEEP_ALIVE_S = 15
 MAX_CONSOLE_MESSAGE_BYTES = 1 << 20
@@ -59,19 +62,15 @@ _DESCRIPTORS = 4096
 class ApiServer(Server):
     """uvicorn's server, which tells systemd, wakes once a second and ends streams first."""
 
-    def __init__(
-        self,
-        config: Config,
-        application: Application,
-        context: ssl.SSLContext,
-        fingerprint: str,
-    ) -> None:
+    def __init__(self, config: Config, application: Application, identity: TlsIdentity) -> None:
         super().__init__(config)
-        self._fingerprint = fingerprint
+        self._fingerprint = fingerprint_of(identity)
         self._application = application
         self._exit = asyncio.Event()
-        self.context = context
+        self.context = tls_context(identity)
+        self.certificate_pem = identity.certificate_pem
         self.admission = Admission()
+        self._renewals: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then tell the service manager.
@@ -94,6 +93,34 @@ class ApiServer(Server):
         return BoundedH11Protocol(
             config=self.config, server_state=self.server_state, app_state={"peer": peer}
         )
+
+    async def renew_identity(self, control: ControlClient) -> None:
+        """Present the certificate that the vmkernel has now, if it is another one.
+
+        Connections that were made with the one before end: idle ones at once, others with what
+        they are about. If the vmkernel can't be asked now, it is asked again and again later.
+        """
+        task = asyncio.create_task(self._renew(control))
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+        await asyncio.wait({task}, timeout=RENEWAL_WAIT_S)
+
+    async def _renew(self, control: ControlClient) -> None:
+        try:
+            identity = await fetch_identity(control, RENEWAL_TIMEOUT_S)
+        except IdentityUnavailableError as error:
+            logger.error("the certificate can't be renewed: %s", error)
+            return
+        if identity.certificate_pem == self.certificate_pem:
+            return
+        self.context = tls_context(identity)
+        self.certificate_pem = identity.certificate_pem
+        for peer in self.admission.everyone():
+            if peer.stage is Stage.HANDSHAKE:
+                peer.end()
+        self._application.state.end_streams()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
     async def main_loop(self) -> None:
         """Wait for the end; the tick renews the Date header and feeds systemd's watchdog."""
@@ -150,9 +177,6 @@ async def _serve(options: argparse.Namespace) -> int:
         identity = await fetch_identity(control, options.identity_timeout)
     except IdentityUnavailableError as error:
         return _refused(str(error))
-    context = tls_context(identity)
-    fingerprint = fingerprint_of(identity)
-    del identity
     application = make_application(control)
     config = Config(
         application,
@@ -171,9 +195,10 @@ async def _serve(options: argparse.Namespace) -> int:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        ssl_context_factory=lambda _config, _default: context,
     )
-    server = ApiServer(config, application, context, fingerprint)
+    server = ApiServer(config, application, identity)
+    del identity
+    application.state.renew_identity = partial(server.renew_identity, control)
     await server.serve(sockets)
     return 0
 

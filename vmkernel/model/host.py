@@ -13,6 +13,7 @@ __all__ = [
     "Device",
     "DeviceBus",
     "Finding",
+    "HostCertificate",
     "HostInfo",
     "HostMode",
     "HostProgram",
@@ -192,6 +193,14 @@ class HostInfo(Record, frozen=True, kw_only=True):
     programs: tuple[HostProgram, ...] = ()
     """Of hosted mode, whose programs are the machine's own."""
     tls_fingerprint_sha256: str
+
+
+class HostCertificate(Record, frozen=True, kw_only=True):
+    """What the API proves itself with."""
+
+    certificate_pem: str
+    fingerprint_sha256: str
+    """Of the certificate (DER), as the console shows it."""
 
 
 class DeviceBus(StrEnum):

@@ -55,6 +55,11 @@ class Session:
         """True where somebody watches."""
         return sys.stderr.isatty() and not self.quiet
 
+    @property
+    def from_environment(self) -> bool:
+        """True where MICA_HOST names the host, and no context does."""
+        return bool(os.environ.get("MICA_HOST"))
+
     def known_host(self) -> KnownHost:
         """The host to talk to: of the environment, of `--host`, or the current one."""
         if address := os.environ.get("MICA_HOST"):

@@ -191,6 +191,36 @@ def host_devices(session: Session) -> None:
         )
 
 
+@host_group.command("rotate-certificate")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@pass_session
+def rotate_certificate(session: Session, yes: bool) -> None:
+    """Replace the TLS key and certificate of the host's API.
+
+    The new fingerprint is pinned for this host here, and the host's screen shows it. Every other
+    client has to learn it; consoles and event streams end.
+    """
+    if not yes:
+        click.confirm(
+            "Replace the certificate? Every other client that pins it has to be told the new one.",
+            abort=True,
+            err=True,
+        )
+    with session.mica() as mica:
+        certificate = mica.rotate_certificate()
+        shown = certificate.fingerprint_sha256
+        if session.from_environment:
+            say(session, "set MICA_FINGERPRINT to the new fingerprint")
+        else:
+            name = session.store.repin(session.host_name, shown)
+            say(session, f"the new certificate is pinned for {name} ({session.store.path})")
+        mica.whoami()  # the host answers with it
+    if session.json:
+        show_object(session, certificate)
+    else:
+        click.echo(shown)
+
+
 @host_group.command("power")
 @click.argument("action", type=click.Choice([action.value for action in PowerAction]))
 @click.option("--yes", is_flag=True, help="Don't ask.")

@@ -12,6 +12,7 @@ from remote_api.schema import (
     Disk,
     DiskPage,
     Host,
+    HostCertificate,
     Operation,
     PowerAction,
     PowerBody,
@@ -38,6 +39,13 @@ class HostCalls(Calls):
     def disks(self) -> Iterator[Disk]:
         """All disks of the host."""
         return self._all("/v1/host/disks", DiskPage)
+
+    def rotate_certificate(self) -> HostCertificate:
+        """Replace the API's key and certificate; this client trusts the new one from then on."""
+        path = "/v1/host/certificate/rotate"
+        certificate = self.transport.send("POST", path).read(HostCertificate)
+        self.transport.trust(certificate.fingerprint_sha256)
+        return certificate
 
     def power(self, action: PowerAction) -> Operation:
         """End the guests in order, then power off or reboot."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,19 @@ from vmkernel.model import (
 )
 from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.state import StateLog, StateStore
+from vmkernel.state.config import TlsMaterial
 
 CODE = "AAAAABBBBB"
 HOST = Subject(kind="host", id="host")
+_NUMBERS = count()
+
+
+async def _new_identity(hostname: str, uuid: str) -> TlsMaterial:
+    certificate = base64.b64encode(f"{hostname} {uuid} {next(_NUMBERS)}".encode()).decode()
+    return TlsMaterial(
+        certificate_pem=f"-----BEGIN CERTIFICATE-----\n{certificate}\n-----END CERTIFICATE-----\n",
+        private_key_pem="key",
+    )
 
 
 class World:
@@ -46,13 +58,14 @@ class World:
 
     def __init__(self, path: Path, allowed_uids: set[int], call_timeout_s: float) -> None:
         self.path = path
-        store = StateStore(StateLog(RamMedium(slots=4, slot_bytes=1 << 16)))
+        self.medium = RamMedium(slots=4, slot_bytes=1 << 16)
+        self.store = store = StateStore(StateLog(self.medium))
         store.open()
         self.bus = EventBus()
         self.operations = OperationRegistry(self.bus)
         self.access = AccessService(store, self.bus, claim_code=ClaimCode(CODE))
         self.dispatcher = Dispatcher()
-        handlers.access.register(self.dispatcher, self.access, store)
+        handlers.access.register(self.dispatcher, self.access, store, self.bus, _new_identity)
         handlers.operations.register(self.dispatcher, self.operations)
         self.server = ControlServer(
             self.dispatcher,
@@ -263,6 +276,28 @@ def test_changes_are_audited_and_reads_are_not(tmp_path: Path) -> None:
         audit = events[1]
         assert (audit.actor, audit.subject) == ("admin", Subject(kind="token", id="x"))
         assert audit.data == {"request": "access.create-token", "origin": "192.0.2.7"}
+
+    _run(tmp_path, scenario)
+
+
+def test_the_key_is_replaced_durably_before_the_answer(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        with world.bus.subscribe() as subscription:
+            first = await world.client.call(requests.RotateCertificate(), token=world.admin)
+            kept = world.store.config.tls
+            assert kept is not None
+            assert first.certificate_pem == kept.certificate_pem
+            assert (await world.client.call(requests.GetTlsIdentity())).private_key_pem == b"key"
+            event = await subscription.next()
+            assert event is not None
+            assert (event.type, event.actor) == ("host.certificate-rotated", "admin")
+            assert event.data["fingerprint_sha256"] == first.fingerprint_sha256
+        world.medium.failing = True
+        refused = world.client.call(requests.RotateCertificate(), token=world.admin)
+        assert await _refusal(refused) is ErrorCode.UNAVAILABLE
+        assert world.store.config.tls is kept
+        viewer = world.client.call(requests.RotateCertificate(), token="mica_x_y")
+        assert await _refusal(viewer) is ErrorCode.UNAUTHENTICATED
 
     _run(tmp_path, scenario)
 

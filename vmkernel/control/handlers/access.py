@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
 from vmkernel.auth import AccessService, AuditTrail, Caller
 from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.handlers.paging import cut
@@ -15,14 +19,20 @@ from vmkernel.control.requests import (
     GetToken,
     ListAudit,
     ListTokens,
+    RotateCertificate,
     TlsIdentity,
     TokenPage,
     WhoAmI,
 )
-from vmkernel.model import ErrorCode, IssuedToken, MicaError, Token
+from vmkernel.events import EventBus
+from vmkernel.model import ErrorCode, HostCertificate, IssuedToken, MicaError, Subject, Token
 from vmkernel.state import StateStore
+from vmkernel.state.config import TlsMaterial
+from vmkernel.state.identity import fingerprint
 
-__all__ = ["register", "register_audit"]
+__all__ = ["MakeIdentity", "register", "register_audit"]
+
+MakeIdentity = Callable[[str, str], Awaitable[TlsMaterial]]
 
 
 def register_audit(dispatcher: Dispatcher, trail: AuditTrail) -> None:
@@ -40,8 +50,14 @@ def register_audit(dispatcher: Dispatcher, trail: AuditTrail) -> None:
     dispatcher.register(ListAudit, list_audit)
 
 
-def register(dispatcher: Dispatcher, access: AccessService, store: StateStore) -> None:
-    """Serve the requests about access."""
+def register(
+    dispatcher: Dispatcher,
+    access: AccessService,
+    store: StateStore,
+    bus: EventBus,
+    make_identity: MakeIdentity,
+) -> None:
+    """Serve the requests about access; `make_identity(hostname, uuid)` makes certificates."""
 
     async def tls(_: GetTlsIdentity, __: Caller) -> TlsIdentity:
         material = store.config.tls
@@ -51,6 +67,19 @@ def register(dispatcher: Dispatcher, access: AccessService, store: StateStore) -
             certificate_pem=material.certificate_pem.encode(),
             private_key_pem=material.private_key_pem.encode(),
         )
+
+    async def rotate(_: RotateCertificate, caller: Caller) -> HostCertificate:
+        material = await make_identity(store.config.hostname, store.config.uuid)
+        await store.update(lambda config: msgspec.structs.replace(config, tls=material))
+        shown = fingerprint(material.certificate_pem)
+        bus.publish(
+            "host.certificate-rotated",
+            Subject(kind="host", id="host"),
+            actor=caller.actor,
+            message=f"The API has a new certificate; its SHA-256 fingerprint is {shown}.",
+            data={"fingerprint_sha256": shown},
+        )
+        return HostCertificate(certificate_pem=material.certificate_pem, fingerprint_sha256=shown)
 
     async def claim(request: Claim, caller: Caller) -> IssuedToken:
         return await access.claim(request.code, request.token_id, origin=caller.origin)
@@ -73,6 +102,7 @@ def register(dispatcher: Dispatcher, access: AccessService, store: StateStore) -
         return Done()
 
     dispatcher.register(GetTlsIdentity, tls)
+    dispatcher.register(RotateCertificate, rotate)
     dispatcher.register(Claim, claim)
     dispatcher.register(ListTokens, list_tokens)
     dispatcher.register(GetToken, get_token)

@@ -67,6 +67,7 @@ from vmkernel.control.requests.host import (
     GetTlsIdentity,
     ListDevices,
     PowerHost,
+    RotateCertificate,
     TlsIdentity,
 )
 from vmkernel.control.requests.images import (
@@ -214,6 +215,7 @@ __all__ = [
     "Request",
     "ResizeVolume",
     "RevertToSnapshot",
+    "RotateCertificate",
     "Screenshot",
     "SendKeys",
     "SnapshotPage",
@@ -241,6 +243,7 @@ AnyRequest = (
     | ListDevices
     | ListDisks
     | PowerHost
+    | RotateCertificate
     | Claim
     | ListTokens
     | ListAudit

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from vmkernel.control.requests.base import ListRequest, Page, Request
-from vmkernel.model import ApiInfo, Device, HostInfo, Operation, PowerAction, Record, Role
+from vmkernel.model import (
+    ApiInfo,
+    Device,
+    HostCertificate,
+    HostInfo,
+    Operation,
+    PowerAction,
+    Record,
+    Role,
+)
 
 __all__ = [
     "DevicePage",
@@ -14,6 +23,7 @@ __all__ = [
     "GetTlsIdentity",
     "ListDevices",
     "PowerHost",
+    "RotateCertificate",
     "TlsIdentity",
 ]
 
@@ -50,6 +60,13 @@ class GetTlsIdentity(Request[TlsIdentity], frozen=True, kw_only=True, tag="api.t
     ROLE: ClassVar[Role | None] = None
     REPLY: ClassVar[Any] = TlsIdentity
     READ_ONLY: ClassVar[bool] = True
+
+
+class RotateCertificate(Request[HostCertificate], frozen=True, kw_only=True, tag="api.rotate"):
+    """Replace the API's key and certificate by new ones, durably; whoever asks presents them."""
+
+    ROLE: ClassVar[Role | None] = Role.ADMIN
+    REPLY: ClassVar[Any] = HostCertificate
 
 
 class GetHost(Request[HostInfo], frozen=True, kw_only=True, tag="host.get"):
