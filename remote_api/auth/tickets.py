@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from remote_api.auth.bearer import user_of
 from remote_api.failures import ApiError
 from remote_api.schema import ProblemCode
 from vmkernel.control import Stream, model
 
-__all__ = ["MAX_TICKETS", "Opened", "TICKET_LIFE_S", "TicketBox"]
+__all__ = ["Opened", "TICKET_LIFE_S", "TicketBox"]
 
 TICKET_LIFE_S = 30.0
-MAX_TICKETS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,13 @@ class Opened:
     stream: Stream
     token: str | None = field(repr=False)
     """Who asked for it: the console ends with this token."""
+    release: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Gives back the ticket's place; called once it is spent or void."""
+
+    @property
+    def user(self) -> str:
+        """Whose token that is."""
+        return user_of(self.token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +46,12 @@ class _Held:
 class TicketBox:
     """The tickets that were given out and not yet spent. They are kept as hashes only."""
 
-    def __init__(self, *, life_s: float = TICKET_LIFE_S, limit: int = MAX_TICKETS) -> None:
+    def __init__(self, *, life_s: float = TICKET_LIFE_S) -> None:
         self._life_s = life_s
-        self._limit = limit
         self._held: dict[bytes, _Held] = {}
 
     def __len__(self) -> int:
         return len(self._held)
-
-    def check_room(self) -> None:
-        """Raise ApiError (429) where too many tickets are out already."""
-        if len(self._held) >= self._limit:
-            raise ApiError(
-                ProblemCode.RATE_LIMITED,
-                f"{self._limit} console tickets are out; open those, or wait for them to expire.",
-                retry_after_s=int(self._life_s),
-            )
 
     def issue(self, console: Opened) -> str:
         """A new ticket for a console, whose stream the box owns until the ticket is spent."""
@@ -72,6 +70,7 @@ class TicketBox:
         held = self._held.pop(_key(ticket), None)
         if held is not None:
             held.expiry.cancel()
+            held.console.release()
             if held.console.vm == vm:
                 return held.console
             held.console.stream.close()
@@ -89,6 +88,7 @@ class TicketBox:
         held = self._held.pop(key, None)
         if held is not None:
             held.expiry.cancel()
+            held.console.release()
             held.console.stream.close()
 
 

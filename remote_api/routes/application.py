@@ -45,6 +45,7 @@ logger = logging.getLogger("mica.api")
 
 MAX_HEAD_BYTES = 16 << 10
 _READER_STALL_S = 120.0
+_PART_BYTES = 64 << 10
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _OPERATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _PROBLEM_TYPE = "application/problem+json"
@@ -91,7 +92,22 @@ class Application:
         )
         method = cast(str, scope["method"])
         try:
+            await self._respond(exchange, routes, method, scope, send)
+        finally:
+            exchange.ended()
+
+    async def _respond(
+        self,
+        exchange: Exchange[Any, Any],
+        routes: Mapping[str, Route[Any, Any]],
+        method: str,
+        scope: Scope,
+        send: Send,
+    ) -> None:
+        request_id = exchange.request_id
+        try:
             response = await self._answer(exchange, routes, method, scope)
+            await _hold_answer(exchange, response)
         except ClientGoneError:
             return
         except ApiError as error:
@@ -100,7 +116,9 @@ class Application:
             failure = _settle(problem_to_error(error.problem), exchange)
             response = problem_response(failure, request_id)
         except Exception:
-            logger.exception("request %s (%s %s) failed by a defect", request_id, method, path)
+            logger.exception(
+                "request %s (%s %s) failed by a defect", request_id, method, exchange.path
+            )
             response = problem_response(
                 ApiError(
                     ProblemCode.INTERNAL,
@@ -160,6 +178,7 @@ class Application:
         else:
             if (exchange.content_length or MAX_BODY_BYTES) > MAX_STRANGERS_BODY_BYTES:
                 await self._require_role(exchange, route)
+                await exchange.hold(exchange.state.shares.bodies)
             exchange.raw_body = await exchange.read_body(route.max_body_bytes)
         if route.body_kind is BodyKind.JSON:
             exchange.body = decode_body(exchange.raw_body, route.body)
@@ -324,6 +343,16 @@ def _settle(error: ApiError, exchange: Exchange[Any, Any]) -> ApiError:
     return error
 
 
+async def _hold_answer(exchange: Exchange[Any, Any], response: Response) -> None:
+    """A large answer waits here for its reader, so that of these each user has a share."""
+    if len(response.body) > _PART_BYTES and exchange.token is not None:
+        try:
+            await exchange.hold(exchange.state.shares.answers, weight=len(response.body))
+        except BaseException:
+            response.body = b""
+            raise
+
+
 async def _send(
     exchange: Exchange[Any, Any], response: Response, send: Send, *, head: bool
 ) -> None:
@@ -348,8 +377,14 @@ async def _send(
     if response.status != 204 and "content-length" not in response.headers:
         headers.append((b"content-length", str(len(response.body)).encode("ascii")))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    body = b"" if head else response.body
-    await send({"type": "http.response.body", "body": body, "more_body": linger})
+    body = memoryview(b"" if head else response.body)
+    # In parts, each of which waits until the client has taken enough of those before.
+    while len(body) > _PART_BYTES:
+        await send(
+            {"type": "http.response.body", "body": bytes(body[:_PART_BYTES]), "more_body": True}
+        )
+        body = body[_PART_BYTES:]
+    await send({"type": "http.response.body", "body": bytes(body), "more_body": linger})
     if linger:
         await exchange.drain()
         await send({"type": "http.response.body", "body": b"", "more_body": False})

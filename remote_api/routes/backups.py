@@ -103,6 +103,7 @@ async def read_disk(exchange: Exchange[NoQuery, NoBody]) -> Response:
     if size is None:
         raise ApiError(ProblemCode.NOT_FOUND, f"Backup {name} has no disk {key}.")
     part = wanted_part(size, f'"{name}"', exchange.header("Range"), exchange.header("If-Range"))
+    await exchange.hold(exchange.state.shares.downloads)
     _, stream = await exchange.open(
         requests.ReadBackup(
             id=exchange.id, backup=name, disk=key, offset=part.offset, length=part.length
@@ -140,6 +141,7 @@ async def write_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
         raise ApiError.field(
             "Content-Range", "Say `bytes FIRST-LAST/SIZE`, as long as the body is."
         )
+    await exchange.hold(exchange.state.shares.uploads)
     _, stream = await exchange.open(
         requests.WriteVolume(id=exchange.id, offset=int(match[1]), length=length)
     )

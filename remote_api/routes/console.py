@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import msgspec
 
 from remote_api.auth.tickets import TICKET_LIFE_S, Opened
 from remote_api.failures import ApiError
+from remote_api.routes.convert import problem_to_error
 from remote_api.routes.exchange import (
     ApiState,
     Exchange,
@@ -56,12 +58,24 @@ _RECHECK_S = 15.0
 
 async def open_console(exchange: Exchange[NoQuery, ConsoleBody]) -> Response:
     """Open a VM's console and give a ticket for it."""
-    exchange.state.tickets.check_room()
     kind = model.ConsoleKind(exchange.body.kind.value)
     mode = model.ConsoleMode(exchange.body.mode.value)
+    exchange.state.shares.tickets.check(exchange.user, exchange.origin)
     _, stream = await exchange.open(OpenConsole(id=exchange.id, kind=kind))
+    try:
+        release = exchange.state.shares.tickets.take(exchange.user, exchange.origin)
+    except ApiError:
+        stream.close()
+        raise
     ticket = exchange.state.tickets.issue(
-        Opened(vm=exchange.id, kind=kind, mode=mode, stream=stream, token=exchange.token)
+        Opened(
+            vm=exchange.id,
+            kind=kind,
+            mode=mode,
+            stream=stream,
+            token=exchange.token,
+            release=release,
+        )
     )
     expires = datetime.now(UTC) + timedelta(seconds=TICKET_LIFE_S)
     return json_response(
@@ -109,9 +123,14 @@ async def serve_console(
     request_id = secrets.token_hex(8)
     if (await receive())["type"] != "websocket.connect":
         return
+    origin = str((scope.get("client") or ("",))[0])
+    held = ExitStack()
     try:
         console = _spend(state, registry, scope)
+        held.callback(console.stream.close)
+        await _admit(state, console, scope, origin, held)
     except ApiError as error:
+        held.close()
         await _refuse(error, request_id, send)
         return
     try:
@@ -119,14 +138,27 @@ async def serve_console(
         chosen = {"subprotocol": _SUBPROTOCOL} if _SUBPROTOCOL in offered else {}
         await send({"type": "websocket.accept", **chosen})
         lanes = _serial if console.kind is model.ConsoleKind.SERIAL else _plain
-        origin = str((scope.get("client") or ("",))[0])
         lost = _token_lost(state, console, origin)
         code = await _relay(state, lost, *await lanes(console, receive, send))
         await send({"type": "websocket.close", "code": code})
     except OSError:
         logger.debug("console %s: the client went away", request_id)
     finally:
-        console.stream.close()
+        held.close()
+
+
+async def _admit(
+    state: ApiState, console: Opened, scope: Scope, origin: str, held: ExitStack
+) -> None:
+    """Take the console's place, if its token is still good. Raises ApiError (401, 429, 503)."""
+    try:
+        await state.control.call(WhoAmI(), token=console.token, origin=origin, timeout_s=10.0)
+    except model.MicaError as error:
+        raise problem_to_error(error.problem) from error
+    held.callback(state.shares.consoles.take(console.user, origin))
+    peer = scope.get("state", {}).get("peer")
+    if peer is not None:
+        peer.proven(console.user)
 
 
 def _spend(state: ApiState, registry: Registry, scope: Scope) -> Opened:

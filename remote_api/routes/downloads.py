@@ -85,6 +85,7 @@ def _describe(
 async def _stream(
     exchange: Exchange[Any, Any], part: Part, headers: dict[str, str], request: Open
 ) -> Response:
+    await exchange.hold(exchange.state.shares.downloads)
     data, stream = await exchange.open(request(part.offset, part.length))
     if f'"{data.etag}"' != headers["etag"]:
         stream.close()

@@ -27,6 +27,7 @@ _MAX_EVENT_ID = 128
 
 async def stream_events(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Every event from now on, or after the one named by `Last-Event-ID`."""
+    await exchange.hold(exchange.state.shares.events)
     stack = AsyncExitStack()
     after = _last_event_id(exchange)
     try:

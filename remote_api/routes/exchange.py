@@ -12,7 +12,7 @@ from collections.abc import (
     Mapping,
     MutableMapping,
 )
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -23,9 +23,10 @@ from remote_api.auth.bearer import user_of
 from remote_api.failures import ApiError
 from remote_api.routes.conditions import Precondition
 from remote_api.routes.registry import MAX_BODY_BYTES
+from remote_api.routes.shares import AllShares, Shares
 from remote_api.schema import ProblemCode
 from vmkernel.control import ControlClient, Stream, model
-from vmkernel.control.requests import Request, SubscribeEvents
+from vmkernel.control.requests import Request, SubscribeEvents, WhoAmI
 
 if TYPE_CHECKING:
     from remote_api.auth import TicketBox
@@ -105,6 +106,7 @@ class ApiState:
     control: ControlClient
     tickets: TicketBox
     openapi: Path
+    shares: AllShares = field(default_factory=AllShares)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process ends: streams that would go on for ever end then."""
     renew_identity: Callable[[], Awaitable[None]] | None = None
@@ -157,6 +159,8 @@ class Exchange(Generic[QueryT, BodyT]):
         self.origin = f"{client[0]}" if client else ""
         self._peer: Peer | None = scope.get("state", {}).get("peer")
         self._receive = receive
+        self._known = False
+        self._held = ExitStack()
         self._body_whole = False
         self._body_asked = False
 
@@ -223,6 +227,20 @@ class Exchange(Generic[QueryT, BodyT]):
         finally:
             await subscription.__aexit__(None, None, None)
 
+    async def hold(self, shares: Shares, *, weight: int = 1) -> None:
+        """Take a place among what the user may have at once, until `ended`.
+
+        Raises ApiError (429, 503), or what the vmkernel says of the token: nobody takes another
+        one's places.
+        """
+        if not self._known:
+            await self.call(WhoAmI())
+        self._held.callback(shares.take(self.user, self.origin, weight=weight))
+
+    def ended(self) -> None:
+        """Give back what was held; called once the answer is sent, or the client is gone."""
+        self._held.close()
+
     @property
     def user(self) -> str:
         """Whose token the request carries, or says to; for what each user may have at once."""
@@ -240,7 +258,10 @@ class Exchange(Generic[QueryT, BodyT]):
         self._proven()
 
     def _proven(self) -> None:
-        if self.token is not None and self._peer is not None:
+        if self.token is None:
+            return
+        self._known = True
+        if self._peer is not None:
             self._peer.proven(self.user)
 
     async def body_parts(self) -> AsyncIterator[bytes]:

@@ -137,6 +137,7 @@ async def _take_part(
     checksum: model.UploadChecksum | None,
 ) -> dict[str, str]:
     """Pass the body on; the headers that tell what became of it. Raises ApiError."""
+    await exchange.hold(exchange.state.shares.uploads)
     upload, stream = await exchange.open(
         requests.WriteUpload(
             id=upload_id, offset=offset, length=exchange.content_length, checksum=checksum

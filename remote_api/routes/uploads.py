@@ -47,6 +47,7 @@ async def upload_image(exchange: Exchange[UploadQuery, NoBody]) -> Response:
     query = exchange.query
     if not 1 <= size <= 1 << 50:
         raise ApiError.field("Content-Length", "An image has 1 byte to 1 PiB.")
+    await exchange.hold(exchange.state.shares.uploads)
     operation, stream = await exchange.open(
         requests.UploadImage(
             id=exchange.id,

@@ -20,7 +20,6 @@ good token before have places of their own besides, so that strangers can't keep
 from __future__ import annotations
 
 import heapq
-import ipaddress
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
@@ -30,8 +29,9 @@ from itertools import islice
 
 from remote_api.failures import ApiError
 from remote_api.schema import ProblemCode
+from remote_api.sources import source_of
 
-__all__ = ["Admission", "Limits", "Peer", "Stage", "source_of"]
+__all__ = ["Admission", "Limits", "Peer", "Stage"]
 
 _KNOWN_SOURCES = 1024
 """How many sources are remembered for a good token; some 100 bytes each."""
@@ -296,19 +296,6 @@ class Admission:
         self.gone(peer)
         peer.end()
         return True
-
-
-def source_of(address: str) -> str:
-    """What counts as one source: an IPv4 address, or the /64 of an IPv6 address."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64)) + "/64"
-    return str(parsed)
 
 
 def _source(peer: Peer) -> str:

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_api.failures import ApiError
-from remote_api.server.admission import Admission, Limits, Peer, Stage, source_of
+from remote_api.server.admission import Admission, Limits, Peer, Stage
 from remote_api.server.protocol import _StrictBuffer
+from remote_api.sources import source_of
 
 SMALL = Limits(
     waiting=12,

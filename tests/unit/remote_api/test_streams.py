@@ -235,13 +235,60 @@ async def test_ticket_expires_and_closes_its_stream() -> None:
 @on_loop
 async def test_tickets_are_bounded(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, api):
-        api.state.tickets = TicketBox(limit=1)
+        api.state.shares.tickets.per_user = 1
         fake.answer(
             requests.OpenConsole, lambda _: Streamed(requests.Done(), socket.socketpair()[0])
         )
         answers = [await _open(api) for _ in range(2)]
         assert [answer.status for answer in answers] == [201, 429]
-        assert answers[0].json["websocket"].startswith("/v1/vms/web/console?ticket=")
+        assert "The token root has 1 unused console tickets" in answers[1].json["detail"]
+        path = answers[0].json["websocket"]
+        assert path.startswith("/v1/vms/web/console?ticket=")
+        api.state.tickets.close()
+        assert api.state.shares.tickets.taken == 0
+        assert (await _open(api)).status == 201
+
+
+@pytest.mark.parametrize("kind", ["serial", "vnc"])
+@pytest.mark.parametrize("code", [model.ErrorCode.UNAUTHENTICATED, model.ErrorCode.UNAVAILABLE])
+def test_a_ticket_of_a_token_revoked_meanwhile_opens_nothing(
+    tmp_path: Path, kind: str, code: model.ErrorCode
+) -> None:
+    @on_loop
+    async def story() -> None:
+        async with served(tmp_path) as (fake, api):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.settimeout(5)
+            fake.answer(requests.OpenConsole, Streamed(requests.Done(), theirs))
+            path = (await _open(api, kind=kind)).json["websocket"]
+            fake.answer(requests.WhoAmI, model.MicaError(code, "It was revoked."))
+            async with _WebSocket(api, path) as client:
+                first = await client.sent.get()
+                assert first["type"] == "websocket.http.response.start"
+                assert first["status"] in (401, 503)
+            assert ours.recv(1) == b""
+            ours.close()
+            assert (len(api.state.tickets), api.state.shares.tickets.taken) == (0, 0)
+            assert api.state.shares.consoles.taken == 0
+
+    story()
+
+
+@on_loop
+async def test_open_consoles_are_bounded(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        api.state.shares.consoles.per_user = 1
+        pairs = [socket.socketpair() for _ in range(3)]
+        left = iter(pairs)
+        fake.answer(requests.OpenConsole, lambda _: Streamed(requests.Done(), next(left)[0]))
+        paths = [(await _open(api, kind="vnc")).json["websocket"] for _ in range(3)]
+        async with _WebSocket(api, paths[0]) as first:
+            assert (await first.sent.get())["type"] == "websocket.accept"
+            async with _WebSocket(api, paths[1]) as second:
+                assert (await second.sent.get())["status"] == 429
+        assert api.state.shares.consoles.taken == 0
+        for _, theirs in pairs:
+            theirs.close()
 
 
 @on_loop
@@ -307,9 +354,9 @@ def test_console_ends_with_its_token(
             fake.answer(requests.OpenConsole, Streamed(requests.Done(), theirs))
             path = (await _open(api, kind=kind)).json["websocket"]
             gone = model.MicaError(model.ErrorCode.UNAVAILABLE, "It restarts.")
-            fake.answer(requests.WhoAmI, gone)
             async with _WebSocket(api, path) as client:
-                await client.sent.get()
+                assert (await client.sent.get())["type"] == "websocket.accept"
+                fake.answer(requests.WhoAmI, gone)
                 await asyncio.sleep(0.2)
                 assert client.sent.empty()
                 revoked = model.MicaError(model.ErrorCode.UNAUTHENTICATED, "It was revoked.")

@@ -1,0 +1,95 @@
+"""What one user may have at once, and what is left for others."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from remote_api.failures import ApiError
+from remote_api.routes.shares import Shares
+from tests.framework.asgi import request
+from tests.framework.running import on_loop
+from tests.unit.remote_api.samples import JSON, served, vm
+from vmkernel.control import model, requests
+
+
+def _refusal(shares: Shares, user: str, origin: str) -> int:
+    with pytest.raises(ApiError) as refused:
+        shares.take(user, origin)
+    return refused.value.status
+
+
+def test_a_user_and_an_address_have_a_share() -> None:
+    shares = Shares("things", total=6, per_user=2, per_origin=3)
+    release = [shares.take("root", "192.0.2.1") for _ in range(2)]
+    assert _refusal(shares, "root", "198.51.100.1") == 429
+    shares.take("op", "192.0.2.1")
+    assert _refusal(shares, "other", "192.0.2.1") == 429
+    assert _refusal(shares, "other", "::ffff:192.0.2.1") == 429
+    for number in range(3):
+        shares.take(f"op-{number}", f"2001:db8:0:{number}::1")
+    assert _refusal(shares, "late", "203.0.113.1") == 503
+    release[0]()
+    release[0]()
+    assert shares.taken == 5
+    shares.take("late", "203.0.113.1")
+
+
+def test_an_ipv6_network_is_one_address() -> None:
+    shares = Shares("things", total=9, per_user=9, per_origin=2)
+    for number in range(2):
+        shares.take("root", f"2001:db8::{number}")
+    assert _refusal(shares, "root", "2001:db8::ffff:1") == 429
+    shares.take("root", "2001:db8:0:1::1")
+
+
+def test_it_forgets_who_has_nothing() -> None:
+    shares = Shares("things", total=9, per_user=9, per_origin=9)
+    for number in range(1000):
+        with shares.hold(f"user-{number}", f"192.0.2.{number % 250}"):
+            assert shares.taken == 1
+    assert (shares._users, shares._origins) == ({}, {})
+
+
+@on_loop
+async def test_large_requests_and_answers_have_shares(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        shares = api.state.shares
+        held = [shares.bodies.take("op", "") for _ in range(8)]
+        body = b'{"spec": {' + b" " * 20_000 + b'"datastore": "main"}}'
+        headers = {**JSON, "if-none-match": "*"}
+        for token, status in (("mica_op_secret", 429), ("mica_op_wrong", 401)):
+            answer = await request(
+                api, "PUT", "/v1/vms/web", token=token, headers=headers, body=body
+            )
+            assert answer.status == status
+        fake.answer(requests.CreateVm, vm())
+        answer = await request(api, "PUT", "/v1/vms/web", headers=headers, body=body)
+        assert answer.status == 201
+        for release in held:
+            release()
+        shares.answers.per_user = 1 << 16
+        fake.answer(requests.TakeScreenshot, requests.Screenshot(png=b"x" * (1 << 17)))
+        answer = await request(api, "GET", "/v1/vms/web/screenshot")
+        assert (answer.status, answer.problem) == (429, "rate-limited")
+        shares.answers.per_user = 1 << 20
+        answer = await request(api, "GET", "/v1/vms/web/screenshot")
+        assert (answer.status, len(answer.body)) == (200, 1 << 17)
+        await asyncio.sleep(0)
+        assert (shares.answers.taken, shares.bodies.taken) == (0, 0)
+
+
+@on_loop
+async def test_a_stranger_takes_no_users_places(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, api):
+        api.state.shares.events.per_user = 1
+        fake.answer(
+            requests.SubscribeEvents,
+            model.MicaError(model.ErrorCode.UNAVAILABLE, "not in this test"),
+        )
+        for _ in range(3):
+            answer = await request(api, "GET", "/v1/events", token="mica_root_guessed")
+            assert answer.status == 401
+        assert api.state.shares.events.taken == 0
