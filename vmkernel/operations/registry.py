@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -31,11 +32,16 @@ from vmkernel.model import (
     Progress,
     Subject,
 )
+from vmkernel.operations.places import Places
 
 __all__ = ["OperationContext", "OperationRegistry", "Work"]
 
 _log = logging.getLogger(__name__)
 _CANCEL_WAIT_S = 10.0
+SYSTEM = "system"
+"""The actor of what Mica does by itself; vmkernel.auth has the same."""
+_RUNNING, _RUNNING_EACH = 1024, 256
+"""At once, in all and of one token; what Mica does by itself is not counted."""
 
 
 class OperationContext:
@@ -87,6 +93,7 @@ class OperationRegistry:
         self._start = f"{int(time.time() * 1000):011x}"
         self._numbers = itertools.count(1)
         self._closing = False
+        self._running = Places("operations run", total=_RUNNING, each=_RUNNING_EACH)
 
     def begin(
         self,
@@ -104,6 +111,7 @@ class OperationRegistry:
         """
         if self._closing:
             raise MicaError(ErrorCode.UNAVAILABLE, "The vmkernel is ending; ask again in a moment.")
+        release = self._running.take(actor) if actor != SYSTEM else None
         entry = _Entry(
             Operation(
                 id=f"op-{self._start}-{next(self._numbers):08x}",
@@ -120,6 +128,8 @@ class OperationRegistry:
         self._publish("operation.started", entry)
         entry.task = asyncio.create_task(self._run(entry, work), name=entry.operation.id)
         entry.task.add_done_callback(lambda _: self._ensure_finished(entry))
+        if release is not None:
+            entry.task.add_done_callback(lambda _: release())
         self._forget()
         return entry.operation
 
@@ -248,14 +258,23 @@ class OperationRegistry:
         return entry
 
     def _forget(self) -> None:
-        """Drop finished operations that are too old or too many, oldest first."""
+        """Drop finished operations that are too old or too many.
+
+        Too many means: the oldest of the actor who has most of them, so that nobody's can be
+        pushed out by another's.
+        """
         limit = time.monotonic() - self._history_age_s
-        finished = [
-            (entry.finished_monotonic_s, key)
-            for key, entry in self._entries.items()
-            if entry.finished_monotonic_s is not None
-        ]
-        surplus = len(finished) - self._history_count
-        for index, (when, key) in enumerate(finished):
-            if index < surplus or when < limit:
+        finished: dict[str, deque[str]] = {}
+        count = 0
+        for key, entry in list(self._entries.items()):
+            if entry.finished_monotonic_s is None:
+                continue
+            if entry.finished_monotonic_s < limit:
                 del self._entries[key]
+                continue
+            finished.setdefault(entry.operation.actor, deque()).append(key)
+            count += 1
+        while count > self._history_count:
+            most = max(finished.values(), key=len)
+            del self._entries[most.popleft()]
+            count -= 1

@@ -38,6 +38,7 @@ from vmkernel.model import (
 )
 from vmkernel.model.text import clean
 from vmkernel.operations import OperationContext, OperationRegistry
+from vmkernel.operations.places import Places
 from vmkernel.storage.catalogue import Catalogue, ImageEntry
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
@@ -45,7 +46,7 @@ from vmkernel.storage.layout import Layout
 from vmkernel.storage.sending import Sender
 from vmkernel.storage.spool import file_sha256, make_spool, settle_file
 from vmkernel.storage.still import StillSource, StillVolumes
-from vmkernel.storage.uploads import MAX_UPLOADS, Uploader
+from vmkernel.storage.uploads import MAX_UPLOADS, UPLOADS_EACH, Uploader
 from vmkernel.storage.users import Users
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ _UNKNOWN_SHA256 = "0" * 64
 _PULL_MEMORY_BYTES = 512 << 20
 _CAPTURED = {ImageFormat.QCOW2: SourceFormat.QCOW2, ImageFormat.RAW: SourceFormat.RAW}
 Receive = Callable[[OperationContext], Awaitable[None]]
+MAX_PULLS, PULLS_EACH = 16, 4
+"""Each is a process of its own, with up to _PULL_MEMORY_BYTES."""
 
 
 class Images:
@@ -83,7 +86,8 @@ class Images:
         self._workers = workers
         self._uploader = Uploader()
         self._sender = Sender()
-        self._coming = 0
+        self._coming = Places("images are being made", total=MAX_UPLOADS, each=UPLOADS_EACH)
+        self._pulls = Places("images are being fetched", total=MAX_PULLS, each=PULLS_EACH)
 
     async def stop(self) -> None:
         """Let the threads end."""
@@ -109,9 +113,9 @@ class Images:
         self, image_id: str, source: ImageSource, *, actor: str
     ) -> tuple[Operation, socket.socket]:
         """Begin to take an image; the operation, and the stream's other end for the sender."""
-        layout = await self._refuse_taken(image_id, source.datastore)
+        layout = await self._refuse_taken(image_id, source.datastore, actor)
         spool = layout.incoming / f"spool-{image_id}"
-        with self._claimed(image_id, "uploaded") as undo:
+        with self._claimed(image_id, "uploaded", actor) as undo:
             release = self._datastores.reserve(
                 source.datastore, source.size_bytes, pointer="/spec/size_bytes"
             )
@@ -142,8 +146,9 @@ class Images:
 
     async def pull(self, image_id: str, pull: ImagePull, *, actor: str) -> Operation:
         """Begin to fetch an image from a server."""
-        layout = await self._refuse_taken(image_id, pull.datastore)
-        with self._claimed(image_id, "pulled") as undo:
+        layout = await self._refuse_taken(image_id, pull.datastore, actor)
+        with self._claimed(image_id, "pulled", actor) as undo:
+            undo.callback(self._pulls.take(actor))
 
             async def receive(context: OperationContext) -> None:
                 await self._pull(context, image_id, pull, layout)
@@ -160,8 +165,8 @@ class Images:
         if volume is None:
             raise MicaError.field("/spec/volume", f"There is no volume {capture.volume}.")
         datastore = capture.datastore or volume.datastore
-        layout = await self._refuse_taken(image_id, datastore)
-        with self._claimed(image_id, "captured") as undo:
+        layout = await self._refuse_taken(image_id, datastore, actor)
+        with self._claimed(image_id, "captured", actor) as undo:
             source = undo.enter_context(self._volumes.held(capture.volume, "exported"))
 
             async def receive(context: OperationContext) -> None:
@@ -173,7 +178,7 @@ class Images:
     # --- going --------------------------------------------------------------------------------
 
     async def read(
-        self, image_id: str, offset: int, length: int
+        self, image_id: str, offset: int, length: int, *, actor: str
     ) -> tuple[StoredData, socket.socket]:
         """Begin to send a part of an image's file."""
         entry = self._usable(image_id)
@@ -183,7 +188,7 @@ class Images:
             undo.enter_context(self._catalogue.reading(image_id))
             await undo.enter_async_context(self._datastores.using(entry.datastore))
             held = undo.pop_all()
-        stream = await self._sender.send(entry.place.data, offset, length, held)
+        stream = await self._sender.send(entry.place.data, offset, length, held, actor=actor)
         return data, stream
 
     async def volume_data(self, volume_id: str) -> StoredData:
@@ -202,7 +207,7 @@ class Images:
         )
 
     async def read_volume(
-        self, volume_id: str, offset: int, length: int
+        self, volume_id: str, offset: int, length: int, *, actor: str
     ) -> tuple[StoredData, socket.socket]:
         """Begin to send a part of a volume's file; nothing can open it meanwhile."""
         data = await self.volume_data(volume_id)
@@ -210,7 +215,7 @@ class Images:
             source = undo.enter_context(self._volumes.held(volume_id, "exported"))
             await undo.enter_async_context(self._datastores.using(source.entry.datastore))
             held = undo.pop_all()
-        stream = await self._sender.send(source.entry.place.data, offset, length, held)
+        stream = await self._sender.send(source.entry.place.data, offset, length, held, actor=actor)
         return data, stream
 
     async def delete(self, image_id: str) -> None:
@@ -329,7 +334,7 @@ class Images:
 
     # --- small parts --------------------------------------------------------------------------
 
-    async def _refuse_taken(self, image_id: str, datastore: str) -> Layout:
+    async def _refuse_taken(self, image_id: str, datastore: str, actor: str) -> Layout:
         layout = self._datastores.layout_for(datastore)
         paths = [layout.image(image_id, image_format).data for image_format in ImageFormat]
         stray = await self._datastores.look(
@@ -338,10 +343,7 @@ class Images:
         await self._datastores.measure(datastore)
         if image_id in self._catalogue.images:
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is an image {image_id} already.")
-        if self._coming >= MAX_UPLOADS:
-            raise StorageError(
-                ErrorCode.UNAVAILABLE, f"{MAX_UPLOADS} images are being made; try again later."
-            )
+        self._coming.check(actor)
         if stray is not None:
             raise StorageError(
                 ErrorCode.CONFLICT,
@@ -350,12 +352,11 @@ class Images:
         return layout
 
     @contextlib.contextmanager
-    def _claimed(self, image_id: str, what: str) -> Iterator[contextlib.ExitStack]:
+    def _claimed(self, image_id: str, what: str, actor: str) -> Iterator[contextlib.ExitStack]:
         """Claim an id and a place among those that come; `_begin` passes both on."""
         with contextlib.ExitStack() as undo:
             undo.enter_context(self._catalogue.claimed("image", image_id, what))
-            self._coming += 1
-            undo.callback(self._ended)
+            undo.callback(self._coming.take(actor))
             yield undo
 
     def _begin(
@@ -385,9 +386,6 @@ class Images:
         except BaseException:
             held.close()
             raise
-
-    def _ended(self) -> None:
-        self._coming -= 1
 
     def _usable(self, image_id: str) -> ImageEntry:
         entry = self._catalogue.image(image_id)

@@ -50,6 +50,7 @@ from vmkernel.model import (
     UploadStatus,
 )
 from vmkernel.operations import OperationContext, OperationRegistry
+from vmkernel.operations.places import Places
 from vmkernel.storage.catalogue import Catalogue
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
@@ -69,8 +70,10 @@ _GRACE_S = 3600.0
 """At least so long after a start: the clock may have been wrong before."""
 _SWEEP_S = 60.0
 _TAKE_OVER_S = 15.0
-_MAX_OPEN = 64
-_MAX_WRITERS = 8
+MAX_OPEN, OPEN_EACH = 256, 32
+"""In all, and of one token."""
+MAX_WRITERS, WRITERS_EACH = 24, 8
+"""Parts that are received at once, in all and of one token; each has a thread."""
 _KEEP_AFTER = {ErrorCode.INSUFFICIENT_SPACE, ErrorCode.UNAVAILABLE, ErrorCode.TIMED_OUT}
 
 
@@ -120,7 +123,9 @@ class ResumableUploads:
         self._entries: dict[str, _Entry] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading: set[asyncio.Task[None]] = set()
-        self._threads = ThreadPoolExecutor(_MAX_WRITERS, thread_name_prefix="part")
+        self._threads = ThreadPoolExecutor(MAX_WRITERS, thread_name_prefix="part")
+        self._open = Places("uploads are open", total=MAX_OPEN, each=OPEN_EACH)
+        self._writing = Places("uploads are received", total=MAX_WRITERS, each=WRITERS_EACH)
         self._ending = False
         datastores.on_change(self._datastore_changed)
 
@@ -167,14 +172,12 @@ class ResumableUploads:
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is an image {spec.image} already.")
         layout = self._datastores.layout_for(spec.datastore)
         await self._settled()
-        if len(self._entries) >= _MAX_OPEN:
-            raise StorageError(
-                ErrorCode.UNAVAILABLE, f"{_MAX_OPEN} uploads are open; end or delete some."
-            )
+        self._open.check(actor)
         await self._datastores.measure(spec.datastore)
         self._refuse_taken(spec.image)
         now = clock.now()
         with contextlib.ExitStack() as undo:
+            undo.callback(self._open.take(actor))
             release = self._datastores.reserve(
                 spec.datastore, spec.size_bytes, pointer="/spec/size_bytes"
             )
@@ -214,6 +217,7 @@ class ResumableUploads:
         *,
         length: int | None,
         checksum: UploadChecksum | None,
+        actor: str,
     ) -> tuple[Upload, socket.socket]:
         """Begin to take a part at `offset`; the upload, and the stream's other end.
 
@@ -240,12 +244,7 @@ class ResumableUploads:
             raise MicaError.field(
                 "Content-Length", f"The part ends behind the declared {size} bytes."
             )
-        if sum(other.part is not None for other in self._entries.values()) >= _MAX_WRITERS:
-            raise MicaError(
-                ErrorCode.UNAVAILABLE,
-                f"{_MAX_WRITERS} uploads are being received; try again in a moment.",
-                retry_after_s=5,
-            )
+        release = self._writing.take(actor)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         entry.part = PartReceiver(
             ours,
@@ -257,27 +256,37 @@ class ResumableUploads:
             remember=lambda reached: _remember(entry, reached),
         )
         entry.idle.clear()
-        task = asyncio.create_task(self._receive(entry, entry.part, ours))
+        task = asyncio.create_task(self._receive(entry, entry.part, ours, release))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return _describe(entry), theirs
 
     # --- receiving, importing -----------------------------------------------------------------
 
-    async def _receive(self, entry: _Entry, part: PartReceiver, stream: socket.socket) -> None:
+    async def _receive(
+        self,
+        entry: _Entry,
+        part: PartReceiver,
+        stream: socket.socket,
+        release: Callable[[], None],
+    ) -> None:
         loop = asyncio.get_running_loop()
         try:
             outcome = await self._run_part(entry, loop, part)
             entry.deadline_s = time.monotonic() + LIFE_S
             if entry.whole and outcome.problem is None and not self._ending:
-                operation = self._begin_import(entry)
-                outcome = msgspec.structs.replace(outcome, operation=operation.id)
+                try:
+                    operation = self._begin_import(entry)
+                    outcome = msgspec.structs.replace(outcome, operation=operation.id)
+                except MicaError as error:  # too many run; an empty part tries again
+                    outcome = msgspec.structs.replace(outcome, problem=error.problem)
             await asyncio.to_thread(_answer, stream, outcome)
         except Exception:
             _log.exception("upload %s failed by a defect", entry.id)
         finally:
             stream.close()
             entry.part = None
+            release()
             entry.idle.set()
 
     async def _run_part(
@@ -379,6 +388,7 @@ class ResumableUploads:
                     raise StorageError(ErrorCode.ALREADY_EXISTS, "its image is there")
                 claim = self._catalogue.claimed("image", spec.image, "uploaded")
                 entry.held.enter_context(claim)
+                entry.held.callback(self._open.count(record.actor))
             except MicaError as error:
                 _log.info("upload %s is dropped: %s", record.id, error)
                 await self._forget(entry)

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vmkernel.host.errors import from_os_error
-from vmkernel.model import ErrorCode, MicaError
+from vmkernel.operations.places import Places
 
-__all__ = ["MAX_READERS", "Sender"]
+__all__ = ["MAX_READERS", "READERS_EACH", "Sender"]
 
-MAX_READERS = 16
+MAX_READERS, READERS_EACH = 32, 8
+"""In all, and of one token; each has a thread."""
 _SILENCE_S = 120.0
 
 
@@ -24,22 +25,24 @@ class Sender:
     def __init__(self, *, silence_s: float = _SILENCE_S) -> None:
         self._silence_s = silence_s
         self._threads = ThreadPoolExecutor(MAX_READERS, thread_name_prefix="send")
+        self._places = Places("downloads are under way", total=MAX_READERS, each=READERS_EACH)
         self._sending: dict[asyncio.Task[None], socket.socket] = {}
 
     async def send(
-        self, path: Path, offset: int, length: int, held: contextlib.AsyncExitStack
+        self,
+        path: Path,
+        offset: int,
+        length: int,
+        held: contextlib.AsyncExitStack,
+        *,
+        actor: str,
     ) -> socket.socket:
         """Begin to send; the stream's other end. `held` is closed at the end, or here on failure.
 
         The stream ends early where the file does, or where nobody reads for long.
         """
         try:
-            if len(self._sending) >= MAX_READERS:
-                raise MicaError(
-                    ErrorCode.UNAVAILABLE,
-                    f"{MAX_READERS} downloads are under way; try again in a moment.",
-                    retry_after_s=5,
-                )
+            held.callback(self._places.take(actor))
             try:
                 fd = await asyncio.to_thread(
                     os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC

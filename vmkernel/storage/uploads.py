@@ -22,10 +22,11 @@ from vmkernel.host.files import allocate
 from vmkernel.model import ErrorCode, ImageSource, MicaError
 from vmkernel.storage.headers import HEAD_BYTES
 
-__all__ = ["MAX_UPLOADS", "Uploader"]
+__all__ = ["MAX_UPLOADS", "UPLOADS_EACH", "Uploader"]
 
-MAX_UPLOADS = 8
-_CHUNK_BYTES = 1 << 20
+MAX_UPLOADS, UPLOADS_EACH = 24, 8
+"""In all, and of one token; each has a thread and a buffer of _CHUNK_BYTES."""
+_CHUNK_BYTES = 1 << 18
 _SILENCE_S = 60.0
 _REPORT_S = 0.2
 

@@ -11,6 +11,7 @@ import pytest
 from vmkernel.events import EventBus
 from vmkernel.model import ErrorCode, MicaError, OperationState, Progress, Subject
 from vmkernel.operations import OperationContext, OperationRegistry
+from vmkernel.operations import registry as registry_module
 
 VM = Subject(kind="vm", id="v")
 Scenario = Callable[[OperationRegistry], Awaitable[None]]
@@ -184,3 +185,38 @@ def test_start_and_end_are_events() -> None:
         assert events[1].data["state"] == "succeeded"
 
     asyncio.run(main())
+
+
+def test_one_actor_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "_RUNNING_EACH", 3)
+
+    async def scenario(registry: OperationRegistry) -> None:
+        running = [
+            registry.begin("k", VM, _for_ever, actor="loud", cancellable=True) for _ in range(3)
+        ]
+        with pytest.raises(MicaError) as caught:
+            registry.begin("k", VM, _for_ever, actor="loud")
+        assert caught.value.problem.code is ErrorCode.RATE_LIMITED
+        registry.begin("k", VM, _for_ever, actor="quiet")
+        for _ in range(9):
+            registry.begin("k", VM, _for_ever, actor="system")
+        await registry.cancel(running[0].id, "loud")
+        await asyncio.sleep(0)
+        registry.begin("k", VM, _for_ever, actor="loud")
+
+    _run(scenario)
+
+
+def test_nobodys_history_is_pushed_out_by_anothers() -> None:
+    async def scenario(registry: OperationRegistry) -> None:
+        async def work(_: OperationContext) -> None:
+            return None
+
+        kept = await registry.wait(registry.begin("k", VM, work, actor="quiet").id, 5)
+        for _number in range(100):
+            last = registry.begin("k", VM, work, actor="loud")
+            await registry.wait(last.id, 5)
+        known = [operation.id for operation in registry.all()]
+        assert (known[0], known[-1], len(known)) == (kept.id, last.id, 20)
+
+    _run(scenario, history_count=20)

@@ -50,7 +50,7 @@ async def _send(
     world: World, upload: str, offset: int, data: bytes, checksum: UploadChecksum | None = None
 ) -> UploadOutcome:
     _, stream = await world.storage.uploads.write(
-        upload, offset, length=len(data), checksum=checksum
+        upload, offset, length=len(data), checksum=checksum, actor="me"
     )
     await asyncio.to_thread(stream.sendall, data)
     return await asyncio.to_thread(_finish, stream)
@@ -71,10 +71,10 @@ def test_parts_make_an_image_and_nothing_else_is_left(tmp_path: Path) -> None:
             await uploads.create(_spec(), actor="me")
         assert (await _send(world, upload.id, 0, DATA[:1000])).offset_bytes == 1000
         with pytest.raises(MicaError, match="is at 1000, not 0") as refused:
-            await uploads.write(upload.id, 0, length=None, checksum=None)
+            await uploads.write(upload.id, 0, length=None, checksum=None, actor="me")
         assert refused.value.problem.code is ErrorCode.CONFLICT
         with pytest.raises(MicaError, match="ends behind"):
-            await uploads.write(upload.id, 1000, length=len(DATA), checksum=None)
+            await uploads.write(upload.id, 1000, length=len(DATA), checksum=None, actor="me")
         last = await _send(world, upload.id, 1000, DATA[1000:])
         await _image(world, last.operation)
         assert await uploads.list() == ()
@@ -92,7 +92,7 @@ def test_a_checksum_decides_on_the_whole_part(tmp_path: Path) -> None:
         part = DATA[:5000]
         wrong = await _send(world, upload.id, 0, part, checksum=right)
         assert (wrong.offset_bytes, wrong.checksum_matches) == (0, False)
-        _, stream = await uploads.write(upload.id, 0, length=len(DATA), checksum=right)
+        _, stream = await uploads.write(upload.id, 0, length=len(DATA), checksum=right, actor="me")
         stream.sendall(part)
         cut = await asyncio.to_thread(_finish, stream)
         assert (cut.offset_bytes, cut.checksum_matches) == (0, True)
@@ -106,11 +106,11 @@ def test_a_new_part_takes_over_from_a_dead_one(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         uploads = world.storage.uploads
         upload = await uploads.create(_spec(), actor="me")
-        _, dead = await uploads.write(upload.id, 0, length=None, checksum=None)
+        _, dead = await uploads.write(upload.id, 0, length=None, checksum=None, actor="me")
         dead.sendall(DATA[:3000])
         await asyncio.sleep(0.2)
         with pytest.raises(MicaError) as refused:
-            await uploads.write(upload.id, 0, length=None, checksum=None)
+            await uploads.write(upload.id, 0, length=None, checksum=None, actor="me")
         assert refused.value.problem.code is ErrorCode.CONFLICT
         assert (await uploads.get(upload.id)).status.offset_bytes == 3000
         last = await _send(world, upload.id, 3000, DATA[3000:])
@@ -217,5 +217,36 @@ def test_expired_and_deleted_uploads_leave_nothing(
         await uploads.delete(young.id)
         assert world.files() == []
         assert world.storage.stores.entries["d"].reserved_bytes == 0
+
+    run(tmp_path, scenario)
+
+
+def test_one_token_leaves_places_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resumable, "OPEN_EACH", 3)
+    monkeypatch.setattr(resumable, "WRITERS_EACH", 2)
+
+    async def scenario(world: World) -> None:
+        uploads = world.storage.uploads
+        mine = [await uploads.create(_spec(image=f"i{n}"), actor="loud") for n in range(3)]
+        with pytest.raises(MicaError) as caught:
+            await uploads.create(_spec(image="more"), actor="loud")
+        assert caught.value.problem.code is ErrorCode.RATE_LIMITED
+        other = await uploads.create(_spec(image="other"), actor="quiet")
+        streams = []
+        for upload in mine[:2]:
+            _, stream = await uploads.write(upload.id, 0, length=None, checksum=None, actor="loud")
+            streams.append(stream)
+        with pytest.raises(MicaError) as caught:
+            await uploads.write(mine[2].id, 0, length=None, checksum=None, actor="loud")
+        assert caught.value.problem.code is ErrorCode.RATE_LIMITED
+        _, stream = await uploads.write(other.id, 0, length=None, checksum=None, actor="quiet")
+        stream.close()
+        _, again = await uploads.write(mine[0].id, 0, length=None, checksum=None, actor="loud")
+        again.close()
+        streams[1].close()
+        await uploads.delete(mine[1].id)
+        await uploads.create(_spec(image="more"), actor="loud")
 
     run(tmp_path, scenario)

@@ -39,15 +39,21 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     async def capture_image(request: CaptureImage, caller: Caller) -> Operation:
         return await storage.images.capture(request.id, request.spec, actor=caller.actor)
 
-    async def read_image(request: ReadImage, _: Caller) -> Streamed:
-        return Streamed(*await storage.images.read(request.id, request.offset, request.length))
+    async def read_image(request: ReadImage, caller: Caller) -> Streamed:
+        return Streamed(
+            *await storage.images.read(
+                request.id, request.offset, request.length, actor=caller.actor
+            )
+        )
 
     async def get_volume_data(request: GetVolumeData, _: Caller) -> StoredData:
         return await storage.images.volume_data(request.id)
 
-    async def read_volume(request: ReadVolume, _: Caller) -> Streamed:
+    async def read_volume(request: ReadVolume, caller: Caller) -> Streamed:
         return Streamed(
-            *await storage.images.read_volume(request.id, request.offset, request.length)
+            *await storage.images.read_volume(
+                request.id, request.offset, request.length, actor=caller.actor
+            )
         )
 
     dispatcher.register(UploadImage, upload_image)
@@ -71,10 +77,14 @@ def _register_resumable(dispatcher: Dispatcher, storage: StorageService) -> None
     async def create_upload(request: CreateUpload, caller: Caller) -> Upload:
         return await storage.uploads.create(request.spec, actor=caller.actor)
 
-    async def write_upload(request: WriteUpload, _: Caller) -> Streamed:
+    async def write_upload(request: WriteUpload, caller: Caller) -> Streamed:
         return Streamed(
             *await storage.uploads.write(
-                request.id, request.offset, length=request.length, checksum=request.checksum
+                request.id,
+                request.offset,
+                length=request.length,
+                checksum=request.checksum,
+                actor=caller.actor,
             )
         )
 
