@@ -86,12 +86,12 @@ def parse(argv: Sequence[str]) -> Options:
     else:
         run_dir = given.run_dir or _APPLIANCE_RUN
         users = users or ["mica-api"]
-    run_dir = run_dir.absolute()
+    run_dir = run_dir.resolve()  # what lies there is opened without following links
     return Options(
         mode=mode,
         run_dir=run_dir,
         control=(given.control or run_dir / "control.sock").absolute(),
-        state_dir=None if given.state_dir is None else given.state_dir.absolute(),
+        state_dir=None if given.state_dir is None else given.state_dir.resolve(),
         state_device=given.state_device,
         accelerator=given.accelerator,
         qemu=given.qemu,

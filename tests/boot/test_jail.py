@@ -92,12 +92,12 @@ def test_the_process_is_allowed_what_its_unit_says(prison: Prison, vm: str) -> N
 
 
 def test_a_tpm_s_process_has_nothing_of_its_guest_s_machine(prison: Prison) -> None:
-    """No KVM, no card, no disk: a socket, its log, and the folder of its state."""
+    """No KVM, no card, no disk: a socket, its log, and the file of its state."""
     tpm, guest = prison.jailed[TPM], prison.jailed["two"]
     assert prison.agent.read(f"/proc/{prison.pids[TPM]}/comm").strip() == "swtpm"
     assert "/dev/kvm" in guest.files
     opened = {file for file in tpm.files if not re.match(r"(socket|pipe|anon_inode):", file)}
-    log, state = "/run/mica/vm/two/qemu.log", "/vms/two/tpm/"
+    log, state = "/run/mica/vm/two/qemu.log", "/vms/two/tpm.state"
     assert all(file in ("/dev/null", log) or state in file for file in opened), opened
     assert tpm.cgroup == guest.cgroup
     for kind in ("mnt", "net", "pid", "ipc", "user"):
@@ -127,8 +127,10 @@ def test_another_guest_s_disk_is_out_of_reach(prison: Prison) -> None:
 
 
 def test_another_guest_s_tpm_is_out_of_reach(prison: Prison) -> None:
-    (state,) = [p for p in prison.jailed["two"].policy.paths("BindPaths") if p.endswith("/tpm")]
-    secret = f"{state}/tpm2-00.permall"
+    (state,) = [
+        p for p in prison.jailed["two"].policy.paths("BindPaths") if p.endswith("/tpm.state")
+    ]
+    secret = state
     for vm, said in (("two", ""), ("one", "No such file or directory")):
         uid = int(prison.jailed[vm].policy.last("User"))
         assert prison.agent.open_as(uid, f"/proc/{prison.pids[vm]}/root", secret) == said

@@ -31,6 +31,7 @@ from remote_api.schema import (
 from tests.framework.guest import guest_files
 from tests.framework.hosted import HostedMica
 from tests.framework.talk import Talk
+from vmkernel.vm.tpm_state import decode
 
 MIB = 1 << 20
 
@@ -79,8 +80,9 @@ def whole(host: HostedMica) -> Iterator[None]:
 def _state_files(host: HostedMica, vm: str) -> dict[str, str]:
     folder = host.folder / "datastores/main/vms" / vm
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "vm.json")
-    wanted = [p for p in files if p.name.startswith(("nvram", "tpm2-00.permall"))]
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in wanted}
+    kept = {p.name: p.read_bytes() for p in files if p.name.startswith("nvram")}
+    kept |= {p.name: decode(p.read_bytes())["permall"] for p in files if p.name == "tpm.state"}
+    return {name: hashlib.sha256(data).hexdigest() for name, data in kept.items()}
 
 
 def _volumes(mica: Mica) -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
+from vmkernel.host.folder import UnsafeFileError
 from vmkernel.model import ErrorCode, MicaError
 
 __all__ = ["CommandError", "HostError", "from_os_error"]
@@ -47,6 +48,8 @@ class CommandError(HostError):
 
 def from_os_error(error: OSError, what: str) -> HostError:
     """A HostError for a failed system call; `what` names the object and what was tried."""
+    if isinstance(error, UnsafeFileError):
+        return HostError(f"{what}: {error.strerror}.", ErrorCode.CONFLICT)
     if error.errno in _NO_SPACE:
         return HostError(f"{what}: no space is left.", ErrorCode.INSUFFICIENT_SPACE)
     reason = os.strerror(error.errno) if error.errno else str(error)

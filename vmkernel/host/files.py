@@ -1,4 +1,5 @@
-"""Durable and careful file work: whole-file writes, reads that follow no link, free space."""
+"""Files by their absolute paths, with `host/folder.py`'s care: the folder is opened once, no part
+of the path may be a symbolic link, and only regular files are opened. Durable where it says so."""
 
 from __future__ import annotations
 
@@ -7,90 +8,187 @@ import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import stat
+from collections.abc import Collection
 from pathlib import Path
+
+from vmkernel.host.folder import FileFault, UnsafeFileError, copy_open, open_folder
 
 __all__ = [
     "allocate",
+    "allocated_bytes",
+    "copy_durably",
+    "create_file",
+    "create_nameless",
+    "exists",
     "free_bytes",
     "fsync_directory",
+    "is_folder",
+    "is_regular",
+    "link",
+    "look",
     "make_directory",
+    "move",
+    "names",
     "open_regular",
     "read_limited",
     "reflink",
+    "remove",
+    "remove_tree",
     "rename_durably",
+    "sync_file",
     "unlink_durably",
     "write_durably",
+    "write_lightly",
 ]
 
-_TEMP_PREFIX = ".tmp-"
 _FICLONE = 0x40049409
 """From linux/fs.h."""
 
 _NO_REFLINK = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
+_STAT_BLOCK = 512
 
 
-def fsync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+# --- looking ----------------------------------------------------------------------------------
+
+
+def look(path: Path) -> os.stat_result:
+    """What lies there, a link being a link; FileNotFoundError where nothing does."""
+    with open_folder(path.parent) as folder:
+        return folder.look(path.name)
+
+
+def exists(path: Path) -> bool:
+    """True where anything has that name."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        look(path)
+    except FileNotFoundError:
+        return False
+    except UnsafeFileError as error:
+        if error.fault is FileFault.FOLDER:
+            return False
+        raise
+    return True
+
+
+def is_regular(path: Path) -> bool:
+    """True for a regular file that no link leads to."""
+    try:
+        return stat.S_ISREG(look(path).st_mode)
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """True for a folder that no link leads to."""
+    try:
+        return stat.S_ISDIR(look(path).st_mode)
+    except OSError:
+        return False
+
+
+def names(path: Path) -> list[str]:
+    """What lies in a folder, sorted."""
+    with open_folder(path) as folder:
+        return folder.names()
+
+
+def allocated_bytes(path: Path) -> int:
+    """What a file takes of its file system; 0 where it is missing."""
+    try:
+        return look(path).st_blocks * _STAT_BLOCK
+    except OSError:
+        return 0
+
+
+def free_bytes(path: Path) -> tuple[int, int]:
+    """Capacity and free bytes (to an ordinary user) of the file system that holds `path`."""
+    with open_folder(path) as folder:
+        figures = os.statvfs(folder.fileno())
+    return figures.f_blocks * figures.f_frsize, figures.f_bavail * figures.f_frsize
+
+
+# --- opening and reading ----------------------------------------------------------------------
+
+
+def open_regular(
+    path: Path,
+    flags: int,
+    *,
+    limit: int | None = None,
+    owners: Collection[int] | None = None,
+    single: bool = False,
+) -> int:
+    """A descriptor of a regular file that exists; see `Folder.open_file`."""
+    with open_folder(path.parent) as folder:
+        return folder.open_file(path.name, flags, limit=limit, owners=owners, single=single)
+
+
+def create_file(path: Path, mode: int = 0o600, flags: int = os.O_WRONLY) -> int:
+    """A descriptor of a new, empty file; FileExistsError where anything has its name."""
+    with open_folder(path.parent) as folder:
+        return folder.create(path.name, mode, flags)
+
+
+def create_nameless(folder: Path) -> int:
+    """A descriptor of a new file that has no name and is gone with its last user."""
+    with open_folder(folder) as opened:
+        return opened.create_nameless()
+
+
+def read_limited(path: Path, limit: int, *, owners: Collection[int] | None = None) -> bytes:
+    """The content of a regular file of at most `limit` bytes."""
+    with open_folder(path.parent) as folder:
+        return folder.read(path.name, limit, owners=owners)
+
+
+# --- writing ----------------------------------------------------------------------------------
 
 
 def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replace a file as a whole: after a crash it holds the old or the new content."""
-    temp = path.parent / f"{_TEMP_PREFIX}{path.name}-{secrets.token_hex(4)}"
-    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with open_folder(path.parent) as folder:
+        folder.write(path.name, data, mode=mode)
+
+
+def write_lightly(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """The same for what need not survive the host: nothing is flushed."""
+    temp = f".new-{path.name}"
+    with open_folder(path.parent) as folder:
+        with contextlib.suppress(FileNotFoundError):
+            folder.remove(temp)
+        with os.fdopen(folder.create(temp, mode), "wb") as file:
+            file.write(data)
+        folder.move(temp, folder, path.name)
+
+
+def copy_durably(
+    source: Path,
+    target: Path,
+    limit: int,
+    *,
+    owners: Collection[int] | None = None,
+) -> None:
+    """Replace a file by a copy of another of at most `limit` bytes."""
+    reading = open_regular(source, os.O_RDONLY, limit=limit, owners=owners)
+
+    def pour(fd: int) -> None:
+        copy_open(reading, fd, limit, source.name)
+
     try:
-        try:
-            os.fchmod(fd, mode)  # whatever the umask
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temp.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temp.unlink()
-        raise
-    fsync_directory(path.parent)
-
-
-def open_regular(path: Path, flags: int) -> int:
-    """Open a regular file that exists: no symbolic link is followed, and nothing else, such as a
-    pipe that would wait for its other end, is opened in its place."""
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        os.set_blocking(fd, True)  # io_uring would answer EAGAIN where it has to read
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def read_limited(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes; no symbolic link is followed."""
-    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
-    return data
+        with open_folder(target.parent) as folder:
+            folder.fill(target.name, pour)
+    finally:
+        os.close(reading)
 
 
 def reflink(source: Path, target: Path) -> bool:
     """Let `target`, an empty file, share all blocks of `source`; False where the file systems
     can't, and `target` is as it was."""
     with contextlib.ExitStack() as opened:
-        reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        reading = open_regular(source, os.O_RDONLY)
         opened.callback(os.close, reading)
-        writing = os.open(target, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        writing = open_regular(target, os.O_WRONLY, limit=0, single=True)
         opened.callback(os.close, writing)
         try:
             fcntl.ioctl(writing, _FICLONE, reading)
@@ -99,37 +197,6 @@ def reflink(source: Path, target: Path) -> bool:
                 return False
             raise
     return True
-
-
-def rename_durably(source: Path, target: Path) -> None:
-    """Move a file within one file system, durable on return."""
-    source.replace(target)
-    fsync_directory(target.parent)
-    if source.parent != target.parent:
-        fsync_directory(source.parent)
-
-
-def unlink_durably(path: Path) -> None:
-    """Remove a file that may be gone already, durable on return."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    fsync_directory(path.parent)
-
-
-def make_directory(path: Path, mode: int = 0o755) -> None:
-    """Make a directory that may be there already; refuse anything else under its name."""
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=mode)
-        path.chmod(mode)  # whatever the umask
-        fsync_directory(path.parent)
-    if not stat.S_ISDIR(path.lstat().st_mode):
-        raise OSError(errno.ENOTDIR, "not a directory", str(path))
-
-
-def free_bytes(path: Path) -> tuple[int, int]:
-    """Capacity and free bytes (to an ordinary user) of the file system that holds `path`."""
-    figures = os.statvfs(path)
-    return figures.f_blocks * figures.f_frsize, figures.f_bavail * figures.f_frsize
 
 
 def allocate(fd: int, length: int) -> bool:
@@ -144,3 +211,73 @@ def allocate(fd: int, length: int) -> bool:
             return False
         raise OSError(number, os.strerror(number))
     return True
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    fd = open_regular(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    with open_folder(path) as folder:
+        folder.sync()
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file another name, replacing what has it; not durable by itself."""
+    with open_folder(source.parent) as old, open_folder(target.parent) as new:
+        old.move(source.name, new, target.name)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a regular file a second name; not durable by itself."""
+    with open_folder(source.parent) as old, open_folder(target.parent) as new:
+        if not stat.S_ISREG(old.look(source.name).st_mode):
+            raise UnsafeFileError(FileFault.KIND, source.name)
+        old.link(source.name, new, target.name)
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Move a file within one file system, durable on return."""
+    move(source, target)
+    fsync_directory(target.parent)
+    if source.parent != target.parent:
+        fsync_directory(source.parent)
+
+
+def remove(path: Path, *, missing_ok: bool = True) -> None:
+    """Remove what isn't a folder; not durable by itself."""
+    try:
+        with open_folder(path.parent) as folder:
+            folder.remove(path.name)
+    except FileNotFoundError:
+        if not missing_ok:
+            raise
+
+
+def unlink_durably(path: Path) -> None:
+    """Remove a file that may be gone already, durable on return."""
+    with open_folder(path.parent) as folder:
+        with contextlib.suppress(FileNotFoundError):
+            folder.remove(path.name)
+        folder.sync()
+
+
+def remove_tree(path: Path) -> None:
+    """Remove what may be there with all that is in it; no link is followed."""
+    with contextlib.suppress(FileNotFoundError), open_folder(path.parent) as folder:
+        folder.remove_tree(path.name)
+
+
+def make_directory(path: Path, mode: int = 0o755) -> None:
+    """Make a directory that may be there already; refuse anything else under its name."""
+    with open_folder(path.parent) as folder:
+        folder.make_subfolder(path.name, mode)

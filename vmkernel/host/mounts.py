@@ -14,7 +14,10 @@ _MS_RDONLY = 1
 _MS_NOSUID = 2
 _MS_NODEV = 4
 _MS_NOEXEC = 8
+_MS_NOSYMFOLLOW = 256
+"""Since Linux 5.10: no symbolic link on it leads anywhere."""
 _MS_NOATIME = 1024
+_DATA = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOSYMFOLLOW | _MS_NOATIME
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -30,6 +33,8 @@ class Mount:
     source: str
     options: tuple[str, ...] = ()
     """Of the file system, as it shows them."""
+    flags: tuple[str, ...] = ()
+    """Of this mount: `nodev`, `nosymfollow` and so on."""
 
 
 def mounts(table: Path = Path("/proc/self/mountinfo")) -> tuple[Mount, ...]:
@@ -39,15 +44,16 @@ def mounts(table: Path = Path("/proc/self/mountinfo")) -> tuple[Mount, ...]:
         fields = line.split(" ")
         rest = fields[fields.index("-") + 1 :]
         target = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
-        found.append(Mount(fields[2], Path(target), rest[0], rest[1], tuple(rest[2].split(","))))
+        options, flags = tuple(rest[2].split(",")), tuple(fields[5].split(","))
+        found.append(Mount(fields[2], Path(target), rest[0], rest[1], options, flags))
     return tuple(found)
 
 
 def mount(
     source: Path, target: Path, filesystem: str, options: str = "", *, read_only: bool = False
 ) -> None:
-    """Mount data: never device nodes, set-id bits or programs. Blocks; OSError."""
-    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
+    """Mount data: no device nodes, set-id bits, programs or links count there. Blocks; OSError."""
+    flags = _DATA
     if read_only:
         flags |= _MS_RDONLY
     _check(
@@ -60,10 +66,9 @@ def mount(
 
 def mount_text(source: str, target: Path, filesystem: str, options: str) -> None:
     """The same for a source that is no path, such as an NFS export. Blocks; OSError."""
-    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
     _check(
         _libc().mount(
-            source.encode(), os.fsencode(target), filesystem.encode(), flags, options.encode()
+            source.encode(), os.fsencode(target), filesystem.encode(), _DATA, options.encode()
         ),
         source,
     )

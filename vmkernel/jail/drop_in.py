@@ -4,7 +4,7 @@ What the template `mica-vm@.service` leaves empty: the user, the limits, the fil
 sees (its own disks and variables; the firmware and images that it was given, read-only). Without
 KVM, QEMU translates the guest's code and must be allowed to write what it executes. A TPM's
 emulator is a second process in the same jail: the same user, cgroup, mounts and filter; besides
-its program it adds the folder of its state. Nothing of the guest's command line is in here.
+its program it adds the file of its state. Nothing of the guest's command line is in here.
 
 What a VM can be given beyond that comes as descriptors that vmkernel opened, and no device file is
 ever visible: /dev/kvm, taps, /dev/vhost-net, /dev/vhost-vsock, the TPM's socket. Huge pages need
@@ -41,7 +41,7 @@ class VmJail:
     kvm: bool
     read_only: tuple[Path, ...]
     read_write: tuple[Path, ...]
-    """Files and folders."""
+    """Files, and never a folder: root walks none that a jailed process can write."""
     tpm: bool = False
     """True where the TPM's emulator runs beside QEMU."""
 

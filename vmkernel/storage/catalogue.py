@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from vmkernel.host.files import open_regular, read_limited
+from vmkernel.host.files import look, open_regular, read_limited
 from vmkernel.model import (
     ErrorCode,
     Finding,
@@ -27,7 +26,6 @@ from vmkernel.model import (
     Severity,
     VolumeFormat,
 )
-from vmkernel.model.base import SLUG_PATTERN
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import RECORD_LIMIT, Layout, Place
 from vmkernel.storage.qcow2 import HEADER_PROBE_BYTES, Qcow2Error, read_header
@@ -45,7 +43,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_SLUG = re.compile(SLUG_PATTERN)
 CHAIN_MAX = 8
 """Volumes below a linked one: each is a file more that every read may have to look into."""
 _NAMED = 5
@@ -331,12 +328,12 @@ def load(layout: Layout, datastore: str) -> Contents:
     """Read all descriptions of a datastore (blocking). What is broken is told, not raised."""
     contents = Contents()
     marker = layout.read_marker()
-    for volume_id in _ids(layout.volumes):
+    for volume_id in layout.described(layout.volumes):
         found = look_at_volume(layout, datastore, volume_id)
         if found.reason is not None:
             _log.warning("volume %s on %s: %s", volume_id, datastore, found.reason)
         contents.volumes.append(replace(found, store_uuid=marker.uuid if marker else ""))
-    for image_id in _ids(layout.images):
+    for image_id in layout.described(layout.images):
         contents.images.append(_load_image(layout, datastore, image_id))
     return contents
 
@@ -345,7 +342,7 @@ def look_at_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | No
     """The size that the guest sees and what the file names as lying below it, from the file
     itself (blocking); RecordError where it can't be a volume's."""
     try:
-        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY, single=True), "rb") as file:
             length = os.fstat(file.fileno()).st_size
             if volume_format is VolumeFormat.RAW:
                 return length, None
@@ -359,10 +356,6 @@ def look_at_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | No
         raise RecordError(f"its file can't be read ({error.strerror})") from error
     except Qcow2Error as error:
         raise RecordError(str(error)) from error
-
-
-def _ids(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.json") if _SLUG.match(path.stem))
 
 
 def look_at_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
@@ -435,7 +428,7 @@ def _is_whole(path: Path, size_bytes: int) -> bool:
     """True for a regular file of that size. A datastore may come from anybody: a symbolic link in
     it could lead to any file of this host."""
     try:
-        found = path.lstat()
+        found = look(path)
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size_bytes

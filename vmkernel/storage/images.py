@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from vmkernel import clock
 from vmkernel.host.errors import from_os_error
+from vmkernel.host.files import exists, look, remove
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import (
@@ -270,7 +271,7 @@ class Images:
             if not size:
                 raise MicaError(ErrorCode.TRUNCATED, "The server sent an empty file.")
         except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(spool.unlink, missing_ok=True))
+            await asyncio.shield(asyncio.to_thread(remove, spool))
             if isinstance(error, OSError):
                 raise from_os_error(error, "The image can't be stored") from error
             raise
@@ -312,7 +313,7 @@ class Images:
                 file_bytes=limit,
                 chain=source.chain,
             )
-            size = (await asyncio.to_thread(place.incoming.stat)).st_size
+            size = (await asyncio.to_thread(look, place.incoming)).st_size
             digest = await file_sha256(
                 place.incoming, lambda done: context.advance(done, size, stage="digest")
             )
@@ -338,7 +339,7 @@ class Images:
         layout = self._datastores.layout_for(datastore)
         paths = [layout.image(image_id, image_format).data for image_format in ImageFormat]
         stray = await self._datastores.look(
-            datastore, lambda: next((path for path in paths if path.exists()), None)
+            datastore, lambda: next((path for path in paths if exists(path)), None)
         )
         await self._datastores.measure(datastore)
         if image_id in self._catalogue.images:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from vmkernel import clock
 from vmkernel.host.errors import CommandError, from_os_error
+from vmkernel.host.files import look, move, open_regular, remove
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import (
@@ -49,7 +50,6 @@ from vmkernel.storage.spool import adopt, chown_for, file_sha256, make_spool, se
 __all__ = ["Intake", "refuse_early"]
 
 _UNPACK_MEMORY_BYTES = 1 << 30
-_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _QEMU_NAMES = {SourceFormat.VHD: "vpc"}
 """What qemu-img calls them, where it is another name."""
 
@@ -121,8 +121,8 @@ class Intake:
                 kept_digest = digest
             else:
                 if ready != place.incoming:
-                    await asyncio.to_thread(ready.rename, place.incoming)
-                size = (await asyncio.to_thread(place.incoming.stat)).st_size
+                    await asyncio.to_thread(move, ready, place.incoming)
+                size = (await asyncio.to_thread(look, place.incoming)).st_size
                 kept_digest = await file_sha256(
                     place.incoming, lambda done: context.advance(done, size, stage="digest")
                 )
@@ -167,7 +167,7 @@ class Intake:
         """Describe what lies complete in `.incoming`; durable on return, not to be cancelled."""
         context.commit_point()
         try:
-            size = (await asyncio.to_thread(place.incoming.stat)).st_size
+            size = (await asyncio.to_thread(look, place.incoming)).st_size
         except OSError as error:
             raise from_os_error(error, f"Image {image_id} can't be stored") from error
         record = ImageRecord(
@@ -227,7 +227,7 @@ class Intake:
         target = work.temporary("unpacked")
         made.append(target)
         with contextlib.ExitStack() as held:
-            source_fd = await asyncio.to_thread(os.open, work.spool, _READING)
+            source_fd = await asyncio.to_thread(open_regular, work.spool, os.O_RDONLY)
             held.callback(os.close, source_fd)
             target_fd = await asyncio.to_thread(make_spool, target)
             held.callback(os.close, target_fd)
@@ -305,7 +305,7 @@ class _Head(MemoryData):
 
 
 def _inspect(work: _Work, path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = open_regular(path, os.O_RDONLY)
     try:
         data = FileData(fd)
         try:
@@ -327,7 +327,7 @@ def _prove(source: SourceFormat, data: FileData | MemoryData) -> int:
 
 
 def _converted_size(path: Path) -> int:
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         try:
             return read_header(file.read(HEADER_PROBE_BYTES)).virtual_size_bytes
         except Qcow2Error as error:
@@ -337,14 +337,14 @@ def _converted_size(path: Path) -> int:
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         return file.read(HEAD_BYTES)
 
 
 def _discard(paths: list[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
-            path.unlink()
+            remove(path)
 
 
 def _sentence(error: Exception) -> str:

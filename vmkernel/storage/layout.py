@@ -21,21 +21,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmkernel import clock
 from vmkernel.host.files import (
+    exists,
     fsync_directory,
+    look,
     make_directory,
+    names,
     read_limited,
+    remove,
+    remove_tree,
     rename_durably,
     unlink_durably,
     write_durably,
 )
 from vmkernel.model import ImageFormat, VolumeFormat
+from vmkernel.model.base import SLUG_PATTERN
 from vmkernel.storage.records import (
     Marker,
     RecordError,
@@ -50,6 +56,7 @@ __all__ = ["Layout", "Place", "RECORD_LIMIT"]
 _log = logging.getLogger(__name__)
 
 RECORD_LIMIT = 1 << 20
+_SLUG = re.compile(SLUG_PATTERN)
 _MARKER = "mica-datastore.json"
 _IMAGE_SUFFIX = {
     ImageFormat.ISO: "iso",
@@ -84,13 +91,13 @@ class Place:
         except OSError:
             for path in (self.record, self.incoming, self.data):
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    remove(path)
             raise
 
     def become(self, record: StoredRecord, *, old: StoredRecord) -> None:
         """Let what lies complete in `.incoming` take the place of the same object's present
         data, which may carry another name; durable on return, all as before where it fails."""
-        if self.data.exists():
+        if exists(self.data):
             rename_durably(self.incoming, self.data)
             self.describe(record)
             return
@@ -103,7 +110,7 @@ class Place:
 
     def remove(self) -> None:
         """Take file and description away; durable on return."""
-        if self.data.exists():
+        if exists(self.data):
             rename_durably(self.data, self.incoming)
         unlink_durably(self.record)
         unlink_durably(self.incoming)
@@ -114,7 +121,7 @@ class Place:
 
     def repair(self) -> None:
         """Finish (or take back) what a crash has cut in the middle."""
-        if not self.data.exists() and self.incoming.exists():
+        if not exists(self.data) and exists(self.incoming):
             rename_durably(self.incoming, self.data)
 
 
@@ -140,7 +147,7 @@ class Layout:
 
     def empty(self) -> bool:
         """True where nothing lies in the root (but what a fresh file system brings)."""
-        return all(entry.name == "lost+found" for entry in self.root.iterdir())
+        return all(name == "lost+found" for name in names(self.root))
 
     def initialise(self) -> Marker:
         """Make the tree in an empty root."""
@@ -153,18 +160,21 @@ class Layout:
         """Make sure of the folders, repair and sweep what was under way."""
         self._make_folders()
         marker = self.read_marker()
-        for record in sorted(self.volumes.glob("*.json")):
-            self._repair_volume(record, marker.uuid if marker else "")
-        for record in sorted(self.images.glob("*.json")):
+        for volume_id in self.described(self.volumes):
+            self._repair_volume(volume_id, marker.uuid if marker else "")
+        for image_id in self.described(self.images):
             for suffix in _IMAGE_SUFFIX.values():
-                self._place(self.images, "image", record.stem, suffix).repair()
-        for entry in self.incoming.iterdir():
-            _log.info("sweeping %s", entry)
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+                self._place(self.images, "image", image_id, suffix).repair()
+        for name in names(self.incoming):
+            _log.info("sweeping %r", name)
+            remove_tree(self.incoming / name)
         fsync_directory(self.incoming)
+
+    def described(self, folder: Path) -> list[str]:
+        """The ids of what has a description in one of its folders, sorted; what no id can be is
+        left out."""
+        found = (name.removesuffix(".json") for name in names(folder) if name.endswith(".json"))
+        return [object_id for object_id in found if _SLUG.match(object_id)]
 
     def volume(self, volume_id: str, volume_format: VolumeFormat) -> Place:
         """Where a volume lies."""
@@ -177,14 +187,14 @@ class Layout:
     def guess_volume(self, volume_id: str) -> VolumeFormat | None:
         """The format of a volume without a readable description, by its file's name."""
         for volume_format in VolumeFormat:
-            if self.volume(volume_id, volume_format).data.exists():
+            if exists(self.volume(volume_id, volume_format).data):
                 return volume_format
         return None
 
     def guess_image(self, image_id: str) -> ImageFormat | None:
         """The format of an image without a readable description, by its file's name."""
         for image_format in ImageFormat:
-            if self.image(image_id, image_format).data.exists():
+            if exists(self.image(image_id, image_format).data):
                 return image_format
         return None
 
@@ -192,22 +202,23 @@ class Layout:
         name = f"{object_id}.{suffix}"
         return Place(folder / name, folder / f"{object_id}.json", self.incoming / f"{kind}-{name}")
 
-    def _repair_volume(self, path: Path, own_uuid: str) -> None:
+    def _repair_volume(self, volume_id: str, own_uuid: str) -> None:
+        path = self.volumes / f"{volume_id}.json"
         try:
             record = decode(VolumeRecord, read_limited(path, RECORD_LIMIT))
         except (OSError, RecordError):
             for volume_format in VolumeFormat:
-                self.volume(path.stem, volume_format).repair()
+                self.volume(volume_id, volume_format).repair()
             return
-        self.volume(path.stem, record.format).repair()
+        self.volume(volume_id, record.format).repair()
         void = record.moved_from
         if (
             void is not None
             and void.datastore_uuid == own_uuid
             and void.format is not record.format
-            and self.volume(path.stem, record.format).data.exists()
+            and exists(self.volume(volume_id, record.format).data)
         ):
-            unlink_durably(self.volume(path.stem, void.format).data)
+            unlink_durably(self.volume(volume_id, void.format).data)
 
     def _make_folders(self) -> None:
         for name, mode in _FOLDERS.items():
@@ -216,5 +227,5 @@ class Layout:
 
 def file_figures(path: Path) -> tuple[int, int]:
     """Length and allocated bytes of a regular file; no link is followed."""
-    info = path.lstat()
+    info = look(path)
     return info.st_size, info.st_blocks * 512

@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from vmkernel.host.files import create_file, open_regular
 from vmkernel.model import ErrorCode
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.records import LeaseRecord, RecordError, decode, encode_compactly
@@ -231,8 +232,10 @@ class _File:
 
 @contextlib.contextmanager
 def _opened(root: Path, *, make: bool = False) -> Iterator[_File]:
-    flags = os.O_RDWR | os.O_DSYNC | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    fd = os.open(root / _NAME, flags | (os.O_CREAT if make else 0), 0o644)
+    if make:
+        with contextlib.suppress(FileExistsError):
+            os.close(create_file(root / _NAME, 0o644))
+    fd = open_regular(root / _NAME, os.O_RDWR | os.O_DSYNC, limit=_BLOCK_BYTES)
     try:
         yield _File(fd, locked=_lock(fd))
     finally:

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from vmkernel.host.files import open_regular
 from vmkernel.model import MicaError, UploadChecksum, UploadOutcome
 
 __all__ = ["PartReceiver"]
@@ -57,7 +58,7 @@ class PartReceiver:
     def run(self) -> UploadOutcome:
         """Receive to the end of the stream; MicaError where more comes than may, OSError of the
         disk."""
-        fd = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = open_regular(self._path, os.O_WRONLY, limit=self._size, single=True)
         try:
             return self._receive(fd)
         finally:

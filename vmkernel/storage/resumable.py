@@ -32,8 +32,14 @@ from vmkernel import clock
 from vmkernel.host.errors import from_os_error
 from vmkernel.host.files import (
     allocate,
+    allocated_bytes,
+    create_file,
     fsync_directory,
+    names,
+    open_regular,
     read_limited,
+    remove,
+    remove_tree,
     unlink_durably,
     write_durably,
 )
@@ -76,6 +82,8 @@ MAX_WRITERS, WRITERS_EACH = 24, 8
 """Parts that are received at once, in all and of one token; each has a thread."""
 _KEEP_AFTER = {ErrorCode.INSUFFICIENT_SPACE, ErrorCode.UNAVAILABLE, ErrorCode.TIMED_OUT}
 
+_ACTOR = "upload-resume"
+
 
 @dataclass
 class _Entry:
@@ -85,6 +93,9 @@ class _Entry:
     """By the monotonic clock."""
     held: contextlib.ExitStack
     """The claim of the image's id, and reserved space."""
+    actor: str = _ACTOR
+    """Who began it or sent its last part to this vmkernel. What the record says may be anybody's
+    word: the datastore may have come from elsewhere."""
     part: PartReceiver | None = None
     operation: Operation | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -186,7 +197,7 @@ class ResumableUploads:
             record = UploadRecord(
                 id=secrets.token_hex(16), created_at=now, touched_at=now, actor=actor, spec=spec
             )
-            entry = _Entry(record, layout.uploads, time.monotonic() + LIFE_S, undo)
+            entry = _Entry(record, layout.uploads, time.monotonic() + LIFE_S, undo, actor)
             async with self._datastores.using(spec.datastore):
                 try:
                     allocated = await asyncio.to_thread(_make, entry)
@@ -255,6 +266,7 @@ class ResumableUploads:
             checksum=checksum,
             remember=lambda reached: _remember(entry, reached),
         )
+        entry.actor = actor
         entry.idle.clear()
         task = asyncio.create_task(self._receive(entry, entry.part, ours, release))
         self._tasks.add(task)
@@ -330,7 +342,7 @@ class ResumableUploads:
             "image.upload",
             Subject(kind="image", id=spec.image),
             work,
-            actor=entry.record.actor,
+            actor=entry.actor,
             cancellable=True,
         )
         return entry.operation
@@ -388,7 +400,7 @@ class ResumableUploads:
                     raise StorageError(ErrorCode.ALREADY_EXISTS, "its image is there")
                 claim = self._catalogue.claimed("image", spec.image, "uploaded")
                 entry.held.enter_context(claim)
-                entry.held.callback(self._open.count(record.actor))
+                entry.held.callback(self._open.count(entry.actor))
             except MicaError as error:
                 _log.info("upload %s is dropped: %s", record.id, error)
                 await self._forget(entry)
@@ -444,9 +456,7 @@ def _describe(entry: _Entry) -> Upload:
 def _make(entry: _Entry) -> bool:
     """The file with its blocks, then the record; False where blocks can't be reserved."""
     try:
-        fd = os.open(
-            entry.data, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
+        fd = create_file(entry.data)
         try:
             allocated = allocate(fd, entry.record.spec.size_bytes)
             os.fsync(fd)
@@ -455,7 +465,7 @@ def _make(entry: _Entry) -> bool:
         write_durably(entry.description, encode(entry.record))
     except BaseException:
         with contextlib.suppress(OSError):
-            entry.data.unlink()
+            remove(entry.data)
         raise
     return allocated
 
@@ -474,25 +484,40 @@ def _remove(entry: _Entry) -> None:
 def _read_all(folder: Path) -> list[UploadRecord]:
     """The records whose data are there; what belongs to none is removed (blocking)."""
     found: list[UploadRecord] = []
-    for path in sorted(folder.glob("*.json")):
+    there = names(folder)
+    for name in there:
+        if not name.endswith(".json"):
+            continue
         try:
-            record = decode(UploadRecord, read_limited(path, RECORD_LIMIT))
-            if record.id == path.stem and path.with_suffix(".part").is_file():
+            record = decode(UploadRecord, read_limited(folder / name, RECORD_LIMIT))
+            if record.id == name.removesuffix(".json"):
+                _prove_part(folder / f"{record.id}.part", record)
                 found.append(record)
         except (RecordError, OSError) as error:
-            _log.warning("upload %s can't be read: %s", path.stem, error)
-    known = {record.id for record in found}
-    for path in folder.iterdir():
-        if path.stem not in known:
-            _log.info("sweeping %s", path)
+            _log.warning("upload %r can't be read: %s", name[:80], error)
+    known = {f"{record.id}.{suffix}" for record in found for suffix in ("json", "part")}
+    for name in there:
+        if name not in known:
+            _log.info("sweeping %r", name[:80])
             with contextlib.suppress(OSError):
-                path.unlink()
+                remove_tree(folder / name)
     fsync_directory(folder)
     return found
 
 
+def _prove_part(path: Path, record: UploadRecord) -> None:
+    """The datastore may come from anybody: OSError or RecordError where the data can't be what
+    the record says."""
+    fd = open_regular(path, os.O_RDONLY, limit=record.spec.size_bytes, single=True)
+    try:
+        if os.fstat(fd).st_size < record.offset_bytes:
+            raise RecordError("its data are shorter than it says")
+    finally:
+        os.close(fd)
+
+
 def _allocated(path: Path) -> int:
-    return path.lstat().st_blocks * 512
+    return allocated_bytes(path)
 
 
 def _deadline(record: UploadRecord) -> float:

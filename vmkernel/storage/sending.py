@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vmkernel.host.errors import from_os_error
+from vmkernel.host.files import open_regular
 from vmkernel.operations.places import Places
 
 __all__ = ["MAX_READERS", "READERS_EACH", "Sender"]
@@ -44,9 +45,7 @@ class Sender:
         try:
             held.callback(self._places.take(actor))
             try:
-                fd = await asyncio.to_thread(
-                    os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                )
+                fd = await asyncio.to_thread(open_regular, path, os.O_RDONLY)
             except OSError as error:
                 raise from_os_error(error, f"{path.name} can't be read") from error
         except BaseException:

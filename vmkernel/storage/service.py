@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmkernel.events import EventBus
+from vmkernel.host.files import look
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
 from vmkernel.model import (
@@ -321,7 +322,7 @@ class StorageService:
         entry = self.volumes.usable(new)
         if shared and entry.format is VolumeFormat.QCOW2 and self._users.snapshots_of(source):
             # A copy that shares its blocks has taken them along.
-            owner = (await asyncio.to_thread(entry.place.data.lstat)).st_uid
+            owner = (await asyncio.to_thread(look, entry.place.data)).st_uid
             user = owner if owner != os.getuid() else None
             for tag in sorted(await self.qemu_img.snapshots(entry.place.data, user=user)):
                 await self.qemu_img.snapshot("-d", tag, entry.place.data, user=user)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from vmkernel.host.files import fsync_directory
+from vmkernel.host.files import create_file, fsync_directory, link, move, open_regular
 
 __all__ = ["adopt", "chown_for", "file_sha256", "in_thread", "make_spool", "settle_file"]
 
@@ -44,7 +44,7 @@ async def file_sha256(path: Path, on_done: OnDone) -> str:
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(_CHUNK_BYTES))
         done = 0
-        with path.open("rb", buffering=0) as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 digest.update(buffer[:count])
                 done += count
@@ -59,8 +59,7 @@ async def file_sha256(path: Path, on_done: OnDone) -> str:
 
 def make_spool(path: Path, owner: int | None = None) -> int:
     """A new empty file to be filled; its descriptor, which the caller closes."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags, 0o600)
+    fd = create_file(path, flags=os.O_RDWR)
     if owner is not None:
         os.fchown(fd, owner, owner)
     return fd
@@ -69,7 +68,7 @@ def make_spool(path: Path, owner: int | None = None) -> int:
 def chown_for(path: Path, owner: int | None) -> None:
     """Let a worker's uid read and write a file that was received here."""
     if owner is not None:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = open_regular(path, os.O_RDONLY)
         try:
             os.fchown(fd, owner, owner)
         finally:
@@ -83,18 +82,18 @@ def adopt(source: Path, target: Path, *, keep: bool) -> None:
     """
     if keep:
         try:
-            os.link(source, target)
+            link(source, target)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
                 raise
         else:
             return
-    source.rename(target)
+    move(source, target)
 
 
 def settle_file(path: Path) -> None:
     """Make a file ours, readable and durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = open_regular(path, os.O_RDONLY)
     try:
         if os.fstat(fd).st_uid != os.getuid():
             os.fchown(fd, os.getuid(), os.getgid())

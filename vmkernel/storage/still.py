@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vmkernel.host.files import look
 from vmkernel.host.qemu_img import Layer
 from vmkernel.model import ErrorCode
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry
@@ -56,7 +57,7 @@ class StillVolumes:
         """What the file system says of its file."""
         entry = source.entry
         try:
-            return await self._datastores.look(entry.datastore, entry.place.data.lstat)
+            return await self._datastores.look(entry.datastore, lambda: look(entry.place.data))
         except OSError as error:
             raise StorageError(
                 ErrorCode.UNAVAILABLE, f"Volume {entry.id} can't be read ({error.strerror})."

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vmkernel.host.errors import from_os_error
-from vmkernel.host.files import allocate
+from vmkernel.host.files import allocate, create_file, remove
 from vmkernel.model import ErrorCode, ImageSource, MicaError
 from vmkernel.storage.headers import HEAD_BYTES
 
@@ -111,11 +111,7 @@ class _Receiving:
     def run(self) -> str:
         """The whole of it, blocking."""
         try:
-            fd = os.open(
-                self._target,
-                os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-                0o600,
-            )
+            fd = create_file(self._target, flags=os.O_RDWR)
             try:
                 digest = self._receive(fd)
                 os.fsync(fd)
@@ -127,7 +123,7 @@ class _Receiving:
             with contextlib.suppress(OSError):
                 self._stream.shutdown(socket.SHUT_RDWR)
             with contextlib.suppress(OSError):
-                self._target.unlink()
+                remove(self._target)
             if isinstance(error, OSError):
                 raise from_os_error(error, "The image can't be stored") from error
             raise

@@ -14,6 +14,7 @@ import msgspec
 
 from vmkernel import clock
 from vmkernel.host.errors import from_os_error
+from vmkernel.host.files import exists, remove, sync_file
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import (
     Allocation,
@@ -39,7 +40,6 @@ from vmkernel.storage.volume_files import (
     make_file,
     owner,
     space_for_copy,
-    sync,
 )
 from vmkernel.storage.volumes import (
     MAX_VOLUME_BYTES,
@@ -155,7 +155,7 @@ class VolumeChanges:
         def settle() -> int:
             if thick and entry.format is VolumeFormat.RAW:
                 allocate_raw(path, size_bytes)
-            sync(path)
+            sync_file(path)
             entry.place.describe(changed)
             return look_at_file(path, entry.format)[0]
 
@@ -208,7 +208,7 @@ class VolumeChanges:
             before.datastore, lambda: space_for_copy(before, shape, layers)
         )
         stray, described = await self._datastores.look(
-            datastore, lambda: (place.data.exists(), place.record.exists())
+            datastore, lambda: (exists(place.data), exists(place.record))
         )
         await self._datastores.measure(datastore)
         entry, record = self._volumes.sound(volume_id)
@@ -366,7 +366,7 @@ class VolumeChanges:
             ),
         )
         try:
-            await asyncio.to_thread(sync, path)
+            await asyncio.to_thread(sync_file, path)
             await asyncio.to_thread(entry.place.describe, record)
         except OSError as error:
             raise from_os_error(error, f"Volume {entry.id}") from error
@@ -450,7 +450,7 @@ class LastStep:
     def _revert(self, record: VolumeRecord) -> None:
         self._old.place.describe(record)
         if self._place.record == self._old.place.record:
-            self._place.data.unlink(missing_ok=True)
+            remove(self._place.data)
         else:
             self._place.remove()
 
@@ -461,6 +461,6 @@ class LastStep:
             if not same_datastore:
                 await asyncio.to_thread(self._old.place.remove)
             elif self._place.data != self._old.place.data:
-                await asyncio.to_thread(self._old.place.data.unlink, missing_ok=True)
+                await asyncio.to_thread(remove, self._old.place.data)
         except OSError as error:
             _log.warning("what is left of volume %s can't be removed: %s", self._old.id, error)

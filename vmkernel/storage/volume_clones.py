@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vmkernel.host.files import reflink
+from vmkernel.host.files import reflink, remove, sync_file
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import ErrorCode, VolumeSpec
 from vmkernel.storage.catalogue import CHAIN_MAX, Catalogue, VolumeEntry
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.volume_files import make_file, open_to_readers, sync
+from vmkernel.storage.volume_files import make_file, open_to_readers
 from vmkernel.storage.volumes import MIN_VOLUME_BYTES, Volumes
 from vmkernel.vm.ports import DiskPast
 
@@ -120,7 +120,7 @@ class VolumeClones:
                 backing_format=base.format.value,
                 user=user,
             )
-            await asyncio.to_thread(sync, target)
+            await asyncio.to_thread(sync_file, target)
 
         with held, self._catalogue.claimed("volume", base_id, "linked to"):
             async with self._datastores.using(spec.datastore):
@@ -154,7 +154,7 @@ class VolumeClones:
                 )
             yield replace(source, place=replace(source.place, data=path)), None
         finally:
-            await asyncio.shield(asyncio.to_thread(path.unlink, missing_ok=True))
+            await asyncio.shield(asyncio.to_thread(remove, path))
 
 
 def _size(entry: VolumeEntry) -> int:

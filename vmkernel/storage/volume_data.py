@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from vmkernel.host.errors import from_os_error
+from vmkernel.host.files import open_regular
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.storage.catalogue import Catalogue
 from vmkernel.storage.datastores import Datastores
@@ -83,7 +84,7 @@ def _receive(stream: socket.socket, path: Path, offset: int, length: int) -> byt
     try:
         stream.setblocking(True)
         stream.settimeout(_SILENCE_S)
-        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = open_regular(path, os.O_WRONLY, single=True)
         try:
             _pour(stream, fd, offset, length)
             os.fsync(fd)

@@ -7,7 +7,15 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vmkernel.host.files import allocate, open_regular, reflink
+from vmkernel.host.files import (
+    allocate,
+    allocated_bytes,
+    create_file,
+    look,
+    open_regular,
+    reflink,
+    sync_file,
+)
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import Allocation, VolumeFormat
 from vmkernel.storage.catalogue import VolumeEntry
@@ -16,14 +24,12 @@ __all__ = [
     "QCOW2_OVERHEAD_BYTES",
     "Shape",
     "allocate_raw",
-    "allocated_bytes",
     "copy_volume",
     "finish",
     "make_file",
     "open_to_readers",
     "owner",
     "space_for_copy",
-    "sync",
 ]
 
 QCOW2_OVERHEAD_BYTES = 1 << 20
@@ -32,23 +38,15 @@ Shape = tuple[VolumeFormat, Allocation, int]
 """Format, allocation and size in bytes of a volume that is being made."""
 
 
-def allocated_bytes(path: Path) -> int:
-    """What a file takes of its datastore; 0 where it is missing."""
-    try:
-        return path.lstat().st_blocks * 512
-    except OSError:
-        return 0
-
-
 def owner(path: Path, worker_uid: int | None) -> int | None:
     """The uid to run qemu-img as on a volume's file: its owner, where we aren't that."""
-    uid = path.lstat().st_uid
+    uid = look(path).st_uid
     return None if worker_uid is None or uid == os.getuid() else uid
 
 
 def make_file(path: Path, uid: int | None) -> int | None:
     """A new empty file that `uid` may write; the uid to write it as."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = create_file(path)
     try:
         if uid is not None:
             os.fchown(fd, uid, uid)
@@ -62,17 +60,20 @@ def finish(path: Path, shape: Shape) -> None:
     durable."""
     volume_format, allocation, size_bytes = shape
     if volume_format is VolumeFormat.RAW:
-        with path.open("r+b") as file:
-            if file.seek(0, os.SEEK_END) < size_bytes:
-                file.truncate(size_bytes)
+        fd = open_regular(path, os.O_RDWR, single=True)
+        try:
+            if os.fstat(fd).st_size < size_bytes:
+                os.ftruncate(fd, size_bytes)
+        finally:
+            os.close(fd)
         if allocation is Allocation.THICK:
             allocate_raw(path, size_bytes)
-    sync(path)
+    sync_file(path)
 
 
 def allocate_raw(path: Path, size_bytes: int) -> None:
     """Take all the space of a raw file."""
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = open_regular(path, os.O_RDWR, single=True)
     try:
         allocate(fd, size_bytes)
     finally:
@@ -84,15 +85,6 @@ def open_to_readers(path: Path) -> None:
     fd = open_regular(path, os.O_RDONLY)
     try:
         os.fchmod(fd, (os.fstat(fd).st_mode & 0o777) | 0o044)
-    finally:
-        os.close(fd)
-
-
-def sync(path: Path) -> None:
-    """Make a file's content durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
     finally:
         os.close(fd)
 

@@ -16,6 +16,7 @@ import msgspec
 from vmkernel import clock
 from vmkernel.host.errors import from_os_error
 from vmkernel.host.extents import shared_bytes
+from vmkernel.host.files import allocated_bytes, exists, remove
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import (
     Allocation,
@@ -38,7 +39,6 @@ from vmkernel.storage.records import Backing, VolumeRecord
 from vmkernel.storage.users import Users
 from vmkernel.storage.volume_files import (
     QCOW2_OVERHEAD_BYTES,
-    allocated_bytes,
     copy_volume,
     finish,
     make_file,
@@ -196,7 +196,7 @@ class Volumes:
             origin.datastore if origin is not None else spec.datastore,
             lambda: _needed_bytes(spec, image, origin, layers),
         )
-        stray = await self._datastores.look(spec.datastore, place.data.exists)
+        stray = await self._datastores.look(spec.datastore, lambda: exists(place.data))
         await self._datastores.measure(spec.datastore)
         return Survey(needed, stray)
 
@@ -274,7 +274,7 @@ class Volumes:
             user = await asyncio.to_thread(make_file, path, self._worker_uid)
             await self._qemu_img.create_qcow2(path, size_bytes, user=user)
         except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(path.unlink, missing_ok=True))
+            await asyncio.shield(asyncio.to_thread(remove, path))
             if isinstance(error, OSError):
                 raise from_os_error(
                     error, f"Nothing can be put beside volume {volume_id}"

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
-from vmkernel.host.files import read_limited
+from vmkernel.host.files import read_limited, write_lightly
 from vmkernel.model import MicaError, Record, Subject, WaitFor
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.ports import OperationHandle, Operations
@@ -176,9 +176,7 @@ class Autostart:
 
     def _write(self, done: _Done) -> None:
         """It need not survive the host, so nothing is flushed."""
-        temp = self._path.with_suffix(".new")
-        temp.write_bytes(msgspec.json.encode(done))
-        temp.replace(self._path)
+        write_lightly(self._path, msgspec.json.encode(done))
 
 
 def _read(path: Path) -> _Done | None:

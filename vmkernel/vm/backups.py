@@ -21,7 +21,6 @@ import logging
 import os
 import secrets
 import socket
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ import msgspec
 
 from vmkernel import clock
 from vmkernel.host import from_os_error
+from vmkernel.host.files import create_nameless, remove
 from vmkernel.host.unix_socket import listen_stream
 from vmkernel.model import (
     Backup,
@@ -167,7 +167,7 @@ class VmBackups:
                 raise MicaError(ErrorCode.UNAVAILABLE, f"{error}") from error
             finally:
                 for path in scratches.values():
-                    path.unlink(missing_ok=True)
+                    remove(path)
             now = time.time()
             backup = Backup(
                 id=f"backup-{secrets.token_hex(6)}",
@@ -390,7 +390,7 @@ class VmBackups:
             return False
         del self._sessions[session.backup.vm]
         await session.held.aclose()
-        session.path.unlink(missing_ok=True)
+        remove(session.path)
         return True
 
     async def close(self) -> None:
@@ -515,7 +515,7 @@ async def _drop_points(
 
 async def _nameless(vm_id: str, folder: Path) -> IO[bytes]:
     try:
-        return await asyncio.to_thread(tempfile.TemporaryFile, dir=folder)
+        return os.fdopen(await asyncio.to_thread(create_nameless, folder), "w+b")
     except OSError as error:
         raise from_os_error(error, f"The backup of VM {vm_id}") from error
 

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
-from vmkernel.host.files import read_limited, unlink_durably, write_durably
+from vmkernel.host.files import exists, names, read_limited, unlink_durably, write_durably
 from vmkernel.model import ErrorCode, MicaError, Record, Slug
 from vmkernel.vm import definition as definitions
 from vmkernel.vm.ports import Storage
@@ -68,7 +68,7 @@ async def sweep(storage: Storage, under_way: Collection[str]) -> None:
                 continue
             folder = vms / journal.vm
             try:
-                if not await asyncio.to_thread((folder / definitions.DEFINITION_FILE).exists):
+                if not await asyncio.to_thread(exists, folder / definitions.DEFINITION_FILE):
                     if not await _undo(storage, journal, everything=everything):
                         continue
                     await asyncio.to_thread(definitions.clear, folder)
@@ -98,7 +98,10 @@ async def _undo(storage: Storage, journal: CloneJournal, *, everything: bool) ->
 
 def _read_all(vms: Path) -> list[CloneJournal]:
     found = []
-    for path in sorted(vms.glob(f"{_PREFIX}*.json")):
+    for name in names(vms):
+        if not name.startswith(_PREFIX) or not name.endswith(".json"):
+            continue
+        path = vms / name
         try:
             journal = decode_json(read_limited(path, _MAX_BYTES), CloneJournal)
         except (OSError, UndecodableError) as error:

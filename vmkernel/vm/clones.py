@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +42,8 @@ from vmkernel.model import (
     VmSpec,
 )
 from vmkernel.vm.clone_journal import CloneJournal, begin, end
-from vmkernel.vm.definition import NVRAM_FILES
 from vmkernel.vm.driver import VmDriver
+from vmkernel.vm.firmware_files import copy_variables
 from vmkernel.vm.ports import DiskPast, OperationHandle, Operations
 from vmkernel.vm.service import VmService
 from vmkernel.vm.snapshots.records import SnapshotRecord, folder_of
@@ -200,10 +199,7 @@ class Clones:
 
     async def _write_down(self, source: _Source, new_id: str, wanted: VmSpec, actor: str) -> None:
         def prepare(folder: Path) -> None:
-            for name in NVRAM_FILES.values():
-                if (source.folder / name).is_file():
-                    shutil.copyfile(source.folder / name, folder / name)
-                    (folder / name).chmod(0o600)
+            copy_variables(source.folder, folder)
 
         await self._vms.create(
             new_id,

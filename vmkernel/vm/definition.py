@@ -3,7 +3,7 @@
 vms/<id>/vm.json                what is wanted, and what was pinned at creation
         nvram.fd                variables of UEFI without Secure Boot
         nvram-secure-boot.fd    variables of UEFI with it: each flavour keeps its own
-        tpm/                    the TPM's state
+        tpm.state               the TPM's state
         seed.iso                what cloud-init reads
         snapshots/ revert.json  points to go back to (snapshots/records.py)
         suspend.*               the memory of a suspended VM (suspension.py)
@@ -11,8 +11,6 @@ vms/<id>/vm.json                what is wanted, and what was pinned at creation
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,14 @@ from typing import Any
 import msgspec
 
 from vmkernel.decoding import UndecodableError, convert_to, decode_document
-from vmkernel.host.files import fsync_directory, read_limited, write_durably
+from vmkernel.host.files import (
+    exists,
+    fsync_directory,
+    read_limited,
+    remove,
+    remove_tree,
+    write_durably,
+)
 from vmkernel.model import Firmware, Record, Slug, Timestamp, VmSpec
 
 __all__ = [
@@ -31,7 +36,6 @@ __all__ = [
     "NVRAM_FILES",
     "SCHEMA_VERSION",
     "SEED_FILE",
-    "TPM_FOLDER",
     "UPGRADES",
     "VmDefinition",
     "clear",
@@ -50,7 +54,6 @@ NVRAM_FILES = {
     Firmware.UEFI_SECURE_BOOT: "nvram-secure-boot.fd",
 }
 """Where a flavour of UEFI keeps its variables: those of another would not fit, or not be safe."""
-TPM_FOLDER = "tpm"
 SEED_FILE = "seed.iso"
 """What cloud-init reads; made anew at each start."""
 SCHEMA_VERSION = 1
@@ -133,26 +136,25 @@ def save(folder: Path, definition: VmDefinition) -> None:
 
 def has_snapshots(folder: Path) -> bool:
     """True where a VM's folder holds snapshots, or a revert that was begun (blocking)."""
-    return (folder / "snapshots").exists() or reverting(folder)
+    return exists(folder / "snapshots") or reverting(folder)
 
 
 def reverting(folder: Path) -> bool:
     """True where a revert was begun and has not ended (blocking)."""
-    return (folder / "revert.json").exists()
+    return exists(folder / "revert.json")
 
 
 def clear(folder: Path) -> None:
     """Remove a folder that holds no VM any more, with what is left in it."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+    remove_tree(folder)
 
 
 def delete(folder: Path) -> None:
     """Delete a VM's folder: the definition first, durably, so that no half VM is ever seen; but
     before it what would take it for a clone that was cut off (clone_journal.py)."""
-    (folder.parent / f".clone-{folder.name}.json").unlink(missing_ok=True)
+    remove(folder.parent / f".clone-{folder.name}.json")
     fsync_directory(folder.parent)
-    (folder / DEFINITION_FILE).unlink(missing_ok=True)
+    remove(folder / DEFINITION_FILE)
     fsync_directory(folder)
     clear(folder)
     fsync_directory(folder.parent)

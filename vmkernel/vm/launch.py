@@ -7,13 +7,18 @@ driver decides.
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from vmkernel.devices import Accelerator
+from vmkernel.host.folder import open_folder
 
 __all__ = ["LaunchRequest", "Launcher", "RunFolder", "TpmLaunch"]
+
+
+_OURS = re.compile(r".*\.lock|serial[0-9]+\.sock|qemu\.log.*")
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,13 @@ class RunFolder:
 
     def remove(self) -> None:
         """Remove the folder of a VM that is gone; what isn't ours in it stays, and it then too."""
-        patterns = ("*.lock", "serial*.sock", "qemu.log*")
-        found = [path for pattern in patterns for path in self.path.glob(pattern)]
-        for path in (self.qmp, self.agent, self.record, *found):
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+        with contextlib.suppress(OSError), open_folder(self.path.parent) as above:
+            with above.subfolder(self.path.name) as folder:
+                ours = {path.name for path in (self.qmp, self.agent, self.record)}
+                for name in folder.names():
+                    if name in ours or _OURS.fullmatch(name):
+                        folder.remove(name)
+            above.remove_subfolder(self.path.name)
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class TpmLaunch:
     """The emulator of a TPM, which runs beside QEMU and ends with it."""
 
     state: Path
-    """The folder that it keeps its state in."""
+    """The file that it keeps its state in."""
     fd: int
     """Its end of the connection with QEMU."""
 
@@ -77,7 +83,7 @@ class TpmLaunch:
             "socket",
             "--tpm2",
             "--tpmstate",
-            f"dir={self.state},mode=0600",
+            f"backend-uri=file://{self.state}",
             "--ctrl",
             f"type=unixio,clientfd={fd}",
             "--terminate",
@@ -101,7 +107,7 @@ class LaunchRequest:
     read_only: tuple[Path, ...]
     """Files that QEMU opens for reading: firmware, images."""
     read_write: tuple[Path, ...]
-    """The VM's own files."""
+    """The VM's own files, the TPM's state among them."""
     log: int
     """What takes the messages of its programs; it stays open here."""
     tpm: TpmLaunch | None = None

@@ -152,9 +152,7 @@ class ApplianceLauncher:
                 cpu_count=request.cpu_count,
                 kvm=request.accelerator is Accelerator.KVM,
                 read_only=request.read_only,
-                read_write=request.read_write
-                if request.tpm is None
-                else (*request.read_write, request.tpm.state),
+                read_write=request.read_write,
                 tpm=request.tpm is not None,
             )
         )

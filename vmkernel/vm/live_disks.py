@@ -15,6 +15,7 @@ from vmkernel.devices import DiskPlan
 from vmkernel.devices.arguments import Arguments, Command
 from vmkernel.devices.disk import add_disk_nodes
 from vmkernel.host import from_os_error
+from vmkernel.host.files import look
 from vmkernel.model import ErrorCode, MicaError, VolumeFormat
 from vmkernel.qemu import QemuError, block_graph, block_jobs, point_in_time
 from vmkernel.vm.ports import VolumeFile
@@ -266,7 +267,7 @@ class VmLiveDisks:
             return False
         try:
             path = self._host.storage.volume(volume, while_busy=True).path
-            found = await asyncio.to_thread(path.stat)
+            found = await asyncio.to_thread(look, path)
         except (MicaError, OSError):
             return False
         below = await block_graph.nodes_below(running.qmp, key)

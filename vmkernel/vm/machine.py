@@ -51,7 +51,7 @@ from vmkernel.vm.folder_look import look
 from vmkernel.vm.holds import Holds
 from vmkernel.vm.launch import RunFolder
 from vmkernel.vm.messages import Ask, Due, Message, Reconnect, Timer, fail, forward
-from vmkernel.vm.record import LaunchRecord, read_record, write_record
+from vmkernel.vm.record import LaunchRecord, forget_record, read_record, write_record
 from vmkernel.vm.restarts import End, Restarts
 from vmkernel.vm.running import Running
 from vmkernel.vm.space import Shortage
@@ -189,7 +189,7 @@ class Machine:
             state, end = VmState.SUSPENDED, End.ASKED
         end_asked = self.record is not None and self.record.end_asked
         self.host.admission.release(self.vm_id)
-        self.run_folder.record.unlink(missing_ok=True)
+        forget_record(self.run_folder.record)
         self.record = None
         self.host.logs.end(self.run_folder.log)
         self.console.drain()
@@ -537,7 +537,7 @@ class Machine:
         how = await self.host.launcher.collect(self.vm_id)
         if record is None:
             return
-        folder.record.unlink(missing_ok=True)
+        forget_record(folder.record)
         if how is not None:
             said = self.host.last_lines(self.vm_id)
             self.state = VmState.CRASHED
@@ -556,7 +556,7 @@ class Machine:
                 )
             )
         await self.end_qemu()
-        folder.record.unlink(missing_ok=True)
+        forget_record(folder.record)
 
     async def _recover_suspended(self) -> None:
         """The memory on disk is the truth: a QEMU that is left over was being ended, or had been
@@ -564,7 +564,7 @@ class Machine:
         if self.host.launcher.is_active(self.vm_id):
             await self.end_qemu()
         await self.host.launcher.collect(self.vm_id)
-        self.run_folder.record.unlink(missing_ok=True)
+        forget_record(self.run_folder.record)
         self.state = VmState.SUSPENDED
         assert self.suspension is not None
         if self.suspension.problem is not None:

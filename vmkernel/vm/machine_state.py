@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from vmkernel.host.files import make_directory, read_limited, write_durably
+from vmkernel.host.files import read_limited, write_durably
 from vmkernel.model import (
     MAX_STATE_FILE_BYTES,
     ErrorCode,
@@ -18,7 +18,8 @@ from vmkernel.model import (
     StateFile,
     StateFileName,
 )
-from vmkernel.vm.definition import NVRAM_FILES, TPM_FOLDER, VmDefinition
+from vmkernel.vm import tpm_state
+from vmkernel.vm.definition import NVRAM_FILES, VmDefinition
 from vmkernel.vm.surroundings import Surroundings
 
 __all__ = ["check_state", "read_state", "write_state"]
@@ -26,9 +27,9 @@ __all__ = ["check_state", "read_state", "write_state"]
 _PLACES = {
     StateFileName.NVRAM: NVRAM_FILES[Firmware.UEFI],
     StateFileName.NVRAM_SECURE_BOOT: NVRAM_FILES[Firmware.UEFI_SECURE_BOOT],
-    StateFileName.TPM: f"{TPM_FOLDER}/tpm2-00.permall",
 }
-"""Where each part is in a VM's folder."""
+"""Where the variables are in a VM's folder."""
+_TPM_PART = "permall"
 _READS_MAX = 20
 _READ_AGAIN_S = 0.05
 """A guest changes its variables with a few writes within milliseconds; one that never stops
@@ -45,8 +46,29 @@ def read_state(definition: VmDefinition, folder: Path) -> MachineState:
         data = _read_steady(definition.id, folder / place)
         if data:
             files.append(StateFile(name=name, data=data))
+    if tpm := _tpm(definition.id, folder):
+        files.append(StateFile(name=StateFileName.TPM, data=tpm))
     return MachineState(
         machine_type=definition.machine_type, uuid=definition.uuid, files=tuple(files)
+    )
+
+
+def _tpm(vm_id: str, folder: Path) -> bytes:
+    """What lasts of the TPM's state; empty if there is none."""
+    try:
+        data = tpm_state.read(folder).get(_TPM_PART, b"")
+    except OSError as error:
+        raise _unreadable(vm_id, error) from error
+    if len(data) > MAX_STATE_FILE_BYTES:
+        raise MicaError(ErrorCode.CONFLICT, f"The TPM state of VM {vm_id} is too large.")
+    return data
+
+
+def _unreadable(vm_id: str, error: OSError) -> MicaError:
+    return MicaError(
+        ErrorCode.CONFLICT,
+        f"The firmware variables or the TPM state of VM {vm_id} can't be read"
+        f" ({error.strerror or error}).",
     )
 
 
@@ -63,11 +85,7 @@ def _read_steady(vm_id: str, path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise MicaError(
-            ErrorCode.CONFLICT,
-            f"The firmware variables or the TPM state of VM {vm_id} can't be read"
-            f" ({error.strerror or error}).",
-        ) from error
+        raise _unreadable(vm_id, error) from error
     raise MicaError(
         ErrorCode.CONFLICT,
         f"The guest of VM {vm_id} keeps changing its firmware variables or its TPM state; retry"
@@ -98,7 +116,7 @@ def check_state(host: Surroundings, machine: MachineState) -> None:
 def write_state(folder: Path, machine: MachineState) -> None:
     """Put the files into the folder of a VM that is being created; durable on return (blocking)."""
     for file in machine.files:
-        path = folder / _PLACES[file.name]
-        if path.parent != folder:
-            make_directory(path.parent, 0o700)
-        write_durably(path, file.data, mode=0o600)
+        if file.name is StateFileName.TPM:
+            tpm_state.write(folder, {_TPM_PART: file.data})
+        else:
+            write_durably(folder / _PLACES[file.name], file.data, mode=0o600)

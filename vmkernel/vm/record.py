@@ -12,11 +12,11 @@ import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.devices import Accelerator
-from vmkernel.host.files import read_limited
+from vmkernel.host.files import read_limited, remove, write_lightly
 from vmkernel.model import NicStatus, Record, Timestamp, VmState
 from vmkernel.vm.definition import VmDefinition
 
-__all__ = ["LaunchRecord", "boot_id", "read_record", "write_record"]
+__all__ = ["LaunchRecord", "boot_id", "forget_record", "read_record", "write_record"]
 
 _MAX_BYTES = 1 << 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -50,9 +50,12 @@ def boot_id() -> str:
 
 def write_record(path: Path, record: LaunchRecord) -> None:
     """Replace the record; it need not survive the host, so nothing is flushed."""
-    temp = path.with_suffix(".new")
-    temp.write_bytes(msgspec.json.encode(record))
-    temp.replace(path)
+    write_lightly(path, msgspec.json.encode(record))
+
+
+def forget_record(path: Path) -> None:
+    """The VM does not run, or what ran isn't known any more."""
+    remove(path)
 
 
 def read_record(path: Path) -> LaunchRecord | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from vmkernel import clock
+from vmkernel.host.files import exists, is_folder, names
 from vmkernel.model import (
     SLUG_PATTERN,
     ErrorCode,
@@ -391,11 +392,11 @@ class Roster:
     def _datastores_of(self, spec: VmSpec) -> set[str]:
         storage = self._host.storage
         found = {spec.datastore}
-        for find, names in (
+        for find, wanted in (
             (storage.volume, [d.volume for d in spec.disks]),
             (storage.image, sorted(images_of(spec))),
         ):
-            for name in names:
+            for name in wanted:
                 try:
                     found.add(find(name).datastore)
                 except MicaError:
@@ -490,10 +491,11 @@ def _unusable(vm_id: str, reason: str) -> Finding:
 def _read_folders(root: Path) -> list[tuple[Path, VmDefinition | DefinitionError]]:
     """Every VM folder with what is in it; a folder without `vm.json` is no VM."""
     found: list[tuple[Path, VmDefinition | DefinitionError]] = []
-    for folder in sorted(root.iterdir()):
-        if not _SLUG.match(folder.name) or folder.is_symlink() or not folder.is_dir():
+    for name in names(root):
+        folder = root / name
+        if not _SLUG.match(name) or not is_folder(folder):
             continue
-        if not (folder / definitions.DEFINITION_FILE).exists():
+        if not exists(folder / definitions.DEFINITION_FILE):
             continue
         try:
             found.append((folder, definitions.load(folder)))

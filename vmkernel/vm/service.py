@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from vmkernel import clock
 from vmkernel.devices import Family
 from vmkernel.host import from_os_error
-from vmkernel.host.files import make_directory
+from vmkernel.host.files import exists, make_directory
 from vmkernel.model import (
     ConsoleKind,
     DisplayModel,
@@ -476,7 +476,7 @@ def _check_revision(vm_id: str, present: int, wanted: int) -> None:
 
 def _make_folder(folder: Path, definition: VmDefinition, prepare: Callable[[Path], None]) -> None:
     """A new VM's folder; what an unfinished deletion left there goes first."""
-    if (folder / definitions.DEFINITION_FILE).exists():
+    if exists(folder / definitions.DEFINITION_FILE):
         raise MicaError(
             ErrorCode.ALREADY_EXISTS, f"The datastore holds a VM {definition.id} already."
         )

@@ -6,7 +6,6 @@ disks.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from dataclasses import dataclass, replace
@@ -14,9 +13,10 @@ from pathlib import Path
 
 from vmkernel.devices import Aio, CdromPlan, DiskLayer, DiskPlan, FirmwarePlan, KernelPlan
 from vmkernel.host.file_io import io_uring_works, takes_direct_io
-from vmkernel.host.files import make_directory, open_regular, write_durably
+from vmkernel.host.files import exists, open_regular, write_durably
 from vmkernel.model import DiskCache, DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
-from vmkernel.vm.definition import NVRAM_FILES, SEED_FILE, TPM_FOLDER, VmDefinition
+from vmkernel.vm import tpm_state
+from vmkernel.vm.definition import NVRAM_FILES, SEED_FILE, VmDefinition
 from vmkernel.vm.ports import VolumeFile
 from vmkernel.vm.spec_check import SEED_BUS
 from vmkernel.vm.spec_defaults import disk_bus_of
@@ -45,7 +45,7 @@ class StartFiles:
     nvram_template: Path | None
     kernel: KernelPlan | None
     tpm: Path | None
-    """The folder of the TPM's state."""
+    """The file of the TPM's state."""
     seed: Path | None = None
     """The image with what cloud-init reads; it may hold secrets."""
 
@@ -69,6 +69,8 @@ class StartFiles:
         found = [disk.path for disk in self.disks if not disk.read_only]
         if self.firmware is not None:
             found.append(self.firmware.variables)
+        if self.tpm is not None:
+            found.append(self.tpm)
         return tuple(found)
 
 
@@ -107,7 +109,7 @@ def find_files(host: Surroundings, definition: VmDefinition, vm_folder: Path) ->
         firmware=firmware,
         nvram_template=template,
         kernel=kernel,
-        tpm=vm_folder / TPM_FOLDER if spec.tpm else None,
+        tpm=vm_folder / tpm_state.STATE_FILE if spec.tpm else None,
         seed=seed,
     )
 
@@ -158,10 +160,10 @@ def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFile
     """Make the files ready for QEMU."""
     if files.firmware is not None and files.nvram_template is not None:
         variables = files.firmware.variables
-        if not variables.exists():
+        if not exists(variables):
             write_durably(variables, files.nvram_template.read_bytes(), mode=0o600)
     if files.tpm is not None:
-        make_directory(files.tpm, 0o700)
+        tpm_state.prepare(files.tpm.parent)
     if files.seed is not None:
         _write_seed(definition, files.seed)
     uid = definition.uid if host.jailed else None
@@ -170,12 +172,6 @@ def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFile
     for path in files.read_only():
         if files.firmware is None or path != files.firmware.code:  # the host's own may be a link
             _give(path, uid, owned=path == files.seed)
-    if files.tpm is not None:
-        for path in (files.tpm, *files.tpm.iterdir()):
-            if path.is_symlink():
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-            if uid is not None:
-                os.chown(path, uid, uid, follow_symlinks=False)
     return replace(files, disks=tuple(with_access(disk) for disk in files.disks))
 
 
@@ -185,7 +181,7 @@ def _give(path: Path, uid: int | None, *, owned: bool) -> None:
     A datastore may come from anybody: OSError where something else lies in the file's place, such
     as a symbolic link, which could lead to any file of this host.
     """
-    fd = open_regular(path, os.O_RDONLY)
+    fd = open_regular(path, os.O_RDONLY, single=owned)
     try:
         if uid is not None and owned:
             os.fchown(fd, uid, uid)

@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from vmkernel import clock
 from vmkernel.devices.memory import huge_page_bytes
 from vmkernel.host import from_os_error
+from vmkernel.host.files import remove
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import ErrorCode, MicaError, NicStatus
 from vmkernel.qemu import Qmp, QmpLostError, build_arguments, hotplug
@@ -188,7 +189,7 @@ async def _undo(host: Surroundings, vm_id: str) -> None:
     await host.launcher.collect(vm_id)
     host.admission.release(vm_id)
     host.logs.end(host.folder(vm_id).log)
-    host.folder(vm_id).record.unlink(missing_ok=True)
+    remove(host.folder(vm_id).record)
 
 
 def _data_dirs(host: Surroundings) -> list[str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from vmkernel.host.files import remove
 from vmkernel.model import (
     CheckpointDisk,
     DiskBus,
@@ -144,7 +145,7 @@ class StillDisks:
                 _log.error("the QEMU that reads the disks of VM %s can't be ended", vm_id)
                 return
         machine.host.admission.release(vm_id)
-        machine.run_folder.record.unlink(missing_ok=True)
+        remove(machine.run_folder.record)
         machine.at_disks = False
         try:
             await launcher.collect(vm_id)

@@ -23,9 +23,13 @@ from vmkernel import clock
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.devices import Accelerator
 from vmkernel.host.files import (
+    create_file,
+    exists,
     free_bytes,
+    move,
     open_regular,
     read_limited,
+    remove,
     unlink_durably,
     write_durably,
 )
@@ -141,9 +145,8 @@ def check_space(folder: Path, definition: VmDefinition) -> None:
 
 def create(folder: Path) -> int:
     """A descriptor, for writing, of a file for a new image; whatever lies there is replaced."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    (folder / _NEW).unlink(missing_ok=True)
-    return os.open(folder / _NEW, flags, 0o600)
+    remove(folder / _NEW)
+    return create_file(folder / _NEW)
 
 
 async def skeleton(qmp: Qmp, record: LaunchRecord | None, spec: VmSpec) -> Skeleton:
@@ -175,7 +178,7 @@ def seal(
         started=replace(skeleton.started, description="", labels={}, cloud_init=None),
         dimms=skeleton.dimms,
     )
-    (folder / _NEW).replace(folder / _STATE)
+    move(folder / _NEW, folder / _STATE)
     write_durably(folder / _RECORD, msgspec.json.encode(image))  # flushes the folder as well
     return Suspension(image)
 
@@ -254,9 +257,9 @@ def forget(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what belongs to no complete image."""
-    (folder / _NEW).unlink(missing_ok=True)
-    if not (folder / _RECORD).exists():
-        (folder / _STATE).unlink(missing_ok=True)
+    remove(folder / _NEW)
+    if not exists(folder / _RECORD):
+        remove(folder / _STATE)
 
 
 class _Opened:

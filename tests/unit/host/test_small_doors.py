@@ -10,7 +10,7 @@ import pytest
 
 from vmkernel.host.blkid import _parse
 from vmkernel.host.files import allocate, make_directory, read_limited
-from vmkernel.host.mounts import Mount, mounts
+from vmkernel.host.mounts import Mount, mount, mounts, unmount
 from vmkernel.host.notify import inherited_sockets, notify
 
 
@@ -21,8 +21,15 @@ def test_mounts_are_read(tmp_path: Path) -> None:
         r"44 27 259:1 / /run/with\040space rw,nosuid - xfs /dev/loop0p1 rw,inode64" + "\n"
     )
     assert mounts(table) == (
-        Mount("254:1", Path("/"), "ext4", "/dev/vda1", ("rw",)),
-        Mount("259:1", Path("/run/with space"), "xfs", "/dev/loop0p1", ("rw", "inode64")),
+        Mount("254:1", Path("/"), "ext4", "/dev/vda1", ("rw",), ("rw", "relatime")),
+        Mount(
+            "259:1",
+            Path("/run/with space"),
+            "xfs",
+            "/dev/loop0p1",
+            ("rw", "inode64"),
+            ("rw", "nosuid"),
+        ),
     )
 
 
@@ -65,14 +72,14 @@ def test_small_files_are_read_carefully(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"12345")
     assert read_limited(path, 5) == b"12345"
-    with pytest.raises(OSError, match="larger"):
+    with pytest.raises(OSError, match="too large"):
         read_limited(path, 4)
     (tmp_path / "link").symlink_to(path)
     for name in ("link", ".", "missing"):
         with pytest.raises(OSError, match=r"."):
             read_limited(tmp_path / name, 5)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="not a regular file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         read_limited(tmp_path / "pipe", 5)
 
 
@@ -85,7 +92,7 @@ def test_directories_are_made_whatever_the_umask(tmp_path: Path) -> None:
         os.umask(before)
     assert (tmp_path / "d").stat().st_mode & 0o777 == 0o755
     (tmp_path / "f").write_bytes(b"")
-    with pytest.raises(OSError, match="not a directory"):
+    with pytest.raises(OSError, match="not a folder"):
         make_directory(tmp_path / "f")
 
 
@@ -95,3 +102,25 @@ def test_blocks_are_reserved(tmp_path: Path) -> None:
             assert os.fstat(file.fileno()).st_size == 1 << 20
         with pytest.raises(OSError, match=r"."):
             allocate(file.fileno(), 1 << 62)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_on_a_datastore_no_link_device_or_program_counts(tmp_path: Path) -> None:
+    target = tmp_path / "mnt"
+    target.mkdir()
+    try:
+        mount(Path("none"), target, "tmpfs")
+    except PermissionError:
+        pytest.skip("this container may not mount")
+    try:
+        (found,) = [entry for entry in mounts() if entry.target == target]
+        assert {"nosuid", "nodev", "noexec", "nosymfollow"} <= set(found.flags)
+        (target / "file").write_bytes(b"data")
+        (target / "link").symlink_to(target / "file")
+        with pytest.raises(OSError, match="symbolic links"):
+            (target / "link").read_bytes()
+        (target / "program").write_text("#!/bin/sh\n")
+        (target / "program").chmod(0o4755)
+        assert not os.access(target / "program", os.X_OK)
+    finally:
+        unmount(target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from tests.unit.storage.world import World, run
 from vmkernel.host.bounded import Bounded
 from vmkernel.host.errors import HostError
+from vmkernel.host.folder import Folder, open_folder
 from vmkernel.model import (
     DatastoreKind,
     DatastoreState,
@@ -206,17 +206,11 @@ def test_a_file_system_that_hangs_stops_no_other_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
-    real_statvfs, real_stat = os.statvfs, os.stat
 
-    def statvfs(path: Path) -> os.statvfs_result:
+    def slow(path: Path) -> Folder:
         if str(path).startswith(str(tmp_path / "slow")):
             gate.wait(20)
-        return real_statvfs(path)
-
-    def stat(path: Path, **named: bool) -> os.stat_result:
-        if str(path).startswith(str(tmp_path / "slow")):
-            gate.wait(20)
-        return real_stat(path, **named)
+        return open_folder(path)
 
     monkeypatch.setattr("vmkernel.storage.datastores._GLANCE_S", 0.2)
     monkeypatch.setattr("vmkernel.storage.volumes._GLANCE_S", 0.2)
@@ -225,8 +219,7 @@ def test_a_file_system_that_hangs_stops_no_other_request(
     async def scenario(world: World) -> None:
         await world.datastore("slow")
         await _volume(world, "there", "slow")
-        monkeypatch.setattr(os, "statvfs", statvfs)
-        monkeypatch.setattr(os, "stat", stat)
+        monkeypatch.setattr("vmkernel.host.files.open_folder", slow)
         started = time.monotonic()
         stuck = asyncio.create_task(_volume(world, "stuck", "slow"))
         shown = asyncio.create_task(world.storage.list_datastores())

@@ -115,7 +115,7 @@ def test_a_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     layout.volumes.rmdir()
     (tmp_path / "elsewhere").mkdir()
     layout.volumes.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="not a directory"):
+    with pytest.raises(OSError, match="not a folder"):
         layout.open()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import socket
 from pathlib import Path
 
@@ -248,5 +249,66 @@ def test_one_token_leaves_places_for_others(
         streams[1].close()
         await uploads.delete(mine[1].id)
         await uploads.create(_spec(image="more"), actor="loud")
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "device", "second name", "too long", "short"])
+def test_data_that_came_with_a_datastore_are_files_of_their_own(tmp_path: Path, kind: str) -> None:
+    """A link would tell the digest of a file of the host; a second name would change it."""
+
+    async def scenario(world: World) -> None:
+        upload = await world.storage.uploads.create(_spec(), actor="me")
+        await _send(world, upload.id, 0, DATA[:1000])
+        part = tmp_path / "d/uploads" / f"{upload.id}.part"
+        secret = tmp_path / "secret"
+        secret.write_bytes(DATA)
+        await world.storage.stop()
+        part.unlink()
+        if kind == "link":
+            part.symlink_to(secret)
+        elif kind == "pipe":
+            os.mkfifo(part)
+        elif kind == "device":
+            part.symlink_to("/proc/kcore")
+        elif kind == "second name":
+            os.link(secret, part)
+        else:
+            part.write_bytes(bytes(500 if kind == "short" else len(DATA) + 1))
+        record = tmp_path / "d/uploads" / f"{upload.id}.json"
+        record.write_text(record.read_text().replace('"offset_bytes": 1000', _whole(kind)))
+        (tmp_path / "d/uploads/nest/deeper").mkdir(parents=True)
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        assert await again.storage.uploads.list() == ()
+        assert list((tmp_path / "d/uploads").iterdir()) == []
+        assert secret.read_bytes() == DATA
+        assert not [op for op in again.operations.all() if op.kind == "image.upload"]
+        await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def _whole(kind: str) -> str:
+    return f'"offset_bytes": {1000 if kind == "short" else len(DATA)}'
+
+
+def test_what_a_record_says_of_its_sender_is_nobody_s_word(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        upload = await world.storage.uploads.create(_spec(), actor="me")
+        part = tmp_path / "d/uploads" / f"{upload.id}.part"
+        record = tmp_path / "d/uploads" / f"{upload.id}.json"
+        await world.storage.stop()
+        part.write_bytes(DATA)
+        text = record.read_text().replace('"actor": "me"', '"actor": "admin"')
+        record.write_text(text.replace('"offset_bytes": 0', f'"offset_bytes": {len(DATA)}'))
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        await again.storage.uploads.list()
+        operation = again.operations.all()[-1]
+        assert operation.kind == "image.upload"
+        assert operation.actor == "upload-resume"
+        await _image(again, operation.id)
+        await again.storage.stop()
 
     run(tmp_path, scenario)

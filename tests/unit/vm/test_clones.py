@@ -54,8 +54,7 @@ async def test_a_template_becomes_a_vm_of_its_own(tmp_path: Path) -> None:
         await _with_disk(world)
         folder = world.storage.vms_folder("main")
         (folder / "web/nvram.fd").write_bytes(b"variables")
-        (folder / "web/tpm").mkdir(exist_ok=True)
-        (folder / "web/tpm/tpm2-00.permall").write_bytes(b"identity")
+        (folder / "web/tpm.state").write_bytes(b"identity")
         assert (await _clone(world, name="A copy")).state is OperationState.SUCCEEDED
         old, new = world.vms.get("web"), world.vms.get("copy")
         assert new.spec.name == "A copy"
@@ -67,7 +66,7 @@ async def test_a_template_becomes_a_vm_of_its_own(tmp_path: Path) -> None:
         assert [d.volume for d in new.spec.disks] == ["copy-disk0"]
         assert world.storage.volumes["copy-disk0"].path.read_bytes() == b"content"
         assert (folder / "copy/nvram.fd").read_bytes() == b"variables"
-        assert not (folder / "copy/tpm").exists()
+        assert not (folder / "copy/tpm.state").exists()
         started = await world.act(VmAction.START, "copy")
         assert started.state is OperationState.SUCCEEDED, started.error
         assert new.status.uuid.encode() in (folder / "copy/seed.iso").read_bytes()

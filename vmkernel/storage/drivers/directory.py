@@ -78,6 +78,7 @@ class DirectoryDriver(DatastoreDriver):
 
 def _look(path: Path, adopt: bool) -> None:
     try:
+        path = path.resolve()  # an administrator's links count; those inside never do
         if adopt and Layout(path).read_marker() is None:
             raise MicaError.field("/adopt", f"{path} holds no datastore.", ErrorCode.CONFLICT)
         if not path.exists():
@@ -104,6 +105,7 @@ def _look(path: Path, adopt: bool) -> None:
 
 def _create(path: Path) -> Attached:
     try:
+        path = path.resolve()
         make_directory(path)
         layout = Layout(path)
         marker = layout.read_marker() or layout.initialise()
@@ -115,8 +117,9 @@ def _create(path: Path) -> Attached:
 
 
 def _attach(path: Path, uuid: str) -> Attached:
-    layout = Layout(path)
     try:
+        path = path.resolve()
+        layout = Layout(path)
         marker = layout.read_marker()
         if marker is None:
             raise DatastoreMissing(f"There is no datastore in {path} now.")
@@ -124,4 +127,6 @@ def _attach(path: Path, uuid: str) -> Attached:
             raise DatastoreMissing(f"{path} holds another datastore ({marker.uuid}) now.")
     except RecordError as error:
         raise StorageError(ErrorCode.UNAVAILABLE, f"The datastore in {path}: {error}.") from error
+    except OSError as error:
+        raise DatastoreMissing(f"{path} can't be used ({error.strerror}).") from error
     return Attached(root=path, uuid=uuid)

@@ -8,12 +8,19 @@ raw     a copy in the snapshot's folder that shares the volume's blocks (reflink
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from vmkernel.host.files import fsync_directory, reflink
+from vmkernel.host.files import (
+    create_file,
+    is_regular,
+    look,
+    reflink,
+    remove,
+    rename_durably,
+    sync_file,
+)
 from vmkernel.model import DiskSpec, ErrorCode, MicaError, VmSpec, VolumeFormat
 from vmkernel.qemu.disk_snapshots import delete_disk_snapshot, take_disk_snapshots
 from vmkernel.vm.machine import Machine
@@ -26,7 +33,6 @@ __all__ = [
     "forget_disks",
     "keep_disks",
     "restore_disks",
-    "sync_file",
 ]
 
 
@@ -69,9 +75,8 @@ async def check_kept(machine: Machine, record: SnapshotRecord) -> None:
         volume = machine.host.storage.volume(disk.volume)
         there = volume.format is disk.format
         if there and disk.file is not None:
-            there = await asyncio.to_thread(
-                (folder_of(machine.folder, record.id) / disk.file).is_file
-            )
+            kept = folder_of(machine.folder, record.id) / disk.file
+            there = await asyncio.to_thread(is_regular, kept)
         elif there:
             tags = await machine.host.storage.qemu_img.snapshots(
                 volume.path, user=await user_of(machine, volume)
@@ -125,22 +130,13 @@ async def forget_disks(machine: Machine, record: SnapshotRecord) -> None:
             await image.snapshot("-d", record.tag, volume.path, user=user)
 
 
-def sync_file(path: Path) -> None:
-    """Make a file's content durable (blocking)."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _key(disks: Iterable[DiskSpec], volume: str) -> str | None:
     return next((disk.key for disk in disks if disk.volume == volume), None)
 
 
 async def user_of(machine: Machine, volume: VolumeFile) -> int | None:
     """Who qemu-img runs as on a volume: its owner, where we aren't that."""
-    owner = (await asyncio.to_thread(volume.path.lstat)).st_uid
+    owner = (await asyncio.to_thread(look, volume.path)).st_uid
     return owner if machine.host.jailed and owner != os.getuid() else None
 
 
@@ -149,7 +145,7 @@ def _copy_raws(machine: Machine, record: SnapshotRecord, folder: Path) -> None:
         if disk.file is None:
             continue
         path = folder / disk.file
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(create_file(path))
         if not reflink(machine.host.storage.volume(disk.volume).path, path):
             index, spec = next(
                 (i, d) for i, d in enumerate(record.spec.disks) if d.volume == disk.volume
@@ -161,19 +157,20 @@ def _copy_raws(machine: Machine, record: SnapshotRecord, folder: Path) -> None:
 def _restore_raw(kept: Path, target: Path) -> None:
     """Put a copy of what was kept in the place of a volume's file, at once."""
     new = target.with_name(f".{target.name}.revert")
-    with contextlib.suppress(FileNotFoundError):
-        new.unlink()
-    old = target.lstat()
-    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    if not reflink(kept, new):
-        new.unlink()
-        raise OSError(f"{target.name} can't share blocks any more")
-    if old.st_uid != os.geteuid():
-        os.chown(new, old.st_uid, old.st_gid)
-    new.chmod(old.st_mode & 0o777)
-    sync_file(new)
-    new.replace(target)
-    fsync_directory(target.parent)
+    remove(new)
+    old = look(target)
+    fd = create_file(new)
+    try:
+        if not reflink(kept, new):
+            remove(new)
+            raise OSError(f"{target.name} can't share blocks any more")
+        if old.st_uid != os.geteuid():
+            os.fchown(fd, old.st_uid, old.st_gid)
+        os.fchmod(fd, old.st_mode & 0o777)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    rename_durably(new, target)
 
 
 def _no_raw(index: int, disk: DiskSpec, why: str) -> MicaError:

@@ -2,7 +2,7 @@
 
 vms/<id>/snapshots/<snapshot>/snapshot.json   SnapshotRecord; written first, removed last
                               disk0.raw       a raw volume's content (shares its blocks)
-                              nvram*.fd tpm/  as they were
+                              nvram*.fd tpm.state  as they were
                               suspend.*       the memory, as of a suspended VM
          revert.json                          a revert under way: it is finished at the next start
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -24,7 +23,9 @@ from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.files import (
     fsync_directory,
     make_directory,
+    names,
     read_limited,
+    remove_tree,
     unlink_durably,
     write_durably,
 )
@@ -102,13 +103,14 @@ def load_all(vm_folder: Path) -> dict[str, SnapshotRecord]:
     """The snapshots of a VM by id (blocking); what can't be read is left out, and logged."""
     found: dict[str, SnapshotRecord] = {}
     with contextlib.suppress(FileNotFoundError):
-        for folder in sorted((vm_folder / _FOLDER).iterdir()):
+        for name in names(vm_folder / _FOLDER):
+            folder = vm_folder / _FOLDER / name
             try:
                 record = _read(folder / _RECORD, SnapshotRecord)
             except (OSError, UndecodableError) as error:
                 _log.warning("snapshot %s can't be used: %s", folder, error)
                 continue
-            if record.id == folder.name:
+            if record.id == name:
                 found[record.id] = record
     return found
 
@@ -125,14 +127,12 @@ def remove(vm_folder: Path, snapshot: str) -> None:
     """Remove a snapshot's folder: the record last, so that a crash leaves something to finish."""
     folder = folder_of(vm_folder, snapshot)
     with contextlib.suppress(FileNotFoundError):
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != _RECORD:
-                path.unlink()
+        for name in names(folder):
+            if name != _RECORD:
+                remove_tree(folder / name)
         fsync_directory(folder)
         unlink_durably(folder / _RECORD)
-        folder.rmdir()
+        remove_tree(folder)
         fsync_directory(folder.parent)
 
 

@@ -11,12 +11,11 @@ again there (repair.py), and each step can be done twice. Before it nothing but 
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from vmkernel.host.files import fsync_directory, read_limited, write_durably
+from vmkernel.host.files import fsync_directory, link, read_limited, remove, write_durably
 from vmkernel.model import MicaError, VmSpec, VmState
 from vmkernel.vm import definition as definitions
 from vmkernel.vm import suspension
@@ -95,7 +94,7 @@ async def finish(machine: Machine, record: SnapshotRecord) -> None:
 def _suspend(snapshot: Path, vm_folder: Path) -> None:
     """Let the VM be one that was suspended with the snapshot's memory; they share the file."""
     state = vm_folder / _STATE
-    state.unlink(missing_ok=True)
-    os.link(snapshot / _STATE, state, follow_symlinks=False)
+    remove(state)
+    link(snapshot / _STATE, state)
     fsync_directory(vm_folder)
     write_durably(vm_folder / _SUSPENSION, read_limited(snapshot / _SUSPENSION, _SUSPENSION_MAX))

@@ -14,19 +14,19 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from vmkernel.devices import Accelerator
-from vmkernel.host.files import fsync_directory
+from vmkernel.host.files import look
 from vmkernel.model import ErrorCode, MicaError, Progress, SnapshotState, VmState
 from vmkernel.qemu import QemuError, QmpCommandError, memory_image
 from vmkernel.vm import definition as definitions
-from vmkernel.vm import suspension
+from vmkernel.vm import suspension, tpm_state
 from vmkernel.vm.agent import FreezeReport
+from vmkernel.vm.firmware_files import copy_variables
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.snapshots.disks import forget_disks, keep_disks
 from vmkernel.vm.snapshots.records import SnapshotRecord, folder_of, remove, save
@@ -34,8 +34,6 @@ from vmkernel.vm.snapshots.records import SnapshotRecord, folder_of, remove, sav
 __all__ = ["Tell", "copy_small", "stand_behind", "take"]
 
 _log = logging.getLogger(__name__)
-
-FIRMWARE_FILES = tuple(definitions.NVRAM_FILES.values())
 
 Tell = Callable[[Progress], None]
 
@@ -52,7 +50,7 @@ async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
             await _keep(machine, record, folder, tell)
         size = 0
         with contextlib.suppress(OSError):
-            size = (await asyncio.to_thread((folder / "suspend.state").stat)).st_size
+            size = (await asyncio.to_thread(look, folder / "suspend.state")).st_size
         ready = replace(
             record,
             state=SnapshotState.READY,
@@ -157,33 +155,8 @@ async def _keep_memory(machine: Machine, folder: Path, tell: Tell) -> None:
 
 def copy_small(source: Path, target: Path) -> None:
     """Copy the variables of the firmware and the state of the TPM; durable on return."""
-    for name in FIRMWARE_FILES:
-        path, old = source / name, target / name
-        if path.is_file() and not path.is_symlink():
-            _copy(path, old)
-        else:
-            old.unlink(missing_ok=True)
-    tpm, old = source / definitions.TPM_FOLDER, target / definitions.TPM_FOLDER
-    if old.is_dir():
-        shutil.rmtree(old)
-    if tpm.is_dir() and not tpm.is_symlink():
-        old.mkdir(mode=0o700)
-        for path in tpm.iterdir():
-            if path.is_file() and not path.is_symlink():
-                _copy(path, old / path.name)
-        fsync_directory(old)
-    fsync_directory(target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    new = target.with_name(f".tmp-{target.name}")
-    new.unlink(missing_ok=True)
-    with source.open("rb") as reading, new.open("xb") as writing:
-        new.chmod(0o600)
-        shutil.copyfileobj(reading, writing)
-        writing.flush()
-        os.fsync(writing.fileno())
-    new.replace(target)
+    copy_variables(source, target, all_of_them=True)
+    tpm_state.copy(source, target)
 
 
 async def _undo(machine: Machine, record: SnapshotRecord) -> None:
