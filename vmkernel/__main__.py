@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from vmkernel.host.notify import notify
 from vmkernel.options import Options, parse
 from vmkernel.platform.programs import StartRefusedError
+from vmkernel.text import CleanFormatter
 from vmkernel.wiring import Vmkernel
 
 __all__ = ["main"]
 
+_FORMAT = "%(levelname)s %(name)s: %(message)s"
 _THREADS = 64
 """At most; made as they are needed."""
 
@@ -34,9 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    logging.getLogger().handlers[0].setFormatter(CleanFormatter(_FORMAT))
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     try:
         asyncio.run(_run(options))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from vmkernel.model.text import clean
+from vmkernel.text import clean
 
 __all__ = ["UndecodableError", "convert_to", "decode_document", "decode_json"]
 

@@ -23,6 +23,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
+from msgspec.structs import replace
+
 from vmkernel.adapters import Adapters, VmSide
 from vmkernel.auth import AccessService, Audit
 from vmkernel.auth.claim_file import ClaimFile
@@ -39,6 +41,7 @@ from vmkernel.platform import Surroundings
 from vmkernel.state import HostConfig, StateLog, StateStore
 from vmkernel.state.identity import fingerprint, new_identity
 from vmkernel.storage import StorageService
+from vmkernel.text import clean
 from vmkernel.version import __version__
 from vmkernel.vm.consoles import VmConsoles
 
@@ -247,10 +250,13 @@ class Vmkernel:
         return Figures(self._vms, self._storage.stores.list)
 
     def _findings(self) -> Iterator[Finding]:
-        yield from self._store.findings()
-        yield from self._storage.findings()
+        """Cleaned: they name what others called their datastores, records and VMs."""
+        found = [*self._store.findings(), *self._storage.findings()]
         if self._vms is not None:
-            yield from self._vms.findings()
+            found += self._vms.findings()
+        for finding in found:
+            subject = None if finding.subject is None else clean(finding.subject)
+            yield replace(finding, message=clean(finding.message, 1000), subject=subject)
 
     def _api_info(self) -> ApiInfo:
         return ApiInfo(

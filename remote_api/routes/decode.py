@@ -11,6 +11,7 @@ import msgspec
 
 from remote_api.failures import ApiError
 from remote_api.schema import FieldError, ProblemCode
+from vmkernel.text import PRINTABLE, PRINTABLE_LINES, PRINTABLE_WITH_TABS
 
 __all__ = ["decode_body", "decode_patch", "decode_query", "in_words", "merge_patch", "pointer_of"]
 
@@ -134,6 +135,8 @@ def in_words(error: msgspec.ValidationError, wire: Any) -> str:
 
 def _meaning(wire: Any, pattern: str) -> str | None:
     """What a type says of its strings that have this pattern."""
+    if pattern in (PRINTABLE, PRINTABLE_LINES, PRINTABLE_WITH_TABS):
+        return "Control and bidirectional control characters are not allowed here"
     from msgspec import inspect
 
     seen: set[type] = set()

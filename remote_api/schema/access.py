@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from remote_api.schema.base import PageQuery, Slug, Timestamp, WireModel
+from remote_api.schema.base import PageQuery, Printable, ShortText, Slug, Timestamp, WireModel
 from remote_api.schema.operations import Subject
 
 __all__ = [
@@ -37,7 +37,8 @@ class ClaimBody(WireModel, frozen=True, kw_only=True):
     """The one-time claim code that the console shows."""
 
     code: Annotated[
-        str, Meta(min_length=1, max_length=64, description="The claim code, as the console shows.")
+        Printable,
+        Meta(min_length=1, max_length=64, description="The claim code, as the console shows."),
     ]
     token_id: Annotated[Slug, Meta(description="The id of the admin token that is made.")] = "admin"  # noqa: S105 - an id
 
@@ -46,7 +47,7 @@ class TokenSpec(WireModel, frozen=True, kw_only=True):
     """What a token is wanted to be."""
 
     role: Annotated[Role, Meta(description="What the token may do.")]
-    description: Annotated[str, Meta(max_length=256, description="What the token is for.")] = ""
+    description: Annotated[ShortText, Meta(description="What the token is for.")] = ""
     expires_at: (
         Annotated[Timestamp, Meta(description="When it ends; never where it is null.")] | None
     ) = None

@@ -6,7 +6,22 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["MAX_LIMIT", "NoQuery", "PageQuery", "Sha256Hex", "Slug", "Timestamp", "WireModel"]
+from vmkernel.text import PRINTABLE, PRINTABLE_LINES
+
+__all__ = [
+    "Description",
+    "DisplayName",
+    "MAX_LIMIT",
+    "NoQuery",
+    "PageQuery",
+    "PathText",
+    "Printable",
+    "Sha256Hex",
+    "ShortText",
+    "Slug",
+    "Timestamp",
+    "WireModel",
+]
 
 MAX_LIMIT = 1000
 
@@ -38,6 +53,13 @@ Timestamp = Annotated[
         examples=["2026-11-23T06:30:00Z"],
     ),
 ]
+
+# What users choose freely: none of it may write to a terminal or a log.
+Printable = Annotated[str, msgspec.Meta(pattern=PRINTABLE)]
+DisplayName = Annotated[Printable, msgspec.Meta(max_length=80)]
+ShortText = Annotated[Printable, msgspec.Meta(max_length=256)]
+PathText = Annotated[Printable, msgspec.Meta(max_length=1024)]
+Description = Annotated[str, msgspec.Meta(max_length=4096, pattern=PRINTABLE_LINES)]
 
 
 class WireModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

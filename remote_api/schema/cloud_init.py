@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from remote_api.schema.base import WireModel
+from vmkernel.text import PRINTABLE_WITH_TABS
 
 __all__ = ["CloudInitSpec", "UserDataFormat"]
 
@@ -65,7 +66,8 @@ class CloudInitSpec(WireModel, frozen=True, kw_only=True):
                 str,
                 Meta(
                     max_length=16384,
-                    pattern=r"^[^\x00-\x08\x0a-\x1f\x7f-\x9f]+$(?!\n)",
+                    min_length=1,
+                    pattern=PRINTABLE_WITH_TABS,
                 ),
             ],
             ...,

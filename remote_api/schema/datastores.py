@@ -7,7 +7,15 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from remote_api.schema.base import PageQuery, Slug, Timestamp, WireModel
+from remote_api.schema.base import (
+    PageQuery,
+    PathText,
+    Printable,
+    ShortText,
+    Slug,
+    Timestamp,
+    WireModel,
+)
 
 __all__ = [
     "AddDiskBody",
@@ -32,10 +40,6 @@ __all__ = [
     "SpaceLevel",
     "StoredPageQuery",
 ]
-
-
-ShortText = Annotated[str, Meta(max_length=256)]
-PathText = Annotated[str, Meta(max_length=1024)]
 
 
 class DatastoreKind(StrEnum):
@@ -79,10 +83,10 @@ DiskIds = Annotated[tuple[ShortText, ...], Meta(max_length=64)]
 class NfsSpec(WireModel, frozen=True, kw_only=True):
     """A directory that a server exports; the host needs to write there as root."""
 
-    server: Annotated[str, Meta(min_length=1, max_length=255, description="A name or an address.")]
-    export: Annotated[
-        str, Meta(min_length=1, max_length=1024, description="Its absolute path on the server.")
+    server: Annotated[
+        Printable, Meta(min_length=1, max_length=255, description="A name or an address.")
     ]
+    export: Annotated[PathText, Meta(min_length=1, description="Its absolute path on the server.")]
     version: Annotated[
         NfsVersion | None,
         Meta(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import Timestamp, WireModel
-from remote_api.schema.datastores import DatastoreKind, ShortText
+from remote_api.schema.base import ShortText, Timestamp, WireModel
+from remote_api.schema.datastores import DatastoreKind
 
 __all__ = [
     "Disk",

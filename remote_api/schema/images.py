@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, UnsetType
 
 from remote_api.schema.base import Sha256Hex, Slug, Timestamp, WireModel
+from vmkernel.text import PRINTABLE, PRINTABLE_LINES
 
 __all__ = [
     "CaptureBody",
@@ -150,6 +151,7 @@ class ImagePull(WireModel, frozen=True, kw_only=True):
         Meta(
             min_length=8,
             max_length=2048,
+            pattern=PRINTABLE,
             description=(
                 "`http://` or `https://`, without credentials. Addresses of this host itself and"
                 " of a single link are refused; at most five redirects are followed."
@@ -173,6 +175,7 @@ class ImagePull(WireModel, frozen=True, kw_only=True):
             str,
             Meta(
                 max_length=65536,
+                pattern=PRINTABLE_LINES,
                 description="Certificates to trust instead of the public authorities (PEM).",
             ),
         ]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from remote_api.schema.base import Slug, Timestamp, WireModel
+from remote_api.schema.base import Description, Slug, Timestamp, WireModel
 
 __all__ = [
     "RevertQuery",
@@ -31,7 +31,7 @@ class SnapshotState(StrEnum):
 class SnapshotSpec(WireModel, frozen=True, kw_only=True):
     """What a snapshot is wanted to hold."""
 
-    description: Annotated[str, Meta(max_length=4096)] = ""
+    description: Description = ""
     memory: Annotated[
         bool, Meta(description="With the memory of the running guest, which goes on from there.")
     ] = False

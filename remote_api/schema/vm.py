@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import Slug, Timestamp, WireModel
+from remote_api.schema.base import Description, DisplayName, ShortText, Slug, Timestamp, WireModel
 from remote_api.schema.cloud_init import CloudInitSpec
 from remote_api.schema.guest_agent import AgentStatus
 from remote_api.schema.machine_state import MachineState
@@ -55,15 +55,11 @@ class VmSpec(WireModel, frozen=True, kw_only=True):
 
     datastore: Annotated[Slug, Meta(description="Where its folder lies; fixed at creation.")]
     name: Annotated[
-        str,
-        Meta(
-            max_length=80,
-            pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)",
-            description="A free display name; the id is shown where it is empty.",
-        ),
+        DisplayName,
+        Meta(description="A free display name; the id is shown where it is empty."),
     ] = ""
-    description: Annotated[str, Meta(max_length=4096)] = ""
-    labels: dict[LabelKey, Annotated[str, Meta(max_length=256)]] = {}
+    description: Description = ""
+    labels: Annotated[dict[LabelKey, ShortText], Meta(max_length=64)] = {}
     guest_os: Annotated[
         GuestOs,
         Meta(

@@ -42,6 +42,7 @@ from remote_api.server.tls import (  # noqa: E402
 from remote_api.server.websocket import make_protocol  # noqa: E402
 from vmkernel.control import ControlClient  # noqa: E402
 from vmkernel.control.requests import TlsIdentity  # noqa: E402
+from vmkernel.text import CleanFormatter  # noqa: E402
 
 __all__ = ["main"]
 
@@ -153,9 +154,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    formatter = CleanFormatter("%(levelname)s %(name)s: %(message)s")
+    logging.getLogger().handlers[0].setFormatter(formatter)
     # uvicorn tells of each WebSocket at the level `info`, with its ticket, and warns of whatever
     # strangers send that is no HTTP; that is counted (`/metrics`), so that it can't fill the log.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)

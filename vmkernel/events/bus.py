@@ -16,10 +16,13 @@ from typing import Self
 
 from vmkernel import clock
 from vmkernel.model import Event, MicaError, Subject
+from vmkernel.text import clean
 
 __all__ = ["EventBus", "Subscription"]
 
 _ID = re.compile(r"([0-9a-f]{12})-([0-9a-f]{12})")
+_TEXT_MAX = 2000
+"""Of a message or one of the data; what others say was cut where it entered."""
 Data = Mapping[str, str | int | float | bool | None]
 
 
@@ -49,8 +52,11 @@ class EventBus:
             type=event_type,
             subject=subject,
             actor=actor,
-            message=message,
-            data=dict(data or {}),
+            message=clean(message, _TEXT_MAX),
+            data={
+                key: clean(value, _TEXT_MAX) if isinstance(value, str) else value
+                for key, value in (data or {}).items()
+            },
         )
         self._next += 1
         self._ring.append(event)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmkernel.host.runner import Runner
+from vmkernel.text import clean
 
 __all__ = ["Signature", "probe"]
 
@@ -45,7 +46,7 @@ def _parse(text: str) -> Signature:
     values = {}
     for line in text.splitlines():
         key, _, value = line.partition("=")
-        values[key] = value.replace("\\", "")
+        values[key] = clean(value.replace("\\", ""))  # a label is what its maker likes
     return Signature(
         filesystem=values.get("TYPE"),
         label=values.get("LABEL"),

@@ -20,7 +20,7 @@ from typing import Any
 
 from vmkernel.host.errors import CommandError
 from vmkernel.model import ErrorCode
-from vmkernel.model.text import clean
+from vmkernel.text import clean
 
 __all__ = ["Completed", "FIXED_ENVIRONMENT", "Runner"]
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from vmkernel.text import clean_lines
+
 __all__ = ["DEV", "PROC", "SYS", "link_name", "read_int", "read_text", "subfolders"]
 
 SYS = Path("/sys")
@@ -18,9 +20,10 @@ DEV = Path("/dev")
 def read_text(path: Path) -> str | None:
     """A small file's text without white space around it; None where it can't be read."""
     try:
-        return path.read_bytes().decode(errors="replace").strip("\0 \t\r\n")
+        text = path.read_bytes().decode(errors="replace").strip("\0 \t\r\n")
     except OSError:
         return None
+    return clean_lines(text)  # some of it is what a device says of itself
 
 
 def read_int(path: Path, base: int = 10) -> int | None:

@@ -22,7 +22,7 @@ from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.errors import HostError
 from vmkernel.host.runner import FIXED_ENVIRONMENT, Runner
 from vmkernel.model import ErrorCode, MicaError
-from vmkernel.model.text import clean
+from vmkernel.text import clean
 
 __all__ = ["Confinement", "Outcome", "Workers"]
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
 
-import msgspec
-
-from vmkernel.model.base import Record, Slug, Timestamp
+from vmkernel.model.base import Record, ShortText, Slug, Timestamp
 
 __all__ = ["IssuedToken", "Role", "Token", "TokenSpec"]
 
@@ -29,7 +26,7 @@ class TokenSpec(Record, frozen=True, kw_only=True):
     """What a token is wanted to be."""
 
     role: Role
-    description: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    description: ShortText = ""
     expires_at: Timestamp | None = None
 
 

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Record", "SLUG_PATTERN", "Sha256Hex", "Slug", "SubjectKind", "Timestamp"]
+from vmkernel.text import PRINTABLE, PRINTABLE_LINES
+
+__all__ = [
+    "Description",
+    "DisplayName",
+    "PathText",
+    "Printable",
+    "Record",
+    "SLUG_PATTERN",
+    "Sha256Hex",
+    "ShortText",
+    "Slug",
+    "SubjectKind",
+    "Timestamp",
+]
 
 SLUG_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)"
 # Patterns end in `$(?!\n)`: Python's `$` also matches before a final line feed, ECMA 262's doesn't.
@@ -28,7 +42,21 @@ Sha256Hex = Annotated[
     ),
 ]
 
-Timestamp = Annotated[str, msgspec.Meta(description="A point in time, RFC 3339, UTC, ending in Z.")]
+Timestamp = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=64,
+        pattern=PRINTABLE,
+        description="A point in time, RFC 3339, UTC, ending in Z.",
+    ),
+]
+
+# What users choose freely. No such text may write to a terminal or a log (vmkernel/text.py).
+Printable = Annotated[str, msgspec.Meta(pattern=PRINTABLE)]
+DisplayName = Annotated[Printable, msgspec.Meta(max_length=80)]
+ShortText = Annotated[Printable, msgspec.Meta(max_length=256)]
+PathText = Annotated[Printable, msgspec.Meta(max_length=1024)]
+Description = Annotated[str, msgspec.Meta(max_length=4096, pattern=PRINTABLE_LINES)]
 
 SubjectKind = str
 """What an event or operation is about: host, vm, volume, image, datastore, token, network."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import msgspec
-
-from vmkernel.model.base import Record, Slug
+from vmkernel.model.base import DisplayName, Record, Slug
 
 __all__ = ["CloneSpec"]
 
@@ -14,7 +10,7 @@ __all__ = ["CloneSpec"]
 class CloneSpec(Record, frozen=True, kw_only=True):
     """What a clone is wanted to be, beyond a copy of the VM that it is made of."""
 
-    name: Annotated[str, msgspec.Meta(max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")] = ""
+    name: DisplayName = ""
     datastore: Slug | None = None
     """Where it and its disks lie; beside the other's where it isn't given."""
     linked: bool = False

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.model.base import Record
+from vmkernel.text import PRINTABLE_WITH_TABS
 
 __all__ = ["CONCEALED", "CloudInitSpec", "UserDataFormat"]
 
@@ -57,7 +58,8 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
                 str,
                 msgspec.Meta(
                     max_length=16384,
-                    pattern=r"^[^\x00-\x08\x0a-\x1f\x7f-\x9f]+$(?!\n)",
+                    min_length=1,
+                    pattern=PRINTABLE_WITH_TABS,
                 ),
             ],
             ...,

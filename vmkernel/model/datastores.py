@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from vmkernel.model.base import Record, Slug, Timestamp
+from vmkernel.model.base import PathText, Printable, Record, ShortText, Slug, Timestamp
 
 __all__ = [
     "Datastore",
@@ -72,9 +72,9 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 class NfsSpec(Record, frozen=True, kw_only=True):
     """A directory that a server exports; the host needs to write there as root."""
 
-    server: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    server: Annotated[Printable, msgspec.Meta(min_length=1, max_length=255)]
     """A name or an address."""
-    export: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    export: Annotated[PathText, msgspec.Meta(min_length=1)]
     version: NfsVersion | None = None
     """Only this one; by default the newest that the server speaks, at each mount."""
     port: Port | None = None
@@ -90,18 +90,18 @@ class DatastoreSpec(Record, frozen=True, kw_only=True):
     """What a datastore is wanted to be."""
 
     kind: DatastoreKind
-    disk: str | None = None
+    disk: ShortText | None = None
     """`local`: the id of the disk (see Disk.id)."""
-    disks: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    disks: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=64)] = ()
     """`raid` and `lvm`: the ids of the disks."""
-    spares: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    spares: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=16)] = ()
     """`raid`: the ids of disks that stand in for one that fails."""
     raid_level: RaidLevel = RaidLevel.RAID1
     """`raid`: what is made."""
     nfs: NfsSpec | None = None
     filesystem: Filesystem = Filesystem.XFS
     """`local`, `raid`, `lvm`: what is made when disks are wiped."""
-    path: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+    path: PathText | None = None
     """`directory` (hosted mode only): an absolute path."""
     warning_percent: Percent = 80
     """A finding and an event tell when this much is used."""

@@ -9,6 +9,7 @@ import msgspec
 
 from vmkernel.model.base import Record, Sha256Hex, Slug, Timestamp
 from vmkernel.model.problems import Problem
+from vmkernel.text import PRINTABLE, PRINTABLE_LINES
 
 __all__ = [
     "Compression",
@@ -98,14 +99,14 @@ class ImagePull(Record, frozen=True, kw_only=True):
     """An image that the host fetches itself."""
 
     datastore: Slug
-    url: Annotated[str, msgspec.Meta(min_length=8, max_length=2048)]
+    url: Annotated[str, msgspec.Meta(min_length=8, max_length=2048, pattern=PRINTABLE)]
     """`http://` or `https://`."""
     sha256: Sha256Hex
     format: SourceFormat | None = None
     compression: Compression | None = None
     max_bytes: ImageBytes | None = None
     """More is refused; none: what fits on the datastore."""
-    ca_pem: Annotated[str, msgspec.Meta(max_length=65536)] | None = None
+    ca_pem: Annotated[str, msgspec.Meta(max_length=65536, pattern=PRINTABLE_LINES)] | None = None
     """Certificates to trust instead of the public authorities."""
 
 

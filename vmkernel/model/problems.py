@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from vmkernel.model.base import Record
+from vmkernel.text import clean_lines
 
 __all__ = ["ErrorCode", "FieldProblem", "MicaError", "Problem"]
 
@@ -67,6 +68,7 @@ class MicaError(Exception):
         fields: tuple[FieldProblem, ...] = (),
         retry_after_s: int | None = None,
     ) -> None:
+        detail = clean_lines(detail)  # it may quote what others wrote
         super().__init__(detail)
         self.problem = Problem(code=code, detail=detail, fields=fields, retry_after_s=retry_after_s)
 

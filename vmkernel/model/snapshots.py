@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
 
-import msgspec
-
-from vmkernel.model.base import Record, Slug, Timestamp
+from vmkernel.model.base import Description, Record, Slug, Timestamp
 
 __all__ = ["Snapshot", "SnapshotSpec", "SnapshotState", "SnapshotStatus"]
 
@@ -24,7 +21,7 @@ class SnapshotState(StrEnum):
 class SnapshotSpec(Record, frozen=True, kw_only=True):
     """What a snapshot is wanted to hold."""
 
-    description: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    description: Description = ""
     memory: bool = False
     """With the memory of the running guest, which goes on from there after a revert."""
     quiesce: bool = False

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from vmkernel.model.base import Record, Slug, Timestamp
+from vmkernel.model.base import Description, DisplayName, Record, ShortText, Slug, Timestamp
 from vmkernel.model.cloud_init import CloudInitSpec
 from vmkernel.model.guest_agent import AgentStatus
 from vmkernel.model.vm_hardware import (
@@ -48,6 +48,7 @@ MEMORY_STEP_BYTES = 1 << 20
 LabelKey = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?$(?!\n)")
 ]
+Labels = Annotated[dict[LabelKey, ShortText], msgspec.Meta(max_length=64)]
 
 
 class VmSpec(Record, frozen=True, kw_only=True):
@@ -55,10 +56,10 @@ class VmSpec(Record, frozen=True, kw_only=True):
 
     datastore: Slug
     """Where the VM's folder lies; fixed at creation."""
-    name: Annotated[str, msgspec.Meta(max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")] = ""
+    name: DisplayName = ""
     """A free display name; the id is shown where it is empty."""
-    description: Annotated[str, msgspec.Meta(max_length=4096)] = ""
-    labels: dict[LabelKey, Annotated[str, msgspec.Meta(max_length=256)]] = {}
+    description: Description = ""
+    labels: Labels = {}
     guest_os: GuestOs = GuestOs.LINUX
     """Chooses defaults: with `windows`, SATA disks and e1000e cards, a clock in local time,
     Hyper-V's interfaces, and a second CD-ROM drive with the image `virtio-win` where there is

@@ -18,10 +18,10 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from vmkernel.model.text import clean
 from vmkernel.qemu import answers
 from vmkernel.qemu.errors import QemuError, QmpCommandError
 from vmkernel.qemu.session import Qmp
+from vmkernel.text import clean
 
 __all__ = [
     "Job",

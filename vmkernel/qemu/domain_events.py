@@ -19,8 +19,8 @@ from typing import TypeVar
 import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
-from vmkernel.model.text import clean
 from vmkernel.qemu.link import QmpMessage
+from vmkernel.text import clean
 
 __all__ = [
     "AgentChannel",

@@ -27,9 +27,9 @@ import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.model import AgentInterface, GuestSystem
-from vmkernel.model.text import clean
 from vmkernel.qemu.answers import Chardev
 from vmkernel.qemu.session import Qmp
+from vmkernel.text import clean
 
 __all__ = [
     "AgentError",

@@ -24,9 +24,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from vmkernel.model.text import clean
 from vmkernel.qemu.budget import READING, Budget
 from vmkernel.qemu.errors import QmpCommandError, QmpLostError
+from vmkernel.text import clean
 
 __all__ = ["LINE_MAX_BYTES", "QmpLink", "QmpMessage"]
 

@@ -15,10 +15,10 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from vmkernel.model.text import clean
 from vmkernel.qemu.answers import Migration, Ram
 from vmkernel.qemu.errors import QemuError, QmpCommandError
 from vmkernel.qemu.session import Qmp, RunState
+from vmkernel.text import clean
 
 __all__ = ["OnBytes", "cancel", "load", "save", "take_disks_back"]
 

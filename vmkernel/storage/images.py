@@ -37,7 +37,6 @@ from vmkernel.model import (
     StoredData,
     Subject,
 )
-from vmkernel.model.text import clean
 from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.operations.places import Places
 from vmkernel.storage.catalogue import Catalogue, ImageEntry
@@ -49,6 +48,7 @@ from vmkernel.storage.spool import file_sha256, make_spool, settle_file
 from vmkernel.storage.still import StillSource, StillVolumes
 from vmkernel.storage.uploads import MAX_UPLOADS, UPLOADS_EACH, Uploader
 from vmkernel.storage.users import Users
+from vmkernel.text import clean
 
 if TYPE_CHECKING:
     from vmkernel.storage.intake import Intake

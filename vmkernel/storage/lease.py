@@ -41,6 +41,7 @@ from vmkernel.host.files import create_file, open_regular
 from vmkernel.model import ErrorCode
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.records import LeaseRecord, RecordError, decode, encode_compactly
+from vmkernel.text import clean
 
 __all__ = ["Claim", "Identity", "LeaseHeld", "LeaseLost", "Leases", "SILENT_S"]
 
@@ -267,4 +268,6 @@ def _parsed(raw: bytes) -> LeaseRecord | None:
 
 
 def _holder(found: LeaseRecord | None) -> str:
-    return f"Host {found.host_name} ({found.host_uuid})" if found else "An unknown host"
+    if found is None:
+        return "An unknown host"
+    return f"Host {clean(found.host_name, 64)} ({clean(found.host_uuid, 64)})"

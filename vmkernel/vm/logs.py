@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vmkernel.host.output_pipe import OutputPipe
-from vmkernel.model.text import clean
+from vmkernel.text import clean
 
 __all__ = ["RunLogs"]
 

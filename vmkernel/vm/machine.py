@@ -41,6 +41,7 @@ from vmkernel.qemu import (
     memory_image,
 )
 from vmkernel.qemu.guest_agent import agent_is_open
+from vmkernel.text import clean
 from vmkernel.vm import suspension
 from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.console import SerialConsole
@@ -153,7 +154,7 @@ class Machine:
                 state=self.state,
                 uuid=self.definition.uuid,
                 machine_type=self.definition.machine_type,
-                reason=self.reason,
+                reason=None if self.reason is None else clean(self.reason, 2000),
                 started_at=record.started_at if record else None,
                 accelerator=record.accelerator.value if record else None,
                 nics=record.nics if record else (),

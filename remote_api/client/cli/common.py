@@ -15,6 +15,7 @@ import msgspec
 from remote_api.client.contexts import ContextStore, KnownHost, default_store
 from remote_api.client.sdk import Mica, OnBytes
 from remote_api.schema import Operation, OperationState
+from vmkernel.text import clean, clean_lines, escape_in_json
 
 __all__ = [
     "SIZE",
@@ -26,10 +27,12 @@ __all__ = [
     "say",
     "show_object",
     "show_rows",
+    "tell",
     "wait_option",
 ]
 
 T = TypeVar("T")
+_CELL_MAX = 10_000
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 Columns = Sequence[tuple[str, Callable[[Any], object]]]
@@ -208,27 +211,32 @@ def bytes_text(count: int) -> str:
     return f"{value:.1f} TiB"
 
 
+def tell(text: str, *, err: bool = False) -> None:
+    """Lines for people; what others chose in them doesn't reach the terminal as it is."""
+    click.echo(clean_lines(text), err=err)
+
+
 def say(session: Session, text: str) -> None:
     """A line for people; programs get JSON only."""
     if not session.json and not session.quiet:
-        click.echo(text)
+        tell(text)
 
 
 def show_object(session: Session, value: msgspec.Struct, lines: Columns = ()) -> None:
     """One object: named lines for people, or JSON."""
     if session.json or not lines:
-        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+        click.echo(_json(value))
         return
     width = max(len(title) for title, _ in lines)
     for title, cell in lines:
-        click.echo(f"{title:{width}}  {_text(cell(value))}")
+        tell(f"{title:{width}}  {_text(cell(value))}")
 
 
 def show_rows(session: Session, items: Iterable[Any], columns: Columns) -> None:
     """A list: a table for people, or a JSON array."""
     rows = list(items)
     if session.json:
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        click.echo(_json(rows))
         return
     if not sys.stdout.isatty():
         for row in rows:
@@ -252,4 +260,9 @@ def _text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple | list):
         return ", ".join(_text(item) for item in value) or "-"
-    return str(value)
+    return clean(str(value), _CELL_MAX)
+
+
+def _json(value: object) -> str:
+    """JSON whose strings hold what they hold, escaped: none of it reaches the terminal as it is."""
+    return escape_in_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from remote_api.client.cli.common import Session, pass_session, say
+from remote_api.client.cli.common import Session, pass_session, say, tell
 from remote_api.schema import ConsoleMode, ConsoleNotice, VmState
+from vmkernel.text import clean
 
 __all__ = ["console", "keys", "nmi", "screenshot", "vnc"]
 
@@ -46,7 +47,7 @@ def console(session: Session, vm_id: str, mode: str | None) -> None:
             click.echo(f"console of {vm_id}; leave with Ctrl-]", err=True)
         reason = interact(socket, on_notice=notice)
     if not session.quiet:
-        click.echo(f"\nconsole of {vm_id}: {reason}", err=True)
+        tell(f"\nconsole of {vm_id}: {reason}", err=True)
 
 
 def _tell(vm_id: str, now: ConsoleNotice, asked: ConsoleMode, *, first: bool) -> None:
@@ -57,7 +58,7 @@ def _tell(vm_id: str, now: ConsoleNotice, asked: ConsoleMode, *, first: bool) ->
     else:
         text = "nobody writes; whoever types first does"
     if text:
-        click.echo(f"\r\n[{text}]\r", err=True)
+        click.echo(f"\r\n[{clean(text, 400)}]\r", err=True)
 
 
 @click.command("vnc")

@@ -9,7 +9,7 @@ import click
 
 from remote_api.client.cli.audit import audit_group
 from remote_api.client.cli.backups import backup_group
-from remote_api.client.cli.common import Session
+from remote_api.client.cli.common import Session, tell
 from remote_api.client.cli.completion import completion
 from remote_api.client.cli.console import console, vnc
 from remote_api.client.cli.datastores import datastore_group
@@ -117,5 +117,5 @@ host_group.add_command(host_stats)
 
 
 def _fail(error: ClientError, status: int) -> int:
-    click.echo(f"mica: {error}", err=True)
+    tell(f"mica: {error}", err=True)
     return status

@@ -91,8 +91,8 @@ def test_an_event_that_cant_be_sent_is_passed_over(tmp_path: Path) -> None:
         subscription = world.client.events(requests.SubscribeEvents(), token=world.admin)
         async with subscription as events:
             world.bus.publish("vm.x", subject, data={"n": 10**30})
-            world.bus.publish("vm.y", subject, message="\ud800")
-            world.bus.publish("vm.state", subject)
-            assert (await anext(events)).type == "vm.state"
+            world.bus.publish("vm.y", subject, message="\ud800\x1b[2J", data={"a": "\u202eb"})
+            event = await anext(events)
+            assert (event.type, event.message, event.data) == ("vm.y", "[2J", {"a": "b"})
 
     _run(tmp_path, scenario)

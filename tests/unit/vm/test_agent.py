@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from vmkernel.model import AgentInterface
-from vmkernel.model.text import clean
 from vmkernel.qemu import QmpMessage
 from vmkernel.qemu.domain_events import AgentChannel, translate
 from vmkernel.qemu.guest_agent import AgentError, AgentRefusedError, Patience
+from vmkernel.text import clean
 from vmkernel.vm.agent import GuestAgent
 
 from .fake_agent import FakeAgent

@@ -16,6 +16,7 @@ from vmkernel.model import (
     Token,
     TokenSpec,
 )
+from vmkernel.model.base import Printable, ShortText
 
 __all__ = [
     "AuditPage",
@@ -49,7 +50,7 @@ class Claim(Request[IssuedToken], frozen=True, kw_only=True, tag="access.claim")
     ROLE: ClassVar[Role | None] = None
     REPLY: ClassVar[Any] = IssuedToken
 
-    code: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    code: Annotated[Printable, msgspec.Meta(min_length=1, max_length=64)]
     token_id: Slug = "admin"  # noqa: S105 - the id, not the secret
 
     def __repr__(self) -> str:
@@ -70,7 +71,7 @@ class ListAudit(ListRequest[AuditPage], frozen=True, kw_only=True, tag="access.a
     ROLE: ClassVar[Role | None] = Role.ADMIN
     REPLY: ClassVar[Any] = AuditPage
 
-    actor: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    actor: ShortText | None = None
     outcome: AuditOutcome | None = None
 
 

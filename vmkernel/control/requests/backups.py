@@ -8,6 +8,7 @@ import msgspec
 
 from vmkernel.control.requests.base import Done, Request
 from vmkernel.model import Backup, BackupExtent, Checkpoint, Record, Role, SavedVm, Slug
+from vmkernel.model.base import ShortText
 
 __all__ = [
     "BackupExtents",
@@ -54,7 +55,7 @@ class BeginBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.begin-back
     REPLY: ClassVar[Any] = Backup
 
     id: Slug
-    disks: tuple[str, ...] | None = None
+    disks: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=64)] | None = None
     checkpoint: Slug | None = None
     since: Slug | None = None
     time_limit_s: Annotated[int, msgspec.Meta(ge=10, le=7 * 86400)] = 4 * 3600
@@ -76,7 +77,7 @@ class GetBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.backup"):
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
-    backup: str
+    backup: ShortText
 
 
 class GetBackupVm(Request[SavedVm], frozen=True, kw_only=True, tag="vm.backup-vm"):
@@ -88,7 +89,7 @@ class GetBackupVm(Request[SavedVm], frozen=True, kw_only=True, tag="vm.backup-vm
     DISCLOSES: ClassVar[bool] = True
 
     id: Slug
-    backup: str
+    backup: ShortText
 
 
 class EndBackup(Request[Done], frozen=True, kw_only=True, tag="vm.end-backup"):
@@ -98,7 +99,7 @@ class EndBackup(Request[Done], frozen=True, kw_only=True, tag="vm.end-backup"):
     REPLY: ClassVar[Any] = Done
 
     id: Slug
-    backup: str
+    backup: ShortText
 
 
 class ListExtents(Request[BackupExtents], frozen=True, kw_only=True, tag="vm.backup-extents"):
@@ -109,8 +110,8 @@ class ListExtents(Request[BackupExtents], frozen=True, kw_only=True, tag="vm.bac
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
-    backup: str
-    disk: str
+    backup: ShortText
+    disk: ShortText
     offset: Bytes = 0
 
 
@@ -124,8 +125,8 @@ class ReadBackup(Request[Done], frozen=True, kw_only=True, tag="vm.read-backup")
     DISCLOSES: ClassVar[bool] = True
 
     id: Slug
-    backup: str
-    disk: str
+    backup: ShortText
+    disk: ShortText
     offset: Bytes
     length: Bytes
 

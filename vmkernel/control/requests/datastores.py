@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+import msgspec
 
 from vmkernel.control.requests.base import ListRequest, Page, Request
 from vmkernel.model import Datastore, DatastoreSpec, Disk, Operation, Role, Slug
+from vmkernel.model.base import ShortText
 
 __all__ = [
     "AddDatastoreDisk",
@@ -24,6 +27,8 @@ __all__ = [
     "UpdateDatastore",
     "WipeDisk",
 ]
+
+WipeSerials = Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=64)]
 
 
 class DiskPage(Page, frozen=True, kw_only=True):
@@ -77,7 +82,7 @@ class CreateDatastore(
 
     id: Slug
     spec: DatastoreSpec
-    wipe_serials: tuple[str, ...] = ()
+    wipe_serials: WipeSerials = ()
     adopt: bool = False
     take_over: bool = False
     """Take it even from another Mica that holds it."""
@@ -156,8 +161,8 @@ class AddDatastoreDisk(Request[Operation], frozen=True, kw_only=True, tag="stora
     REPLY: ClassVar[Any] = Operation
 
     id: Slug
-    disk: str
-    wipe_serials: tuple[str, ...] = ()
+    disk: ShortText
+    wipe_serials: WipeSerials = ()
 
 
 class ReplaceDatastoreDisk(
@@ -169,9 +174,9 @@ class ReplaceDatastoreDisk(
     REPLY: ClassVar[Any] = Operation
 
     id: Slug
-    old: str
-    new: str
-    wipe_serials: tuple[str, ...] = ()
+    old: ShortText
+    new: ShortText
+    wipe_serials: WipeSerials = ()
 
 
 class WipeDisk(Request[Operation], frozen=True, kw_only=True, tag="host.wipe-disk"):
@@ -180,5 +185,5 @@ class WipeDisk(Request[Operation], frozen=True, kw_only=True, tag="host.wipe-dis
     ROLE: ClassVar[Role | None] = Role.ADMIN
     REPLY: ClassVar[Any] = Operation
 
-    disk: str
-    wipe_serial: str
+    disk: ShortText
+    wipe_serial: ShortText

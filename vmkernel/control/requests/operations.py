@@ -8,6 +8,7 @@ import msgspec
 
 from vmkernel.control.requests.base import ListRequest, Page, Request
 from vmkernel.model import Event, Operation, Role
+from vmkernel.model.base import ShortText
 
 __all__ = ["CancelOperation", "GetOperation", "ListOperations", "OperationPage", "SubscribeEvents"]
 
@@ -31,7 +32,7 @@ class GetOperation(Request[Operation], frozen=True, kw_only=True, tag="operation
     REPLY: ClassVar[Any] = Operation
     READ_ONLY: ClassVar[bool] = True
 
-    id: str
+    id: ShortText
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=300)] = 0.0
 
 
@@ -41,7 +42,7 @@ class CancelOperation(Request[Operation], frozen=True, kw_only=True, tag="operat
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     REPLY: ClassVar[Any] = Operation
 
-    id: str
+    id: ShortText
 
 
 class SubscribeEvents(Request[Event], frozen=True, kw_only=True, tag="event.subscribe"):
