@@ -25,6 +25,8 @@ class Opened:
     vm: str
     kind: model.ConsoleKind
     mode: model.ConsoleMode = model.ConsoleMode.WRITE
+    raw: bool = False
+    """Whether a serial line's messages are all its bytes."""
     stream: Stream
     token: str | None = field(repr=False)
     """Who asked for it: the console ends with this token."""

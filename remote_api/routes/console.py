@@ -1,7 +1,8 @@
 """Consoles: a ticket by HTTP, then a WebSocket that carries the console's bytes both ways.
 
 Binary messages are those bytes. A serial line has text messages besides: notices to the client
-(`ConsoleNotice`: whether it writes, or who does), and what the client asks for (`ConsoleAsk`).
+(`ConsoleNotice`: whether it writes, or who does), and what the client asks for (`ConsoleAsk`). If
+its ticket was asked for as `raw`, it has none: whatever the client sends is typed.
 VNC has none, so that noVNC, which offers the subprotocol `binary` or none, finds plain RFB.
 """
 
@@ -33,6 +34,7 @@ from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.schema import (
     ConsoleAsk,
     ConsoleBody,
+    ConsoleFraming,
     ConsoleQuery,
     ConsoleTicket,
     KeysBody,
@@ -60,6 +62,7 @@ async def open_console(exchange: Exchange[NoQuery, ConsoleBody]) -> Response:
     """Open a VM's console and give a ticket for it."""
     kind = model.ConsoleKind(exchange.body.kind.value)
     mode = model.ConsoleMode(exchange.body.mode.value)
+    raw = exchange.body.framing is ConsoleFraming.RAW
     exchange.state.shares.tickets.check(exchange.user, exchange.origin)
     _, stream = await exchange.open(OpenConsole(id=exchange.id, kind=kind))
     try:
@@ -72,6 +75,7 @@ async def open_console(exchange: Exchange[NoQuery, ConsoleBody]) -> Response:
             vm=exchange.id,
             kind=kind,
             mode=mode,
+            raw=raw,
             stream=stream,
             token=exchange.token,
             release=release,
@@ -233,7 +237,7 @@ async def _plain(console: Opened, receive: Receive, send: Send) -> tuple[Lane, L
 
 
 async def _serial(console: Opened, receive: Receive, send: Send) -> tuple[Lane, Lane]:
-    """The line's bytes as binary messages; who writes as text."""
+    """The line's bytes as binary messages; who writes as text, unless the messages are raw."""
     loop, sock = asyncio.get_running_loop(), console.stream.socket
 
     async def ask(mode: model.ConsoleMode) -> None:
@@ -244,12 +248,14 @@ async def _serial(console: Opened, receive: Receive, send: Send) -> tuple[Lane, 
         while message := await loop.sock_recv(sock, model.MAX_CONSOLE_BYTES):
             if message.startswith(model.DATA):
                 await send({"type": "websocket.send", "bytes": message[1:]})
-            else:
+            elif not console.raw:
                 await send({"type": "websocket.send", "text": message[1:].decode()})
 
     async def from_client() -> None:
         while True:
             data = await _message(receive)
+            if isinstance(data, str) and console.raw:
+                data = data.encode()
             if isinstance(data, str):
                 try:
                     wish = msgspec.json.decode(data, type=ConsoleAsk)

@@ -39,6 +39,7 @@ from remote_api.schema.cloud_init import CloudInitSpec, UserDataFormat
 from remote_api.schema.console import (
     ConsoleAsk,
     ConsoleBody,
+    ConsoleFraming,
     ConsoleKind,
     ConsoleMode,
     ConsoleNotice,
@@ -262,6 +263,7 @@ __all__ = [
     "Compression",
     "ConsoleAsk",
     "ConsoleBody",
+    "ConsoleFraming",
     "ConsoleKind",
     "ConsoleMode",
     "ConsoleNotice",

@@ -12,6 +12,7 @@ from remote_api.schema.base import Timestamp, WireModel
 __all__ = [
     "ConsoleAsk",
     "ConsoleBody",
+    "ConsoleFraming",
     "ConsoleKind",
     "ConsoleMode",
     "ConsoleNotice",
@@ -39,6 +40,15 @@ class ConsoleMode(StrEnum):
     """To be its writer, whoever is it now."""
 
 
+class ConsoleFraming(StrEnum):
+    """What the messages of a serial line's WebSocket hold."""
+
+    NOTICES = "notices"
+    """Binary messages its bytes; text messages who writes, and what the client asks for."""
+    RAW = "raw"
+    """All messages its bytes, text as UTF-8, as xterm.js' addon-attach and websocat send it."""
+
+
 class ConsoleBody(WireModel, frozen=True, kw_only=True):
     """The console that is wanted."""
 
@@ -50,6 +60,13 @@ class ConsoleBody(WireModel, frozen=True, kw_only=True):
             " `takeover` from whoever writes now."
         ),
     ] = ConsoleMode.WRITE
+    framing: Annotated[
+        ConsoleFraming,
+        Meta(
+            description="For the serial line: `raw` makes all messages its bytes, so that nothing"
+            " says who writes; what is typed while another writes is dropped."
+        ),
+    ] = ConsoleFraming.NOTICES
 
 
 class ConsoleAsk(WireModel, frozen=True, kw_only=True):

@@ -36,21 +36,24 @@ class NpmPackage:
 
 
 def unpacked_package(package: NpmPackage, folder: Path) -> Path:
-    """The folder of a package's files, unpacked below `folder`."""
+    """The folder of a package's files, unpacked below `folder`, one for each package."""
+    folder = folder / package.name
+    folder.mkdir(parents=True)
     with tarfile.open(_fetched(package)) as archive:
         archive.extractall(folder)
     return folder / "package"
 
 
 def _fetched(package: NpmPackage) -> Path:
-    place = cache_root() / "npm" / f"{package.name}-{package.version}.tgz"
+    file = f"{package.name.rpartition('/')[2]}-{package.version}.tgz"  # the scope is not in it
+    place = cache_root() / "npm" / Path(package.name).parent / file
     if place.exists() and _digest(place.read_bytes()) == package.sha512:
         return place
     url = f"{_registry()}/{package.name}/-/{place.name}"
     with urllib.request.urlopen(url, timeout=ANSWER_S) as reply:
         content = reply.read()
     assert _digest(content) == package.sha512, f"{url} is not the file that is locked"
-    place.parent.mkdir(exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f"{place.name}.{os.getpid()}")
     temporary.write_bytes(content)
     temporary.rename(place)

@@ -8,21 +8,24 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from websockets.sync.client import ClientConnection
+from websockets.sync.client import ClientConnection, connect
 
 from remote_api.client.console import open_console
 from remote_api.client.errors import RefusedError
+from remote_api.client.pinning import PinnedContext
 from remote_api.client.sdk import Mica
-from remote_api.schema import ConsoleKind, ConsoleMode
+from remote_api.schema import ConsoleFraming, ConsoleKind, ConsoleMode
 from tests.framework import inputs
 from tests.framework.browser import opened_page
 from tests.framework.console import SocketWire
 from tests.framework.hosted import HostedMica
+from tests.framework.npm import NpmPackage, unpacked_package
 from tests.framework.png import png_rows
 from tests.framework.repository import REPOSITORY
 from tests.framework.rfb import Viewer
@@ -167,6 +170,80 @@ def test_figures_of_a_guest_and_its_host(mica: Mica, seen: str) -> None:
     (cpu,) = families["mica_vm_cpu_seconds"].samples
     assert cpu.value >= after.cpu_seconds
     assert families["mica_host_cpu_seconds"].samples
+
+
+XTERM = NpmPackage(
+    name="@xterm/xterm",
+    version="6.0.0",
+    sha512="TQwDdQGtwwDt+2cgKDLn0IRaSxYu1tSUjgKarSDkUM0ZNiSRXFpjxEsvc/Zgc5kq5omJ+V0a8/kIM2WD3sMOYg==",
+)
+ADDON_ATTACH = NpmPackage(
+    name="@xterm/addon-attach",
+    version="0.12.0",
+    sha512="1lxvXM4JYSm60lbFmE8WMOy2oF2ip3Ye8jWorSAmwy7x8FiC53netEJ5RguL8+FSRj79MUQsNCb2hprY2QA2ig==",
+)
+TERMINAL = """<!DOCTYPE html><div id="terminal"></div>
+<script src="@xterm/xterm/package/lib/xterm.js"></script>
+<script src="@xterm/addon-attach/package/lib/addon-attach.js"></script>
+<script>
+window.open_terminal = url => {
+    window.terminal = new Terminal({cols: 100, rows: 40, scrollback: 5000});
+    terminal.open(document.getElementById("terminal"));
+    window.line = new WebSocket(url);
+    line.onclose = event => { window.ended = event.code; };
+    terminal.loadAddon(new AttachAddon.AttachAddon(line));
+    return true;
+};
+window.text = () => {
+    const buffer = terminal.buffer.active, rows = [];
+    for (let i = 0; i < buffer.length; i++)
+        rows.push(buffer.getLine(i).translateToString(true));
+    return rows.join("\\n");
+};
+window.loaded = true;
+</script>"""
+
+
+def test_xterm_js_attaches_as_it_is(
+    host: HostedMica, mica: Mica, seen: str, tmp_path: Path
+) -> None:
+    """Stock xterm.js with its attach add-on: the scrollback is shown, and what is typed arrives."""
+    for package in (XTERM, ADDON_ATTACH):
+        unpacked_package(package, tmp_path)
+    with open_console(mica, seen) as line:  # a question that no terminal shall answer later
+        line.send(b"echo \x1b[6n\x1b[c\x1b]11;?\x07asked\n")
+        read_until(line, r"echo .*asked\r?\n")
+    ticket = mica.console_ticket(seen, framing=ConsoleFraming.RAW)
+    uri = json.dumps(host.address.replace("https", "wss") + ticket.websocket)
+    with (
+        opened_page(TERMINAL, tmp_path) as page,
+        open_console(mica, seen, mode=ConsoleMode.WATCH) as line,
+    ):
+        page.wait_for("window.loaded")
+        page.evaluate(f"open_terminal({uri})")
+        page.wait_for("/MICA GUEST UP/.test(text()) && /asked/.test(text())")
+        page.evaluate("terminal.input('echo typed \u00e4\\r')")
+        page.wait_for("/echo typed/.test(text())")
+        said = read_until(line, r"typed \S*\r?\n")
+        assert "writer" not in page.evaluate("text()"), "a notice"
+        answers = re.findall(r"\d+;\d+R|\?[\d;]+c|rgb:", said.partition("asked")[2])
+        assert not answers, "answers to an old question were typed"
+        assert page.evaluate("window.ended") is None
+
+
+def test_text_messages_are_typed_in_a_raw_console(host: HostedMica, mica: Mica, seen: str) -> None:
+    ticket = mica.console_ticket(seen, framing=ConsoleFraming.RAW)
+    uri = host.address.replace("https", "wss") + ticket.websocket
+    with connect(uri, ssl=PinnedContext(host.fingerprint), proxy=None) as line:
+        line.send("echo as text\n")
+        line.send(b"echo as bytes\n")
+        said = ""
+        end = time.monotonic() + 30
+        while not re.search(r"as text\r?\n(.|\n)*as bytes\r?\n", said):
+            assert time.monotonic() < end, said
+            message = line.recv(timeout=20)
+            assert isinstance(message, bytes), "a notice"
+            said += message.decode(errors="replace")
 
 
 NOVNC = """<!DOCTYPE html><div id="screen" style="width: 800px; height: 600px"></div>

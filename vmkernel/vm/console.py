@@ -35,6 +35,7 @@ from vmkernel.model import (
     ErrorCode,
     MicaError,
 )
+from vmkernel.vm.replay import Replay
 
 __all__ = ["Scrollback", "SerialConsole", "merge_overlap"]
 
@@ -107,6 +108,7 @@ class _Watcher:
         self._sock = sock
         self._queue: deque[bytearray] = deque()
         self._queued = 0
+        self._replay: Replay | None = None
         self._reading = self._writing = False
         self._ending = False
         self._noticed_s = 0.0
@@ -114,8 +116,17 @@ class _Watcher:
         sock.setblocking(False)
         self.read_on()
 
+    def begin(self, scrollback: bytes) -> None:
+        """Give what was said before this watcher came, without questions to its terminal."""
+        self._replay = Replay()
+        self.give(scrollback)
+
     def give(self, data: bytes) -> None:
         """Queue bytes of the line for the watcher."""
+        if self._replay is not None:
+            data = self._replay.feed(data)
+            if self._replay.idle:  # from here on the guest asks those who are there
+                self._replay = None
         if self._queued + len(data) > _QUEUE_BYTES:
             self.close()
             return
@@ -299,9 +310,7 @@ class SerialConsole:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         watcher = _Watcher(self, ours, name)
         self._watchers.add(watcher)
-        content = self._scrollback.content()
-        if content:
-            watcher.give(content)
+        watcher.begin(self._scrollback.content())
         return theirs
 
     def scrollback(self) -> bytes:

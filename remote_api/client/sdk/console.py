@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from remote_api.client.sdk.base import Calls
-from remote_api.schema import ConsoleBody, ConsoleKind, ConsoleMode, ConsoleTicket, KeysBody
+from remote_api.schema import (
+    ConsoleBody,
+    ConsoleFraming,
+    ConsoleKind,
+    ConsoleMode,
+    ConsoleTicket,
+    KeysBody,
+)
 
 __all__ = ["ConsoleCalls"]
 
@@ -16,10 +23,13 @@ class ConsoleCalls(Calls):
         vm_id: str,
         kind: ConsoleKind = ConsoleKind.SERIAL,
         mode: ConsoleMode = ConsoleMode.WRITE,
+        framing: ConsoleFraming = ConsoleFraming.NOTICES,
     ) -> ConsoleTicket:
         """Open a console; see client/console.py for the WebSocket."""
         return self.transport.send(
-            "POST", f"/v1/vms/{vm_id}/console", body=ConsoleBody(kind=kind, mode=mode)
+            "POST",
+            f"/v1/vms/{vm_id}/console",
+            body=ConsoleBody(kind=kind, mode=mode, framing=framing),
         ).read(ConsoleTicket)
 
     def screenshot(self, vm_id: str) -> bytes:
