@@ -8,6 +8,7 @@ ClientError
   Refused                a problem document; carries it
   OperationFailed        an operation ended otherwise than by success; carries it
   Misuse                 the command line can't be meant so (an address, a name, a size)
+  Declined               whoever was asked said no
   Conflict               what the host, or a file of this machine, holds doesn't allow it
 """
 
@@ -18,6 +19,7 @@ from remote_api.schema import PROBLEM_TYPE_PREFIX, Operation, Problem
 __all__ = [
     "ClientError",
     "ConflictError",
+    "DeclinedError",
     "MisuseError",
     "OperationFailedError",
     "RefusedError",
@@ -54,6 +56,10 @@ class MisuseError(ClientError):
 
 class ConflictError(ClientError):
     """What the host, or a file of this machine, holds doesn't allow what was asked for."""
+
+
+class DeclinedError(ClientError):
+    """Whoever was asked said no; nothing was done."""
 
 
 class RefusedError(ClientError):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import httpx
 import msgspec
@@ -29,6 +30,7 @@ Parameters = Mapping[str, str | int | float | bool | None]
 
 CONNECT_TIMEOUT_S = 10.0
 _PART = re.compile(r"[A-Za-z0-9._~:-]+\Z")
+_TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 ANSWER_TIMEOUT_S = 60.0
 
 
@@ -80,6 +82,10 @@ class Transport:
 
         The host is trusted by `fingerprint`; by the system's certificate authorities without one.
         """
+        if token is not None and not _TOKEN.match(token):
+            raise MisuseError(
+                "the token is empty or has characters that no token has: give it as it was issued"
+            )
         self.address = normal_address(address)
         self.fingerprint = fingerprint
         self._token = token
@@ -183,7 +189,10 @@ class Transport:
     @staticmethod
     def _timeout(answer_s: float) -> httpx.Timeout:
         return httpx.Timeout(
-            connect=CONNECT_TIMEOUT_S, read=answer_s, write=ANSWER_TIMEOUT_S, pool=answer_s
+            connect=min(CONNECT_TIMEOUT_S, answer_s),
+            read=answer_s,
+            write=min(ANSWER_TIMEOUT_S, answer_s),
+            pool=answer_s,
         )
 
 
@@ -192,7 +201,7 @@ def _failures(address: str) -> Iterator[None]:
     try:
         yield
     except httpx.TimeoutException as error:
-        raise TimedOutError(f"{address} did not answer in time ({type(error).__name__})") from error
+        raise TimedOutError(f"{address} did not answer in time; try a longer time-out") from error
     except httpx.TransportError as error:
         raise UnreachableError(f"{address} can't be reached: {error}") from error
 
@@ -202,7 +211,10 @@ def _check_path(path: str) -> None:
     parts = path.split("/")[1:]
     for part in parts:
         if not _PART.match(part) or part in (".", ".."):
-            raise MisuseError(f"{part!r} can't be the name of anything here")
+            raise MisuseError(
+                f"{unquote(part)!r} is not a name here: names are lower-case letters, digits and"
+                " hyphens, begin with a letter or digit, and have at most 63 characters"
+            )
 
 
 def _check(response: httpx.Response) -> None:

@@ -37,7 +37,14 @@ class SnapshotSpec(WireModel, frozen=True, kw_only=True):
     ] = False
     quiesce: Annotated[
         bool,
-        Meta(description="Let the guest agent hold the file systems still; told where not."),
+        Meta(
+            description="Let the guest agent hold the file systems of a running guest still;"
+            " refused if it can't."
+        ),
+    ] = False
+    best_effort: Annotated[
+        bool,
+        Meta(description="With `quiesce`: take it in any case; the status says why not quiet."),
     ] = False
 
 

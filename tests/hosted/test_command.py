@@ -49,7 +49,7 @@ def fresh(tmp_path: Path) -> Iterator[HostedMica]:
 def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     mica = Command(tmp_path)
     where = fresh.address.removeprefix("https://")
-    assert "no host is known" in mica("vm", "list", status=2)
+    assert "no host is known" in mica("vm", "list", status=1)
     other = "0" * 64
     code = ("--code", fresh.claim_code)
     assert "is pinned" in mica("claim", where, *code, "--fingerprint", other, status=4)
@@ -71,6 +71,15 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     disk.write_bytes(os.urandom(2 * MIB))
     assert "is ready" in mica("image", "upload", "disk", str(disk), "--datastore", "main")
     assert "already" in mica("image", "upload", "disk", str(disk), "--datastore", "main", status=1)
+    downloaded = subprocess.run(
+        [sys.executable, "-m", "remote_api.client", "image", "download", "disk", "-"],
+        cwd=REPOSITORY,
+        env=mica.environment,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert downloaded.stdout == disk.read_bytes()
     unknown = mica("image", "upload", "x", __file__, "--datastore", "main", status=1)
     assert "name the format" in unknown
     mica("volume", "create", "v", "--datastore", "main", "--size", "4M", "--image", "disk")
@@ -81,7 +90,7 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     assert "web" in mica("vm", "list")
     mica("vm", "patch", "web", '{"cpus": {"count": 2}}')
     bad = mica("vm", "patch", "web", '{"cpus": {"count": 0}}', status=1)
-    assert "/spec/cpus/count" in bad
+    assert "cpus.count" in bad
     assert bad.count("\n") == 1
     mica("volume", "delete", "v", status=1)
     _devices(mica, tmp_path)
@@ -102,15 +111,15 @@ def _devices(mica: Command, folder: Path) -> None:
     """Disks, drives and cards of the VM `web`, and what is refused about them."""
     made = mica("vm", "attach", "web", "more", "--new", "1M", "--bus", "sata")
     assert made.splitlines() == ["volume more is ready (1 MiB)", "volume more is disk1 of VM web"]
-    assert "it is disk1" in mica("vm", "attach", "web", "more", status=2)
-    assert "disk1 more" in mica("vm", "detach", "web", "else", status=2)
+    assert "it is disk1" in mica("vm", "attach", "web", "more", status=1)
+    assert "disk1 more" in mica("vm", "detach", "web", "else", status=1)
     mica("vm", "detach", "web", "more")
     assert "vm " in mica("volume", "show", "more")
     mica("volume", "delete", "more")
     iso = folder / "a.iso"
     iso.write_bytes(bytes(16 * 2048) + b"\x01CD001\x01" + bytes(2041) + bytes(8 * 2048))
     mica("image", "upload", "iso", str(iso), "--datastore", "main", "--format", "iso")
-    assert "nothing in a CD-ROM drive" in mica("vm", "eject", "web", status=2)
+    assert "nothing in a CD-ROM drive" in mica("vm", "eject", "web", status=1)
     mica("vm", "insert", "web", "iso")
     assert "cdrom0 iso" in mica("vm", "show", "web")
     mica("vm", "insert", "web", "iso", "--drive", "cdrom0")
@@ -118,10 +127,10 @@ def _devices(mica: Command, folder: Path) -> None:
     mica("image", "delete", "iso")
     assert "nic1 on vm-network" in mica("vm", "add-nic", "web", "--model", "e1000e")
     mica("vm", "remove-nic", "web", "nic1")
-    assert "has: nic0" in mica("vm", "remove-nic", "web", "nic1", status=2)
+    assert "has: nic0" in mica("vm", "remove-nic", "web", "nic1", status=1)
     assert "is stopped" in mica("vm", "wait", "web", "stopped")
     assert "is stopped after" in mica("vm", "wait", "web", "--within", "1", status=3)
-    assert "can't be the name" in mica("vm", "show", "web?x=1", status=2)
+    assert "is not a name here: names are lower-case" in mica("vm", "show", "web?x=1", status=2)
     failed = ("vm", "create", "other", "--datastore", "main", "--new-disk", "1M", "--nic", "no")
     assert "no port group no" in mica(*failed, status=1)
     assert "other-disk-0" not in mica("volume", "list")

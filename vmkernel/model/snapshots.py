@@ -25,7 +25,10 @@ class SnapshotSpec(Record, frozen=True, kw_only=True):
     memory: bool = False
     """With the memory of the running guest, which goes on from there after a revert."""
     quiesce: bool = False
-    """Let the guest agent hold the file systems still meanwhile; tried, and told where not."""
+    """Let the guest agent hold the file systems of a running guest still meanwhile; the snapshot is
+    refused if it can't."""
+    best_effort: bool = False
+    """Take it in any case; the status says why the guest was not quiet."""
 
 
 class SnapshotStatus(Record, frozen=True, kw_only=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +15,7 @@ from remote_api.schema import CloudInitSpec, UserDataFormat
 
 __all__ = ["cloud_init_of", "cloud_init_options"]
 
-_TEXT_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+_TEXT_FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -69,7 +71,7 @@ def cloud_init_of(given: dict[str, Any]) -> CloudInitSpec | None:
 
     password = None
     if given["password"]:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        password = _asked_password()
     elif given["password_file"] is not None:
         password = _text(given["password_file"], "--password-file").partition("\n")[0].rstrip("\r")
         if not password:
@@ -90,6 +92,20 @@ def cloud_init_of(given: dict[str, Any]) -> CloudInitSpec | None:
         return msgspec.convert(fields, CloudInitSpec)
     except msgspec.ValidationError as error:
         raise click.UsageError(f"cloud-init: {error}") from error
+
+
+def _asked_password() -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", getpass.GetPassWarning)  # input may be piped in
+        try:
+            password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        except click.Abort as error:
+            if isinstance(error.__context__, EOFError):
+                raise click.UsageError(
+                    "--password asks at a terminal; give --password-file here"
+                ) from error
+            raise
+    return str(password)
 
 
 def _optional(path: Path | None, option: str) -> str | None:
@@ -119,4 +135,5 @@ def _text(path: Path, option: str) -> str:
             data: bytes = file.read()
         return data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{option}: {path} can't be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise click.UsageError(f"{option}: {path} can't be read: {reason}") from error

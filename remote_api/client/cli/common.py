@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from remote_api.client.contexts import ContextStore, KnownHost, default_store
+from remote_api.client.errors import DeclinedError, MisuseError
 from remote_api.client.sdk import Mica, OnBytes
 from remote_api.schema import Operation, OperationState
 from vmkernel.text import clean, clean_lines, escape_in_json
@@ -22,6 +23,7 @@ __all__ = [
     "Session",
     "Size",
     "bytes_text",
+    "confirm",
     "one_step",
     "pass_session",
     "say",
@@ -208,7 +210,21 @@ def bytes_text(count: int) -> str:
         if value < 1024:
             return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
         value /= 1024
-    return f"{value:.1f} TiB"
+    return f"{value:.0f} TiB" if value == int(value) else f"{value:.1f} TiB"
+
+
+def confirm(question: str, *, option: str = "--yes") -> None:
+    """Ask before something is done. Raises DeclinedError after a no, and MisuseError if nobody can
+    answer: `option` is what the command line needs then."""
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort as error:
+        if isinstance(error.__context__, EOFError):
+            click.echo(err=True)
+            raise MisuseError(f"the question has no answer here: give {option}") from error
+        raise
+    if not agreed:
+        raise DeclinedError("nothing was done")
 
 
 def tell(text: str, *, err: bool = False) -> None:

@@ -213,7 +213,9 @@ def adopt_datastore(
 def set_thresholds(
     session: Session, datastore_id: str, warning: int | None, critical: int | None
 ) -> None:
-    """Change from when on a datastore is told to be full."""
+    """Set the levels at which a datastore is reported as filling up."""
+    if warning is None and critical is None:
+        raise click.UsageError("say what shall change: --warning, --critical or both")
     with session.mica() as mica:
         mica.set_thresholds(datastore_id, warning_percent=warning, critical_percent=critical)
     say(session, f"datastore {datastore_id} is changed")

@@ -10,6 +10,7 @@ import click
 from remote_api.client.cli.common import (
     Session,
     bytes_text,
+    confirm,
     pass_session,
     say,
     show_object,
@@ -18,7 +19,7 @@ from remote_api.client.cli.common import (
 )
 from remote_api.client.cli.security_text import security_text
 from remote_api.client.contexts import KnownHost
-from remote_api.client.errors import UntrustedError
+from remote_api.client.errors import DeclinedError, UntrustedError
 from remote_api.client.pinning import (
     fetch_fingerprint,
     normal_address,
@@ -50,8 +51,10 @@ def claim(
     if fingerprint is None:
         seen = fetch_fingerprint(address)
         click.echo(f"The TLS fingerprint of {address} is\n  {shown_fingerprint(seen)}", err=True)
-        if not click.confirm("Is it the one on the host's screen?", err=True):
-            raise UntrustedError("the fingerprint was not confirmed; nothing was sent")
+        try:
+            confirm("Is it the one on the host's screen?", option="--fingerprint")
+        except DeclinedError as error:
+            raise UntrustedError("the fingerprint was not confirmed; nothing was sent") from error
         fingerprint = seen
     pinned = normal_fingerprint(fingerprint)
     with Mica(address, fingerprint=pinned, timeout_s=session.timeout_s) as mica:
@@ -229,7 +232,7 @@ def rotate_certificate(session: Session, yes: bool) -> None:
 def host_power(session: Session, action: str, yes: bool, wait: bool) -> None:
     """End the guests in order, then shut down or reboot the host."""
     if not yes:
-        click.confirm(f"{action} the host and every guest on it?", abort=True, err=True)
+        confirm(f"{action} the host and every guest on it?")
     with session.mica() as mica:
         operation = mica.power(PowerAction(action))
         session.finish(mica, operation, wait=wait, done=f"the host's {action} is under way")

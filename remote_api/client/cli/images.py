@@ -232,15 +232,16 @@ def capture_image(
 
 @image_group.command("download")
 @click.argument("image_id")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @pass_session
 def download_image(session: Session, image_id: str, file: Path) -> None:
-    """Download an image into the new FILE; its digest is proven."""
+    """Download an image into the new FILE (`-`: the output); its digest is proven."""
     with session.mica() as mica:
         size = mica.image(image_id).spec.size_bytes
         with session.byte_bar(f"downloading {image_id}", size) as on_bytes:
             mica.download_image(image_id, file, on_bytes=on_bytes)
-    say(session, f"{file} is complete")
+    if str(file) != "-":
+        say(session, f"{file} is complete")
 
 
 @image_group.command("uploads")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -22,6 +25,7 @@ from remote_api.client.cli.snapshots import snapshot_group
 from remote_api.client.cli.statistics import host_stats, top
 from remote_api.client.cli.vms import vm_group
 from remote_api.client.cli.volumes import volume_group
+from remote_api.client.cli.words import in_words_of_the_command
 from remote_api.client.errors import ClientError, MisuseError, UnreachableError, UntrustedError
 from vmkernel.version import __version__
 
@@ -45,7 +49,11 @@ class _Root(click.Group):
     def _run(self, *arguments: Any, **named: Any) -> int:
         try:
             result = super().main(*arguments, **named)
-        except click.Abort:
+            sys.stdout.flush()
+        except click.Abort as abort:
+            if isinstance(abort.__context__, EOFError):
+                click.echo("mica: the question has no answer here; see --help", err=True)
+                return 2
             click.echo("mica: interrupted", err=True)
             return 130
         except click.ClickException as error:
@@ -60,7 +68,10 @@ class _Root(click.Group):
         except ClientError as error:
             return _fail(error, 1)
         except OSError as error:
-            # click itself ends the process where a reader of its output has had enough.
+            # click itself ends the process if a reader of its output has had enough. What Python
+            # still holds for the output would fail again, and be told again, at its exit.
+            with contextlib.suppress(OSError), Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
             click.echo(f"mica: {error.strerror or error}: {error.filename or 'output'}", err=True)
             return 1
         return result if isinstance(result, int) else 0
@@ -117,5 +128,5 @@ host_group.add_command(host_stats)
 
 
 def _fail(error: ClientError, status: int) -> int:
-    tell(f"mica: {error}", err=True)
+    tell(f"mica: {in_words_of_the_command(str(error))}", err=True)
     return status

@@ -7,6 +7,7 @@ import click
 from remote_api.client.cli.common import (
     Session,
     bytes_text,
+    confirm,
     pass_session,
     show_object,
     show_rows,
@@ -74,7 +75,16 @@ def show_snapshot(session: Session, vm_id: str, snapshot: str) -> None:
 @click.argument("vm_id")
 @click.argument("snapshot")
 @click.option("--memory", is_flag=True, help="With the memory of the running guest.")
-@click.option("--quiesce", is_flag=True, help="Let the guest agent hold file systems still.")
+@click.option(
+    "--quiesce",
+    is_flag=True,
+    help="Let the guest agent hold the file systems still; fails without an agent.",
+)
+@click.option(
+    "--quiesce-if-possible",
+    is_flag=True,
+    help="As --quiesce, but without an agent it is taken all the same.",
+)
 @click.option("--description", default="")
 @wait_option
 @pass_session
@@ -84,11 +94,19 @@ def create_snapshot(
     snapshot: str,
     memory: bool,
     quiesce: bool,
+    quiesce_if_possible: bool,
     description: str,
     wait: bool,
 ) -> None:
     """Take a snapshot of a virtual machine as it stands now."""
-    spec = SnapshotSpec(description=description, memory=memory, quiesce=quiesce)
+    if quiesce and quiesce_if_possible:
+        raise click.UsageError("--quiesce and --quiesce-if-possible exclude each other")
+    spec = SnapshotSpec(
+        description=description,
+        memory=memory,
+        quiesce=quiesce or quiesce_if_possible,
+        best_effort=quiesce_if_possible,
+    )
     with session.mica() as mica:
         operation = mica.create_snapshot(vm_id, snapshot, spec)
         session.finish(mica, operation, wait=wait, done=f"snapshot {snapshot} is taken")
@@ -106,7 +124,7 @@ def revert(
 ) -> None:
     """Go back to a snapshot; what came after it and is in no other is lost."""
     if not yes:
-        click.confirm(f"let VM {vm_id} go back to {snapshot}?", abort=True, err=True)
+        confirm(f"let VM {vm_id} go back to {snapshot}?")
     with session.mica() as mica:
         operation = mica.revert_to_snapshot(vm_id, snapshot, start=start)
         session.finish(mica, operation, wait=wait, done=f"VM {vm_id} went back to {snapshot}")

@@ -9,6 +9,7 @@ import click
 
 from remote_api.client.cli.common import (
     Session,
+    confirm,
     one_step,
     pass_session,
     say,
@@ -80,7 +81,7 @@ _STEPS = (
 def discard_state(session: Session, vm_id: str, yes: bool, wait: bool) -> None:
     """Throw the memory of a suspended virtual machine away: it then starts as after a power cut."""
     if not yes:
-        click.confirm(f"throw away what VM {vm_id} had in memory?", abort=True, err=True)
+        confirm(f"throw away what VM {vm_id} had in memory?")
     with session.mica() as mica:
         operation = mica.discard_vm_state(vm_id)
         session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is stopped")

@@ -13,6 +13,7 @@ from remote_api.client.cli.common import (
     SIZE,
     Session,
     bytes_text,
+    confirm,
     pass_session,
     say,
     show_object,
@@ -278,7 +279,7 @@ def stop_vm(session: Session, vm_id: str, force: bool, timeout_s: float, wait: b
 def delete_vm(session: Session, vm_id: str, with_volumes: bool, yes: bool) -> None:
     """Delete a stopped virtual machine."""
     if with_volumes and not yes:
-        click.confirm(f"delete VM {vm_id} and the data of its volumes?", abort=True, err=True)
+        confirm(f"delete VM {vm_id} and the data of its volumes?")
     with session.mica() as mica:
         mica.delete_vm(vm_id, with_volumes=with_volumes)
     say(session, f"VM {vm_id} is deleted")

@@ -17,7 +17,7 @@ __all__ = ["export_volume"]
 
 @click.command("export")
 @click.argument("volume_id")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option(
     "--format",
     "image_format",
@@ -29,7 +29,7 @@ __all__ = ["export_volume"]
 def export_volume(
     session: Session, volume_id: str, file: Path, image_format: str | None, compress: bool
 ) -> None:
-    """Download a volume that no running VM has into the new FILE.
+    """Download a volume that no running VM has into the new FILE (`-`: the output).
 
     Another format, compression, or a volume that lies on others is made as a temporary image on
     the volume's datastore first.
@@ -64,7 +64,10 @@ def _by_image(
     capture = ImageCapture(volume=volume_id, format=wanted, compress=compress)
     operation = mica.capture_image(image_id, capture)
     try:
-        session.finish(mica, operation, wait=True, done=f"{volume_id} is converted")
+        if str(file) == "-":
+            mica.wait(operation)
+        else:
+            session.finish(mica, operation, wait=True, done=f"{volume_id} is converted")
     except KeyboardInterrupt:
         mica.cancel(operation.id)
         raise

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -289,13 +290,17 @@ class ImageCalls(Calls):
     def _download(
         self, path: str, file: Path, on_bytes: OnBytes | None, sha256: str | None
     ) -> None:
+        if str(file) == "-":
+            self._to_output(path, on_bytes, sha256)
+            return
         part = file.with_name(f"{file.name}.part")
         if file.exists():
             raise ConflictError(f"{file} exists already")
         try:
             with part.open("w+b") as target:
-                self._fetch(path, target.fileno(), on_bytes)
-                target.flush()
+                fd = target.fileno()
+                end = self._fetch(path, lambda data, at: os.pwrite(fd, data, at), on_bytes)
+                os.ftruncate(fd, end)
                 os.fsync(target.fileno())
             if sha256 is not None and (found := file_sha256(part)) != sha256:
                 raise UnexpectedError(f"{file.name} came with the SHA-256 {found}, not {sha256}")
@@ -306,7 +311,30 @@ class ImageCalls(Calls):
             with contextlib.suppress(OSError):
                 part.unlink()
 
-    def _fetch(self, path: str, target: int, on_bytes: OnBytes | None) -> None:
+    def _to_output(self, path: str, on_bytes: OnBytes | None, sha256: str | None) -> None:
+        """The bytes to the standard output, in order; the digest is proven at their end."""
+        digest = hashlib.sha256()
+        there = 0
+
+        def take(data: bytes, at: int) -> None:
+            nonlocal there
+            if at != there:
+                raise UnexpectedError("what is downloaded changed meanwhile; download it again")
+            sys.stdout.buffer.write(data)
+            digest.update(data)
+            there += len(data)
+
+        self._fetch(path, take, on_bytes)
+        sys.stdout.buffer.flush()
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise UnexpectedError(
+                f"what was written has the SHA-256 {digest.hexdigest()}, not {sha256}"
+            )
+
+    def _fetch(
+        self, path: str, take: Callable[[bytes, int], object], on_bytes: OnBytes | None
+    ) -> int:
+        """Hand over all bytes with their offsets, over interruptions; how many there are."""
         done = 0
         total = -1
         etag: str | None = None
@@ -321,7 +349,7 @@ class ImageCalls(Calls):
                         done, etag = 0, answer.etag
                         total = answer.length
                     for data in answer.parts:
-                        os.pwrite(target, data, done)
+                        take(data, done)
                         done += len(data)
                         failures = 0
                         if on_bytes is not None:
@@ -331,7 +359,7 @@ class ImageCalls(Calls):
                 if failures > _RETRIES:
                     raise
                 _pause(failures, error)
-        os.ftruncate(target, done)
+        return done
 
 
 def _pause(failures: int, _: ClientError) -> None:

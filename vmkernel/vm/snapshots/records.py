@@ -80,6 +80,7 @@ class SnapshotRecord(Record, frozen=True, kw_only=True):
     memory: bool
     memory_bytes: int = 0
     quiesce: bool
+    best_effort: bool = False
     quiesced: bool = False
     reason: str | None = None
     machine_type: str

@@ -251,6 +251,7 @@ def _describe(
         state=SnapshotState.CREATING,
         memory=spec.memory,
         quiesce=spec.quiesce,
+        best_effort=spec.best_effort,
         machine_type=definition.machine_type,
         spec=definition.spec,
         disks=describe_disks(storage, definition.spec),
@@ -263,7 +264,10 @@ def _view(driver: VmDriver, record: SnapshotRecord) -> Snapshot:
         vm=driver.vm_id,
         created_at=record.created_at,
         spec=SnapshotSpec(
-            description=record.description, memory=record.memory, quiesce=record.quiesce
+            description=record.description,
+            memory=record.memory,
+            quiesce=record.quiesce,
+            best_effort=record.best_effort,
         ),
         status=SnapshotStatus(
             state=record.state,

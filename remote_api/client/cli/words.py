@@ -1,0 +1,39 @@
+"""A host's messages in the words of the command line: options instead of fields, sizes with units.
+
+The host speaks to all its clients in the API's words; what a command calls them, only we know.
+"""
+
+from __future__ import annotations
+
+import re
+
+from remote_api.client.cli.common import bytes_text
+
+__all__ = ["in_words_of_the_command"]
+
+_LEAST_SIZE = 1 << 16
+"""Smaller numbers are shown as they are: they may be counts, and are readable."""
+_NUMBER = re.compile(r"(?<![\w.:/'-])(\d{5,})( bytes)?(?![\w'-]|\.\d)")
+_POINTER = re.compile(r"(?<![\w/])/spec/([\w.~-]+(?:/[\w.~-]+)*)")
+_WORDS = (
+    (re.compile(r"\bset allow_shrink\b"), "give --allow-shrink"),
+    (re.compile(r"\bby `best_effort`"), "by --quiesce-if-possible"),
+    (re.compile(r"\bwith take_over\b"), "with --take-over"),
+    (re.compile(r"\(`template: (true|false)`\)"), r"(`mica vm set VM template=\1`)"),
+    (re.compile(r"\bpower it off where it must end\b"), "`mica vm stop VM --force` powers it off"),
+)
+
+
+def in_words_of_the_command(text: str) -> str:
+    """One message, as a command shows it."""
+    for pattern, words in _WORDS:
+        text = pattern.sub(words, text)
+    text = _POINTER.sub(lambda match: match[1].replace("/", "."), text)
+    if re.search(r"bytes\b", text):
+        text = _NUMBER.sub(_sized, text)
+    return text
+
+
+def _sized(match: re.Match[str]) -> str:
+    count = int(match[1])
+    return match[0] if count < _LEAST_SIZE else bytes_text(count)
