@@ -7,6 +7,7 @@ import logging
 from vmkernel.adapters import OpenedMedium, Platform, VmSide
 from vmkernel.events import EventBus
 from vmkernel.host.block import BlockDisk, BlockTree
+from vmkernel.host.cgroup import Cgroup
 from vmkernel.host.machine_mark import machine_mark
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
@@ -24,7 +25,9 @@ from vmkernel.storage.disks import Disks
 from vmkernel.storage.drivers.disk_choice import DiskChoice
 from vmkernel.storage.drivers.kinds import disk_drivers
 from vmkernel.storage.drivers.mounting import Mounting
+from vmkernel.storage.proof import prove_open_disk
 from vmkernel.vm import assemble_vms
+from vmkernel.vm.definition import FIRST_UID, LAST_UID
 
 __all__ = ["ApplianceAdapters", "PULL_UID", "QEMU_IMG_UID"]
 
@@ -35,6 +38,7 @@ QEMU_IMG_UID = 701
 """Runs qemu-img: it reads images that came from outside, and may write its own files only."""
 PULL_UID = 702
 """Runs what fetches images from servers."""
+_WORK_SLICE = "mica.slice/mica-work.slice"
 _WORKERS_READ = ("/usr", "/lib", "/lib64", "/etc")
 """All that they may read besides what they are given."""
 
@@ -94,13 +98,20 @@ class ApplianceAdapters:
 
         choice = DiskChoice(self._runner, self._tree, stick)
         mounting = Mounting(self._runner, self._options.run_dir / "datastores")
-        workers = Workers(self._runner, readable=_WORKERS_READ, pull_uid=PULL_UID)
+        workers = Workers(
+            self._runner, readable=_WORKERS_READ, pull_uid=PULL_UID, cgroup=Cgroup(_WORK_SLICE)
+        )
         storage = StorageService(
             store,
             operations,
             events,
             disk_drivers(choice, mounting),
-            QemuImg(workers),
+            QemuImg(
+                workers,
+                prove_open_disk,
+                uid=QEMU_IMG_UID,
+                vm_uids=range(FIRST_UID, LAST_UID + 1),
+            ),
             workers,
             worker_uid=QEMU_IMG_UID,
             machine=machine_mark(),

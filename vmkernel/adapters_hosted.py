@@ -20,6 +20,7 @@ from vmkernel.state import StateStore
 from vmkernel.state.media import FileMedium
 from vmkernel.storage import StorageService
 from vmkernel.storage.drivers.kinds import directory_driver
+from vmkernel.storage.proof import prove_open_disk
 from vmkernel.vm import AcceleratorWish, assemble_vms
 
 __all__ = ["HostedAdapters"]
@@ -81,7 +82,7 @@ class HostedAdapters:
             operations,
             events,
             directory_driver(),
-            QemuImg(workers),
+            QemuImg(workers, prove_open_disk),
             workers,
             machine=machine_mark(fallback=Path("/etc/machine-id")),
         )

@@ -172,7 +172,7 @@ def test_broken_cut_off_and_swelling_data_leave_nothing(
     damaged = bytearray(vmdk.read_bytes())
     damaged[2 * MIB : 2 * MIB + 4096] = bytes(4096)
     sample.write_bytes(damaged)
-    assert "can't be converted" in str(_refused(mica, sample))
+    assert "its data are damaged" in str(_refused(mica, sample))
     # 64 GiB of zeros in 64 MB end at the free space, or when somebody has enough of them.
     bomb = gzip.compress(bytes(64 * MIB), 9)
     with sample.open("wb") as file:

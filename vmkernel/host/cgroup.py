@@ -46,6 +46,10 @@ class Cgroup:
                     found.append(int(pid))
         return tuple(found)
 
+    def add(self, pid: int) -> None:
+        """Move a process into it. OSError where it is missing, or the process has ended."""
+        (self._folder / "cgroup.procs").write_text(str(pid))
+
     def memory_bytes(self) -> int | None:
         """What it holds of memory now."""
         try:

@@ -1,39 +1,61 @@
 """qemu-img: make, convert, resize, check. Formats are always given, never guessed.
 
-It reads data from outside, so it runs confined (`vmkernel.workers`): its uid, a bound on memory
-and on the size of what it writes, no network, no file but the ones it was given. A conversion
-that makes no progress is killed.
+It reads data from outside, so it runs confined (`vmkernel.workers`), never as root where we are
+root and never at more than a few places at once: its uid, a bound on memory and on the size of
+what it writes, no network, no file but the ones it was given. Each file is opened here and proven
+on the descriptor that qemu-img then gets, so that no other file comes in its place; it names none.
+A conversion that makes no progress is killed.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
+from vmkernel.host.errors import CommandError, from_os_error
+from vmkernel.host.files import open_regular
 from vmkernel.host.runner import Completed
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import ErrorCode, MicaError
 
-__all__ = ["CheckReport", "Layer", "QemuImg"]
+__all__ = ["CheckReport", "Layer", "Prove", "QemuImg", "qcow2_tables_bytes"]
 
 _QUICK_S = 120.0
+_MEASURE_S = 900.0
 _CHECK_S = 4 * 3600.0
 _CONVERT_S = 24 * 3600.0
 _SILENCE_S = 900.0
 """It tells each percent; a slow disk may need long for one of a large volume."""
 _MEMORY_BYTES = 2 << 30
 """Of address space: threads' stacks, libraries and caches; some 100 MiB of it are ever used."""
+_SLACK_BYTES = 16 << 20
+"""What a qcow2's tables may take more when they are moved to grow."""
+_CLUSTER_BYTES = 1 << 16
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
 
 Layer = tuple[Path, str]
 """A file that another stands on, and its format."""
+
+Prove = Callable[[int, str, bool], int]
+"""Judges an open file that is said to be of a format, and with the last argument takes one whose
+tables are damaged: MicaError where it names other files or can't be of that format; else the bytes
+that all of its tables may take."""
+
+
+def qcow2_tables_bytes(size_bytes: int, cluster_bytes: int = _CLUSTER_BYTES) -> int:
+    """What a qcow2's tables may take, of that size to its guest: an entry of 8 octets in an L2
+    table and at most 8 of reference count for each cluster, one bit in each of a few bitmaps."""
+    return -(-size_bytes // cluster_bytes) * 18
 
 
 @dataclass(frozen=True)
@@ -46,61 +68,109 @@ class CheckReport:
     leaks_fixed: int
 
 
+class _Files:
+    """The open files of one run, by the paths that they were asked for."""
+
+    def __init__(self) -> None:
+        self.fds: dict[Path, int] = {}
+        self.read: list[int] = []
+        self.write: list[int] = []
+        self.tables_bytes = 0
+
+    def whole(self, *layers: Layer) -> str:
+        """A disk with exactly these files, from the upper to the lowest, whatever their headers
+        say; its format needs no other word."""
+        node: dict[str, Any] | None = None
+        for path, image_format in reversed(layers):
+            below = {"backing": node} if image_format == "qcow2" else {}
+            file = {"driver": "file", "filename": _opened_name(self.fds[path])}
+            node = {"driver": image_format, **below, "file": file}
+        return f"json:{msgspec.json.encode(node).decode()}"
+
+    def name(self, path: Path) -> str:
+        """A file name that qemu-img can't take for a protocol (`nbd:…`) or an option."""
+        return f"file:{_opened_name(self.fds[path])}"
+
+    def largest(self) -> int:
+        """The length of the longest file that is written."""
+        return max((os.fstat(fd).st_size for fd in self.write), default=0)
+
+    def close(self) -> None:
+        """Let go of them."""
+        for fd in self.fds.values():
+            os.close(fd)
+
+
 class QemuImg:
-    """One method a sub-command; `user` runs it as that uid, which must reach the files."""
+    """One method a sub-command. Where we are root it runs as the owner of what it works on: a
+    VM's user (`vm_uids`), or else `uid`, which then becomes the owner."""
 
-    def __init__(self, workers: Workers, program: str = "qemu-img") -> None:
-        self._workers = workers
-        self._program = program
-
-    async def create_qcow2(
-        self, path: Path, size_bytes: int, *, thick: bool = False, user: int | None = None
+    def __init__(
+        self,
+        workers: Workers,
+        prove: Prove,
+        *,
+        program: str = "qemu-img",
+        uid: int | None = None,
+        vm_uids: range = range(0),
     ) -> None:
-        """An empty qcow2, with all its blocks where `thick`; `path` may exist and is
-        overwritten."""
-        await self._run(
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-o",
-            "compat=1.1,preallocation=falloc" if thick else "compat=1.1",
-            _name(path),
-            str(size_bytes),
-            user=user,
-            read=(),
-            write=(path,),
-        )
+        self._workers = workers
+        self._prove = prove
+        self._program = program
+        self._uid = uid
+        self._vm_uids = vm_uids
+
+    async def create_qcow2(self, path: Path, size_bytes: int, *, thick: bool = False) -> None:
+        """An empty qcow2, with all its blocks where `thick`; `path` exists and is overwritten."""
+        tables = qcow2_tables_bytes(size_bytes)
+        async with self._opened(write=[(path, "raw")]) as files:
+            await self._run(
+                files,
+                "made",
+                *("create", "-q", "-f", "qcow2", "-o"),
+                "compat=1.1,preallocation=falloc" if thick else "compat=1.1",
+                files.name(path),
+                str(size_bytes),
+                file_bytes=tables + _SLACK_BYTES + (size_bytes if thick else 0),
+                long=thick,
+            )
 
     async def create_linked(
-        self,
-        path: Path,
-        size_bytes: int,
-        *,
-        backing_name: str,
-        backing_format: str,
-        user: int | None = None,
+        self, path: Path, size_bytes: int, *, backing_name: str, backing_format: str
     ) -> None:
-        """An empty qcow2 that is the difference to another file, which isn't opened; `path` may
-        exist and is overwritten."""
-        await self._run(
-            "create",
-            "-q",
-            "-u",
-            "-f",
-            "qcow2",
-            "-o",
-            "compat=1.1",
-            "-b",
-            backing_name,
-            "-F",
-            backing_format,
-            _name(path),
-            str(size_bytes),
-            user=user,
-            read=(),
-            write=(path,),
-        )
+        """An empty qcow2 that is the difference to another file, which isn't opened; `path`
+        exists and is overwritten."""
+        async with self._opened(write=[(path, "raw")]) as files:
+            await self._run(
+                files,
+                "made",
+                *("create", "-q", "-u", "-f", "qcow2", "-o", "compat=1.1"),
+                *("-b", backing_name, "-F", backing_format),
+                files.name(path),
+                str(size_bytes),
+                file_bytes=qcow2_tables_bytes(size_bytes) + _SLACK_BYTES,
+            )
+
+    async def measure(
+        self,
+        source: Path,
+        source_format: str,
+        *,
+        chain: Sequence[Layer] = (),
+        snapshot: str | None = None,
+    ) -> int:
+        """The bytes that a qcow2 takes at most which holds what a disk holds now: what its tables
+        point at counts as often as they do, and what is compressed counts unpacked."""
+        async with self._opened(read=[(source, source_format), *chain]) as files:
+            done = await self._run(
+                files,
+                "copied",
+                *("measure", "--output=json", "-O", "qcow2"),
+                *_at_snapshot(snapshot),
+                *_source(files, source, source_format, chain),
+                timeout_s=_MEASURE_S,
+            )
+        return _decoded(done, _Measure).required
 
     async def convert(
         self,
@@ -109,11 +179,10 @@ class QemuImg:
         target: Path,
         target_format: str,
         *,
+        file_bytes: int,
         thick: bool = False,
         on_fraction: Callable[[float], None],
-        user: int | None = None,
         compress: bool = False,
-        file_bytes: int | None = None,
         chain: Sequence[Layer] = (),
         snapshot: str | None = None,
     ) -> None:
@@ -131,29 +200,24 @@ class QemuImg:
                 on_fraction(float(found[-1]) / 100)
             del tail[:-32]
 
-        options = ["-o", "preallocation=falloc"] if thick else []
-        named, given = ["-f", source_format], _name(source)
-        if source_format == "qcow2":
-            named, given = [], _whole((source, source_format), *chain)
-        await self._run(
-            "convert",
-            "-p",
-            *(["-c"] if compress else []),
-            *(["-U", "-l", f"snapshot.name={snapshot}"] if snapshot is not None else []),
-            *named,
-            "-O",
-            target_format,
-            *options,
-            given,
-            _name(target),
-            user=user,
-            read=(source, *(path for path, _ in chain)),
-            write=(target,),
-            file_bytes=file_bytes,
-            timeout_s=_CONVERT_S,
-            silence_s=_SILENCE_S,
-            on_stdout=listen,
-        )
+        layers = [(source, source_format), *chain]
+        async with self._opened(read=layers, write=[(target, "raw")]) as files:
+            await self._run(
+                files,
+                "copied",
+                *("convert", "-p"),
+                *(["-c"] if compress else []),
+                *_at_snapshot(snapshot),
+                *("-O", target_format),
+                *(["-o", "preallocation=falloc"] if thick else []),
+                *_source(files, source, source_format, chain),
+                files.name(target),
+                file_bytes=file_bytes,
+                timeout_s=_CONVERT_S,
+                silence_s=_SILENCE_S,
+                on_stdout=listen,
+                long=True,
+            )
 
     async def resize(
         self,
@@ -163,126 +227,194 @@ class QemuImg:
         *,
         shrink: bool,
         thick: bool = False,
-        user: int | None = None,
     ) -> None:
         """Change the size that the guest sees; nothing may have the file open."""
         flags = ["--shrink"] if shrink else []
         if thick and not shrink:
             flags.append("--preallocation=falloc")
-        await self._run(
-            "resize",
-            "-q",
-            *flags,
-            _whole((path, image_format)),
-            str(size_bytes),
-            user=user,
-            read=(),
-            write=(path,),
-        )
+        async with self._opened(write=[(path, image_format)]) as files:
+            most = max(files.largest(), size_bytes if thick or image_format == "raw" else 0)
+            await self._run(
+                files,
+                "resized",
+                *("resize", "-q", *flags),
+                files.whole((path, image_format)),
+                str(size_bytes),
+                file_bytes=most + qcow2_tables_bytes(size_bytes) + _SLACK_BYTES,
+                long=thick,
+            )
 
-    async def snapshot(self, action: str, tag: str, path: Path, *, user: int | None = None) -> None:
+    async def snapshot(self, action: str, tag: str, path: Path) -> None:
         """Make (`-c`), apply (`-a`) or delete (`-d`) a snapshot inside a qcow2 that nothing has
         open."""
-        await self._run(
-            "snapshot",
-            "-q",
-            action,
-            tag,
-            _whole((path, "qcow2")),
-            user=user,
-            read=(),
-            write=(path,),
-        )
+        async with self._opened(write=[(path, "qcow2")]) as files:
+            words = ("snapshot", "-q", action, tag, files.whole((path, "qcow2")))
+            await self._run(files, "changed", *words)
 
-    async def snapshots(self, path: Path, *, user: int | None = None) -> frozenset[str]:
+    async def snapshots(self, path: Path) -> frozenset[str]:
         """The names of the snapshots inside a qcow2, which a QEMU may have open."""
-        found = await self._info(path, user)
+        found = await self._info(path)
         return frozenset(item.name for item in found.snapshots)
 
-    async def bitmaps(self, path: Path, *, user: int | None = None) -> dict[str, bool]:
+    async def bitmaps(self, path: Path) -> dict[str, bool]:
         """The dirty bitmaps kept inside a qcow2 by their names; True where one is whole, which
         none is whose QEMU ended without putting it down."""
-        found = await self._info(path, user)
+        found = await self._info(path)
         return {item.name: "in-use" not in item.flags for item in found.specific.data.bitmaps}
 
-    async def add_bitmap(self, name: str, path: Path, *, user: int | None = None) -> None:
+    async def add_bitmap(self, name: str, path: Path) -> None:
         """Begin to record, inside a qcow2 that nothing has open, what is written to it."""
-        await self._run(
-            *("bitmap", "--add", _whole((path, "qcow2")), name),
-            user=user,
-            read=(),
-            write=(path,),
-        )
+        async with self._opened(write=[(path, "qcow2")]) as files:
+            words = ("bitmap", "--add", files.whole((path, "qcow2")), name)
+            await self._run(files, "changed", *words)
 
-    async def remove_bitmap(self, name: str, path: Path, *, user: int | None = None) -> None:
+    async def remove_bitmap(self, name: str, path: Path) -> None:
         """Forget a dirty bitmap inside a qcow2 that nothing has open."""
-        await self._run(
-            *("bitmap", "--remove", _whole((path, "qcow2")), name),
-            user=user,
-            read=(),
-            write=(path,),
-        )
+        async with self._opened(write=[(path, "qcow2")]) as files:
+            words = ("bitmap", "--remove", files.whole((path, "qcow2")), name)
+            await self._run(files, "changed", *words)
 
-    async def _info(self, path: Path, user: int | None) -> _Info:
-        done = await self._run(
-            "info",
-            "--output=json",
-            "-U",
-            _whole((path, "qcow2")),
-            user=user,
-            read=(path,),
-            write=(),
-        )
-        try:
-            return decode_json(done.stdout, _Info)
-        except UndecodableError as error:
-            raise MicaError(
-                ErrorCode.UNAVAILABLE, f"qemu-img info said nothing that can be read: {error}."
-            ) from error
+    async def _info(self, path: Path) -> _Info:
+        async with self._opened(read=[(path, "qcow2")]) as files:
+            words = ("info", "--output=json", "-U", files.whole((path, "qcow2")))
+            return _decoded(await self._run(files, "read", *words), _Info)
 
-    async def check(
-        self, path: Path, image_format: str, *, repair: str | None, user: int | None = None
-    ) -> CheckReport:
+    async def check(self, path: Path, image_format: str, *, repair: str | None) -> CheckReport:
         """Look whether a qcow2's tables agree; `repair` is `leaks` or `all`."""
-        words = [] if repair is None else ["-r", repair]
-        done = await self._run(
-            "check",
-            "--output=json",
-            *words,
-            _whole((path, image_format)),
-            user=user,
-            read=(path,),
-            write=() if repair is None else (path,),
-            timeout_s=_CHECK_S,
-            ok=(0, 2, 3),
+        layer = [(path, image_format)]
+        given = {"read": layer} if repair is None else {"write": layer}
+        async with self._opened(**given, damaged=True) as files:
+            done = await self._run(
+                files,
+                "checked",
+                *("check", "--output=json", *([] if repair is None else ["-r", repair])),
+                files.whole((path, image_format)),
+                timeout_s=_CHECK_S,
+                ok=(0, 2, 3),
+                long=True,
+            )
+        found = _decoded(done, _Check)
+        return CheckReport(
+            found.corruptions, found.leaks, found.corruptions_fixed, found.leaks_fixed
         )
-        return _read_report(done.stdout)
+
+    # --- running ------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _opened(
+        self, *, read: Sequence[Layer] = (), write: Sequence[Layer] = (), damaged: bool = False
+    ) -> AsyncIterator[_Files]:
+        """Open and prove what a run is given; what is written has no second name."""
+        files = _Files()
+        try:
+            await asyncio.to_thread(self._open, files, read, write, damaged)
+            yield files
+        finally:
+            files.close()
+
+    def _open(
+        self, files: _Files, read: Sequence[Layer], write: Sequence[Layer], damaged: bool
+    ) -> None:
+        for layers, writing, fds in ((read, False, files.read), (write, True, files.write)):
+            for path, image_format in layers:
+                try:
+                    fd = open_regular(path, os.O_RDONLY, single=writing)
+                except OSError as error:
+                    raise from_os_error(error, f"The file {path.name} can't be used") from error
+                files.fds[path] = fd
+                fds.append(fd)
+                files.tables_bytes += self._prove(fd, image_format, damaged)
 
     async def _run(
         self,
+        files: _Files,
+        done: str,
         *words: str,
-        user: int | None,
-        read: Sequence[Path],
-        write: Sequence[Path],
         file_bytes: int | None = None,
         timeout_s: float = _QUICK_S,
         silence_s: float | None = None,
         ok: tuple[int, ...] = (0,),
         on_stdout: Callable[[bytes], None] | None = None,
+        long: bool = False,
     ) -> Completed:
+        """Run it on open files; what fails is told as "can't be `done`"."""
+        if file_bytes is None:
+            grown = files.largest() + files.tables_bytes + _SLACK_BYTES
+            file_bytes = grown if files.write else 0
         confinement = Confinement(
-            memory_bytes=_MEMORY_BYTES, file_bytes=file_bytes, read=tuple(read), write=tuple(write)
+            memory_bytes=_MEMORY_BYTES,
+            file_bytes=file_bytes,
+            read=tuple(Path(_opened_name(fd)) for fd in files.read),
+            write=tuple(Path(_opened_name(fd)) for fd in files.write),
         )
         program = self._workers.program(self._program)
-        return await self._workers.confined_runner.run(
-            [*self._workers.prefix(confinement), program, *words],
-            name=self._program,
-            timeout_s=timeout_s,
-            silence_s=silence_s,
-            ok=ok,
-            on_stdout=on_stdout,
-            user=user,
-        )
+        async with self._workers.places.taken(long=long):
+            user = await asyncio.to_thread(self._user, files)
+            try:
+                return await self._workers.confined_runner.run(
+                    [*self._workers.prefix(confinement), program, *words],
+                    name=self._program,
+                    timeout_s=timeout_s,
+                    silence_s=silence_s,
+                    ok=ok,
+                    on_stdout=on_stdout,
+                    pass_fds=tuple(files.fds.values()),
+                    user=user,
+                    cgroup=self._workers.cgroup,
+                )
+            except CommandError as error:
+                raise _told(error, done) from error
+
+    def _user(self, files: _Files) -> int | None:
+        """Who it runs as, who then may read and write all of them; None: as ourselves."""
+        if self._uid is None:
+            return None
+        private = [fd for fd in files.read if not os.fstat(fd).st_mode & 0o004]
+        owners = [os.fstat(fd).st_uid for fd in (*private, *files.write)]
+        user = next((uid for uid in owners if uid in self._vm_uids), self._uid)
+        for fd in (*private, *files.write):
+            found = os.fstat(fd)
+            if found.st_uid == user:
+                continue
+            if found.st_uid in self._vm_uids and fd in private:
+                os.fchmod(fd, found.st_mode & 0o777 | 0o044)  # as a volume that others stand on
+            else:
+                os.fchown(fd, user, user)
+        return user
+
+
+def _opened_name(fd: int) -> str:
+    return f"/proc/self/fd/{fd}"
+
+
+def _at_snapshot(snapshot: str | None) -> list[str]:
+    return [] if snapshot is None else ["-U", "-l", f"snapshot.name={snapshot}"]
+
+
+def _source(
+    files: _Files, path: Path, image_format: str, chain: Sequence[Layer]
+) -> tuple[str, ...]:
+    if image_format == "qcow2":
+        return (files.whole((path, image_format), *chain),)
+    return ("-f", image_format, files.name(path))
+
+
+class _Measure(msgspec.Struct):
+    """`BlockMeasureInfo` of QEMU's qapi/block-core.json, as far as it matters."""
+
+    required: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
+
+RecordT = TypeVar("RecordT")
+
+
+def _decoded(done: Completed, kind: type[RecordT]) -> RecordT:
+    try:
+        return decode_json(done.stdout, kind)
+    except UndecodableError as error:
+        raise MicaError(
+            ErrorCode.UNAVAILABLE, "qemu-img answered in a way that can't be understood."
+        ) from error
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -298,16 +430,6 @@ class _Check(msgspec.Struct):
     leaks: Count = 0
     corruptions_fixed: Count = msgspec.field(name="corruptions-fixed", default=0)
     leaks_fixed: Count = msgspec.field(name="leaks-fixed", default=0)
-
-
-def _read_report(text: bytes) -> CheckReport:
-    try:
-        found = decode_json(text, _Check)
-    except UndecodableError as error:
-        raise MicaError(
-            ErrorCode.UNAVAILABLE, f"qemu-img check said nothing that can be read: {error}."
-        ) from error
-    return CheckReport(found.corruptions, found.leaks, found.corruptions_fixed, found.leaks_fixed)
 
 
 class _InfoSnapshot(msgspec.Struct):
@@ -342,17 +464,30 @@ class _Info(msgspec.Struct):
     specific: _InfoSpecific = msgspec.field(name="format-specific", default_factory=_InfoSpecific)
 
 
-def _whole(*layers: Layer) -> str:
-    """A disk with exactly these files, from the upper to the lowest, whatever their headers say;
-    its format needs no other word."""
-    node: dict[str, Any] | None = None
-    for path, image_format in reversed(layers):
-        below = {"backing": node} if image_format == "qcow2" else {}
-        file = {"driver": "file", "filename": str(path)}
-        node = {"driver": image_format, **below, "file": file}
-    return f"json:{msgspec.json.encode(node).decode()}"
-
-
-def _name(path: Path) -> str:
-    """A file name that qemu-img can't take for a protocol (`nbd:…`) or an option."""
-    return f"file:{path}"
+def _told(error: CommandError, what: str) -> CommandError:
+    """The failure in words for who asked; the log has the rest."""
+    code = error.problem.code
+    if "File too large" in error.output or code is ErrorCode.INSUFFICIENT_SPACE:
+        code = ErrorCode.INSUFFICIENT_SPACE
+        detail = f"The disk can't be {what}: it needs more space than was set aside for it."
+    elif code is ErrorCode.TIMED_OUT:
+        detail = f"The disk can't be {what}: it took too long, or made no progress, and was ended."
+    elif "lock" in error.output and "Failed to get" in error.output:
+        code = ErrorCode.IN_USE
+        detail = f"The disk can't be {what}: another program has its file open."
+    elif error.returncode is not None and error.returncode < 0:
+        detail = f"The disk can't be {what}: the program that reads it crashed on its data."
+    elif error.returncode is None:
+        return error  # it can't be started
+    else:
+        detail = (
+            f"The disk can't be {what}: its data are damaged, or of a kind that can't be read"
+            " here. Check it with the tool that made it."
+        )
+    return CommandError(
+        detail,
+        replay=error.replay,
+        returncode=error.returncode,
+        output=error.output,
+        code=code,
+    )

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vmkernel.host.cgroup import Cgroup
 from vmkernel.host.errors import CommandError
 from vmkernel.model import ErrorCode
 from vmkernel.text import clean
@@ -69,13 +70,14 @@ class Runner:
         cwd: Path | None = None,
         user: int | None = None,
         name: str | None = None,
+        cgroup: Cgroup | None = None,
     ) -> Completed:
         """Run `argv` to its end; raise CommandError unless it exits with a code in `ok`.
 
         With `on_stdout`, stdout is handed over piece by piece and not kept. With `silence_s`, a
         program that writes nothing to stdout for so long is killed. With `user`, the program runs
-        as that uid and gid with no further groups. `name` is what messages call it. Where the
-        caller is cancelled, the program is killed first.
+        as that uid and gid with no further groups, and with `cgroup` it is moved there. `name`
+        is what messages call it. Where the caller is cancelled, the program is killed first.
         """
         words = [str(word) for word in argv]
         name = name or words[0]
@@ -104,6 +106,7 @@ class Runner:
                 returncode=None,
                 output="",
             ) from error
+        _move(process.pid, cgroup)
         try:
             async with asyncio.timeout(timeout_s):
                 completed = await _collect(
@@ -141,6 +144,18 @@ class Runner:
         if completed.returncode not in ok:
             raise _failure(name, replay, completed)
         return completed
+
+
+def _move(pid: int, cgroup: Cgroup | None) -> None:
+    """Microseconds after its start: what it takes of memory until then is its interpreter's."""
+    if cgroup is None:
+        return
+    try:
+        cgroup.add(pid)
+    except ProcessLookupError:
+        return
+    except OSError as error:
+        _log.error("a program stays in the vmkernel's own group of processes: %s", error)
 
 
 class _TooMuchOutputError(Exception):

@@ -19,8 +19,10 @@ import msgspec
 
 import vmkernel
 from vmkernel.decoding import UndecodableError, decode_json
+from vmkernel.host.cgroup import Cgroup
 from vmkernel.host.errors import HostError
 from vmkernel.host.runner import FIXED_ENVIRONMENT, Runner
+from vmkernel.host.work_places import WorkPlaces
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.text import clean
 
@@ -57,6 +59,10 @@ class Workers:
     """Images may be fetched from this machine itself (hosted mode, where asked for)."""
     pull_uid: int | None = None
     """Runs what speaks to servers; None: as ourselves."""
+    cgroup: Cgroup | None = None
+    """Where they all run, so that what they take is never the vmkernel's."""
+    places: WorkPlaces = field(default_factory=WorkPlaces)
+    """For what works on whole disks."""
     environment: Mapping[str, str] = field(
         default_factory=lambda: {
             **FIXED_ENVIRONMENT,
@@ -99,6 +105,7 @@ class Workers:
             on_stdout=reader.feed,
             pass_fds=fds,
             user=user,
+            cgroup=self.cgroup,
         )
         return reader.outcome(module)
 

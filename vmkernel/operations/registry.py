@@ -22,6 +22,7 @@ import msgspec
 
 from vmkernel import clock
 from vmkernel.events import EventBus
+from vmkernel.host.work_places import Asker, asked_by
 from vmkernel.incidents import problem_of
 from vmkernel.model import (
     ErrorCode,
@@ -194,8 +195,12 @@ class OperationRegistry:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, entry: _Entry, work: Work) -> None:
+        context = OperationContext(entry)
+        asked_by.set(
+            Asker(entry.operation.actor, lambda: context.advance(0, stage="waiting for a place"))
+        )
         try:
-            await work(OperationContext(entry))
+            await work(context)
         except asyncio.CancelledError:
             self._finish(entry, OperationState.CANCELLED)
         except Exception as error:

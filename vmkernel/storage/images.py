@@ -21,6 +21,7 @@ from vmkernel.host.files import exists, look, remove
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import (
+    Allocation,
     Compression,
     ErrorCode,
     Image,
@@ -36,6 +37,7 @@ from vmkernel.model import (
     SourceFormat,
     StoredData,
     Subject,
+    VolumeFormat,
 )
 from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.operations.places import Places
@@ -43,6 +45,7 @@ from vmkernel.storage.catalogue import Catalogue, ImageEntry
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Layout
+from vmkernel.storage.room import Room
 from vmkernel.storage.sending import Sender
 from vmkernel.storage.spool import file_sha256, make_spool, settle_file
 from vmkernel.storage.still import StillSource, StillVolumes
@@ -297,18 +300,22 @@ class Images:
         entry = source.entry
         place = layout.image(image_id, capture.format)
         total = entry.size_bytes
-        limit = await self._datastores.unreserved_bytes(datastore)
+        room = Room(self._datastores, datastore, 0, pointer="/spec/volume")
         try:
-            uid = (await self._volumes.look(source)).st_uid
-            owner = None if uid == os.getuid() else uid
-            os.close(await asyncio.to_thread(make_spool, place.incoming, owner))
+            os.close(await asyncio.to_thread(make_spool, place.incoming))
+            shape = (VolumeFormat(capture.format.value), Allocation.THIN, total)
+            limit = await room.for_copy(
+                self._qemu_img,
+                (entry.place.data, entry.format.value),
+                shape,
+                chain=source.chain,
+            )
             await self._qemu_img.convert(
                 entry.place.data,
                 entry.format.value,
                 place.incoming,
                 capture.format.value,
                 on_fraction=lambda part: context.advance(int(total * part), total, stage="convert"),
-                user=owner,
                 compress=capture.compress,
                 file_bytes=limit,
                 chain=source.chain,
@@ -332,6 +339,8 @@ class Images:
             if isinstance(error, OSError):
                 raise from_os_error(error, f"Image {image_id} can't be stored") from error
             raise
+        finally:
+            room.release()
 
     # --- small parts --------------------------------------------------------------------------
 

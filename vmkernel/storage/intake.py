@@ -22,6 +22,7 @@ from vmkernel.host.files import look, move, open_regular, remove
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import (
+    Allocation,
     Compression,
     ErrorCode,
     ImageFormat,
@@ -29,6 +30,7 @@ from vmkernel.model import (
     ImageSource,
     MicaError,
     SourceFormat,
+    VolumeFormat,
 )
 from vmkernel.operations import OperationContext
 from vmkernel.storage.catalogue import Catalogue, ImageEntry
@@ -45,7 +47,8 @@ from vmkernel.storage.inspection import (
 from vmkernel.storage.layout import Layout, Place
 from vmkernel.storage.qcow2 import HEADER_PROBE_BYTES, Qcow2Error, read_header
 from vmkernel.storage.records import ImageRecord
-from vmkernel.storage.spool import adopt, chown_for, file_sha256, make_spool, settle_file
+from vmkernel.storage.room import Room
+from vmkernel.storage.spool import adopt, file_sha256, make_spool, settle_file
 
 __all__ = ["Intake", "refuse_early"]
 
@@ -231,52 +234,48 @@ class Intake:
             held.callback(os.close, source_fd)
             target_fd = await asyncio.to_thread(make_spool, target)
             held.callback(os.close, target_fd)
-            limit = await self._datastores.unreserved_bytes(work.source.datastore)
-            await self._workers.run(
-                "unpack",
-                {
-                    "source": source_fd,
-                    "target": target_fd,
-                    "compression": work.compression.value,
-                    "limit_bytes": limit,
-                },
-                Confinement(memory_bytes=_UNPACK_MEMORY_BYTES, file_bytes=limit),
-                fds=(source_fd, target_fd),
-                user=self._worker_uid,
-                on_progress=work.advance("unpack"),
-            )
+            async with self._workers.places.taken(long=True):
+                limit = await self._datastores.unreserved_bytes(work.source.datastore)
+                await self._workers.run(
+                    "unpack",
+                    {
+                        "source": source_fd,
+                        "target": target_fd,
+                        "compression": work.compression.value,
+                        "limit_bytes": limit,
+                    },
+                    Confinement(memory_bytes=_UNPACK_MEMORY_BYTES, file_bytes=limit),
+                    fds=(source_fd, target_fd),
+                    user=self._worker_uid,
+                    on_progress=work.advance("unpack"),
+                )
         if not work.keep_spool:
             await asyncio.to_thread(_discard, [work.spool])
         return target
 
     async def _convert(self, work: _Work, source: Path, target: Path) -> None:
-        os.close(await asyncio.to_thread(make_spool, target, self._worker_uid))
-        await asyncio.to_thread(chown_for, source, self._worker_uid)
-        limit = await self._datastores.unreserved_bytes(work.source.datastore)
+        os.close(await asyncio.to_thread(make_spool, target))
         total = work.virtual_size
+        disk = (source, _QEMU_NAMES.get(work.format, work.format.value))
+        shape = (VolumeFormat.QCOW2, Allocation.THIN, total)
+        room = Room(self._datastores, work.source.datastore, 0, pointer="/spec/size_bytes")
         try:
+            limit = await room.for_copy(self._qemu_img, disk, shape)
             await self._qemu_img.convert(
-                source,
-                _QEMU_NAMES.get(work.format, work.format.value),
+                *disk,
                 target,
                 "qcow2",
                 on_fraction=lambda part: work.context.advance(
                     int(total * part), total, stage="convert"
                 ),
-                user=self._worker_uid,
                 file_bytes=limit,
             )
         except CommandError as error:
-            if error.problem.code is ErrorCode.UNAVAILABLE:
-                raise MicaError.field(
-                    "/spec/format", f"The data can't be converted: {error.problem.detail}"
-                ) from error
-            if "File too large" in error.output:
-                raise MicaError(
-                    ErrorCode.INSUFFICIENT_SPACE,
-                    f"Converted, it has more than the {limit} bytes that are free for it.",
-                ) from error
+            if error.problem.code is ErrorCode.UNAVAILABLE and error.returncode is not None:
+                raise MicaError.field("/spec/format", error.problem.detail) from error
             raise
+        finally:
+            room.release()
         work.virtual_size = await asyncio.to_thread(_converted_size, target)
 
 

@@ -42,10 +42,15 @@ class Qcow2Header:
 
 
 def read_header(
-    data: bytes, *, may_be_linked: bool = False, file_bytes: int | None = None
+    data: bytes,
+    *,
+    may_be_linked: bool = False,
+    may_be_damaged: bool = False,
+    file_bytes: int | None = None,
 ) -> Qcow2Header:
     """Prove the first bytes of a qcow2 file; Qcow2Error also where it names a backing file and
-    may not, or where its tables lie behind the end of its `file_bytes`."""
+    may not, where it says itself that it is damaged and may not be, or where its tables lie behind
+    the end of its `file_bytes`."""
     if data[:4] != _MAGIC:
         raise Qcow2Error("it does not begin like a qcow2 file")
     if len(data) < _V2.size:
@@ -70,7 +75,7 @@ def read_header(
         raise Qcow2Error("its L1 table is too small for its size")
     if file_bytes is not None and max(l1_offset, refcounts_offset) >= file_bytes:
         raise Qcow2Error("it is cut off: its tables lie behind its end")
-    _read_extensions(data, _header_bytes(data, version), cluster)
+    _read_extensions(data, _header_bytes(data, version, may_be_damaged), cluster)
     backing = _backing_file(data, backing_offset, backing_bytes) if backing_offset else None
     return Qcow2Header(version, size, cluster, backing)
 
@@ -82,7 +87,7 @@ def _backing_file(data: bytes, offset: int, length: int) -> str:
     return name.decode(errors="replace")
 
 
-def _header_bytes(data: bytes, version: int) -> int:
+def _header_bytes(data: bytes, version: int, may_be_damaged: bool) -> int:
     if version == 2:
         return _V2.size
     if len(data) < _V2.size + _V3.size:
@@ -90,7 +95,7 @@ def _header_bytes(data: bytes, version: int) -> int:
     incompatible, _, _, _, length = _V3.unpack_from(data, _V2.size)
     if incompatible & _EXTERNAL_DATA:
         raise Qcow2Error("its data lie in another file; convert it with `qemu-img convert`")
-    if incompatible & _CORRUPT:
+    if incompatible & _CORRUPT and not may_be_damaged:
         raise Qcow2Error("it is marked as corrupt")
     if incompatible & ~_KNOWN_INCOMPATIBLE:
         raise Qcow2Error(f"it uses features that are not known ({incompatible:#x})")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmkernel.events import EventBus
-from vmkernel.host.files import look
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
 from vmkernel.model import (
@@ -102,11 +100,8 @@ class StorageService:
             operations,
             self._users,
             qemu_img,
-            worker_uid=worker_uid,
         )
-        self.clones = VolumeClones(
-            self.volumes, self.stores, self._catalogue, qemu_img, worker_uid=worker_uid
-        )
+        self.clones = VolumeClones(self.volumes, self.stores, self._catalogue, qemu_img)
         self._volume_data: VolumeData | None = None
         self.changes = VolumeChanges(
             self.volumes,
@@ -114,7 +109,6 @@ class StorageService:
             self._catalogue,
             self._users,
             qemu_img,
-            worker_uid=worker_uid,
         )
 
     def bind(self, vms: VmUsers) -> None:
@@ -322,10 +316,8 @@ class StorageService:
         entry = self.volumes.usable(new)
         if shared and entry.format is VolumeFormat.QCOW2 and self._users.snapshots_of(source):
             # A copy that shares its blocks has taken them along.
-            owner = (await asyncio.to_thread(look, entry.place.data)).st_uid
-            user = owner if owner != os.getuid() else None
-            for tag in sorted(await self.qemu_img.snapshots(entry.place.data, user=user)):
-                await self.qemu_img.snapshot("-d", tag, entry.place.data, user=user)
+            for tag in sorted(await self.qemu_img.snapshots(entry.place.data)):
+                await self.qemu_img.snapshot("-d", tag, entry.place.data)
         return shared
 
     async def link_volume(self, source: str, new: str, *, clone: str) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from vmkernel.host.files import create_file, fsync_directory, link, move, open_regular
 
-__all__ = ["adopt", "chown_for", "file_sha256", "in_thread", "make_spool", "settle_file"]
+__all__ = ["adopt", "file_sha256", "in_thread", "make_spool", "settle_file"]
 
 T = TypeVar("T")
 _CHUNK_BYTES = 1 << 20
@@ -57,22 +57,9 @@ async def file_sha256(path: Path, on_done: OnDone) -> str:
     return await in_thread(work)
 
 
-def make_spool(path: Path, owner: int | None = None) -> int:
+def make_spool(path: Path) -> int:
     """A new empty file to be filled; its descriptor, which the caller closes."""
-    fd = create_file(path, flags=os.O_RDWR)
-    if owner is not None:
-        os.fchown(fd, owner, owner)
-    return fd
-
-
-def chown_for(path: Path, owner: int | None) -> None:
-    """Let a worker's uid read and write a file that was received here."""
-    if owner is not None:
-        fd = open_regular(path, os.O_RDONLY)
-        try:
-            os.fchown(fd, owner, owner)
-        finally:
-            os.close(fd)
+    return create_file(path, flags=os.O_RDWR)
 
 
 def adopt(source: Path, target: Path, *, keep: bool) -> None:

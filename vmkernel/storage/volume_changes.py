@@ -31,14 +31,13 @@ from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
 from vmkernel.storage.records import MovedFrom, RecordError, VolumeRecord
+from vmkernel.storage.room import Room, Shape
 from vmkernel.storage.users import Users
 from vmkernel.storage.volume_files import (
-    Shape,
     allocate_raw,
     copy_volume,
     finish,
     make_file,
-    owner,
     space_for_copy,
 )
 from vmkernel.storage.volumes import (
@@ -64,15 +63,12 @@ class VolumeChanges:
         catalogue: Catalogue,
         users: Users,
         qemu_img: QemuImg,
-        *,
-        worker_uid: int | None,
     ) -> None:
         self._volumes = volumes
         self._datastores = datastores
         self._catalogue = catalogue
         self._users = users
         self._qemu_img = qemu_img
-        self._worker_uid = worker_uid
 
     # --- size ---------------------------------------------------------------------------------
 
@@ -146,9 +142,8 @@ class VolumeChanges:
         if live:
             await self._users.live().resize(entry.id, size_bytes)
         else:
-            user = await asyncio.to_thread(owner, path, self._worker_uid)
             await self._qemu_img.resize(
-                path, entry.format.value, size_bytes, shrink=shrink, thick=thick, user=user
+                path, entry.format.value, size_bytes, shrink=shrink, thick=thick
             )
         changed = msgspec.structs.replace(record, revision=record.revision + 1)
 
@@ -230,7 +225,8 @@ class VolumeChanges:
             )
         live = self._users.volume_is_open(volume_id)
         with contextlib.ExitStack() as undo:
-            undo.callback(self._datastores.reserve(datastore, needed, pointer="/spec/datastore"))
+            room = Room(self._datastores, datastore, needed, pointer="/spec/datastore")
+            undo.callback(room.release)
             undo.enter_context(self._catalogue.claimed("volume", volume_id, "moved"))
             held = undo.pop_all()
 
@@ -240,7 +236,7 @@ class VolumeChanges:
                         self._datastores.using(entry.datastore),
                         self._datastores.using(datastore),
                     ):
-                        await self._move(context, entry, datastore, place, shape, live=live)
+                        await self._move(context, entry, datastore, place, shape, room, live=live)
 
             return self._volumes.begin(kind, volume_id, work, actor, held, cancellable=True)
 
@@ -251,6 +247,7 @@ class VolumeChanges:
         datastore: str,
         place: Place,
         shape: Shape,
+        room: Room,
         *,
         live: bool,
     ) -> None:
@@ -265,7 +262,7 @@ class VolumeChanges:
         total = entry.size_bytes
         try:
             if live:
-                await self._make_empty(entry, place, shape)
+                await self._make_empty(place, shape)
                 await self._users.live().mirror(
                     entry.id,
                     place.incoming,
@@ -280,7 +277,7 @@ class VolumeChanges:
                     entry,
                     place.incoming,
                     shape,
-                    worker_uid=self._worker_uid,
+                    room,
                     on_fraction=lambda part: context.advance(
                         int(total * part), total, stage="copy"
                     ),
@@ -296,17 +293,15 @@ class VolumeChanges:
         context.advance(total, total, stage="clean")
         await step.clean()
 
-    async def _make_empty(self, entry: VolumeEntry, place: Place, shape: Shape) -> None:
+    async def _make_empty(self, place: Place, shape: Shape) -> None:
         """The file that a running VM's disk is mirrored to."""
         volume_format, allocation, size_bytes = shape
-        user = await asyncio.to_thread(owner, entry.place.data, self._worker_uid)
-        await asyncio.to_thread(make_file, place.incoming, user)
+        await asyncio.to_thread(make_file, place.incoming)
         if volume_format is VolumeFormat.QCOW2:
             await self._qemu_img.create_qcow2(
                 place.incoming,
                 size_bytes,
                 thick=allocation is Allocation.THICK,
-                user=user,
             )
         await asyncio.to_thread(finish, place.incoming, shape)
 
@@ -347,12 +342,10 @@ class VolumeChanges:
     ) -> None:
         assert entry.record is not None
         path = entry.place.data
-        user = await asyncio.to_thread(owner, path, self._worker_uid)
         found = await self._qemu_img.check(
             path,
             entry.format.value,
             repair=None if repair is CheckRepair.NONE else repair.value,
-            user=user,
         )
         context.commit_point()
         record = msgspec.structs.replace(

@@ -34,14 +34,11 @@ class VolumeClones:
         datastores: Datastores,
         catalogue: Catalogue,
         qemu_img: QemuImg,
-        *,
-        worker_uid: int | None,
     ) -> None:
         self._volumes = volumes
         self._datastores = datastores
         self._catalogue = catalogue
         self._qemu_img = qemu_img
-        self._worker_uid = worker_uid
 
     async def copy(
         self,
@@ -74,7 +71,7 @@ class VolumeClones:
             )
         if past is None:
             self._volumes.source_volume(spec)
-        held, place = self._volumes.prepare(
+        held, place, room = self._volumes.prepare(
             new_id, spec, None, source, survey, shared=past is not None
         )
         shared = False
@@ -83,7 +80,7 @@ class VolumeClones:
             nonlocal shared
             async with self._kept(source, past) as (origin, tag):
                 shared = await self._volumes.fill_copy(
-                    _Told(on_progress), spec, origin, target, snapshot=tag
+                    _Told(on_progress), spec, origin, room, target, snapshot=tag
                 )
 
         with held:
@@ -108,17 +105,16 @@ class VolumeClones:
         survey = await self._volumes.survey(new_id, spec, None, None)
         if self._volumes.writable(base_id) != (base, record):
             raise StorageError(ErrorCode.CONFLICT, f"Volume {base_id} is being changed; try again.")
-        held, place = self._volumes.prepare(new_id, spec, None, None, survey)
+        held, place, _ = self._volumes.prepare(new_id, spec, None, None, survey)
 
         async def fill(target: Path) -> None:
-            user = await asyncio.to_thread(make_file, target, self._worker_uid)
+            await asyncio.to_thread(make_file, target)
             await asyncio.to_thread(open_to_readers, base.place.data)
             await self._qemu_img.create_linked(
                 target,
                 spec.size_bytes,
                 backing_name=base.place.data.name,
                 backing_format=base.format.value,
-                user=user,
             )
             await asyncio.to_thread(sync_file, target)
 
@@ -146,7 +142,7 @@ class VolumeClones:
         layout = self._datastores.layout(source.datastore)
         path = layout.incoming / f"past-{secrets.token_hex(8)}.raw"
         try:
-            await asyncio.to_thread(make_file, path, self._worker_uid)
+            await asyncio.to_thread(make_file, path)
             if not await asyncio.to_thread(reflink, past.file, path):
                 raise StorageError(
                     ErrorCode.UNSUPPORTED,

@@ -11,7 +11,6 @@ from vmkernel.host.files import (
     allocate,
     allocated_bytes,
     create_file,
-    look,
     open_regular,
     reflink,
     sync_file,
@@ -19,40 +18,21 @@ from vmkernel.host.files import (
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import Allocation, VolumeFormat
 from vmkernel.storage.catalogue import VolumeEntry
+from vmkernel.storage.room import Room, Shape, qcow2_overhead
 
 __all__ = [
-    "QCOW2_OVERHEAD_BYTES",
-    "Shape",
     "allocate_raw",
     "copy_volume",
     "finish",
     "make_file",
     "open_to_readers",
-    "owner",
     "space_for_copy",
 ]
 
-QCOW2_OVERHEAD_BYTES = 1 << 20
 
-Shape = tuple[VolumeFormat, Allocation, int]
-"""Format, allocation and size in bytes of a volume that is being made."""
-
-
-def owner(path: Path, worker_uid: int | None) -> int | None:
-    """The uid to run qemu-img as on a volume's file: its owner, where we aren't that."""
-    uid = look(path).st_uid
-    return None if worker_uid is None or uid == os.getuid() else uid
-
-
-def make_file(path: Path, uid: int | None) -> int | None:
-    """A new empty file that `uid` may write; the uid to write it as."""
-    fd = create_file(path)
-    try:
-        if uid is not None:
-            os.fchown(fd, uid, uid)
-    finally:
-        os.close(fd)
-    return uid
+def make_file(path: Path) -> None:
+    """A new empty file; qemu-img and a VM's start give it to who writes it."""
+    os.close(create_file(path))
 
 
 def finish(path: Path, shape: Shape) -> None:
@@ -92,7 +72,7 @@ def open_to_readers(path: Path) -> None:
 def space_for_copy(source: VolumeEntry, shape: Shape, chain: Sequence[VolumeEntry] = ()) -> int:
     """Bytes to set aside for a copy of a volume that stands on `chain`."""
     volume_format, allocation, size_bytes = shape
-    overhead = QCOW2_OVERHEAD_BYTES if volume_format is VolumeFormat.QCOW2 else 0
+    overhead = qcow2_overhead(size_bytes) if volume_format is VolumeFormat.QCOW2 else 0
     if allocation is Allocation.THICK:
         return size_bytes + overhead
     filled = sum(allocated_bytes(layer.place.data) for layer in (source, *chain))
@@ -104,8 +84,8 @@ async def copy_volume(
     source: VolumeEntry,
     target: Path,
     shape: Shape,
+    room: Room,
     *,
-    worker_uid: int | None,
     on_fraction: Callable[[float], None],
     chain: Sequence[VolumeEntry] = (),
     snapshot: str | None = None,
@@ -119,8 +99,7 @@ async def copy_volume(
     """
     volume_format, allocation, size_bytes = shape
     path, record = source.place.data, source.record
-    user = await asyncio.to_thread(owner, path, worker_uid)
-    await asyncio.to_thread(make_file, target, worker_uid if user is None else user)
+    await asyncio.to_thread(make_file, target)
     alike = source.format is volume_format and size_bytes == source.size_bytes
     thick = allocation is Allocation.THICK
     shared = (
@@ -132,6 +111,10 @@ async def copy_volume(
         and await asyncio.to_thread(reflink, path, target)
     )
     if not shared:
+        layers = [(layer.place.data, layer.format.value) for layer in chain]
+        limit = await room.for_copy(
+            qemu_img, (path, source.format.value), shape, chain=layers, snapshot=snapshot
+        )
         await qemu_img.convert(
             path,
             source.format.value,
@@ -139,14 +122,12 @@ async def copy_volume(
             volume_format.value,
             thick=thick,
             on_fraction=on_fraction,
-            user=user,
-            chain=[(layer.place.data, layer.format.value) for layer in chain],
+            file_bytes=limit,
+            chain=layers,
             snapshot=snapshot,
         )
     if size_bytes > source.size_bytes and volume_format is VolumeFormat.QCOW2:
-        await qemu_img.resize(
-            target, volume_format.value, size_bytes, shrink=False, thick=thick, user=user
-        )
+        await qemu_img.resize(target, volume_format.value, size_bytes, shrink=False, thick=thick)
     await asyncio.to_thread(finish, target, shape)
     on_fraction(1.0)
     return shared

@@ -36,9 +36,9 @@ from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
 from vmkernel.storage.records import Backing, VolumeRecord
+from vmkernel.storage.room import QCOW2_OVERHEAD_BYTES, Room, Shape, qcow2_overhead
 from vmkernel.storage.users import Users
 from vmkernel.storage.volume_files import (
-    QCOW2_OVERHEAD_BYTES,
     copy_volume,
     finish,
     make_file,
@@ -80,10 +80,7 @@ class Survey:
 
 
 class Volumes:
-    """Owns the volumes of all datastores.
-
-    With `worker_uid`, qemu-img runs as that uid: it reads images that came from outside.
-    """
+    """Owns the volumes of all datastores."""
 
     def __init__(
         self,
@@ -92,15 +89,12 @@ class Volumes:
         operations: OperationRegistry,
         users: Users,
         qemu_img: QemuImg,
-        *,
-        worker_uid: int | None = None,
     ) -> None:
         self._datastores = datastores
         self._catalogue = catalogue
         self._operations = operations
         self._users = users
         self._qemu_img = qemu_img
-        self._worker_uid = worker_uid
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -166,16 +160,16 @@ class Volumes:
         )
         image = self._source_image(spec)
         origin = self.source_volume(spec)
-        held, place = self.prepare(volume_id, spec, image, origin, survey)
+        held, place, room = self.prepare(volume_id, spec, image, origin, survey)
 
         async def work(context: OperationContext) -> None:
             with held:
                 async with self._datastores.using(spec.datastore):
                     fill: Callable[[Path], Awaitable[object]]
                     if origin is not None:
-                        fill = partial(self.fill_copy, context, spec, origin)
+                        fill = partial(self.fill_copy, context, spec, origin, room)
                     elif image is not None:
-                        fill = partial(self._fill_image, context, spec, image)
+                        fill = partial(self._fill_image, context, spec, image, room)
                     else:
                         fill = partial(self._fill_blank, spec)
                     await self.make(context, volume_id, spec, place, fill)
@@ -209,7 +203,7 @@ class Volumes:
         survey: Survey,
         *,
         shared: bool = False,
-    ) -> tuple[contextlib.ExitStack, Place]:
+    ) -> tuple[contextlib.ExitStack, Place, Room]:
         """Set aside what a new volume needs, until the result is closed. With `shared`, a VM may
         go on with the volume that it comes from."""
         if volume_id in self._catalogue.volumes:
@@ -221,11 +215,10 @@ class Volumes:
                 f"A file {place.data.name} without a description lies on {spec.datastore}.",
             )
         with contextlib.ExitStack() as undo:
-            undo.callback(
-                self._datastores.reserve(
-                    spec.datastore, survey.needed_bytes, pointer="/spec/size_bytes"
-                )
+            room = Room(
+                self._datastores, spec.datastore, survey.needed_bytes, pointer="/spec/size_bytes"
             )
+            undo.callback(room.release)
             undo.enter_context(self._catalogue.claimed("volume", volume_id, "created"))
             if image is not None:
                 undo.enter_context(self._catalogue.reading(image.id))
@@ -233,7 +226,7 @@ class Volumes:
                 undo.enter_context(self._catalogue.copying(origin.id))
             elif origin is not None:
                 undo.enter_context(self._catalogue.claimed("volume", origin.id, "copied"))
-            return undo.pop_all(), place
+            return undo.pop_all(), place, room
 
     async def delete(self, volume_id: str, *, revision: int | None) -> None:
         """Delete a volume that no VM names; durable on return."""
@@ -271,8 +264,8 @@ class Volumes:
         layout = self._datastores.layout(entry.datastore)
         path = layout.incoming / f"scratch-{secrets.token_hex(8)}.qcow2"
         try:
-            user = await asyncio.to_thread(make_file, path, self._worker_uid)
-            await self._qemu_img.create_qcow2(path, size_bytes, user=user)
+            await asyncio.to_thread(make_file, path)
+            await self._qemu_img.create_qcow2(path, size_bytes)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(remove, path))
             if isinstance(error, OSError):
@@ -376,6 +369,7 @@ class Volumes:
         context: Teller,
         spec: VolumeSpec,
         origin: VolumeEntry,
+        room: Room,
         target: Path,
         *,
         snapshot: str | None = None,
@@ -387,45 +381,51 @@ class Volumes:
             origin,
             target,
             (spec.format, spec.allocation, spec.size_bytes),
-            worker_uid=self._worker_uid,
+            room,
             on_fraction=lambda part: context.advance(int(total * part), total, stage="copy"),
             chain=self._catalogue.chain(origin),
             snapshot=snapshot,
         )
 
     async def _fill_blank(self, spec: VolumeSpec, target: Path) -> None:
-        user = await asyncio.to_thread(make_file, target, self._worker_uid)
+        await asyncio.to_thread(make_file, target)
         if spec.format is VolumeFormat.QCOW2:
             await self._qemu_img.create_qcow2(
                 target,
                 spec.size_bytes,
                 thick=spec.allocation is Allocation.THICK,
-                user=user,
             )
         await asyncio.to_thread(finish, target, (spec.format, spec.allocation, spec.size_bytes))
 
     async def _fill_image(
-        self, context: OperationContext, spec: VolumeSpec, source: ImageEntry, target: Path
+        self,
+        context: OperationContext,
+        spec: VolumeSpec,
+        source: ImageEntry,
+        room: Room,
+        target: Path,
     ) -> None:
         assert source.record is not None
-        user = await asyncio.to_thread(make_file, target, self._worker_uid)
+        await asyncio.to_thread(make_file, target)
         total = source.record.virtual_size_bytes
         thick = spec.allocation is Allocation.THICK
+        shape: Shape = (spec.format, spec.allocation, spec.size_bytes)
+        disk = (source.place.data, _DISK_IMAGES[source.format])
+        limit = await room.for_copy(self._qemu_img, disk, shape)
         await self._qemu_img.convert(
-            source.place.data,
-            _DISK_IMAGES[source.format],
+            *disk,
             target,
             spec.format.value,
             thick=thick,
             on_fraction=lambda part: context.advance(int(total * part), total, stage="convert"),
-            user=user,
+            file_bytes=limit,
         )
         if spec.size_bytes > total:
             await self._qemu_img.resize(
-                target, spec.format.value, spec.size_bytes, shrink=False, thick=thick, user=user
+                target, spec.format.value, spec.size_bytes, shrink=False, thick=thick
             )
         context.advance(0, stage="finish")
-        await asyncio.to_thread(finish, target, (spec.format, spec.allocation, spec.size_bytes))
+        await asyncio.to_thread(finish, target, shape)
 
     # --- small parts --------------------------------------------------------------------------
 
@@ -531,7 +531,7 @@ def _needed_bytes(
     if origin is not None:
         return space_for_copy(origin, (spec.format, spec.allocation, spec.size_bytes), layers)
     if spec.allocation is Allocation.THICK:
-        return spec.size_bytes + QCOW2_OVERHEAD_BYTES
+        return spec.size_bytes + qcow2_overhead(spec.size_bytes)
     if image is None or image.record is None:
         return QCOW2_OVERHEAD_BYTES
     if image.format is ImageFormat.QCOW2:

@@ -39,7 +39,6 @@ from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.ports import Storage
 from vmkernel.vm.running import Running
-from vmkernel.vm.snapshots.disks import user_of
 from vmkernel.vm.starter import start_qemu
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.suspending import end_unknown
@@ -184,9 +183,7 @@ async def forget_checkpoint(driver: VmDriver, checkpoint: str) -> None:
         try:
             for key in having:
                 volume = storage.volume(disks[key])
-                await storage.qemu_img.remove_bitmap(
-                    f"{CHECKPOINT}{checkpoint}", volume.path, user=await user_of(machine, volume)
-                )
+                await storage.qemu_img.remove_bitmap(f"{CHECKPOINT}{checkpoint}", volume.path)
         finally:
             machine.at_disks = False
 
@@ -201,7 +198,7 @@ async def _bitmaps(machine: Machine) -> Mapping[str, Mapping[str, bool]]:
         volume = storage.volume(disk.volume)
         if volume.format is not VolumeFormat.QCOW2:
             continue
-        bitmaps = await storage.qemu_img.bitmaps(volume.path, user=await user_of(machine, volume))
+        bitmaps = await storage.qemu_img.bitmaps(volume.path)
         found[disk.key or ""] = {
             name.removeprefix(CHECKPOINT): whole
             for name, whole in bitmaps.items()

@@ -245,3 +245,27 @@ def test_lists_are_cut_into_pages(tmp_path: Path) -> None:
         assert ([volume.id for volume in items], more) == (["z"], False)
 
     run(tmp_path, scenario)
+
+
+def test_what_an_image_s_tables_say_is_set_aside_and_is_the_limit(tmp_path: Path) -> None:
+    """A file of a few KiB may unpack to any size: what counts is what a copy would take."""
+
+    async def scenario(world: World) -> None:
+        data = qcow2(size=1 << 40)
+        assert (await world.upload("img", data)).state is OperationState.SUCCEEDED
+        spec = VolumeSpec(datastore="d", size_bytes=1 << 40, source_image="img")
+        world.qemu_img.needed_bytes = 100 << 20
+        await world.succeeded(await world.storage.volumes.create("v", spec, actor="test"))
+        assert 100 << 20 <= world.qemu_img.limits[-1] < 110 << 20
+        world.qemu_img.needed_bytes = 1 << 40
+        before = len(world.qemu_img.limits)
+        refused = await world.ended(await world.storage.volumes.create("w", spec, actor="test"))
+        assert refused.state is OperationState.FAILED
+        assert refused.error is not None
+        assert refused.error.code is ErrorCode.INSUFFICIENT_SPACE
+        assert len(world.qemu_img.limits) == before
+        assert not list((tmp_path / "d/.incoming").iterdir())
+        world.qemu_img.needed_bytes = 1 << 20  # nothing of it stays set aside
+        await world.succeeded(await world.storage.volumes.create("w", spec, actor="test"))
+
+    run(tmp_path, scenario)

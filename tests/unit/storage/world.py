@@ -29,6 +29,7 @@ from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateLog, StateStore
 from vmkernel.storage import Consent, StorageService
 from vmkernel.storage.drivers.kinds import directory_driver
+from vmkernel.storage.proof import prove_open_disk
 
 __all__ = ["FakeUsers", "PretendingQemuImg", "World", "image_spec", "run"]
 
@@ -37,11 +38,15 @@ class PretendingQemuImg(QemuImg):
     """Writes headers instead of disks; `gate` holds conversions up, `error` fails them."""
 
     def __init__(self) -> None:
-        super().__init__(Workers(Runner()))
+        super().__init__(Workers(Runner()), prove_open_disk)
         self.gate: asyncio.Event | None = None
         self.error: Exception | None = None
         self.calls: list[str] = []
+        self.limits: list[int] = []
+        """How large copies might become."""
         self.report = CheckReport(0, 0, 0, 0)
+        self.needed_bytes: int | None = None
+        """What a copy needs, where that isn't the length of the source."""
 
     async def create_qcow2(
         self,
@@ -49,10 +54,9 @@ class PretendingQemuImg(QemuImg):
         size_bytes: int,
         *,
         thick: bool = False,  # noqa: ARG002
-        user: int | None = None,
     ) -> None:
         """A header alone."""
-        self.calls.append(f"create {user}")
+        self.calls.append("create")
         if self.error is not None:
             path.write_bytes(b"half")
             raise self.error
@@ -65,7 +69,6 @@ class PretendingQemuImg(QemuImg):
         *,
         backing_name: str,
         backing_format: str,
-        user: int | None = None,  # noqa: ARG002
     ) -> None:
         """A header alone, with the name."""
         self.calls.append(f"link {backing_name} {backing_format}")
@@ -80,16 +83,16 @@ class PretendingQemuImg(QemuImg):
         target: Path,
         target_format: str,
         *,
+        file_bytes: int,
         thick: bool = False,  # noqa: ARG002
         on_fraction: Callable[[float], None],
-        user: int | None = None,  # noqa: ARG002
         compress: bool = False,  # noqa: ARG002
-        file_bytes: int | None = None,  # noqa: ARG002
         chain: Sequence[Layer] = (),
         snapshot: str | None = None,
     ) -> None:
         """Half of it, a pause, and the other half."""
         below = "".join(f" on {path.name}" for path, _ in chain)
+        self.limits.append(file_bytes)
         past = f" at {snapshot}" if snapshot else ""
         self.calls.append(f"convert {source_format} {target_format}{below}{past}")
         target.write_bytes(b"half")
@@ -109,7 +112,6 @@ class PretendingQemuImg(QemuImg):
         *,
         shrink: bool,
         thick: bool = False,  # noqa: ARG002
-        user: int | None = None,  # noqa: ARG002
     ) -> None:
         """Another header, or another length."""
         self.calls.append(f"resize {image_format} {size_bytes} {shrink}")
@@ -119,11 +121,20 @@ class PretendingQemuImg(QemuImg):
             with path.open("r+b") as file:
                 file.truncate(size_bytes)
 
-    async def check(
-        self, path: Path, image_format: str, *, repair: str | None, user: int | None = None
-    ) -> CheckReport:
+    async def measure(
+        self,
+        source: Path,
+        source_format: str,  # noqa: ARG002
+        *,
+        chain: Sequence[Layer] = (),  # noqa: ARG002
+        snapshot: str | None = None,  # noqa: ARG002
+    ) -> int:
+        """As much as the file has."""
+        return self.needed_bytes or source.stat().st_size
+
+    async def check(self, path: Path, image_format: str, *, repair: str | None) -> CheckReport:
         """What the test says."""
-        del path, user
+        del path
         self.calls.append(f"check {image_format} {repair}")
         found, self.report = self.report, replace(self.report, corruptions=0, leaks=0)
         return found

@@ -12,6 +12,7 @@ from vmkernel.host import Runner
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
 from vmkernel.model import ErrorCode, ImageFormat, MicaError, VolumeFormat
+from vmkernel.storage.proof import prove_open_disk
 from vmkernel.vm.ports import DiskPast, ImageFile, VolumeFile, VolumeLayer
 
 __all__ = ["FakeQemuImg", "FolderStorage"]
@@ -21,7 +22,7 @@ class FakeQemuImg(QemuImg):
     """Snapshots inside qcow2 files, kept apart from them."""
 
     def __init__(self) -> None:
-        super().__init__(Workers(Runner()))
+        super().__init__(Workers(Runner()), prove_open_disk)
         self.kept: dict[Path, dict[str, bytes]] = {}
         self.marks: dict[Path, set[str]] = {}
         """Dirty bitmaps."""
@@ -33,8 +34,6 @@ class FakeQemuImg(QemuImg):
         action: str,
         tag: str,
         path: Path,
-        *,
-        user: int | None = None,  # noqa: ARG002
     ) -> None:
         if action == self.fails_at:
             self.fails_at = None
@@ -49,16 +48,16 @@ class FakeQemuImg(QemuImg):
         else:
             del kept[tag]
 
-    async def snapshots(self, path: Path, *, user: int | None = None) -> frozenset[str]:  # noqa: ARG002
+    async def snapshots(self, path: Path) -> frozenset[str]:
         return frozenset(self.kept.get(path, {}))
 
-    async def bitmaps(self, path: Path, *, user: int | None = None) -> dict[str, bool]:  # noqa: ARG002
+    async def bitmaps(self, path: Path) -> dict[str, bool]:
         return dict.fromkeys(self.marks.get(path, ()), True)
 
-    async def add_bitmap(self, name: str, path: Path, *, user: int | None = None) -> None:  # noqa: ARG002
+    async def add_bitmap(self, name: str, path: Path) -> None:
         self.marks.setdefault(path, set()).add(name)
 
-    async def remove_bitmap(self, name: str, path: Path, *, user: int | None = None) -> None:  # noqa: ARG002
+    async def remove_bitmap(self, name: str, path: Path) -> None:
         self.marks[path].remove(name)
 
 

@@ -24,7 +24,7 @@ from vmkernel.host.files import (
 from vmkernel.model import DiskSpec, ErrorCode, MicaError, VmSpec, VolumeFormat
 from vmkernel.qemu.disk_snapshots import delete_disk_snapshot, take_disk_snapshots
 from vmkernel.vm.machine import Machine
-from vmkernel.vm.ports import Storage, VolumeFile
+from vmkernel.vm.ports import Storage
 from vmkernel.vm.snapshots.records import DiskRecord, SnapshotRecord, folder_of
 
 __all__ = [
@@ -63,9 +63,7 @@ async def keep_disks(machine: Machine, record: SnapshotRecord) -> None:
         return
     for disk in inside:
         volume = machine.host.storage.volume(disk.volume)
-        await machine.host.storage.qemu_img.snapshot(
-            "-c", record.tag, volume.path, user=await user_of(machine, volume)
-        )
+        await machine.host.storage.qemu_img.snapshot("-c", record.tag, volume.path)
 
 
 async def check_kept(machine: Machine, record: SnapshotRecord) -> None:
@@ -78,9 +76,7 @@ async def check_kept(machine: Machine, record: SnapshotRecord) -> None:
             kept = folder_of(machine.folder, record.id) / disk.file
             there = await asyncio.to_thread(is_regular, kept)
         elif there:
-            tags = await machine.host.storage.qemu_img.snapshots(
-                volume.path, user=await user_of(machine, volume)
-            )
+            tags = await machine.host.storage.qemu_img.snapshots(volume.path)
             there = record.tag in tags
         if not there:
             raise MicaError(
@@ -96,13 +92,12 @@ async def restore_disks(machine: Machine, record: SnapshotRecord) -> None:
     for disk in record.disks:
         volume = machine.host.storage.volume(disk.volume)
         if disk.file is None:
-            user = await user_of(machine, volume)
             image = machine.host.storage.qemu_img
             # The checkpoints of backups: what they recorded would be wrong, and qemu-img refuses
             # to go back beside them.
-            for bitmap in await image.bitmaps(volume.path, user=user):
-                await image.remove_bitmap(bitmap, volume.path, user=user)
-            await image.snapshot("-a", record.tag, volume.path, user=user)
+            for bitmap in await image.bitmaps(volume.path):
+                await image.remove_bitmap(bitmap, volume.path)
+            await image.snapshot("-a", record.tag, volume.path)
             await asyncio.to_thread(sync_file, volume.path)
         else:
             kept = folder_of(machine.folder, record.id) / disk.file
@@ -125,19 +120,13 @@ async def forget_disks(machine: Machine, record: SnapshotRecord) -> None:
         if machine.connected and key is not None:
             await delete_disk_snapshot(machine.qmp(), key, record.tag)
             continue
-        image, user = machine.host.storage.qemu_img, await user_of(machine, volume)
-        if record.tag in await image.snapshots(volume.path, user=user):
-            await image.snapshot("-d", record.tag, volume.path, user=user)
+        image = machine.host.storage.qemu_img
+        if record.tag in await image.snapshots(volume.path):
+            await image.snapshot("-d", record.tag, volume.path)
 
 
 def _key(disks: Iterable[DiskSpec], volume: str) -> str | None:
     return next((disk.key for disk in disks if disk.volume == volume), None)
-
-
-async def user_of(machine: Machine, volume: VolumeFile) -> int | None:
-    """Who qemu-img runs as on a volume: its owner, where we aren't that."""
-    owner = (await asyncio.to_thread(look, volume.path)).st_uid
-    return owner if machine.host.jailed and owner != os.getuid() else None
 
 
 def _copy_raws(machine: Machine, record: SnapshotRecord, folder: Path) -> None:

@@ -1,0 +1,49 @@
+"""Files proven again on the open descriptor that a program is then given.
+
+Whoever writes a datastore, or has a disk open, may have changed it since it was last looked at; so
+what is opened is looked at once more: that it names no other file, and how large it can be.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmkernel.host.qemu_img import qcow2_tables_bytes
+from vmkernel.model import ErrorCode, SourceFormat
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.inspection import FileData, InspectionError, prove_source
+from vmkernel.storage.qcow2 import HEADER_PROBE_BYTES, Qcow2Error, read_header
+
+__all__ = ["prove_open_disk", "prove_qcow2"]
+
+_FOREIGN = {
+    "vpc": SourceFormat.VHD,
+    **{item.value: item for item in SourceFormat if item.converted and item.value != "vhd"},
+}
+"""By qemu's names."""
+
+
+def prove_open_disk(fd: int, image_format: str, may_be_damaged: bool) -> int:
+    """See vmkernel.host.qemu_img.Prove."""
+    try:
+        if image_format == "qcow2":
+            return prove_qcow2(fd, may_be_damaged=may_be_damaged)
+        if image_format in _FOREIGN:
+            prove_source(_FOREIGN[image_format], FileData(fd))
+    except (Qcow2Error, InspectionError) as error:
+        raise StorageError(
+            ErrorCode.CONFLICT, f"The disk's file can't be used: {error}."
+        ) from error
+    return 0
+
+
+def prove_qcow2(fd: int, *, may_be_damaged: bool = False) -> int:
+    """The bytes that the tables of an open qcow2 may take; Qcow2Error where it can't be opened
+    without another file than those below it, which are named by us."""
+    header = read_header(
+        os.pread(fd, HEADER_PROBE_BYTES, 0),
+        may_be_linked=True,
+        may_be_damaged=may_be_damaged,
+        file_bytes=None if may_be_damaged else os.fstat(fd).st_size,
+    )
+    return qcow2_tables_bytes(header.virtual_size_bytes, header.cluster_bytes)

@@ -1,0 +1,73 @@
+"""Space of a datastore that was set aside for one file in the making."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vmkernel.host.qemu_img import Layer, QemuImg
+from vmkernel.model import Allocation, VolumeFormat
+from vmkernel.storage.datastores import Datastores
+
+__all__ = ["QCOW2_OVERHEAD_BYTES", "Room", "Shape", "qcow2_overhead"]
+
+QCOW2_OVERHEAD_BYTES = 1 << 20
+_SLACK_BYTES = 4 << 20
+"""What qemu-img may write more than it measures: tables that are moved to grow."""
+
+Shape = tuple[VolumeFormat, Allocation, int]
+"""Format, allocation and size in bytes of a volume that is being made."""
+
+
+def qcow2_overhead(size_bytes: int) -> int:
+    """What a qcow2 of that size takes at most besides its data: 8 octets in an L2 table and 2 of
+    reference count for each cluster of 64 KiB, and its first tables."""
+    return QCOW2_OVERHEAD_BYTES + size_bytes // 6000
+
+
+class Room:
+    """So many bytes, until `release`; it grows where more turns out to be needed, or refuses."""
+
+    def __init__(
+        self, datastores: Datastores, datastore: str, size_bytes: int, *, pointer: str
+    ) -> None:
+        self._datastores = datastores
+        self._datastore = datastore
+        self._pointer = pointer
+        self.size_bytes = size_bytes
+        self._releases = [datastores.reserve(datastore, size_bytes, pointer=pointer)]
+
+    async def grow_to(self, size_bytes: int) -> None:
+        """`insufficient-space` where the rest isn't free."""
+        more = size_bytes - self.size_bytes
+        if more <= 0:
+            return
+        await self._datastores.measure(self._datastore)
+        self._releases.append(
+            self._datastores.reserve(self._datastore, more, pointer=self._pointer)
+        )
+        self.size_bytes = size_bytes
+
+    def release(self) -> None:
+        """Give it back."""
+        while self._releases:
+            self._releases.pop()()
+
+    async def for_copy(
+        self,
+        qemu_img: QemuImg,
+        source: Layer,
+        shape: Shape,
+        *,
+        chain: Sequence[Layer] = (),
+        snapshot: str | None = None,
+    ) -> int:
+        """How long the file of a copy of a disk may become, which is set aside now: what the
+        disk's tables say that it holds, and not how long its file is."""
+        volume_format, allocation, size_bytes = shape
+        if allocation is not Allocation.THICK and (
+            chain or source[1] != "raw" or volume_format is not VolumeFormat.RAW
+        ):
+            needed = await qemu_img.measure(*source, chain=chain, snapshot=snapshot)
+            await self.grow_to(min(needed, size_bytes + qcow2_overhead(size_bytes)) + _SLACK_BYTES)
+        # A raw file is as long as the disk, however little of it is written.
+        return max(self.size_bytes, size_bytes if volume_format is VolumeFormat.RAW else 0)
