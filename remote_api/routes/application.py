@@ -178,7 +178,10 @@ class Application:
         else:
             if (exchange.content_length or MAX_BODY_BYTES) > MAX_STRANGERS_BODY_BYTES:
                 await self._require_role(exchange, route)
-                await exchange.hold(exchange.state.shares.bodies)
+                size = exchange.content_length or route.max_body_bytes
+                await exchange.hold(
+                    exchange.state.shares.bodies, weight=min(size, route.max_body_bytes)
+                )
             exchange.raw_body = await exchange.read_body(route.max_body_bytes)
         if route.body_kind is BodyKind.JSON:
             exchange.body = decode_body(exchange.raw_body, route.body)

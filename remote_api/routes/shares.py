@@ -104,8 +104,12 @@ class AllShares:
     events: Shares = field(default_factory=lambda: Shares("event streams", 96, 16, 32))
     tickets: Shares = field(default_factory=lambda: Shares("unused console tickets", 96, 16, 32))
     consoles: Shares = field(default_factory=lambda: Shares("open consoles", 96, 16, 32))
-    bodies: Shares = field(default_factory=lambda: Shares("large requests", 48, 8, 16))
-    """Each may hold 1 MiB."""
+    bodies: Shares = field(
+        default_factory=lambda: Shares(
+            "MiB of large requests", 64 << 20, 24 << 20, 32 << 20, unit=1 << 20
+        )
+    )
+    """By bytes; small ones, which anyone may send, are not counted."""
     answers: Shares = field(
         default_factory=lambda: Shares(
             "MiB of answers that are being read", 64 << 20, 24 << 20, 32 << 20, unit=1 << 20

@@ -30,7 +30,7 @@ from vmkernel.control.dispatch import Dispatcher, Streamed, request_name
 from vmkernel.control.encode import encode_event, encode_reply
 from vmkernel.control.requests import Request, SubscribeEvents
 from vmkernel.control.subjects import subject_of
-from vmkernel.control.wire import Call, Connection, Failure, Success, WireError
+from vmkernel.control.wire import MAX_CALL_BYTES, Call, Connection, Failure, Success, WireError
 from vmkernel.events import EventBus, Subscription
 from vmkernel.incidents import problem_of
 from vmkernel.model import ErrorCode, MicaError, Problem
@@ -39,7 +39,10 @@ __all__ = ["ControlServer", "bind_socket"]
 
 _log = logging.getLogger(__name__)
 _CALLS = msgspec.msgpack.Decoder(Call)
-_MAX_CONNECTIONS = 256
+_MAX_CONNECTIONS = 512
+"""More than the API lets clients in: each of its connections asks one thing at a time."""
+_LONG_CALLS = 4
+"""So many long ones are held at once, of up to MAX_CALL_BYTES each."""
 _CALL_TIMEOUT_S = 10.0
 _SEND_TIMEOUT_S = 30.0
 _RECHECK_S = 30.0
@@ -98,6 +101,7 @@ class ControlServer:
         self._allowed_uids = frozenset(allowed_uids)
         self._call_timeout_s = call_timeout_s
         self._recheck_s = recheck_s
+        self._long_calls = asyncio.Semaphore(_LONG_CALLS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, listener: socket.socket) -> None:
@@ -126,7 +130,7 @@ class ControlServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _connection(self, sock: socket.socket) -> None:
-        connection = Connection(sock)
+        connection = Connection(sock, takes_stream=False)
         try:
             uid = _peer_uid(sock)
             if uid not in self._allowed_uids:
@@ -159,7 +163,7 @@ class ControlServer:
     async def _exchange(self, connection: Connection) -> None:
         try:
             async with asyncio.timeout(self._call_timeout_s):
-                frame = await connection.receive()
+                frame = await connection.receive(limit=MAX_CALL_BYTES, long_ones=self._long_calls)
         except TimeoutError:
             await self._fail(
                 connection,

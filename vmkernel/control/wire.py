@@ -17,9 +17,21 @@ import msgspec
 from vmkernel.control.requests import AnyRequest
 from vmkernel.model import Problem
 
-__all__ = ["Call", "Connection", "Failure", "MAX_FRAME_BYTES", "Success", "WireError"]
+__all__ = [
+    "Call",
+    "Connection",
+    "Failure",
+    "MAX_CALL_BYTES",
+    "MAX_FRAME_BYTES",
+    "Success",
+    "WireError",
+]
 
 MAX_FRAME_BYTES = 16 << 20
+MAX_CALL_BYTES = 12 << 20
+"""Of what is asked: the largest body, a saved VM, has 10 MiB; msgpack holds it in no more."""
+_SMALL_BYTES = 64 << 10
+"""So much is read of any call at once; of longer ones a few at a time."""
 _LENGTH_BYTES = 4
 
 
@@ -58,8 +70,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
 class Connection:
     """One end of a control connection on a connected, non-blocking Unix stream socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, takes_stream: bool = True) -> None:
+        """`takes_stream` is for who asks. Whoever answers is sent no descriptor: without a place
+        for them the kernel hands none over, so that they can't use up the answerer's own."""
         sock.setblocking(False)
+        self._takes_stream = takes_stream
         self._sock = sock
         self._buffer = bytearray()
         self._fds: list[int] = []
@@ -84,15 +99,23 @@ class Connection:
         except OSError as error:
             raise WireError(f"the peer went away: {error}") from error
 
-    async def receive(self) -> bytes | None:
-        """The next frame's payload, or None where the peer closed between two frames."""
+    async def receive(
+        self, *, limit: int = MAX_FRAME_BYTES, long_ones: asyncio.Semaphore | None = None
+    ) -> bytes | None:
+        """The next frame's payload, or None where the peer closed between two frames.
+
+        With `long_ones`, a long frame is read only once it has that.
+        """
         header = await self._read(_LENGTH_BYTES, eof_ok=True)
         if header is None:
             return None
         length = int.from_bytes(header, "big")
-        if length > MAX_FRAME_BYTES:
+        if length > limit:
             raise WireError(f"a frame of {length} bytes is over the limit")
-        return await self._read(length, eof_ok=False)
+        if long_ones is None or length <= _SMALL_BYTES:
+            return await self._read(length, eof_ok=False)
+        async with long_ones:
+            return await self._read(length, eof_ok=False)
 
     def take_fd(self) -> int:
         """The oldest descriptor that came; the caller owns it from here on."""
@@ -127,17 +150,24 @@ class Connection:
     async def _fill(self) -> bool:
         while True:
             try:
-                data, fds, flags, _ = socket.recv_fds(self._sock, 1 << 16, 4)
+                data, fds, flags = self._recv()
             except (BlockingIOError, InterruptedError):
                 await self._ready(write=False)
                 continue
             except OSError as error:
                 raise WireError(f"the peer went away: {error}") from error
             self._fds.extend(fds)
-            if flags & socket.MSG_CTRUNC:
-                raise WireError("the peer sent too many descriptors")
+            if flags & socket.MSG_CTRUNC or len(self._fds) > 1:
+                raise WireError("the peer sent descriptors that nobody asked for")
             self._buffer.extend(data)
             return bool(data)
+
+    def _recv(self) -> tuple[bytes, list[int], int]:
+        if self._takes_stream:
+            data, fds, flags, _ = socket.recv_fds(self._sock, _SMALL_BYTES, 1)
+            return data, fds, flags
+        data, _, flags, _ = self._sock.recvmsg(_SMALL_BYTES)
+        return data, [], flags
 
     async def _ready(self, *, write: bool) -> None:
         loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ import pytest
 
 from tests.unit.state.ram_medium import RamMedium
 from vmkernel.auth import AccessService, Caller, ClaimCode
-from vmkernel.control import ControlClient, handlers, requests
+from vmkernel.control import ControlClient, handlers, requests, wire
 from vmkernel.control.dispatch import Dispatcher, Streamed
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.control.wire import Connection, Failure, Success, WireError
@@ -43,6 +43,10 @@ from vmkernel.state.config import TlsMaterial
 CODE = "AAAAABBBBB"
 HOST = Subject(kind="host", id="host")
 _NUMBERS = count()
+
+
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 async def _new_identity(hostname: str, uuid: str) -> TlsMaterial:
@@ -447,6 +451,47 @@ def test_a_peer_that_goes_away_ends_reads_and_never_changes(
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
         assert await handler.ended == end
+
+    _run(tmp_path, scenario)
+
+
+def test_descriptors_that_nobody_asked_for_reach_nobody(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        before = _descriptors()
+        peers = []
+        for _ in range(20):
+            peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            peer.connect(str(world.path))
+            for octet in b"\x00\x00\x10\x00":
+                socket.send_fds(peer, [bytes([octet])], [peer.fileno()] * 200)
+            peers.append(peer)
+        await asyncio.sleep(0.2)
+        assert (await world.client.call(requests.WhoAmI(), token=world.admin)).id == "admin"
+        assert _descriptors() - before <= 2 * len(peers)
+        for peer in peers:
+            peer.close()
+
+    _run(tmp_path, scenario)
+
+
+def test_long_calls_are_held_a_few_at_a_time(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        length = wire.MAX_CALL_BYTES
+        waiting = []
+        for _ in range(40):
+            peer = await world.connect()
+            await asyncio.get_running_loop().sock_sendall(
+                peer._sock, length.to_bytes(4, "big") + b"x" * (1 << 15)
+            )
+            waiting.append(peer)
+        await asyncio.sleep(0.1)
+        assert world.server._long_calls.locked()
+        assert (await world.client.call(requests.WhoAmI(), token=world.admin)).id == "admin"
+        over = await world.connect()
+        await asyncio.get_running_loop().sock_sendall(over._sock, (length + 1).to_bytes(4, "big"))
+        assert await over.receive() is None
+        for peer in (*waiting, over):
+            peer.close()
 
     _run(tmp_path, scenario)
 
