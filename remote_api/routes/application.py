@@ -55,6 +55,8 @@ _FIXED_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 )
+_STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
+"""For a year (RFC 6797); browsers heed it once they trust the certificate."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _MALFORMED = ProblemCode.MALFORMED
 _ROLES = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
@@ -233,6 +235,12 @@ def encoded_headers(response: Response, request_id: str) -> list[tuple[bytes, by
     return headers
 
 
+def _this_machine(headers: Headers) -> bool:
+    """Whether the client calls the host `localhost`: other programs speak HTTP by that name."""
+    name = headers.get(b"host", [b""])[0].rpartition(b":")[0] or headers.get(b"host", [b""])[0]
+    return name.lower() == b"localhost" or name.lower().endswith(b".localhost")
+
+
 def _headers(scope: Scope) -> Headers:
     headers: Headers = {}
     for name, value in scope["headers"]:
@@ -360,6 +368,8 @@ async def _send(
     exchange: Exchange[Any, Any], response: Response, send: Send, *, head: bool
 ) -> None:
     headers = encoded_headers(response, exchange.request_id)
+    if not _this_machine(exchange.headers):
+        headers.append(_STRICT_TRANSPORT)
     linger = exchange.unread_body
     if linger or b"expect" in exchange.headers:
         headers.append((b"connection", b"close"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from remote_api.auth import bearer_token
 from remote_api.routes.convert import host_to_wire, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.operations import STARTED, accepted
@@ -26,8 +27,15 @@ __all__ = ["ROUTES"]
 
 
 async def get_api(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """What anyone may know of this host."""
-    return json_response(to_wire(await exchange.call(requests.GetApiInfo()), ApiInfo))
+    """What this host is: strangers learn no more than they need to claim it."""
+    authorization = exchange.headers.get(b"authorization")
+    if authorization:
+        exchange.token = bearer_token(authorization)
+        await exchange.call(WhoAmI())
+    info = to_wire(await exchange.call(requests.GetApiInfo()), ApiInfo)
+    if not authorization:
+        info = ApiInfo(product=info.product, api_version=info.api_version, claimed=info.claimed)
+    return json_response(info)
 
 
 async def get_openapi(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -84,10 +92,11 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1",
         name="getApi",
-        summary="The product, its version and capabilities; needs no token",
+        summary="The product, and whether it is claimed; with a token its version and capabilities",
         handler=get_api,
         role=None,
         replies=(Reply(status=200, description="The host's public face.", body=ApiInfo),),
+        problems=(ProblemCode.UNAUTHENTICATED,),
     ),
     Route(
         method="GET",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from remote_api.schema.base import Timestamp, WireModel
 
@@ -41,16 +41,31 @@ class HostMode(StrEnum):
 
 
 class ApiInfo(WireModel, frozen=True, kw_only=True):
-    """What anyone may know of this host before authenticating."""
+    """What this host is. Without a token, only what a client needs to claim it is told."""
 
     product: Annotated[str, Meta(description="The product's name.", examples=["Mica"])]
-    version: Annotated[str, Meta(description="The version of Mica that runs.")]
     api_version: Annotated[str, Meta(description="The version of this API.", examples=["v1"])]
-    mode: Annotated[HostMode, Meta(description="Whether Mica owns the machine or is a guest.")]
     claimed: Annotated[bool, Meta(description="False until someone spent the claim code.")]
-    capabilities: Annotated[
-        tuple[str, ...], Meta(description="Names of what this host can do, for clients to ask.")
-    ]
+    version: (
+        Annotated[str, Meta(description="The version of Mica that runs; with a token only.")]
+        | UnsetType
+    ) = UNSET
+    mode: (
+        Annotated[
+            HostMode,
+            Meta(description="Whether Mica owns the machine or is a guest; with a token only."),
+        ]
+        | UnsetType
+    ) = UNSET
+    capabilities: (
+        Annotated[
+            tuple[str, ...],
+            Meta(
+                description="Names of what this host can do, for clients to ask; with a token only."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class HostCertificate(WireModel, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from remote_api.client.errors import ClientError
+from remote_api.client.errors import ClientError, RefusedError
 from remote_api.client.sdk import Mica
 from tests.framework.api import checked_client
 from tests.framework.hosted import HostedMica
@@ -112,6 +113,16 @@ def test_security_headers(mica: Mica) -> None:
     assert headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in headers["content-security-policy"]
     assert "server" not in headers
+    assert headers["strict-transport-security"] == "max-age=31536000"
+
+
+def test_strangers_learn_no_more_than_they_need(host: HostedMica, mica: Mica) -> None:
+    with host.anonymous() as stranger:
+        told = stranger.transport.send("GET", "/v1").body
+    assert json.loads(told) == {"product": "Mica", "api_version": "v1", "claimed": True}
+    assert mica.api().mode == "hosted"
+    with host.client("mica_no_such") as garbage, pytest.raises(RefusedError):
+        garbage.api()
 
 
 def test_crash_of_either_process_is_mended(host: HostedMica, mica: Mica) -> None:
