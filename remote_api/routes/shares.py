@@ -106,13 +106,13 @@ class AllShares:
     consoles: Shares = field(default_factory=lambda: Shares("open consoles", 96, 16, 32))
     bodies: Shares = field(
         default_factory=lambda: Shares(
-            "MiB of large requests", 64 << 20, 24 << 20, 32 << 20, unit=1 << 20
+            "MiB of large requests", 48 << 20, 12 << 20, 24 << 20, unit=1 << 20
         )
     )
-    """By bytes; small ones, which anyone may send, are not counted."""
+    """By bytes; small ones, which anyone may send, are not counted. The largest has 10 MiB."""
     answers: Shares = field(
         default_factory=lambda: Shares(
-            "MiB of answers that are being read", 64 << 20, 24 << 20, 32 << 20, unit=1 << 20
+            "MiB of answers that are being read", 64 << 20, 16 << 20, 32 << 20, unit=1 << 20
         )
     )
     """By bytes; an answer has at most 16 MiB (a frame of the control socket)."""

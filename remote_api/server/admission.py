@@ -82,6 +82,8 @@ class Peer:
     end: Callable[[], None]
     """Closes it at once."""
     stage: Stage = Stage.WAITING
+    spoke: bool = False
+    """Its first bytes have come."""
     since_s: float = 0.0
     """When it came into its stage."""
     user: str | None = None
@@ -131,8 +133,19 @@ class Admission:
             self._evict(next(iter(biggest[1])), "waiting")
         return peer
 
+    def end_late(self, silent_s: float, waiting_s: float) -> None:
+        """End those that have said nothing for so long, or have waited so long for a place."""
+        now_s = self._monotonic()
+        for peer in list(self._rooms[Stage.WAITING]):
+            age_s = now_s - peer.since_s
+            if age_s < silent_s:
+                return  # they are in the order of their arrival
+            if age_s >= waiting_s or not peer.spoke:
+                self._evict(peer, "silent")
+
     def spoke(self, peer: Peer) -> None:
         """Its first bytes have come: it can begin."""
+        peer.spoke = True
         known = peer.source in self._known
         self._ready[known].setdefault(peer.source, {})[peer] = None
 

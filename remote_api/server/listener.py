@@ -29,9 +29,12 @@ TURN_TIMEOUT_S = 10.0
 HANDSHAKE_TIMEOUT_S = 4.0
 """Two more round trips; HELLO_TIMEOUT_S has passed a third."""
 TLS_CLOSE_TIMEOUT_S = 2.0
-BACKLOG = 256
-_ACCEPTS_AT_ONCE = 32
+BACKLOG = 512
+"""When it is full the kernel drops what comes, and a client tries again only after a second; the
+more it holds, the longer the last one waits."""
+_ACCEPTS_AT_ONCE = 128
 """Then requests have their turn."""
+_SWEEP_S = 0.25
 _TURN_S = 0.02
 """How often it is looked for a place while there is none."""
 _NO_DESCRIPTOR_PAUSE_S = 0.2
@@ -65,6 +68,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._resuming: asyncio.TimerHandle | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
         self._full_told = False
         self._promoting = False
         self._failed = 0
@@ -75,11 +79,18 @@ class Listener:
             sock.setblocking(False)
             sock.listen(BACKLOG)
         self._resume()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """End what has waited too long: one timer for all, because there may be many."""
+        self._admission.end_late(HELLO_TIMEOUT_S, TURN_TIMEOUT_S)
+        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def close(self) -> None:
         """Accept no more; handshakes under way end."""
-        if self._resuming is not None:
-            self._resuming.cancel()
+        for timer in (self._resuming, self._sweeping):
+            if timer is not None:
+                timer.cancel()
         for sock in self._sockets:
             if sock.fileno() >= 0:
                 self._loop.remove_reader(sock.fileno())
@@ -129,8 +140,6 @@ class Listener:
                 self._pause(error)
                 return
             sock.setblocking(False)
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
             _Arrival(self, sock, str(address[0]))
 
     def _pause(self, error: OSError) -> None:
@@ -153,12 +162,10 @@ class _Arrival:
         self._sock = sock
         self._task: asyncio.Task[None] | None = None
         self._begun = False
-        self._timer = self._loop.call_later(HELLO_TIMEOUT_S, self._too_late)
         self._loop.add_reader(sock.fileno(), self._hello)
         self._peer = listener._admission.arrive(address, begin=self._begin, end=self._end)
 
     def _end(self) -> None:
-        self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
         elif self._sock.fileno() >= 0:
@@ -166,14 +173,9 @@ class _Arrival:
             self._sock.close()
 
     def _begin(self) -> None:
-        self._timer.cancel()
         self._task = self._loop.create_task(self._shake_hands())
         self._listener._tasks.add(self._task)
         self._task.add_done_callback(self._done)
-
-    def _too_late(self) -> None:
-        self._listener._admission.counters["silent"] += 1
-        self._give_up()
 
     def _give_up(self) -> None:
         self._listener._admission.gone(self._peer)
@@ -190,13 +192,13 @@ class _Arrival:
             self._give_up()
             return
         self._loop.remove_reader(self._sock.fileno())
-        self._timer.cancel()
-        self._timer = self._loop.call_later(TURN_TIMEOUT_S, self._too_late)
         self._listener._admission.spoke(self._peer)
         self._listener.promote()
 
     async def _shake_hands(self) -> None:
         self._begun = True
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: self._listener._make_protocol(self._peer),

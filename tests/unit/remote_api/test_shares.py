@@ -57,7 +57,7 @@ def test_it_forgets_who_has_nothing() -> None:
 async def test_large_requests_and_answers_have_shares(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, api):
         shares = api.state.shares
-        held = [shares.bodies.take("op", "", weight=24 << 20)]
+        held = [shares.bodies.take("op", "", weight=12 << 20)]
         body = b'{"spec": {' + b" " * 20_000 + b'"datastore": "main"}}'
         headers = {**JSON, "if-none-match": "*"}
         for token, status in (("mica_op_secret", 429), ("mica_op_wrong", 401)):
