@@ -106,6 +106,8 @@ class Admission:
         self.limits = limits or Limits()
         self.counters: Counter[str] = Counter()
         """What was turned away, by reason; for the metrics."""
+        self.ended = 0
+        """How many have gone that had begun TLS."""
         self._monotonic = monotonic
         self._rooms: dict[Stage, dict[Peer, None]] = {stage: {} for stage in Stage}
         self._waiting: dict[str, dict[Peer, None]] = {}
@@ -208,6 +210,7 @@ class Admission:
     def gone(self, peer: Peer) -> None:
         """It is closed."""
         if peer.stage is not Stage.GONE:
+            self.ended += peer.stage is not Stage.WAITING
             self._leave(peer)
             peer.stage = Stage.GONE
 

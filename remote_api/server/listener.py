@@ -38,8 +38,8 @@ _SWEEP_S = 0.25
 _TURN_S = 0.02
 """How often it is looked for a place while there is none."""
 _NO_DESCRIPTOR_PAUSE_S = 0.2
-_FAILURES_A_COLLECTION = 64
-"""What is left of a handshake that failed is garbage in a cycle, with 50 KiB of OpenSSL's that
+_ENDED_A_COLLECTION = 32
+"""What is left of a connection with TLS is garbage in a cycle, with up to 200 KiB of buffers that
 Python's collector doesn't see."""
 _STRANGERS_BUFFER_BYTES = 16 << 10
 """One record of TLS: what a connection needs at least."""
@@ -71,7 +71,7 @@ class Listener:
         self._sweeping: asyncio.TimerHandle | None = None
         self._full_told = False
         self._promoting = False
-        self._failed = 0
+        self._collected = 0
 
     def start(self) -> None:
         """Listen and accept."""
@@ -82,8 +82,11 @@ class Listener:
         self._sweep()
 
     def _sweep(self) -> None:
-        """End what has waited too long: one timer for all, because there may be many."""
+        """End what has waited too long, and tidy up after what has ended: one timer for all."""
         self._admission.end_late(HELLO_TIMEOUT_S, TURN_TIMEOUT_S)
+        if self._admission.ended - self._collected >= _ENDED_A_COLLECTION:
+            self._collected = self._admission.ended
+            gc.collect()
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def close(self) -> None:
@@ -118,12 +121,6 @@ class Listener:
         if self._admission.anyone_ready:
             self._promoting = True
             self._loop.call_later(_TURN_S, self._promote)
-
-    def _collect(self) -> None:
-        self._failed += 1
-        if self._failed >= _FAILURES_A_COLLECTION:
-            self._failed = 0
-            gc.collect()
 
     def _resume(self) -> None:
         self._resuming = None
@@ -216,7 +213,6 @@ class _Arrival:
             self._sock.close()
         if self._peer.stage is not Stage.OPEN:
             self._listener._admission.gone(self._peer)
-            self._listener._collect()
         self._listener.promote()
 
 

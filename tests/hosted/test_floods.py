@@ -149,7 +149,7 @@ def _judge(host: HostedMica, kinds: Sequence[str], *token: str) -> list[str]:
 
 def test_strangers(flooded: HostedMica) -> None:
     said = [json.loads(line) for line in _judge(flooded, list(STRANGERS))]
-    assert all(outcome["tried"] > 20 for outcome in said), said
+    assert all(outcome["tried"] > 5 for outcome in said), said
     with flooded.client() as mica:
         assert mica.vm(VM).status.state == "running"
 
@@ -162,8 +162,8 @@ def test_one_user(flooded: HostedMica) -> None:
             for line in _judge(flooded, list(USERS), token)
             for outcome in [json.loads(line)]
         }
-        for kind in ("tickets", "tus-left"):
-            assert said[kind]["201"] >= 16, said[kind]
+        assert said["tickets"]["201"] >= 16, said["tickets"]
+        for kind in ("tickets", "pulls", "consoles"):
             assert said[kind]["429"] > 0, said[kind]
         _others_have_their_places(mica)
 
