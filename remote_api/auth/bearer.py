@@ -1,4 +1,4 @@
-"""The `Authorization: Bearer` header (RFC 6750 section 2.1), read strictly."""
+"""The `Authorization: Bearer` header (RFC 6750 section 2.1); the scheme in any letter case."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from remote_api.schema import ProblemCode
 __all__ = ["bearer_token", "user_of"]
 
 _MAX_BYTES = 256
-_BEARER = re.compile(rb"[Bb]earer +([A-Za-z0-9._~+/-]+=*)\Z")
+_BEARER = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)\Z")
 
 
 def bearer_token(headers: Sequence[bytes]) -> str:

@@ -1,32 +1,55 @@
-"""Reading answers leniently: what a newer host adds is left out, what is there must be right."""
+"""Reading answers leniently: what a newer host adds is left out, what is there must be right.
+
+A value that a set doesn't have yet is kept as text (`WireEnum`).
+"""
 
 from __future__ import annotations
 
 from functools import cache
+from threading import Lock
 from typing import Any, TypeVar, cast
 
 import msgspec
 import msgspec.inspect as mi
 
 from remote_api.client.errors import UnexpectedError
+from remote_api.schema import open_sets
 
 __all__ = ["read"]
 
 T = TypeVar("T")
 
+_MAKING = Lock()
+
 
 def read(data: bytes, wire: type[T]) -> T:
     """A JSON answer as a wire type. Raises UnexpectedError."""
-    try:
-        return msgspec.json.decode(data, type=wire)
-    except msgspec.ValidationError:
-        pass
-    except msgspec.DecodeError as error:
-        raise UnexpectedError(f"The answer is no JSON: {error}") from error
-    try:
-        return msgspec.convert(_known(msgspec.json.decode(data), _info(cast(Any, wire))), wire)
-    except msgspec.ValidationError as error:
-        raise UnexpectedError(f"The answer can't be read by this client: {error}") from error
+    with open_sets():
+        try:
+            decoded: T = _decoder(wire).decode(data)
+            return decoded
+        except msgspec.ValidationError:
+            pass
+        except msgspec.DecodeError as error:
+            raise UnexpectedError(f"The answer is no JSON: {error}") from error
+        try:
+            return msgspec.convert(_known(msgspec.json.decode(data), _info(cast(Any, wire))), wire)
+        except msgspec.ValidationError as error:
+            raise UnexpectedError(f"The answer can't be read by this client: {error}") from error
+
+
+def _decoder(wire: Any) -> msgspec.json.Decoder[Any]:
+    """One decoder for each type, made by one thread at a time.
+
+    Making it evaluates annotations, which ends CPython 3.11 if two threads do it at once.
+    """
+    with _MAKING:
+        return _made(wire)
+
+
+@cache
+def _made(wire: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(wire)
 
 
 @cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import UNSET
 
-from remote_api.routes.convert import from_wire, to_wire
+from remote_api.routes.conditions import check_version, version_of
+from remote_api.routes.convert import from_wire, in_utc, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
@@ -38,7 +40,7 @@ async def claim(exchange: Exchange[NoQuery, ClaimBody]) -> Response:
 
 async def who_am_i(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """The token of this request."""
-    return json_response(to_wire(await exchange.call(requests.WhoAmI()), Token))
+    return _token(await exchange.call(requests.WhoAmI()))
 
 
 async def list_tokens(exchange: Exchange[PageQuery, NoBody]) -> Response:
@@ -54,19 +56,37 @@ async def list_tokens(exchange: Exchange[PageQuery, NoBody]) -> Response:
 
 async def get_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """One token."""
-    return json_response(to_wire(await exchange.call(requests.GetToken(id=exchange.id)), Token))
+    return _token(await exchange.call(requests.GetToken(id=exchange.id)))
+
+
+def _token(token: model.Token) -> Response:
+    return json_response(to_wire(token, Token), version=_version(token))
+
+
+def _version(token: model.Token) -> str:
+    return version_of(token.id.encode(), token.created_at.encode(), msgspec.json.encode(token.spec))
 
 
 async def create_token(exchange: Exchange[NoQuery, TokenBody]) -> Response:
     """Make a token."""
+    wanted = exchange.body.spec
+    if wanted.expires_at is not None:
+        wanted = msgspec.structs.replace(
+            wanted, expires_at=in_utc(wanted.expires_at, "/spec/expires_at")
+        )
     issued = await exchange.call(
-        requests.CreateToken(id=exchange.id, spec=from_wire(exchange.body.spec, model.TokenSpec))
+        requests.CreateToken(id=exchange.id, spec=from_wire(wanted, model.TokenSpec))
     )
     return json_response(to_wire(issued, IssuedToken), status=201, location=exchange.path)
 
 
 async def delete_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Revoke a token at once."""
+
+    async def current() -> str:
+        return _version(await exchange.call(requests.GetToken(id=exchange.id)))
+
+    await check_version(exchange.precondition, current)
     await exchange.call(requests.DeleteToken(id=exchange.id))
     return Response(status=204)
 
@@ -112,8 +132,11 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/whoami",
         name="getOwnToken",
         summary="The token that this request carries",
+        details="Its id, role, description and when it ends, but not its secret.",
         handler=who_am_i,
-        replies=(Reply(status=200, description="The token, without its secret.", body=Token),),
+        replies=(
+            Reply(status=200, description="The token, without its secret.", body=Token, etag=True),
+        ),
     ),
     Route(
         method="GET",
@@ -130,9 +153,10 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/tokens/{id}",
         name="getToken",
         summary="One token, without its secret",
+        details="Its id, role, description and when it ends.",
         handler=get_token,
         role=Role.ADMIN,
-        replies=(Reply(status=200, description="The token.", body=Token),),
+        replies=(Reply(status=200, description="The token.", body=Token, etag=True),),
         problems=(ProblemCode.NOT_FOUND,),
     ),
     Route(
@@ -159,6 +183,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="Revoke a token at once",
         handler=delete_token,
         role=Role.ADMIN,
+        condition=Condition.MATCH,
         replies=(Reply(status=204, description="It is revoked."),),
         problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
     ),

@@ -1,8 +1,9 @@
 """The ASGI application: finds the route, checks the request, runs the handler, sends the answer.
 
-request -> route -> token -> query -> precondition -> body -> handler -> vmkernel -> answer
-Whatever fails becomes a problem document. Where a request is wrong *and* has no right to be made,
-the missing right is answered: a failed check first asks the vmkernel for the token's role.
+request -> route -> token -> query, headers, body -> handler -> vmkernel -> answer
+Whatever fails becomes a problem document; what is wrong with query, headers and body is said at
+once. If a request is wrong *and* has no right to be made, the missing right is answered: a failure
+first asks the vmkernel for the token's role.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import Any, cast
 import msgspec
 
 from remote_api.auth import bearer_token
-from remote_api.failures import ApiError, problem_document
-from remote_api.routes.conditions import Absent, parse_precondition
+from remote_api.failures import ApiError, Failures, problem_document
+from remote_api.routes.conditions import Absent, Matching, entity_tag, parse_precondition
 from remote_api.routes.convert import problem_to_error
-from remote_api.routes.decode import decode_body, decode_query
+from remote_api.routes.decode import check_id, check_patch, decode_body, decode_query
 from remote_api.routes.exchange import (
+    LINGER_S,
     MAX_STRANGERS_BODY_BYTES,
     ApiState,
     BrokenStreamError,
@@ -34,8 +36,9 @@ from remote_api.routes.exchange import (
     Scope,
     Send,
 )
+from remote_api.routes.negotiation import PROBLEM_TYPE, check_accept, check_media_type
 from remote_api.routes.registry import MAX_BODY_BYTES, BodyKind, Condition, Registry, Route
-from remote_api.schema import ProblemCode, Role
+from remote_api.schema import FieldError, ProblemCode, Role
 from vmkernel.control import model
 from vmkernel.control.requests import WhoAmI
 
@@ -47,8 +50,9 @@ MAX_HEAD_BYTES = 16 << 10
 _READER_STALL_S = 120.0
 _PART_BYTES = 64 << 10
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_NOTHING = re.compile(rb"\s*(\{\s*\}|null)?\s*\Z")
+_ABSOLUTE = re.compile(r"https?://[^/]*", re.I)
 _OPERATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-_PROBLEM_TYPE = "application/problem+json"
 _FIXED_HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -59,6 +63,16 @@ _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 """For a year (RFC 6797); browsers heed it once they trust the certificate."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _MALFORMED = ProblemCode.MALFORMED
+_SAID_ANYWAY = frozenset(
+    {
+        ProblemCode.UNAUTHENTICATED,
+        ProblemCode.FORBIDDEN,
+        ProblemCode.RATE_LIMITED,
+        ProblemCode.UNAVAILABLE,
+        ProblemCode.INTERNAL,
+    }
+)
+"""Failures that are about the token, or about the host: no missing right is answered instead."""
 _ROLES = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 
 
@@ -71,6 +85,9 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or WebSocket."""
+        # A target may have the whole URL (RFC 9112 section 3.2.2).
+        if absolute := _ABSOLUTE.match(scope["path"]):
+            scope["path"] = scope["path"][absolute.end() :] or "/"
         if scope["type"] == "http":
             await self._serve_http(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -115,8 +132,7 @@ class Application:
         except ApiError as error:
             response = problem_response(error, request_id)
         except model.MicaError as error:
-            failure = _settle(problem_to_error(error.problem), exchange)
-            response = problem_response(failure, request_id)
+            response = problem_response(problem_to_error(error.problem), request_id)
         except Exception:
             logger.exception(
                 "request %s (%s %s) failed by a defect", request_id, method, exchange.path
@@ -145,10 +161,16 @@ class Application:
             exchange.token = bearer_token(exchange.headers.get(b"authorization", []))
         try:
             await self._check(exchange, route, scope)
-        except ApiError:
-            await self._require_role(exchange, route)
-            raise
-        return await route.handler(exchange)
+            if method == "HEAD" and route.role is not Role.VIEWER:
+                # It asks the vmkernel for less than its GET does, which a viewer may know.
+                await self._require_role(exchange, route)
+            response = await route.handler(exchange)
+        except (ApiError, model.MicaError) as error:
+            failure = _settle(error, exchange, route)
+            if failure.code not in _SAID_ANYWAY:
+                await self._require_role(exchange, route)
+            raise failure from error
+        return _conditional(exchange, method, response)
 
     async def _check(
         self, exchange: Exchange[Any, Any], route: Route[Any, Any], scope: Scope
@@ -157,22 +179,27 @@ class Application:
             pattern = _OPERATION_ID if "/operations/" in route.path else _SLUG
             if not pattern.match(value):
                 raise ApiError(ProblemCode.NOT_FOUND, _no_name(name, value, pattern is _SLUG))
-        exchange.query = decode_query(scope["query_string"], route.query)
-        _check_accept(exchange.headers, route)
-        exchange.precondition = parse_precondition(
-            exchange.headers.get(b"if-match", []) if route.condition is not Condition.NONE else [],
-            exchange.headers.get(b"if-none-match", [])
-            if route.condition is not Condition.NONE
-            else [],
-        )
-        _check_condition(exchange, route)
+        failures = Failures()
+        with failures.noted():
+            exchange.query = decode_query(scope["query_string"], route.query)
+        with failures.noted():
+            check_accept(exchange.headers, route)
+        with failures.noted():
+            _check_condition(exchange, route)
+        with failures.noted():
+            await self._read_body(exchange, route)
+            if failures and route.body_kind is BodyKind.MERGE_PATCH:
+                check_patch(exchange.raw_body, route.body)
+        failures.end()
+
+    async def _read_body(self, exchange: Exchange[Any, Any], route: Route[Any, Any]) -> None:
         if route.body_kind is BodyKind.NONE:
             if exchange.content_length or b"transfer-encoding" in exchange.headers:
-                await self._refuse_body(exchange)
+                await self._read_nothing(exchange)
             return
         if route.body_optional and not exchange.announced_body:
             return
-        _check_media_type(exchange.headers, route)
+        check_media_type(exchange.headers, route)
         if route.body_kind in (BodyKind.STREAM, BodyKind.TUS):
             return
         if route.role is None:
@@ -187,16 +214,19 @@ class Application:
             exchange.raw_body = await exchange.read_body(route.max_body_bytes)
         if route.body_kind is BodyKind.JSON:
             exchange.body = decode_body(exchange.raw_body, route.body)
+            check_id(exchange.body, exchange.path)
 
     @staticmethod
-    async def _refuse_body(exchange: Exchange[Any, Any]) -> None:
-        if await exchange.read_body(MAX_STRANGERS_BODY_BYTES):
-            raise ApiError(ProblemCode.MALFORMED, "This request takes no body.")
+    async def _read_nothing(exchange: Exchange[Any, Any]) -> None:
+        """Take the empty JSON that some clients always send; raise ApiError (400) for a body."""
+        if not _NOTHING.match(await exchange.read_body(MAX_STRANGERS_BODY_BYTES)):
+            raise ApiError(ProblemCode.MALFORMED, "This request takes no body; send none, or `{}`.")
 
     async def _require_role(self, exchange: Exchange[Any, Any], route: Route[Any, Any]) -> None:
         if route.role is None:
             return
         token = await exchange.call(WhoAmI())
+        exchange.linger_s = LINGER_S
         role = Role(token.spec.role.value)
         if _ROLES[role] < _ROLES[route.role]:
             raise ApiError(
@@ -215,7 +245,7 @@ def problem_response(error: ApiError, request_id: str) -> Response:
     return Response(
         status=error.status,
         body=msgspec.json.encode(problem_document(error, request_id)),
-        media_type=_PROBLEM_TYPE,
+        media_type=PROBLEM_TYPE,
         headers=headers,
     )
 
@@ -291,66 +321,66 @@ def _no_name(name: str, value: str, slug: bool) -> str:
     return f"{value[:80]!r} can't be the {name} of anything here.{form}"
 
 
-def _check_accept(headers: Headers, route: Route[Any, Any]) -> None:
-    values = headers.get(b"accept", [])
-    if not values:
-        return
-    offered = {reply.media_type for reply in route.replies}
-    for entry in b",".join(values).decode("latin-1").split(","):
-        media, *parameters = (part.strip().lower() for part in entry.split(";"))
-        if any(re.fullmatch(r"q=0(\.0{0,3})?", parameter) for parameter in parameters):
-            continue
-        if media == "*/*" or any(
-            media == mine or media == mine.split("/")[0] + "/*" for mine in offered
-        ):
-            return
-    raise ApiError(ProblemCode.NOT_ACCEPTABLE, f"The answer is {' or '.join(sorted(offered))}.")
-
-
-def _check_media_type(headers: Headers, route: Route[Any, Any]) -> None:
-    wanted = route.body_kind.value
-    if (coding := headers.get(b"content-encoding")) and coding != [b"identity"]:
-        raise ApiError(
-            ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding."
-        )
-    values = headers.get(b"content-type", [])
-    media, *parameters = values[0].decode("latin-1").split(";") if len(values) == 1 else [""]
-    charset = [part.strip().lower() for part in parameters]
-    if media.strip().lower() != wanted or any(
-        part.startswith("charset=") and part not in ("charset=utf-8", 'charset="utf-8"')
-        for part in charset
-    ):
-        raise ApiError(
-            ProblemCode.UNSUPPORTED_MEDIA_TYPE,
-            f"Send the body as `Content-Type: {wanted}`.",
-            headers={"accept-patch" if route.method == "PATCH" else "accept": wanted},
-        )
-
-
 def _check_condition(exchange: Exchange[Any, Any], route: Route[Any, Any]) -> None:
-    given = exchange.precondition
-    if route.condition is Condition.NONE and route.method not in _SAFE:
+    """Read what the headers demand of the object. Raises ApiError: 400, 412, 428."""
+    if route.condition is Condition.NONE:
         # Ignored, it would let a change through that the client wanted to be held back.
-        for name in ("If-Match", "If-None-Match"):
+        for name in ("If-Match", "If-None-Match") if route.method not in _SAFE else ():
             if name.lower().encode("ascii") in exchange.headers:
                 raise ApiError.field(name, "This request knows no such condition.", _MALFORMED)
+        return
+    exchange.precondition = given = parse_precondition(
+        exchange.headers.get(b"if-match", []), exchange.headers.get(b"if-none-match", [])
+    )
     if route.condition is Condition.EITHER and given is None:
         raise ApiError(
             ProblemCode.PRECONDITION_REQUIRED,
             "Send `If-None-Match: *` to create the object, or its ETag in If-Match to replace it.",
         )
-    if route.condition is Condition.CREATE and isinstance(given, int):
-        raise ApiError(ProblemCode.MALFORMED, "This request only creates; it takes no If-Match.")
+    if route.condition is Condition.CREATE and isinstance(given, Matching):
+        raise ApiError.field("If-Match", "This request only creates; leave it out.", _MALFORMED)
     if route.condition is Condition.MATCH and given is Absent.ABSENT:
-        raise ApiError(
-            ProblemCode.MALFORMED, "This request is about what exists; it takes no If-None-Match."
+        raise ApiError.field(
+            "If-None-Match", "This request is about what exists; leave it out.", _MALFORMED
         )
 
 
-def _settle(error: ApiError, exchange: Exchange[Any, Any]) -> ApiError:
-    """A failed `If-None-Match: *` is a failed precondition (RFC 9110 section 13.1.2)."""
+def _conditional(exchange: Exchange[Any, Any], method: str, response: Response) -> Response:
+    """The answer to a GET with its ETag, or 304 if the client has it already."""
+    if method not in ("GET", "HEAD") or response.status != 200 or not response.body:
+        return response
+    etag = response.headers.setdefault("etag", entity_tag("", response.body))
+    return exchange.not_modified(etag) or response
+
+
+def _settle(
+    error: ApiError | model.MicaError, exchange: Exchange[Any, Any], route: Route[Any, Any]
+) -> ApiError:
+    """A failure in the terms of the request that it answers."""
+    if isinstance(error, model.MicaError):
+        error = problem_to_error(error.problem)
+    if error.code is ProblemCode.FORBIDDEN:
+        exchange.linger_s = LINGER_S
     if error.code is ProblemCode.ALREADY_EXISTS and exchange.precondition is Absent.ABSENT:
+        # A failed `If-None-Match: *` is a failed precondition (RFC 9110 section 13.1.2).
         error.status = 412
+    if route.body_kind not in (BodyKind.JSON, BodyKind.MERGE_PATCH):
+        return _without_body(error, route)
+    return error
+
+
+def _without_body(error: ApiError, route: Route[Any, Any]) -> ApiError:
+    """The vmkernel points into a body; here the value came as a parameter or in a header."""
+    named = dict(route.pointers)
+    named |= {f"/spec/{name}": name for name in route.query.__struct_fields__}
+    named |= {f"/{name}": name for name in route.query.__struct_fields__}
+    for pointer, name in named.items():
+        if error.detail.startswith(f"{pointer}: "):
+            error.detail = f"{name}: {error.detail.removeprefix(f'{pointer}: ')}"
+    error.errors = tuple(
+        FieldError(pointer=named.get(each.pointer, each.pointer), detail=each.detail)
+        for each in error.errors
+    )
     return error
 
 
@@ -387,7 +417,7 @@ async def _send(
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return
-    if response.status != 204 and "content-length" not in response.headers:
+    if response.status not in (204, 304) and "content-length" not in response.headers:
         headers.append((b"content-length", str(len(response.body)).encode("ascii")))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     body = memoryview(b"" if head else response.body)

@@ -25,7 +25,7 @@ from remote_api.schema import (
     NoQuery,
     ProblemCode,
     Role,
-    VmBody,
+    SavedVm,
 )
 from vmkernel.control import Stream, model, requests
 
@@ -73,7 +73,7 @@ async def get_backup_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
     saved = await exchange.call(
         requests.GetBackupVm(id=exchange.id, backup=exchange.parameters["backup"])
     )
-    return json_response(to_wire(saved, VmBody))
+    return json_response(to_wire(saved, SavedVm))
 
 
 async def end_backup(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -103,6 +103,8 @@ async def read_disk(exchange: Exchange[NoQuery, NoBody]) -> Response:
     if size is None:
         raise ApiError(ProblemCode.NOT_FOUND, f"Backup {name} has no disk {key}.")
     part = wanted_part(size, f'"{name}"', exchange.header("Range"), exchange.header("If-Range"))
+    if answer := exchange.not_modified(f'"{name}"'):
+        return answer
     await exchange.hold(exchange.state.shares.downloads)
     _, stream = await exchange.open(
         requests.ReadBackup(
@@ -198,6 +200,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/vms/{id}/backups",
         name="listBackups",
         summary="The open backups of a virtual machine",
+        details="Each keeps its disks readable until it is ended or its time is over.",
         handler=list_backups,
         replies=(Reply(status=200, description="The backups.", body=BackupList),),
         problems=(ProblemCode.NOT_FOUND,),
@@ -207,6 +210,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path=_BACKUP,
         name="getBackup",
         summary="An open backup",
+        details="Its disks with their sizes, and when it ends by itself.",
         handler=get_backup,
         replies=(Reply(status=200, description="The backup.", body=Backup),),
         problems=(ProblemCode.NOT_FOUND,),
@@ -222,7 +226,7 @@ ROUTES: tuple[AnyRoute, ...] = (
             Reply(
                 status=200,
                 description="Spec, machine type, UUID, firmware variables and TPM state.",
-                body=VmBody,
+                body=SavedVm,
             ),
         ),
         problems=_PROBLEMS,
@@ -232,6 +236,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path=_BACKUP,
         name="endBackup",
         summary="End a backup; its checkpoint stays",
+        details="The disks are no longer kept as they were.",
         handler=end_backup,
         role=Role.OPERATOR,
         replies=(Reply(status=204, description="It is ended."),),
@@ -242,6 +247,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path=f"{_BACKUP}/disks/{{disk}}/extents",
         name="listBackupExtents",
         summary="What is to be copied of a disk of a backup",
+        details="Ranges of bytes with data, or, with `since`, that have changed.",
         handler=list_extents,
         role=Role.OPERATOR,
         query=ExtentsQuery,
@@ -253,6 +259,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path=f"{_BACKUP}/disks/{{disk}}/data",
         name="readBackupDisk",
         summary="A disk of a backup, whole or a range of it",
+        details="The bytes are as they were when the backup began.",
         handler=read_disk,
         role=Role.OPERATOR,
         replies=(
@@ -291,6 +298,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/vms/{id}/checkpoints/{checkpoint}",
         name="deleteCheckpoint",
         summary="Forget a checkpoint of a virtual machine",
+        details="Changes are no longer recorded since then.",
         handler=delete_checkpoint,
         role=Role.OPERATOR,
         replies=(Reply(status=204, description="It is gone."),),
@@ -300,6 +308,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="PATCH",
         path="/v1/volumes/{id}/data",
         name="writeVolume",
+        pointers={"/offset": "Content-Range", "/length": "Content-Length"},
         summary="Write a part of a raw volume that no running virtual machine has",
         handler=write_volume,
         role=Role.OPERATOR,

@@ -301,8 +301,10 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/vms/{id}/console",
         name="attachConsole",
-        summary="A console by WebSocket: binary messages carry its bytes both ways; of a serial"
-        " line, text messages say who writes (`ConsoleNotice`) and ask to (`ConsoleAsk`)",
+        summary="A console by WebSocket: binary messages carry its bytes both ways",
+        details="Of a serial line, text messages are JSON: the host says who writes"
+        ' (`{"writer": false, "holder": "admin at 192.0.2.9"}`), and a client asks to'
+        ' (`{"mode": "takeover"}`; `write` and `watch` are the other modes).',
         handler=explain_websocket,
         role=None,
         query=ConsoleQuery,
@@ -315,6 +317,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/vms/{id}/screenshot",
         name="takeScreenshot",
         summary="What a virtual machine's display shows now",
+        details="A PNG picture in the size that the guest has set.",
         handler=take_screenshot,
         role=Role.OPERATOR,
         replies=(

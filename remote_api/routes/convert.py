@@ -6,11 +6,13 @@ host, problems), a function of its own stands here.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 
 from remote_api.failures import ApiError
+from remote_api.routes.decode import convert
 from remote_api.schema import (
     PROBLEM_TYPE_PREFIX,
     FieldError,
@@ -25,6 +27,7 @@ from vmkernel.control import model, requests
 __all__ = [
     "from_wire",
     "host_to_wire",
+    "in_utc",
     "operation_page_to_wire",
     "operation_to_wire",
     "problem_to_error",
@@ -42,15 +45,21 @@ def to_wire(value: Any, wire: type[WireT], **changes: Any) -> WireT:
     return msgspec.convert(msgspec.to_builtins(fields | changes), wire)
 
 
-def from_wire(value: msgspec.Struct, domain: type[ModelT]) -> ModelT:
-    """A wire object as the domain type whose fields agree with its own.
+def from_wire(value: msgspec.Struct, domain: type[ModelT], *, at: str = "/spec") -> ModelT:
+    """A wire object, which is at this pointer in the body, as the domain type that agrees with it.
 
     Raises ApiError (422) where the domain refuses a value that the wire lets through.
     """
+    return convert(msgspec.to_builtins(value), domain, at=at)
+
+
+def in_utc(moment: str, pointer: str) -> str:
+    """A SentTimestamp as a Timestamp. Raises ApiError (422) for a day or an hour that isn't."""
     try:
-        return msgspec.convert(msgspec.to_builtins(value), domain)
-    except msgspec.ValidationError as error:
-        raise ApiError(ProblemCode.INVALID, str(error)) from error
+        when = datetime.fromisoformat(moment.upper()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ApiError.field(pointer, "There is no such point in time.") from error
+    return when.isoformat().replace("+00:00", "Z")
 
 
 def host_to_wire(value: model.HostInfo) -> Host:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remote_api.failures import ApiError
-from remote_api.routes.conditions import etag
+from remote_api.routes.conditions import Matching
 from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.decode import decode_patch
 from remote_api.routes.exchange import Exchange, Response, json_response
@@ -46,7 +46,7 @@ async def list_datastores(exchange: Exchange[PageQuery, NoBody]) -> Response:
 async def get_datastore(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """One datastore."""
     found = await exchange.call(requests.GetDatastore(id=exchange.id))
-    return json_response(to_wire(found, Datastore), etag=etag(found.revision))
+    return json_response(to_wire(found, Datastore), version=found.revision)
 
 
 async def create_datastore(exchange: Exchange[WaitQuery, DatastoreBody]) -> Response:
@@ -67,15 +67,15 @@ async def patch_datastore(exchange: Exchange[NoQuery, DatastoreBody]) -> Respons
     """Change the thresholds; all else is fixed, or has a call of its own."""
     found = await exchange.call(requests.GetDatastore(id=exchange.id))
     expected = exchange.precondition
-    if isinstance(expected, int) and expected != found.revision:
+    if isinstance(expected, Matching) and not expected.admits(str(found.revision)):
         raise ApiError(
             ProblemCode.REVISION_MISMATCH,
             f"Datastore {found.id} is at revision {found.revision}; read it and repeat the change.",
         )
     before = DatastoreBody(spec=to_wire(found.spec, DatastoreSpec))
     wanted = decode_patch(exchange.raw_body, before, DatastoreBody)
-    for name in before.__struct_fields__:
-        if name != "spec" and getattr(wanted, name) != getattr(before, name):
+    for name in ("wipe_serials", "adopt", "take_over"):
+        if getattr(wanted, name) != getattr(before, name):
             raise ApiError.field(f"/{name}", "It has a meaning where a datastore is made only.")
     for name in before.spec.__struct_fields__:
         changeable = name in ("warning_percent", "critical_percent")
@@ -89,7 +89,7 @@ async def patch_datastore(exchange: Exchange[NoQuery, DatastoreBody]) -> Respons
             revision=found.revision,
         )
     )
-    return json_response(to_wire(changed, Datastore), etag=etag(changed.revision))
+    return json_response(to_wire(changed, Datastore), version=changed.revision)
 
 
 async def rename_datastore(exchange: Exchange[WaitQuery, RenameDatastoreBody]) -> Response:
@@ -185,6 +185,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/datastores/{id}",
         name="getDatastore",
         summary="One datastore",
+        details="What it is made of, whether it can be used, and how much space is left.",
         handler=get_datastore,
         replies=(Reply(status=200, description="The datastore.", body=Datastore, etag=True),),
         problems=(ProblemCode.NOT_FOUND,),

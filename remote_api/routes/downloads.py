@@ -26,7 +26,9 @@ Open = Callable[[int, int], requests.ReadImage | requests.ReadVolume]
 async def head_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """What the download of an image would be."""
     part, headers, _ = await _image(exchange)
-    return Response(status=200, media_type=_MEDIA_TYPE, headers=headers | part.headers)
+    return exchange.not_modified(headers["etag"]) or Response(
+        status=200, media_type=_MEDIA_TYPE, headers=headers | part.headers
+    )
 
 
 async def download_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -38,7 +40,9 @@ async def download_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
 async def head_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """What the download of a volume would be."""
     part, headers, _ = await _volume(exchange)
-    return Response(status=200, media_type=_MEDIA_TYPE, headers=headers | part.headers)
+    return exchange.not_modified(headers["etag"]) or Response(
+        status=200, media_type=_MEDIA_TYPE, headers=headers | part.headers
+    )
 
 
 async def download_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -85,6 +89,8 @@ def _describe(
 async def _stream(
     exchange: Exchange[Any, Any], part: Part, headers: dict[str, str], request: Open
 ) -> Response:
+    if answer := exchange.not_modified(headers["etag"]):
+        return answer
     await exchange.hold(exchange.state.shares.downloads)
     data, stream = await exchange.open(request(part.offset, part.length))
     if f'"{data.etag}"' != headers["etag"]:
@@ -173,6 +179,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/images/{id}/data",
         name="downloadImage",
         summary="An image's file, whole or a range of it",
+        details="With `Range` and `If-Range`, a broken download goes on where it ended.",
         handler=download_image,
         role=Role.OPERATOR,
         replies=_REPLIES,
@@ -184,6 +191,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/images/{id}/data",
         name="headImage",
         summary="Size, ETag and digest of an image's file",
+        details="As headers, without the data.",
         handler=head_image,
         role=Role.OPERATOR,
         replies=_HEAD_REPLIES,
@@ -205,6 +213,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/volumes/{id}/data",
         name="headVolume",
         summary="Size, format and ETag of a volume's file",
+        details="As headers, without the data.",
         handler=head_volume,
         role=Role.OPERATOR,
         replies=_HEAD_REPLIES,

@@ -53,7 +53,9 @@ async def _frames(
     closing = asyncio.create_task(exchange.state.closing.wait())
     upcoming = asyncio.create_task(following())
     try:
-        yield b": mica events\nretry: 2000\n\n"
+        # Comments are no events of their own: some clients take each empty line for the end of one.
+        yield b": mica events\n"
+        retry = b"retry: 2000\n"
         while True:
             done, _ = await asyncio.wait(
                 {gone, closing, upcoming},
@@ -63,12 +65,13 @@ async def _frames(
             if gone in done or closing in done:
                 return
             if not done:
-                yield b": heartbeat\n\n"
+                yield b": heartbeat\n"
                 continue
             event = upcoming.result()
             if event is None:
                 return
-            yield _frame(event)
+            yield retry + _frame(event)
+            retry = b""
             upcoming = asyncio.create_task(following())
     except model.MicaError as error:
         # The client comes back by itself, with Last-Event-ID.
@@ -114,6 +117,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/events",
         name="streamEvents",
         summary="What happens on this host, as server-sent events",
+        details="A client that comes back sends the last id that it has seen, and misses nothing.",
         handler=stream_events,
         request_headers={"Last-Event-ID": "The id of the last event that the client has seen."},
         replies=(

@@ -21,7 +21,7 @@ import msgspec
 
 from remote_api.auth.bearer import user_of
 from remote_api.failures import ApiError
-from remote_api.routes.conditions import Precondition
+from remote_api.routes.conditions import Precondition, entity_tag, holds, is_known, mismatch
 from remote_api.routes.registry import MAX_BODY_BYTES
 from remote_api.routes.shares import AllShares, Shares
 from remote_api.schema import ProblemCode
@@ -59,8 +59,14 @@ MAX_STRANGERS_BODY_BYTES = 16 << 10
 """What is read before the vmkernel has said that the token is good; connections are many."""
 BODY_TIMEOUT_S = 30.0
 IDLE_BODY_TIMEOUT_S = 60.0
-_LINGER_S = 2.0
-_LINGER_BYTES = 32 << 20
+STRANGERS_LINGER_S = 5.0
+"""How long a refused body is read on. A client that sends first and reads afterwards (requests,
+urllib) sees the answer only if its whole body is taken, and strangers have little to send."""
+LINGER_S = 60.0
+"""The same for whoever has a valid token: time for an image of some GiB. It costs the host no more
+than an upload that is not refused."""
+_LINGER_IDLE_S = 5.0
+"""How long a refused body may pause; a client that waits for the answer has it by then."""
 
 _AFTER_THE_TOKEN = frozenset(
     {
@@ -155,6 +161,7 @@ class Exchange(Generic[QueryT, BodyT]):
         self.precondition: Precondition = None
         self.raw_body = b""
         self.response_headers: Mapping[str, str] = {}
+        self.linger_s = STRANGERS_LINGER_S
         client = scope.get("client")
         self.origin = f"{client[0]}" if client else ""
         self._peer: Peer | None = scope.get("state", {}).get("peer")
@@ -181,6 +188,17 @@ class Exchange(Generic[QueryT, BodyT]):
         if len(values) > 1:
             raise ApiError(ProblemCode.MALFORMED, f"The header {name} stands more than once.")
         return values[0].decode("latin-1").strip() if values else None
+
+    def not_modified(self, etag: str) -> Response | None:
+        """The answer instead of a representation that the client has already, or else None.
+
+        Raises ApiError (412) if the client wants another one only.
+        """
+        if not holds(self.headers.get(b"if-match", []), etag):
+            raise mismatch()
+        if is_known(self.headers.get(b"if-none-match", []), etag):
+            return Response(status=304, headers={"etag": etag})
+        return None
 
     @property
     def announced_body(self) -> bool:
@@ -264,17 +282,17 @@ class Exchange(Generic[QueryT, BodyT]):
         if self._peer is not None:
             self._peer.proven(self.user)
 
-    async def body_parts(self) -> AsyncIterator[bytes]:
+    async def body_parts(self, idle_s: float = IDLE_BODY_TIMEOUT_S) -> AsyncIterator[bytes]:
         """The body as it comes. Raises ClientGoneError, or ApiError (408) where nothing comes."""
         while not self._body_whole:
             self._body_asked = True
             try:
-                async with asyncio.timeout(IDLE_BODY_TIMEOUT_S):
+                async with asyncio.timeout(idle_s):
                     message = await self._receive()
             except TimeoutError as error:
                 raise ApiError(
                     ProblemCode.REQUEST_TIMEOUT,
-                    f"No data came for {IDLE_BODY_TIMEOUT_S:g} s; send the request again.",
+                    f"No data came for {idle_s:g} s; send the request again.",
                 ) from error
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
@@ -301,17 +319,14 @@ class Exchange(Generic[QueryT, BodyT]):
         return bytes(body)
 
     async def drain(self) -> None:
-        """Read on for a moment what an early answer left unread.
+        """Read on for a while what an early answer left unread, and drop it.
 
         Closing a connection on unread data would reset it, and the client might never see why.
         """
-        seen = 0
         try:
-            async with asyncio.timeout(_LINGER_S):
-                async for part in self.body_parts():
-                    seen += len(part)
-                    if seen > _LINGER_BYTES:
-                        return
+            async with asyncio.timeout(self.linger_s):
+                async for _ in self.body_parts(_LINGER_IDLE_S):
+                    pass
         except (TimeoutError, ClientGoneError, ApiError):
             return
 
@@ -325,18 +340,19 @@ def json_response(
     value: msgspec.Struct,
     *,
     status: int = 200,
-    etag: str | None = None,
+    version: int | str | None = None,
     location: str | None = None,
 ) -> Response:
-    """A JSON answer."""
+    """A JSON answer; with a `version` of its object, it has an ETag that If-Match takes."""
+    body = msgspec.json.encode(value)
     headers: dict[str, str] = {}
-    if etag is not None:
-        headers["etag"] = etag
+    if version is not None:
+        headers["etag"] = entity_tag(str(version), body)
     if location is not None:
         headers["location"] = location
     return Response(
         status=status,
-        body=msgspec.json.encode(value),
+        body=body,
         media_type="application/json",
         headers=headers,
     )

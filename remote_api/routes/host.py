@@ -103,6 +103,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/openapi.json",
         name="getOpenapi",
         summary="This document",
+        details="Generators of clients read it.",
         handler=get_openapi,
         replies=(Reply(status=200, description="OpenAPI 3.1.", body=dict),),
     ),

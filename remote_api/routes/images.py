@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import UNSET
 
+from remote_api.routes.conditions import check_version, version_of
 from remote_api.routes.convert import to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.paging import next_page, page_start
-from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
+from remote_api.routes.registry import AnyRoute, Condition, NoBody, Reply, Route
 from remote_api.schema import (
     Image,
     ImagePage,
@@ -16,9 +18,9 @@ from remote_api.schema import (
     Role,
     StoredPageQuery,
 )
-from vmkernel.control import requests
+from vmkernel.control import model, requests
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "image_response"]
 
 
 async def list_images(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
@@ -37,11 +39,29 @@ async def list_images(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
 
 async def get_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """One image."""
-    return json_response(to_wire(await exchange.call(requests.GetImage(id=exchange.id)), Image))
+    return image_response(await exchange.call(requests.GetImage(id=exchange.id)))
+
+
+def image_response(
+    image: model.Image, *, status: int = 200, location: str | None = None
+) -> Response:
+    """An image's answer, with its ETag."""
+    return json_response(
+        to_wire(image, Image), status=status, version=_version(image), location=location
+    )
+
+
+def _version(image: model.Image) -> str:
+    return version_of(image.id.encode(), image.created_at.encode(), msgspec.json.encode(image.spec))
 
 
 async def delete_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Delete an image that no VM names."""
+
+    async def current() -> str:
+        return _version(await exchange.call(requests.GetImage(id=exchange.id)))
+
+    await check_version(exchange.precondition, current)
     await exchange.call(requests.DeleteImage(id=exchange.id))
     return Response(status=204)
 
@@ -61,8 +81,9 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/images/{id}",
         name="getImage",
         summary="One image",
+        details="What it is, where it came from, and which virtual machines name it.",
         handler=get_image,
-        replies=(Reply(status=200, description="The image.", body=Image),),
+        replies=(Reply(status=200, description="The image.", body=Image, etag=True),),
         problems=(ProblemCode.NOT_FOUND,),
     ),
     Route(
@@ -72,6 +93,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="Delete an image that no virtual machine names",
         handler=delete_image,
         role=Role.OPERATOR,
+        condition=Condition.MATCH,
         replies=(Reply(status=204, description="It is gone."),),
         problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.IN_USE),
     ),

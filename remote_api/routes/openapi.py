@@ -7,16 +7,25 @@ nothing of this module is loaded there.
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
+from functools import cache
 from typing import Any
 
 import msgspec
 
+from remote_api.routes.negotiation import PROBLEM_TYPE
+from remote_api.routes.openapi_examples import EXAMPLES
+from remote_api.routes.openapi_schemas import (
+    answer_ref,
+    parameter_schemas,
+    patch_ref,
+    request_ref,
+    schemas,
+)
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, Reply
 from remote_api.routes.table import all_routes
-from remote_api.schema import NoQuery, Operation, Problem, ProblemCode, Slug
+from remote_api.schema import Event, NoQuery, Operation, Problem, ProblemCode
 
 __all__ = ["document", "render"]
 
@@ -42,15 +51,33 @@ _ALWAYS = (
 )
 _EXISTS_STATUS = 412
 """Of `already-exists` where the client said `If-None-Match: *`."""
-_REF = "#/components/schemas/{name}"
+_OPERATION_FAILURES = frozenset(ProblemCode) - {
+    *(ProblemCode.UNAUTHENTICATED, ProblemCode.FORBIDDEN, ProblemCode.RATE_LIMITED),
+    *(code for code in ProblemCode if code.status in (405, 406, 408, 411, 413, 415, 416, 426)),
+    *(code for code in ProblemCode if code.status in (412, 428, 431, 460)),
+    ProblemCode.MALFORMED,
+    ProblemCode.WIPE_NOT_CONFIRMED,
+}
+"""What an operation may fail by, and so the answer of who waits for it."""
+_BINARY = {"type": "string", "format": "binary"}
+_DESCRIPTION = """\
+Objects have a `spec` (what is wanted) and a `status` (what is observed). Failures are RFC 9457
+problems with stable types. What takes time answers 202 and an operation; `wait` holds the answer
+back until it has finished, and an operation that failed within it is a failed answer.
+
+A request may have only what is documented. Answers may grow within this version: read them so that
+members you don't know are left out, and that values you don't know of a set (`x-extensible-enum`)
+are taken as text.
+
+An ETag belongs to the whole answer, so `If-None-Match` answers 304 only while nothing at all has
+changed. `If-Match` of a change is about the spec alone; of an object with a `revision`, it also
+takes that number in quotes."""
 
 
 def document() -> dict[str, Any]:
     """The whole document."""
-    routes = all_routes()
-    schemas = _schemas(routes)
     paths: dict[str, Any] = {}
-    for route in routes:
+    for route in all_routes():
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
@@ -58,11 +85,8 @@ def document() -> dict[str, Any]:
             "title": "Mica",
             "version": "1.0.0",
             "summary": "The API of a Mica host, and the only way into it.",
-            "description": (
-                "Objects have a `spec` (what is wanted) and a `status` (what is observed)."
-                " Failures are RFC 9457 problems with stable types. What takes time answers 202"
-                " and an operation; `wait` holds the answer back until it has finished."
-            ),
+            "description": _DESCRIPTION,
+            "contact": {"name": "Mica"},
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -78,7 +102,11 @@ def document() -> dict[str, Any]:
                 }
             },
             "responses": _problem_responses(),
-            "schemas": dict(sorted(schemas.items())),
+            "schemas": schemas(
+                _bodies(BodyKind.JSON),
+                {Problem, Operation, Event, *_answers()},
+                _bodies(BodyKind.MERGE_PATCH),
+            ),
         },
     }
 
@@ -88,88 +116,28 @@ def render() -> str:
     return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 
-def _schemas(routes: tuple[AnyRoute, ...]) -> dict[str, Any]:
-    types: set[Any] = {Problem, Operation}
-    patched: set[Any] = set()
-    for route in routes:
-        types.update(r.body for r in route.replies if _is_model(r.body))
-        if route.body_kind is BodyKind.JSON:
-            types.add(route.body)
-        if route.body_kind is BodyKind.MERGE_PATCH:
-            types.add(route.body)
-            patched.add(route.body)
-    ordered = sorted(types, key=lambda t: str(t.__name__))
-    _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
-    _, streamed = msgspec.json.schema_components(_streamed_types(), ref_template=_REF)
-    schemas: dict[str, Any] = _clean({**components, **streamed})
-    for wire in sorted(patched, key=lambda t: str(t.__name__)):
-        _add_patch(wire.__name__, schemas)
-    return schemas
+@cache
+def _bodies(kind: BodyKind) -> frozenset[type[Any]]:
+    return frozenset(route.body for route in all_routes() if route.body_kind is kind)
 
 
-def _streamed_types() -> list[Any]:
-    """What no JSON body holds: it comes by server-sent events and WebSockets."""
-    from remote_api.schema import ConsoleAsk, ConsoleNotice, Event
-
-    return [ConsoleAsk, ConsoleNotice, Event]
-
-
-def _clean_value(key: str, value: Any) -> Any:
-    if isinstance(value, str) and key == "pattern":
-        return value.removesuffix(r"(?!\n)")
-    if isinstance(value, str) and key == "description":
-        return " ".join(value.split())
-    return _clean(value)
+def _answers() -> set[type[Any]]:
+    return {r.body for route in all_routes() for r in route.replies if _is_model(r.body)}  # type: ignore[misc]
 
 
 def _is_model(body: Any) -> bool:
     return isinstance(body, type) and issubclass(body, msgspec.Struct)
 
 
-def _clean(schema: Any) -> Any:
-    """Patterns as ECMA 262 reads them (see Slug), docstrings as text.
-
-    What is at the beginning of a docstring's lines differs between versions of Python.
-    """
-    if isinstance(schema, dict):
-        return {key: _clean_value(key, value) for key, value in schema.items()}
-    if isinstance(schema, list):
-        return [_clean(item) for item in schema]
-    return schema
-
-
-def _add_patch(name: str, schemas: dict[str, Any]) -> str:
-    """The merge-patch form of an object: every member optional, null to remove it."""
-    patch_name = f"{name}Patch"
-    if patch_name in schemas:
-        return patch_name
-    patch = copy.deepcopy(schemas[name])
-    schemas[patch_name] = patch
-    patch["title"] = patch_name
-    patch.pop("required", None)
-    for member, schema in patch.get("properties", {}).items():
-        schema.pop("default", None)
-        if isinstance(values := schema.get("additionalProperties"), dict):
-            schema["additionalProperties"] = {"anyOf": [values, {"type": "null"}]}
-        target = schema.get("$ref", "").rpartition("/")[2]
-        if target and schemas[target].get("type") == "object":
-            schema["$ref"] = _REF.format(name=_add_patch(target, schemas))
-        patch["properties"][member] = (
-            {"anyOf": [schema, {"type": "null"}]} if member != "spec" else schema
-        )
-    return patch_name
-
-
 def _operation(route: AnyRoute) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
+        "description": _described(route),
         "tags": [_tag(route)],
     }
     if route.role is None:
         operation["security"] = []
-    else:
-        operation["description"] = f"Needs the role `{route.role}`."
     if parameters := _parameters(route):
         operation["parameters"] = parameters
     if route.body_kind is not BodyKind.NONE:
@@ -177,6 +145,34 @@ def _operation(route: AnyRoute) -> dict[str, Any]:
     operation["responses"] = _responses(route)
     operation["x-mica-problems"] = sorted(set(_problem_codes(route)))
     return operation
+
+
+def _described(route: AnyRoute) -> str:
+    """What the summary leaves out: the right that it needs, how it answers and what it heeds."""
+    told = [f"{route.summary[0].upper()}{route.summary[1:]}."]
+    if route.details:
+        told.append(route.details)
+    if _may_wait(route):
+        told.append(
+            "The answer is the operation that does it; with `wait`, once it has succeeded, or the"
+            " problem by which it failed."
+        )
+    if route.condition is Condition.CREATE:
+        told.append("With `If-None-Match: *`, an object that exists is answered by 412, not 409.")
+    elif route.condition is Condition.EITHER:
+        told.append("One of `If-None-Match: *` and `If-Match` is needed (428).")
+    elif route.condition is Condition.MATCH:
+        told.append("With `If-Match`, an object that was changed since is left as it is (412).")
+    if route.body_kind is BodyKind.MERGE_PATCH:
+        told.append("What the patch leaves out stays, null brings the default back.")
+    if any(getattr(reply.body, "__name__", "").endswith("Page") for reply in route.replies):
+        told.append("`next` is the `page` of the following part, or null at the end.")
+    told.append("Needs no token." if route.role is None else f"Needs the role `{route.role}`.")
+    return " ".join(told)
+
+
+def _may_wait(route: AnyRoute) -> bool:
+    return any(reply.body is Operation and reply.location for reply in route.replies)
 
 
 def _tag(route: AnyRoute) -> str:
@@ -189,87 +185,82 @@ def _tag(route: AnyRoute) -> str:
 def _parameters(route: AnyRoute) -> list[dict[str, Any]]:
     parameters = [_path_parameter(route, name) for name in route.parameters]
     if route.query is not NoQuery:
-        _, components = msgspec.json.schema_components([route.query], ref_template=_REF)
-        schema = _clean(components[route.query.__name__])
-        required = schema.get("required", [])
-        for name, value in schema["properties"].items():
-            value = _inline(value, components)
-            parameter: dict[str, Any] = {"name": name, "in": "query", "required": name in required}
-            if description := value.pop("description", None):
+        for name, schema, required in parameter_schemas(route.query):
+            parameter: dict[str, Any] = {"name": name, "in": "query", "required": required}
+            if description := schema.pop("description", None):
                 parameter["description"] = description
-            parameters.append({**parameter, "schema": value})
+            parameters.append({**parameter, "schema": schema})
+    tags = {"type": "string"}
     if route.condition in (Condition.CREATE, Condition.EITHER):
+        told = "`*`: the object must be new, or the answer is 412."
         parameters.append(
-            {
-                "name": "If-None-Match",
-                "in": "header",
-                "required": False,
-                "description": "`*`: the object must be new, or the answer is 412.",
-                "schema": {"type": "string", "const": "*"},
-            }
+            _header_parameter("If-None-Match", told, {"type": "string", "enum": ["*"]})
         )
+    if _has_etag(route):
+        told = "ETags that the client has; the answer is 304 if one is still the object's."
+        parameters.append(_header_parameter("If-None-Match", told, tags))
     if route.condition in (Condition.MATCH, Condition.EITHER):
-        parameters.append(
-            {
-                "name": "If-Match",
-                "in": "header",
-                "required": False,
-                "description": "The ETag that the object must still have, or the answer is 412.",
-                "schema": {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'},
-            }
-        )
-    for name, description in route.request_headers.items():
-        parameters.append(
-            {
-                "name": name,
-                "in": "header",
-                "required": False,
-                "description": description,
-                "schema": {"type": "string", "maxLength": 128, "pattern": "^[ -~]*$"},
-            }
-        )
+        told = "ETags of which the object must have one, or `*`; else the answer is 412."
+        parameters.append(_header_parameter("If-Match", told, tags))
+    for name, told in route.request_headers.items():
+        schema = {"type": "string", "maxLength": 128, "pattern": "^[ -~]*$"}
+        parameters.append(_header_parameter(name, told, schema))
     return parameters
 
 
+def _header_parameter(name: str, told: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": told, "schema": schema}
+
+
 def _path_parameter(route: AnyRoute, name: str) -> dict[str, Any]:
-    if "/operations/" in route.path:
-        schema: dict[str, Any] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
-    else:
-        schema = _clean(msgspec.json.schema(Slug))
-    schema.pop("description", None)
-    return {"name": name, "in": "path", "required": True, "schema": schema}
-
-
-def _inline(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    """A parameter's schema without references, which many generators don't follow there."""
-    if target := schema.get("$ref", "").rpartition("/")[2]:
-        found = dict(_clean(components[target]))
-        found.pop("title", None)
-        rest = {key: value for key, value in schema.items() if key != "$ref"}
-        return {**found, **rest}
-    for each in schema.get("anyOf", []):
-        if "$ref" in each:
-            found = dict(_clean(components[each["$ref"].rpartition("/")[2]]))
-            found.pop("title", None)
-            return {**found, **{k: v for k, v in schema.items() if k != "anyOf"}}
-    return dict(schema)
+    schema: dict[str, Any] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+    if "/operations/" not in route.path:
+        schema = {
+            "type": "string",
+            "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+            "minLength": 1,
+            "maxLength": 63,
+            "examples": ["web-1"],
+        }
+    owner = route.path.partition(f"/{{{name}}}")[0].rpartition("/")[2]
+    told = f"The id of one of the {owner}." if owner != "vms" else "The virtual machine's id."
+    return {"name": name, "in": "path", "required": True, "description": told, "schema": schema}
 
 
 def _request_body(route: AnyRoute) -> dict[str, Any]:
     if route.body_kind in (BodyKind.STREAM, BodyKind.TUS):
-        schema: dict[str, Any] = {}
-    elif route.body_kind is BodyKind.MERGE_PATCH:
-        schema = {"$ref": _REF.format(name=f"{route.body.__name__}Patch")}
+        content: dict[str, Any] = {"schema": _BINARY}
     else:
-        schema = {"$ref": _REF.format(name=route.body.__name__)}
+        patched = route.body_kind is BodyKind.MERGE_PATCH
+        content = {"schema": patch_ref(route.body) if patched else request_ref(route.body)}
+        name = content["schema"]["$ref"].rpartition("/")[2]
+        if examples := EXAMPLES.get(name):
+            content["examples"] = {
+                told.replace(" ", "-"): {"summary": told, "value": value}
+                for told, value in examples.items()
+            }
     required = not route.body_optional
-    return {"required": required, "content": {route.body_kind.value: {"schema": schema}}}
+    return {"required": required, "content": {route.body_kind.value: content}}
+
+
+def _has_etag(route: AnyRoute) -> bool:
+    """True if the answer is one whole, and so has an ETag (see Application)."""
+    return (
+        route.method in ("GET", "HEAD")
+        and not route.websocket
+        and (any(r.body not in (None, str) or "ETag" in r.headers for r in route.replies))
+    )
 
 
 def _responses(route: AnyRoute) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for reply in route.replies:
-        responses[str(reply.status)] = _reply(reply)
+        responses[str(reply.status)] = _reply(reply, _has_etag(route))
+    if _has_etag(route):
+        responses["304"] = {
+            "description": "The client has it already.",
+            "headers": {**_headers(), "ETag": _header("The ETag that it has.")},
+        }
     for status in sorted(_statuses(route)):
         responses[str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
     return responses
@@ -288,9 +279,11 @@ def _problem_responses() -> dict[str, Any]:
     for code in ProblemCode:
         by_status.setdefault(code.status, []).append(code)
     by_status[_EXISTS_STATUS].append(ProblemCode.ALREADY_EXISTS)
+    used = {status for route in all_routes() for status in _statuses(route)}
     return {
         f"Problem{status}": _problem_response(status, codes)
         for status, codes in sorted(by_status.items())
+        if status in used
     }
 
 
@@ -306,27 +299,36 @@ def _problem_codes(route: AnyRoute) -> list[ProblemCode]:
         codes.append(ProblemCode.UNSUPPORTED_MEDIA_TYPE)
     if route.condition is Condition.EITHER:
         codes.append(ProblemCode.PRECONDITION_REQUIRED)
-    if route.condition in (Condition.MATCH, Condition.EITHER):
+    if route.condition in (Condition.MATCH, Condition.EITHER) or _has_etag(route):
         codes.append(ProblemCode.REVISION_MISMATCH)
+    if _may_wait(route):
+        codes += _OPERATION_FAILURES
     return codes
 
 
-def _reply(reply: Reply) -> dict[str, Any]:
+def _reply(reply: Reply, tagged: bool) -> dict[str, Any]:
     response: dict[str, Any] = {"description": reply.description, "headers": _headers()}
-    if reply.etag:
-        response["headers"]["ETag"] = _header("The object's revision; what If-Match takes.")
+    if reply.etag or (tagged and reply.status == 200):
+        response["headers"]["ETag"] = _header("Of this answer; what If-Match takes.")
     if reply.location:
         response["headers"]["Location"] = _header("The path of the object, or of the operation.")
     for name, description in reply.headers.items():
         response["headers"][name] = _header(description)
     if reply.body is not None:
-        if _is_model(reply.body):
-            schema: dict[str, Any] = {"$ref": _REF.format(name=reply.body.__name__)}
-        else:
-            schema = {"type": "object"} if reply.body is dict else {"type": "string"}
-            schema = {} if reply.body is bytes else schema
-        response["content"] = {reply.media_type: {"schema": schema}}
+        response["content"] = {reply.media_type: {"schema": _answer_schema(reply)}}
     return response
+
+
+def _answer_schema(reply: Reply) -> dict[str, Any]:
+    assert reply.body is not None
+    if _is_model(reply.body):
+        return answer_ref(reply.body, _bodies(BodyKind.JSON))
+    if reply.body is dict:
+        return {"type": "object"}
+    if reply.media_type == "text/event-stream":
+        event = answer_ref(Event, _bodies(BodyKind.JSON))
+        return {"type": "string", "contentMediaType": "application/json", "contentSchema": event}
+    return dict(_BINARY) if reply.body is bytes else {"type": "string"}
 
 
 def _problem_response(status: int, codes: list[ProblemCode]) -> dict[str, Any]:
@@ -336,12 +338,12 @@ def _problem_response(status: int, codes: list[ProblemCode]) -> dict[str, Any]:
     if status in (429, 503):
         headers["Retry-After"] = {
             "description": "Seconds until it is worth another try.",
-            "schema": {"type": "integer", "minimum": 0},
+            "schema": {"type": "integer", "format": "int64", "minimum": 0},
         }
     return {
         "description": "; ".join(f"`{code}`: {code.headline}" for code in codes) + ".",
         "headers": headers,
-        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(name="Problem")}}},
+        "content": {PROBLEM_TYPE: {"schema": answer_ref(Problem, _bodies(BodyKind.JSON))}},
     }
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from remote_api.routes.convert import operation_page_to_wire, operation_to_wire
+from remote_api.failures import ApiError
+from remote_api.routes.convert import (
+    operation_page_to_wire,
+    operation_to_wire,
+    problem_to_error,
+)
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
@@ -19,7 +24,7 @@ from remote_api.schema import (
 )
 from vmkernel.control import model, requests
 
-__all__ = ["ROUTES", "STARTED", "accepted", "settled"]
+__all__ = ["ROUTES", "STARTED", "accepted", "raise_failed", "settled"]
 
 STARTED = (
     Reply(status=202, description="It is under way.", body=Operation, location=True),
@@ -39,11 +44,31 @@ async def settled(
     return operation
 
 
+def raise_failed(operation: model.Operation) -> None:
+    """Raise ApiError, which names the operation, where it has failed or was cancelled."""
+    if operation.error is not None:
+        error = problem_to_error(operation.error)
+    elif operation.state in (model.OperationState.FAILED, model.OperationState.CANCELLED):
+        error = ApiError(
+            ProblemCode.CANCELLED,
+            f"The operation {operation.id} ({operation.kind}) was {operation.state.value}.",
+        )
+    else:
+        return
+    error.operation = operation.id
+    error.headers["location"] = f"/v1/operations/{operation.id}"
+    raise error
+
+
 async def accepted(
     exchange: Exchange[Any, Any], operation: model.Operation, wait_s: float
 ) -> Response:
-    """The answer of what starts an operation: 202, or 200 where it finished within the wait."""
+    """The answer of what starts an operation: 202, or 200 where it succeeded within the wait.
+
+    Raises ApiError where it failed: a client that looks at the status alone must see that.
+    """
     now = await settled(exchange, operation, wait_s)
+    raise_failed(now)
     return json_response(
         operation_to_wire(now),
         status=200 if now.state.finished else 202,
@@ -102,6 +127,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/operations/{id}/cancel",
         name="cancelOperation",
         summary="Ask an operation to stop",
+        details="It ends as `cancelled` when it has undone what it did, or goes on to its end.",
         handler=cancel_operation,
         role=Role.OPERATOR,
         replies=(

@@ -91,6 +91,8 @@ class Route(Generic[QueryT, BodyT]):
     max_body_bytes: int = MAX_BODY_BYTES
     """Of a body in JSON, from callers that have the role; 413 above it."""
     condition: Condition = Condition.NONE
+    details: str = ""
+    """Sentences that the document adds to the summary."""
     problems: tuple[ProblemCode, ...] = ()
     """What it answers beyond what every route may."""
     request_headers: Mapping[str, str] = field(default_factory=dict)
@@ -99,6 +101,8 @@ class Route(Generic[QueryT, BodyT]):
     """A stream may be left out, with its media type."""
     response_headers: Mapping[str, str] = field(default_factory=dict)
     """What every answer has, failures too."""
+    pointers: Mapping[str, str] = field(default_factory=dict)
+    """The parameters or headers that bring what the vmkernel points to as part of a body."""
     websocket: bool = False
 
     @property

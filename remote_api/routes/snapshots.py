@@ -104,6 +104,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path=_ONE,
         name="getSnapshot",
         summary="One snapshot",
+        details="What it holds, after which other it was taken, and whether it is whole.",
         handler=get_snapshot,
         replies=(Reply(status=200, description="The snapshot.", body=Snapshot),),
         problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),

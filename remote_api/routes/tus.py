@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from remote_api.failures import ApiError
-from remote_api.routes.decode import in_words
 from remote_api.routes.exchange import Exchange
+from remote_api.routes.violations import examined
 from remote_api.schema import FieldError, ProblemCode, UploadSpec
 from vmkernel.control import model
 
@@ -27,7 +27,6 @@ __all__ = [
     "checksum_of",
     "count_of",
     "expires_header",
-    "location_of",
     "require_version",
     "spec_of",
 ]
@@ -38,7 +37,6 @@ MAX_BYTES = 1 << 50
 TUS_HEADERS = {"tus-resumable": VERSION}
 ALGORITHMS = {"sha1": 20, "sha256": 32, "sha512": 64}
 _KEY = re.compile(r"[!-+\--~]{1,64}\Z")
-_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,64}\])(:[0-9]{1,5})?\Z")
 _COUNT = re.compile(r"[0-9]{1,16}\Z")
 _KEYS = ("image", "datastore", "sha256", "format", "compression")
 
@@ -80,10 +78,10 @@ def spec_of(exchange: Exchange[Any, Any]) -> UploadSpec:
         raise ApiError(ProblemCode.TOO_LARGE, f"An upload has at most {MAX_BYTES} bytes.")
     values = _metadata(exchange.header("Upload-Metadata") or "")
     known: dict[str, object] = {name: values[name] for name in _KEYS if name in values}
-    try:
-        return msgspec.convert({**known, "size_bytes": size}, UploadSpec)
-    except msgspec.ValidationError as error:
-        raise ApiError.field("Upload-Metadata", f"{in_words(error, UploadSpec)}.") from error
+    taken, wrong = examined({**known, "size_bytes": size}, UploadSpec)
+    if wrong:
+        raise ApiError.fields([_in_metadata(each) for each in wrong])
+    return msgspec.convert(taken, UploadSpec)
 
 
 def checksum_of(exchange: Exchange[Any, Any]) -> model.UploadChecksum | None:
@@ -108,17 +106,17 @@ def checksum_of(exchange: Exchange[Any, Any]) -> model.UploadChecksum | None:
     return model.UploadChecksum(algorithm=algorithm, digest=digest)
 
 
-def location_of(exchange: Exchange[Any, Any], upload_id: str) -> str:
-    """Where an upload is: an absolute URL, because not all clients take a relative one."""
-    path = f"/v1/uploads/{upload_id}"
-    host = exchange.header("Host") or ""
-    return f"https://{host}{path}" if _HOST.match(host) else path
-
-
 def expires_header(upload: model.Upload) -> dict[str, str]:
     """When the upload is given up (RFC 9110 section 5.6.7)."""
     when = datetime.fromisoformat(upload.status.expires_at).astimezone(UTC)
     return {"upload-expires": format_datetime(when.replace(microsecond=0), usegmt=True)}
+
+
+def _in_metadata(error: FieldError) -> FieldError:
+    key = error.pointer.removeprefix("/")
+    if key == "size_bytes":
+        return FieldError(pointer="Upload-Length", detail=error.detail)
+    return FieldError(pointer="Upload-Metadata", detail=f"{key}: {error.detail}")
 
 
 def _metadata(text: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ import msgspec
 from remote_api.failures import ApiError
 from remote_api.routes.convert import from_wire, problem_to_error, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
-from remote_api.routes.operations import settled
+from remote_api.routes.operations import raise_failed, settled
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.routes.tus import (
@@ -30,7 +30,6 @@ from remote_api.routes.tus import (
     checksum_of,
     count_of,
     expires_header,
-    location_of,
     require_version,
     spec_of,
 )
@@ -80,7 +79,8 @@ async def create_upload(exchange: Exchange[NoQuery, NoBody]) -> Response:
     wanted = from_wire(spec_of(exchange), model.UploadSpec)
     checksum = checksum_of(exchange) if exchange.announced_body else None
     upload = await exchange.call(requests.CreateUpload(spec=wanted))
-    headers = {"location": location_of(exchange, upload.id), **expires_header(upload)}
+    # Relative: behind a proxy that changes `Host`, an absolute one would lead past it.
+    headers = {"location": f"/v1/uploads/{upload.id}", **expires_header(upload)}
     if exchange.announced_body:
         headers |= await _take_part(exchange, upload.id, 0, checksum)
     return Response(status=201, headers=headers)
@@ -160,8 +160,7 @@ async def _take_part(
     if outcome.operation is not None:
         now = await exchange.call(requests.GetOperation(id=outcome.operation))
         now = await settled(exchange, now, IMPORT_WAIT_S)
-        if now.error is not None:
-            raise problem_to_error(now.error)
+        raise_failed(now)
         headers["mica-operation"] = outcome.operation
     return headers
 
@@ -206,6 +205,12 @@ _VERSION = {"Tus-Resumable": "`1.0.0`."}
 _SUM = {"Upload-Checksum": "`sha1`, `sha256` or `sha512`, a space, the body's digest in Base64."}
 _OFFSET = {"Upload-Offset": "So many bytes are durable."}
 _EXPIRES = {"Upload-Expires": "When the upload is given up if nothing comes."}
+_POINTERS = {
+    **{f"/spec/{name}": "Upload-Metadata" for name in ("image", "datastore", "sha256", "format")},
+    "/spec/compression": "Upload-Metadata",
+    "/spec/size_bytes": "Upload-Length",
+    "/offset": "Upload-Offset",
+}
 _PROBLEMS = (ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.PROTOCOL_VERSION)
 _PART_PROBLEMS = (
     *_PROBLEMS,
@@ -224,6 +229,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/uploads",
         name="uploadAbilities",
         summary="Which tus is spoken here",
+        details="Version, extensions, largest upload and checksums, as headers.",
         handler=tell_abilities,
         role=None,
         replies=(
@@ -255,6 +261,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/uploads",
         name="createUpload",
         summary="Begin a resumable upload of an image (tus 1.0)",
+        details="`Location` is where its parts are sent; a first part may come along.",
         handler=create_upload,
         role=Role.OPERATOR,
         body_kind=BodyKind.TUS,
@@ -263,6 +270,7 @@ ROUTES: tuple[AnyRoute, ...] = (
             Reply(status=201, description="It can be sent to.", location=True, headers=_EXPIRES),
         ),
         problems=_PART_PROBLEMS,
+        pointers=_POINTERS,
         request_headers={
             **_VERSION,
             **_SUM,
@@ -279,6 +287,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/uploads/{id}",
         name="getUpload",
         summary="One resumable upload",
+        details="How far it is, and the operation that makes the image of it.",
         handler=get_upload,
         role=Role.OPERATOR,
         replies=(Reply(status=200, description="The upload.", body=Upload),),
@@ -289,6 +298,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/uploads/{id}",
         name="headUpload",
         summary="How far a resumable upload is",
+        details="As the header `Upload-Offset`; from there on the client sends.",
         handler=head_upload,
         role=Role.OPERATOR,
         replies=(
@@ -319,6 +329,7 @@ ROUTES: tuple[AnyRoute, ...] = (
             ),
         ),
         problems=_PART_PROBLEMS,
+        pointers=_POINTERS,
         request_headers={**_VERSION, **_SUM, "Upload-Offset": "Where the part begins."},
         response_headers=TUS_HEADERS,
     ),
@@ -327,6 +338,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/uploads/{id}",
         name="deleteUpload",
         summary="Give a resumable upload up",
+        details="What has come is deleted; the name of its image is free again.",
         handler=delete_upload,
         role=Role.OPERATOR,
         replies=(Reply(status=204, description="It is gone."),),
@@ -348,6 +360,7 @@ ROUTES: tuple[AnyRoute, ...] = (
             Reply(status=204, description="As PATCH or DELETE."),
         ),
         problems=_PART_PROBLEMS,
+        pointers=_POINTERS,
         request_headers={
             **_VERSION,
             **_SUM,

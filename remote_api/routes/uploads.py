@@ -15,9 +15,10 @@ import socket
 from msgspec import UNSET
 
 from remote_api.failures import ApiError
-from remote_api.routes.convert import from_wire, operation_to_wire, problem_to_error, to_wire
+from remote_api.routes.convert import from_wire, operation_to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
-from remote_api.routes.operations import STARTED, accepted, settled
+from remote_api.routes.images import image_response
+from remote_api.routes.operations import STARTED, accepted, raise_failed, settled
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
     CaptureBody,
@@ -69,13 +70,10 @@ async def upload_image(exchange: Exchange[UploadQuery, NoBody]) -> Response:
     # Where the vmkernel stopped taking data it has its reason, and the operation tells it.
     wait_s = query.wait if whole else _VERDICT_S
     operation = await settled(exchange, operation, wait_s)
-    if operation.error is not None:
-        raise problem_to_error(operation.error)
+    raise_failed(operation)
     if operation.state is model.OperationState.SUCCEEDED:
         image = await exchange.call(requests.GetImage(id=exchange.id))
-        return json_response(to_wire(image, Image), status=201, location=exchange.path)
-    if operation.state is model.OperationState.CANCELLED:
-        raise ApiError(ProblemCode.CONFLICT, f"The upload of image {exchange.id} was cancelled.")
+        return image_response(image, status=201, location=exchange.path)
     return json_response(
         operation_to_wire(operation), status=202, location=f"/v1/operations/{operation.id}"
     )
@@ -129,10 +127,11 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=upload_image,
         role=Role.OPERATOR,
         query=UploadQuery,
+        pointers={"/spec/size_bytes": "Content-Length"},
         body_kind=BodyKind.STREAM,
         condition=Condition.CREATE,
         replies=(
-            Reply(status=201, description="It is durable.", body=Image, location=True),
+            Reply(status=201, description="It is durable.", body=Image, etag=True, location=True),
             Reply(status=202, description="It is being proven.", body=Operation, location=True),
         ),
         problems=(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from remote_api.failures import ApiError
-from remote_api.routes.conditions import Absent, etag
+from remote_api.routes.conditions import Matching, expected_revision, mismatch
 from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.decode import decode_patch
 from remote_api.routes.exchange import Exchange, Response, json_response
@@ -29,7 +29,7 @@ from vmkernel.control import model, requests
 
 __all__ = ["ROUTES"]
 
-_PATCH_ATTEMPTS = 5
+_ATTEMPTS = 5
 SAVED_VM_BYTES = 10 << 20
 """Three files of machine state (2 MiB each, a third more in base64) and a spec."""
 
@@ -53,24 +53,46 @@ async def put_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
     """Create a virtual machine, or replace what it is wanted to be."""
     spec = from_wire(exchange.body.spec, model.VmSpec)
     saved = exchange.body.machine
-    if isinstance(exchange.precondition, int):
+    if isinstance(exchange.precondition, Matching):
         _refuse_machine(exchange.body)
-        return _vm(
-            await exchange.call(
-                requests.UpdateVm(id=exchange.id, spec=spec, revision=exchange.precondition)
-            )
-        )
-    machine = None if saved is None else from_wire(saved, model.MachineState)
+        return _vm(await _replaced(exchange, exchange.precondition, spec))
+    machine = None if saved is None else from_wire(saved, model.MachineState, at="/machine")
     vm = await exchange.call(requests.CreateVm(id=exchange.id, spec=spec, machine=machine))
     return _vm(vm, status=201, location=exchange.path)
 
 
+async def _replaced(
+    exchange: Exchange[NoQuery, VmBody], wanted: Matching, spec: model.VmSpec
+) -> model.Vm:
+    async def current() -> int:
+        return (await exchange.call(requests.GetVm(id=exchange.id))).revision
+
+    attempt = 1
+    while True:
+        try:
+            revision = await expected_revision(wanted, current)
+            revision = await current() if revision is None else revision
+        except model.MicaError as error:
+            if error.problem.code is model.ErrorCode.NOT_FOUND and wanted.versions is None:
+                raise mismatch() from error  # `If-Match: *` holds for what exists alone
+            raise
+        request = requests.UpdateVm(id=exchange.id, spec=spec, revision=revision)
+        try:
+            return await exchange.call(request)
+        except model.MicaError as error:
+            lost_race = error.problem.code is model.ErrorCode.REVISION_MISMATCH
+            if not lost_race or wanted.versions is not None or attempt == _ATTEMPTS:
+                raise
+        attempt += 1
+
+
 async def patch_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
     """Merge a patch into what the virtual machine is wanted to be."""
-    for attempt in range(1, _PATCH_ATTEMPTS + 1):
+    expected = exchange.precondition
+    any_version = not isinstance(expected, Matching) or expected.versions is None
+    for attempt in range(1, _ATTEMPTS + 1):
         vm = await exchange.call(requests.GetVm(id=exchange.id))
-        expected = exchange.precondition
-        if isinstance(expected, int) and expected != vm.revision:
+        if isinstance(expected, Matching) and not expected.admits(str(vm.revision)):
             raise ApiError(
                 ProblemCode.REVISION_MISMATCH,
                 f"VM {vm.id} is at revision {vm.revision}; read it again and repeat the change.",
@@ -89,7 +111,7 @@ async def patch_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
             )
         except model.MicaError as error:
             lost_race = error.problem.code is model.ErrorCode.REVISION_MISMATCH
-            if not lost_race or expected is not None or attempt == _PATCH_ATTEMPTS:
+            if not lost_race or not any_version or attempt == _ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 
@@ -103,11 +125,15 @@ def _refuse_machine(body: VmBody) -> None:
 
 async def delete_vm(exchange: Exchange[DeleteVmQuery, NoBody]) -> Response:
     """Delete a stopped virtual machine."""
-    revision = exchange.precondition
+
+    async def current() -> int:
+        return (await exchange.call(requests.GetVm(id=exchange.id))).revision
+
+    revision = await expected_revision(exchange.precondition, current)
     await exchange.call(
         requests.DeleteVm(
             id=exchange.id,
-            revision=None if isinstance(revision, Absent) else revision,
+            revision=revision,
             with_volumes=exchange.query.with_volumes,
         )
     )
@@ -135,7 +161,7 @@ async def shut_down_vm(exchange: Exchange[ShutdownQuery, NoBody]) -> Response:
 
 
 def _vm(vm: model.Vm, *, status: int = 200, location: str | None = None) -> Response:
-    return json_response(to_wire(vm, Vm), status=status, etag=etag(vm.revision), location=location)
+    return json_response(to_wire(vm, Vm), status=status, version=vm.revision, location=location)
 
 
 _CHANGE_PROBLEMS = (
@@ -184,6 +210,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/vms/{id}",
         name="getVm",
         summary="One virtual machine",
+        details="Its spec as it is wanted, and its status: state, guest agent, network cards.",
         handler=get_vm,
         replies=(Reply(status=200, description="The virtual machine.", body=Vm, etag=True),),
         problems=(ProblemCode.NOT_FOUND,),

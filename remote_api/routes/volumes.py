@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from remote_api.failures import ApiError
-from remote_api.routes.conditions import Absent, etag
+from remote_api.routes.conditions import Matching, expected_revision
 from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.decode import decode_patch
 from remote_api.routes.exchange import Exchange, Response, json_response
@@ -46,7 +46,7 @@ async def list_volumes(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
 async def get_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """One volume."""
     found = await exchange.call(requests.GetVolume(id=exchange.id))
-    return json_response(to_wire(found, Volume), etag=etag(found.revision))
+    return json_response(to_wire(found, Volume), version=found.revision)
 
 
 async def create_volume(exchange: Exchange[WaitQuery, VolumeBody]) -> Response:
@@ -61,7 +61,7 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
     """Change a volume's size, or where and how it lies; its sources are history."""
     volume = await exchange.call(requests.GetVolume(id=exchange.id))
     expected = exchange.precondition
-    if isinstance(expected, int) and expected != volume.revision:
+    if isinstance(expected, Matching) and not expected.admits(str(volume.revision)):
         raise ApiError(
             ProblemCode.REVISION_MISMATCH,
             f"Volume {volume.id} is at revision {volume.revision}; read it and repeat the change.",
@@ -118,12 +118,12 @@ async def check_volume(exchange: Exchange[VolumeCheckQuery, NoBody]) -> Response
 
 async def delete_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Delete a volume that no VM names."""
-    revision = exchange.precondition
-    await exchange.call(
-        requests.DeleteVolume(
-            id=exchange.id, revision=None if isinstance(revision, Absent) else revision
-        )
-    )
+
+    async def current() -> int:
+        return (await exchange.call(requests.GetVolume(id=exchange.id))).revision
+
+    revision = await expected_revision(exchange.precondition, current)
+    await exchange.call(requests.DeleteVolume(id=exchange.id, revision=revision))
     return Response(status=204)
 
 
@@ -142,6 +142,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/volumes/{id}",
         name="getVolume",
         summary="One volume",
+        details="Its size and format, the space that it takes, and which virtual machine has it.",
         handler=get_volume,
         replies=(Reply(status=200, description="The volume.", body=Volume, etag=True),),
         problems=(ProblemCode.NOT_FOUND,),

@@ -27,12 +27,16 @@ from remote_api.schema.backups import (
 )
 from remote_api.schema.base import (
     MAX_LIMIT,
+    OBSERVED,
     NoQuery,
+    ObjectBody,
     PageQuery,
     Sha256Hex,
     Slug,
     Timestamp,
+    WireEnum,
     WireModel,
+    open_sets,
 )
 from remote_api.schema.clones import CloneBody, CloneSpec
 from remote_api.schema.cloud_init import CloudInitSpec, UserDataFormat
@@ -169,6 +173,7 @@ from remote_api.schema.statistics import (
 from remote_api.schema.vm import (
     DeleteVmQuery,
     NicStatus,
+    SavedVm,
     ShutdownQuery,
     Vm,
     VmBody,
@@ -344,6 +349,8 @@ __all__ = [
     "NicStatistics",
     "NicStatus",
     "NoQuery",
+    "OBSERVED",
+    "ObjectBody",
     "OnPanic",
     "Operation",
     "OperationError",
@@ -368,6 +375,7 @@ __all__ = [
     "RestartStatus",
     "RevertQuery",
     "Role",
+    "SavedVm",
     "SecurityInfo",
     "Severity",
     "Sha256Hex",
@@ -425,5 +433,7 @@ __all__ = [
     "WatchdogModel",
     "WatchdogSpec",
     "WipeDiskBody",
+    "WireEnum",
     "WireModel",
+    "open_sets",
 ]

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from remote_api.schema.base import PageQuery, Printable, ShortText, Slug, Timestamp, WireModel
+from remote_api.schema.base import (
+    ObjectBody,
+    PageQuery,
+    Printable,
+    SentTimestamp,
+    ShortText,
+    Slug,
+    Timestamp,
+    WireEnum,
+    WireModel,
+)
 from remote_api.schema.operations import Subject
 
 __all__ = [
@@ -25,7 +34,7 @@ __all__ = [
 ]
 
 
-class Role(StrEnum):
+class Role(WireEnum):
     """What a token may do; each role includes the ones after it."""
 
     ADMIN = "admin"
@@ -49,11 +58,11 @@ class TokenSpec(WireModel, frozen=True, kw_only=True):
     role: Annotated[Role, Meta(description="What the token may do.")]
     description: Annotated[ShortText, Meta(description="What the token is for.")] = ""
     expires_at: (
-        Annotated[Timestamp, Meta(description="When it ends; never where it is null.")] | None
+        Annotated[SentTimestamp, Meta(description="When it ends; never where it is null.")] | None
     ) = None
 
 
-class TokenBody(WireModel, frozen=True, kw_only=True):
+class TokenBody(ObjectBody, frozen=True, kw_only=True):
     """A token to make."""
 
     spec: TokenSpec
@@ -85,7 +94,7 @@ class TokenPage(WireModel, frozen=True, kw_only=True):
     next: Annotated[str | None, Meta(description="The `page` that goes on; null at the end.")]
 
 
-class AuditOutcome(StrEnum):
+class AuditOutcome(WireEnum):
     """What became of a request."""
 
     CHANGED = "changed"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import WireModel
+from remote_api.schema.base import WireEnum, WireModel
 from vmkernel.text import PRINTABLE_WITH_TABS
 
 __all__ = ["CloudInitSpec", "UserDataFormat"]
 
 
-class UserDataFormat(StrEnum):
+class UserDataFormat(WireEnum):
     """Who reads the user data: cloud-init, or any other program."""
 
     CLOUD_INIT = "cloud-init"

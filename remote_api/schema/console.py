@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import Timestamp, WireModel
+from remote_api.schema.base import Timestamp, WireEnum, WireModel
 
 __all__ = [
     "ConsoleAsk",
@@ -22,14 +21,14 @@ __all__ = [
 ]
 
 
-class ConsoleKind(StrEnum):
+class ConsoleKind(WireEnum):
     """The stream that a console opens."""
 
     SERIAL = "serial"
     VNC = "vnc"
 
 
-class ConsoleMode(StrEnum):
+class ConsoleMode(WireEnum):
     """What somebody wants of a serial line, which any number watch and at most one writes."""
 
     WRITE = "write"
@@ -40,7 +39,7 @@ class ConsoleMode(StrEnum):
     """To be its writer, whoever is it now."""
 
 
-class ConsoleFraming(StrEnum):
+class ConsoleFraming(WireEnum):
     """What the messages of a serial line's WebSocket hold."""
 
     NOTICES = "notices"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
 from remote_api.schema.base import (
+    ObjectBody,
     PageQuery,
     PathText,
     Printable,
     ShortText,
     Slug,
     Timestamp,
+    WireEnum,
     WireModel,
 )
 
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-class DatastoreKind(StrEnum):
+class DatastoreKind(WireEnum):
     """Where a datastore's files come from."""
 
     LOCAL = "local"
@@ -52,21 +53,21 @@ class DatastoreKind(StrEnum):
     DIRECTORY = "directory"
 
 
-class Filesystem(StrEnum):
+class Filesystem(WireEnum):
     """File systems that Mica makes for a datastore."""
 
     XFS = "xfs"
     EXT4 = "ext4"
 
 
-class RaidLevel(StrEnum):
+class RaidLevel(WireEnum):
     """`raid1`: every disk holds everything; `raid10`: striped pairs."""
 
     RAID1 = "raid1"
     RAID10 = "raid10"
 
 
-class NfsVersion(StrEnum):
+class NfsVersion(WireEnum):
     """The version of the protocol."""
 
     V3 = "3"
@@ -128,7 +129,7 @@ class DatastoreSpec(WireModel, frozen=True, kw_only=True):
     critical_percent: Annotated[Percent, Meta(description="The same, as an error.")] = 95
 
 
-class DatastoreBody(WireModel, frozen=True, kw_only=True):
+class DatastoreBody(ObjectBody, frozen=True, kw_only=True):
     """A datastore to make, or to take over from a disk that holds one."""
 
     spec: DatastoreSpec
@@ -152,7 +153,7 @@ class DatastoreBody(WireModel, frozen=True, kw_only=True):
     ] = False
 
 
-class DatastoreState(StrEnum):
+class DatastoreState(WireEnum):
     """Whether a datastore can be used now."""
 
     AVAILABLE = "available"
@@ -161,7 +162,7 @@ class DatastoreState(StrEnum):
     UNMOUNTED = "unmounted"
 
 
-class SpaceLevel(StrEnum):
+class SpaceLevel(WireEnum):
     """How full a datastore is, by its thresholds."""
 
     OK = "ok"
@@ -169,7 +170,7 @@ class SpaceLevel(StrEnum):
     CRITICAL = "critical"
 
 
-class MemberState(StrEnum):
+class MemberState(WireEnum):
     """What a disk does in its datastore."""
 
     ACTIVE = "active"
@@ -187,7 +188,7 @@ class DatastoreMember(WireModel, frozen=True, kw_only=True):
     state: MemberState
 
 
-class RaidState(StrEnum):
+class RaidState(WireEnum):
     """How a `raid` datastore's redundancy stands."""
 
     CLEAN = "clean"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import ShortText, Timestamp, WireModel
+from remote_api.schema.base import ShortText, Timestamp, WireEnum, WireModel
 from remote_api.schema.datastores import DatastoreKind
 
 __all__ = [
@@ -32,7 +31,7 @@ class DiskPartition(WireModel, frozen=True, kw_only=True):
     uuid: str | None = None
 
 
-class HealthState(StrEnum):
+class HealthState(WireEnum):
     """What a disk says of itself, judged; `unknown` where it can't be asked or sleeps."""
 
     UNKNOWN = "unknown"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from remote_api.schema.base import Timestamp, WireModel
+from remote_api.schema.base import Timestamp, WireEnum, WireModel
 
 __all__ = [
     "ApiInfo",
@@ -33,7 +32,7 @@ __all__ = [
 ]
 
 
-class HostMode(StrEnum):
+class HostMode(WireEnum):
     """How this Mica runs."""
 
     APPLIANCE = "appliance"
@@ -216,7 +215,7 @@ class LinkInfo(WireModel, frozen=True, kw_only=True):
     addresses: Annotated[tuple[str, ...], Meta(description="In CIDR notation.")] = ()
 
 
-class Severity(StrEnum):
+class Severity(WireEnum):
     """How much a finding matters."""
 
     INFO = "info"
@@ -270,7 +269,7 @@ class Host(WireModel, frozen=True, kw_only=True):
     status: HostStatus
 
 
-class DeviceBus(StrEnum):
+class DeviceBus(WireEnum):
     """The bus that a physical device hangs on."""
 
     PCI = "pci"
@@ -303,7 +302,7 @@ class DevicePage(WireModel, frozen=True, kw_only=True):
     next: Annotated[str | None, Meta(description="The `page` that goes on; null at the end.")]
 
 
-class PowerAction(StrEnum):
+class PowerAction(WireEnum):
     """What the host's power control can do."""
 
     SHUTDOWN = "shutdown"

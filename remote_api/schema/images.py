@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from remote_api.schema.base import Sha256Hex, Slug, Timestamp, WireModel
+from remote_api.schema.base import Sha256Hex, Slug, Timestamp, WireEnum, WireModel
 from vmkernel.text import PRINTABLE, PRINTABLE_LINES
 
 __all__ = [
@@ -36,7 +35,7 @@ MAX_BYTES = 1 << 50
 ImageBytes = Annotated[int, Meta(ge=1, le=MAX_BYTES)]
 
 
-class ImageFormat(StrEnum):
+class ImageFormat(WireEnum):
     """How an image is kept; its header must prove it."""
 
     ISO = "iso"
@@ -46,7 +45,7 @@ class ImageFormat(StrEnum):
     LINUX_INITRD = "linux-initrd"
 
 
-class SourceFormat(StrEnum):
+class SourceFormat(WireEnum):
     """What an image may be made from. What isn't an ImageFormat is converted to qcow2."""
 
     ISO = "iso"
@@ -61,7 +60,7 @@ class SourceFormat(StrEnum):
     LINUX_INITRD = "linux-initrd"
 
 
-class Compression(StrEnum):
+class Compression(WireEnum):
     """How data are compressed on their way to the host."""
 
     NONE = "none"
@@ -215,7 +214,7 @@ class UploadSpec(WireModel, frozen=True, kw_only=True):
     compression: Compression | None = None
 
 
-class UploadState(StrEnum):
+class UploadState(WireEnum):
     """Where a resumable upload stands."""
 
     RECEIVING = "receiving"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import WireModel
+from remote_api.schema.base import WireEnum, WireModel
 
 __all__ = ["MachineState", "StateFile", "StateFileName"]
 
 
-class StateFileName(StrEnum):
+class StateFileName(WireEnum):
     """A part of a VM's state that is kept beside its disks: variables of UEFI without and with
     Secure Boot, the TPM's non-volatile state."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import Timestamp, WireModel
+from remote_api.schema.base import Timestamp, WireEnum, WireModel
 from remote_api.schema.problems import OperationError
 
 __all__ = [
@@ -31,7 +30,7 @@ class Subject(WireModel, frozen=True, kw_only=True):
     id: str
 
 
-class OperationState(StrEnum):
+class OperationState(WireEnum):
     """Where an operation stands."""
 
     RUNNING = "running"

@@ -25,6 +25,7 @@ class ProblemCode(StrEnum):
     ALREADY_EXISTS = "already-exists"
     REVISION_MISMATCH = "revision-mismatch"
     CONFLICT = "conflict"
+    ALREADY_IN_STATE = "already-in-state"
     IN_USE = "in-use"
     INSUFFICIENT_SPACE = "insufficient-space"
     INSUFFICIENT_RESOURCES = "insufficient-resources"
@@ -50,6 +51,7 @@ class ProblemCode(StrEnum):
     RANGE_NOT_SATISFIABLE = "range-not-satisfiable"
     PROTOCOL_VERSION = "protocol-version"
     CHECKSUM_MISMATCH = "checksum-mismatch"
+    CANCELLED = "cancelled"
 
     @property
     def status(self) -> int:
@@ -70,6 +72,7 @@ _STATUS = {
     ProblemCode.ALREADY_EXISTS: 409,
     ProblemCode.REVISION_MISMATCH: 412,
     ProblemCode.CONFLICT: 409,
+    ProblemCode.ALREADY_IN_STATE: 409,
     ProblemCode.IN_USE: 409,
     # Not 507: the host is well, and the request may be repeated once there is room.
     ProblemCode.INSUFFICIENT_SPACE: 409,
@@ -96,6 +99,7 @@ _STATUS = {
     ProblemCode.PROTOCOL_VERSION: 412,
     # As tus 1.0 says; it is no registered status.
     ProblemCode.CHECKSUM_MISMATCH: 460,
+    ProblemCode.CANCELLED: 409,
 }
 
 _TITLES = {
@@ -106,6 +110,7 @@ _TITLES = {
     ProblemCode.ALREADY_EXISTS: "The object exists already",
     ProblemCode.REVISION_MISMATCH: "The object was changed meanwhile",
     ProblemCode.CONFLICT: "The object's state doesn't allow it now",
+    ProblemCode.ALREADY_IN_STATE: "The object is in that state already",
     ProblemCode.IN_USE: "The object is in use",
     ProblemCode.INSUFFICIENT_SPACE: "Not enough free space",
     ProblemCode.INSUFFICIENT_RESOURCES: "Not enough CPU or memory",
@@ -130,6 +135,7 @@ _TITLES = {
     ProblemCode.RANGE_NOT_SATISFIABLE: "The range lies behind the end",
     ProblemCode.PROTOCOL_VERSION: "The host speaks another version of the protocol",
     ProblemCode.CHECKSUM_MISMATCH: "The part has another checksum than announced",
+    ProblemCode.CANCELLED: "The operation was cancelled",
 }
 
 
@@ -162,6 +168,13 @@ class Problem(WireModel, frozen=True, kw_only=True):
     detail: Annotated[str, Meta(description="One sentence: the object and what to do.")]
     instance: Annotated[str, Meta(description="This request, as the host's log names it.")]
     errors: Annotated[tuple[FieldError, ...], Meta(description="The fields at fault.")] = ()
+    operation: Annotated[
+        str | None,
+        Meta(
+            description="The operation that failed, if the request had begun one; `Location` is"
+            " its path."
+        ),
+    ] = None
 
 
 class OperationError(WireModel, frozen=True, kw_only=True):

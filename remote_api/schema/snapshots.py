@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from remote_api.schema.base import Description, Slug, Timestamp, WireModel
+from remote_api.schema.base import Description, ObjectBody, Slug, Timestamp, WireEnum, WireModel
 
 __all__ = [
     "RevertQuery",
@@ -20,7 +19,7 @@ __all__ = [
 ]
 
 
-class SnapshotState(StrEnum):
+class SnapshotState(WireEnum):
     """Where a snapshot stands; one that is `deleting` goes when it is deleted again."""
 
     CREATING = "creating"
@@ -84,10 +83,11 @@ class SnapshotPage(WireModel, frozen=True, kw_only=True):
     next: Annotated[str | None, Meta(description="The `page` that goes on; null at the end.")]
 
 
-class SnapshotBody(WireModel, frozen=True, kw_only=True):
+class SnapshotBody(ObjectBody, frozen=True, kw_only=True):
     """A snapshot to take."""
 
     spec: SnapshotSpec = SnapshotSpec()
+    vm: Annotated[Slug | UnsetType, Meta(description="Sent back; ignored.")] = UNSET
 
 
 class RevertQuery(WireModel, frozen=True, kw_only=True):

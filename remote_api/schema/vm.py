@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import Description, DisplayName, ShortText, Slug, Timestamp, WireModel
+from remote_api.schema.base import (
+    Description,
+    DisplayName,
+    ObjectBody,
+    ShortText,
+    Slug,
+    Timestamp,
+    WireEnum,
+    WireModel,
+)
 from remote_api.schema.cloud_init import CloudInitSpec
 from remote_api.schema.guest_agent import AgentStatus
 from remote_api.schema.machine_state import MachineState
@@ -38,6 +46,7 @@ from remote_api.schema.vm_life import (
 __all__ = [
     "DeleteVmQuery",
     "NicStatus",
+    "SavedVm",
     "ShutdownQuery",
     "Vm",
     "VmBody",
@@ -108,7 +117,7 @@ class VmSpec(WireModel, frozen=True, kw_only=True):
     ] = False
 
 
-class VmBody(WireModel, frozen=True, kw_only=True):
+class VmBody(ObjectBody, frozen=True, kw_only=True):
     """A virtual machine to create, or the whole of what it is to be from now on."""
 
     spec: VmSpec
@@ -118,7 +127,14 @@ class VmBody(WireModel, frozen=True, kw_only=True):
     ] = None
 
 
-class VmState(StrEnum):
+class SavedVm(WireModel, frozen=True, kw_only=True):
+    """A virtual machine as a backup has it; what creates it again is the same."""
+
+    spec: VmSpec
+    machine: Annotated[MachineState, Meta(description="What makes it the same machine again.")]
+
+
+class VmState(WireEnum):
     """Where a virtual machine stands; `migrating` is reserved, no VM is in it yet."""
 
     STOPPED = "stopped"

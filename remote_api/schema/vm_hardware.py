@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import Slug, WireModel
+from remote_api.schema.base import Slug, WireEnum, WireModel
 
 __all__ = [
     "BootDevice",
@@ -55,7 +54,7 @@ BootIndex = Annotated[
 ]
 
 
-class GuestOs(StrEnum):
+class GuestOs(WireEnum):
     """The kind of operating system: chooses the defaults of what isn't given."""
 
     LINUX = "linux"
@@ -63,7 +62,7 @@ class GuestOs(StrEnum):
     OTHER = "other"
 
 
-class Firmware(StrEnum):
+class Firmware(WireEnum):
     """What the guest's machine starts with."""
 
     UEFI = "uefi"
@@ -71,14 +70,14 @@ class Firmware(StrEnum):
     BIOS = "bios"
 
 
-class Clock(StrEnum):
+class Clock(WireEnum):
     """What the guest's hardware clock shows."""
 
     UTC = "utc"
     LOCAL = "local"
 
 
-class HugePages(StrEnum):
+class HugePages(WireEnum):
     """The pages of the host that hold the guest's memory."""
 
     NONE = "none"
@@ -86,7 +85,7 @@ class HugePages(StrEnum):
     SIZE_1G = "1G"
 
 
-class DiskBus(StrEnum):
+class DiskBus(WireEnum):
     """The controller that a disk or CD-ROM hangs on."""
 
     VIRTIO_BLK = "virtio-blk"
@@ -97,7 +96,7 @@ class DiskBus(StrEnum):
     USB = "usb"
 
 
-class DiskCache(StrEnum):
+class DiskCache(WireEnum):
     """How the host's memory is used between the guest and its disk."""
 
     NONE = "none"
@@ -106,7 +105,7 @@ class DiskCache(StrEnum):
     UNSAFE = "unsafe"
 
 
-class NicModel(StrEnum):
+class NicModel(WireEnum):
     """The network card that the guest sees."""
 
     VIRTIO = "virtio"
@@ -116,7 +115,7 @@ class NicModel(StrEnum):
     RTL8139 = "rtl8139"
 
 
-class DisplayModel(StrEnum):
+class DisplayModel(WireEnum):
     """The graphics card that the guest sees."""
 
     VIRTIO = "virtio"
@@ -124,14 +123,14 @@ class DisplayModel(StrEnum):
     NONE = "none"
 
 
-class WatchdogModel(StrEnum):
+class WatchdogModel(WireEnum):
     """The watchdog that the guest sees."""
 
     I6300ESB = "i6300esb"
     ITCO = "itco"
 
 
-class WatchdogAction(StrEnum):
+class WatchdogAction(WireEnum):
     """What happens once the guest has not fed its watchdog in time; a power-off counts as a crash
     for the restart policy."""
 
@@ -142,7 +141,7 @@ class WatchdogAction(StrEnum):
     NONE = "none"
 
 
-class BootDevice(StrEnum):
+class BootDevice(WireEnum):
     """A class of devices in the boot order."""
 
     DISK = "disk"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import Timestamp, WireModel
+from remote_api.schema.base import Timestamp, WireEnum, WireModel
 
 __all__ = [
     "AutostartSpec",
@@ -22,7 +21,7 @@ __all__ = [
 ]
 
 
-class RestartPolicy(StrEnum):
+class RestartPolicy(WireEnum):
     """What happens after a VM has ended that nobody asked to end: nothing, a start where it
     crashed, or a start whatever the reason (also where the guest switched itself off)."""
 
@@ -46,7 +45,7 @@ class RestartSpec(WireModel, frozen=True, kw_only=True):
     ] = 0
 
 
-class WaitFor(StrEnum):
+class WaitFor(WireEnum):
     """What must be seen of a VM before the next one is started: nothing, or that its guest agent
     answers within `delay_s`."""
 
@@ -69,7 +68,7 @@ class AutostartSpec(WireModel, frozen=True, kw_only=True):
     wait_for: Annotated[WaitFor, Meta(description="What ends that wait early.")] = WaitFor.NONE
 
 
-class StopAction(StrEnum):
+class StopAction(WireEnum):
     """How a VM ends with the host; what can't be suspended is shut down."""
 
     SHUTDOWN = "shutdown"
@@ -90,7 +89,7 @@ class StopSpec(WireModel, frozen=True, kw_only=True):
     action: StopAction = StopAction.SHUTDOWN
 
 
-class OnPanic(StrEnum):
+class OnPanic(WireEnum):
     """What happens when the guest's kernel reports a panic, besides an event; `power-off` counts
     as a crash for the restart policy."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import Slug, Timestamp, WireModel
+from remote_api.schema.base import ObjectBody, Slug, Timestamp, WireEnum, WireModel
 
 __all__ = [
     "Allocation",
@@ -27,21 +26,21 @@ __all__ = [
 MAX_BYTES = 1 << 50
 
 
-class VolumeFormat(StrEnum):
+class VolumeFormat(WireEnum):
     """How a volume's data lie in its file."""
 
     QCOW2 = "qcow2"
     RAW = "raw"
 
 
-class Allocation(StrEnum):
+class Allocation(WireEnum):
     """When a volume takes its space: as it is written, or all at creation."""
 
     THIN = "thin"
     THICK = "thick"
 
 
-class CheckRepair(StrEnum):
+class CheckRepair(WireEnum):
     """What a check may mend: nothing, what is only wasted, or all (corrupt data may be lost)."""
 
     NONE = "none"
@@ -67,7 +66,7 @@ class VolumeSpec(WireModel, frozen=True, kw_only=True):
     ] = None
 
 
-class VolumeBody(WireModel, frozen=True, kw_only=True):
+class VolumeBody(ObjectBody, frozen=True, kw_only=True):
     """A volume to make."""
 
     spec: VolumeSpec

@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
+
     from remote_api.server.admission import Peer
 
 __all__ = ["STALL_S", "make_protocol"]
@@ -51,5 +53,14 @@ def make_protocol(**arguments: Any) -> asyncio.Protocol:
             if self._stall_timer is not None:
                 self._stall_timer.cancel()
                 self._stall_timer = None
+
+        async def send(self, message: ASGISendEvent) -> None:
+            """Send; an HTTP answer that is whole ends the handshake too.
+
+            uvicorn takes it for a handshake that was never answered, and logs an error.
+            """
+            await super().send(message)
+            if message["type"] == "websocket.http.response.body":
+                self.handshake_complete = not message.get("more_body", False)
 
     return BoundedWebSocketProtocol(**arguments)

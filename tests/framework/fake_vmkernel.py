@@ -51,6 +51,8 @@ class FakeVmkernel:
         self.calls: list[Call] = []
         self.events: list[model.Event] = []
         self.events_end = asyncio.Event()
+        self.default: Exception | None = None
+        """What a request gets that no answer was set for, instead of `internal`."""
         self._answers: dict[type[Request[Any]], Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -85,8 +87,9 @@ class FakeVmkernel:
             self.calls.append(call)
             try:
                 token = _admit(call)
-                if isinstance(call.request, SubscribeEvents) and (
-                    SubscribeEvents not in self._answers
+                if (
+                    isinstance(call.request, SubscribeEvents)
+                    and SubscribeEvents not in self._answers
                 ):
                     await self._stream_events(connection)
                     return
@@ -112,10 +115,8 @@ class FakeVmkernel:
         request = call.request
         if isinstance(request, WhoAmI) and WhoAmI not in self._answers:
             return token
-        answer = self._answers.get(
-            type(request),
-            model.MicaError(model.ErrorCode.INTERNAL, f"nobody expected {request!r}"),
-        )
+        nobody = model.MicaError(model.ErrorCode.INTERNAL, f"nobody expected {request!r}")
+        answer = self._answers.get(type(request), self.default or nobody)
         if callable(answer):
             answer = answer(request)
             if inspect.isawaitable(answer):

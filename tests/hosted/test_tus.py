@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gzip
 import hashlib
 import json
 import os
-import ssl
 import threading
 import time
 import warnings
@@ -20,7 +18,7 @@ import pytest
 
 from remote_api.client.errors import ClientError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import Image, ImageFormat, OperationState
+from remote_api.schema import Image, OperationState
 from tests.framework.api import checked_client
 from tests.framework.browser import opened_page
 from tests.framework.hosted import HostedMica
@@ -158,32 +156,6 @@ def test_tuspy(host: HostedMica, mica: Mica, tmp_path: Path) -> None:
     assert again.offset == 4 * MIB
     again.upload()
     assert mica.image("by-tuspy").spec.sha256 == hashlib.sha256(data).hexdigest()
-
-
-def test_aiotus(host: HostedMica, mica: Mica, tmp_path: Path) -> None:
-    import aiotus
-
-    data = gzip.compress(os.urandom(3 * MIB))
-    file = tmp_path / "disk.raw.gz"
-    file.write_bytes(data)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-
-    async def upload() -> object:
-        with file.open("rb") as source:
-            return await aiotus.upload(
-                f"{host.address}/v1/uploads",
-                source,
-                {"image": b"by-aiotus", "datastore": b"main", "format": b"raw"},
-                config=aiotus.RetryConfiguration(ssl=context),
-                headers={"Authorization": f"Bearer {host.token}"},
-                chunksize=MIB,
-            )
-
-    assert asyncio.run(upload()) is not None
-    image = mica.image("by-aiotus")
-    assert (image.spec.format, image.spec.size_bytes) == (ImageFormat.RAW, 3 * MIB)
 
 
 TUS_PAGE = """<!DOCTYPE html><script src="dist/tus.min.js"></script><script>

@@ -26,6 +26,8 @@ class ErrorCode(StrEnum):
     REVISION_MISMATCH = "revision-mismatch"
     CONFLICT = "conflict"
     """The object's state doesn't allow it now."""
+    ALREADY_IN_STATE = "already-in-state"
+    """The object is as the action would make it, or is on its way there."""
     IN_USE = "in-use"
     INSUFFICIENT_SPACE = "insufficient-space"
     INSUFFICIENT_RESOURCES = "insufficient-resources"

@@ -123,6 +123,18 @@ LEGAL: dict[VmRequest, frozenset[VmState]] = {
 }
 
 
+_REACHED: dict[VmRequest, frozenset[VmState]] = {
+    VmRequest.START: frozenset({VmState.STARTING, VmState.RUNNING}),
+    VmRequest.SHUTDOWN: AT_REST,
+    VmRequest.POWER_OFF: AT_REST,
+    VmRequest.PAUSE: frozenset({VmState.PAUSED}),
+    VmRequest.RESUME: frozenset({VmState.RUNNING}),
+    VmRequest.SUSPEND: frozenset({VmState.SUSPENDING, VmState.SUSPENDED}),
+    VmRequest.DISCARD_STATE: AT_REST,
+}
+"""Where a VM is already as an action would make it, or on its way there."""
+
+
 def request_of(action: VmAction) -> VmRequest:
     """The request behind an action."""
     return VmRequest(action.value)
@@ -134,9 +146,17 @@ def is_legal(request: VmRequest, state: VmState) -> bool:
 
 
 def check_legal(vm_id: str, request: VmRequest, state: VmState) -> None:
-    """Raise `conflict` with what would be possible, where the request isn't legal."""
+    """Raise `conflict` with what would be possible, where the request isn't legal.
+
+    `already-in-state` where it would change nothing.
+    """
     if is_legal(request, state):
         return
+    if state in _REACHED.get(request, ()):
+        raise MicaError(
+            ErrorCode.ALREADY_IN_STATE,
+            f"VM {vm_id} is {state.value} already: {request.value} would change nothing.",
+        )
     possible = ", ".join(sorted(s.value for s in LEGAL[request]))
     raise MicaError(
         ErrorCode.CONFLICT,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import click
 import msgspec
 import pytest
 
+from remote_api import schema
 from remote_api.client.cli.common import SIZE, bytes_text
 from remote_api.client.contexts import ContextStore, KnownHost
 from remote_api.client.errors import (
@@ -22,6 +25,7 @@ from remote_api.client.errors import (
 from remote_api.client.pinning import normal_address, normal_fingerprint, shown_fingerprint
 from remote_api.client.reading import read
 from remote_api.schema import (
+    DisplayModel,
     FieldError,
     Operation,
     OperationError,
@@ -30,6 +34,9 @@ from remote_api.schema import (
     Progress,
     Subject,
     VmPage,
+    VmSpec,
+    VmState,
+    WireEnum,
 )
 from tests.unit.remote_api.samples import NOW
 
@@ -104,7 +111,7 @@ def test_sizes_for_people() -> None:
         "1023 B",
         "1 KiB",
         "1.5 KiB",
-        "3.0 TiB",
+        "3 TiB",
     ]
 
 
@@ -181,3 +188,69 @@ def test_failed_operations_say_why() -> None:
         error=OperationError(type="urn:mica:problem:conflict", title="T", detail="It runs."),
     )
     assert str(OperationFailedError(operation)) == "vm.start of vm web failed: It runs."
+
+
+def test_values_and_fields_of_a_newer_host_are_read() -> None:
+    page = {
+        "items": [
+            {
+                "id": "web",
+                "revision": 3,
+                "created_at": NOW,
+                "spec": {
+                    "datastore": "main",
+                    "display": "hologram",
+                    "disks": [{"volume": "a", "bus": "cxl", "mood": "good"}],
+                    "boot": {"order": ["disk", "cloud"]},
+                    "quantum": {"qubits": 4},
+                },
+                "status": {
+                    "state": "hibernating",
+                    "uuid": "u",
+                    "machine_type": "pc-q35-12.0",
+                    "since": 1,
+                },
+            }
+        ],
+        "next": None,
+        "total": 1,
+    }
+    vm = read(msgspec.json.encode(page), VmPage).items[0]
+    assert (vm.spec.display, vm.status.state) == ("hologram", "hibernating")
+    assert (vm.spec.disks[0].bus, vm.spec.boot.order[1]) == ("cxl", "cloud")
+    assert isinstance(vm.status.state, VmState)
+    assert (vm.status.state.value, str(vm.status.state), f"{vm.status.state}") == (
+        ("hibernating",) * 3
+    )
+    assert vm.status.state is not VmState.RUNNING
+    assert msgspec.json.decode(msgspec.json.encode(vm))["spec"]["display"] == "hologram"
+
+
+def test_every_set_of_values_is_open_to_newer_ones() -> None:
+    sets = [each for each in vars(schema).values() if isinstance(each, type)]
+    closed = [each for each in sets if issubclass(each, Enum) and not issubclass(each, WireEnum)]
+    assert closed == [schema.ProblemCode]
+
+
+def test_requests_take_the_known_values_alone() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(b'{"datastore": "m", "display": "hologram"}', type=VmSpec)
+    with pytest.raises(ValueError, match="hologram"):
+        DisplayModel("hologram")
+
+
+def test_many_threads_read_at_once() -> None:
+    running = Operation(
+        id="op-1",
+        kind="vm.start",
+        subject=Subject(kind="vm", id="web"),
+        state=OperationState.RUNNING,
+        progress=Progress(),
+        cancellable=False,
+        actor="admin",
+        created_at=NOW,
+    )
+    operation = msgspec.json.encode(running)
+    with ThreadPoolExecutor(16) as pool:
+        states = pool.map(lambda _: read(operation, Operation).state, range(200))
+        assert set(states) == {OperationState.RUNNING}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from remote_api.failures import ApiError
 from remote_api.routes import Registry, all_routes
 from remote_api.routes.convert import to_wire
-from remote_api.routes.decode import merge_patch, pointer_of
+from remote_api.routes.decode import merge_patch
 from remote_api.routes.exchange import Items
 from remote_api.routes.paging import next_page, page_start
 from remote_api.schema import PageQuery, Vm, Volume
@@ -66,19 +66,6 @@ def test_merge_patch_changes_no_argument(target: Any, patch: Any) -> None:
     before = repr((target, patch))
     merge_patch(target, patch)
     assert repr((target, patch)) == before
-
-
-@pytest.mark.parametrize(
-    ("path", "pointer"),
-    [
-        ("$", ""),
-        ("$.spec.disks[0].bus", "/spec/disks/0/bus"),
-        ("$.spec.labels[...]", "/spec/labels"),
-        ("$[3]", "/3"),
-    ],
-)
-def test_pointers(path: str, pointer: str) -> None:
-    assert pointer_of(path) == pointer
 
 
 @given(st.text(min_size=1, max_size=64))

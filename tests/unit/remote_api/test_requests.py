@@ -46,7 +46,7 @@ async def test_token_and_origin_go_to_the_vmkernel(tmp_path: Path) -> None:
         assert answer.status == 200
         assert fake.calls[0].token == "mica_eye_secret"
         assert fake.calls[0].origin == "192.0.2.1"
-        assert answer.headers["etag"] == '"3"'
+        assert answer.headers["etag"].startswith('"3-')
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["x-content-type-options"] == "nosniff"
 
@@ -144,7 +144,7 @@ async def test_unreadable_queries_are_refused(tmp_path: Path, query: str) -> Non
             "/spec/disks/1/bus",
         ),
         ({"datastore": "main", "disks": [{}]}, "/spec/disks/0/volume"),
-        ({"datastore": "main", "labels": {"a": 1}}, "/spec/labels"),
+        ({"datastore": "main", "labels": {"a": 1}}, "/spec/labels/a"),
     ],
 )
 @on_loop
@@ -227,9 +227,13 @@ async def test_bodies_where_none_is_taken_are_refused(tmp_path: Path) -> None:
         ({}, 428, "precondition-required"),
         ({"if-match": '"3"', "if-none-match": "*"}, 412, "revision-mismatch"),
         ({"if-none-match": '"3"'}, 400, "malformed"),
-        ({"if-match": "*"}, 412, "revision-mismatch"),
         ({"if-match": '"three"'}, 412, "revision-mismatch"),
-        ({"if-match": '"3", "4"'}, 412, "revision-mismatch"),
+        ({"if-match": 'W/"3"'}, 412, "revision-mismatch"),
+        ({"if-match": '"2", "4"'}, 412, "revision-mismatch"),
+        ({"if-match": "3"}, 412, "revision-mismatch"),
+        ({"if-match": ""}, 412, "revision-mismatch"),
+        ({"if-match": '"3" "4"'}, 412, "revision-mismatch"),
+        ({"if-match": '*, "3"'}, 412, "revision-mismatch"),
     ],
 )
 @on_loop
@@ -237,6 +241,7 @@ async def test_preconditions(
     tmp_path: Path, headers: dict[str, str], status: int, problem: str
 ) -> None:
     async with served(tmp_path) as (fake, api):
+        fake.answer(requests.GetVm, vm(revision=3))
         answer = await request(api, "PUT", "/v1/vms/web", headers={**JSON, **headers}, body=SPEC)
         assert (answer.status, answer.problem) == (status, problem)
         assert fake.asked(requests.CreateVm) == fake.asked(requests.UpdateVm) == []
@@ -254,7 +259,8 @@ async def test_put_creates_or_replaces(tmp_path: Path) -> None:
         changed = await request(
             api, "PUT", "/v1/vms/web", headers={**JSON, "if-match": '"3"'}, body=SPEC
         )
-        assert (changed.status, changed.headers["etag"]) == (200, '"4"')
+        assert changed.status == 200
+        assert changed.headers["etag"].startswith('"4-')
         assert fake.asked(requests.UpdateVm)[0].revision == 3
 
 
@@ -333,7 +339,8 @@ async def test_patch_of_a_changed_object(tmp_path: Path) -> None:
         outcomes: list[object] = [lost, lost, vm(revision=6)]
         fake.answer(requests.UpdateVm, lambda _: outcomes.pop(0))
         answer = await request(api, "PATCH", "/v1/vms/web", headers=MERGE_PATCH, body=body)
-        assert (answer.status, answer.headers["etag"]) == (200, '"6"')
+        assert answer.status == 200
+        assert answer.headers["etag"].startswith('"6-')
 
 
 @on_loop

@@ -14,7 +14,7 @@ import pytest
 
 from remote_api.auth import Opened, TicketBox
 from remote_api.failures import ApiError
-from remote_api.routes import Application, console
+from remote_api.routes import Application, console, events
 from tests.framework.asgi import Answer, request
 from tests.framework.fake_vmkernel import FakeVmkernel, Streamed
 from tests.framework.running import on_loop
@@ -157,9 +157,29 @@ async def test_events_go_on_after_the_last_id(tmp_path: Path) -> None:
         )
         assert answer.headers["content-type"] == "text/event-stream"
         assert fake.asked(requests.SubscribeEvents)[0].after == "e-0"
-        blocks = answer.body.decode().split("\n\n")
-        assert [block.split("\n")[0] for block in blocks[1:3]] == ["id: e-1", "id: e-2"]
-        assert blocks[1].split("\n")[1] == "event: vm.state"
+        *blocks, rest = answer.body.decode().split("\n\n")
+        assert rest == ""
+        fields = [
+            [line for line in block.split("\n") if not line.startswith(":")] for block in blocks
+        ]
+        assert [each[:2] for each in fields] == [
+            ["retry: 2000", "id: e-1"],
+            ["id: e-2", "event: vm.state"],
+        ]
+
+
+@on_loop
+async def test_no_empty_line_but_after_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.05)
+    async with served(tmp_path) as (fake, api):
+        answer = await request(api, "GET", "/v1/events", leave_after_answer_s=0.3)
+        assert answer.body.startswith(b": mica events\n: heartbeat\n: heartbeat\n")
+        assert b"\n\n" not in answer.body
+        fake.events = [_event(1)]
+        answer = await request(api, "GET", "/v1/events", leave_after_answer_s=0.3)
+        assert answer.body.count(b"\n\n") == answer.body.count(b"data: ") == 1
 
 
 @on_loop

@@ -53,6 +53,29 @@ def test_refusal_is_a_conflict_that_tells_the_way(request: VmRequest, state: VmS
     with pytest.raises(MicaError) as caught:
         check_legal("web", request, state)
     problem = caught.value.problem
-    assert problem.code is ErrorCode.CONFLICT
+    assert problem.code in (ErrorCode.CONFLICT, ErrorCode.ALREADY_IN_STATE)
     assert "web" in problem.detail
     assert state.value in problem.detail
+
+
+@pytest.mark.parametrize(
+    ("request_", "state"),
+    [
+        (VmRequest.START, VmState.RUNNING),
+        (VmRequest.START, VmState.STARTING),
+        (VmRequest.PAUSE, VmState.PAUSED),
+        (VmRequest.RESUME, VmState.RUNNING),
+        (VmRequest.SHUTDOWN, VmState.STOPPED),
+        (VmRequest.POWER_OFF, VmState.STOPPED),
+        (VmRequest.POWER_OFF, VmState.CRASHED),
+        (VmRequest.SUSPEND, VmState.SUSPENDED),
+        (VmRequest.DISCARD_STATE, VmState.STOPPED),
+    ],
+)
+def test_what_would_change_nothing_is_told_apart(request_: VmRequest, state: VmState) -> None:
+    with pytest.raises(MicaError) as caught:
+        check_legal("web", request_, state)
+    assert caught.value.problem.code is ErrorCode.ALREADY_IN_STATE
+    with pytest.raises(MicaError) as caught:
+        check_legal("web", VmRequest.RESET, VmState.STOPPED)
+    assert caught.value.problem.code is ErrorCode.CONFLICT

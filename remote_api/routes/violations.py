@@ -1,0 +1,212 @@
+"""Everything that is wrong with a value that a client sent, by its wire type, in plain words.
+
+msgspec stops at the first thing that it can't use. This goes on, and takes what JSON Schema takes
+besides: `1.0` is a whole number. It runs only on what msgspec has refused.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from enum import Enum
+from functools import cache
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, UnsetType
+
+from remote_api.schema import FieldError
+from vmkernel.text import PRINTABLE, PRINTABLE_LINES, PRINTABLE_WITH_TABS
+
+__all__ = ["MAX_VIOLATIONS", "examined"]
+
+MAX_VIOLATIONS = 64
+"""The most that one answer names: enough for a form, too few for an answer larger than its
+request."""
+
+_EXPECTED = re.compile(
+    r"Expected `(?P<wanted>[^`]+)`(?P<rest>.*?)(?:, got `(?P<got>\w+)`)?\Z", re.S
+)
+_NAMES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+_LENGTHS = {"str": "characters", "array": "items", "object": "members"}
+_RULES = (
+    (re.compile(r" of length >= (\d+)\Z"), "with at least {} {unit}"),
+    (re.compile(r" of length <= (\d+)\Z"), "with at most {} {unit}"),
+    (re.compile(r" >= (-?[\d.]+)\Z"), "of at least {}"),
+    (re.compile(r" <= (-?[\d.]+)\Z"), "of at most {}"),
+    (re.compile(r" > (-?[\d.]+)\Z"), "above {}"),
+    (re.compile(r" < (-?[\d.]+)\Z"), "below {}"),
+    (re.compile(r" that's a multiple of (\d+)\Z"), "that is a multiple of {}"),
+)
+
+
+def examined(
+    value: Any, wire: Any, *, at: str = "", texts: bool = False, partial: bool = False
+) -> tuple[Any, list[FieldError]]:
+    """The value with its numbers as the type has them, and what is wrong with it.
+
+    `at` points to the value; `texts`: numbers and the like come as text, as in a query;
+    `partial`: a merge patch, in which fields may be missing, and null removes.
+    """
+    look = _Look(texts=texts, partial=partial)
+    return look.at(value, wire, at), look.found[:MAX_VIOLATIONS]
+
+
+class _Look:
+    def __init__(self, *, texts: bool, partial: bool) -> None:
+        self.found: list[FieldError] = []
+        self._texts = texts
+        self._partial = partial
+
+    def at(self, value: Any, wire: Any, pointer: str) -> Any:
+        """The value as it is taken; notes what is wrong."""
+        if len(self.found) > MAX_VIOLATIONS or (self._partial and value is None):
+            return value
+        members, metas = _members(wire)
+        inner = members[0] if len(members) == 1 else None
+        if _is_struct(inner) and isinstance(value, dict):
+            return self._struct(value, inner, pointer)
+        origin = get_origin(inner)
+        if origin in (tuple, list) and isinstance(value, list):
+            item = get_args(inner)[0]
+            items = [self.at(each, item, f"{pointer}/{n}") for n, each in enumerate(value)]
+            self._leaf(items, Annotated[list[Any], *metas] if metas else list[Any], pointer)
+            return items
+        if origin is dict and isinstance(value, dict):
+            return self._mapping(value, inner, metas, pointer)
+        return self._leaf(value, wire, pointer)
+
+    def _struct(self, value: dict[str, Any], wire: Any, pointer: str) -> dict[str, Any]:
+        fields = _fields(wire)
+        taken = {}
+        for name, each in value.items():
+            if name in fields:
+                taken[name] = self.at(each, fields[name], f"{pointer}/{_escape(name)}")
+            else:
+                self._note(f"{pointer}/{_escape(name)}", _unknown(name, fields, self._texts))
+        if not self._partial:
+            for name in _required(wire):
+                if name not in value:
+                    what = "parameter" if self._texts else "field"
+                    self._note(f"{pointer}/{_escape(name)}", f"The {what} is required.")
+        return taken
+
+    def _mapping(self, value: dict[str, Any], wire: Any, metas: Any, pointer: str) -> Any:
+        key, item = get_args(wire)
+        for name in value:
+            self._leaf(name, key, f"{pointer}/{_escape(name)}", "The member's name: ")
+        items = {
+            name: self.at(each, item, f"{pointer}/{_escape(name)}") for name, each in value.items()
+        }
+        kind = dict[str, Any]
+        self._leaf(items, Annotated[kind, *metas] if metas else kind, pointer)
+        return items
+
+    def _leaf(self, value: Any, wire: Any, pointer: str, prefix: str = "") -> Any:
+        members, _ = _members(wire)
+        if isinstance(value, float) and value.is_integer() and int in map(_bare, members):
+            value = int(value)
+        try:
+            msgspec.convert(value, wire, strict=not self._texts)
+        except msgspec.ValidationError as error:
+            self._note(pointer, prefix + _in_words(str(error), value, wire))
+        return value
+
+    def _note(self, pointer: str, detail: str) -> None:
+        self.found.append(FieldError(pointer=pointer, detail=detail))
+
+
+def _members(wire: Any) -> tuple[list[Any], tuple[Any, ...]]:
+    """What a value of a type may be, but for null and what isn't there, and its annotations."""
+    metas: tuple[Any, ...] = ()
+    while get_origin(wire) is Annotated:
+        wire, *more = get_args(wire)
+        metas = (*more, *metas)
+    if get_origin(wire) not in (Union, types.UnionType):
+        return [wire], metas
+    members: list[Any] = []
+    for each in get_args(wire):
+        if each not in (types.NoneType, UnsetType):
+            inside, more_metas = _members(each)
+            members += inside
+            metas = (*metas, *more_metas)
+    return members, metas
+
+
+def _bare(wire: Any) -> Any:
+    return get_args(wire)[0] if get_origin(wire) is Annotated else wire
+
+
+def _is_struct(wire: Any) -> bool:
+    return isinstance(wire, type) and issubclass(wire, msgspec.Struct)
+
+
+@cache
+def _fields(wire: Any) -> dict[str, Any]:
+    """The types of a struct's fields by the names on the wire."""
+    hints = get_type_hints(wire, include_extras=True)
+    names = zip(wire.__struct_fields__, wire.__struct_encode_fields__, strict=True)
+    return {encoded: hints[name] for name, encoded in names}
+
+
+@cache
+def _required(wire: Any) -> tuple[str, ...]:
+    return tuple(field.encode_name for field in msgspec.structs.fields(wire) if field.required)
+
+
+def _unknown(name: str, fields: dict[str, Any], parameter: bool) -> str:
+    if parameter:
+        known = ", ".join(fields) or "none"
+        return f"The parameter is not known here (known: {known})."
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, fields, n=1)
+    return "The field is not known here." + (f" Is `{close[0]}` meant?" if close else "")
+
+
+def _in_words(text: str, value: Any, wire: Any) -> str:
+    """What is wrong with a plain value."""
+    members, metas = _members(wire)
+    if text.startswith("Invalid enum value"):
+        kinds = [kind for kind in members if isinstance(kind, type) and issubclass(kind, Enum)]
+        allowed = [str(each.value) for kind in kinds for each in kind]
+        return f"{str(value)[:80]!r} is none of {', '.join(allowed)}."
+    match = _EXPECTED.match(text)
+    if match is None:
+        return f"{text}."
+    wanted = [each.strip() for each in match["wanted"].split("|")]
+    names = " or ".join(_NAMES.get(each, each) for each in wanted)
+    if match["got"]:
+        return f"It must be {names}, and is {_NAMES.get(match['got'], match['got'])}."
+    if match["rest"].startswith(" matching regex"):
+        return _form(metas)
+    for rule, words in _RULES:
+        if limit := rule.match(match["rest"]):
+            told = words.format(limit[1], unit=_LENGTHS.get(wanted[0], ""))
+            return f"It must be {names} {told}."
+    return f"{text}."
+
+
+def _form(metas: tuple[Any, ...]) -> str:
+    """What a type says of the form of its texts."""
+    told = [meta for meta in metas if isinstance(meta, Meta) and meta.pattern]
+    if any(meta.pattern in (PRINTABLE, PRINTABLE_LINES, PRINTABLE_WITH_TABS) for meta in told):
+        return "Control and bidirectional control characters are not allowed here."
+    described = [meta for meta in (*told, *metas) if isinstance(meta, Meta) and meta.description]
+    if not described:
+        return "It has characters or a form that can't be used here."
+    examples = [meta.examples[0] for meta in told if meta.examples]
+    such = f" such as {examples[0]}" if examples else ""
+    return f"Not of the form{such} ({str(described[0].description).rstrip('.')})."
+
+
+def _escape(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
