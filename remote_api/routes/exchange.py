@@ -35,6 +35,7 @@ __all__ = [
     "ApiState",
     "BrokenStreamError",
     "ClientGoneError",
+    "ConnectionFigures",
     "Exchange",
     "Headers",
     "Items",
@@ -105,6 +106,16 @@ class ClientGoneError(Exception):
     """The client went away before its request was whole; nobody reads an answer."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConnectionFigures:
+    """What the listener counts."""
+
+    open: Mapping[str, int]
+    """Connections of now, by how far they are."""
+    ended: Mapping[str, int]
+    """Those that were ended by it, by reason."""
+
+
 @dataclass(kw_only=True)
 class ApiState:
     """What all requests share; none of it outlives the process, and none of it matters."""
@@ -117,6 +128,8 @@ class ApiState:
     """Set when the process ends: streams that would go on for ever end then."""
     renew_identity: Callable[[], Awaitable[None]] | None = None
     """Presents the certificate that the vmkernel has now, and ends connections made before."""
+
+    connections: Callable[[], ConnectionFigures] | None = None
 
     def end_streams(self) -> None:
         """End the streams that go on for ever; new ones may begin."""

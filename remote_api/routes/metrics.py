@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
+from remote_api.routes.exchange import ConnectionFigures
 from vmkernel.control import model
 from vmkernel.control.requests import AllStatistics
 from vmkernel.version import __version__
@@ -69,8 +70,8 @@ class _Page:
         return ("\n".join(self._lines) + "\n").encode()
 
 
-def render(figures: AllStatistics) -> bytes:
-    """The page."""
+def render(figures: AllStatistics, connections: ConnectionFigures | None = None) -> bytes:
+    """The page, with this process's connections where they are counted."""
     page = _Page()
     page.gauge("mica_build_info", "The version of Mica.", [({"version": __version__}, 1)])
     _host(page, figures.host)
@@ -78,7 +79,22 @@ def render(figures: AllStatistics) -> bytes:
     _machines(page, figures.vms)
     _disks(page, figures.vms)
     _nics(page, figures.vms)
+    if connections is not None:
+        _connections(page, connections)
     return page.text()
+
+
+def _connections(page: _Page, figures: ConnectionFigures) -> None:
+    page.gauge(
+        "mica_api_connections",
+        "The API's connections: waiting to begin, in the handshake, of strangers, of users.",
+        (({"kind": kind}, count) for kind, count in figures.open.items()),
+    )
+    page.counter(
+        "mica_api_turned_away_total",
+        "Connections that the API has ended by itself, by reason.",
+        (({"reason": reason}, count) for reason, count in sorted(figures.ended.items())),
+    )
 
 
 def _host(page: _Page, host: model.HostStatistics) -> None:

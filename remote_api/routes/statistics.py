@@ -30,7 +30,9 @@ async def get_metrics(exchange: Exchange[NoQuery, NoBody]) -> Response:
     from remote_api.routes.metrics import render
 
     figures = await exchange.call(GetAllStatistics())
-    return Response(status=200, body=render(figures), media_type=_PROMETHEUS)
+    count = exchange.state.connections
+    body = render(figures, None if count is None else count())
+    return Response(status=200, body=body, media_type=_PROMETHEUS)
 
 
 ROUTES: tuple[AnyRoute, ...] = (

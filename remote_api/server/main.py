@@ -29,6 +29,7 @@ from uvicorn.config import Config  # noqa: E402
 from uvicorn.server import Server  # noqa: E402
 
 from remote_api.routes import MAX_HEAD_BYTES, Application, make_application  # noqa: E402
+from remote_api.routes.exchange import ConnectionFigures  # noqa: E402
 from remote_api.server.admission import Admission, Peer, Stage  # noqa: E402
 from remote_api.server.listener import BACKLOG, Listener  # noqa: E402
 from remote_api.server.notify import notify, passed_sockets, watchdog_pause_s  # noqa: E402
@@ -93,6 +94,19 @@ class ApiServer(Server):
     def _make_protocol(self, peer: Peer) -> asyncio.Protocol:
         return BoundedH11Protocol(
             config=self.config, server_state=self.server_state, app_state={"peer": peer}
+        )
+
+    def connections(self) -> ConnectionFigures:
+        """How many connections there are, and why others ended."""
+        admission = self.admission
+        return ConnectionFigures(
+            open={
+                "waiting": admission.count(Stage.WAITING),
+                "handshake": admission.count(Stage.HANDSHAKE),
+                "stranger": admission.count(Stage.OPEN, users=False),
+                "user": admission.count(Stage.OPEN, users=True),
+            },
+            ended=dict(admission.counters),
         )
 
     async def renew_identity(self, control: ControlClient) -> None:
@@ -200,6 +214,7 @@ async def _serve(options: argparse.Namespace) -> int:
     )
     server = ApiServer(config, application, identity)
     del identity
+    application.state.connections = server.connections
     application.state.renew_identity = partial(server.renew_identity, control)
     await server.serve(sockets)
     return 0

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -86,6 +87,21 @@ def test_requests_whose_end_programs_disagree_on_are_refused(host: HostedMica, h
     last = answers[answers.rindex(b"HTTP/1.1 ") :]
     assert last.startswith(b"HTTP/1.1 400 ")
     assert b"connection: close" in last.lower()
+
+
+def test_what_was_turned_away_is_counted(host: HostedMica, mica: Mica) -> None:
+    def counted(name: str) -> float:
+        text = mica.transport.send("GET", "/metrics").body.decode()
+        found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    malformed = 'mica_api_turned_away_total{reason="malformed"}'
+    before = counted(malformed)
+    with RawClient(host) as raw:
+        raw.socket.sendall(b"no http\r\n\r\n")
+        assert raw.status() == 400
+    assert counted(malformed) == before + 1
+    assert counted('mica_api_connections{kind="user"}') >= 1
 
 
 def test_many_requests_at_once(host: HostedMica) -> None:
