@@ -34,6 +34,7 @@ from vmkernel.control.wire import MAX_CALL_BYTES, Call, Connection, Failure, Suc
 from vmkernel.events import EventBus, Subscription
 from vmkernel.incidents import problem_of
 from vmkernel.model import ErrorCode, MicaError, Problem
+from vmkernel.operations.places import Places
 
 __all__ = ["ControlServer", "bind_socket"]
 
@@ -43,6 +44,9 @@ _MAX_CONNECTIONS = 512
 """More than the API lets clients in: each of its connections asks one thing at a time."""
 _LONG_CALLS = 4
 """So many long ones are held at once, of up to MAX_CALL_BYTES each."""
+_REQUESTS_EACH = 128
+_SUBSCRIBERS = 128
+_SUBSCRIBERS_EACH = 32
 _CALL_TIMEOUT_S = 10.0
 _SEND_TIMEOUT_S = 30.0
 _RECHECK_S = 30.0
@@ -103,6 +107,12 @@ class ControlServer:
         self._recheck_s = recheck_s
         self._long_calls = asyncio.Semaphore(_LONG_CALLS)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._requests = Places(
+            "requests are under way", total=_MAX_CONNECTIONS, each=_REQUESTS_EACH
+        )
+        self._subscribers = Places(
+            "streams of events are open", total=_SUBSCRIBERS, each=_SUBSCRIBERS_EACH
+        )
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept and answer; on cancellation, requests under way get a moment to end."""
@@ -174,13 +184,23 @@ class ControlServer:
             return
         try:
             call = _CALLS.decode(frame)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             await self._fail(connection, _decoding_problem(error))
             return
+        with contextlib.ExitStack() as stack:
+            await self._carry_out(connection, call, stack)
+
+    async def _carry_out(
+        self, connection: Connection, call: Call, stack: contextlib.ExitStack
+    ) -> None:
+        """A whole call, for which its actor has a place until the peer has its answer."""
         request: Request[Any] = call.request
         try:
             caller = self._admit(call)
+            actor = caller.actor if caller.actor != ANONYMOUS else f"{ANONYMOUS} {call.origin}"
+            stack.callback(self._requests.take(actor))
             if isinstance(request, SubscribeEvents):
+                stack.callback(self._subscribers.take(actor))
                 await self._stream_events(connection, request, call)
                 return
             reply = await self._answer(connection, request, caller)
@@ -343,7 +363,7 @@ def _peer_uid(sock: socket.socket) -> int:
 _PATH = re.compile(r" - at `\$((?:[^`]|`(?!$))*)`$")
 
 
-def _decoding_problem(error: msgspec.MsgspecError) -> Problem:
+def _decoding_problem(error: Exception) -> Problem:
     """A request that has the wrong shape, as `invalid` with a pointer to the field."""
     text = str(error)
     match = _PATH.search(text)

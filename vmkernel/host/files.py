@@ -15,6 +15,7 @@ from pathlib import Path
 from vmkernel.host.folder import FileFault, UnsafeFileError, copy_open, open_folder
 
 __all__ = [
+    "RECORD_MAX_BYTES",
     "allocate",
     "allocated_bytes",
     "copy_durably",
@@ -42,6 +43,9 @@ __all__ = [
     "write_lightly",
 ]
 
+RECORD_MAX_BYTES = 1 << 20
+"""Of any description that is kept in a file. Who writes one is held to it, so that whatever was
+accepted can be read again."""
 _FICLONE = 0x40049409
 """From linux/fs.h."""
 
@@ -145,14 +149,21 @@ def read_limited(path: Path, limit: int, *, owners: Collection[int] | None = Non
 # --- writing ----------------------------------------------------------------------------------
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace a file as a whole: after a crash it holds the old or the new content."""
+def write_durably(
+    path: Path, data: bytes, *, mode: int = 0o600, limit: int = RECORD_MAX_BYTES
+) -> None:
+    """Replace a file as a whole: after a crash it holds the old or the new content. OSError, and
+    the old content, if the new one is larger than whoever reads it takes."""
+    _refuse_large(path, data, limit)
     with open_folder(path.parent) as folder:
         folder.write(path.name, data, mode=mode)
 
 
-def write_lightly(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+def write_lightly(
+    path: Path, data: bytes, *, mode: int = 0o600, limit: int = RECORD_MAX_BYTES
+) -> None:
     """The same for what need not survive the host: nothing is flushed."""
+    _refuse_large(path, data, limit)
     temp = f".new-{path.name}"
     with open_folder(path.parent) as folder:
         with contextlib.suppress(FileNotFoundError):
@@ -160,6 +171,11 @@ def write_lightly(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         with os.fdopen(folder.create(temp, mode), "wb") as file:
             file.write(data)
         folder.move(temp, folder, path.name)
+
+
+def _refuse_large(path: Path, data: bytes, limit: int) -> None:
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
 
 
 def copy_durably(

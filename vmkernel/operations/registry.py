@@ -39,6 +39,7 @@ __all__ = ["OperationContext", "OperationRegistry", "Work"]
 
 _log = logging.getLogger(__name__)
 _CANCEL_WAIT_S = 10.0
+_COUNT_MAX = (1 << 63) - 1
 SYSTEM = "system"
 """The actor of what Mica does by itself; vmkernel.auth has the same."""
 _RUNNING, _RUNNING_EACH = 1024, 256
@@ -61,7 +62,8 @@ class OperationContext:
         self._entry.operation = msgspec.structs.replace(self._entry.operation, progress=progress)
 
     def advance(self, done: int, total: int = 0, *, stage: str = "", unit: str = "bytes") -> None:
-        """The same in parts."""
+        """The same in parts; what programs say of it is kept within the range of a number."""
+        done, total = (min(max(0, number), _COUNT_MAX) for number in (done, total))
         self.progress(Progress(done=done, total=total, unit=unit, stage=stage))
 
     def commit_point(self) -> None:

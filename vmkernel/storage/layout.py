@@ -28,6 +28,7 @@ from pathlib import Path
 
 from vmkernel import clock
 from vmkernel.host.files import (
+    RECORD_MAX_BYTES,
     exists,
     fsync_directory,
     look,
@@ -55,7 +56,7 @@ __all__ = ["Layout", "Place", "RECORD_LIMIT"]
 
 _log = logging.getLogger(__name__)
 
-RECORD_LIMIT = 1 << 20
+RECORD_LIMIT = RECORD_MAX_BYTES
 _SLUG = re.compile(SLUG_PATTERN)
 _MARKER = "mica-datastore.json"
 _IMAGE_SUFFIX = {

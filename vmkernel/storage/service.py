@@ -224,13 +224,15 @@ class StorageService:
         """A page of the volumes by id."""
         return await self.volumes.list(datastore, after, limit)
 
-    async def write_volume(self, volume_id: str, offset: int, length: int) -> socket.socket:
+    async def write_volume(
+        self, volume_id: str, offset: int, length: int, *, actor: str
+    ) -> socket.socket:
         """The stream that takes a part of a raw volume's data."""
         if self._volume_data is None:
             from vmkernel.storage.volume_data import VolumeData
 
             self._volume_data = VolumeData(self.volumes, self.stores, self._catalogue)
-        return await self._volume_data.write(volume_id, offset, length)
+        return await self._volume_data.write(volume_id, offset, length, actor=actor)
 
     async def create_volume(self, volume_id: str, spec: VolumeSpec, *, actor: str) -> Operation:
         """Make a volume."""

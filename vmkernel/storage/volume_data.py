@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ import msgspec
 from vmkernel.host.errors import from_os_error
 from vmkernel.host.files import open_regular
 from vmkernel.model import ErrorCode, MicaError
+from vmkernel.operations.places import Places
 from vmkernel.storage.catalogue import Catalogue
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
@@ -26,6 +28,8 @@ __all__ = ["VolumeData"]
 
 _CHUNK_BYTES = 1 << 20
 _SILENCE_S = 60.0
+WRITERS, WRITERS_EACH = 8, 4
+"""In all, and of one token; each has a thread."""
 
 
 class VolumeData:
@@ -36,8 +40,11 @@ class VolumeData:
         self._datastores = datastores
         self._catalogue = catalogue
         self._tasks: set[asyncio.Task[None]] = set()
+        self._places = Places("volumes are being written", total=WRITERS, each=WRITERS_EACH)
+        # Threads of their own: a slow sender must not hold up what others do with files.
+        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="volume-data")
 
-    async def write(self, volume_id: str, offset: int, length: int) -> socket.socket:
+    async def write(self, volume_id: str, offset: int, length: int, *, actor: str) -> socket.socket:
         """The stream that takes `length` bytes for the place at `offset`."""
         entry, _ = self._volumes.writable(volume_id)
         self._catalogue.refuse_children(volume_id)
@@ -54,6 +61,7 @@ class VolumeData:
         async with contextlib.AsyncExitStack() as undo:
             await undo.enter_async_context(self._datastores.using(entry.datastore))
             undo.enter_context(self._catalogue.claimed("volume", volume_id, "written"))
+            undo.callback(self._places.take(actor))
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             held = undo.pop_all()
         task = asyncio.create_task(
@@ -74,8 +82,11 @@ class VolumeData:
         """The volume is free again before the sender is answered."""
         try:
             async with held:
-                verdict = await asyncio.to_thread(_receive, stream, path, offset, length)
-            await asyncio.to_thread(_answer, stream, verdict)
+                loop = asyncio.get_running_loop()
+                verdict = await loop.run_in_executor(
+                    self._threads, _receive, stream, path, offset, length
+                )
+            await loop.run_in_executor(self._threads, _answer, stream, verdict)
         finally:
             stream.close()
 

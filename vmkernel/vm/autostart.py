@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
-from vmkernel.host.files import read_limited, write_lightly
+from vmkernel.host.files import RECORD_MAX_BYTES, read_limited, write_lightly
 from vmkernel.model import MicaError, Record, Subject, WaitFor
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.ports import OperationHandle, Operations
@@ -29,7 +29,6 @@ __all__ = ["Autostart"]
 _log = logging.getLogger(__name__)
 
 _FILE = "autostart.json"
-_MAX_BYTES = 1 << 20
 _LOOK_S = 0.5
 _AT_ONCE = 4
 """Starts of one group that are under way together."""
@@ -181,7 +180,7 @@ class Autostart:
 
 def _read(path: Path) -> _Done | None:
     try:
-        return decode_json(read_limited(path, _MAX_BYTES), _Done)
+        return decode_json(read_limited(path, RECORD_MAX_BYTES), _Done)
     except (OSError, UndecodableError):
         return None
 

@@ -19,7 +19,14 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
-from vmkernel.host.files import exists, names, read_limited, unlink_durably, write_durably
+from vmkernel.host.files import (
+    RECORD_MAX_BYTES,
+    exists,
+    names,
+    read_limited,
+    unlink_durably,
+    write_durably,
+)
 from vmkernel.model import ErrorCode, MicaError, Record, Slug
 from vmkernel.vm import definition as definitions
 from vmkernel.vm.ports import Storage
@@ -28,7 +35,6 @@ __all__ = ["CloneJournal", "begin", "end", "sweep"]
 
 _log = logging.getLogger(__name__)
 
-_MAX_BYTES = 1 << 16
 _PREFIX = ".clone-"
 _ACTOR = "clone-sweep"
 
@@ -103,7 +109,7 @@ def _read_all(vms: Path) -> list[CloneJournal]:
             continue
         path = vms / name
         try:
-            journal = decode_json(read_limited(path, _MAX_BYTES), CloneJournal)
+            journal = decode_json(read_limited(path, RECORD_MAX_BYTES), CloneJournal)
         except (OSError, UndecodableError) as error:
             _log.warning("%s can't be used: %s", path, error)
             continue

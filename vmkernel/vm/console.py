@@ -46,6 +46,7 @@ _TYPED_BYTES = 1 << 16
 """How much may wait for the guest before its writer is no longer read."""
 _NOTICE_EVERY_S = 1.0
 _WATCHERS_MAX = 64
+_WATCHERS_EACH = 16
 
 OnTakeover = Callable[[str, str], None]
 """Told who took the line over from whom."""
@@ -306,6 +307,11 @@ class SerialConsole:
             raise MicaError(
                 ErrorCode.CONFLICT,
                 f"{_WATCHERS_MAX} consoles are open on this serial line: close one.",
+            )
+        if sum(watcher.name == name for watcher in self._watchers) >= _WATCHERS_EACH:
+            raise MicaError(
+                ErrorCode.RATE_LIMITED,
+                f"{_WATCHERS_EACH} consoles of {name} are open on this serial line: close one.",
             )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         watcher = _Watcher(self, ours, name)

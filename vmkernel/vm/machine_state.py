@@ -119,4 +119,6 @@ def write_state(folder: Path, machine: MachineState) -> None:
         if file.name is StateFileName.TPM:
             tpm_state.write(folder, {_TPM_PART: file.data})
         else:
-            write_durably(folder / _PLACES[file.name], file.data, mode=0o600)
+            write_durably(
+                folder / _PLACES[file.name], file.data, mode=0o600, limit=MAX_STATE_FILE_BYTES
+            )

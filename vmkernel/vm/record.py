@@ -12,13 +12,12 @@ import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.devices import Accelerator
-from vmkernel.host.files import read_limited, remove, write_lightly
+from vmkernel.host.files import RECORD_MAX_BYTES, read_limited, remove, write_lightly
 from vmkernel.model import NicStatus, Record, Timestamp, VmState
 from vmkernel.vm.definition import VmDefinition
 
 __all__ = ["LaunchRecord", "boot_id", "forget_record", "read_record", "write_record"]
 
-_MAX_BYTES = 1 << 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -61,7 +60,7 @@ def forget_record(path: Path) -> None:
 def read_record(path: Path) -> LaunchRecord | None:
     """The record of this boot, or None where there is none that can be used."""
     try:
-        record = decode_json(read_limited(path, _MAX_BYTES), LaunchRecord)
+        record = decode_json(read_limited(path, RECORD_MAX_BYTES), LaunchRecord)
     except (OSError, UndecodableError):
         return None
     return record if record.boot_id == boot_id() else None

@@ -22,6 +22,7 @@ from vmkernel.model import (
     VmSpec,
     VsockSpec,
 )
+from vmkernel.vm.definition import check_size
 from vmkernel.vm.hardware_check import duplicate_problems, hardware_problems
 from vmkernel.vm.ports import Storage
 from vmkernel.vm.spec_defaults import disk_bus_of, with_defaults
@@ -55,6 +56,7 @@ def family_of(spec: VmSpec) -> Family:
 
 def check_structure(spec: VmSpec, family: Family) -> None:
     """Limits of the virtual hardware; MicaError with every field that is wrong."""
+    check_size(spec)
     if spec.cloud_init is not None:
         from vmkernel.vm.cloud_init.documents import check_cloud_init
 

@@ -33,6 +33,10 @@ __all__ = [
 ]
 
 _SERIAL_MAX = 20
+_VARIABLES_MAX_BYTES = 16 << 20
+"""A template of the host's own: the largest flash that a machine has."""
+_SEED_MAX_BYTES = 4 << 20
+"""What a spec may say to cloud-init (definition.py), as a CD-ROM."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFile
     if files.firmware is not None and files.nvram_template is not None:
         variables = files.firmware.variables
         if not exists(variables):
-            write_durably(variables, files.nvram_template.read_bytes(), mode=0o600)
+            write_durably(variables, files.nvram_template.read_bytes(), limit=_VARIABLES_MAX_BYTES)
     if files.tpm is not None:
         tpm_state.prepare(files.tpm.parent)
     if files.seed is not None:
@@ -199,7 +203,7 @@ def _write_seed(definition: VmDefinition, path: Path) -> None:
 
     assert definition.spec.cloud_init is not None
     files = seed_files(definition.spec.cloud_init, uuid=definition.uuid, vm_id=definition.id)
-    write_durably(path, make_seed(files), mode=0o400)
+    write_durably(path, make_seed(files), mode=0o400, limit=_SEED_MAX_BYTES)
 
 
 def disk_serial(volume: str) -> str:

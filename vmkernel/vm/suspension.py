@@ -23,6 +23,7 @@ from vmkernel import clock
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.devices import Accelerator
 from vmkernel.host.files import (
+    RECORD_MAX_BYTES,
     create_file,
     exists,
     free_bytes,
@@ -66,7 +67,6 @@ _RECORD = "suspend.json"
 _STATE = "suspend.state"
 _NEW = "suspend.state.new"
 _SCHEMA = 1
-_MAX_BYTES = 1 << 18
 _CHUNK_BYTES = 4 << 20
 _DEVICES_BYTES = 64 << 20
 """What the devices' own state may take beside the memory: video memory, mostly."""
@@ -189,7 +189,7 @@ def seal(
 def find(folder: Path) -> Suspension | None:
     """What a VM's folder holds, or None where the VM isn't suspended."""
     try:
-        data = read_limited(folder / _RECORD, _MAX_BYTES)
+        data = read_limited(folder / _RECORD, RECORD_MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:

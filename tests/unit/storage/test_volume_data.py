@@ -31,7 +31,7 @@ def _send(stream: socket.socket, data: bytes) -> bytes:
 def test_a_part_is_written_and_the_volume_is_free_again(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await _make(world, "v", VolumeFormat.RAW)
-        stream = await world.storage.write_volume("v", 4096, 6)
+        stream = await world.storage.write_volume("v", 4096, 6, actor="test")
         with pytest.raises(MicaError, match="being written"):
             world.storage.volume("v")
         assert await asyncio.to_thread(_send, stream, b"abcdef") == b""
@@ -48,7 +48,7 @@ def test_a_part_is_written_and_the_volume_is_free_again(tmp_path: Path) -> None:
 def test_a_wrong_length_is_told(tmp_path: Path, data: bytes, code: ErrorCode) -> None:
     async def scenario(world: World) -> None:
         await _make(world, "v", VolumeFormat.RAW)
-        stream = await world.storage.write_volume("v", 0, 6)
+        stream = await world.storage.write_volume("v", 0, 6, actor="test")
         verdict = await asyncio.to_thread(_send, stream, data)
         assert msgspec.json.decode(verdict, type=Problem).code is code
         assert world.storage.volume("v").id == "v"
@@ -66,11 +66,11 @@ def test_what_takes_no_data_is_refused(tmp_path: Path) -> None:
             ("none", 0, ErrorCode.NOT_FOUND),
         ):
             with pytest.raises(MicaError) as caught:
-                await world.storage.write_volume(volume, offset, 6)
+                await world.storage.write_volume(volume, offset, 6, actor="test")
             assert caught.value.problem.code is code
         world.users.open.add("v")
         with pytest.raises(MicaError) as caught:
-            await world.storage.write_volume("v", 0, 6)
+            await world.storage.write_volume("v", 0, 6, actor="test")
         assert caught.value.problem.code is ErrorCode.IN_USE
 
     run(tmp_path, scenario)

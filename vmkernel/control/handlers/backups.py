@@ -80,9 +80,12 @@ def register(
         await backups().delete_checkpoint(request.id, request.checkpoint)
         return Done()
 
-    async def write(request: WriteVolume, _: Caller) -> Streamed:
+    async def write(request: WriteVolume, caller: Caller) -> Streamed:
         return Streamed(
-            Done(), await storage.write_volume(request.id, request.offset, request.length)
+            Done(),
+            await storage.write_volume(
+                request.id, request.offset, request.length, actor=caller.actor
+            ),
         )
 
     dispatcher.register(BeginBackup, begin)

@@ -21,6 +21,7 @@ import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.files import (
+    RECORD_MAX_BYTES,
     fsync_directory,
     make_directory,
     names,
@@ -50,7 +51,6 @@ _log = logging.getLogger(__name__)
 _FOLDER = "snapshots"
 _RECORD = "snapshot.json"
 _REVERT = "revert.json"
-_MAX_BYTES = 2 << 20
 SNAPSHOTS_MAX = 64
 """Of one VM; each costs every disk a table."""
 
@@ -156,4 +156,4 @@ def end_revert(vm_folder: Path) -> None:
 
 
 def _read(path: Path, kind: type[RecordT]) -> RecordT:
-    return decode_json(read_limited(path, _MAX_BYTES), kind)
+    return decode_json(read_limited(path, RECORD_MAX_BYTES), kind)
