@@ -7,6 +7,7 @@ from vmkernel.resources.memory import (
     expected_bytes,
     host_memory,
     limit_bytes,
+    reserve_bytes,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "expected_bytes",
     "host_memory",
     "limit_bytes",
+    "reserve_bytes",
 ]

@@ -22,12 +22,15 @@ __all__ = [
     "expected_bytes",
     "host_memory",
     "limit_bytes",
+    "reserve_bytes",
 ]
 
 _MIB = 1 << 20
 _QEMU_BYTES = 128 * _MIB
 """What a QEMU was seen to take beyond its guest's memory, and some more."""
 _QEMU_LIMIT_BYTES = 384 * _MIB
+_HOST_BYTES = (150 + 48) * _MIB
+VMKERNEL_PERCENT = 9
 _MEMINFO = Path("/proc/meminfo")
 
 
@@ -59,6 +62,13 @@ def limit_bytes(guest_bytes: int, accelerator: Accelerator) -> int:
     """What a VM can take at most before the kernel ends it: room for page cache and bursts."""
     translated = TCG_CACHE_BYTES if accelerator is Accelerator.TCG else 0
     return guest_bytes + _QEMU_LIMIT_BYTES + guest_bytes // 64 + translated
+
+
+def reserve_bytes(total_bytes: int) -> int:
+    """What no guest is promised: the host's own 150 MiB without the vmkernel, the API as it usually
+    is (48 MiB), and all that the vmkernel may take (MemoryMax= of its unit). Should the API take
+    more, it is the first to be ended (OOMScoreAdjust=)."""
+    return _HOST_BYTES + total_bytes * VMKERNEL_PERCENT // 100
 
 
 class MemoryAdmission:

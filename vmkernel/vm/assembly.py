@@ -30,7 +30,7 @@ from vmkernel.network import (
     VmNetwork,
 )
 from vmkernel.qemu import QmpSession, probe_qemu
-from vmkernel.resources import MemoryAdmission
+from vmkernel.resources import MemoryAdmission, host_memory, reserve_bytes
 from vmkernel.vm.launch import Launcher
 from vmkernel.vm.launcher_appliance import ApplianceLauncher
 from vmkernel.vm.launcher_hosted import HostedLauncher
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["AcceleratorWish", "assemble_vms"]
 
 DEFAULT_SWITCH = "vswitch0"
-_HOST_RESERVE_BYTES = 192 << 20
 
 
 class AcceleratorWish(StrEnum):
@@ -101,7 +100,9 @@ def assemble_vms(
         launcher=launcher,
         events=events,
         admission=MemoryAdmission(
-            reserve_bytes=_HOST_RESERVE_BYTES if mode is HostMode.APPLIANCE else 0
+            reserve_bytes=(
+                reserve_bytes(host_memory().total_bytes) if mode is HostMode.APPLIANCE else 0
+            )
         ),
         open_qmp=lambda sock, name, timeout_s: QmpSession.open(sock, name, timeout_s=timeout_s),
         program=program,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.framework.repository import REPOSITORY
 from vmkernel.devices import Accelerator
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.resources import (
@@ -14,7 +15,9 @@ from vmkernel.resources import (
     expected_bytes,
     host_memory,
     limit_bytes,
+    reserve_bytes,
 )
+from vmkernel.resources.memory import VMKERNEL_PERCENT
 
 MIB = 1 << 20
 
@@ -69,3 +72,27 @@ def test_meminfo(tmp_path: Path) -> None:
     file = tmp_path / "meminfo"
     file.write_text("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable:    1024 kB\n")
     assert host_memory(file) == MemoryFigures(2 * MIB, MIB)
+
+
+def _unit(name: str) -> dict[str, str]:
+    text = (REPOSITORY / "appliance_build/image/rootfs/usr/lib/systemd/system" / name).read_text()
+    lines = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
+    return {key: value for key, _, value in lines}
+
+
+def test_guests_and_the_host_s_services_don_t_pay_for_each_other() -> None:
+    """What the vmkernel may take is kept back from guests; the API is ended before any guest, a
+    guest before the vmkernel."""
+    vmkernel, api, vm = map(
+        _unit, ("mica-vmkernel.service", "mica-api.service", "mica-vm@.service")
+    )
+    most = int(vmkernel["MemoryMax"].removesuffix("%"))
+    assert most == VMKERNEL_PERCENT
+    for total_bytes in (2 << 30, 16 << 30, 1 << 40):
+        assert reserve_bytes(total_bytes) >= total_bytes * most // 100 + (192 << 20)
+    assert int(vmkernel["MemoryHigh"].removesuffix("%")) < most
+    assert vmkernel["OOMPolicy"] == "continue"
+    # oom_badness() of mm/oom_kill.c: a thousandth of the memory a point, and the adjustment.
+    guest_at_most = 1000 + int(vm["OOMScoreAdjust"])
+    assert int(api["OOMScoreAdjust"]) >= guest_at_most
+    assert int(vmkernel["OOMScoreAdjust"]) + 10 * most < int(vm["OOMScoreAdjust"])
