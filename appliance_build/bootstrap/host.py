@@ -20,9 +20,12 @@ FREE_BYTES = 12 << 30
 NEEDED = {
     "apt": Path("/usr/bin/apt-get"),
     "ca-certificates": Path("/etc/ssl/certs/ca-certificates.crt"),
+    # Tests run the API's examples by curl and openssl, as users do.
+    "curl": Path("/usr/bin/curl"),
     # Debian 13 is signed with Debian 12's keys as well, and Ubuntu 24.04 has no later ones.
     "debian-archive-keyring": Path("/usr/share/keyrings/debian-archive-bookworm-automatic.gpg"),
     "mmdebstrap": Path("/usr/bin/mmdebstrap"),
+    "openssl": Path("/usr/bin/openssl"),
 }
 """Packages by a file that shows that they are there."""
 

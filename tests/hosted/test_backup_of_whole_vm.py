@@ -16,7 +16,7 @@ import pytest
 from remote_api.client.backup.folder import BackupFolder, Point
 from remote_api.client.backup.making import add_point
 from remote_api.client.backup.restoring import restore_vm
-from remote_api.client.errors import MisuseError, RefusedError
+from remote_api.client.errors import ConflictError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     DiskSpec,
@@ -132,9 +132,9 @@ def test_points_are_added_while_it_is_off(mica: Mica, chain: BackupFolder) -> No
 
 def test_the_same_machine_is_not_made_twice(mica: Mica, chain: BackupFolder) -> None:
     before = _volumes(mica)
-    with pytest.raises(MisuseError, match="already"):
+    with pytest.raises(ConflictError, match="already"):
         restore_vm(chain, mica, "whole")
-    with pytest.raises(MisuseError, match=r"VM whole has the UUID of the backup.*--new-identity"):
+    with pytest.raises(ConflictError, match=r"VM whole has the UUID of the backup.*--new-identity"):
         restore_vm(chain, mica, "whole-2")
     document = json.loads(chain.saved_vm(chain.points()[2]))
     with pytest.raises(RefusedError) as refused:  # by the host, too

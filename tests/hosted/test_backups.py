@@ -11,7 +11,7 @@ import pytest
 from remote_api.client.backup.folder import BackupFolder
 from remote_api.client.backup.making import add_point
 from remote_api.client.backup.restoring import restore_volumes
-from remote_api.client.errors import MisuseError, RefusedError
+from remote_api.client.errors import ConflictError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     BackupBody,
@@ -116,5 +116,5 @@ def test_a_disk_is_backed_up_and_restored(host: HostedMica, mica: Mica, tmp_path
     with damaged.open("r+b") as file:
         file.seek(4 * MIB)
         file.write(b"\0" * 512)
-    with pytest.raises(MisuseError, match="damaged"):
+    with pytest.raises(ConflictError, match="damaged"):
         folder.verify()

@@ -12,7 +12,7 @@ import pytest
 from remote_api.client.backup.folder import BackupFolder
 from remote_api.client.backup.making import add_point
 from remote_api.client.backup.restoring import restore_volumes
-from remote_api.client.errors import MisuseError, RefusedError
+from remote_api.client.errors import ConflictError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     BackupBody,
@@ -265,7 +265,7 @@ def test_backups_of_a_guest_that_writes(
     assert not list(host.folder.glob("datastores/*/.incoming/*"))
     damaged = tmp_path / "chain/0002-disk1.raw"
     damaged.write_bytes(damaged.read_bytes().replace(b"\x0c", b"\x0d"))
-    with pytest.raises(MisuseError, match="damaged"):
+    with pytest.raises(ConflictError, match="damaged"):
         folder.verify()
     for volume in made:
         mica.delete_volume(volume)

@@ -23,7 +23,7 @@ from typing import BinaryIO
 import msgspec
 
 from remote_api.client.backup.extents import Run, clipped, overlay
-from remote_api.client.errors import MisuseError
+from remote_api.client.errors import ConflictError, MisuseError
 from remote_api.schema import BackupExtent, VolumeFormat
 
 __all__ = ["BackupFolder", "Chain", "DiskPart", "Point", "VmPart", "read_part"]
@@ -98,7 +98,7 @@ class BackupFolder:
         self.path = folder
 
     def points(self) -> Chain:
-        """The chain. Raises MisuseError if it can't be read or has a gap."""
+        """The chain. Raises ConflictError if it can't be read or has a gap."""
         found: Chain = {}
         before: str | None = None
         try:
@@ -106,28 +106,28 @@ class BackupFolder:
             for name in names:
                 point = msgspec.json.decode((self.path / name).read_bytes(), type=Point)
                 if point.schema not in (1, _SCHEMA):
-                    raise MisuseError(f"{self.path / name} was written by a newer mica")
+                    raise ConflictError(f"{self.path / name} was written by a newer mica")
                 if not all(_DATA_FILE.match(file) for file in point.files):
-                    raise MisuseError(f"{self.path / name} names a file outside the folder")
+                    raise ConflictError(f"{self.path / name} names a file outside the folder")
                 if point.since not in (None, before):
-                    raise MisuseError(f"{self.path / name} does not follow the point before it")
+                    raise ConflictError(f"{self.path / name} does not follow the point before it")
                 before = point.checkpoint
                 found[int(name[:4])] = point
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.DecodeError) as error:
-            raise MisuseError(f"{self.path} holds no readable backup: {error}") from error
+            raise ConflictError(f"{self.path} holds no readable backup: {error}") from error
         return found
 
     def chosen(self, number: int | None) -> tuple[int, Chain]:
         """A point (the last by default), and the chain from the whole point that it needs."""
         chain = self.points()
         if not chain:
-            raise MisuseError(f"{self.path} holds no backup")
+            raise ConflictError(f"{self.path} holds no backup")
         if number is None:
             number = max(chain)
         if number not in chain:
-            raise MisuseError(
+            raise ConflictError(
                 f"{self.path} has no point {number}; it has {', '.join(map(str, chain))}"
             )
         first = max(n for n, point in chain.items() if n <= number and point.since is None)
@@ -135,15 +135,15 @@ class BackupFolder:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Be the only command that changes the folder; MisuseError while another is."""
+        """Be the only command that changes the folder; ConflictError while another is."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("ab")
         except OSError as error:
-            raise MisuseError(f"{self.path} can't be written: {error.strerror}") from error
+            raise ConflictError(f"{self.path} can't be written: {error.strerror}") from error
         with file:
             if not _locked(file):
-                raise MisuseError(f"another command is changing {self.path}; wait for it to end")
+                raise ConflictError(f"another command is changing {self.path}; wait for it to end")
             self._sweep()
             yield
 
@@ -202,16 +202,16 @@ class BackupFolder:
     def saved_vm(self, point: Point) -> bytes:
         """The VM of a point, verified."""
         if point.saved is None:
-            raise MisuseError(
+            raise ConflictError(
                 "this point was made by an older mica and holds the disks alone: restore them with"
                 " --prefix, and create the VM yourself"
             )
         try:
             data = (self.path / point.saved.file).read_bytes()
         except OSError as error:
-            raise MisuseError(f"{point.saved.file} can't be read: {error.strerror}") from error
+            raise ConflictError(f"{point.saved.file} can't be read: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != point.saved.sha256:
-            raise MisuseError(f"{point.saved.file} is damaged: its SHA-256 differs")
+            raise ConflictError(f"{point.saved.file} is damaged: its SHA-256 differs")
         return data
 
     def disk(self, chain: Chain, key: str) -> tuple[list[Run], list[Path]]:
@@ -230,15 +230,15 @@ class BackupFolder:
         return clipped(runs, size), files
 
     def verify(self) -> Chain:
-        """Read every file of the chain; MisuseError names the first that is damaged."""
+        """Read every file of the chain; ConflictError names the first that is damaged."""
         chain = self.points()
         if not chain:
-            raise MisuseError(f"{self.path} holds no backup")
+            raise ConflictError(f"{self.path} holds no backup")
         self.verify_points(chain)
         return chain
 
     def verify_points(self, chain: Chain) -> None:
-        """Read every file of some points; MisuseError names the first that is damaged."""
+        """Read every file of some points; ConflictError names the first that is damaged."""
         for point in chain.values():
             if point.saved is not None:
                 self.saved_vm(point)
@@ -254,9 +254,9 @@ class BackupFolder:
                         for part in read_part(file, extent.offset, extent.length):
                             digest.update(part)
         except OSError as error:
-            raise MisuseError(f"{disk.file} can't be read: {error.strerror}") from error
+            raise ConflictError(f"{disk.file} can't be read: {error.strerror}") from error
         if digest.hexdigest() != disk.sha256:
-            raise MisuseError(f"{disk.file} is damaged: its SHA-256 differs")
+            raise ConflictError(f"{disk.file} is damaged: its SHA-256 differs")
 
     # --- pruning ------------------------------------------------------------------------------
 
@@ -314,12 +314,12 @@ class BackupFolder:
 
 
 def read_part(file: BinaryIO, offset: int, length: int) -> Iterator[bytes]:
-    """Bytes of a data file; MisuseError if it ends before."""
+    """Bytes of a data file; ConflictError if it ends before."""
     file.seek(offset)
     while length:
         part = file.read(min(_PART_BYTES, length))
         if not part:
-            raise MisuseError(f"{file.name} is too short")
+            raise ConflictError(f"{file.name} is too short")
         length -= len(part)
         yield part
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 from remote_api.client.backup.folder import BackupFolder, DiskPart, Point
-from remote_api.client.errors import ClientError, MisuseError, RefusedError
+from remote_api.client.errors import ClientError, ConflictError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import Backup, BackupBody, Vm, VmState
 
@@ -30,14 +30,14 @@ def add_point(
         with folder.changing():
             return _add(folder, mica, vm_id, on_step)
     except OSError as error:
-        raise MisuseError(f"{folder.path} can't be written: {error.strerror or error}") from error
+        raise ConflictError(f"{folder.path} can't be written: {error.strerror or error}") from error
 
 
 def _add(folder: BackupFolder, mica: Mica, vm_id: str, on_step: OnStep) -> tuple[int, Point]:
     chain = folder.points()
     last = chain[max(chain)] if chain else None
     if last is not None and last.vm != vm_id:
-        raise MisuseError(f"{folder.path} holds backups of VM {last.vm}")
+        raise ConflictError(f"{folder.path} holds backups of VM {last.vm}")
     number = max(chain, default=0) + 1
     checkpoint = f"b{number}-{os.urandom(4).hex()}"
     before = mica.vm(vm_id)

@@ -10,7 +10,7 @@ import msgspec
 
 from remote_api.client.backup.extents import Run
 from remote_api.client.backup.folder import BackupFolder, Chain, DiskPart, read_part
-from remote_api.client.errors import ClientError, MisuseError, RefusedError, UnreachableError
+from remote_api.client.errors import ClientError, ConflictError, RefusedError, UnreachableError
 from remote_api.client.sdk import Mica
 from remote_api.schema import Vm, VolumeFormat, VolumeSpec
 
@@ -61,7 +61,7 @@ def restore_vm(
     spec, machine = document["spec"], document["machine"]
     target = datastore or str(spec["datastore"])
     if target not in {found.id for found in mica.datastores()}:
-        raise MisuseError(f"this host has no datastore {target}; name one with --datastore")
+        raise ConflictError(f"this host has no datastore {target}; name one with --datastore")
     if new_identity:
         _forget_identity(spec, machine)
     _refuse_taken(mica, vm_id, spec, machine)
@@ -91,7 +91,7 @@ def _document(data: bytes) -> dict[str, Any]:
             return document
     except (msgspec.DecodeError, KeyError):
         pass
-    raise MisuseError("the saved VM of this point can't be read")
+    raise ConflictError("the saved VM of this point can't be read")
 
 
 def _forget_identity(spec: dict[str, Any], machine: dict[str, Any]) -> None:
@@ -107,14 +107,14 @@ def _refuse_taken(mica: Mica, vm_id: str, spec: dict[str, Any], machine: dict[st
     macs = {nic.get("mac") for nic in spec.get("nics", ())} - {None}
     for vm in mica.vms():
         if vm.id == vm_id:
-            raise MisuseError(f"there is a VM {vm_id} already; choose another name")
+            raise ConflictError(f"there is a VM {vm_id} already; choose another name")
         if vm.status.uuid == machine.get("uuid"):
-            raise MisuseError(
+            raise ConflictError(
                 f"VM {vm.id} has the UUID of the backup; delete it first, or give --new-identity"
             )
         taken = macs & {nic.mac for nic in vm.spec.nics}
         if taken:
-            raise MisuseError(
+            raise ConflictError(
                 f"VM {vm.id} has the MAC address {min(map(str, taken))} of the backup; delete it"
                 " first, or give --new-identity"
             )

@@ -30,8 +30,10 @@ def test_what_is_missing_is_named_by_its_package(bare: Path) -> None:
     assert missing_packages() == [
         "apt",
         "ca-certificates",
+        "curl",
         "debian-archive-keyring",
         "mmdebstrap",
+        "openssl",
         "python3-venv",
     ]
     (bare / "mmdebstrap").touch()

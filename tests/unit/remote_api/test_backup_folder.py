@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from remote_api.client.backup.extents import Run, clipped, overlay
 from remote_api.client.backup.folder import BackupFolder, DiskPart, Point, read_part
-from remote_api.client.errors import MisuseError
+from remote_api.client.errors import ConflictError
 from remote_api.schema import BackupExtent, VolumeFormat
 
 SIZE = 64
@@ -114,7 +114,7 @@ def test_points_are_their_instants(folder: BackupFolder) -> None:
     assert _content(folder, 1) == b"a" * 32 + bytes(32)
     assert _content(folder, 2) == b"a" * 8 + b"b" * 8 + b"a" * 8 + bytes(4) + b"a" * 4 + bytes(32)
     assert _content(folder, 4) == bytes(2) + b"a" * 6 + b"b" * 4 + b"c" * 28
-    with pytest.raises(MisuseError, match="no point 7; it has 1, 2, 3, 4"):
+    with pytest.raises(ConflictError, match="no point 7; it has 1, 2, 3, 4"):
         folder.chosen(7)
 
 
@@ -170,14 +170,14 @@ def test_pruning_that_is_cut_off_loses_no_point_that_stays(
 
 def test_a_damaged_file_stops_pruning_before_anything_is_removed(folder: BackupFolder) -> None:
     (folder.path / "0001-disk0.raw").write_bytes(b"x" * 64)
-    with pytest.raises(MisuseError, match=r"0001-disk0\.raw is damaged"):
+    with pytest.raises(ConflictError, match=r"0001-disk0\.raw is damaged"):
         folder.prune(1)
     assert list(folder.points()) == [1, 2, 3, 4]
 
 
 def test_a_damaged_vm_is_found(folder: BackupFolder) -> None:
     (folder.path / "0003-vm.json").write_bytes(b"{}")
-    with pytest.raises(MisuseError, match=r"0003-vm\.json is damaged"):
+    with pytest.raises(ConflictError, match=r"0003-vm\.json is damaged"):
         folder.verify()
 
 
@@ -193,7 +193,7 @@ def test_leftovers_go_and_other_files_stay(folder: BackupFolder) -> None:
 def test_one_command_at_a_time(folder: BackupFolder) -> None:
     with (
         folder.changing(),
-        pytest.raises(MisuseError, match="another command is changing"),
+        pytest.raises(ConflictError, match="another command is changing"),
         BackupFolder(folder.path).changing(),
     ):
         pass
@@ -208,7 +208,7 @@ def test_only_its_owner_reads_it(folder: BackupFolder) -> None:
 def test_a_point_names_no_file_elsewhere(folder: BackupFolder, name: str) -> None:
     text = (folder.path / "0001.json").read_text()
     (folder.path / "0001.json").write_text(text.replace("0001-disk0.raw", name))
-    with pytest.raises(MisuseError, match="names a file outside"):
+    with pytest.raises(ConflictError, match="names a file outside"):
         folder.points()
 
 
@@ -221,13 +221,13 @@ def test_points_of_the_first_schema_are_read(folder: BackupFolder) -> None:
     point = folder.points()[1]
     assert point.saved is None
     assert _content(folder, 4)
-    with pytest.raises(MisuseError, match="--prefix"):
+    with pytest.raises(ConflictError, match="--prefix"):
         folder.saved_vm(point)
 
 
 def test_a_folder_that_is_not_there_has_no_points(tmp_path: Path) -> None:
     assert BackupFolder(tmp_path / "none").points() == {}
-    with pytest.raises(MisuseError, match="holds no backup"):
+    with pytest.raises(ConflictError, match="holds no backup"):
         BackupFolder(tmp_path / "none").verify()
 
 
