@@ -162,7 +162,7 @@ def test_broken_cut_off_and_swelling_data_leave_nothing(
     sample.write_bytes(packed[:-100])
     assert _refused(mica, sample, image_format="raw").code == "truncated"
     sample.write_bytes(packed[:MIB] + bytes(64) + packed[MIB + 64 :])
-    assert "broken" in str(_refused(mica, sample, image_format="raw"))
+    assert "damaged" in str(_refused(mica, sample, image_format="raw"))
     # A disk that only qemu-img can find to be broken: compressed grains that aren't.
     vmdk = tmp_path / "sample.vmdk"
     _run(

@@ -414,6 +414,8 @@ def _load_image(layout: Layout, datastore: str, image_id: str) -> ImageEntry:
         image_format = record.format
         if not _is_whole(layout.image(image_id, image_format).data, record.size_bytes):
             raise RecordError("its file is missing, has another size, or is no regular file")
+        if image_format is ImageFormat.QCOW2:
+            _prove_image(layout.image(image_id, image_format).data, record)
     except RecordError as error:
         reason = str(error)
         _log.warning("image %s on %s: %s", image_id, datastore, reason)
@@ -422,6 +424,20 @@ def _load_image(layout: Layout, datastore: str, image_id: str) -> ImageEntry:
     return ImageEntry(
         image_id, datastore, layout.image(image_id, image_format), image_format, record, reason
     )
+
+
+def _prove_image(path: Path, record: ImageRecord) -> None:
+    """What was proven when it came need not be true of what came with a datastore: RecordError
+    where the file names others, or holds another disk."""
+    try:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+            header = read_header(file.read(HEADER_PROBE_BYTES), file_bytes=record.size_bytes)
+    except OSError as error:
+        raise RecordError(f"its file can't be read ({error.strerror})") from error
+    except Qcow2Error as error:
+        raise RecordError(str(error)) from error
+    if header.virtual_size_bytes != record.virtual_size_bytes:
+        raise RecordError("its file holds a disk of another size than its description says")
 
 
 def _is_whole(path: Path, size_bytes: int) -> bool:

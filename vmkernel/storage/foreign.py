@@ -43,6 +43,11 @@ _VDI_MAGIC = 0xBEDA107F
 _VDI = struct.Struct("<IIII")
 _VDI_DIFFERENCING = 4
 
+_VHDX_HEADERS_AT = (64 << 10, 128 << 10)
+_VHDX_HEADER = struct.Struct("<4sIQ16s16s16sHHIQ")
+_VHDX_LOG_SECTOR, _VHDX_LOG_ENTRY = 4096, 64
+_VHDX_MAX_LOG = 256 << 20
+"""Hyper-V and qemu make logs of 1 MiB."""
 _VHDX_REGIONS_AT = (192 << 10, 256 << 10)
 _VHDX_REGION = struct.Struct("<4sIII")
 _VHDX_ENTRY = struct.Struct("<16sQII")
@@ -210,6 +215,7 @@ def _vhd(data: Data) -> int:
 def _vhdx(data: Data) -> int:
     if data.read(0, 8) != b"vhdxfile":
         raise ForeignError("it does not begin like a VHDX file")
+    _check_vhdx_log(data)
     base = _vhdx_metadata(data)
     signature, _, count = _unpack(_VHDX_TABLE, data, base)
     if signature != b"metadata":
@@ -236,6 +242,30 @@ def _vhdx(data: Data) -> int:
     if size is None:
         raise ForeignError("it does not say its virtual size")
     return size
+
+
+def _check_vhdx_log(data: Data) -> None:
+    """Refuse a disk with changes in its log that are not yet in their places: whoever had it open
+    did not close it ([MS-VHDX] 2.3)."""
+    headers = [_VHDX_HEADER.unpack(raw) for at in _VHDX_HEADERS_AT if (raw := _vhdx_head(data, at))]
+    if not headers:
+        raise ForeignError("its headers are damaged")
+    _, _, _, _, _, log, _, _, length, offset = max(headers, key=lambda fields: fields[2])
+    if not any(log) or not offset or length > _VHDX_MAX_LOG:
+        return
+    for at in range(offset, min(offset + length, data.size), _VHDX_LOG_SECTOR):
+        entry = data.read(at, _VHDX_LOG_ENTRY)
+        if entry.startswith(b"loge") and entry[32:48] == log:
+            raise ForeignError(
+                "its log holds changes that are not yet in their places, because it was copied"
+                " while it was in use or its host failed; open it once in Hyper-V, or mend it by"
+                " `qemu-img check -r all`, and send it again"
+            )
+
+
+def _vhdx_head(data: Data, at: int) -> bytes | None:
+    raw = data.read(at, _VHDX_HEADER.size)
+    return raw if len(raw) == _VHDX_HEADER.size and raw.startswith(b"head") else None
 
 
 def _vhdx_metadata(data: Data) -> int:

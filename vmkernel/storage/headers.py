@@ -12,19 +12,24 @@ __all__ = ["HEAD_BYTES", "HeaderError", "prove"]
 
 HEAD_BYTES = 1 << 16
 _SECTOR_BYTES = 512
-_ISO_MAGIC_OFFSET = 0x8001
+_CD_SECTOR_BYTES = 2048
+_CD_SYNC = b"\0" + 10 * b"\xff" + b"\0"
+"""Each sector of a raw dump begins so (ECMA-130 14.1)."""
+_CD_SYSTEMS = (
+    (0x8001, b"CD001"),  # ISO 9660 (ECMA-119 8.1.2), El Torito and bridges to others included
+    (0x8001, b"BEA01"),  # UDF alone (ECMA-167 2/9.2)
+    (0x400, b"BD"),  # HFS
+    (0x400, b"H+"),
+    (0x200, b"PM"),  # HFS behind a map of partitions
+)
 _HDRS_OFFSET = 0x202
 _BOOT_FLAG_OFFSET = 0x1FE
 _ELF_X86_64 = 62
 
-_ARCHIVES: tuple[tuple[bytes, str], ...] = (
+_COMPRESSED: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip"),
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\x02\x21\x4c\x18", "lz4"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-    (b"BZh", "bzip2"),
-    (b"PK\x03\x04", "zip"),
 )
 _CONTAINERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"QFI\xfb", "a qcow2 file"),
@@ -65,9 +70,13 @@ def prove(image_format: ImageFormat, head: bytes, size_bytes: int) -> int:
 
 
 def _iso(head: bytes, size: int) -> int:
-    if head[_ISO_MAGIC_OFFSET : _ISO_MAGIC_OFFSET + 5] != b"CD001":
-        raise HeaderError("there is no ISO 9660 volume descriptor in it")
-    return _sectors(size)
+    if head.startswith(_CD_SYNC):
+        raise HeaderError(
+            "it is a dump of a CD with 2,352 bytes a sector; convert it to an ISO image"
+        )
+    if not any(head[at : at + len(magic)] == magic for at, magic in _CD_SYSTEMS):
+        raise HeaderError("there is no file system of a CD in it (ISO 9660, UDF or HFS)")
+    return -(-size // _CD_SECTOR_BYTES) * _CD_SECTOR_BYTES
 
 
 def _qcow2(head: bytes, _: int) -> int:
@@ -81,7 +90,7 @@ def _raw(head: bytes, size: int) -> int:
     for offset, magic, name in _CONTAINERS:
         if head[offset : offset + len(magic)] == magic:
             raise HeaderError(f"it is {name}, not a raw disk")
-    for magic, name in _ARCHIVES:
+    for magic, name in _COMPRESSED:
         if head.startswith(magic):
             raise HeaderError(f"it is compressed ({name}); unpack it first")
     return _sectors(size)

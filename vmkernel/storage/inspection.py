@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from vmkernel.model import Compression, ImageFormat, SourceFormat
-from vmkernel.storage.foreign import VHD_COOKIE, Data, ForeignError, prove_foreign
+from vmkernel.storage.archives import archive_of
+from vmkernel.storage.foreign import VHD_COOKIE, Data, ForeignError, MemoryData, prove_foreign
 from vmkernel.storage.headers import HEAD_BYTES, HeaderError, prove
 
 __all__ = ["FileData", "InspectionError", "compression_of", "format_of", "prove_source"]
@@ -19,6 +20,8 @@ _COMPRESSIONS = (
     (b"\xfd7zXZ\x00", Compression.XZ),
     (b"\x28\xb5\x2f\xfd", Compression.ZSTD),
 )
+_SKIPPABLE = b"\x2a\x4d\x18"
+_UNPACK = "unpack it, and send the disk that is in it"
 _MAGICS = (
     (0, b"QFI\xfb", SourceFormat.QCOW2),
     (0, b"KDMV", SourceFormat.VMDK),
@@ -30,6 +33,7 @@ _MAGICS = (
     (0, b"WithoutFreeSpace", SourceFormat.PARALLELS),
     (0, b"WithouFreSpacExt", SourceFormat.PARALLELS),
     (0x8001, b"CD001", SourceFormat.ISO),
+    (0x8001, b"BEA01", SourceFormat.ISO),
     (0x202, b"HdrS", SourceFormat.LINUX_KERNEL),
     (0, b"\x7fELF", SourceFormat.LINUX_KERNEL),
     (0, b"07070", SourceFormat.LINUX_INITRD),
@@ -66,12 +70,26 @@ def compression_of(
 
     An initrd is kept compressed, unless it is declared to be compressed once more.
     """
-    found = next((c for magic, c in _COMPRESSIONS if head.startswith(magic)), Compression.NONE)
+    found = _compression(head)
     if declared is None:
         return Compression.NONE if source is SourceFormat.LINUX_INITRD else found
     if declared is not Compression.NONE and declared is not found:
-        raise InspectionError(f"the data are not compressed by {declared}")
+        what = archive_of(MemoryData(head), parts=True)
+        but = f": they are {what}" if what else ""
+        raise InspectionError(f"the data are not compressed by {declared}{but}")
     return declared
+
+
+def _compression(head: bytes) -> Compression:
+    """By its first member; zstd's and lz4's may be preceded by frames to be skipped."""
+    at = 0
+    while (skipped := head[at : at + 8])[1:4] == _SKIPPABLE and skipped[0] >> 4 == 5:
+        if len(skipped) < 8:
+            break
+        at += 8 + int.from_bytes(skipped[4:], "little")
+        if at >= len(head):
+            return Compression.ZSTD  # lz4, which isn't unpacked, is told where it begins so
+    return next((c for magic, c in _COMPRESSIONS if head.startswith(magic, at)), Compression.NONE)
 
 
 def format_of(data: Data, declared: SourceFormat | None) -> SourceFormat:
@@ -83,12 +101,16 @@ def format_of(data: Data, declared: SourceFormat | None) -> SourceFormat:
             return source
         if source is SourceFormat.PARALLELS and _ends_like_vhd(data):
             return SourceFormat.VHD
+    if what := archive_of(data):
+        raise InspectionError(f"it is {what}; {_UNPACK}")
     raise InspectionError("the header does not tell what it is; name the format")
 
 
 def prove_source(source: SourceFormat, data: Data) -> int:
     """The virtual size of unpacked data of that format; InspectionError where they aren't."""
     try:
+        if source is not SourceFormat.LINUX_INITRD and (what := archive_of(data)):
+            raise InspectionError(f"it is {what}; {_UNPACK}")
         if source.converted:
             return prove_foreign(source, data)
         return prove(ImageFormat(source.value), data.read(0, HEAD_BYTES), data.size)

@@ -51,6 +51,7 @@ __all__ = ["LastStep", "VolumeChanges"]
 
 _log = logging.getLogger(__name__)
 _SECTOR_BYTES = 512
+_BLOCK_BYTES = 4096
 
 
 class VolumeChanges:
@@ -93,6 +94,8 @@ class VolumeChanges:
                 f"The size must be a multiple of {_SECTOR_BYTES} from {MIN_VOLUME_BYTES} to "
                 f"{MAX_VOLUME_BYTES}.",
             )
+        if size_bytes != entry.size_bytes:
+            size_bytes = -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES  # as Volumes.create
         shrink = size_bytes < entry.size_bytes
         if shrink and not allow_shrink:
             raise MicaError.field(

@@ -50,6 +50,7 @@ __all__ = ["MAX_VOLUME_BYTES", "MIN_VOLUME_BYTES", "Teller", "Volumes", "refuse_
 MIN_VOLUME_BYTES = 1 << 20
 MAX_VOLUME_BYTES = 1 << 50
 _SECTOR_BYTES = 512
+_BLOCK_BYTES = 4096
 _GLANCE_S = 2.0
 _DISK_IMAGES = {
     ImageFormat.QCOW2: "qcow2",
@@ -154,7 +155,11 @@ class Volumes:
     # --- change -------------------------------------------------------------------------------
 
     async def create(self, volume_id: str, spec: VolumeSpec, *, actor: str) -> Operation:
-        """Make a volume; sizes, names and space are checked before it begins."""
+        """Make a volume; sizes, names and space are checked before it begins. Its size is rounded
+        up to whole sectors of 4 KiB, which its spec then says: a disk of other sizes can't be
+        opened past the page cache where the datastore's disks have such sectors."""
+        blocks = -(-spec.size_bytes // _BLOCK_BYTES)
+        spec = msgspec.structs.replace(spec, size_bytes=blocks * _BLOCK_BYTES)
         survey = await self.survey(
             volume_id, spec, self._source_image(spec), self.source_volume(spec)
         )

@@ -1,8 +1,15 @@
 """Unpack gzip, xz or zstd from one file into another, with bounded memory and bounded output.
 
 JOB: source, target (descriptors), compression, limit_bytes. Outcome: size_bytes.
-Blocks of zeros become holes. Several members after one another are one file, as gzip, xz and zstd
-see it. zstd is libzstd by ctypes (zstd.h, "Streaming decompression"): Python has none before 3.14.
+Blocks of zeros become holes. Several members after one another are one file (RFC 1952 2.2, the
+.xz format 1.1 and 2.2, RFC 8878 3.1), and what a format lets follow or skip does no harm:
+
+gzip   zeros behind the last member, and anything else that isn't a member, as gzip(1) has it
+xz     zeros between and behind streams, in fours
+zstd   skippable frames anywhere, also first
+
+Windows and dictionaries have a bound, and a message names it. zstd is libzstd by ctypes (zstd.h,
+"Streaming decompression"): Python has none before 3.14.
 """
 
 from __future__ import annotations
@@ -24,7 +31,12 @@ _OUTPUT_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 16
 _ZEROS = bytes(_BLOCK_BYTES)
 _XZ_MEMORY_BYTES = 256 << 20
+_XZ_DICTIONARY_BYTES = 192 << 20
+"""`xz -9` has 64 MiB; this much fits into the memory above."""
 _ZSTD_WINDOW_LOG_MAX = 27
+"""`zstd --long` and `--ultra -22` take no more: 128 MiB."""
+_XZ_PADDING = 4
+_GZIP_MEMBER = b"\x1f\x8b"
 _ZSTD_D_WINDOW_LOG_MAX = 100
 
 
@@ -65,7 +77,7 @@ class _Gzip:
         try:
             out = self._inner.decompress(self._inner.unconsumed_tail + data, _OUTPUT_BYTES)
         except zlib.error as error:
-            raise _broken("gzip", error) from error
+            raise _broken("gzip") from error
         self.hungry = not self._inner.unconsumed_tail and len(out) < _OUTPUT_BYTES
         return out
 
@@ -90,7 +102,14 @@ class _Xz:
         try:
             return self._inner.decompress(data, _OUTPUT_BYTES)
         except lzma.LZMAError as error:
-            raise _broken("xz", error) from error
+            if "Memory usage limit" in str(error):
+                raise Refusal(
+                    "unsupported",
+                    "The xz data were packed with a dictionary of more than"
+                    f" {_XZ_DICTIONARY_BYTES >> 20} MiB, which isn't unpacked here: pack them"
+                    " again with `xz -9` or less.",
+                ) from error
+            raise _broken("xz") from error
 
 
 class _Buffer(ctypes.Structure):
@@ -132,8 +151,7 @@ class _Zstd:
             self._stream, ctypes.byref(made), ctypes.byref(given)
         )
         if self._lib.ZSTD_isError(left):
-            name = self._lib.ZSTD_getErrorName(left).decode("ascii", "replace")
-            raise _broken("zstd", name)
+            raise _zstd_refusal(self._lib.ZSTD_getErrorName(left))
         self._left = data[given.position :]
         if left == 0:
             self.eof = True
@@ -141,6 +159,23 @@ class _Zstd:
             self._lib.ZSTD_freeDStream(self._stream)
         self.hungry = not self._left and made.position < _OUTPUT_BYTES
         return self._output.raw[: made.position]
+
+
+def _zstd_refusal(name: bytes) -> Refusal:
+    """By libzstd's words (zstd_errors.h, error_private.c), which are the same since 1.0."""
+    if b"too much memory" in name:
+        return Refusal(
+            "unsupported",
+            "The zstd data were packed with a window of more than"
+            f" {1 << _ZSTD_WINDOW_LOG_MAX >> 20} MiB, which isn't unpacked here: pack them again"
+            f" with `zstd --long={_ZSTD_WINDOW_LOG_MAX}` or less.",
+        )
+    if b"ictionary" in name:
+        return Refusal(
+            "unsupported",
+            "The zstd data need a dictionary that isn't among them: pack them without one.",
+        )
+    return _broken("zstd")
 
 
 _DECODERS: dict[str, Callable[[], Decoder]] = {"gzip": _Gzip, "xz": _Xz, "zstd": _Zstd}
@@ -196,6 +231,7 @@ def unpack(source: int, target: int, compression: str, limit_bytes: int, report:
     read = 0
     member: Decoder | None = None
     waiting = b""
+    padding = 0
     while True:
         if member is None or member.hungry or member.eof:
             data = waiting or os.pread(source, _INPUT_BYTES, read)
@@ -206,11 +242,22 @@ def unpack(source: int, target: int, compression: str, limit_bytes: int, report:
             data = b""
         if member is None or member.eof:
             # Between members there may be zeros: padding of tapes and of xz streams.
-            data = data.lstrip(b"\0")
+            rest = data.lstrip(b"\0")
+            padding += len(data) - len(rest)
+            data = rest
             if not data:
                 if read >= total:
                     break
                 continue
+            if compression == "gzip" and member is not None:
+                if len(data) < len(_GZIP_MEMBER) and read < total:
+                    waiting = data + os.pread(source, _INPUT_BYTES, read)
+                    read += len(waiting) - len(data)
+                    continue
+                if not data.startswith(_GZIP_MEMBER):
+                    break  # gzip(1): "trailing garbage ignored"
+            _check_padding(compression, padding)
+            padding = 0
             member = decoder(compression)
         elif member.hungry and not data:
             raise Refusal("truncated", f"The {compression} data end too early.")
@@ -218,12 +265,24 @@ def unpack(source: int, target: int, compression: str, limit_bytes: int, report:
         if member.eof:
             waiting = member.unused
         report.progress(read, total)
+    if member is None:
+        raise Refusal("truncated", f"There are no {compression} data, only zeros.")
+    _check_padding(compression, padding)
     out.finish()
     return out.size
 
 
-def _broken(kind: str, why: object) -> Refusal:
-    return Refusal("invalid", f"The {kind} data are broken ({str(why)[:120]}).")
+def _check_padding(compression: str, count: int) -> None:
+    if compression == "xz" and count % _XZ_PADDING:
+        raise _broken("xz")
+
+
+def _broken(kind: str) -> Refusal:
+    return Refusal(
+        "invalid",
+        f"The {kind} data are damaged, or other data follow them: they can't be unpacked to their"
+        " end. Send them again, and test them before with the tool that packed them.",
+    )
 
 
 def main(argv: list[str]) -> int:

@@ -54,8 +54,8 @@ def vdi(*, kind: int = 1, parent: bytes = bytes(32)) -> bytes:
     return bytes(raw)
 
 
-def vhdx(*, flags: int = 0, parent: bool = False) -> bytes:
-    """A VHDX with a region table and metadata."""
+def vhdx(*, flags: int = 0, parent: bool = False, log: str = "") -> bytes:
+    """A VHDX with headers, a region table and metadata; `log` is how its log is."""
     import uuid
 
     def guid(text: str) -> bytes:
@@ -63,6 +63,13 @@ def vhdx(*, flags: int = 0, parent: bool = False) -> bytes:
 
     raw = bytearray(2 * MIB)
     raw[:8] = b"vhdxfile"
+    used = b"L" * 16 if log else bytes(16)
+    for at, number, now in ((64 << 10, 7, used), (128 << 10, 6, b"O" * 16)):
+        head = (b"head", 0, number, bytes(16), bytes(16), now, 0, 1, MIB, 512 << 10)
+        struct.pack_into("<4sIQ16s16s16sHHIQ", raw, at, *head)
+    if log:
+        of = used if log == "to be replayed" else b"P" * 16
+        struct.pack_into("<4sIIIQII16s", raw, (512 << 10) + 8192, b"loge", 0, 4096, 0, 1, 0, 0, of)
     struct.pack_into("<4sIII", raw, 192 << 10, b"regi", 0, 1, 0)
     entry = (guid("8b7ca206-4790-4b9a-b8fe-575f050f886e"), MIB, MIB, 1)
     struct.pack_into("<16sQII", raw, (192 << 10) + 16, *entry)
@@ -90,6 +97,7 @@ GOOD = [
     (SourceFormat.VHD, vhd() + bytes(2048), MIB),
     (SourceFormat.VHD, bytes(MIB) + vhd(kind=2), MIB),
     (SourceFormat.VHDX, vhdx(), 3 * MIB),
+    (SourceFormat.VHDX, vhdx(log="of before"), 3 * MIB),
     (SourceFormat.VDI, vdi(), MIB),
     (SourceFormat.PARALLELS, parallels(), MIB),
 ]
@@ -114,7 +122,9 @@ BAD = [
     (SourceFormat.VHD, bytes(4096), "neither"),
     (SourceFormat.VHDX, vhdx(flags=2), "differencing"),
     (SourceFormat.VHDX, vhdx(parent=True), "differencing"),
-    (SourceFormat.VHDX, b"vhdxfile" + bytes(MIB), "no metadata"),
+    (SourceFormat.VHDX, b"vhdxfile" + bytes(MIB), "headers are damaged"),
+    (SourceFormat.VHDX, vhdx().replace(b"regi", b"rege"), "no metadata"),
+    (SourceFormat.VHDX, vhdx(log="to be replayed"), "its log holds changes"),
     (SourceFormat.VDI, vdi(kind=4), "differencing"),
     (SourceFormat.VDI, vdi(parent=b"x" * 32), "differencing"),
     (SourceFormat.PARALLELS, b"<?xml version='1.0'?>", ".hds"),

@@ -39,6 +39,7 @@ def test_what_is_right_is_taken(
     ("image_format", "head", "reason"),
     [
         (F.ISO, bytes(1 << 16), "ISO 9660"),
+        (F.ISO, b"\0" + 10 * b"\xff" + b"\0" + bytes(4096), "2,352"),
         (F.ISO, b"CD001", "ISO 9660"),
         (F.QCOW2, b"", "does not begin"),
         (F.QCOW2, iso(), "does not begin"),

@@ -199,3 +199,33 @@ def test_an_image_in_use_is_not_deleted(tmp_path: Path) -> None:
         assert world.storage.list_images(None) == ()
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("fault", ["data file", "backing", "other size", "link"])
+def test_an_image_that_came_with_a_datastore_is_proven_again(tmp_path: Path, fault: str) -> None:
+    async def scenario(world: World) -> None:
+        data = qcow2(size=1 << 26)
+        assert (await world.upload("img", data)).state is OperationState.SUCCEEDED
+        await world.storage.stop()
+        path = tmp_path / "d/images/img.qcow2"
+        other = {
+            "data file": qcow2(size=1 << 26, incompatible=1 << 2),
+            "backing": qcow2(size=1 << 26, backing_name="/etc/passwd"),
+            "other size": qcow2(size=1 << 27),
+            "link": data,
+        }[fault]
+        path.unlink()
+        if fault == "link":
+            (tmp_path / "elsewhere").write_bytes(other)
+            path.symlink_to(tmp_path / "elsewhere")
+        else:
+            path.write_bytes(other.ljust(len(data), b"\0")[: len(data)])
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        spec = VolumeSpec(datastore="d", size_bytes=1 << 28, source_image="img")
+        with pytest.raises(MicaError, match="can't be used"):
+            await again.storage.volumes.create("v", spec, actor="test")
+        assert any(f.code == "image-unusable" for f in again.storage.findings())
+        await again.storage.stop()
+
+    run(tmp_path, scenario)

@@ -269,3 +269,20 @@ def test_what_an_image_s_tables_say_is_set_aside_and_is_the_limit(tmp_path: Path
         await world.succeeded(await world.storage.volumes.create("w", spec, actor="test"))
 
     run(tmp_path, scenario)
+
+
+def test_sizes_become_whole_sectors_of_4_kib_and_say_so(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        spec = VolumeSpec(datastore="d", size_bytes=(1 << 20) + 512, format=VolumeFormat.RAW)
+        await world.succeeded(await world.storage.volumes.create("v", spec, actor="test"))
+        volume = await world.storage.volumes.get("v")
+        assert volume.spec.size_bytes == (1 << 20) + 4096
+        assert (tmp_path / "d/volumes/v.raw").stat().st_size == (1 << 20) + 4096
+        operation = await world.storage.changes.resize(
+            "v", (2 << 20) + 512, revision=None, allow_shrink=False, actor="test"
+        )
+        await world.succeeded(operation)
+        volume = await world.storage.volumes.get("v")
+        assert volume.spec.size_bytes == (2 << 20) + 4096
+
+    run(tmp_path, scenario)
