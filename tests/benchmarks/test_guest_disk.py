@@ -92,7 +92,7 @@ def _plainly(found: Place, file: Path, log: Path) -> None:
     guest = guest_files()
     argv = qemu(
         *("-accel", ACCELERATOR, "-machine", "q35", "-cpu", "max", "-m", str(MEMORY_MIB)),
-        *("-drive", f"file={file},format=raw,if=virtio,cache=none,aio=io_uring"),
+        *("-drive", f"file={file},format=raw,if=virtio,cache=none,aio=native"),
         *("-kernel", str(guest.vmlinux), "-initrd", str(guest.initrd), "-append", COMMAND_LINE),
         *("-serial", "stdio"),
     )

@@ -53,9 +53,15 @@ class Accelerator(StrEnum):
 
 
 class Aio(StrEnum):
-    """How QEMU reads and writes files."""
+    """How QEMU reads and writes files.
 
-    IO_URING = "io_uring"
+    Not by io_uring: its requests pass no seccomp filter, so a QEMU with one could make sockets of
+    any family, vsock among them. Linux AIO reads and writes files and does nothing else; measured
+    with qemu-img bench it gives 0.8 to 1.3 of io_uring's throughput, as do threads.
+    """
+
+    NATIVE = "native"
+    """Linux AIO; past the page cache only."""
     THREADS = "threads"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmkernel.devices import Aio, CdromPlan, DiskLayer, DiskPlan, FirmwarePlan, KernelPlan
-from vmkernel.host.file_io import io_uring_works, takes_direct_io
+from vmkernel.host.file_io import linux_aio_works, takes_direct_io
 from vmkernel.host.files import exists, open_regular, write_durably
 from vmkernel.model import DiskCache, DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
 from vmkernel.vm import tpm_state
@@ -156,8 +156,9 @@ def disk_plan(spec: VmSpec, disk: DiskSpec, volume: VolumeFile) -> DiskPlan:
 
 def with_access(disk: DiskPlan) -> DiskPlan:
     """The disk with the best way to its file that the host has; asks the file system."""
-    aio = Aio.IO_URING if io_uring_works() else Aio.THREADS
-    return replace(disk, aio=aio, direct=disk.direct and takes_direct_io(disk.path))
+    direct = disk.direct and takes_direct_io(disk.path)
+    aio = Aio.NATIVE if direct and linux_aio_works() else Aio.THREADS
+    return replace(disk, aio=aio, direct=direct)
 
 
 def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFiles) -> StartFiles:

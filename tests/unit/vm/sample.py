@@ -35,10 +35,11 @@ def disk(bus: DiskBus, name: str = "v", key: str = "disk0", **changes: Any) -> D
         path=Path(f"/ds/{name}.qcow2"),
         format=VolumeFormat.QCOW2,
         serial=name,
-        aio=Aio.IO_URING,
+        aio=Aio.THREADS,
         direct=True,
     )
-    return replace(made, **changes)
+    made = replace(made, **changes)
+    return replace(made, aio=Aio.NATIVE if made.direct else Aio.THREADS)
 
 
 def cdrom(
