@@ -13,16 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from socket import AF_INET, AF_INET6
 from typing import IO
 
 from appliance_build.tools.sandbox import loader_argv, qemu_environment
 from remote_api.client.sdk import Mica
 from tests.framework import inputs
 from tests.framework.api import checked_mica
+from tests.framework.calls import ROLES
 from tests.framework.repository import REPOSITORY
+from vmkernel.host.seccomp import compile_filter
+from vmkernel.jail.calls import CallFilter, one_of
 
 __all__ = ["HostedMica", "hosted_mica", "qemu_programs", "unclaimed_mica"]
 
+FILTERED = Path(__file__).with_name("filtered.py")
 _START_S = 60.0
 _STOP_S = 90.0
 
@@ -149,10 +154,30 @@ def qemu_programs(folder: Path) -> dict[str, Path]:
     for program in ("qemu-system-x86_64", "qemu-img", "swtpm"):
         script = folder / program
         words = shlex.join(loader_argv(tree, program))
+        if program in ROLES:
+            words = f"{_watched(folder, program)} {words}"
         script.write_text(f'#!/bin/sh\nexport {variables}\nexec {words} "$@"\n')
         script.chmod(0o755)
         scripts[program] = script
     return scripts
+
+
+def _watched(folder: Path, program: str) -> str:
+    """What a program of the jail is started by: the jail's list of system calls, or a recorder of
+    what it calls (`tests.framework.calls`)."""
+    if trace := os.environ.get("MICA_TRACE_CALLS"):
+        return f"strace -D -f -qq -o {shlex.quote(trace)}/{program}.$$"
+    code = folder / f"{program}.filter"
+    code.write_bytes(compile_filter(_hosted(ROLES[program])))
+    return shlex.join([sys.executable, "-I", "-S", str(FILTERED), str(code)])
+
+
+def _hosted(calls: CallFilter) -> CallFilter:
+    """A list and what user networking adds, which no jailed QEMU has."""
+    names = ("bind", "connect")
+    return CallFilter(
+        calls.allowed.union(names), {**calls.limited, "socket": one_of(0, AF_INET, AF_INET6)}
+    )
 
 
 def _line(stream: IO[bytes], folder: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 from tests.framework.repository import REPOSITORY
+from vmkernel.host.seccomp import compile_filter
+from vmkernel.jail.roles import TOOL
 
 MIB = 1 << 20
 PROBE = """
@@ -51,6 +54,7 @@ def _probe(folder: Path, *, parent: int) -> subprocess.CompletedProcess[str]:
         "read": ["/"],
         "write": [str(folder / "given")],
         "network": False,
+        "calls": base64.b64encode(compile_filter(TOOL)).decode(),
     }
     words = [sys.executable, "-s", "-P", "-m", "vmkernel.workers.become", json.dumps(policy)]
     return subprocess.run(

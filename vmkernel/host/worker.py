@@ -7,11 +7,13 @@ does. One that says nothing for a while is killed.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +24,10 @@ from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.cgroup import Cgroup
 from vmkernel.host.errors import HostError
 from vmkernel.host.runner import FIXED_ENVIRONMENT, Runner
+from vmkernel.host.seccomp import compile_filter
 from vmkernel.host.work_places import WorkPlaces
+from vmkernel.jail.calls import CallFilter
+from vmkernel.jail.roles import FETCH_WORKER, TOOL, WORKER
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.text import clean
 
@@ -73,7 +78,7 @@ class Workers:
 
     def prefix(self, confinement: Confinement) -> list[str]:
         """What stands before a program's own words to run it confined."""
-        return [*self._python("vmkernel.workers.become"), self._policy(confinement)]
+        return [*self._python("vmkernel.workers.become"), self._policy(confinement, TOOL)]
 
     def program(self, name: str) -> str:
         """A tool's path, where it is not to be looked for."""
@@ -97,7 +102,8 @@ class Workers:
     ) -> Outcome:
         """The outcome of a worker's work; MicaError with what it refused."""
         reader = _Lines(on_progress)
-        argv = [*self._python(f"vmkernel.workers.{module}"), self._policy(confinement)]
+        calls = FETCH_WORKER if confinement.network else WORKER
+        argv = [*self._python(f"vmkernel.workers.{module}"), self._policy(confinement, calls)]
         await self.confined_runner.run(
             [*argv, json.dumps(dict(job))],
             timeout_s=timeout_s,
@@ -109,11 +115,12 @@ class Workers:
         )
         return reader.outcome(module)
 
-    def _policy(self, confinement: Confinement) -> str:
+    def _policy(self, confinement: Confinement, calls: CallFilter) -> str:
         return json.dumps(
             {
                 "parent": os.getpid(),
                 "memory_bytes": confinement.memory_bytes,
+                "calls": _filter(calls),
                 "file_bytes": confinement.file_bytes,
                 "read": [*self.readable, *map(str, confinement.read)],
                 "write": [str(path) for path in confinement.write],
@@ -135,6 +142,12 @@ class Outcome(msgspec.Struct, frozen=True):
     size_bytes: Count = 0
     url: Annotated[str, msgspec.Meta(max_length=16 << 10)] = ""
     """Where a fetched file came from in the end."""
+    missing: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(max_length=64)
+    ] = ()
+    """Numbers of the keys that a guest's firmware variables lack."""
+    revoked: Count | None = None
+    """What they revoke."""
 
 
 class _Line(msgspec.Struct):
@@ -145,6 +158,11 @@ class _Line(msgspec.Struct):
     ok: Outcome | None = None
     error: ErrorCode | None = None
     detail: str = ""
+
+
+@lru_cache(maxsize=8)
+def _filter(calls: CallFilter) -> str:
+    return base64.b64encode(compile_filter(calls)).decode()
 
 
 class _Lines:

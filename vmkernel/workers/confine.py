@@ -2,14 +2,16 @@
 
 Used by processes that this vmkernel starts for one piece of work (`vmkernel.workers`, qemu-img).
 The uid is changed by who starts them. What the kernel doesn't know (Landlock before 5.13, or not
-compiled in) is left out: then uid, limits and the system call filter remain.
+compiled in) is left out: then uid, limits and the system call filter remain. The filter comes
+compiled (vmkernel/jail/roles/worker.py says what is in it), because each such process starts with
+this module and it imports little.
 
-Layouts: linux/seccomp.h, linux/bpf_common.h, linux/landlock.h; system call numbers of x86-64.
-It imports little, because each such process starts with it.
+Layouts: linux/seccomp.h, linux/filter.h, linux/landlock.h.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import os
@@ -19,7 +21,7 @@ import stat
 import struct
 from typing import NamedTuple
 
-__all__ = ["Policy", "confine", "seccomp_filter"]
+__all__ = ["Policy", "confine"]
 
 _OOM_SCORE = b"500"
 """Guests have 300."""
@@ -27,38 +29,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
-_AUDIT_ARCH_X86_64 = 0xC000003E
-_X32_BIT = 0x40000000
-_ALLOW = 0x7FFF0000
-_KILL = 0x80000000
-_EPERM = 0x00050001
-_ENOSYS = 0x00050026
-_NEW_NAMESPACES = 0x7E020000
-"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
-
-_CLONE, _CLONE3 = 56, 435
-_ADMIN_CALLS = (
-    101,  # ptrace
-    105, 106, 113, 114, 116, 117, 119,  # setuid, setgid, setre*id, setgroups, setres*id
-    133, 259,  # mknod, mknodat
-    135,  # personality
-    154,  # modify_ldt
-    155, 161, 165, 166,  # pivot_root, chroot, mount, umount2
-    163, 167, 168, 169, 179,  # acct, swap, reboot, quotactl
-    170, 171, 172, 173,  # names, iopl, ioperm
-    175, 176, 313,  # modules
-    246, 320,  # kexec
-    248, 249, 250,  # keys
-    272, 308,  # unshare, setns
-    298, 321, 323,  # perf_event_open, bpf, userfaultfd
-    303, 304,  # file handles
-    310, 311, 312,  # process_vm_*, kcmp
-    425, 426, 427,  # io_uring
-    428, 429, 430, 431, 432, 433, 442,  # the new mount calls
-    438,  # pidfd_getfd
-)  # fmt: skip
-_NETWORK_CALLS = (41, 42, 49, 50)
-"""socket, connect, bind, listen."""
+_INSTRUCTION_BYTES = 8
 
 _SYS_LANDLOCK = (444, 445, 446)
 _READ = 0b1100
@@ -66,6 +37,8 @@ _EXECUTE = 0b1
 _WRITE = 0b10
 _TRUNCATE = 1 << 14
 _FILE_RIGHTS = _EXECUTE | _WRITE | 0b100 | _TRUNCATE
+_SCOPES = 0b11
+"""Abstract Unix sockets and signals of processes that are not confined with it; from ABI 6 on."""
 _RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 
 
@@ -76,6 +49,8 @@ class Policy(NamedTuple):
     """It ends with this process."""
     memory_bytes: int
     """Of address space."""
+    calls: str
+    """The filter of its system calls as the kernel takes it, in Base64."""
     file_bytes: int | None = None
     """No file may become larger."""
     read: tuple[str, ...] = ()
@@ -83,6 +58,7 @@ class Policy(NamedTuple):
     write: tuple[str, ...] = ()
     """Files that it may write."""
     network: bool = False
+    """True if it may connect; to which families of addresses, the filter says."""
 
 
 def confine(policy: Policy) -> None:
@@ -138,7 +114,8 @@ def _landlock(libc: ctypes.CDLL, policy: Policy) -> None:
         return
     handled = _RIGHTS_BY_ABI[max(known for known in _RIGHTS_BY_ABI if known <= abi)]
     ports = 0 if abi < 4 else 0b01 if policy.network else 0b11
-    attributes = struct.pack("=QQ", handled, ports)[: 16 if abi >= 4 else 8]
+    length = 24 if abi >= 6 else 16 if abi >= 4 else 8
+    attributes = struct.pack("=QQQ", handled, ports, _SCOPES)[:length]
     ruleset = _checked(libc.syscall(create, attributes, ctypes.c_size_t(len(attributes)), 0))
     try:
         rules = [(path, _READ | _EXECUTE) for path in policy.read]
@@ -168,32 +145,6 @@ class _Program(ctypes.Structure):
 
 
 def _seccomp(libc: ctypes.CDLL, policy: Policy) -> None:
-    code = seccomp_filter(network=policy.network)
-    program = _Program(len(code) // 8, code)
+    code = base64.b64decode(policy.calls, validate=True)
+    program = _Program(len(code) // _INSTRUCTION_BYTES, code)
     _checked(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0))
-
-
-def seccomp_filter(*, network: bool) -> bytes:
-    """The filter as the kernel takes it: an array of struct sock_filter."""
-    load, equal, at_least, any_bit, answer = 0x20, 0x15, 0x35, 0x45, 0x06
-    refused = sorted({*_ADMIN_CALLS, *(() if network else _NETWORK_CALLS)})
-    lines: list[tuple[int, int, int, int]] = [
-        (load, 0, 0, 4),
-        (equal, 1, 0, _AUDIT_ARCH_X86_64),
-        (answer, 0, 0, _KILL),
-        (load, 0, 0, 0),
-        (at_least, 0, 1, _X32_BIT),
-        (answer, 0, 0, _KILL),
-        (equal, 0, 1, _CLONE3),  # its flags can't be looked at; libc takes clone instead
-        (answer, 0, 0, _ENOSYS),
-    ]
-    for number in refused:
-        lines += [(equal, 0, 1, number), (answer, 0, 0, _EPERM)]
-    lines += [
-        (equal, 0, 3, _CLONE),
-        (load, 0, 0, 16),
-        (any_bit, 0, 1, _NEW_NAMESPACES),
-        (answer, 0, 0, _EPERM),
-        (answer, 0, 0, _ALLOW),
-    ]
-    return b"".join(struct.pack("=HBBI", *line) for line in lines)
