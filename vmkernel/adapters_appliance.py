@@ -49,6 +49,9 @@ class ApplianceAdapters:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._runner = Runner()
+        self._workers = Workers(
+            self._runner, readable=_WORKERS_READ, pull_uid=PULL_UID, cgroup=Cgroup(_WORK_SLICE)
+        )
         self._platform = AppliancePlatform(self._runner, options.run_dir)
         self._tree = BlockTree()
         self._stick_disk: str | None = None
@@ -98,21 +101,18 @@ class ApplianceAdapters:
 
         choice = DiskChoice(self._runner, self._tree, stick)
         mounting = Mounting(self._runner, self._options.run_dir / "datastores")
-        workers = Workers(
-            self._runner, readable=_WORKERS_READ, pull_uid=PULL_UID, cgroup=Cgroup(_WORK_SLICE)
-        )
         storage = StorageService(
             store,
             operations,
             events,
             disk_drivers(choice, mounting),
             QemuImg(
-                workers,
+                self._workers,
                 prove_open_disk,
                 uid=QEMU_IMG_UID,
                 vm_uids=range(FIRST_UID, LAST_UID + 1),
             ),
-            workers,
+            self._workers,
             worker_uid=QEMU_IMG_UID,
             machine=machine_mark(),
         )
@@ -144,6 +144,8 @@ class ApplianceAdapters:
             operations=operations,
             events=events,
             wish=self._options.accelerator,
+            workers=self._workers,
+            worker_uid=QEMU_IMG_UID,
         )
 
     async def guests_end_with_us(self) -> float | None:

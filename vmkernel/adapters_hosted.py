@@ -40,6 +40,7 @@ class HostedAdapters:
         }
         self._runner = Runner({name: path for name, path in programs.items() if path})
         self._platform = HostedPlatform()
+        self._workers = Workers(self._runner, allow_loopback=options.pull_from_loopback)
 
     @property
     def runner(self) -> Runner:
@@ -76,14 +77,13 @@ class HostedAdapters:
         self, store: StateStore, operations: OperationRegistry, events: EventBus
     ) -> StorageService:
         """Directories as datastores."""
-        workers = Workers(self._runner, allow_loopback=self._options.pull_from_loopback)
         return StorageService(
             store,
             operations,
             events,
             directory_driver(),
-            QemuImg(workers, prove_open_disk),
-            workers,
+            QemuImg(self._workers, prove_open_disk),
+            self._workers,
             machine=machine_mark(fallback=Path("/etc/machine-id")),
         )
 
@@ -104,6 +104,7 @@ class HostedAdapters:
             wish=self._options.accelerator,
             data_dir=self._options.qemu_dir,
             boot_name=self._options.boot_name,
+            workers=self._workers,
         )
 
     async def guests_end_with_us(self) -> float | None:

@@ -288,6 +288,12 @@ ROUTES: tuple[AnyRoute, ...] = (
         "discardVmState",
         "Throw the memory of a suspended virtual machine away, as by a power cut",
     ),
+    _action(
+        model.VmAction.UPDATE_SECURE_BOOT,
+        "updateVmSecureBoot",
+        "Add the Secure Boot certificates that a stopped virtual machine lacks to its firmware"
+        " variables; the others stay",
+    ),
     Route(
         method="POST",
         path="/v1/vms/{id}/shutdown",

@@ -40,6 +40,7 @@ from remote_api.schema.vm_life import (
     OnPanic,
     RestartSpec,
     RestartStatus,
+    SecureBootStatus,
     StopSpec,
 )
 
@@ -182,6 +183,13 @@ class VmStatus(WireModel, frozen=True, kw_only=True):
     ] = None
     memory_image: Annotated[
         MemoryImageStatus | None, Meta(description="What it goes on from, while it is suspended.")
+    ] = None
+    secure_boot: Annotated[
+        SecureBootStatus | None,
+        Meta(
+            description="Null without Secure Boot, and until the firmware variables are made or"
+            " looked at."
+        ),
     ] = None
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "RestartPolicy",
     "RestartSpec",
     "RestartStatus",
+    "SecureBootStatus",
     "StopAction",
     "StopSpec",
     "WaitFor",
@@ -105,6 +106,26 @@ class RestartStatus(WireModel, frozen=True, kw_only=True):
     attempts: Annotated[int, Meta(description="Starts since the VM last ran for a while.")]
     next_at: Annotated[
         Timestamp | None, Meta(description="When the next one is due; null where nothing waits.")
+    ] = None
+
+
+class SecureBootStatus(WireModel, frozen=True, kw_only=True):
+    """The keys in the firmware variables of a VM with Secure Boot, when it last stood still."""
+
+    missing: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Certificates of 2023 that it lacks though it trusts those of 2011 which"
+            " they replace; `update-secure-boot` adds them."
+        ),
+    ] = ()
+    revoked: Annotated[
+        int | None,
+        Meta(description="Entries of dbx, the list of what may not start though it is signed."),
+    ] = None
+    error: Annotated[
+        str | None,
+        Meta(description="Why the variables can't be understood; then nothing else is known."),
     ] = None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from firmware.guest_firmware.secure_boot_keys import MICROSOFT_2023
 from tests.framework import inputs
 from tests.framework.guest import guest_files, pattern_crc
 from tests.framework.guest.old_pc import old_pc_disk, old_pc_lacks
@@ -402,8 +403,9 @@ def test_uefi_starts_from_a_disk(tmp_path: Path) -> None:
 
 
 def test_secure_boot_and_tpm(tmp_path: Path) -> None:
-    """What nobody has signed isn't started; Debian's shim is, and the TPM has measured it. The VM
-    keeps its TPM's state and its variables apart from those of other firmware."""
+    """What nobody has signed isn't started; Debian's shim is, and the TPM has measured it. The
+    firmware trusts Microsoft's certificates of 2023 as well as those of 2011. The VM keeps its
+    TPM's state and its variables apart from those of other firmware."""
 
     async def story(bench: Bench) -> None:
         bench.storage.add_volume("v0", source=guest_files().uefi_disk)
@@ -416,6 +418,8 @@ def test_secure_boot_and_tpm(tmp_path: Path) -> None:
         await bench.says("MICA GUEST READY signed-disk[^$]*MICA GUEST UP")
         text = await bench.asks("hardware", "hardware done")
         assert "guest tpm 2" in text
+        for name in ("UEFI CA 2011", *(key.name for key in MICROSOFT_2023 if key.variable == "db")):
+            assert re.search(rf"guest certificate '.*{name}", text), text
         measured = re.search(r"guest pcr7 (\w+)", text)
         assert measured is not None
         assert len(set(measured[1])) > 1, "the TPM has measured nothing"

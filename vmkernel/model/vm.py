@@ -31,6 +31,7 @@ from vmkernel.model.vm_life import (
     OnPanic,
     RestartSpec,
     RestartStatus,
+    SecureBootStatus,
     StopSpec,
 )
 
@@ -133,6 +134,8 @@ class VmAction(StrEnum):
     """Write its memory to disk and end its QEMU."""
     DISCARD_STATE = "discard-state"
     """Throw the memory of a suspended VM away: it is then as after a power cut."""
+    UPDATE_SECURE_BOOT = "update-secure-boot"
+    """Add the Secure Boot certificates that it lacks to its firmware variables."""
 
 
 class ConsoleKind(StrEnum):
@@ -170,6 +173,8 @@ class VmStatus(Record, frozen=True, kw_only=True):
     """None where the policy has had nothing to do."""
     memory_image: MemoryImageStatus | None = None
     """What it goes on from, while it is suspended."""
+    secure_boot: SecureBootStatus | None = None
+    """None without Secure Boot, and until its variables are made or looked at."""
 
 
 class Vm(Record, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ __all__ = [
     "RestartPolicy",
     "RestartSpec",
     "RestartStatus",
+    "SecureBootStatus",
     "StopAction",
     "StopSpec",
     "WaitFor",
@@ -103,6 +104,18 @@ class RestartStatus(Record, frozen=True, kw_only=True):
     """Starts since the VM last ran for a while."""
     next_at: Timestamp | None = None
     """When the next one is due; none where nothing waits."""
+
+
+class SecureBootStatus(Record, frozen=True, kw_only=True):
+    """The keys in the firmware variables of a VM with Secure Boot, as they were when it last stood
+    still."""
+
+    missing: tuple[str, ...] = ()
+    """Certificates of 2023 that it lacks though it trusts those of 2011 which they replace."""
+    revoked: int | None = None
+    """Entries of dbx, the list of what may not start though it is signed."""
+    error: str | None = None
+    """Why the variables can't be understood; then nothing else is known."""
 
 
 class MemoryImageStatus(Record, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from vmkernel.qemu.guest_agent import AgentError
 from vmkernel.vm import definition as definitions
 from vmkernel.vm.machine import Machine, words
 from vmkernel.vm.messages import Ask
+from vmkernel.vm.secure_boot import update_secure_boot
 from vmkernel.vm.starter import start_qemu
 from vmkernel.vm.states import OFF, VmRequest
 from vmkernel.vm.suspending import discard_state, end_unknown, resume_from_disk, suspend
@@ -166,6 +167,7 @@ ACTIONS: dict[VmRequest, Action] = {
     VmRequest.RESUME: resume,
     VmRequest.SUSPEND: suspend,
     VmRequest.DISCARD_STATE: discard_state,
+    VmRequest.UPDATE_SECURE_BOOT: update_secure_boot,
     VmRequest.RENAME: redefine,
     VmRequest.RECONFIGURE: redefine,
     VmRequest.ADJUST: redefine,

@@ -21,6 +21,7 @@ from vmkernel.devices import Accelerator
 from vmkernel.host import Runner
 from vmkernel.host.kvm import KvmProbe, glance_at_kvm, try_kvm, wait_for_kvm
 from vmkernel.host.vsock import load_vhost_vsock
+from vmkernel.host.worker import Workers
 from vmkernel.model import HostMode
 from vmkernel.network import (
     DEFAULT_PORT_GROUP,
@@ -66,6 +67,8 @@ def assemble_vms(
     wish: AcceleratorWish = AcceleratorWish.AUTO,
     data_dir: Path | None = None,
     boot_name: str | None = None,
+    workers: Workers | None = None,
+    worker_uid: int | None = None,
 ) -> VmService:
     """Choose the adapters of a mode. `run_dir` is the host's; VMs get `vm/<id>` below it.
 
@@ -113,6 +116,8 @@ def assemble_vms(
         prepare_vsock=(partial(load_vhost_vsock, runner) if mode is HostMode.APPLIANCE else None),
         jailed=mode is HostMode.APPLIANCE,
         data_dirs=data_dirs,
+        workers=workers,
+        worker_uid=worker_uid,
         boot_name=boot_name or boot_id(),
     )
     return VmService(host, operations)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmkernel.host import from_os_error
 from vmkernel.incidents import problem_of
-from vmkernel.model import ErrorCode, MicaError, Progress, Vm, VmState
+from vmkernel.model import ErrorCode, MicaError, Progress, SecureBootStatus, Vm, VmState
 from vmkernel.qemu import QemuError, QmpLostError
 from vmkernel.vm.actions import WAITS, carry_out
 from vmkernel.vm.agent import GuestAgent
@@ -41,6 +41,7 @@ from vmkernel.vm.messages import (
 )
 from vmkernel.vm.reports import come_due, datastore_changed, note
 from vmkernel.vm.running import Running
+from vmkernel.vm.secure_boot import keys_unseen, look_at_keys
 from vmkernel.vm.states import ACTIVE, OFF, VmRequest, check_legal
 from vmkernel.vm.surroundings import Surroundings
 
@@ -120,6 +121,20 @@ class VmDriver:
         """True where QEMU has its disks open, its memory on disk knows what is on them, or
         somebody works on them."""
         return self.holds_files or self.state is VmState.SUSPENDED
+
+    @property
+    def unseen_keys(self) -> bool:
+        """True where it stands still and its firmware variables are to be looked at."""
+        return self._ready.is_set() and keys_unseen(self._machine)
+
+    @property
+    def secure_boot(self) -> SecureBootStatus | None:
+        """What is known of its Secure Boot keys."""
+        return self._machine.keys.status
+
+    async def look_at_keys(self) -> None:
+        """Look at them, while nothing is done to the VM."""
+        await look_at_keys(self._machine)
 
     def view(self) -> Vm:
         """The VM as clients see it."""

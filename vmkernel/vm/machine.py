@@ -50,6 +50,7 @@ from vmkernel.vm.ends import UNFED, verdict
 from vmkernel.vm.floods import Floods
 from vmkernel.vm.folder_look import look
 from vmkernel.vm.holds import Holds
+from vmkernel.vm.known_keys import KnownKeys
 from vmkernel.vm.launch import RunFolder
 from vmkernel.vm.messages import Ask, Due, Message, Reconnect, Timer, fail, forward
 from vmkernel.vm.record import LaunchRecord, forget_record, read_record, write_record
@@ -109,6 +110,7 @@ class Machine:
         self.ran_since: float | None = None
         self.snapshots: dict[str, SnapshotRecord] = {}
         """Those of its folder, by id."""
+        self.keys = KnownKeys()
         self.at_disks = False
         """True while its disks' files are worked on without QEMU."""
         self.interruptible: asyncio.Task[Any] | None = None
@@ -161,6 +163,7 @@ class Machine:
                 agent=self.agent.status() if self.definition.spec.guest_agent and record else None,
                 restart=self._restart_status(),
                 memory_image=self.suspension.status() if self.suspension else None,
+                secure_boot=self.keys.status,
             ),
         )
 

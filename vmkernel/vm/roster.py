@@ -33,6 +33,7 @@ from vmkernel.vm.claims import Claims, OthersClaims, images_of
 from vmkernel.vm.clone_journal import sweep
 from vmkernel.vm.definition import DefinitionError, VmDefinition
 from vmkernel.vm.driver import VmDriver
+from vmkernel.vm.secure_boot import findings_of_keys
 from vmkernel.vm.states import AT_REST
 from vmkernel.vm.surroundings import Surroundings
 
@@ -136,6 +137,9 @@ class Roster:
         for vm_id, running in sorted(self._drivers.items()):
             if (fault := self._fault(running.driver)) is not None:
                 yield _unusable(vm_id, fault)
+        yield from findings_of_keys(
+            {vm_id: running.driver.secure_boot for vm_id, running in self._drivers.items()}
+        )
 
     # --- reading ------------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ Outcome = TypeVar("Outcome")
 _log = logging.getLogger(__name__)
 
 _SETTLED_S = 20.0
+_KEYS_S = 5.0
 
 _INVISIBLE = ("name", "description", "labels", "restart", "autostart", "stop", "on_panic")
 """What the guest can't see of its spec."""
@@ -88,6 +89,7 @@ class VmService:
         self.roster.background(self._look_around(), "vm-surroundings")
         await self.roster.start()
         self.roster.background(watch_agents(self.roster), "guest-agents")
+        self.roster.background(self._watch_keys(), "secure-boot-keys")
         self.roster.background(self._settle_moves(0), "settle-moves")
         self._host.storage.on_datastore_change(self._datastore_changed)
         autostart = Autostart(self._host, self.roster, self._operations)
@@ -112,6 +114,14 @@ class VmService:
             await self._host.program()
         except MicaError as error:
             _log.warning("no VM can be started: %s", error)
+
+    async def _watch_keys(self) -> None:
+        """Look at the Secure Boot keys of each VM that has come to rest, one after the other."""
+        while True:
+            for driver in self.roster.drivers():
+                if driver.unseen_keys:
+                    await driver.look_at_keys()
+            await asyncio.sleep(_KEYS_S)
 
     def _datastore_changed(self, _: str, available: bool) -> None:
         if available:

@@ -17,6 +17,7 @@ from vmkernel.host.files import exists, open_regular, write_durably
 from vmkernel.model import DiskCache, DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
 from vmkernel.vm import tpm_state
 from vmkernel.vm.definition import NVRAM_FILES, SEED_FILE, VmDefinition
+from vmkernel.vm.first_variables import first_variables
 from vmkernel.vm.ports import VolumeFile
 from vmkernel.vm.spec_check import SEED_BUS
 from vmkernel.vm.spec_defaults import disk_bus_of
@@ -166,7 +167,10 @@ def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFile
     if files.firmware is not None and files.nvram_template is not None:
         variables = files.firmware.variables
         if not exists(variables):
-            write_durably(variables, files.nvram_template.read_bytes(), limit=_VARIABLES_MAX_BYTES)
+            data = files.nvram_template.read_bytes()
+            if files.firmware.secure:
+                data = first_variables(data)
+            write_durably(variables, data, limit=_VARIABLES_MAX_BYTES)
     if files.tpm is not None:
         tpm_state.prepare(files.tpm.parent)
     if files.seed is not None:

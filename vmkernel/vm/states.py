@@ -63,6 +63,7 @@ class VmRequest(StrEnum):
     RESUME = "resume"
     SUSPEND = "suspend"
     DISCARD_STATE = "discard-state"
+    UPDATE_SECURE_BOOT = "update-secure-boot"
     CONSOLE = "console"
     RENAME = "rename"
     """Change what the guest can't see: name, description, labels."""
@@ -108,6 +109,7 @@ LEGAL: dict[VmRequest, frozenset[VmState]] = {
     VmRequest.RESUME: frozenset({VmState.PAUSED, VmState.SUSPENDED}),
     VmRequest.SUSPEND: frozenset({VmState.RUNNING, VmState.PAUSED}),
     VmRequest.DISCARD_STATE: frozenset({VmState.SUSPENDED}),
+    VmRequest.UPDATE_SECURE_BOOT: AT_REST,
     VmRequest.CONSOLE: ACTIVE,
     VmRequest.RENAME: _USABLE,
     VmRequest.RECONFIGURE: AT_REST,

@@ -13,6 +13,7 @@ from firmware.guest_firmware import UefiFiles
 from vmkernel.devices import Accelerator
 from vmkernel.devices.processors import HOST_MODEL
 from vmkernel.host.kvm import KvmProbe
+from vmkernel.host.worker import Workers
 from vmkernel.network import VmNetwork
 from vmkernel.qemu import QemuProgram, Qmp
 from vmkernel.resources import HugePagePool, MemoryAdmission
@@ -101,6 +102,10 @@ class Surroundings:
     """True where each VM has a user of its own, which must own its files and sees no devices."""
     data_dirs: Sequence[Path] = ()
     """Where QEMU finds its own firmware, where that isn't where it would look."""
+    workers: Workers | None = None
+    """Start what looks at data of guests."""
+    worker_uid: int | None = None
+    """Whom it runs as; None: as ourselves."""
     prepare_vsock: Callable[[], Awaitable[None]] | None = None
     """Makes /dev/vhost-vsock be there, where that is for us to do."""
     logs: RunLogs = field(default_factory=RunLogs)

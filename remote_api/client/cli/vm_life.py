@@ -22,6 +22,7 @@ from remote_api.schema import (
     OnPanic,
     RestartPolicy,
     RestartStatus,
+    SecureBootStatus,
     StopAction,
     Vm,
     VmState,
@@ -69,6 +70,13 @@ _STEPS = (
         Mica.reset_vm,
         done="VM {id} is reset",
         text="Reset a running virtual machine.",
+    ),
+    one_step(
+        "update-secure-boot",
+        "vm",
+        Mica.update_vm_secure_boot,
+        done="VM {id} has all Secure Boot certificates",
+        text="Add the Secure Boot certificates that a stopped virtual machine lacks.",
     ),
 )
 
@@ -210,6 +218,8 @@ def life_lines(vm: Vm) -> tuple[tuple[str, str], ...]:
     if status.memory_image is not None:
         image = status.memory_image
         lines.append(("memory image", f"{image.size_bytes >> 20} MiB of {image.taken_at}"))
+    if status.secure_boot is not None:
+        lines.append(("secure boot", _secure_boot(status.secure_boot)))
     if spec.autostart.enabled:
         text = f"order {spec.autostart.order}"
         if spec.autostart.delay_s:
@@ -220,6 +230,15 @@ def life_lines(vm: Vm) -> tuple[tuple[str, str], ...]:
     lines.append(("ends by", f"{spec.stop.action} within {spec.stop.timeout_s:g} s"))
     lines.append(("restart", spec.restart.policy.value + _attempts(status.restart)))
     return tuple(lines)
+
+
+def _secure_boot(status: SecureBootStatus) -> str:
+    if status.error is not None:
+        return f"keys unknown: {status.error}"
+    text = "all certificates"
+    if status.missing:
+        text = f"lacks {', '.join(status.missing)} (mica vm update-secure-boot)"
+    return f"{text}; {status.revoked or 0} revoked"
 
 
 def _attempts(status: RestartStatus | None) -> str:

@@ -101,3 +101,7 @@ class VmCalls(Calls):
     def discard_vm_state(self, vm_id: str) -> Operation:
         """Throw the memory of a suspended virtual machine away."""
         return self._operation("POST", f"/v1/vms/{vm_id}/discard-state")
+
+    def update_vm_secure_boot(self, vm_id: str) -> Operation:
+        """Add the Secure Boot certificates that a stopped virtual machine lacks."""
+        return self._operation("POST", f"/v1/vms/{vm_id}/update-secure-boot")

@@ -105,6 +105,24 @@ static void say_disk(const char *name)
     say_driver("/sys/block", name);
 }
 
+/* The certificates that the firmware trusts, as the kernel says while it starts. */
+static void say_certificates(void)
+{
+    char record[8192];
+    int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    ssize_t count;
+    while (log >= 0 && (count = read(log, record, sizeof record - 1)) > 0) {
+        record[count] = 0;
+        char *found = strstr(record, "Loaded X.509 cert '");
+        if (!found)
+            continue;
+        found[strcspn(found, "\n")] = 0;
+        say("guest certificate %s", found + strlen("Loaded X.509 cert "));
+    }
+    if (log >= 0)
+        close(log);
+}
+
 void hardware(void)
 {
     each_in("/sys/bus/pci/devices", "", say_pci);
@@ -118,6 +136,7 @@ void hardware(void)
     say_file("rng", "", "/sys/class/misc/%s/rng_available", "hw_random");
     say_file("clock", "", "/sys/class/rtc/%s/since_epoch", "rtc0");
     say_file("cpus", "possible", "/sys/devices/system/cpu/%s", "possible");
+    say_certificates();
     say("hardware done");
 }
 
