@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmkernel.text import clean
+
 __all__ = ["ALLOCATION", "Extent", "MAX_READ_BYTES", "NbdError", "NbdReader", "extents_of"]
 
 ALLOCATION = "base:allocation"
@@ -35,6 +37,7 @@ _ZERO = 2
 _MAX_ANSWER = 4 << 20
 """Of all parts of an answer: no more is ever asked for than MAX_READ_BYTES, and a server tells at
 most 1 MiB about blocks for each of two contexts."""
+_MAX_SIZE = 1 << 62
 _ANSWER_S = 120.0
 
 
@@ -168,7 +171,7 @@ class NbdReader:
             payload = await self._reader.readexactly(length)
             if kind & _CHUNK_ERROR:
                 number, size = _unpack(">IH", payload)
-                words = payload[6 : 6 + size].decode(errors="replace")
+                words = clean(payload[6 : 6 + size].decode(errors="replace"))
                 raise NbdError(f"the server refuses ({number}): {words}")
             found.append((kind, payload))
             if flags & _DONE:
@@ -199,6 +202,8 @@ class NbdReader:
         ):
             if kind == _REP_INFO and struct.unpack_from(">H", payload)[0] == _INFO_EXPORT:
                 (self.size_bytes,) = struct.unpack_from(">Q", payload, 2)
+                if self.size_bytes > _MAX_SIZE:
+                    raise NbdError(f"the export {export} says that it has no end")
 
     async def _option(self, option: int, data: bytes) -> list[tuple[int, bytes]]:
         self._writer.write(struct.pack(">QII", _IHAVEOPT, option, len(data)) + data)
@@ -213,7 +218,8 @@ class NbdReader:
                 raise NbdError("the server's answer can't be understood")
             payload = await self._reader.readexactly(length)
             if kind & _REP_ERROR:
-                raise NbdError(f"the server refuses: {payload.decode(errors='replace')}")
+                words = clean(payload[:4096].decode(errors="replace"))
+                raise NbdError(f"the server refuses: {words}")
             if kind == _REP_ACK:
                 return found
             found.append((kind, payload))
