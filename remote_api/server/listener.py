@@ -79,7 +79,6 @@ class Listener:
             sock.setblocking(False)
             sock.listen(BACKLOG)
         self._resume()
-        self._sweep()
 
     def _sweep(self) -> None:
         """End what has waited too long, and tidy up after what has ended: one timer for all."""
@@ -87,7 +86,8 @@ class Listener:
         if self._admission.ended - self._collected >= _ENDED_A_COLLECTION:
             self._collected = self._admission.ended
             gc.collect()
-        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+        waiting = self._admission.count(Stage.WAITING) > 0
+        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep) if waiting else None
 
     def close(self) -> None:
         """Accept no more; handshakes under way end."""
@@ -137,6 +137,8 @@ class Listener:
                 self._pause(error)
                 return
             sock.setblocking(False)
+            if self._sweeping is None:
+                self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
             _Arrival(self, sock, str(address[0]))
 
     def _pause(self, error: OSError) -> None:
