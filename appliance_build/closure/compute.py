@@ -32,6 +32,7 @@ OWN_PACKAGES = frozenset({"firmware", "remote_api", "vmkernel"})
 CATALOGUE = "/usr/lib/mica/bundles.json"
 PATH_FILE = "/usr/lib/python3/dist-packages/mica.pth"
 UNIT_DIRECTORY = "/usr/lib/systemd/system"
+USB_RULES = "/usr/lib/udev/rules.d/60-mica-usb.rules"
 INDEX_FILES = (
     "modules.alias",
     "modules.alias.bin",
@@ -195,6 +196,8 @@ def _take_bundles(
     search.generate(f"{root}/modules.order", "modules-order", why)
     for name in INDEX_FILES:
         search.generate(f"{root}/{name}", "depmod", why)
+    why = Reason("root", "closure", "lets in the USB devices that the image's modules name")
+    search.generate(USB_RULES, "usb-rules", why)
 
 
 def _compiled(search: Search, python: RulePython) -> None:

@@ -20,6 +20,7 @@ from appliance_build.closure.manifest import Manifest, ManifestFile
 from appliance_build.closure.plan import BootFile, Entry, EntryKind, Origin, Plan
 from appliance_build.closure.rule_kmod import read_module
 from appliance_build.closure.tools import DonorPython, tree_command
+from appliance_build.closure.usb_rules import usb_rules
 
 __all__ = ["ModuleFormat", "materialise"]
 
@@ -145,6 +146,10 @@ def _index(plan: Plan, entries: list[Entry], target: Path, tools: Path | None) -
         path = "/" + str(file.relative_to(target))
         if file.is_file() and path not in plan.entries:
             file.unlink()
+    aliases = (target / root / "modules.alias").read_text(encoding="utf-8").splitlines()
+    for entry in entries:
+        if entry.generator == "usb-rules":
+            (target / entry.path.lstrip("/")).write_text(usb_rules(aliases), encoding="utf-8")
 
 
 def _donor_file(plan: Plan, name: str) -> Path:

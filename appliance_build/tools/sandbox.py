@@ -11,7 +11,7 @@ from pathlib import Path
 
 from appliance_build.inputs.run import run
 
-__all__ = ["ToolsSandbox", "loader_argv", "qemu_environment"]
+__all__ = ["LIBRARIES", "ToolsSandbox", "loader_argv", "qemu_environment"]
 
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 

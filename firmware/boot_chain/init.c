@@ -8,7 +8,8 @@
  *
  * The root is the image itself, read-only. Only /etc and /var can be written: each is an
  * overlay of the image's folder and one tmpfs. So no program and no unit file can be
- * changed in a running system, and what was changed is gone with the power.
+ * changed in a running system, and what was changed is gone with the power. Wherever
+ * something can be written, no program can be run: only the image's own are.
  *
  * Every stage tells its name before it starts. A stage that fails says what failed and why
  * on every console, waits, and restarts the machine, so that the loader's boot counting
@@ -32,6 +33,8 @@
 #define ROOT_IMAGE "/root.erofs"
 #define RESTART_AFTER_S 60
 #define WRITE_LAYER_OPTIONS "mode=0755,size=25%"
+/* As systemd mounts it (mount-setup.c). */
+#define RUN_OPTIONS "mode=0755,size=20%,nr_inodes=800k"
 
 static const char *stage = "basics";
 
@@ -111,7 +114,10 @@ static void basics(void)
 	umask(022);
 	mount_at("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	mount_at("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-	mount_at("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
+	mount_at("devtmpfs", "/dev", "devtmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755");
+	/* PID 1 would mount these two itself, but such that programs in them can be run. */
+	mount_at("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=50%");
+	mount_at("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, RUN_OPTIONS);
 	say("kernel up after %.1f s, starting", uptime());
 }
 
@@ -157,13 +163,14 @@ static void overlay(const char *name)
 	need(mkdir(work, 0700), "make folder", work);
 	snprintf(options, sizeof options, "lowerdir=%s,upperdir=%s,workdir=%s,volatile", target,
 		 upper, work);
-	need(mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, options), "mount", target);
+	need(mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV | MS_NOEXEC, options), "mount",
+	     target);
 }
 
 static void write_layer(void)
 {
 	stage = "write layer";
-	mount_at("tmpfs", "/layer", "tmpfs", MS_NOSUID | MS_NODEV, WRITE_LAYER_OPTIONS);
+	mount_at("tmpfs", "/layer", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, WRITE_LAYER_OPTIONS);
 	overlay("etc");
 	overlay("var");
 }
@@ -178,7 +185,7 @@ static void microcode(void)
 
 static _Noreturn void switch_root(char **argv)
 {
-	static const char *const moved[] = { "/dev", "/proc", "/sys" };
+	static const char *const moved[] = { "/dev", "/proc", "/sys", "/run" };
 	static char *const no_environment[] = { NULL };
 	stage = "switch";
 	say("system image in place after %.1f s, starting systemd", uptime());

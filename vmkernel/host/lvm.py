@@ -6,11 +6,14 @@ writes no archive of the metadata anywhere.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmkernel.decoding import UndecodableError, decode_document
+from vmkernel.host.drivers import load_driver
+from vmkernel.host.errors import CommandError
 from vmkernel.host.runner import Runner
 
 __all__ = ["GROUP_PREFIX", "Lvm", "PhysicalVolume", "parse_physical_volumes", "volume_node"]
@@ -63,7 +66,8 @@ class Lvm:
 
     async def activate(self, group: str, devices: Sequence[Path]) -> None:
         """Make the volume's device node; refused where a disk of the group is missing."""
-        await self._runner.run(["modprobe", "--quiet", "dm-mod"], timeout_s=_QUICK_S, ok=(0, 1))
+        with contextlib.suppress(CommandError):  # lvm says what is missing
+            await load_driver(self._runner, "dm-mod")
         await self._lvm(devices, "vgchange", "--activate", "y", "--sysinit", "--", group)
 
     async def deactivate(self, group: str, devices: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import socket
 from pathlib import Path
 
+from vmkernel.host.drivers import load_driver
 from vmkernel.host.errors import HostError, from_os_error
 from vmkernel.host.runner import Runner
 
@@ -72,7 +73,7 @@ class System:
 
     async def load_module(self, name: str) -> None:
         """Load a module and what it needs, also one that devices don't load by themselves."""
-        await self._runner.run(["modprobe", "--quiet", name], timeout_s=_TIMEOUT_S)
+        await load_driver(self._runner, name)
 
     @staticmethod
     def main_pid(unit: str, cgroups: Path = _CGROUPS) -> int | None:

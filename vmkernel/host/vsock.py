@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
+from vmkernel.host.drivers import load_driver
+from vmkernel.host.errors import CommandError
 from vmkernel.host.runner import Runner
 
 __all__ = ["load_vhost_vsock", "open_vhost_vsock"]
 
 _DEVICE = Path("/dev/vhost-vsock")
-_TIMEOUT_S = 20.0
 
 
 async def load_vhost_vsock(runner: Runner, device: Path = _DEVICE) -> None:
     """Load the module, which makes the device; few VMs want it, so nothing loads it at boot."""
     if not device.exists():
-        await runner.run(["modprobe", "--quiet", "vhost_vsock"], timeout_s=_TIMEOUT_S, ok=(0, 1))
+        with contextlib.suppress(CommandError):  # opening the device says what is missing
+            await load_driver(runner, "vhost_vsock")
 
 
 def open_vhost_vsock(device: Path = _DEVICE) -> int:

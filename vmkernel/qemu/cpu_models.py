@@ -27,6 +27,9 @@ __all__ = ["CpuModels", "probe_cpu_models", "read_cpu_models"]
 _TIMEOUT_S = 60.0
 _MAX_OUTPUT_BYTES = 16 << 20
 _NAMED_MAX = 12
+_ACCEL = {Accelerator.KVM: "kvm", Accelerator.TCG: "tcg,split-wx=on"}
+"""TCG makes its buffers at once, and the vmkernel's programs get no memory that is both written and
+executed; it can do with two views of it."""
 _QUESTIONS = ("qmp_capabilities", "query-cpu-definitions", "quit")
 
 
@@ -76,7 +79,7 @@ async def probe_cpu_models(runner: Runner, accelerator: Accelerator) -> CpuModel
     completed = await runner.run(
         [
             *(PROGRAM, "-no-user-config", "-nodefaults", "-display", "none", "-S"),
-            *("-machine", f"none,accel={accelerator.value}", "-qmp", "stdio"),
+            *("-machine", "none", "-accel", _ACCEL[accelerator], "-qmp", "stdio"),
         ],
         timeout_s=_TIMEOUT_S,
         input_data=questions,

@@ -1,0 +1,20 @@
+"""Drivers that no device asks for: a unit of PID 1's loads them, because the vmkernel may not."""
+
+from __future__ import annotations
+
+from vmkernel.host.runner import Runner
+
+__all__ = ["load_driver"]
+
+_TIMEOUT_S = 60.0
+
+
+async def load_driver(runner: Runner, name: str) -> None:
+    """Load a kernel module of the image by its name, with what it needs.
+
+    CommandError if the image has none of that name, or if the kernel doesn't take it.
+    """
+    await runner.run(
+        ["systemctl", "--no-ask-password", "start", f"mica-driver@{name}.service"],
+        timeout_s=_TIMEOUT_S,
+    )
