@@ -11,6 +11,7 @@ import pytest
 
 import vmkernel
 from vmkernel.jail import VmJail, encode_handover, render_drop_in
+from vmkernel.jail.roles import QEMU, SWTPM
 
 ROOT = Path(vmkernel.__file__).parent.parent
 UNITS = ROOT / "appliance_build/image/rootfs/usr/lib/systemd/system"
@@ -105,6 +106,10 @@ def test_template() -> None:
     assert {"/sys/class", "/sys/devices", "/sys/kernel", "/sys/fs", "/dev/shm"} <= set(hidden)
     assert unit["SystemCallFilter"][0] == "@system-service"
     assert "@privileged" in unit["SystemCallFilter"][1]
+    refused = {name for line in unit["SystemCallFilter"][1:] for name in line.lstrip("~").split()}
+    assert {"io_uring_setup", "userfaultfd", "process_vm_readv", "kcmp", "execveat"} <= refused
+    assert {"shmget", "mq_open", "ptrace", "setns", "personality"} <= refused
+    assert not refused & (QEMU.names() | SWTPM.names())
     assert "mica-vmkernel.service" in unit["Before"]
     assert not {"Requires", "BindsTo", "PartOf", "Wants"} & set(unit)
 
