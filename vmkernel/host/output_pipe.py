@@ -16,6 +16,8 @@ import os
 import stat
 from pathlib import Path
 
+from vmkernel.host.files import write_lightly
+
 __all__ = ["OutputPipe", "TAIL_BYTES"]
 
 TAIL_BYTES = 4096
@@ -100,7 +102,7 @@ class OutputPipe:
     def _save(self) -> None:
         self._saving = None
         with contextlib.suppress(OSError):
-            _kept(self._path).write_bytes(self._tail)
+            write_lightly(_kept(self._path), self._tail)
 
 
 def _kept(path: Path) -> Path:

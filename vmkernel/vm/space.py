@@ -47,7 +47,7 @@ class Shortage:
 def has_room(files: Iterable[Path]) -> bool:
     """True where every file's file system has some space again; OSError where one is gone."""
     for path in files:
-        capacity, free = free_bytes(path)
+        capacity, free = free_bytes(path.parent)
         if free < min(_ROOM_BYTES, capacity // _ROOM_PART):
             return False
     return True

@@ -125,3 +125,11 @@ async def test_what_ends_without_its_datastore_is_set_aside(tmp_path: Path) -> N
     world.storage.change("main", available=True)
     await _until(world, VmState.STOPPED)
     await world.vms.stop()
+
+
+def test_room_is_looked_for_where_the_disk_s_file_lies(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.qcow2"
+    disk.write_bytes(b"")
+    assert space.has_room([disk])
+    with pytest.raises(OSError, match="No such file"):
+        space.has_room([tmp_path / "gone" / "disk.qcow2"])
