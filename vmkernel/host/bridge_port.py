@@ -22,17 +22,25 @@ _FLAGS = struct.Struct("16sh22x")
 _INDEX = struct.Struct("16si20x")
 
 
-def join_bridge(port: str, bridge: str) -> None:
+def join_bridge(port: str, bridge: str, *, learns: bool) -> None:
     """Make an interface a port of a bridge, and bring it up; OSError where that fails.
 
-    What a guest sends can't change the switch: its spanning tree frames are dropped, and it can't
-    become the root.
+    What a guest sends can't change the switch: its spanning tree frames are dropped, it can't
+    become the root, nor be taken for a router of multicasts. Unless the port `learns`, the bridge
+    knows only the addresses behind it that it is told, and sends it no frame for an unknown one.
     """
     index = socket.if_nametoindex(port)
+    flags_of_port = {
+        "bpdu_guard": "1",
+        "root_block": "1",
+        "multicast_router": "0",
+        "learning": str(int(learns)),
+        "unicast_flood": str(int(learns)),
+    }
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         fcntl.ioctl(sock, _SIOCBRADDIF, _INDEX.pack(bridge.encode(), index))
-        for name in ("bpdu_guard", "root_block"):
-            Path(f"/sys/class/net/{port}/brport/{name}").write_text("1")
+        for name, value in flags_of_port.items():
+            Path(f"/sys/class/net/{port}/brport/{name}").write_text(value)
         answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, _FLAGS.pack(port.encode(), 0))
         flags = _FLAGS.unpack(answer)[1]
         fcntl.ioctl(sock, _SIOCSIFFLAGS, _FLAGS.pack(port.encode(), flags | _IFF_UP))

@@ -31,8 +31,9 @@ _GROUPS = 0x1 | 0x10 | 0x100
 """Links, IPv4 addresses, IPv6 addresses."""
 
 
-def addresses() -> dict[int, tuple[str, ...]]:
-    """The usable addresses of all links in CIDR notation, by the link's index."""
+def addresses(*, usable: bool = True) -> dict[int, tuple[str, ...]]:
+    """The addresses of all links in CIDR notation, by the link's index. Without `usable`, those
+    too that are still being checked for duplicates, or are ones."""
     found: dict[int, list[str]] = {}
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE) as sock:
@@ -43,13 +44,13 @@ def addresses() -> dict[int, tuple[str, ...]]:
         done = False
         while not done:
             data = sock.recv(1 << 16)
-            for index, address in decode_addresses(data):
+            for index, address in decode_addresses(data, usable=usable):
                 found.setdefault(index, []).append(address)
             done = _is_last(data)
     return {index: tuple(texts) for index, texts in found.items()}
 
 
-def decode_addresses(data: bytes) -> Iterator[tuple[int, str]]:
+def decode_addresses(data: bytes, *, usable: bool = True) -> Iterator[tuple[int, str]]:
     """The (link index, address) pairs of a reply."""
     for kind, body in _messages(data):
         if kind != _RTM_NEWADDR or len(body) < _ADDRESS.size:
@@ -59,7 +60,7 @@ def decode_addresses(data: bytes) -> Iterator[tuple[int, str]]:
         if len(attributes.get(_IFA_FLAGS, b"")) == 4:
             flags = int.from_bytes(attributes[_IFA_FLAGS], "little")
         raw = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
-        if raw is not None and len(raw) in (4, 16) and not flags & _NOT_USABLE:
+        if raw is not None and len(raw) in (4, 16) and not (usable and flags & _NOT_USABLE):
             yield index, f"{ipaddress.ip_address(raw)}/{prefix}"
 
 

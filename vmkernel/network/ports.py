@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vmkernel.model import NicSpec
+from vmkernel.model import NicSpec, NicStatus
 
 __all__ = ["DEFAULT_PORT_GROUP", "NetworkPort", "PortGroup", "VmNetwork"]
 
@@ -54,4 +54,16 @@ class VmNetwork(Protocol):
 
     async def open_ports(self, vm_id: str, nics: Sequence[NicSpec]) -> list[NetworkPort]:
         """A port for each card, in order; all or none."""
+        ...
+
+    async def adopt_ports(self, vm_id: str, nics: Sequence[NicStatus]) -> None:
+        """Take charge again of ports that an earlier vmkernel opened, and whose VM runs."""
+        ...
+
+    def host_macs(self) -> frozenset[str]:
+        """The hardware addresses of the host itself, which no card may have."""
+        ...
+
+    async def run(self) -> None:
+        """Keep all ports protected as the host's addresses change; cancel it to end."""
         ...

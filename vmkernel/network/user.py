@@ -6,9 +6,10 @@ The guest reaches what the user who runs Mica reaches, the services on the host'
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
-from vmkernel.model import NicSpec
+from vmkernel.model import NicSpec, NicStatus
 from vmkernel.network.ports import DEFAULT_PORT_GROUP, NetworkPort
 
 __all__ = ["UserNetwork"]
@@ -24,3 +25,14 @@ class UserNetwork:
     async def open_ports(self, vm_id: str, nics: Sequence[NicSpec]) -> list[NetworkPort]:  # noqa: ARG002
         """See VmNetwork."""
         return [NetworkPort(port_group=nic.port_group) for nic in nics]
+
+    async def adopt_ports(self, vm_id: str, nics: Sequence[NicStatus]) -> None:
+        """See VmNetwork."""
+
+    def host_macs(self) -> frozenset[str]:
+        """See VmNetwork: its guests are on a network of their own."""
+        return frozenset()
+
+    async def run(self) -> None:
+        """See VmNetwork: nothing changes."""
+        await asyncio.Event().wait()

@@ -254,6 +254,8 @@ class VmDriver:
                     machine.alive(detail)
                 else:
                     machine.to(VmState.UNUSABLE, detail)
+            if machine.record is not None:
+                await machine.host.network.adopt_ports(self.vm_id, machine.record.nics)
             self._ready.set()
             while not self._deleted:
                 message = await self._next()

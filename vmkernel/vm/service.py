@@ -87,6 +87,7 @@ class VmService:
         """See VmDirectory."""
         self._host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.roster.background(self._look_around(), "vm-surroundings")
+        self.roster.background(self._host.network.run(), "ports")
         await self.roster.start()
         self.roster.background(watch_agents(self.roster), "guest-agents")
         self.roster.background(self._watch_keys(), "secure-boot-keys")
