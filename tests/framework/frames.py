@@ -13,6 +13,7 @@ __all__ = [
     "ethernet",
     "extension",
     "fragment",
+    "group_mac",
     "icmp",
     "icmpv6",
     "ipv4",
@@ -160,6 +161,11 @@ def solicited(address: str) -> str:
     """The multicast group in which an address is asked for."""
     tail = _packed(address)[-3:]
     return str(ipaddress.IPv6Address(bytes.fromhex("ff0200000000000000000001ff") + tail))
+
+
+def group_mac(packet: bytes) -> str:
+    """The hardware address that an IPv6 packet to a group goes to."""
+    return ":".join(f"{octet:02x}" for octet in b"\x33\x33" + packet[36:40])
 
 
 def _packed(address: str) -> bytes:

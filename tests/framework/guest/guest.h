@@ -20,6 +20,15 @@ void watchdog(int seconds);
 /* Ask DHCP for an address of an interface, set it, and say so; of any where none is named. */
 void network(const char *interface);
 
+/* Send a frame, given in hex, as it is. */
+void send_frame(const char *interface, const char *hex);
+
+/* Keep the frames that come in from now on. */
+void listen_for_frames(const char *interface);
+
+/* Say how many of the frames kept since the last call hold these octets, and forget them. */
+void tell_heard(const char *hex);
+
 /* Connect by TCP, and print the first line that comes. */
 void fetch(const char *address, int port);
 

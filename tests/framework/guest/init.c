@@ -19,6 +19,9 @@
  *   load NAME                   loads a module of the initrd with its dependencies
  *   boot                        the random number that this start of the kernel has
  *   net [INTERFACE]             asks DHCP for an address and sets it
+ *   frame INTERFACE HEX         sends a frame as it is
+ *   listen INTERFACE            keeps the frames that come in from now on
+ *   heard HEX                   how many of them hold these octets, and of how many; forgets them
  *   fetch ADDRESS PORT          connects by TCP and prints the first line that comes
  *   drain ADDRESS PORT          connects by TCP and counts the octets that come until the end
  *   vsock PORT                  tells its CID, waits for one line from the host, and answers it
@@ -456,6 +459,12 @@ static void obey(char *line)
         mount_disk(name, text);
     else if (!strncmp(line, "append ", 7))
         append(line + 7);
+    else if (sscanf(line, "frame %63s %n", name, &port) == 1)
+        send_frame(name, line + port);
+    else if (sscanf(line, "listen %63s", name) == 1)
+        listen_for_frames(name);
+    else if (!strncmp(line, "heard ", 6))
+        tell_heard(line + 6);
     else if (sscanf(line, "time %llu", &length) == 1)
         tell_time((long long)length);
     else if (!strncmp(line, "echo ", 5))
@@ -494,7 +503,7 @@ static void obey(char *line)
 
 static void listen_to_serial(void)
 {
-    static char line[256];
+    static char line[1024];
     static size_t filled;
     char data[128];
     ssize_t count = read(0, data, sizeof data);

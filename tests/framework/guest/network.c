@@ -211,6 +211,79 @@ void network(const char *wanted)
         dotted(lease.router), dotted(lease.server));
 }
 
+/* --- frames as they are ------------------------------------------------------------------ */
+
+static int heard_by = -1;
+
+static int packet_socket(const char *interface, int type)
+{
+    int channel = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(type));
+    struct sockaddr_ll here = {.sll_family = AF_PACKET,
+                               .sll_protocol = htons(type),
+                               .sll_ifindex = if_nametoindex(interface)};
+    if (channel >= 0 && !bind(channel, (struct sockaddr *)&here, sizeof here))
+        return channel;
+    say("%s: %s", interface, strerror(errno));
+    close(channel);
+    return -1;
+}
+
+static size_t from_hex(const char *text, uint8_t *into, size_t size)
+{
+    size_t length = 0;
+    unsigned octet;
+    while (length < size && sscanf(text + 2 * length, "%2x", &octet) == 1)
+        into[length++] = octet;
+    return length;
+}
+
+void send_frame(const char *interface, const char *hex)
+{
+    uint8_t frame[1514];
+    size_t length = from_hex(hex, frame, sizeof frame);
+    int channel = packet_socket(interface, 0);
+    if (channel < 0)
+        return;
+    ssize_t count = send(channel, frame, length, 0);
+    if (count < 0)
+        say("frame %s", strerror(errno));
+    else
+        say("frame %zd sent", count);
+    close(channel);
+}
+
+void listen_for_frames(const char *interface)
+{
+    int size = 1 << 20;
+    if (heard_by >= 0)
+        close(heard_by);
+    heard_by = packet_socket(interface, ETH_P_ALL);
+    if (heard_by < 0)
+        return;
+    setsockopt(heard_by, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    say("listen %s", interface);
+}
+
+void tell_heard(const char *hex)
+{
+    uint8_t wanted[64], frame[2048];
+    size_t length = from_hex(hex, wanted, sizeof wanted);
+    struct sockaddr_ll from;
+    int found = 0, all = 0;
+    for (;;) {
+        socklen_t size = sizeof from;
+        ssize_t count =
+            recvfrom(heard_by, frame, sizeof frame, 0, (struct sockaddr *)&from, &size);
+        if (count < 0)
+            break;
+        if (from.sll_pkttype == PACKET_OUTGOING)
+            continue;
+        all++;
+        found += length && memmem(frame, count, wanted, length) != NULL;
+    }
+    say("heard %d of %d", found, all);
+}
+
 static int connect_to(const char *what, const char *address, int port)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
