@@ -36,12 +36,20 @@ __all__ = [
     "WatchdogSpec",
 ]
 
-MAC_PATTERN = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$(?!\n)"
+MAC_PATTERN = (
+    r"^([0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}"
+    r"|[0-9A-Fa-f]{4}(\.[0-9A-Fa-f]{4}){2}|[0-9A-Fa-f]{12})$(?!\n)"
+)
 MacAddress = Annotated[
     str,
     Meta(
         pattern=MAC_PATTERN,
-        description="A unicast MAC address, lower case, colon separated.",
+        description=(
+            "A unicast MAC address of twelve hex digits. Upper case, and `-`, `.` or nothing"
+            " between the digits, are accepted; it is stored in lower case with colons. Reserved"
+            " addresses are refused: groups, zeros, those of virtual routers, those that begin with"
+            " fe, and the host's own."
+        ),
         examples=["52:54:00:12:34:56"],
     ),
 ]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 
 from vmkernel.model import VmSpec
+from vmkernel.vm.macs import normal_mac
 
 __all__ = ["Claims", "OthersClaims", "images_of"]
 
@@ -120,7 +121,7 @@ class Claims:
 def _claims_of(spec: VmSpec, uid: int | None) -> Iterator[_Claim]:
     yield from ((_Kind.VOLUME, disk.volume) for disk in spec.disks)
     yield from ((_Kind.IMAGE, image) for image in images_of(spec))
-    yield from ((_Kind.MAC, nic.mac) for nic in spec.nics if nic.mac is not None)
+    yield from ((_Kind.MAC, normal_mac(nic.mac)) for nic in spec.nics if nic.mac is not None)
     if spec.vsock is not None and spec.vsock.cid is not None:
         yield _Kind.CID, spec.vsock.cid
     if uid is not None:

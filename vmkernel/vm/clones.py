@@ -29,7 +29,6 @@ from msgspec.structs import replace
 
 from vmkernel.host import from_os_error
 from vmkernel.model import (
-    AutostartSpec,
     CloneSpec,
     DiskSpec,
     ErrorCode,
@@ -47,6 +46,7 @@ from vmkernel.vm.firmware_files import copy_variables
 from vmkernel.vm.ports import DiskPast, OperationHandle, Operations
 from vmkernel.vm.service import VmService
 from vmkernel.vm.snapshots.records import SnapshotRecord, folder_of
+from vmkernel.vm.spec_fields import for_clone
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.surroundings import Surroundings
 
@@ -97,16 +97,7 @@ class Clones:
         self._host.storage.vms_folder(datastore)
         if spec.linked and spec.datastore is not None:
             self._refuse_apart(old, spec.datastore)
-        wanted = replace(
-            old,
-            datastore=datastore,
-            name=spec.name,
-            disks=disks,
-            nics=tuple(replace(nic, mac=None) for nic in old.nics),
-            vsock=None if old.vsock is None else replace(old.vsock, cid=None),
-            autostart=AutostartSpec(),
-            template=False,
-        )
+        wanted = replace(for_clone(old, datastore=datastore, name=spec.name), disks=disks)
         held = contextlib.ExitStack()
         blocks = _BLOCKS if spec.snapshot is None else _BLOCKS_OF_SNAPSHOT
         held.enter_context(driver.hold(f"it is being cloned to {new_id}", blocks))

@@ -382,6 +382,7 @@ class Roster:
             macs=self._claims.macs(vm_id),
             cids=self._claims.cids(vm_id),
             previous=previous,
+            host_macs=self._host.network.host_macs() if spec.nics else (),
         )
 
     def free_uid(self) -> int:

@@ -46,6 +46,7 @@ from vmkernel.vm.roster import Roster
 from vmkernel.vm.running import Running
 from vmkernel.vm.spec_check import check_structure, family_of
 from vmkernel.vm.spec_defaults import with_drivers
+from vmkernel.vm.spec_fields import FREE_WHILE_RUNNING
 from vmkernel.vm.start_files import refuse_template
 from vmkernel.vm.states import WITH_QEMU, VmRequest, request_of
 from vmkernel.vm.surroundings import Surroundings
@@ -64,9 +65,6 @@ _log = logging.getLogger(__name__)
 
 _SETTLED_S = 20.0
 _KEYS_S = 5.0
-
-_INVISIBLE = ("name", "description", "labels", "restart", "autostart", "stop", "on_panic")
-"""What the guest can't see of its spec."""
 
 
 class VmService:
@@ -271,7 +269,7 @@ class VmService:
         spec = self.roster.complete(vm_id, spec, old.spec)
         if spec == old.spec:
             return self.roster.view(driver)
-        invisible = {name: getattr(old.spec, name) for name in _INVISIBLE}
+        invisible = {name: getattr(old.spec, name) for name in FREE_WHILE_RUNNING}
         request = (
             VmRequest.RENAME if replace(spec, **invisible) == old.spec else VmRequest.RECONFIGURE
         )
@@ -293,7 +291,7 @@ class VmService:
             if plugs:
                 from vmkernel.vm.plugging import change_running
 
-                await change_running(self._host, driver, spec, renew, free=_INVISIBLE)
+                await change_running(self._host, driver, spec, renew, free=FREE_WHILE_RUNNING)
             else:
                 await driver.change(request, renew)
         self._publish("vm.updated", vm_id, actor)

@@ -24,6 +24,7 @@ from vmkernel.model import (
 )
 from vmkernel.vm.definition import check_size
 from vmkernel.vm.hardware_check import duplicate_problems, hardware_problems
+from vmkernel.vm.macs import mac_problem
 from vmkernel.vm.ports import Storage
 from vmkernel.vm.spec_defaults import disk_bus_of, with_defaults
 
@@ -130,21 +131,30 @@ def completed(
     macs: Container[str],
     cids: Container[int],
     previous: VmSpec | None = None,
+    host_macs: Container[str] = (),
 ) -> VmSpec:
     """The spec with nothing left open: defaults, keys, a MAC address for every card, a vsock CID.
 
     A card without an address keeps what the card of its key had, or gets a new one that nobody
-    has; `macs` and `cids` are those of all other VMs. MicaError where a given one is among them.
+    has; `macs` and `cids` are those of all other VMs. MicaError where a given one is among them,
+    or is the host's or reserved; a card keeps the address that it has.
     """
     spec = with_defaults(spec, previous)
     had = {nic.key: nic.mac for nic in previous.nics} if previous else {}
     for index, nic in enumerate(spec.nics):
-        if nic.mac is not None and nic.mac in macs:
-            raise MicaError.field(
-                f"/spec/nics/{index}/mac",
-                f"The MAC address {nic.mac} belongs to another VM.",
-                ErrorCode.IN_USE,
-            )
+        if nic.mac is None:
+            continue
+        pointer = f"/spec/nics/{index}/mac"
+        if nic.mac in macs:
+            detail = f"The MAC address {nic.mac} belongs to another VM."
+            raise MicaError.field(pointer, detail, ErrorCode.IN_USE)
+        if nic.mac in had.values():
+            continue
+        if nic.mac in host_macs:
+            detail = f"The MAC address {nic.mac} is this host's own."
+            raise MicaError.field(pointer, detail, ErrorCode.IN_USE)
+        if (problem := mac_problem(nic.mac)) is not None:
+            raise MicaError.field(pointer, problem)
     own = {nic.mac for nic in spec.nics if nic.mac is not None}
     nics = []
     for nic in spec.nics:

@@ -27,6 +27,7 @@ from vmkernel.model import (
     NicSpec,
     VmSpec,
 )
+from vmkernel.vm.macs import normal_mac
 
 __all__ = [
     "VIRTIO_WIN",
@@ -92,7 +93,14 @@ def with_defaults(spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:
         clock=clock,
         disks=tuple(replace(disk, bus=disk_bus_of(spec, disk)) for disk in disks),
         cdroms=cdroms,
-        nics=tuple(replace(nic, model=nic_model_of(spec, nic)) for nic in nics),
+        nics=tuple(
+            replace(
+                nic,
+                model=nic_model_of(spec, nic),
+                mac=None if nic.mac is None else normal_mac(nic.mac),
+            )
+            for nic in nics
+        ),
     )
 
 

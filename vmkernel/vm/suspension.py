@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from msgspec.structs import replace
 
 from vmkernel import clock
 from vmkernel.decoding import UndecodableError, decode_json
@@ -46,6 +45,7 @@ from vmkernel.model import (
 from vmkernel.qemu import Qmp, hotplug
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.record import LaunchRecord
+from vmkernel.vm.spec_fields import without_host_fields
 
 __all__ = [
     "MemoryImage",
@@ -175,7 +175,7 @@ def seal(
         processor=_processor(definition, accelerator),
         size_bytes=size_bytes,
         crc32=crc32,
-        started=replace(skeleton.started, description="", labels={}, cloud_init=None),
+        started=without_host_fields(skeleton.started),
         dimms=skeleton.dimms,
     )
     move(folder / _NEW, folder / _STATE)

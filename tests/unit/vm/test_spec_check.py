@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import ValidationError, convert
 
 from tests.unit.vm.folder_storage import FolderStorage
 from vmkernel.devices import Family
@@ -24,6 +25,7 @@ from vmkernel.model import (
     VmSpec,
     VsockSpec,
 )
+from vmkernel.vm.macs import mac_problem
 from vmkernel.vm.spec_check import check_references, check_structure, completed, family_of
 
 
@@ -149,6 +151,74 @@ def test_macs_are_drawn_once() -> None:
     assert all(mac is not None and mac.startswith("52:54:00:") for mac in macs)
     again = completed(spec(nics=(NicSpec(), NicSpec())), macs=(), cids=(), previous=first)
     assert again == first
+
+
+@pytest.mark.parametrize(
+    "written", ["52:54:00:AB:CD:EF", "52-54-00-ab-cd-ef", "5254.00AB.cdef", "525400abCDEF"]
+)
+def test_a_mac_in_any_usual_form_is_stored_in_one(written: str) -> None:
+    known = convert({"mac": written}, NicSpec)
+    done = completed(spec(nics=(known,)), macs=(), cids=())
+    assert done.nics[0].mac == "52:54:00:ab:cd:ef"
+    with pytest.raises(MicaError, match="belongs to another VM"):
+        completed(spec(nics=(known,)), macs=("52:54:00:ab:cd:ef",), cids=())
+    twice = spec(nics=(known, NicSpec(mac="52:54:00:ab:cd:ef")))
+    with pytest.raises(MicaError, match="named twice"):
+        check_structure(completed(twice, macs=(), cids=()), Family.Q35)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "52:54:00:12:34",
+        "52:54:00:12:34:5g",
+        "52:54-00:12:34:56",
+        "5254:0012:3456",
+        "52:54:00:12:34:56\n",
+        " 52:54:00:12:34:56",
+        "",
+    ],
+)
+def test_what_is_no_mac_is_none(written: str) -> None:
+    with pytest.raises(ValidationError):
+        convert({"mac": written}, NicSpec)
+
+
+@pytest.mark.parametrize(
+    ("mac", "why"),
+    [
+        ("00:00:00:00:00:00", "zeros"),
+        ("ff:ff:ff:ff:ff:ff", "group"),
+        ("01:80:c2:00:00:00", "group"),
+        ("01:80:C2:00:00:0E", "group"),
+        ("01:00:5e:00:00:fb", "group"),
+        ("33:33:00:00:00:01", "group"),
+        ("53:54:00:12:34:56", "second digit"),
+        ("00:00:5e:00:01:07", "IANA"),
+        ("00:00:5e:00:02:07", "IANA"),
+        ("00-00-0C-07-AC-01", "HSRP"),
+        ("00:00:0c:9f:f1:01", "HSRP"),
+        ("00:05:73:a0:00:01", "HSRP"),
+        ("00:07:b4:00:01:01", "GLBP"),
+        ("fe:54:00:12:34:56", "host's side"),
+        ("02:00:00:00:00:10", "this host's own"),
+    ],
+)
+def test_reserved_macs_are_refused_by_the_field(mac: str, why: str) -> None:
+    wanted = spec(nics=(NicSpec(), NicSpec(mac=mac)))
+    with pytest.raises(MicaError, match=why) as caught:
+        completed(wanted, macs=(), cids=(), host_macs={"02:00:00:00:00:10"})
+    assert [f.pointer for f in caught.value.problem.fields] == ["/spec/nics/1/mac"]
+
+
+def test_a_card_keeps_an_address_that_is_reserved_by_now() -> None:
+    had = spec(nics=(NicSpec(key="nic0", mac="fe:54:00:12:34:56"),))
+    assert completed(had, macs=(), cids=(), previous=had).nics[0].mac == "fe:54:00:12:34:56"
+
+
+def test_drawn_macs_are_never_reserved() -> None:
+    drawn = completed(spec(nics=(NicSpec(),) * 16), macs=(), cids=())
+    assert [mac_problem(nic.mac or "") for nic in drawn.nics] == [None] * 16
 
 
 def test_a_mac_belongs_to_one_vm() -> None:

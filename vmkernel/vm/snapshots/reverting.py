@@ -29,12 +29,10 @@ from vmkernel.vm.snapshots.records import (
     folder_of,
 )
 from vmkernel.vm.snapshots.taking import copy_small
+from vmkernel.vm.spec_fields import after_revert
 from vmkernel.vm.states import OFF
 
 __all__ = ["finish", "revert", "spec_after"]
-
-_KEPT = ("name", "description", "labels", "datastore", "notes", "autostart", "restart", "template")
-"""What is the host's business and not the guest's: it stays as it is now."""
 
 _STATE, _SUSPENSION = "suspend.state", "suspend.json"
 _SUSPENSION_MAX = 1 << 18
@@ -42,8 +40,7 @@ _SUSPENSION_MAX = 1 << 18
 
 def spec_after(now: VmSpec, record: SnapshotRecord) -> VmSpec:
     """The spec that a VM has after it went back."""
-    kept = {name: getattr(now, name) for name in _KEPT if hasattr(now, name)}
-    return replace(record.spec, **kept)
+    return after_revert(now, record.spec)
 
 
 async def revert(machine: Machine, record: SnapshotRecord) -> None:
