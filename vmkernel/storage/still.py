@@ -14,6 +14,7 @@ from vmkernel.storage.catalogue import Catalogue, VolumeEntry
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.users import Users
+from vmkernel.storage.volume_checks import VolumeChecks
 
 __all__ = ["StillSource", "StillVolumes"]
 
@@ -33,23 +34,14 @@ class StillVolumes:
     def __init__(self, datastores: Datastores, catalogue: Catalogue, users: Users) -> None:
         self._datastores = datastores
         self._catalogue = catalogue
-        self._users = users
+        self._checks = VolumeChecks(catalogue, users)
 
     @contextlib.contextmanager
     def held(self, volume_id: str, what: str) -> Iterator[StillSource]:
         """Hold a volume while it is being `what`; `in-use` where a VM has it open."""
-        entry = self._catalogue.volume(volume_id)
-        fault = self._catalogue.fault(entry)
-        if fault is not None or entry.record is None:
-            raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {fault}.")
+        entry, _ = self._checks.at_rest(volume_id)
         chain = tuple((e.place.data, e.format.value) for e in self._catalogue.chain(entry))
         self._datastores.layout(entry.datastore)
-        if self._users.volume_is_open(volume_id):
-            raise StorageError(
-                ErrorCode.IN_USE,
-                f"VM {self._users.vm_of_volume(volume_id)} has volume {volume_id} open, "
-                "or a backup or snapshot is at it: shut it down, or end that, first.",
-            )
         with self._catalogue.claimed("volume", volume_id, what):
             yield StillSource(entry, chain)
 

@@ -38,6 +38,7 @@ from vmkernel.storage.layout import Place
 from vmkernel.storage.records import Backing, VolumeRecord
 from vmkernel.storage.room import QCOW2_OVERHEAD_BYTES, Room, Shape, qcow2_overhead
 from vmkernel.storage.users import Users
+from vmkernel.storage.volume_checks import VolumeChecks
 from vmkernel.storage.volume_files import (
     copy_volume,
     finish,
@@ -95,6 +96,7 @@ class Volumes:
         self._catalogue = catalogue
         self._operations = operations
         self._users = users
+        self._checks = VolumeChecks(catalogue, users)
         self._qemu_img = qemu_img
 
     # --- reading ------------------------------------------------------------------------------
@@ -281,24 +283,12 @@ class Volumes:
         return path
 
     def sound(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
-        """A volume with a description and a file; `conflict`, with the reason, otherwise."""
-        entry = self._catalogue.volume(volume_id)
-        fault = self._catalogue.fault(entry)
-        if fault is not None or entry.record is None:
-            raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {fault}.")
-        if entry.record.moving_to is not None:
-            raise StorageError(
-                ErrorCode.CONFLICT,
-                f"Volume {volume_id} was being moved to a datastore that is not there: bring that"
-                " back, or delete it from this host, to have the volume here.",
-            )
-        return entry, entry.record
+        """See VolumeChecks."""
+        return self._checks.sound(volume_id)
 
     def writable(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
-        """A sound volume that no VM has open; `in-use` otherwise."""
-        found = self.sound(volume_id)
-        self._refuse_open(volume_id)
-        return found
+        """See VolumeChecks.at_rest."""
+        return self._checks.at_rest(volume_id)
 
     def described(self, volume_id: str) -> VolumeEntry:
         """A volume that no VM has open and whose description can be read, whatever its file is
@@ -308,16 +298,8 @@ class Volumes:
             raise StorageError(
                 ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {entry.reason}."
             )
-        self._refuse_open(volume_id)
+        self._checks.refuse_open(volume_id)
         return entry
-
-    def _refuse_open(self, volume_id: str) -> None:
-        if self._users.volume_is_open(volume_id):
-            raise StorageError(
-                ErrorCode.IN_USE,
-                f"VM {self._users.vm_of_volume(volume_id)} has volume {volume_id} open, "
-                "or a backup or snapshot is at it: shut it down, or end that, first.",
-            )
 
     # --- work ---------------------------------------------------------------------------------
 

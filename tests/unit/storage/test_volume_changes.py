@@ -17,6 +17,8 @@ from vmkernel.model import (
     Allocation,
     CheckRepair,
     ErrorCode,
+    ImageCapture,
+    ImageFormat,
     MicaError,
     Operation,
     OperationState,
@@ -177,6 +179,28 @@ def _cut(monkeypatch: pytest.MonkeyPatch, after: str) -> None:
     monkeypatch.setattr("vmkernel.storage.layout.rename_durably", step("rename", rename_durably))
 
 
+async def _all_refuse(world: World) -> None:
+    """Whatever reads or changes a volume refuses one that nobody knows the place of."""
+    capture = ImageCapture(volume="v", format=ImageFormat.RAW)
+    clone = VolumeSpec(datastore="d", size_bytes=1 << 20, source_volume="v")
+    storage = world.storage
+
+    async def look() -> object:
+        return storage.volume("v")
+
+    for attempt in (
+        look(),
+        storage.images.volume_data("v"),
+        storage.images.read_volume("v", 0, 1),
+        storage.images.capture("i", capture, actor="me"),
+        storage.create_volume("w", clone, actor="me"),
+        storage.write_volume("v", 0, 1),
+    ):
+        with pytest.raises(MicaError, match="was being moved") as caught:
+            await attempt
+        assert caught.value.problem.code is ErrorCode.CONFLICT
+
+
 @pytest.mark.parametrize("after", _STEPS)
 @pytest.mark.parametrize("other_is_late", [False, True])
 def test_a_crash_in_the_last_step_leaves_exactly_one(
@@ -208,8 +232,7 @@ def test_a_crash_in_the_last_step_leaves_exactly_one(
         again = await _again(world, tmp_path)
         if other_is_late:
             if after != "remove":
-                with pytest.raises(MicaError, match="was being moved"):
-                    again.storage.volume("v")
+                await _all_refuse(again)
             (tmp_path / "away").rename(tmp_path / "e")
             await again.storage.stores._look_after(again.storage.stores.entries["e"])
         moved = after != "mark"

@@ -1,0 +1,49 @@
+"""Whether a volume can be used, asked in one place by everything that reads or changes one."""
+
+from __future__ import annotations
+
+from vmkernel.model import ErrorCode
+from vmkernel.storage.catalogue import Catalogue, VolumeEntry
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.records import VolumeRecord
+from vmkernel.storage.users import Users
+
+__all__ = ["VolumeChecks"]
+
+
+class VolumeChecks:
+    """Looks volumes up and refuses those that can't be used now."""
+
+    def __init__(self, catalogue: Catalogue, users: Users) -> None:
+        self._catalogue = catalogue
+        self._users = users
+
+    def sound(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
+        """A volume with a description and a file, in one place; `conflict`, with the reason,
+        otherwise."""
+        entry = self._catalogue.volume(volume_id)
+        fault = self._catalogue.fault(entry)
+        if fault is not None or entry.record is None:
+            raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {fault}.")
+        if entry.record.moving_to is not None:
+            raise StorageError(
+                ErrorCode.CONFLICT,
+                f"Volume {volume_id} was being moved to a datastore that is not there: bring that"
+                " back, or delete it from this host, to have the volume here.",
+            )
+        return entry, entry.record
+
+    def at_rest(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
+        """A sound volume that no VM has open; `in-use` otherwise."""
+        found = self.sound(volume_id)
+        self.refuse_open(volume_id)
+        return found
+
+    def refuse_open(self, volume_id: str) -> None:
+        """Raise `in-use` if a VM, a backup or a snapshot is at a volume."""
+        if self._users.volume_is_open(volume_id):
+            raise StorageError(
+                ErrorCode.IN_USE,
+                f"VM {self._users.vm_of_volume(volume_id)} has volume {volume_id} open, "
+                "or a backup or snapshot is at it: shut it down, or end that, first.",
+            )
