@@ -174,6 +174,15 @@ class VmStatus(WireModel, frozen=True, kw_only=True):
     started_at: Timestamp | None = None
     accelerator: Annotated[str | None, Meta(description="`kvm` or `tcg`, while it runs.")] = None
     nics: tuple[NicStatus, ...] = ()
+    unplugging: Annotated[
+        tuple[str, ...],
+        Meta(
+            description=(
+                "The keys of devices that the guest was asked to give up and still has: the VM"
+                " loses each when the guest lets go of it."
+            )
+        ),
+    ] = ()
     agent: Annotated[
         AgentStatus | None,
         Meta(description="The agent in the guest, while it runs with a channel to one."),

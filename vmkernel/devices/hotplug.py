@@ -6,7 +6,7 @@ what was done where one fails, in the opposite order.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from vmkernel.devices.arguments import Arguments, Command
 from vmkernel.devices.disk import Board, add_cdrom_nodes, add_disk_nodes, disk_unit
@@ -40,20 +40,36 @@ def can_plug_nic(model: NicModel, family: Family) -> bool:
 
 
 def free_disk_numbers(
-    bus: DiskBus, *, at_start: Collection[int], spare: int, now: Collection[int]
+    bus: DiskBus,
+    *,
+    at_start: Collection[int],
+    others: Collection[int] = (),
+    spare: int,
+    now: Collection[int],
 ) -> list[int]:
     """The numbers that a new disk can have: `at_start` had the PCI disks (virtio-blk, NVMe) when
-    the machine was started with `spare` free ports, `now` has all disks."""
-    numbers = ports_at_start(at_start, spare, disks=True) if DISK_BUSES[bus].pci else range(64)
+    the machine was started with `spare` free ports, `others` had other disks, `now` has all."""
+    if not DISK_BUSES[bus].pci:
+        numbers: Sequence[int] = range(64)
+    else:
+        numbers = ports_at_start(at_start, spare, disks=True, others=others)
     return [number for number in numbers if number not in now]
 
 
 def free_nic_numbers(
-    family: Family, *, at_start: Collection[int], spare: int, now: Collection[int]
+    family: Family,
+    *,
+    at_start: Collection[int],
+    others: Collection[int] = (),
+    spare: int,
+    now: Collection[int],
 ) -> list[int]:
     """The numbers that a new card can have: `at_start` had the Express cards when the machine was
-    started with `spare` free ports, `now` has all cards."""
-    numbers = range(16) if family is Family.PC else ports_at_start(at_start, spare, disks=False)
+    started with `spare` free ports, `others` had other cards, `now` has all."""
+    if family is Family.PC:
+        numbers: Sequence[int] = range(16)
+    else:
+        numbers = ports_at_start(at_start, spare, disks=False, others=others)
     return [number for number in numbers if number not in now]
 
 

@@ -201,6 +201,9 @@ class Beginning:
     """True where there was a USB controller."""
     dimms: tuple[tuple[int, int], ...] = ()
     """Number and bytes of each DIMM that was added since."""
+    other_disks: tuple[int, ...] = ()
+    """The numbers of the disks that need no port."""
+    other_nics: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

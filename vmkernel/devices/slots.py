@@ -28,7 +28,7 @@ from collections.abc import Collection
 from typing import Any
 
 from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.plan import Family
+from vmkernel.devices.plan import Beginning, Family
 from vmkernel.model import HotPlugSpec
 
 __all__ = ["PCI_DISKS_MAX", "Slots", "ports_at_start"]
@@ -70,12 +70,17 @@ _FUNCTIONS = 8
 _DISK_CHASSIS = 0x40
 
 
-def ports_at_start(used: Collection[int], spare: int, *, disks: bool) -> tuple[int, ...]:
+def ports_at_start(
+    used: Collection[int], spare: int, *, disks: bool, others: Collection[int] = ()
+) -> tuple[int, ...]:
     """The numbers whose root ports a q35 machine has when it starts with `used` and with `spare`
-    free ones."""
+    free ones. A port whose number one of the `others` has (a disk or card that needs none) is of
+    use only once that is gone, so it doesn't count as free; it is there all the same, as machines
+    always had it, and a memory image fits a machine with the same ports alone."""
     limit = _DISKS_MAX if disks else _NICS_MAX
-    free = [number for number in range(limit) if number not in used][:spare]
-    wanted = {*used, *free}
+    unused = [number for number in range(limit) if number not in used]
+    free = [number for number in unused if number not in others]
+    wanted = {*used, *unused[:spare], *free[:spare]}
     return tuple(sorted(wanted | {number - number % _FUNCTIONS for number in wanted}))
 
 
@@ -88,13 +93,16 @@ class Slots:
         self._disks = 0
         self._conventional = False
 
-    def add_ports(self, disks: Collection[int], nics: Collection[int], spare: HotPlugSpec) -> None:
-        """The root ports of a q35 machine with disks and Express cards of these numbers."""
+    def add_ports(self, begun: Beginning, spare: HotPlugSpec) -> None:
+        """The root ports of a q35 machine that began like that."""
         if self._family is not Family.Q35:
             return
-        for number in ports_at_start(nics, spare.nics, disks=False):
+        nics = ports_at_start(begun.express_nics, spare.nics, disks=False, others=begun.other_nics)
+        for number in nics:
             self._port(f"nic{number}.port", _NIC_SLOT, number, chassis=1 + number)
-        for number in ports_at_start(disks, spare.disks, disks=True):
+        for number in ports_at_start(
+            begun.pci_disks, spare.disks, disks=True, others=begun.other_disks
+        ):
             slot = _DISK_SLOT[self._family]
             self._port(f"disk{number}.port", slot, number, chassis=_DISK_CHASSIS + number)
 

@@ -167,6 +167,9 @@ class VmStatus(Record, frozen=True, kw_only=True):
     accelerator: str | None = None
     """`kvm` or `tcg` while it runs."""
     nics: tuple[NicStatus, ...] = ()
+    unplugging: tuple[str, ...] = ()
+    """The keys of devices that the guest was asked to give up and still has: the VM loses each when
+    the guest lets go of it."""
     agent: AgentStatus | None = None
     """The agent in the guest, while it runs with a channel to one."""
     restart: RestartStatus | None = None

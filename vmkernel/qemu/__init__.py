@@ -4,6 +4,8 @@ from vmkernel.qemu import disk_state, guest_panic, memory_image
 from vmkernel.qemu.command_line import TCG_CACHE_BYTES, build_arguments
 from vmkernel.qemu.domain_events import (
     AgentChannel,
+    DeviceGone,
+    DeviceKept,
     DiskError,
     GuestEnded,
     GuestPanicked,
@@ -21,6 +23,8 @@ from vmkernel.qemu.session import Qmp, QmpSession, RunState
 
 __all__ = [
     "AgentChannel",
+    "DeviceGone",
+    "DeviceKept",
     "DiskError",
     "EventWatch",
     "GuestEnded",

@@ -67,7 +67,7 @@ def build_arguments(plan: MachinePlan) -> list[str]:
     _control(args, plan)
     _boot(args, plan)
     begun = plan.beginning or _beginning(plan)
-    board.slots.add_ports(begun.pci_disks, begun.express_nics, plan.hot_plug)
+    board.slots.add_ports(begun, plan.hot_plug)
     _usb(board, plan, begun)
     _disks(board, plan, begun, order)
     for nic in plan.nics:
@@ -87,6 +87,8 @@ def _beginning(plan: MachinePlan) -> Beginning:
         express_nics=tuple(number_of(n.key) for n in plan.nics if NIC_KINDS[n.model].express),
         buses=buses,
         usb=plan.display is not DisplayModel.NONE or plan.keyboard or DiskBus.USB in buses,
+        other_disks=tuple(number_of(d.key) for d in plan.disks if not DISK_BUSES[d.bus].pci),
+        other_nics=tuple(number_of(n.key) for n in plan.nics if not NIC_KINDS[n.model].express),
     )
 
 

@@ -8,13 +8,15 @@ GUEST_PANICKED    GuestPanicked
 WATCHDOG          WatchdogFired    with `poweroff`, QEMU exits right after it and says no SHUTDOWN
 BLOCK_IO_ERROR    DiskError        a STOP follows where QEMU pauses the guest
 VSERPORT_CHANGE   AgentChannel     of the agent's port
+DEVICE_DELETED    DeviceGone       asked for or not
+DEVICE_UNPLUG_GUEST_ERROR          DeviceKept
 everything else   (nothing)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -24,6 +26,8 @@ from vmkernel.text import clean
 
 __all__ = [
     "AgentChannel",
+    "DeviceGone",
+    "DeviceKept",
     "DiskError",
     "GuestEnded",
     "GuestPanicked",
@@ -103,6 +107,20 @@ class WatchdogFired:
         return self.action == "poweroff"
 
 
+@dataclass(frozen=True)
+class DeviceGone:
+    """A device has left the machine."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class DeviceKept:
+    """The guest refused to let go of a device."""
+
+    device: str
+
+
 QemuEvent = (
     GuestEnded
     | GuestReset
@@ -112,6 +130,8 @@ QemuEvent = (
     | DiskError
     | AgentChannel
     | WatchdogFired
+    | DeviceGone
+    | DeviceKept
 )
 
 
@@ -150,6 +170,11 @@ class _Channel(msgspec.Struct):
     open: bool = False
 
 
+class _Device(msgspec.Struct):
+    device: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """One without an id is none of ours."""
+
+
 Data = TypeVar("Data")
 
 
@@ -184,6 +209,12 @@ def _translate(message: QmpMessage) -> QemuEvent | None:
         case "VSERPORT_CHANGE":
             channel = _data(message, _Channel)
             return AgentChannel(channel.open) if channel.id == AGENT_PORT else None
+        case "DEVICE_DELETED":
+            gone = _data(message, _Device).device
+            return DeviceGone(gone) if gone else None
+        case "DEVICE_UNPLUG_GUEST_ERROR":
+            kept = _data(message, _Device).device
+            return DeviceKept(kept) if kept else None
         case _:
             return None
 

@@ -39,6 +39,7 @@ from vmkernel.vm.messages import (
     Wake,
     fail,
 )
+from vmkernel.vm.removals import settle
 from vmkernel.vm.reports import come_due, datastore_changed, note
 from vmkernel.vm.running import Running
 from vmkernel.vm.secure_boot import keys_unseen, look_at_keys
@@ -256,6 +257,7 @@ class VmDriver:
                     machine.to(VmState.UNUSABLE, detail)
             if machine.record is not None:
                 await machine.host.network.adopt_ports(self.vm_id, machine.record.nics)
+            await self._guarded(settle(machine))
             self._ready.set()
             while not self._deleted:
                 message = await self._next()
@@ -291,8 +293,10 @@ class VmDriver:
             return
         elif isinstance(message, Reconnect):
             await self._guarded(machine.reconnect())
+            await self._guarded(settle(machine))
         elif message.event is None:
             await self._guarded(machine.lost())
+            await self._guarded(settle(machine))
         else:
             await self._guarded(note(machine, message.event))
 

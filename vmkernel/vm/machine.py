@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from vmkernel import clock
 from vmkernel.devices.serial import RINGBUF
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import (
     ErrorCode,
     MicaError,
     OnPanic,
-    RestartStatus,
     Subject,
     Vm,
     VmState,
@@ -52,6 +50,7 @@ from vmkernel.vm.folder_look import look
 from vmkernel.vm.holds import Holds
 from vmkernel.vm.known_keys import KnownKeys
 from vmkernel.vm.launch import RunFolder
+from vmkernel.vm.leaving import Leaving
 from vmkernel.vm.messages import Ask, Due, Message, Reconnect, Timer, fail, forward
 from vmkernel.vm.record import LaunchRecord, forget_record, read_record, write_record
 from vmkernel.vm.restarts import End, Restarts
@@ -120,6 +119,7 @@ class Machine:
         )
         self.holds = Holds(definition.id)
         self.agent = GuestAgent(lambda: self.run_folder.agent, f"VM {definition.id}")
+        self.leaving = Leaving()
         self._floods = Floods()
         self._link = _Link(0)
         self._post = post
@@ -160,8 +160,9 @@ class Machine:
                 started_at=record.started_at if record else None,
                 accelerator=record.accelerator.value if record else None,
                 nics=record.nics if record else (),
+                unplugging=record.unplugging if record else (),
                 agent=self.agent.status() if self.definition.spec.guest_agent and record else None,
-                restart=self._restart_status(),
+                restart=self.restarts.status(),
                 memory_image=self.suspension.status() if self.suspension else None,
                 secure_boot=self.keys.status,
             ),
@@ -240,13 +241,6 @@ class Machine:
     def later(self, wait_s: float, message: Message) -> None:
         """Put a message into the queue after a while."""
         asyncio.get_running_loop().call_later(wait_s, self._post, message)
-
-    def _restart_status(self) -> RestartStatus | None:
-        restarts = self.restarts
-        if not restarts.attempts and not restarts.pending:
-            return None
-        due = None if restarts.due is None else clock.format_time(restarts.due)
-        return RestartStatus(attempts=restarts.attempts, next_at=due)
 
     def publish(
         self, event_type: str, data: dict[str, str | int | float | bool | None], message: str = ""

@@ -39,6 +39,8 @@ class LaunchRecord(Record, frozen=True, kw_only=True):
     """True from the start out of a memory image until the guest runs."""
     reading: bool = False
     """True for a QEMU that only reads the disks of a VM that is off (still_disks.py)."""
+    unplugging: tuple[str, ...] = ()
+    """The keys of devices that the guest was asked to give up and still has."""
     definition: VmDefinition
 
 

@@ -8,6 +8,8 @@ import logging
 from vmkernel.model import MicaError, OnPanic, VmState
 from vmkernel.qemu import (
     AgentChannel,
+    DeviceGone,
+    DeviceKept,
     DiskError,
     GuestEnded,
     GuestPanicked,
@@ -23,6 +25,7 @@ from vmkernel.vm.actions import carry_out
 from vmkernel.vm.ends import UNFED
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.messages import Ask, Due, Timer
+from vmkernel.vm.removals import guest_refused, settle
 from vmkernel.vm.restarts import End
 from vmkernel.vm.space import has_room
 from vmkernel.vm.states import VmRequest, is_legal
@@ -62,6 +65,10 @@ async def note(machine: Machine, event: QemuEvent) -> None:
             _disk_error(machine, event)
         case AgentChannel():
             machine.agent.note_channel(event.is_open)
+        case DeviceGone():
+            await settle(machine, [event.device])
+        case DeviceKept():
+            guest_refused(machine, event.device)
         case _:
             pass
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vmkernel.model import RestartPolicy, RestartSpec
+from vmkernel import clock
+from vmkernel.model import RestartPolicy, RestartSpec, RestartStatus
 
 __all__ = ["End", "Restarts"]
 
@@ -69,6 +70,13 @@ class Restarts:
         self.number += 1
         self.due = None
         self.exhausted = False
+
+    def status(self) -> RestartStatus | None:
+        """What clients see of it; None where there was nothing to do."""
+        if not self.attempts and not self.pending:
+            return None
+        due = None if self.due is None else clock.format_time(self.due)
+        return RestartStatus(attempts=self.attempts, next_at=due)
 
     def forget(self) -> None:
         """Somebody took the VM in hand: count anew."""

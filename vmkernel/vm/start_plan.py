@@ -149,12 +149,13 @@ def make_plan(
 def _beginning(skeleton: Skeleton) -> Beginning:
     spec = with_defaults(skeleton.started)
     disks = [(number_of(d.key or ""), disk_bus_of(spec, d)) for d in spec.disks]
+    nics = [(number_of(n.key or ""), NIC_KINDS[nic_model_of(spec, n)]) for n in spec.nics]
     buses = frozenset(bus for _, bus in disks) | frozenset(c.bus for c in spec.cdroms)
     return Beginning(
         pci_disks=tuple(number for number, bus in disks if DISK_BUSES[bus].pci),
-        express_nics=tuple(
-            number_of(n.key or "") for n in spec.nics if NIC_KINDS[nic_model_of(spec, n)].express
-        ),
+        express_nics=tuple(number for number, kind in nics if kind.express),
+        other_disks=tuple(number for number, bus in disks if not DISK_BUSES[bus].pci),
+        other_nics=tuple(number for number, kind in nics if not kind.express),
         buses=buses,
         usb=has_usb(spec),
         dimms=skeleton.dimms,

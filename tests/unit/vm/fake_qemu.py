@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from vmkernel.qemu import (
+    DeviceGone,
     EventWatch,
     GuestEnded,
     GuestReset,
@@ -45,6 +47,7 @@ _LISTS = frozenset(
         "qom-list",
     }
 )
+_DEVICE = re.compile(r'"id":"((?:disk|nic)\d+)"')
 
 
 @dataclass(eq=False)
@@ -82,10 +85,20 @@ class FakeQemu:
     """What `query-migrate` answers."""
     slow: bool = False
     """True where saving its memory never ends by itself."""
+    devices: set[str] = field(default_factory=set)
+    """The ids of its disks and cards."""
+    keeps: set[str] = field(default_factory=set)
+    """Those of devices that the guest doesn't let go when it is asked."""
 
     def __post_init__(self) -> None:
+        self.devices |= set(_DEVICE.findall("\n".join(self.request.arguments)))
         if "-incoming" in self.request.arguments:
             self.status = RunState.IN_MIGRATE
+
+    def lose(self, device: str) -> None:
+        """The guest lets go of a device, asked or not; QEMU says so if anyone listens."""
+        self.devices.discard(device)
+        self.say(DeviceGone(device))
 
     def migrate(self, arguments: Mapping[str, Any]) -> None:
         """Save the memory to the file that the command names."""
@@ -213,6 +226,14 @@ class FakeQmp:
                 self.qemu.migration = {"status": "cancelled"}
             case "query-migrate" if command not in self.qemu.replies:
                 return dict(self.qemu.migration)
+            case "qom-list" if command not in self.qemu.replies:
+                return [{"name": name, "type": "child"} for name in sorted(self.qemu.devices)]
+            case "device_add" if command not in self.qemu.replies:
+                self.qemu.devices.add(str((arguments or {})["id"]))
+            case "device_del" if command not in self.qemu.replies:
+                device = str((arguments or {})["id"])
+                if device not in self.qemu.keeps:
+                    self.qemu.lose(device)
             case _:
                 pass
         reply = self.qemu.replies.get(command, [] if command in _LISTS else {})

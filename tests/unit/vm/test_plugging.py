@@ -24,6 +24,7 @@ from vmkernel.model import (
     DisplayModel,
     ErrorCode,
     Firmware,
+    HotPlugSpec,
     HugePages,
     ImageFormat,
     MemorySpec,
@@ -37,7 +38,8 @@ from vmkernel.model import (
     WatchdogAction,
     WatchdogSpec,
 )
-from vmkernel.qemu import QmpCommandError
+from vmkernel.qemu import DeviceGone, DeviceKept, QmpCommandError, QmpLostError
+from vmkernel.vm import definition as definitions
 from vmkernel.vm.plugging.plan import Changes, plan_changes
 from vmkernel.vm.spec_defaults import with_defaults
 
@@ -156,26 +158,16 @@ class Devices:
 
     def __init__(self, world: World) -> None:
         self.qemu = world.qemu()
-        self.there: set[str] = {"disk0"}
-        self.kept: set[str] = set()
+        self.there = self.qemu.devices
+        self.kept = self.qemu.keeps
         self.nodes: list[str] = []
         self.qemu.replies |= {
-            "qom-list": lambda _: [{"name": n, "type": "child"} for n in sorted(self.there)],
-            "device_add": self._add,
-            "device_del": self._delete,
             "query-blockstats": lambda _: [{"node-name": n} for n in self.nodes],
             "query-fdsets": lambda _: [
                 {"fdset-id": n, "fds": [{"opaque": self.qemu.opaque[n]}]} for n in self.qemu.fdsets
             ],
             "query-hotpluggable-cpus": lambda _: [],
         }
-
-    def _add(self, arguments: Any) -> None:
-        self.there.add(arguments["id"])
-
-    def _delete(self, arguments: Any) -> None:
-        if arguments["id"] not in self.kept:
-            self.there.discard(arguments["id"])
 
 
 def story(root: Path, tell: Callable[[World, Devices], Any], **fields: Any) -> None:
@@ -317,20 +309,203 @@ def test_added_memory_has_the_pages_of_the_rest(tmp_path: Path, in_pool: int) ->
     asyncio.run(tell())
 
 
-def test_a_guest_that_keeps_its_disk_keeps_it_in_the_spec(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _spec_keys(world: World) -> list[str | None]:
+    spec = world.vms.get("web").spec
+    return [*(d.key for d in spec.disks), *(n.key for n in spec.nics)]
+
+
+async def _asked_in_vain(world: World, devices: Devices, **changes: Any) -> None:
+    """A removal that the guest doesn't agree to in time."""
+    with pytest.raises(MicaError) as caught:
+        await _update(world, **changes)
+    assert caught.value.problem.code is ErrorCode.TIMED_OUT
+    assert "unplugging" in caught.value.problem.detail
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests have no time to agree."""
+    monkeypatch.setattr("vmkernel.vm.plugging.service._CONSENT_S", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_guest_that_keeps_its_disk_keeps_it_in_the_spec(tmp_path: Path) -> None:
     async def tell(world: World, devices: Devices) -> None:
-        monkeypatch.setattr("vmkernel.vm.plugging.service._CONSENT_S", 0.1)
         devices.kept.add("disk0")
-        with pytest.raises(MicaError) as caught:
-            await _update(world, disks=(), cdroms=(CdromSpec(image="blue"),))
-        assert caught.value.problem.code is ErrorCode.TIMED_OUT
-        spec = world.vms.get("web").spec
-        assert [d.volume for d in spec.disks] == ["a"]
-        assert spec.cdroms[0].image == "blue"
-        devices.there.clear()
+        await _asked_in_vain(world, devices, disks=(), cdroms=(CdromSpec(image="blue"),))
+        vm = world.vms.get("web")
+        assert [d.volume for d in vm.spec.disks] == ["a"]
+        assert vm.spec.cdroms[0].image == "blue"
+        assert vm.status.unplugging == ("disk0",)
+        devices.kept.clear()
         await _update(world, disks=())
-        assert world.vms.get("web").spec.disks == ()
+        vm = world.vms.get("web")
+        assert (vm.spec.disks, vm.status.unplugging) == ((), ())
 
     story(tmp_path, tell)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("key", ["disk0", "nic0"])
+def test_what_goes_after_the_answer_goes_from_the_spec(tmp_path: Path, key: str) -> None:
+    async def tell(world: World, devices: Devices) -> None:
+        devices.kept.add(key)
+        field = "disks" if key == "disk0" else "nics"
+        await _asked_in_vain(world, devices, **{field: ()})
+        before = world.vms.get("web")
+        assert key in _spec_keys(world)
+        world.events("none")
+        devices.qemu.lose(key)
+        await world.until(lambda: key not in _spec_keys(world))
+        after = world.vms.get("web")
+        assert after.revision == before.revision + 1, "whoever knew the device must look again"
+        assert after.status.unplugging == ()
+        assert all(nic.key != key for nic in after.status.nics)
+        (event,) = world.events("vm.device-removed")
+        assert (event.data["device"], event.data["kind"]) == (key, field.removesuffix("s"))
+        if key == "disk0":
+            assert world.vms.vm_of_volume("a") is None
+            await _update(world, disks=(DiskSpec(volume="b", key=key),))
+            assert world.vms.vm_of_volume("b") == "web"
+        await world.restart()
+        assert (key in _spec_keys(world)) is (key == "disk0")
+
+    story(tmp_path, tell, nics=(NicSpec(),))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_goes_while_no_vmkernel_listens_is_found(tmp_path: Path) -> None:
+    async def tell(world: World, devices: Devices) -> None:
+        devices.kept.add("disk0")
+        await _asked_in_vain(world, devices, disks=())
+        await world.restart()
+        assert world.vms.get("web").status.unplugging == ("disk0",)
+        devices.qemu.lose("disk0")
+        await world.until(lambda: not world.vms.get("web").spec.disks)
+        await _update(world, disks=(DiskSpec(volume="b"),))
+        await world.operations.close()
+        await world.vms.stop()
+        devices.qemu.devices.discard("disk0")
+        world._make()
+        await world.vms.start()
+        assert world.vms.get("web").spec.disks == ()
+        assert [event.data["device"] for event in world.events("vm.device-removed")] == [
+            "disk0",
+            "disk0",
+        ]
+
+    story(tmp_path, tell)
+
+
+def test_what_a_guest_ejects_of_itself_goes_too(tmp_path: Path) -> None:
+    async def tell(world: World, devices: Devices) -> None:
+        devices.qemu.lose("nic0")
+        await world.until(lambda: not world.vms.get("web").spec.nics)
+        assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0"]
+        assert len(world.events("vm.device-removed")) == 1
+        devices.qemu.say(DeviceGone("disk0"))  # said of a device that is there again
+        devices.qemu.say(DeviceGone("no-such-device"))
+        await world.settle()
+        assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0"]
+
+    story(tmp_path, tell, nics=(NicSpec(),))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_guest_that_refuses_is_believed(tmp_path: Path) -> None:
+    async def tell(world: World, devices: Devices) -> None:
+        devices.kept.add("disk0")
+
+        def refuse(_: Any) -> dict[str, Any]:
+            devices.qemu.say(DeviceKept("disk0"))
+            return {}
+
+        devices.qemu.replies["device_del"] = refuse
+        with pytest.raises(MicaError, match="refused to let go of disk0") as caught:
+            await _update(world, disks=())
+        assert caught.value.problem.code is ErrorCode.CONFLICT
+        assert world.vms.get("web").status.unplugging == ()
+        del devices.qemu.replies["device_del"]
+        await _asked_in_vain(world, devices, disks=())
+        world.events("none")
+        devices.qemu.say(DeviceKept("disk0"))
+        await world.until(lambda: not world.vms.get("web").status.unplugging)
+        assert len(world.events("vm.device-kept")) == 1
+        assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0"]
+
+    story(tmp_path, tell)
+
+
+def test_a_paused_guest_is_not_asked(tmp_path: Path) -> None:
+    async def tell(world: World, devices: Devices) -> None:
+        await _update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b", bus=DiskBus.USB)))
+        await world.act(VmAction.PAUSE)
+        for changes in ({"disks": world.vms.get("web").spec.disks[1:]}, {"nics": ()}):
+            with pytest.raises(MicaError, match="is paused") as caught:
+                await _update(world, **changes)
+            assert caught.value.problem.code is ErrorCode.CONFLICT
+        assert not [c for c, _ in devices.qemu.commands if c == "device_del"]
+        assert world.vms.get("web").status.unplugging == ()
+        # A USB disk goes without the guest.
+        await _update(world, disks=world.vms.get("web").spec.disks[:1])
+        assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0"]
+        await world.act(VmAction.RESUME)
+        await _update(world, nics=())
+
+    story(tmp_path, tell, nics=(NicSpec(),))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_power_off_keeps_what_the_guest_kept(tmp_path: Path) -> None:
+    async def tell(world: World, devices: Devices) -> None:
+        devices.kept.add("disk0")
+        await _asked_in_vain(world, devices, disks=())
+        await world.act(VmAction.POWER_OFF)
+        vm = world.vms.get("web")
+        assert [d.key for d in vm.spec.disks] == ["disk0"]
+        assert vm.status.unplugging == ()
+        await world.act(VmAction.START)
+        assert "disk0" in world.qemu().devices
+        assert world.vms.get("web").status.unplugging == ()
+
+    story(tmp_path, tell)
+
+
+def test_a_change_that_was_cut_off_leaves_what_the_machine_has(tmp_path: Path) -> None:
+    """The vmkernel is killed between writing the spec down and plugging the disk in."""
+
+    async def tell(world: World, devices: Devices) -> None:
+        devices.qemu.replies["device_add"] = QmpLostError("killed")
+        with pytest.raises(MicaError):
+            await _update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b")))
+        folder = tmp_path / "ds/main/vms/web"
+        known = definitions.load(folder)
+        disks = (*known.spec.disks, DiskSpec(volume="b", key="disk1", bus=DiskBus.VIRTIO_BLK))
+        definitions.save(folder, replace(known, spec=replace(known.spec, disks=disks)))
+        await world.restart()
+        await world.until(lambda: len(world.vms.get("web").spec.disks) == 1)
+        assert world.vms.vm_of_volume("b") is None
+
+    story(tmp_path, tell)
+
+
+def test_a_port_under_a_disk_that_needs_none_is_not_counted() -> None:
+    """Four free ports are four places, whatever buses the other disks are on."""
+    disks = tuple(
+        DiskSpec(volume=f"v{n}", key=f"disk{n}", bus=DiskBus.VIRTIO_SCSI) for n in range(6)
+    )
+    old = with_defaults(replace(OLD, disks=disks))
+    new = tuple(DiskSpec(volume=f"w{n}", bus=DiskBus.VIRTIO_BLK) for n in range(4))
+    added = plan(replace(old, disks=(*old.disks, *new)), old).new_disks
+    assert [disk.key for disk in added] == ["disk6", "disk7", "disk8", "disk9"]
+
+
+def test_a_refusal_for_want_of_a_port_names_what_helps() -> None:
+    old = with_defaults(replace(OLD, disks=OLD.disks[:1], hot_plug=HotPlugSpec(disks=0)))
+    with pytest.raises(MicaError) as caught:
+        plan(replace(old, disks=(*old.disks, DiskSpec(volume="c", key="disk9"))), old)
+    (problem,) = caught.value.problem.fields
+    assert problem.pointer == "/spec/disks/1/key"
+    for help_ in ("usb", "removed frees its port", "hot_plug.disks"):
+        assert help_ in problem.detail
+    assert "virtio-scsi" not in problem.detail, "there is no such controller"

@@ -160,6 +160,7 @@ def _plan_disks(
     before, after = _by_key(old.disks), _by_key(new.disks)
     now = [number_of(key) for key in {*before, *after} if key]
     started = _numbers(at_start.disks, lambda d: DISK_BUSES[disk_bus_of(at_start, d)].pci)
+    elsewhere = _numbers(at_start.disks, lambda d: not DISK_BUSES[disk_bus_of(at_start, d)].pci)
     for key, disk, index in _places(new.disks):
         pointer = f"/spec/disks/{index}"
         known = before.get(key)
@@ -181,10 +182,19 @@ def _plan_disks(
             wrong.append(_bar(f"{pointer}/bus", f"A {bus} disk can't be added while the VM runs."))
         elif number_of(key) not in (
             places := free_disk_numbers(
-                bus, at_start=started, spare=at_start.hot_plug.disks, now=others
+                bus,
+                at_start=started,
+                others=elsewhere,
+                spare=at_start.hot_plug.disks,
+                now=others,
             )
         ):
-            wrong.append(_no_place(f"{pointer}/key", "disk", places))
+            helps = [
+                f"a disk on {other} needs none"
+                for other in (DiskBus.VIRTIO_SCSI, DiskBus.USB)
+                if (has_bus(at_start, other) if other is not DiskBus.USB else has_usb(at_start))
+            ]
+            wrong.append(_no_place(f"{pointer}/key", key, at_start.hot_plug.disks, places, helps))
         elif bus is DiskBus.USB and not has_usb(at_start):
             wrong.append(_bar(f"{pointer}/bus", "The VM was started without a USB controller."))
         elif bus is DiskBus.VIRTIO_SCSI and not has_bus(at_start, bus):
@@ -213,6 +223,7 @@ def _plan_nics(
     before, after = _by_key(old.nics), _by_key(new.nics)
     now = [number_of(key) for key in {*before, *after} if key]
     started = _numbers(at_start.nics, lambda n: NIC_KINDS[nic_model_of(at_start, n)].express)
+    elsewhere = _numbers(at_start.nics, lambda n: not NIC_KINDS[nic_model_of(at_start, n)].express)
     for key, nic, index in _places(new.nics):
         pointer = f"/spec/nics/{index}"
         known = before.get(key)
@@ -231,14 +242,18 @@ def _plan_nics(
         model = nic_model_of(new, nic)
         others = [number for number in now if number != number_of(key)]
         places = free_nic_numbers(
-            family, at_start=started, spare=at_start.hot_plug.nics, now=others
+            family,
+            at_start=started,
+            others=elsewhere,
+            spare=at_start.hot_plug.nics,
+            now=others,
         )
         if not can_plug_nic(model, family):
             wrong.append(
                 _bar(f"{pointer}/model", f"A card {model} can't be added while the VM runs.")
             )
         elif number_of(key) not in places:
-            wrong.append(_no_place(f"{pointer}/key", "nic", places))
+            wrong.append(_no_place(f"{pointer}/key", key, at_start.hot_plug.nics, places, []))
         else:
             changes.new_nics.append(nic)
     for key, nic, _ in _places(old.nics):
@@ -252,9 +267,20 @@ def _plan_nics(
                 )
 
 
-def _no_place(pointer: str, kind: str, places: list[int]) -> FieldProblem:
-    able = ", ".join(f"{kind}{number}" for number in places) or "none any more"
-    return _bar(pointer, f"There is no place for it while the VM runs; for {able} there is.")
+def _no_place(
+    pointer: str, key: str, spare: int, places: list[int], helps: list[str]
+) -> FieldProblem:
+    """Why there is no port for a device, and what helps."""
+    kind = key.rstrip("0123456789")
+    if places:
+        able = ", ".join(f"{kind}{number}" for number in places)
+        return _bar(pointer, f"The running machine has no port for {key}; it has one for {able}.")
+    ways = [
+        *helps,
+        "one that is removed frees its port",
+        f"the next start has {spare} free ports (hot_plug.{kind}s)",
+    ]
+    return _bar(pointer, f"No port for {key} is free while the VM runs: {'; '.join(ways)}.")
 
 
 def _plan_cdroms(changes: Changes, wrong: list[FieldProblem], old: VmSpec, new: VmSpec) -> None:

@@ -4,11 +4,12 @@
   2  the spec is stored with all that is added: a volume that QEMU is about to get is taken
   3  the steps, in one go inside the VM's owner task; where one fails, those before it are taken
      back
-  4  devices that go: the guest is asked, and has some time to let go of each
-  5  the spec is stored as it came to be
+  4  the spec is stored as it came to be
+  5  devices that go: the guest is asked, and has some time to let go of each; the spec loses each
+     as it goes, also after that time (removals.py)
 
-A vmkernel that is killed after 2 leaves a spec that names more than QEMU has: the next start brings
-it, and nobody else got the volume meanwhile.
+A vmkernel that is killed after 2 leaves a spec that names more than QEMU has: the next one takes
+that out of it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from vmkernel.model import ErrorCode, MicaError, VmSpec
 from vmkernel.qemu import QemuError
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.driver import VmDriver
+from vmkernel.vm.leaving import Leaving
+from vmkernel.vm.machine import Machine
 from vmkernel.vm.plugging.plan import Changes, plan_changes
-from vmkernel.vm.plugging.steps import Removal, Step, removals_of, steps_of
+from vmkernel.vm.plugging.steps import Step, removals_of, steps_of
+from vmkernel.vm.removals import Removal, keys_of, settle, without
 from vmkernel.vm.running import Running
 from vmkernel.vm.states import VmRequest
 from vmkernel.vm.surroundings import Surroundings
@@ -56,25 +60,38 @@ async def change_running(
     old = driver.definition.spec
     family = Family.of(driver.definition.machine_type)
 
-    async def look(running: Running) -> VmSpec:
-        return running.record.definition.spec if running.record is not None else old
+    async def look(machine: Machine) -> tuple[VmSpec, Leaving]:
+        record = machine.running().record
+        return (record.definition.spec if record is not None else old), machine.leaving
 
-    at_start = await driver.use(VmRequest.OPERATE, look)
+    at_start, leaving = await driver.inside(VmRequest.OPERATE, look)
     changes = plan_changes(old, spec, at_start=at_start, family=family, free=free)
-    removals = removals_of(changes)
-    with _held(driver, changes):
+    removals = removals_of(changes, old)
+    for removal in removals:
+        removal.check(driver.vm_id, driver.state)
+    with _held(driver, changes), leaving.change([removal.key for removal in removals]):
         stored = _with_old(spec, old, removals)
         await driver.change(VmRequest.ADJUST, lambda known: renew(known, stored))
         steps = steps_of(host, changes, old, spec, family)
         failure, true = await driver.use(
             VmRequest.OPERATE, lambda running: _do_all(running, steps, stored)
         )
-        if failure is None:
-            failure, true = await _remove(driver, removals, true)
         if true != stored:
-            await driver.change(VmRequest.ADJUST, lambda known: replace(known, spec=true))
-        if failure is not None:
-            raise failure
+            await driver.change(
+                VmRequest.ADJUST,
+                lambda known: replace(known, spec=_without_lost(true, stored, known.spec)),
+            )
+        if failure is None:
+            failure = await _remove(driver, removals)
+    if failure is not None:
+        with contextlib.suppress(MicaError):
+            await driver.inside(VmRequest.OPERATE, settle)
+        raise failure
+
+
+def _without_lost(true: VmSpec, stored: VmSpec, now: VmSpec) -> VmSpec:
+    """The true spec without what the machine has lost since `stored` was written down."""
+    return without(true, *(keys_of(stored) - keys_of(now)))
 
 
 def _held(driver: VmDriver, changes: Changes) -> contextlib.AbstractContextManager[None]:
@@ -132,34 +149,28 @@ def _as_problem(vm_id: str, error: BaseException) -> MicaError:
     return MicaError(ErrorCode.UNAVAILABLE, f"VM {vm_id} could not be changed: {error}.")
 
 
-async def _remove(
-    driver: VmDriver, removals: list[Removal], true: VmSpec
-) -> tuple[MicaError | None, VmSpec]:
-    """Ask the guest for the devices, and wait until it has let go of them."""
+async def _remove(driver: VmDriver, removals: list[Removal]) -> MicaError | None:
+    """Ask for the devices to go, and wait until they have; the spec follows. Why it failed."""
     loop = asyncio.get_running_loop()
     left = list(removals)
     try:
         for removal in left:
-            await driver.use(VmRequest.OPERATE, removal.ask)
+            await driver.inside(VmRequest.OPERATE, removal.ask)
         deadline = loop.time() + _CONSENT_S
         while left:
             for removal in list(left):
-                if await driver.use(VmRequest.OPERATE, removal.gone):
+                if await driver.inside(VmRequest.OPERATE, removal.gone):
                     left.remove(removal)
-                    true = removal.mark(true)
             if left and loop.time() > deadline:
                 names = ", ".join(removal.key for removal in left)
-                return (
-                    MicaError(
-                        ErrorCode.TIMED_OUT,
-                        f"The guest of VM {driver.vm_id} did not let go of {names} within"
-                        f" {_CONSENT_S:g} s and keeps it: take it out of use there, then remove it"
-                        " again.",
-                    ),
-                    true,
+                return MicaError(
+                    ErrorCode.TIMED_OUT,
+                    f"The guest of VM {driver.vm_id} has not let go of {names} within"
+                    f" {_CONSENT_S:g} s. The VM keeps it for now and loses it when the guest lets"
+                    " go (`unplugging` in its status): take it out of use there.",
                 )
             if left:
                 await asyncio.sleep(_POLL_S)
     except MicaError as error:
-        return error, true
-    return None, true
+        return error
+    return None

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from msgspec.structs import replace as with_fields
@@ -23,7 +22,6 @@ from vmkernel.devices.hotplug import (
     nic_commands,
 )
 from vmkernel.devices.memory import DIMMS_MAX, huge_page_bytes
-from vmkernel.devices.nic import netdev_of
 from vmkernel.devices.usb import add_keyboard, add_tablet
 from vmkernel.devices.watchdog import ACTION_WORDS
 from vmkernel.model import (
@@ -39,12 +37,13 @@ from vmkernel.model import (
 from vmkernel.qemu import QemuError, block_graph, hotplug
 from vmkernel.resources import expected_bytes
 from vmkernel.vm.plugging.plan import Changes
+from vmkernel.vm.removals import Removal, drop, without
 from vmkernel.vm.running import Running
 from vmkernel.vm.spec_defaults import nic_model_of
 from vmkernel.vm.start_files import disk_plan, with_access
 from vmkernel.vm.surroundings import Surroundings
 
-__all__ = ["Removal", "Step", "removals_of", "steps_of"]
+__all__ = ["Step", "removals_of", "steps_of"]
 
 
 class Step(Protocol):
@@ -98,7 +97,7 @@ class _AddDisk:
         return await _take_away(running, self.disk.key or "", disk=True)
 
     def unmark(self, spec: VmSpec) -> VmSpec:
-        return with_fields(spec, disks=_without(spec.disks, self.disk.key))
+        return without(spec, self.disk.key or "")
 
 
 @dataclass
@@ -139,7 +138,7 @@ class _AddNic:
         return await _take_away(running, self.nic.key or "", disk=False)
 
     def unmark(self, spec: VmSpec) -> VmSpec:
-        return with_fields(spec, nics=_without(spec.nics, self.nic.key))
+        return without(spec, self.nic.key or "")
 
 
 @dataclass
@@ -372,33 +371,6 @@ class _SetBalloon:
         return with_fields(spec, memory=memory)
 
 
-@dataclass
-class Removal:
-    """A device that goes once the guest has let go of it."""
-
-    key: str
-    disk: bool
-    asked: bool = field(default=False, init=False)
-
-    async def ask(self, running: Running) -> None:
-        """Tell the guest."""
-        if self.key in await hotplug.devices(running.qmp):
-            await hotplug.unplug(running.qmp, self.key)
-
-    async def gone(self, running: Running) -> bool:
-        """True, with the host's side taken away too, once the device is gone."""
-        if self.key in await hotplug.devices(running.qmp):
-            return False
-        await _drop(running, self.key, disk=self.disk)
-        return True
-
-    def mark(self, spec: VmSpec) -> VmSpec:
-        """The spec without the device."""
-        if self.disk:
-            return with_fields(spec, disks=_without(spec.disks, self.key))
-        return with_fields(spec, nics=_without(spec.nics, self.key))
-
-
 def steps_of(
     host: Surroundings, changes: Changes, old: VmSpec, new: VmSpec, family: Family
 ) -> list[Step]:
@@ -424,10 +396,10 @@ def steps_of(
     return steps
 
 
-def removals_of(changes: Changes) -> list[Removal]:
-    """The steps that need the guest's consent."""
-    gone = [Removal(disk.key or "", True) for disk in changes.old_disks]
-    return gone + [Removal(nic.key or "", False) for nic in changes.old_nics]
+def removals_of(changes: Changes, old: VmSpec) -> list[Removal]:
+    """The steps that may need the guest's consent."""
+    gone = [Removal.of_disk(old, disk) for disk in changes.old_disks]
+    return gone + [Removal.of_nic(nic) for nic in changes.old_nics]
 
 
 async def _take_away(running: Running, key: str, *, disk: bool) -> bool:
@@ -436,21 +408,7 @@ async def _take_away(running: Running, key: str, *, disk: bool) -> bool:
     await hotplug.unplug(running.qmp, key)
     for _ in range(20):
         if key not in await hotplug.devices(running.qmp):
-            await _drop(running, key, disk=disk)
+            await drop(running, key, disk=disk)
             return True
         await asyncio.sleep(0.1)
     return False
-
-
-async def _drop(running: Running, key: str, *, disk: bool) -> None:
-    if disk:
-        await hotplug.drop_disk_nodes(running.qmp, key)
-        return
-    await hotplug.drop_netdev(running.qmp, netdev_of(key))
-    if running.record is not None:
-        nics = tuple(nic for nic in running.record.nics if nic.key != key)
-        running.keep_record(with_fields(running.record, nics=nics))
-
-
-def _without(items: Sequence[DiskSpec] | Sequence[NicSpec], key: str | None) -> tuple[object, ...]:
-    return tuple(item for item in items if item.key != key)
