@@ -23,9 +23,9 @@ from msgspec.structs import replace
 from vmkernel.model import AutostartSpec, VmSpec
 
 __all__ = [
+    "Business",
     "FIELDS",
     "FREE_WHILE_RUNNING",
-    "Business",
     "after_revert",
     "for_clone",
     "without_host_fields",
