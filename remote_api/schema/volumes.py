@@ -80,6 +80,16 @@ class VolumeCheck(WireModel, frozen=True, kw_only=True):
     leaks: int
     corruptions_fixed: int = 0
     leaks_fixed: int = 0
+    snapshots: Annotated[
+        int,
+        Meta(
+            description="Snapshots inside the file that belong to no VM: nothing can go back to"
+            " them, and they take room. A repair of `leaks` removes those that Mica made, one of"
+            " `all` every one; none is removed while a datastore, a VM or a snapshot is missing or"
+            " unusable."
+        ),
+    ] = 0
+    snapshots_removed: int = 0
 
 
 class VolumeStatus(WireModel, frozen=True, kw_only=True):

@@ -70,6 +70,10 @@ class VolumeCheck(Record, frozen=True, kw_only=True):
     leaks: int
     corruptions_fixed: int = 0
     leaks_fixed: int = 0
+    snapshots: int = 0
+    """Snapshots inside the file that belong to no VM: nothing can go back to them, and they take
+    room. A repair of `leaks` removes those that Mica made, one of `all` every one."""
+    snapshots_removed: int = 0
 
 
 class VolumeStatus(Record, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@
 <root>/images/<id>.<ext> + <id>.json
 <root>/uploads/<id>.part + <id>.json   resumable uploads; kept until they expire
 <root>/.incoming/            under way; emptied at opening
+<root>/mica-reserve          room that is set aside for what frees room on a full datastore
 
 A file and its description come and go in an order in which every crash is repaired at opening:
   come  data complete in .incoming -> description written -> data renamed into place
@@ -21,8 +22,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +62,10 @@ _log = logging.getLogger(__name__)
 RECORD_LIMIT = RECORD_MAX_BYTES
 _SLUG = re.compile(SLUG_PATTERN)
 _MARKER = "mica-datastore.json"
+_RESERVE = "mica-reserve"
+_RESERVE_BYTES = 2 << 20
+"""A qcow2 that forgets a snapshot writes its table of snapshots (64 KiB) and perhaps reference
+counts (64 KiB) anew, each of up to eight disks; records of a few KiB are written as well."""
 _IMAGE_SUFFIX = {
     ImageFormat.ISO: "iso",
     ImageFormat.QCOW2: "qcow2",
@@ -155,6 +162,7 @@ class Layout:
         marker = Marker(uuid=str(uuid.uuid4()), created_at=clock.now())
         self._make_folders()
         write_durably(self.root / _MARKER, encode(marker), mode=0o644)
+        self._set_aside()
         return marker
 
     def open(self) -> None:
@@ -170,6 +178,34 @@ class Layout:
             _log.info("sweeping %r", name)
             remove_tree(self.incoming / name)
         fsync_directory(self.incoming)
+        self._set_aside()
+
+    @contextlib.contextmanager
+    def reserve(self) -> Iterator[None]:
+        """Give up the room that is set aside while something is done that frees room; it is set
+        aside again afterwards, or when the datastore is opened with room for it."""
+        (self.root / _RESERVE).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        """Without room for it, there is none: nothing else depends on it."""
+        path = self.root / _RESERVE
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags, 0o600)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(fd, 0, _RESERVE_BYTES)
+        except OSError as error:
+            _log.warning("no room is set aside in %s: %s", self.root, error)
+            with contextlib.suppress(OSError):
+                path.unlink()
+        finally:
+            os.close(fd)
 
     def described(self, folder: Path) -> list[str]:
         """The ids of what has a description in one of its folders, sorted; what no id can be is

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -283,6 +284,16 @@ class StorageService:
         """Why a volume can't be used, as far as it was looked at."""
         entry = self._catalogue.volumes.get(volume)
         return f"there is no volume {volume}" if entry is None else self._catalogue.fault(entry)
+
+    @contextlib.asynccontextmanager
+    async def reserve(self, datastores: Collection[str]) -> AsyncIterator[None]:
+        """Let what frees room on full datastores have the room that is set aside there."""
+        async with contextlib.AsyncExitStack() as given:
+            for datastore in sorted(set(datastores)):
+                held = self.stores.layout(datastore).reserve()
+                await asyncio.to_thread(held.__enter__)
+                given.push_async_callback(asyncio.to_thread, held.__exit__, None, None, None)
+            yield
 
     async def look_again(self, volumes: Sequence[str]) -> None:
         """Look at the files of volumes, and of what they stand on."""

@@ -45,6 +45,10 @@ class Users:
         """The snapshots that hold the volume, each as `vm/snapshot`."""
         return self._vms.snapshots_of(volume) if self._vms else ()
 
+    def snapshot_tags(self, volume: str) -> frozenset[str] | None:
+        """What VMs call their snapshots inside a volume's file; None where that isn't known."""
+        return self._vms.snapshot_tags(volume) if self._vms else None
+
     def refuse_snapshots(self, volume: str) -> None:
         """Raise `in-use` where a snapshot needs the volume's file as it is."""
         if found := self.snapshots_of(volume):

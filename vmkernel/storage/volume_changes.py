@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from dataclasses import replace
 
 import msgspec
@@ -52,6 +53,8 @@ __all__ = ["LastStep", "VolumeChanges"]
 _log = logging.getLogger(__name__)
 _SECTOR_BYTES = 512
 _BLOCK_BYTES = 4096
+_OWN_SNAPSHOT = re.compile(r"mica-[0-9a-f]{16}")
+"""What Mica calls a VM's snapshot inside its disks."""
 
 
 class VolumeChanges:
@@ -351,9 +354,12 @@ class VolumeChanges:
             repair=None if repair is CheckRepair.NONE else repair.value,
         )
         context.commit_point()
+        stray, removed = await self._stray_snapshots(entry, repair, user)
         record = msgspec.structs.replace(
             entry.record,
             last_check=VolumeCheck(
+                snapshots=stray,
+                snapshots_removed=removed,
                 checked_at=clock.now(),
                 corruptions=found.corruptions,
                 leaks=found.leaks,
@@ -373,6 +379,31 @@ class VolumeChanges:
                 f"Volume {entry.id} has {found.corruptions} faults: copy what can be read, then"
                 " check it with repair=all, which may lose data.",
             )
+
+    async def _stray_snapshots(
+        self, entry: VolumeEntry, repair: CheckRepair, user: int | None
+    ) -> tuple[int, int]:
+        """How many snapshots inside a qcow2 belong to no VM and stay, and how many were removed.
+
+        None is removed that might belong to a VM or a datastore that isn't there now.
+        """
+        path = entry.place.data
+        try:
+            inside = await self._qemu_img.snapshots(path, user=user)
+        except MicaError:
+            return 0, 0  # its tables are beyond that, which the check says
+        known = self._users.snapshot_tags(entry.id)
+        if known is None:
+            return 0, 0
+        stray = sorted(inside - known)
+        removable = {
+            CheckRepair.NONE: (),
+            CheckRepair.LEAKS: [tag for tag in stray if _OWN_SNAPSHOT.fullmatch(tag)],
+            CheckRepair.ALL: stray,
+        }[repair]
+        for tag in removable:
+            await self._qemu_img.snapshot("-d", tag, path, user=user)
+        return len(stray) - len(removable), len(removable)
 
 
 class LastStep:

@@ -202,6 +202,11 @@ class VmDriver:
         """Its snapshots by id."""
         return self._machine.snapshots
 
+    @property
+    def broken_snapshots(self) -> Mapping[str, str]:
+        """Why snapshots in its folder can't be used, by id."""
+        return self._machine.broken_snapshots
+
     async def apart(self, request: VmRequest, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Queue work on a VM that needs no QEMU, such as on the files of one that is off."""
         outcome: Outcome = await self._put(request, work=work)

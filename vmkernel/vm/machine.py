@@ -110,6 +110,8 @@ class Machine:
         self.snapshots: dict[str, SnapshotRecord] = {}
         """Those of its folder, by id."""
         self.keys = KnownKeys()
+        self.broken_snapshots: dict[str, str] = {}
+        """Why others there can't be used."""
         self.at_disks = False
         """True while its disks' files are worked on without QEMU."""
         self.interruptible: asyncio.Task[Any] | None = None

@@ -14,7 +14,8 @@ block, so that "check, then change" needs no lock where no `await` lies between 
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -137,6 +138,10 @@ class Storage(Protocol):
 
     def known_datastores(self) -> tuple[str, ...]:
         """The ids of all datastores that this host is configured with, sorted."""
+        ...
+
+    def reserve(self, datastores: Collection[str]) -> AbstractAsyncContextManager[None]:
+        """Let what frees room on full datastores have the room that is set aside there."""
         ...
 
     def vms_folder(self, datastore: str) -> Path:
@@ -266,6 +271,11 @@ class VmUsers(Protocol):
 
     def snapshots_of(self, volume: str) -> tuple[str, ...]:
         """The snapshots that hold the volume, each as `vm/snapshot`."""
+        ...
+
+    def snapshot_tags(self, volume: str) -> frozenset[str] | None:
+        """The names that snapshots of VMs have inside a volume's file; None while not all VMs and
+        their snapshots can be known."""
         ...
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:

@@ -137,6 +137,14 @@ class Roster:
         for vm_id, running in sorted(self._drivers.items()):
             if (fault := self._fault(running.driver)) is not None:
                 yield _unusable(vm_id, fault)
+            for snapshot, reason in sorted(running.driver.broken_snapshots.items()):
+                yield Finding(
+                    code="snapshot-unusable",
+                    severity=Severity.WARNING,
+                    message=f"Snapshot {snapshot} of VM {vm_id} can't be used: {reason}. Delete it"
+                    " to free the room that it takes.",
+                    subject=vm_id,
+                )
         yield from findings_of_keys(
             {vm_id: running.driver.secure_boot for vm_id, running in self._drivers.items()}
         )
@@ -228,6 +236,20 @@ class Roster:
         return tuple(
             f"{vm_id}/{record.id}"
             for vm_id, running in sorted(self._drivers.items())
+            for record in running.driver.snapshots.values()
+            if any(disk.volume == volume for disk in record.disks)
+        )
+
+    def snapshot_tags(self, volume: str) -> frozenset[str] | None:
+        """See VmUsers."""
+        if self._unusable or any(r.driver.broken_snapshots for r in self._drivers.values()):
+            return None
+        storage = self._host.storage
+        if set(storage.known_datastores()) - set(storage.datastores()):
+            return None
+        return frozenset(
+            record.tag
+            for running in self._drivers.values()
             for record in running.driver.snapshots.values()
             if any(disk.volume == volume for disk in record.disks)
         )

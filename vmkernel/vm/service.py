@@ -12,6 +12,7 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,6 +42,7 @@ from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.agent_watch import watch_agents
 from vmkernel.vm.autostart import Autostart
 from vmkernel.vm.definition import VmDefinition
+from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.roster import Roster
 from vmkernel.vm.running import Running
@@ -328,6 +330,7 @@ class VmService:
                 )
             for disk in driver.definition.spec.disks if with_volumes else ():
                 self._host.storage.refuse_children(disk.volume)
+            await self._forget_elsewhere(driver)
             await driver.ask(VmRequest.DELETE)
             await self.roster.forget(vm_id)
             if with_volumes:
@@ -335,6 +338,16 @@ class VmService:
         self._publish("vm.deleted", vm_id, actor)
         for volume in volumes:
             await self._host.storage.delete_volume(volume, actor=actor)
+
+    async def _forget_elsewhere(self, driver: VmDriver) -> None:
+        """Delete the snapshots that are kept in volumes which the VM doesn't have any more: once
+        the VM is gone, nobody could."""
+        own = {disk.volume for disk in driver.definition.spec.disks}
+        for snapshot in list(driver.snapshots.values()):
+            if any(disk.volume not in own for disk in snapshot.disks):
+                from vmkernel.vm.snapshots.deleting import delete
+
+                await driver.inside(VmRequest.SNAPSHOT, partial(delete, record=snapshot))
 
     async def act(self, vm_id: str, action: VmAction, *, timeout_s: float, actor: str) -> Operation:
         """See VmDirectory."""
@@ -423,6 +436,10 @@ class VmService:
     def snapshots_of(self, volume: str) -> tuple[str, ...]:
         """See VmUsers."""
         return self.roster.snapshots_of(volume)
+
+    def snapshot_tags(self, volume: str) -> frozenset[str] | None:
+        """See VmUsers."""
+        return self.roster.snapshot_tags(volume)
 
     def backups(self, make_scratch: Callable[[str, int], Awaitable[Path]]) -> VmBackups:
         """What keeps disks readable for backups."""

@@ -75,6 +75,19 @@ def test_a_crash_while_publishing_leaves_all_or_nothing(
     assert place.data.exists() is bool(found)
 
 
+def test_room_is_set_aside_and_given_up(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.initialise()
+    reserve = tmp_path / "mica-reserve"
+    assert reserve.stat().st_blocks * 512 >= 2 << 20
+    with layout.reserve():
+        assert not reserve.exists()
+    assert reserve.stat().st_blocks * 512 >= 2 << 20
+    reserve.unlink()
+    layout.open()
+    assert reserve.exists()
+
+
 @pytest.mark.parametrize("step", range(4))
 def test_a_crash_while_removing_leaves_all_or_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int

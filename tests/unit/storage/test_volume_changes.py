@@ -300,6 +300,33 @@ def test_a_check_is_remembered(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_a_check_finds_snapshots_that_no_vm_has(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await _make(world)
+        known, stray = f"mica-{'a' * 16}", f"mica-{'b' * 16}"
+        inside = world.qemu_img.inside["v.qcow2"] = {known, stray, "someone's"}
+        world.users.tags = {"v": frozenset({known})}
+
+        async def check(repair: CheckRepair) -> tuple[int, int]:
+            checked = await world.storage.changes.check("v", repair, actor="me")
+            await world.succeeded(checked)
+            found = (await world.storage.volumes.get("v")).status.last_check
+            assert found is not None
+            return found.snapshots, found.snapshots_removed
+
+        assert await check(CheckRepair.NONE) == (2, 0)
+        world.users.tags = None
+        assert await check(CheckRepair.ALL) == (0, 0), "a VM may come that has them"
+        assert len(inside) == 3
+        world.users.tags = {"v": frozenset({known})}
+        assert await check(CheckRepair.LEAKS) == (1, 1)
+        assert inside == {known, "someone's"}
+        assert await check(CheckRepair.ALL) == (0, 1)
+        assert inside == {known}
+
+    run(tmp_path, scenario)
+
+
 def test_a_running_vm_s_volume_grows(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await _make(world, format=VolumeFormat.RAW)

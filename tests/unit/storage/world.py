@@ -47,6 +47,8 @@ class PretendingQemuImg(QemuImg):
         self.report = CheckReport(0, 0, 0, 0)
         self.needed_bytes: int | None = None
         """What a copy needs, where that isn't the length of the source."""
+        self.inside: dict[str, set[str]] = {}
+        """The snapshots inside files, by the files' names."""
 
     async def create_qcow2(
         self,
@@ -132,6 +134,13 @@ class PretendingQemuImg(QemuImg):
         """As much as the file has."""
         return self.needed_bytes or source.stat().st_size
 
+    async def snapshots(self, path: Path) -> frozenset[str]:
+        return frozenset(self.inside.get(path.name, ()))
+
+    async def snapshot(self, action: str, tag: str, path: Path) -> None:
+        assert action == "-d"
+        self.inside[path.name].remove(tag)
+
     async def check(self, path: Path, image_format: str, *, repair: str | None) -> CheckReport:
         """What the test says."""
         del path
@@ -186,6 +195,7 @@ class FakeUsers:
         self.images: dict[str, tuple[str, ...]] = {}
         self.active: dict[str, tuple[str, ...]] = {}
         self.snapshots: dict[str, tuple[str, ...]] = {}
+        self.tags: dict[str, frozenset[str]] | None = {}
 
     def vm_of_volume(self, volume: str) -> str | None:
         """The VM that names the volume."""
@@ -197,6 +207,9 @@ class FakeUsers:
 
     def snapshots_of(self, volume: str) -> tuple[str, ...]:
         return self.snapshots.get(volume, ())
+
+    def snapshot_tags(self, volume: str) -> frozenset[str] | None:
+        return None if self.tags is None else self.tags.get(volume, frozenset())
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:
         """The VMs that name the image."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,8 @@ class FakeQemuImg(QemuImg):
         """Dirty bitmaps."""
         self.fails_at: str | None = None
         """An action that fails the next time."""
+        self.fails = 1
+        """How often it fails."""
 
     async def snapshot(
         self,
@@ -36,7 +39,9 @@ class FakeQemuImg(QemuImg):
         path: Path,
     ) -> None:
         if action == self.fails_at:
-            self.fails_at = None
+            self.fails -= 1
+            if not self.fails:
+                self.fails_at, self.fails = None, 1
             raise MicaError(ErrorCode.UNAVAILABLE, f"qemu-img snapshot {action} failed.")
         kept = self.kept.setdefault(path, {})
         if action == "-c":
@@ -63,6 +68,14 @@ class FakeQemuImg(QemuImg):
 
 class FolderStorage:
     """One or more datastores below a folder."""
+
+    reserves: tuple[str, ...] = ()
+    """The datastores that gave up their reserve, in order."""
+
+    @contextlib.asynccontextmanager
+    async def reserve(self, datastores: Collection[str]) -> AsyncIterator[None]:
+        self.reserves += tuple(sorted(datastores))
+        yield
 
     def __init__(self, root: Path, datastores: tuple[str, ...] = ("main",)) -> None:
         self.root = root

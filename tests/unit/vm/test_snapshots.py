@@ -121,7 +121,7 @@ def disk(world: World) -> Path:
 
 def nothing_is_left(world: World, *names: str) -> None:
     """No trace of any snapshot but these."""
-    kept = records.load_all(folder(world))
+    kept, _ = records.load_all(folder(world))
     assert set(kept) == set(names)
     tags = {record.tag for record in kept.values()}
     assert set(world.storage.qemu_img.kept.get(disk(world), {})) == tags
@@ -339,7 +339,7 @@ async def test_power_off_need_not_wait_for_a_snapshot(tmp_path: Path) -> None:
 async def test_a_crash_while_one_is_taken_is_swept(tmp_path: Path) -> None:
     async with guest(tmp_path) as world:
         await take(world, "one", MEMORY)
-        record = records.load_all(folder(world))["one"]
+        record = records.load_all(folder(world))[0]["one"]
         half = replace(
             record, id="two", tag=f"mica-{'0' * 16}", parent="one", state=SnapshotState.CREATING
         )
@@ -451,7 +451,7 @@ async def test_a_deletion_that_fails_can_be_repeated(tmp_path: Path) -> None:
     async with guest(tmp_path, on=False) as world:
         await take(world, "one")
         await take(world, "two")
-        world.storage.qemu_img.fails_at = "-d"
+        world.storage.qemu_img.fails_at, world.storage.qemu_img.fails = "-d", 2
         operation = await world.vms.snapshots().delete("web", "one", actor="test")
         assert (await world.operations.wait(operation.id, 10)).state is OperationState.FAILED
         assert (await tree(world))["one"].state is SnapshotState.DELETING
@@ -461,6 +461,51 @@ async def test_a_deletion_that_fails_can_be_repeated(tmp_path: Path) -> None:
         assert set(await tree(world)) == {"two"}
         assert (await tree(world))["two"].parent is None
         nothing_is_left(world, "two")
+
+
+@on_loop
+async def test_a_deletion_that_finds_no_room_gets_what_was_set_aside(tmp_path: Path) -> None:
+    async with guest(tmp_path, on=False) as world:
+        await take(world, "one")
+        world.storage.qemu_img.fails_at = "-d"  # the first time only
+        operation = await world.vms.snapshots().delete("web", "one", actor="test")
+        assert (await world.operations.wait(operation.id, 10)).state is OperationState.SUCCEEDED
+        assert world.storage.reserves == ("main",)
+        assert await tree(world) == {}
+        nothing_is_left(world)
+
+
+@on_loop
+async def test_what_is_left_of_a_broken_snapshot_is_found_and_goes(tmp_path: Path) -> None:
+    async with guest(tmp_path) as world:
+        await take(world, "one", SnapshotSpec(memory=True))
+        left = folder(world) / "snapshots/one"
+        assert (left / "suspend.state").exists()
+        (left / "snapshot.json").write_bytes(b"{")
+        await world.restart()
+        assert await tree(world) == {}
+        (found,) = [f for f in world.vms.findings() if f.code == "snapshot-unusable"]
+        assert "one" in found.message
+        assert found.subject == "web"
+        assert world.vms.snapshot_tags("disk") is None, "nobody may take its part in the disk away"
+        operation = await world.vms.snapshots().delete("web", "one", actor="test")
+        assert (await world.operations.wait(operation.id, 10)).state is OperationState.SUCCEEDED
+        assert not left.exists()
+        assert [f for f in world.vms.findings() if f.code == "snapshot-unusable"] == []
+        assert world.vms.snapshot_tags("disk") == frozenset()
+
+
+@on_loop
+async def test_a_vm_goes_with_what_it_kept_in_volumes_it_has_no_more(tmp_path: Path) -> None:
+    async with guest(tmp_path, on=False) as world:
+        await take(world, "one")
+        kept = world.storage.volumes["disk"].path
+        assert world.storage.qemu_img.kept[kept]
+        vm = world.vms.get("web")
+        await world.vms.update("web", replace(vm.spec, disks=()), vm.revision, actor="test")
+        await world.vms.delete("web", with_volumes=True, actor="test")
+        assert world.storage.qemu_img.kept[kept] == {}
+        assert world.storage.deleted == []
 
 
 def test_a_broken_record_hides_no_other(tmp_path: Path) -> None:
@@ -479,7 +524,14 @@ def test_a_broken_record_hides_no_other(tmp_path: Path) -> None:
     records.save(tmp_path, replace(record, id="bad"))
     (tmp_path / "snapshots/bad/snapshot.json").write_bytes(b"{")
     (tmp_path / "snapshots/stray").write_bytes(b"")
-    assert set(records.load_all(tmp_path)) == {"good"}
+    (tmp_path / "snapshots/left").mkdir()
+    (tmp_path / "snapshots/left/suspend.state").write_bytes(b"memory")
+    records.save(tmp_path, replace(record, id="renamed"))
+    (tmp_path / "snapshots/renamed").rename(tmp_path / "snapshots/other")
+    found, broken = records.load_all(tmp_path)
+    assert set(found) == {"good"}
+    assert set(broken) == {"bad", "other"}
+    assert not (tmp_path / "snapshots/left").exists()
     records.remove(tmp_path, "good")
     records.remove(tmp_path, "good")
 

@@ -42,6 +42,7 @@ __all__ = [
     "folder_of",
     "load_all",
     "remove",
+    "remove_data",
     "revert_under_way",
     "save",
 ]
@@ -100,20 +101,35 @@ def folder_of(vm_folder: Path, snapshot: str) -> Path:
     return vm_folder / _FOLDER / snapshot
 
 
-def load_all(vm_folder: Path) -> dict[str, SnapshotRecord]:
-    """The snapshots of a VM by id (blocking); what can't be read is left out, and logged."""
+def load_all(vm_folder: Path) -> tuple[dict[str, SnapshotRecord], dict[str, str]]:
+    """The snapshots of a VM by id, and of those that can't be used, why (blocking).
+
+    A folder without a record is what is left of one that was cut off before it was one, or when it
+    was none any more: it goes, and its memory with it.
+    """
     found: dict[str, SnapshotRecord] = {}
-    with contextlib.suppress(FileNotFoundError):
+    broken: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for name in names(vm_folder / _FOLDER):
             folder = vm_folder / _FOLDER / name
+            if folder.is_symlink() or not folder.is_dir():
+                continue
             try:
                 record = _read(folder / _RECORD, SnapshotRecord)
+            except FileNotFoundError:
+                _log.warning("what is left of snapshot %s goes", folder)
+                with contextlib.suppress(OSError):
+                    remove_tree(folder)
+                continue
             except (OSError, UndecodableError) as error:
                 _log.warning("snapshot %s can't be used: %s", folder, error)
+                broken[folder.name] = "its description can't be read"
                 continue
             if record.id == name:
                 found[record.id] = record
-    return found
+            else:
+                broken[folder.name] = "its description is that of another one"
+    return found, broken
 
 
 def save(vm_folder: Path, record: SnapshotRecord) -> None:
@@ -124,14 +140,21 @@ def save(vm_folder: Path, record: SnapshotRecord) -> None:
     write_durably(folder / _RECORD, msgspec.json.encode(record))
 
 
-def remove(vm_folder: Path, snapshot: str) -> None:
-    """Remove a snapshot's folder: the record last, so that a crash leaves something to finish."""
+def remove_data(vm_folder: Path, snapshot: str) -> None:
+    """Remove what a snapshot's folder holds beside the record; durable on return."""
     folder = folder_of(vm_folder, snapshot)
     with contextlib.suppress(FileNotFoundError):
         for name in names(folder):
             if name != _RECORD:
                 remove_tree(folder / name)
         fsync_directory(folder)
+
+
+def remove(vm_folder: Path, snapshot: str) -> None:
+    """Remove a snapshot's folder: the record last, so that a crash leaves something to finish."""
+    folder = folder_of(vm_folder, snapshot)
+    remove_data(vm_folder, snapshot)
+    with contextlib.suppress(FileNotFoundError):
         unlink_durably(folder / _RECORD)
         remove_tree(folder)
         fsync_directory(folder.parent)

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 async def repair(machine: Machine) -> None:
     """Load the snapshots of a VM and mend them; MicaError where the VM can't be used."""
-    machine.snapshots = await asyncio.to_thread(load_all, machine.folder)
+    machine.snapshots, machine.broken_snapshots = await asyncio.to_thread(load_all, machine.folder)
     try:
         begun = await asyncio.to_thread(revert_under_way, machine.folder)
     except (OSError, msgspec.DecodeError) as error:

@@ -23,7 +23,7 @@ from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.ports import OperationHandle, Operations, Storage, Work
 from vmkernel.vm.service import VmService
-from vmkernel.vm.snapshots.records import SNAPSHOTS_MAX, SnapshotRecord
+from vmkernel.vm.snapshots.records import SNAPSHOTS_MAX, SnapshotRecord, remove
 from vmkernel.vm.states import ACTIVE, VmRequest
 from vmkernel.vm.surroundings import Surroundings
 
@@ -134,6 +134,8 @@ class Snapshots:
         """Begin to delete one; its children become its parent's."""
         driver = await self._driver(vm_id)
         driver.check(VmRequest.SNAPSHOT)
+        if snapshot in driver.broken_snapshots:
+            return self._delete_broken(driver, snapshot, actor)
         record = _find(driver, snapshot)
         _refuse_linked(self._host.storage, driver.definition.spec.disks, record)
 
@@ -149,6 +151,20 @@ class Snapshots:
             self._publish("deleted", vm_id, snapshot, actor)
 
         return self._begin("snapshot.delete", vm_id, work, actor)
+
+    def _delete_broken(self, driver: VmDriver, snapshot: str, actor: str) -> Operation:
+        """What is left of a snapshot whose description is lost: its memory and copies of disks;
+        what it kept inside disks is found by a check of each volume."""
+
+        async def work(_: OperationHandle) -> None:
+            async def inside(machine: Machine) -> None:
+                await asyncio.to_thread(remove, machine.folder, snapshot)
+                machine.broken_snapshots.pop(snapshot, None)
+
+            await _inside(driver, VmRequest.SNAPSHOT, inside)
+            self._publish("deleted", driver.vm_id, snapshot, actor)
+
+        return self._begin("snapshot.delete", driver.vm_id, work, actor)
 
     # --- parts --------------------------------------------------------------------------------
 
