@@ -7,10 +7,11 @@ import base64
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from remote_api.routes.exchange import BrokenStreamError, Exchange, Response
+from remote_api.routes.convert import to_wire
+from remote_api.routes.exchange import BrokenStreamError, Exchange, Response, json_response
 from remote_api.routes.ranges import Part, wanted_part
 from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import ImageFormat, NoQuery, ProblemCode, Role
+from remote_api.schema import DataMap, DataMapQuery, ImageFormat, NoQuery, ProblemCode, Role
 from vmkernel.control import Stream, model, requests
 
 __all__ = ["ROUTES", "parts_of"]
@@ -49,6 +50,18 @@ async def download_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """A volume's file."""
     part, headers, request = await _volume(exchange)
     return await _stream(exchange, part, headers, request)
+
+
+async def map_image(exchange: Exchange[DataMapQuery, NoBody]) -> Response:
+    """Where an image's data are."""
+    found = await exchange.call(requests.GetImageMap(id=exchange.id, offset=exchange.query.offset))
+    return json_response(to_wire(found, DataMap))
+
+
+async def map_volume(exchange: Exchange[DataMapQuery, NoBody]) -> Response:
+    """Where the data of a volume's file are."""
+    found = await exchange.call(requests.GetVolumeMap(id=exchange.id, offset=exchange.query.offset))
+    return json_response(to_wire(found, DataMap))
 
 
 async def _image(exchange: Exchange[Any, Any]) -> tuple[Part, dict[str, str], Open]:
@@ -166,6 +179,7 @@ _HEAD_REPLIES = (
         headers=_DATA_HEADERS,
     ),
 )
+_MAP_REPLIES = (Reply(status=200, description="A part of the map.", body=DataMap),)
 _IMAGE_PROBLEMS = (
     ProblemCode.NOT_FOUND,
     ProblemCode.CONFLICT,
@@ -196,6 +210,28 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         replies=_HEAD_REPLIES,
         problems=_IMAGE_PROBLEMS,
+    ),
+    Route(
+        method="GET",
+        path="/v1/images/{id}/extents",
+        name="getImageExtents",
+        summary="Where an image's file holds data: the ranges that are worth a download",
+        handler=map_image,
+        role=Role.OPERATOR,
+        query=DataMapQuery,
+        replies=_MAP_REPLIES,
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+    Route(
+        method="GET",
+        path="/v1/volumes/{id}/extents",
+        name="getVolumeExtents",
+        summary="Where a volume's file holds data: the ranges that are worth a download",
+        handler=map_volume,
+        role=Role.OPERATOR,
+        query=DataMapQuery,
+        replies=_MAP_REPLIES,
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.IN_USE),
     ),
     Route(
         method="GET",

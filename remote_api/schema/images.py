@@ -12,6 +12,9 @@ from vmkernel.text import PRINTABLE, PRINTABLE_LINES
 __all__ = [
     "CaptureBody",
     "Compression",
+    "DataExtent",
+    "DataMap",
+    "DataMapQuery",
     "Image",
     "ImageCapture",
     "ImageFormat",
@@ -201,6 +204,33 @@ class CaptureBody(WireModel, frozen=True, kw_only=True):
     """A volume to make an image of."""
 
     spec: ImageCapture
+
+
+class DataExtent(WireModel, frozen=True, kw_only=True):
+    """A piece of a file that holds data."""
+
+    offset: int
+    length_bytes: int
+
+
+class DataMap(WireModel, frozen=True, kw_only=True):
+    """Where the data of a file are; everything else of it reads as zeros."""
+
+    size_bytes: int
+    etag: Annotated[str, Meta(description="That of the download, without its quotation marks.")]
+    extents: Annotated[
+        tuple[DataExtent, ...],
+        Meta(description="In order; a part of them, if there is a `next_offset`."),
+    ]
+    next_offset: Annotated[
+        int | None, Meta(description="The `offset` to go on from; null at the end.")
+    ] = None
+
+
+class DataMapQuery(WireModel, frozen=True, kw_only=True):
+    """Where to begin."""
+
+    offset: Annotated[int, Meta(ge=0, le=1 << 50)] = 0
 
 
 class UploadSpec(WireModel, frozen=True, kw_only=True):

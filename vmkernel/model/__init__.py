@@ -74,6 +74,8 @@ from vmkernel.model.host import (
 )
 from vmkernel.model.images import (
     Compression,
+    DataExtent,
+    DataMap,
     Image,
     ImageCapture,
     ImageFormat,
@@ -221,6 +223,8 @@ __all__ = [
     "CpuInfo",
     "CpuSpec",
     "DATA",
+    "DataExtent",
+    "DataMap",
     "Datastore",
     "DatastoreKind",
     "DatastoreMember",

@@ -13,6 +13,8 @@ from vmkernel.text import PRINTABLE, PRINTABLE_LINES
 
 __all__ = [
     "Compression",
+    "DataExtent",
+    "DataMap",
     "Image",
     "ImageCapture",
     "ImageFormat",
@@ -170,6 +172,25 @@ class StoredData(Record, frozen=True, kw_only=True):
     etag: str
     """Changes with the data."""
     format: ImageFormat | None = None
+
+
+class DataExtent(Record, frozen=True, kw_only=True):
+    """A piece of a file that holds data."""
+
+    offset: int
+    length_bytes: int
+
+
+class DataMap(Record, frozen=True, kw_only=True):
+    """Where the data of a file are; everything else of it reads as zeros."""
+
+    size_bytes: int
+    etag: str
+    """That of the download."""
+    extents: tuple[DataExtent, ...]
+    """In order; a part of them, if there is a `next_offset`."""
+    next_offset: int | None = None
+    """Where to ask for more; null at the end."""
 
 
 class UploadSpec(ImageSource, frozen=True, kw_only=True):

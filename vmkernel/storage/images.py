@@ -13,16 +13,20 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmkernel import clock
 from vmkernel.host.errors import from_os_error
+from vmkernel.host.extents import data_extents
 from vmkernel.host.files import exists, look, remove
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import (
     Allocation,
     Compression,
+    DataExtent,
+    DataMap,
     ErrorCode,
     Image,
     ImageCapture,
@@ -60,6 +64,10 @@ __all__ = ["Images"]
 
 _UNKNOWN_SHA256 = "0" * 64
 _PULL_MEMORY_BYTES = 512 << 20
+_EXTENTS_MAX = 1024
+"""In one answer: some 40 KiB."""
+_GAP_BYTES = 1 << 20
+"""Fetching so many zeros takes no longer than asking for the next piece."""
 _CAPTURED = {ImageFormat.QCOW2: SourceFormat.QCOW2, ImageFormat.RAW: SourceFormat.RAW}
 Receive = Callable[[OperationContext], Awaitable[None]]
 MAX_PULLS, PULLS_EACH = 16, 4
@@ -208,6 +216,40 @@ class Images:
             size_bytes=info.st_size,
             etag=f"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}",
             format=ImageFormat(source.entry.format.value),
+        )
+
+    async def map(self, image_id: str, offset: int) -> DataMap:
+        """Where an image's data are."""
+        entry = self._usable(image_id)
+        assert entry.record is not None
+        with self._catalogue.reading(image_id):
+            return await self._map(
+                entry.datastore,
+                entry.place.data,
+                offset,
+                StoredData(size_bytes=entry.record.size_bytes, etag=entry.record.sha256),
+            )
+
+    async def map_volume(self, volume_id: str, offset: int) -> DataMap:
+        """Where the data of a volume's file are; `conflict` where it can't be downloaded."""
+        with self._volumes.held(volume_id, "exported") as source:
+            data = await self.volume_data(volume_id)
+            entry = source.entry
+            return await self._map(entry.datastore, entry.place.data, offset, data)
+
+    async def _map(self, datastore: str, path: Path, offset: int, data: StoredData) -> DataMap:
+        try:
+            found, following = await self._datastores.look(
+                datastore,
+                lambda: data_extents(path, offset, most=_EXTENTS_MAX, gap_bytes=_GAP_BYTES),
+            )
+        except OSError as error:
+            raise from_os_error(error, f"{path.name} can't be read") from error
+        return DataMap(
+            size_bytes=data.size_bytes,
+            etag=data.etag,
+            extents=tuple(DataExtent(offset=start, length_bytes=size) for start, size in found),
+            next_offset=following,
         )
 
     async def read_volume(

@@ -28,17 +28,46 @@ class StillSource:
     """The files that its file is the difference to, from the upper one."""
 
 
+@dataclass(eq=False)
+class _Held:
+    context: contextlib.AbstractContextManager[StillSource]
+    source: StillSource | None = None
+    count: int = 0
+
+
 class StillVolumes:
     """Gives volumes that are off."""
 
     def __init__(self, datastores: Datastores, catalogue: Catalogue, users: Users) -> None:
         self._datastores = datastores
         self._catalogue = catalogue
+        self._held: dict[tuple[str, str], _Held] = {}
         self._checks = VolumeChecks(catalogue, users)
 
     @contextlib.contextmanager
     def held(self, volume_id: str, what: str) -> Iterator[StillSource]:
-        """Hold a volume while it is being `what`; `in-use` where a VM has it open."""
+        """Hold a volume while it is being `what`; `in-use` where a VM has it open. Several may
+        hold it for the same: they only read."""
+        shared = self._held.get((volume_id, what))
+        if shared is None:
+            shared = self._held[volume_id, what] = _Held(self._hold(volume_id, what))
+            try:
+                shared.source = shared.context.__enter__()
+            except BaseException:
+                del self._held[volume_id, what]
+                raise
+        shared.count += 1
+        try:
+            assert shared.source is not None
+            yield shared.source
+        finally:
+            shared.count -= 1
+            if not shared.count:
+                del self._held[volume_id, what]
+                shared.context.__exit__(None, None, None)
+
+    @contextlib.contextmanager
+    def _hold(self, volume_id: str, what: str) -> Iterator[StillSource]:
         entry, _ = self._checks.at_rest(volume_id)
         chain = tuple((e.place.data, e.format.value) for e in self._catalogue.chain(entry))
         self._datastores.layout(entry.datastore)

@@ -23,6 +23,7 @@ from remote_api.client.sdk.base import CREATE, POLL_S, Calls, OnBytes
 from remote_api.schema import (
     CaptureBody,
     Compression,
+    DataMap,
     Image,
     ImageCapture,
     ImagePage,
@@ -299,7 +300,7 @@ class ImageCalls(Calls):
         try:
             with part.open("w+b") as target:
                 fd = target.fileno()
-                end = self._fetch(path, lambda data, at: os.pwrite(fd, data, at), on_bytes)
+                end = self._fetch_data(path, fd, on_bytes)
                 os.ftruncate(fd, end)
                 os.fsync(target.fileno())
             if sha256 is not None and (found := file_sha256(part)) != sha256:
@@ -330,6 +331,56 @@ class ImageCalls(Calls):
             raise UnexpectedError(
                 f"what was written has the SHA-256 {digest.hexdigest()}, not {sha256}"
             )
+
+    def _fetch_data(self, path: str, target: int, on_bytes: OnBytes | None) -> int:
+        """Write the data alone into a new file, so that a hole stays one; all of it, if that
+        changes meanwhile. How many bytes there are."""
+        begun = self._map(path, 0)
+        part: DataMap | None = begun
+        done = 0
+        while part is not None:
+            for extent in part.extents:
+                end = extent.offset + extent.length_bytes
+                if on_bytes is not None:
+                    on_bytes(extent.offset - done)
+                if not self._fetch_range(
+                    path, target, extent.offset, end, f'"{begun.etag}"', on_bytes
+                ):
+                    os.ftruncate(target, 0)
+                    return self._fetch(path, lambda data, at: os.pwrite(target, data, at), None)
+                done = end
+            part = None if part.next_offset is None else self._map(path, part.next_offset)
+        if on_bytes is not None:
+            on_bytes(begun.size_bytes - done)
+        return begun.size_bytes
+
+    def _map(self, path: str, offset: int) -> DataMap:
+        where = f"{path.removesuffix('/data')}/extents"
+        return self.transport.send("GET", where, parameters={"offset": offset}).read(DataMap)
+
+    def _fetch_range(
+        self, path: str, target: int, start: int, end: int, etag: str, on_bytes: OnBytes | None
+    ) -> bool:
+        """Write a part of the file, over interruptions; False if the file was changed."""
+        done, failures = start, 0
+        while done != end:
+            headers = {"accept": "*/*", "range": f"bytes={done}-{end - 1}", "if-range": etag}
+            try:
+                with self.transport.download(path, headers=headers) as answer:
+                    if answer.status != 206:
+                        return False
+                    for data in answer.parts:
+                        os.pwrite(target, data, done)
+                        done += len(data)
+                        failures = 0
+                        if on_bytes is not None:
+                            on_bytes(len(data))
+            except (UnreachableError, TimedOutError) as error:
+                failures += 1
+                if failures > _RETRIES:
+                    raise
+                _pause(failures, error)
+        return True
 
     def _fetch(
         self, path: str, take: Callable[[bytes, int], object], on_bytes: OnBytes | None

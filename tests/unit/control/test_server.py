@@ -568,9 +568,11 @@ def test_every_request_says_who_may_and_what_comes_back() -> None:
         if kind.ROLE in (Role.OPERATOR, Role.ADMIN):
             reads = kind in (
                 requests.GetBackupVm,
+                requests.GetImageMap,
                 requests.GetToken,
                 requests.GetUpload,
                 requests.GetVolumeData,
+                requests.GetVolumeMap,
                 requests.ListAudit,
                 requests.ListExtents,
                 requests.ListTokens,

@@ -10,8 +10,10 @@ from vmkernel.control.requests import (
     CreateUpload,
     DeleteUpload,
     Done,
+    GetImageMap,
     GetUpload,
     GetVolumeData,
+    GetVolumeMap,
     ListUploads,
     PullImage,
     ReadImage,
@@ -20,10 +22,12 @@ from vmkernel.control.requests import (
     UploadPage,
     WriteUpload,
 )
-from vmkernel.model import Operation, StoredData, Upload
+from vmkernel.model import DataMap, Operation, StoredData, Upload
 from vmkernel.storage import StorageService
 
-__all__ = ["register"]
+__all__ = [
+    "register",
+]
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
@@ -49,6 +53,12 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     async def get_volume_data(request: GetVolumeData, _: Caller) -> StoredData:
         return await storage.images.volume_data(request.id)
 
+    async def map_image(request: GetImageMap, _: Caller) -> DataMap:
+        return await storage.images.map(request.id, request.offset)
+
+    async def map_volume(request: GetVolumeMap, _: Caller) -> DataMap:
+        return await storage.images.map_volume(request.id, request.offset)
+
     async def read_volume(request: ReadVolume, caller: Caller) -> Streamed:
         return Streamed(
             *await storage.images.read_volume(
@@ -61,6 +71,8 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     dispatcher.register(CaptureImage, capture_image)
     dispatcher.register(ReadImage, read_image)
     dispatcher.register(GetVolumeData, get_volume_data)
+    dispatcher.register(GetImageMap, map_image)
+    dispatcher.register(GetVolumeMap, map_volume)
     dispatcher.register(ReadVolume, read_volume)
     _register_resumable(dispatcher, storage)
 

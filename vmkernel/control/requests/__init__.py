@@ -74,8 +74,10 @@ from vmkernel.control.requests.images import (
     CaptureImage,
     CreateUpload,
     DeleteUpload,
+    GetImageMap,
     GetUpload,
     GetVolumeData,
+    GetVolumeMap,
     ListUploads,
     PullImage,
     ReadImage,
@@ -173,6 +175,7 @@ __all__ = [
     "GetHost",
     "GetHostStatistics",
     "GetImage",
+    "GetImageMap",
     "GetOperation",
     "GetSnapshot",
     "GetTlsIdentity",
@@ -182,6 +185,7 @@ __all__ = [
     "GetVmStatistics",
     "GetVolume",
     "GetVolumeData",
+    "GetVolumeMap",
     "GrowDatastore",
     "ImagePage",
     "InjectNmi",
@@ -270,6 +274,8 @@ AnyRequest = (
     | CaptureImage
     | ReadImage
     | GetVolumeData
+    | GetImageMap
+    | GetVolumeMap
     | ReadVolume
     | ListUploads
     | GetUpload

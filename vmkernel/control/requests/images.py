@@ -8,6 +8,7 @@ import msgspec
 
 from vmkernel.control.requests.base import Done, ListRequest, Page, Request
 from vmkernel.model import (
+    DataMap,
     ImageCapture,
     ImagePull,
     ImageSource,
@@ -24,8 +25,10 @@ __all__ = [
     "CaptureImage",
     "CreateUpload",
     "DeleteUpload",
+    "GetImageMap",
     "GetUpload",
     "GetVolumeData",
+    "GetVolumeMap",
     "ListUploads",
     "PullImage",
     "ReadImage",
@@ -103,6 +106,28 @@ class GetVolumeData(Request[StoredData], frozen=True, kw_only=True, tag="storage
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
+
+
+class GetImageMap(Request[DataMap], frozen=True, kw_only=True, tag="storage.map-image"):
+    """Where the data of an image's file are, from an offset on."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = DataMap
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+    offset: Bytes = 0
+
+
+class GetVolumeMap(Request[DataMap], frozen=True, kw_only=True, tag="storage.map-volume"):
+    """The same of the file of a volume that no running VM has."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+    REPLY: ClassVar[Any] = DataMap
+    READ_ONLY: ClassVar[bool] = True
+
+    id: Slug
+    offset: Bytes = 0
 
 
 class ReadVolume(Request[StoredData], frozen=True, kw_only=True, tag="storage.read-volume"):
