@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from websockets.sync.client import ClientConnection
 
 from remote_api.client.console import open_console
@@ -17,6 +22,8 @@ from remote_api.client.sdk import Mica
 from remote_api.schema import (
     BootSpec,
     CloudInitSpec,
+    DatastoreKind,
+    DatastoreSpec,
     DiskSpec,
     DisplayModel,
     Firmware,
@@ -220,3 +227,42 @@ def test_a_template_is_cloned_and_its_secrets_stay_hidden(mica: Mica) -> None:
     mica.wait(mica.power_off_vm("child"))
     mica.delete_vm("child", with_volumes=True)
     mica.delete_vm("golden", with_volumes=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 48 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
+        pytest.skip("this machine lets us mount nothing (root)")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_snapshots_are_deleted_on_a_full_datastore(
+    host: HostedMica, mica: Mica, small_disk: Path
+) -> None:
+    place = DatastoreSpec(kind=DatastoreKind.DIRECTORY, path=str(small_disk / "store"))
+    (small_disk / "store").mkdir()
+    mica.wait(mica.create_datastore("small", place))
+    mica.wait(mica.create_volume("tight", VolumeSpec(datastore="small", size_bytes=16 * MIB)))
+    spec = replace(_spec(disks=(DiskSpec(volume="tight"),)), datastore="small", boot=BootSpec())
+    mica.create_vm("tight", spec)
+    for name in ("one", "two", "three"):
+        mica.wait(mica.create_snapshot("tight", name, SnapshotSpec()))
+    with (small_disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while filler.write(bytes(4096)):
+            pass
+    assert shutil.disk_usage(small_disk).free == 0
+    for name in ("two", "three", "one"):
+        mica.wait(mica.delete_snapshot("tight", name))
+    assert list(mica.snapshots("tight")) == []
+    (small_disk / "filler").unlink()
+    mica.wait(mica.check_volume("tight"))
+    check = mica.volume("tight").status.last_check
+    assert check is not None
+    assert (check.corruptions, check.snapshots) == (0, 0)
+    mica.delete_vm("tight", with_volumes=True)
+    mica.delete_datastore("small")
