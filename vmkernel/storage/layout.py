@@ -32,6 +32,7 @@ from pathlib import Path
 from vmkernel import clock
 from vmkernel.host.files import (
     RECORD_MAX_BYTES,
+    create_file,
     exists,
     fsync_directory,
     look,
@@ -184,7 +185,7 @@ class Layout:
     def reserve(self) -> Iterator[None]:
         """Give up the room that is set aside while something is done that frees room; it is set
         aside again afterwards, or when the datastore is opened with room for it."""
-        (self.root / _RESERVE).unlink(missing_ok=True)
+        unlink_durably(self.root / _RESERVE)
         try:
             yield
         finally:
@@ -193,9 +194,8 @@ class Layout:
     def _set_aside(self) -> None:
         """Without room for it, there is none: nothing else depends on it."""
         path = self.root / _RESERVE
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(path, flags, 0o600)
+            fd = create_file(path)
         except OSError:
             return
         try:
@@ -203,7 +203,7 @@ class Layout:
         except OSError as error:
             _log.warning("no room is set aside in %s: %s", self.root, error)
             with contextlib.suppress(OSError):
-                path.unlink()
+                unlink_durably(path)
         finally:
             os.close(fd)
 

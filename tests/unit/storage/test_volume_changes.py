@@ -191,7 +191,7 @@ async def _all_refuse(world: World) -> None:
     for attempt in (
         look(),
         storage.images.volume_data("v"),
-        storage.images.read_volume("v", 0, 1),
+        storage.images.read_volume("v", 0, 1, actor="me"),
         storage.images.capture("i", capture, actor="me"),
         storage.create_volume("w", clone, actor="me"),
         storage.write_volume("v", 0, 1),

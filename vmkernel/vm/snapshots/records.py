@@ -23,6 +23,7 @@ from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.files import (
     RECORD_MAX_BYTES,
     fsync_directory,
+    is_folder,
     make_directory,
     names,
     read_limited,
@@ -112,7 +113,7 @@ def load_all(vm_folder: Path) -> tuple[dict[str, SnapshotRecord], dict[str, str]
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for name in names(vm_folder / _FOLDER):
             folder = vm_folder / _FOLDER / name
-            if folder.is_symlink() or not folder.is_dir():
+            if not is_folder(folder):
                 continue
             try:
                 record = _read(folder / _RECORD, SnapshotRecord)
