@@ -354,7 +354,7 @@ class VolumeChanges:
             repair=None if repair is CheckRepair.NONE else repair.value,
         )
         context.commit_point()
-        stray, removed = await self._stray_snapshots(entry, repair, user)
+        stray, removed = await self._stray_snapshots(entry, repair)
         record = msgspec.structs.replace(
             entry.record,
             last_check=VolumeCheck(
@@ -380,16 +380,14 @@ class VolumeChanges:
                 " check it with repair=all, which may lose data.",
             )
 
-    async def _stray_snapshots(
-        self, entry: VolumeEntry, repair: CheckRepair, user: int | None
-    ) -> tuple[int, int]:
+    async def _stray_snapshots(self, entry: VolumeEntry, repair: CheckRepair) -> tuple[int, int]:
         """How many snapshots inside a qcow2 belong to no VM and stay, and how many were removed.
 
         None is removed that might belong to a VM or a datastore that isn't there now.
         """
         path = entry.place.data
         try:
-            inside = await self._qemu_img.snapshots(path, user=user)
+            inside = await self._qemu_img.snapshots(path)
         except MicaError:
             return 0, 0  # its tables are beyond that, which the check says
         known = self._users.snapshot_tags(entry.id)
@@ -402,7 +400,7 @@ class VolumeChanges:
             CheckRepair.ALL: stray,
         }[repair]
         for tag in removable:
-            await self._qemu_img.snapshot("-d", tag, path, user=user)
+            await self._qemu_img.snapshot("-d", tag, path)
         return len(stray) - len(removable), len(removable)
 
 
