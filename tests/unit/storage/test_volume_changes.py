@@ -194,7 +194,7 @@ async def _all_refuse(world: World) -> None:
         storage.images.read_volume("v", 0, 1, actor="me"),
         storage.images.capture("i", capture, actor="me"),
         storage.create_volume("w", clone, actor="me"),
-        storage.write_volume("v", 0, 1),
+        storage.write_volume("v", 0, 1, actor="me"),
     ):
         with pytest.raises(MicaError, match="was being moved") as caught:
             await attempt

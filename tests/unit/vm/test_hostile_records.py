@@ -85,7 +85,7 @@ def _suspended(folder: Path, data: bytes) -> None:
 def _snapshots(folder: Path, data: bytes) -> None:
     (folder / "snapshots/one").mkdir(parents=True)
     (folder / "snapshots/one/snapshot.json").write_bytes(data)
-    assert snapshots.load_all(folder) == {}
+    assert snapshots.load_all(folder)[0] == {}
 
 
 def _launched(folder: Path, data: bytes) -> None:

@@ -117,7 +117,7 @@ def _keep_snapshot(folder: Path, spec: VmSpec) -> tuple[object, object]:
         ),
     )
     snapshots.save(folder, made)
-    return made, snapshots.load_all(folder)[ID]
+    return made, snapshots.load_all(folder)[0][ID]
 
 
 def _keep_memory_image(folder: Path, spec: VmSpec) -> tuple[object, object]:
