@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from remote_api.failures import ApiError
-from remote_api.routes.violations import MAX_VIOLATIONS, examined
 from remote_api.schema import OBSERVED, FieldError, ObjectBody, ProblemCode
+from remote_api.schema.violations import MAX_VIOLATIONS, examined
 
 __all__ = [
     "check_id",

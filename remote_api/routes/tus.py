@@ -16,8 +16,8 @@ import msgspec
 
 from remote_api.failures import ApiError
 from remote_api.routes.exchange import Exchange
-from remote_api.routes.violations import examined
 from remote_api.schema import FieldError, ProblemCode, UploadSpec
+from remote_api.schema.violations import examined
 from vmkernel.control import model
 
 __all__ = [

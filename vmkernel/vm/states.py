@@ -137,6 +137,29 @@ _REACHED: dict[VmRequest, frozenset[VmState]] = {
 """Where a VM is already as an action would make it, or on its way there."""
 
 
+_DONE: dict[VmRequest, str] = {
+    VmRequest.START: "it can be started",
+    VmRequest.SHUTDOWN: "it can be shut down",
+    VmRequest.POWER_OFF: "it can be powered off",
+    VmRequest.RESET: "it can be reset",
+    VmRequest.PAUSE: "it can be paused",
+    VmRequest.RESUME: "it can be resumed",
+    VmRequest.SUSPEND: "it can be suspended",
+    VmRequest.DISCARD_STATE: "its saved memory can be discarded",
+    VmRequest.CONSOLE: "its console can be opened",
+    VmRequest.RENAME: "it can be renamed",
+    VmRequest.RECONFIGURE: "this can be changed",
+    VmRequest.ADJUST: "this can be changed",
+    VmRequest.DELETE: "it can be deleted",
+    VmRequest.QUERY: "this can be asked of it",
+    VmRequest.OPERATE: "this can be done",
+    VmRequest.SNAPSHOT: "snapshots can be taken or deleted",
+    VmRequest.REVERT: "it can go back to a snapshot",
+    VmRequest.HOLD: "its disks can be worked on",
+}
+"""What each request does, for messages."""
+
+
 def request_of(action: VmAction) -> VmRequest:
     """The request behind an action."""
     return VmRequest(action.value)
@@ -157,10 +180,24 @@ def check_legal(vm_id: str, request: VmRequest, state: VmState) -> None:
     if state in _REACHED.get(request, ()):
         raise MicaError(
             ErrorCode.ALREADY_IN_STATE,
-            f"VM {vm_id} is {state.value} already: {request.value} would change nothing.",
+            f"VM {vm_id} is {state.value} already: there is nothing to do.",
         )
-    possible = ", ".join(sorted(s.value for s in LEGAL[request]))
-    raise MicaError(
-        ErrorCode.CONFLICT,
-        f"VM {vm_id} is {state.value}: {request.value} is only possible while it is {possible}.",
-    )
+    raise MicaError(ErrorCode.CONFLICT, f"VM {vm_id} is {state.value}: {_refusal(request, state)}.")
+
+
+def _refusal(request: VmRequest, state: VmState) -> str:
+    """What can't be done, when it can, and what brings the VM there."""
+    legal = LEGAL[request]
+    possible = _joined(sorted(each.value for each in legal))
+    advice = ""
+    if state in AT_REST and VmState.RUNNING in legal:
+        advice = "; start it first"
+    elif state is VmState.SUSPENDED:
+        advice = "; resume it first" if VmState.RUNNING in legal else "; discard its state first"
+    elif state in ACTIVE and VmState.STOPPED in legal and VmState.RUNNING not in legal:
+        advice = "; stop it first"
+    return f"{_DONE[request]} only while it is {possible}{advice}"
+
+
+def _joined(words: list[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))

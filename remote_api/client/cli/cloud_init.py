@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from remote_api.schema import CloudInitSpec, UserDataFormat
+from remote_api.schema.violations import examined
 
 __all__ = ["cloud_init_of", "cloud_init_options"]
 
@@ -88,10 +89,16 @@ def cloud_init_of(given: dict[str, Any]) -> CloudInitSpec | None:
     fields = {name: value for name, value in fields.items() if value}
     if not fields:
         return None
-    try:
-        return msgspec.convert(fields, CloudInitSpec)
-    except msgspec.ValidationError as error:
-        raise click.UsageError(f"cloud-init: {error}") from error
+    _, wrong = examined(fields, CloudInitSpec)
+    if wrong:
+        raise click.UsageError(" ".join(f"{_option_of(e.pointer)}: {e.detail}" for e in wrong))
+    return msgspec.convert(fields, CloudInitSpec)
+
+
+def _option_of(pointer: str) -> str:
+    """The option that a field of the seed comes from."""
+    name = pointer.split("/")[1].replace("_", "-")
+    return "--" + {"ssh-keys": "ssh-key", "password-hash": "password"}.get(name, name)
 
 
 def _asked_password() -> str:

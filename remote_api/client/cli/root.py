@@ -56,8 +56,11 @@ class _Root(click.Group):
                 return 2
             click.echo("mica: interrupted", err=True)
             return 130
-        except click.ClickException as error:
+        except click.UsageError as error:
             error.show()
+            return error.exit_code
+        except click.ClickException as error:  # a file, for instance
+            click.echo(f"mica: {error.format_message()}", err=True)
             return error.exit_code
         except UntrustedError as error:
             return _fail(error, 4)

@@ -193,7 +193,7 @@ def wait(session: Session, vm_id: str, state: str, agent: bool, timeout_s: float
             if time.monotonic() >= end:
                 silent = ", its agent does not answer" if agent and not answers else ""
                 raise TimedOutError(
-                    f"VM {vm_id} is {vm.status.state} after {timeout_s:g} s{silent}"
+                    f"VM {vm_id} is still {vm.status.state} after {timeout_s:g} s{silent}"
                 )
             time.sleep(_POLL_S)
     if session.json:

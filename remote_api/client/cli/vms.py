@@ -42,6 +42,7 @@ from remote_api.schema import (
     Vm,
     VmSpec,
 )
+from remote_api.schema.violations import examined
 
 __all__ = ["vm_group"]
 
@@ -364,11 +365,11 @@ def _with_settings(spec: VmSpec, settings: tuple[str, ...]) -> VmSpec:
     raw = spec_as_json(spec)
     for setting in settings:
         set_path(raw, setting)
-    try:
-        return msgspec.convert(_without_nulls(raw), VmSpec)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$.")
-        raise click.UsageError(f"{where.rstrip('`') or 'the spec'}: {what}") from error
+    taken, wrong = examined(_without_nulls(raw), VmSpec)
+    if wrong:
+        paths = ((each.pointer[1:].replace("/", "."), each.detail) for each in wrong)
+        raise click.UsageError(" ".join(f"{path}: {detail}" for path, detail in paths))
+    return msgspec.convert(taken, VmSpec)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -16,6 +16,9 @@ _LEAST_SIZE = 1 << 16
 _NUMBER = re.compile(r"(?<![\w.:/'-])(\d{5,})( bytes)?(?![\w'-]|\.\d)")
 _POINTER = re.compile(r"(?<![\w/])/spec/([\w.~-]+(?:/[\w.~-]+)*)")
 _WORDS = (
+    (re.compile(r"^(VM ([\w-]+) is .*); start it first"), r"\1; `mica vm start \2` starts it"),
+    (re.compile(r"^(VM ([\w-]+) is .*); resume it first"), r"\1; `mica vm resume \2` resumes it"),
+    (re.compile(r"^(VM ([\w-]+) is .*); stop it first"), r"\1; `mica vm stop \2` stops it"),
     (re.compile(r"\bset allow_shrink\b"), "give --allow-shrink"),
     (re.compile(r"\bby `best_effort`"), "by --quiesce-if-possible"),
     (re.compile(r"\bwith take_over\b"), "with --take-over"),
