@@ -1,0 +1,75 @@
+"""What the image's settings must say for the host's hardening to hold, read from their files."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+import pytest
+
+from firmware.boot_chain.command_line import kernel_command_line
+from firmware.device_bundles import load_bundles
+from tests.framework.repository import REPOSITORY
+
+ROOT = REPOSITORY / "appliance_build/image/rootfs/usr/lib"
+UNIT = ROOT / "systemd/system/mica-vmkernel.service"
+OWN_MOUNTS = re.compile(
+    r"(Private(Mounts|Tmp|Devices|Network|IPC|Users|PIDs)|Protect(System|Home|Proc|Kernel\w+|"
+    r"ControlGroups|Hostname)|ProcSubset|RootDirectory|RootImage|MountFlags|"
+    r"(ReadWrite|ReadOnly|Inaccessible|Exec|NoExec|Bind|BindReadOnly)Paths|TemporaryFileSystem|"
+    r"(Runtime|State|Cache)Directory)$"
+)
+
+
+def _settings() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for line in UNIT.read_text().splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found[name] += value.split()
+    return found
+
+
+def test_the_vmkernel_s_unit_has_no_namespace_that_hides_its_mounts() -> None:
+    """With one, every datastore would be seen by the vmkernel alone, and no VM could start."""
+    assert [name for name in _settings() if OWN_MOUNTS.match(name)] == []
+
+
+def test_the_vmkernel_keeps_no_capability_that_units_of_their_own_have() -> None:
+    """Modules, clock, power and tracing are others' work."""
+    kept = set(_settings()["CapabilityBoundingSet"])
+    assert all(name.startswith("CAP_") for name in kept)
+    assert not kept & {
+        *("CAP_SYS_MODULE", "CAP_SYS_TIME", "CAP_SYS_BOOT", "CAP_SYS_PTRACE", "CAP_SYS_CHROOT"),
+        *("CAP_BPF", "CAP_PERFMON", "CAP_NET_RAW", "CAP_SETPCAP", "CAP_SETFCAP", "CAP_WAKE_ALARM"),
+    }
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        *("lockdown=confidentiality", "module.sig_enforce=1", "debugfs=off", "ia32_emulation=0"),
+        *("slab_nomerge", "vsyscall=none", "usbcore.authorized_default=0"),
+    ],
+)
+def test_the_kernel_is_told_to_defend_itself(parameter: str) -> None:
+    """GET /v1/host has a finding for those that it can see; the others show nowhere."""
+    assert parameter in kernel_command_line().split()
+
+
+def test_lockdown_is_among_the_security_modules() -> None:
+    (modules,) = (w for w in kernel_command_line().split() if w.startswith("lsm="))
+    assert {"lockdown", "yama", "landlock"} <= set(modules.removeprefix("lsm=").split(","))
+
+
+def test_no_bundle_brings_drivers_for_what_the_usb_rules_keep_out() -> None:
+    """A driver in the image adds its devices to the rules that let USB devices in."""
+    drivers = {
+        name.replace("-", "_")
+        for bundle in load_bundles(REPOSITORY / "firmware/device_bundles")
+        for name in bundle.manifest.drivers
+    }
+    kept_out = re.compile(
+        r"(hid_(?!hyperv)|usbhid|usbserial|cdc_acm|ftdi_sio|pl2303|cp210x|ch341|usblp|uvc)"
+    )
+    assert sorted(filter(kept_out.match, drivers)) == []
