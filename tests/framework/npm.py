@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ import pytest
 
 from appliance_build.inputs.cache import cache_root
 
-__all__ = ["NpmPackage", "unpacked_package"]
+__all__ = ["NpmPackage", "node_modules", "unpacked_package"]
 
 ANSWER_S = 60
 
@@ -33,6 +35,24 @@ class NpmPackage:
     name: str
     version: str
     sha512: str
+
+
+def node_modules(lock: Path, folder: Path) -> Path:
+    """The packages of npm's lock file (`package-lock.json`) below `folder`, as npm has them."""
+    for place, entry in json.loads(lock.read_bytes())["packages"].items():
+        if not place:
+            continue
+        name = place.rpartition("node_modules/")[2]
+        kind, _, digest = entry["integrity"].partition("-")
+        assert kind == "sha512", f"{name} is not locked by SHA-512"
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            with tarfile.open(_fetched(NpmPackage(name, entry["version"], digest))) as archive:
+                archive.extractall(temporary)
+            # Nearly all are called `package` inside; some have a name of their own.
+            (inside,) = Path(temporary).iterdir()
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            inside.rename(folder / place)
+    return folder / "node_modules"
 
 
 def unpacked_package(package: NpmPackage, folder: Path) -> Path:
