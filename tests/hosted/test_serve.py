@@ -208,10 +208,11 @@ def test_the_folder_that_it_is_started_in_is_not_imported(
     ]
 
 
-def test_versions_and_what_is_missing_are_in_the_host_s_answer(
-    tmp_path: Path,
-) -> None:
-    with hosted_mica(tmp_path) as host, host.client() as mica:
+def test_versions_and_what_is_missing_are_in_the_host_s_answer(tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    (share / "qemu").mkdir(parents=True)
+    (share / "qemu/vgabios-stdvga.bin").touch()
+    with hosted_mica(tmp_path, "--qemu-dir", str(share)) as host, host.client() as mica:
         status = mica.host().status
         versions = {program.name: program.version for program in status.programs}
         assert set(versions) == {"qemu-system-x86_64", "qemu-img", "swtpm"}
