@@ -154,7 +154,7 @@ def test_two_micas_never_have_one_datastore(
             mica.wait(mica.start_vm("mover"))
         assert refused.value.code in ("conflict", "unavailable")
         assert second.vm("mover").status.state is VmState.STOPPED
-        assert "take_over" in run("datastore", "mount", "one", status=1)
+        assert "--take-over" in run("datastore", "mount", "one", status=1)
         run("datastore", "mount", "one", "--take-over")
         _eventually(lambda: _places(mica) == {"mover": "one"})
         _eventually(lambda: _findings(second) >= {("datastore-held", "datastore/theirs")})

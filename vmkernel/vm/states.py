@@ -156,6 +156,7 @@ _DONE: dict[VmRequest, str] = {
     VmRequest.SNAPSHOT: "snapshots can be taken or deleted",
     VmRequest.REVERT: "it can go back to a snapshot",
     VmRequest.HOLD: "its disks can be worked on",
+    VmRequest.UPDATE_SECURE_BOOT: "its Secure Boot certificates can be renewed",
 }
 """What each request does, for messages."""
 
