@@ -1,0 +1,218 @@
+"""What the kernel and the vmkernel's unit refuse, tried from inside; what the API says of it; and
+which USB devices are let in.
+
+The probe (framework/probe_sandbox.py) runs twice: as root with nothing around it, and in a unit
+with the very settings of mica-vmkernel.service.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.framework.appliance import Appliance
+from tests.framework.drives import Bus, Drive, blank_disk
+from tests.framework.jail import Policy
+from tests.framework.machine import Firmware
+from tests.framework.plugged_in import Setup, plugged_in
+from tests.framework.repository import REPOSITORY
+from tests.framework.variant import Agent, variant
+
+MIB = 1 << 20
+UNITS = REPOSITORY / "appliance_build/image/rootfs/usr/lib/systemd/system"
+PROBE = Path(__file__).parent.parent / "framework/probe_sandbox.py"
+SCRIPT, OUTCOME, UNIT = "/run/mica-probe.py", "/run/mica-probe.json", "mica-probe.service"
+KEPT = re.compile(
+    r"(Capability|SystemCall|Restrict|Device|MemoryDeny|NoNew|Lock|Keyring|Protect|UMask|Private)"
+)
+WRITE = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
+
+BY_THE_KERNEL = {
+    "load an unsigned module",
+    "load another kernel",
+    "read the kernel's memory (kcore)",
+    "open /dev/mem",
+    "open /dev/port",
+    "raise the I/O privilege level",
+    "mount debugfs",
+    "write to read-only memory",
+    "a user's own user namespace",
+    *(f"execute from {folder}" for folder in ("/run", "/tmp", "/dev/shm", "/var", "/etc", "/dev")),
+}
+BY_THE_UNIT = {
+    "load a signed module",
+    "a network namespace",
+    "a user namespace",
+    "another root",
+    "a packet socket",
+    "a vsock",
+    "a raw IP socket",
+    "a crypto socket",
+    "memory to write and execute",
+    "a bpf program",
+    "count the kernel's events",
+    "be traced",
+    "handle page faults",
+    "set the clock",
+    "restart at once",
+    "open a sound or video device",
+    "a set-user-id program",
+}
+KEYBOARD, SERIAL, NETWORK, LATE = "0627:0001", "0403:6001", "0525:a4a2", "MICALATE01"
+
+
+@dataclass(frozen=True)
+class Inside:
+    """An appliance with a hand inside and some USB devices."""
+
+    appliance: Appliance
+    agent: Agent
+    as_root: dict[str, str]
+    as_vmkernel: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def inside(folder: Path) -> Iterator[Inside]:
+    """It is up, and all its drivers are there."""
+    socket = folder / "agent.sock"
+    socket.unlink(missing_ok=True)
+    late = blank_disk(folder / "late.img", 64 * MIB)
+    setup = Setup(
+        folder=folder,
+        firmware=Firmware.BIOS,
+        disks=(Drive("main", blank_disk(folder / "main.img", 64 * MIB), Bus.VIRTIO, "HARDDISK01"),),
+        extra=(
+            *variant().arguments(socket),
+            *("-device", "usb-kbd", "-device", "usb-net"),
+            *(
+                "-chardev",
+                "null,id=nowhere",
+                "-device",
+                "usb-serial,chardev=nowhere,always-plugged=on",
+            ),
+            *("-blockdev", f"driver=file,filename={late},node-name=late"),
+        ),
+    )
+    with plugged_in(setup) as appliance:
+        agent = Agent(socket)
+        appliance.machine.wait_for(
+            "all drivers are loaded",
+            lambda: (
+                agent.run("/usr/bin/systemctl", "list-jobs", "--no-legend").strip() == ""
+                and "kvm" in agent.names("/dev")
+            ),
+            timeout_s=90,
+            interval_s=2.0,
+        )
+        agent.run("/usr/bin/python3", "-c", WRITE, SCRIPT, PROBE.read_text())
+        as_root = json.loads(agent.run("/usr/bin/python3", SCRIPT, timeout_s=90).splitlines()[-1])
+        settings = [
+            line
+            for line in (UNITS / "mica-vmkernel.service").read_text().splitlines()
+            if KEPT.match(line)
+        ]
+        unit = [
+            *("[Unit]", "DefaultDependencies=no", "[Service]", "Type=oneshot"),
+            f"ExecStart=/usr/bin/python3 {SCRIPT} {OUTCOME}",
+            *settings,
+        ]
+        path = f"/run/systemd/system/{UNIT}"
+        agent.run("/usr/bin/python3", "-c", WRITE, path, "\n".join(unit) + "\n")
+        agent.run("/usr/bin/systemctl", "daemon-reload")
+        agent.run("/usr/bin/systemctl", "start", UNIT, timeout_s=120)
+        yield Inside(appliance, agent, as_root, json.loads(agent.read(OUTCOME)))
+        agent.close()
+
+
+def test_the_kernel_refuses_even_root(inside: Inside) -> None:
+    refused = {name for name, error in inside.as_root.items() if error}
+    assert not BY_THE_KERNEL - refused
+    assert inside.as_root["load an unsigned module"] == "EKEYREJECTED"
+    assert inside.as_root["load a signed module"] in ("", "EEXIST")
+    assert inside.as_root["a user's own user namespace"] == "EPERM"
+    assert {inside.as_root[name] for name in BY_THE_KERNEL if "execute" in name} == {"EACCES"}
+
+
+def test_the_vmkernel_s_unit_refuses_the_rest_and_lets_it_work(inside: Inside) -> None:
+    found = inside.as_vmkernel
+    assert {name: error for name, error in found.items() if "PROBE FAILED" in error} == {}
+    refused = {name for name, error in found.items() if error}
+    assert refused == BY_THE_KERNEL | BY_THE_UNIT
+    assert found["load a signed module"] == "EPERM"
+
+
+def test_the_vmkernel_has_the_capabilities_that_its_unit_lists(inside: Inside) -> None:
+    """The bounding set is the effective one: it is root."""
+    settings = Policy.of((UNITS / "mica-vmkernel.service").read_text()).settings
+    listed = {name for line in settings["CapabilityBoundingSet"] for name in line.split()}
+    pid = inside.agent.main_pid("mica-vmkernel.service")
+    status = dict(
+        line.split(":\t", 1) for line in inside.agent.read(f"/proc/{pid}/status").splitlines()
+    )
+    for kind in ("CapBnd", "CapEff", "CapPrm"):
+        assert bin(int(status[kind], 16)).count("1") == len(listed), kind
+    assert (status["Seccomp"].strip(), status["NoNewPrivs"].strip()) == ("2", "1")
+
+
+def test_the_api_reports_what_is_in_force(inside: Inside) -> None:
+    security = inside.appliance.host()["security"]
+    assert security["lockdown"] == "confidentiality"
+    assert {"lockdown", "yama", "landlock"} <= set(security["security_modules"])
+    assert security["module_signatures_enforced"] is True
+    assert security["modules_locked"] is False
+    assert security["kexec_disabled"] is True
+    assert security["unprivileged_user_namespaces"] is False
+    assert security["usb_devices"] == "listed"
+    assert security["secure_boot"] is False
+    assert "spectre_v1" in security["cpu_mitigations"]
+    codes = {finding["code"] for finding in inside.appliance.host()["findings"]}
+    weak = {
+        *("kernel-not-locked-down", "module-signatures-not-enforced", "kexec-allowed"),
+        *("user-namespaces-allowed", "usb-devices-unrestricted"),
+    }
+    assert not codes & weak
+
+
+def test_usb_devices_are_let_in_by_what_they_are(inside: Inside) -> None:
+    """Storage and a network adapter of a bundle; no keyboard, no serial adapter."""
+    found = _usb(inside)
+    assert found[NETWORK]["driver"] is not None
+    assert (found[KEYBOARD]["driver"], found[KEYBOARD]["class_code"]) == (None, "03")
+    assert found[SERIAL]["driver"] is None
+    authorized = {
+        ids: inside.agent.read(f"/sys/bus/usb/devices/{device['address']}/authorized").strip()
+        for ids, device in found.items()
+    }
+    assert (authorized[NETWORK], authorized[KEYBOARD], authorized[SERIAL]) == ("1", "0", "0")
+    assert inside.appliance.host()["stick"]["present"]
+
+
+def test_storage_that_is_plugged_in_later_is_used(inside: Inside) -> None:
+    machine = inside.appliance.machine
+    machine.qmp("device_add", driver="usb-storage", id="late", drive="late", serial=LATE)
+    machine.wait_for(
+        "the disk is listed",
+        lambda: any(d["serial"] == LATE for d in inside.appliance.get("/v1/host/disks")["items"]),
+        timeout_s=60,
+        interval_s=1.0,
+    )
+
+
+@pytest.mark.parametrize(
+    "asked", ["net-pf-16-proto-16-family-nbd", "net-pf-40", "tcp-ulp-tls", "tty-ldisc-2"]
+)
+def test_what_a_process_asks_for_loads_no_module(inside: Inside, asked: str) -> None:
+    """The kernel runs modprobe with such a name when a process uses what isn't there."""
+    with pytest.raises(AssertionError, match="'code': 1"):
+        inside.agent.run("/usr/sbin/modprobe", "--quiet", "--", asked)
+
+
+def _usb(inside: Inside) -> dict[str, dict[str, Any]]:
+    items = inside.appliance.get("/v1/host/devices")["items"]
+    return {f"{d['vendor_id']}:{d['product_id']}": d for d in items if d["bus"] == "usb"}
