@@ -6,6 +6,7 @@ process of its own in the same jail.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +20,63 @@ from tests.framework.drives import Bus, Drive, blank_disk
 from tests.framework.guest import GuestFiles
 from tests.framework.guest.build import COMMAND_LINE
 from tests.framework.jail import Jailed, differences, look_at
+from tests.framework.jail_probe import PROBE, REFUSED_CALL, outcomes
 from tests.framework.machine import Firmware
 from tests.framework.plugged_in import Setup, plugged_in
 from tests.framework.variant import Agent, variant
 
 GIB, MIB = 1 << 30, 1 << 20
 DISK = "JAILDISK01"
+REFUSED = REFUSED_CALL | {"EACCES", "ENOENT"}
+OUT_OF_REACH = (
+    # Not /run/mica itself: in the jail it is an empty folder that leads to the VM's own files.
+    *("/etc/passwd", "/etc/shadow", "/var/lib/mica", "/run/mica/vm/one", "/run/mica/control.sock"),
+    *("/run/mica/state-copy", "/run/mica/datastores/main", "/run/systemd/private", "/root"),
+    *("/dev/kvm", "/dev/mem", "/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock", "/dev/kmsg"),
+    *("/dev/vda", "/proc/kcore", "/proc/kmsg", "/proc/sys/kernel/core_pattern", "/proc/config.gz"),
+    *("/sys/class/net", "/sys/kernel/security", "/sys/fs/cgroup", "/sys/firmware", "/dev/shm"),
+    *("!/usr/bin/python3", "!/usr/bin/qemu-img", "!/usr/bin/systemctl", "!/run/mica/vm/probe/disk"),
+)
+LAUNCH_PROBE = """
+import asyncio, json, os, shutil, sys
+from pathlib import Path
+from vmkernel.devices import Accelerator
+from vmkernel.host import Runner
+from vmkernel.vm import launcher_appliance
+from vmkernel.vm.launch import LaunchRequest, RunFolder, TpmLaunch
+
+program, uid, paths = sys.argv[1], int(sys.argv[2]), tuple(sys.argv[3:])
+launcher_appliance.QEMU = launcher_appliance.SWTPM = program
+
+class Beside(TpmLaunch):
+    def arguments(self, fd):
+        return ["swtpm", *paths]
+
+async def main():
+    folder = RunFolder(Path("/run/mica/vm/probe"))
+    folder.path.mkdir(mode=0o755)
+    disk, state = folder.path / "disk", folder.path / "state"
+    shutil.copyfile(program, disk)
+    state.touch()
+    for path in (disk, state):
+        os.chown(path, uid, uid)
+        path.chmod(0o700)
+    kvm = os.open("/dev/kvm", os.O_RDWR)
+    log = os.open(folder.path / "log", os.O_WRONLY | os.O_CREAT, 0o600)
+    request = LaunchRequest(
+        vm_id="probe", folder=folder, log=log, arguments=("qemu", *paths), fds=(kvm,), uid=uid,
+        accelerator=Accelerator.KVM, memory_max_bytes=256 << 20, cpu_count=1,
+        read_only=(), read_write=(disk,), tpm=Beside(state, os.open("/dev/null", os.O_RDWR)),
+    )
+    launcher = launcher_appliance.ApplianceLauncher(folder.path.parent, Runner())
+    await launcher.launch(request)
+    gone = await launcher.wait_gone("probe", 60)
+    how = await launcher.collect("probe")
+    print(json.dumps({"gone": gone, "how": how, "log": (folder.path / "log").read_text()}))
+
+asyncio.run(main())
+"""
+"""Starts the probe where QEMU and swtpm start: the real launcher, unit, drop-in and lists."""
 VMS = ("one", "two")
 TPM = "two's TPM"
 VSOCK_PORT = 4000
@@ -102,6 +154,30 @@ def test_a_tpm_s_process_has_nothing_of_its_guest_s_machine(prison: Prison) -> N
     assert tpm.cgroup == guest.cgroup
     for kind in ("mnt", "net", "pid", "ipc", "user"):
         assert tpm.namespaces[kind] == guest.namespaces[kind], kind
+
+
+def test_a_taken_over_process_finds_no_way_out(prison: Prison) -> None:
+    """The probe runs in the real unit as QEMU and as swtpm do, and tries each way out."""
+    (theirs,) = _disks(prison.jailed["one"])
+    paths = (*OUT_OF_REACH, theirs, f"!{theirs}")
+    said = prison.agent.run(
+        *("/usr/bin/python3", "-I", "-c", LAUNCH_PROBE, PROBE, "104999", *paths), timeout_s=120
+    )
+    ended = json.loads(said.splitlines()[-1])
+    print(ended["log"])
+    assert ended["gone"]
+    assert "a program in memory runs" not in ended["log"]
+    for role, ways_min in (("qemu", 190), ("swtpm", 198)):
+        found = outcomes(ended["log"], role)
+        assert len(found) >= ways_min, found
+        assert found.pop("int80") == "trying"  # it ended there
+        assert {name: how for name, how in found.items() if how not in REFUSED} == {}
+    assert "SYS" in ended["how"] or "31" in ended["how"] or "signal" in ended["how"], ended["how"]
+
+
+def test_the_kernel_refuses_what_passes_filters(prison: Prison) -> None:
+    for name, value in (("kernel/io_uring_disabled", "2"), ("vm/memfd_noexec", "2")):
+        assert prison.agent.read(f"/proc/sys/{name}").strip() == value
 
 
 def test_no_two_guests_share_a_user_a_group_or_a_namespace(prison: Prison) -> None:

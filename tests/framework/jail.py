@@ -18,7 +18,20 @@ __all__ = ["Jailed", "Policy", "differences", "look_at"]
 TEMPLATE = REPOSITORY / "appliance_build/image/rootfs/usr/lib/systemd/system/mica-vm@.service"
 DROP_IN = "/run/systemd/system/mica-vm@{vm}.service.d/50-vm.conf"
 CGROUPS = "/sys/fs/cgroup"
-NAMESPACES = {"PrivatePIDs": "pid", "PrivateIPC": "ipc", "PrivateNetwork": "net"}
+NAMESPACES = {
+    "PrivatePIDs": "pid",
+    "PrivateIPC": "ipc",
+    "PrivateNetwork": "net",
+    "PrivateUsers": "user",
+    "ProtectHostname": "uts",
+}
+LIMITS = {
+    "LimitNOFILE": "Max open files",
+    "LimitCORE": "Max core file size",
+    "LimitMEMLOCK": "Max locked memory",
+    "LimitMSGQUEUE": "Max msgqueue size",
+    "LimitNPROC": "Max processes",
+}
 OWN_DEVICES = {"fd", "full", "null", "ptmx", "random", "stderr", "stdin", "stdout", "tty", "zero"}
 OWN_DEVICES |= {"urandom", "char", "core", "log", "shm", "mqueue", "hugepages", "pts"}
 SYSTEMD = {"/run", "/run/host/.os-release-stage", "/run/systemd/incoming"}
@@ -154,7 +167,8 @@ def _identity(jailed: Jailed) -> list[str]:
     if policy.on("NoNewPrivileges") and status["NoNewPrivs"] != "1":
         wrong.append("it may gain privileges")
     assert policy.settings["SystemCallFilter"]
-    if status["Seccomp"] != "2" or int(status["Seccomp_filters"]) < 2:
+    # That of the unit and that of the program, at the least.
+    if status["Seccomp"] != "2" or int(status["Seccomp_filters"]) < 3:
         wrong.append(f"seccomp: mode {status['Seccomp']}, {status['Seccomp_filters']} filters")
     if int(policy.last("UMask"), 8) != int(status["Umask"], 8):
         wrong.append(f"umask {status['Umask']}")
@@ -217,7 +231,7 @@ def _surroundings(jailed: Jailed) -> list[str]:
     unit = f"mica-vm@{jailed.vm}.service"
     if jailed.cgroup.split("/")[-3:] != ["mica.slice", policy.last("Slice"), unit]:
         wrong.append(f"its cgroup is {jailed.cgroup}")
-    for setting, name in (("LimitNOFILE", "Max open files"), ("LimitCORE", "Max core file size")):
+    for setting, name in LIMITS.items():
         if jailed.limits[name] != policy.last(setting):
             wrong.append(f"{name}: {jailed.limits[name]}, not {policy.last(setting)}")
     if jailed.memory_max != policy.last("MemoryMax"):

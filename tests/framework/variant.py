@@ -2,8 +2,8 @@
 
 The product has no way in but its API and no hook for tests. What needs a hand inside (kill a
 process, count memory, start QEMU bare) is done in a variant: the staged root tree as it was
-built, plus agent.py and its unit, packed again and started by QEMU's own -kernel and -initrd.
-Every other file is the same. The agent listens on the second serial port.
+built, plus agent.py and its unit, and the probe of jail_probe/, packed again and started by QEMU's
+own -kernel and -initrd. Every other file is the same. The agent listens on the second serial port.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from appliance_build.assemble.initrd import EARLY_MODULES, write_initrd
 from appliance_build.closure import early_modules
 from appliance_build.tools.sandbox import ToolsSandbox
 from firmware.boot_chain.command_line import kernel_command_line
-from tests.framework import inputs
+from tests.framework import inputs, jail_probe
+from tests.framework.jail_probe import PROBE, PROBE_UNIT, build_probe
 
 __all__ = ["Agent", "Variant", "variant"]
 
@@ -62,7 +63,8 @@ def variant() -> Variant:
     work = inputs.work_folder("variant")
     stage, root = work / "rootfs", work / "root.erofs"
     made = Variant(build / "vmlinuz", work / "initrd", kernel_command_line())
-    newest = max(path.stat().st_mtime for path in (build / "initrd", AGENT, Path(__file__)))
+    sources = (build / "initrd", AGENT, Path(__file__), *Path(jail_probe.__file__).parent.iterdir())
+    newest = max(path.stat().st_mtime for path in sources)
     if made.initrd.exists() and made.initrd.stat().st_mtime > newest:
         return made
     shutil.rmtree(stage, ignore_errors=True)
@@ -74,6 +76,10 @@ def variant() -> Variant:
     _put(stage / "usr/lib/mica-test/agent.py", AGENT.read_text())
     units = stage / "usr/lib/systemd/system"
     _put(units / UNIT_NAME, UNIT)
+    probe = stage / PROBE.lstrip("/")
+    build_probe(probe)
+    probe.chmod(0o755)
+    _put(units / "mica-vm@probe.service.d/10-probe.conf", PROBE_UNIT)
     (units / "mica.target.wants").mkdir(exist_ok=True)
     (units / "mica.target.wants" / UNIT_NAME).symlink_to(f"../{UNIT_NAME}")
     root.unlink(missing_ok=True)

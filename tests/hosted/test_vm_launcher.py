@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +15,29 @@ import pytest
 import vmkernel
 from appliance_build.assemble.initrd import compile_init
 from tests.framework import inputs
-from vmkernel.jail import encode_handover
+from vmkernel.jail import Program, encode_handover
 from vmkernel.jail.handover import FIRST_QEMU_FD
 
+_LOAD, _EQUAL, _ANSWER = 0x20, 0x15, 0x06
+_ALLOW, _EPERM = 0x7FFF0000, 0x00050001
+_GETPRIORITY = 140
+ANYTHING = struct.pack("=HBBI", _ANSWER, 0, 0, _ALLOW)
+NO_PRIORITY = (
+    b"".join(
+        struct.pack("=HBBI", *line)
+        for line in ((_LOAD, 0, 0, 0), (_EQUAL, 0, 1, _GETPRIORITY), (_ANSWER, 0, 0, _EPERM))
+    )
+    + ANYTHING
+)
+"""Filters of system calls (linux/filter.h)."""
+ASK = """
+import os, sys
+try:
+    os.getpriority(0, 0)
+    print(sys.argv[1], "may")
+except PermissionError:
+    print(sys.argv[1], "may not")
+"""
 SOURCE = Path(vmkernel.__file__).parent / "jail" / "vm_launcher.c"
 AS_SYSTEMD = """
 import os, sys
@@ -38,6 +59,11 @@ def log(tmp_path: Path) -> Iterator[int]:
     fd = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT, 0o600)
     yield fd
     os.close(fd)
+
+
+def handover(argv: list[str], beside: list[str] | None = None, calls: bytes = ANYTHING) -> bytes:
+    other = None if beside is None else Program(beside, ANYTHING)
+    return encode_handover(Program(argv, calls), other)
 
 
 def run(launcher: Path, message: bytes, fds: list[int]) -> subprocess.CompletedProcess[bytes]:
@@ -65,7 +91,7 @@ def test_it_becomes_the_program(launcher: Path, log: int, tmp_path: Path) -> Non
     os.write(kept, b"handed over")
     script = f"cat <&{FIRST_QEMU_FD} ; ls /proc/self/fd | wc -l; env; echo $1"
     os.lseek(kept, 0, os.SEEK_SET)
-    ended = run(launcher, encode_handover(["/bin/sh", "-c", script, "sh", "a b"]), [log, kept])
+    ended = run(launcher, handover(["/bin/sh", "-c", script, "sh", "a b"]), [log, kept])
     os.close(kept)
     assert ended.returncode == 0, ended.stderr
     text = (tmp_path / "log").read_text()
@@ -82,7 +108,7 @@ def test_a_program_beside_it(launcher: Path, log: int, tmp_path: Path) -> None:
     script = f"sleep 1; cat <&{FIRST_QEMU_FD}; ls -l /proc/self/fd"
     os.write(qemus, b"for QEMU\n")
     os.lseek(qemus, 0, os.SEEK_SET)
-    message = encode_handover(["/bin/sh", "-c", script], beside)
+    message = handover(["/bin/sh", "-c", script], beside)
     ended = run(launcher, message, [log, qemus, besides])
     assert ended.returncode == 0, ended.stderr
     os.lseek(besides, 0, os.SEEK_SET)
@@ -95,13 +121,48 @@ def test_a_program_beside_it(launcher: Path, log: int, tmp_path: Path) -> None:
     os.close(besides)
 
 
+@pytest.mark.parametrize("who", ["QEMU", "beside"])
+def test_each_program_has_its_own_filter(
+    launcher: Path, log: int, tmp_path: Path, who: str
+) -> None:
+    program = [sys.executable, "-I", "-S", "-c"]
+    calls = {name: NO_PRIORITY if name == who else ANYTHING for name in ("QEMU", "beside")}
+    message = encode_handover(
+        Program([*program, f"import time; time.sleep(1){ASK}", "QEMU"], calls["QEMU"]),
+        Program([*program, ASK, "beside"], calls["beside"]),
+    )
+    ended = run(launcher, message, [log, log])
+    assert ended.returncode == 0, ended.stderr
+    text = (tmp_path / "log").read_text()
+    assert sorted(text.splitlines()) == [
+        "QEMU may not" if who == "QEMU" else "QEMU may",
+        "beside may not" if who == "beside" else "beside may",
+    ]
+
+
+@pytest.mark.parametrize(("length", "words"), [(0, "filter"), (4097, "filter"), (2, "cut off")])
+def test_nothing_starts_without_a_filter(launcher: Path, log: int, length: int, words: str) -> None:
+    message = bytearray(handover(["/bin/true"]))
+    struct.pack_into("=I", message, 20, length)
+    ended = run(launcher, bytes(message), [log])
+    assert ended.returncode == 70
+    assert words in ended.stderr.decode()
+
+
+def test_a_filter_that_the_kernel_refuses(launcher: Path, log: int, tmp_path: Path) -> None:
+    ended = run(launcher, handover(["/bin/true"], calls=bytes(8)), [log])
+    assert ended.returncode == 71
+    assert "filter can't be put on" in (tmp_path / "log").read_text()
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
         (b"", "no message"),
-        (b"\0" * 16, "can't be understood"),
-        (encode_handover(["/bin/true"])[:-1], "cut off"),
-        (encode_handover(["/bin/true"])[:6], "cut off"),
+        (b"\0" * 24, "can't be understood"),
+        (b"\0" * 16, "cut off"),
+        (handover(["/bin/true"])[:-1], "cut off"),
+        (handover(["/bin/true"])[:6], "cut off"),
     ],
 )
 def test_it_refuses(launcher: Path, log: int, message: bytes, words: str) -> None:
@@ -111,12 +172,12 @@ def test_it_refuses(launcher: Path, log: int, message: bytes, words: str) -> Non
 
 
 def test_a_program_that_is_not_there(launcher: Path, log: int, tmp_path: Path) -> None:
-    ended = run(launcher, encode_handover(["/none"]), [log])
+    ended = run(launcher, handover(["/none"]), [log])
     assert ended.returncode == 71
     assert "can't be started" in (tmp_path / "log").read_text()
 
 
 def test_without_descriptors(launcher: Path) -> None:
-    ended = run(launcher, encode_handover(["/bin/true"]), [])
+    ended = run(launcher, handover(["/bin/true"]), [])
     assert ended.returncode == 70
     assert "no descriptors" in ended.stderr.decode()

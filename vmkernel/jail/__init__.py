@@ -6,6 +6,6 @@ The settings that are the same for every VM are in the unit template
 """
 
 from vmkernel.jail.drop_in import VmJail, render_drop_in
-from vmkernel.jail.handover import encode_handover
+from vmkernel.jail.handover import Program, encode_handover
 
-__all__ = ["VmJail", "encode_handover", "render_drop_in"]
+__all__ = ["Program", "VmJail", "encode_handover", "render_drop_in"]

@@ -3,8 +3,11 @@
 What the template `mica-vm@.service` leaves empty: the user, the limits, the files that the VM
 sees (its own disks and variables; the firmware and images that it was given, read-only). Without
 KVM, QEMU translates the guest's code and must be allowed to write what it executes. A TPM's
-emulator is a second process in the same jail: the same user, cgroup, mounts and filter; besides
-its program it adds the file of its state. Nothing of the guest's command line is in here.
+emulator is a second process in the same jail: the same user, cgroup and mounts; besides its
+program it adds the file of its state. Nothing of the guest's command line is in here.
+
+The system calls listed here are those that the unit's processes need together; the launcher puts
+on each program's own, narrower list before it starts it (`roles/`).
 
 What a VM can be given beyond that comes as descriptors that vmkernel opened, and no device file is
 ever visible: /dev/kvm, taps, /dev/vhost-net, /dev/vhost-vsock, the TPM's socket. Huge pages need
@@ -17,6 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmkernel.jail.roles import LAUNCHER, QEMU
+from vmkernel.jail.roles import SWTPM as SWTPM_CALLS
+
 __all__ = ["SWTPM", "VmJail", "render_drop_in"]
 
 _WEIGHT_OF_CPU = 100
@@ -25,6 +31,7 @@ _TASKS_BASE = 256
 """QEMU's own threads: its main loop, an I/O thread, at most 64 workers for each of them."""
 _TASKS_OF_TPM = 8
 SWTPM = "/usr/bin/swtpm"
+_LINE_MAX = 76
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,10 @@ def _settings(jail: VmJail) -> Iterator[str]:
     yield f"Group={jail.uid}"
     yield f"MemoryMax={jail.memory_max_bytes}"
     yield f"CPUWeight={min(_WEIGHT_MAX, _WEIGHT_OF_CPU * jail.cpu_count)}"
-    yield f"TasksMax={_TASKS_BASE + jail.cpu_count + (_TASKS_OF_TPM if jail.tpm else 0)}"
+    tasks = _TASKS_BASE + jail.cpu_count + (_TASKS_OF_TPM if jail.tpm else 0)
+    yield f"TasksMax={tasks}"
+    yield f"LimitNPROC={tasks}"
+    yield from _system_calls(jail)
     if jail.kvm:
         yield "MemoryDenyWriteExecute=yes"
     if jail.tpm:
@@ -73,6 +83,17 @@ def _settings(jail: VmJail) -> Iterator[str]:
         yield f"BindReadOnlyPaths={_path(path)}"
     for path in jail.read_write:
         yield f"BindPaths={_path(path)}"
+
+
+def _system_calls(jail: VmJail) -> Iterator[str]:
+    names = LAUNCHER.names() | QEMU.names() | (SWTPM_CALLS.names() if jail.tpm else frozenset())
+    line: list[str] = []
+    for name in sorted(names):
+        if len(" ".join([*line, name])) > _LINE_MAX:
+            yield "SystemCallFilter=" + " ".join(line)
+            line = []
+        line.append(name)
+    yield "SystemCallFilter=" + " ".join(line)
 
 
 def _path(path: Path) -> str:

@@ -6,28 +6,35 @@
  * QEMU, jailed by systemd, may not. systemd itself hands only sockets and files to a unit, and
  * QEMU's own `getfd` is refused before its machine is built. So the unit starts this program,
  * with a connection to vmkernel as descriptor 3 (OpenFile=), already under the unit's user,
- * namespaces, seccomp filter and limits.
+ * namespaces and limits, and under a filter of what it and its programs need together.
  *
- * message = magic, beside, argc, length (4 numbers of 4 octets, host order), then `length` octets:
- *           beside + argc words, each ended by a zero octet. The first `beside` words, where there
- *           are any, are the command line of a program that runs beside QEMU in the same jail (the
+ * message = magic, beside, argc, length, beside's filter, filter (6 numbers of 4 octets, host
+ *           order), then `length` octets of words, then as many instructions (of 8 octets) as the
+ *           filters have, beside's first.
+ *           There are beside + argc words, each ended by a zero octet. The first `beside` words,
+ *           if any, are the command line of a program that runs beside QEMU in the same jail (the
  *           TPM's emulator); the others are QEMU's. Each begins with the program's path.
+ *           A filter is the list of system calls of one program (vmkernel/jail/roles/), compiled;
+ *           it is put on right before the program starts. No program starts without.
  *           With the first octet come the descriptors. They get the numbers 4, 5, … here; the
  *           first of them becomes stdout and stderr, the rest keep their numbers in QEMU, but for
  *           the last where there is a program beside it: that is this program's only one, 3.
  *
- * Exit codes: 70 a bad message or no message, 71 the program can't be started.
+ * Exit codes: 70 a bad message or no message, 71 the program can't be started as it must be.
  */
 #define _GNU_SOURCE
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum { LINK = 3, FIRST = 4, FDS_MAX = 64, ARGS_MAX = 2048, LENGTH_MAX = 1 << 20 };
-enum { MAGIC_AT, BESIDE_AT, ARGC_AT, LENGTH_AT, NUMBERS };
+enum { MAGIC_AT, BESIDE_AT, ARGC_AT, LENGTH_AT, BESIDE_FILTER_AT, FILTER_AT, NUMBERS };
 static const uint32_t MAGIC = 0x6d696361;
 
 static void fail(int code, const char *what)
@@ -85,7 +92,30 @@ static int receive_header(uint32_t header[NUMBERS])
 	return fds;
 }
 
-static void start_beside(char *const argv[], char *const environment[], int last)
+static struct sock_fprog read_filter(uint32_t length)
+{
+	struct sock_fprog filter = { .len = (unsigned short)length };
+
+	if (length == 0 || length > BPF_MAXINSNS)
+		fail(70, "a filter is missing or too long");
+	filter.filter = calloc(length, sizeof(*filter.filter));
+	if (!filter.filter)
+		fail(70, "no memory");
+	read_all(filter.filter, length * sizeof(*filter.filter));
+	return filter;
+}
+
+static void become(char *const argv[], char *const environment[], const struct sock_fprog *filter)
+{
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, filter, 0, 0) < 0)
+		fail(71, "the filter can't be put on");
+	execve(argv[0], argv, environment);
+	fail(71, "the program can't be started");
+}
+
+static void start_beside(char *const argv[], char *const environment[], int last,
+			 const struct sock_fprog *filter)
 {
 	pid_t child = fork();
 
@@ -98,8 +128,7 @@ static void start_beside(char *const argv[], char *const environment[], int last
 	if (dup2(FIRST, STDOUT_FILENO) < 0 || dup2(FIRST, STDERR_FILENO) < 0 || dup2(last, LINK) < 0)
 		fail(70, "the descriptors of the program beside QEMU can't be used");
 	close_range(FIRST, ~0U, 0);
-	execve(argv[0], argv, environment);
-	fail(71, "the program beside QEMU can't be started");
+	become(argv, environment, filter);
 }
 
 int main(void)
@@ -108,6 +137,7 @@ int main(void)
 	static char *environment[] = { "LANG=C.UTF-8", "PATH=/usr/bin", NULL };
 	uint32_t header[NUMBERS];
 	uint32_t beside, count;
+	struct sock_fprog filter, beside_filter;
 	char *text, *at;
 	int fds = receive_header(header);
 
@@ -134,11 +164,13 @@ int main(void)
 		at += strlen(at) + 1;
 	}
 	if (beside > 0)
-		start_beside(words, environment, FIRST + fds - 1);
+		beside_filter = read_filter(header[BESIDE_FILTER_AT]);
+	filter = read_filter(header[FILTER_AT]);
+	if (beside > 0)
+		start_beside(words, environment, FIRST + fds - 1, &beside_filter);
 	if (dup2(FIRST, STDOUT_FILENO) < 0 || dup2(FIRST, STDERR_FILENO) < 0)
 		fail(70, "the log can't be used");
 	close(FIRST);
 	close(LINK);
-	execve(words[beside + 1], words + beside + 1, environment);
-	fail(71, "the program can't be started");
+	become(words + beside + 1, environment, &filter);
 }

@@ -4,7 +4,8 @@
      which it forgets at the unit's end, so no reload is needed)
   2. listen on the VM's launch socket; start the unit; systemd connects to the socket and hands
      the connection to the unit's program, the launcher
-  3. send the launcher QEMU's command line and descriptors; it becomes QEMU
+  3. send the launcher QEMU's command line, its list of system calls and its descriptors; it becomes
+     QEMU
 
 Why a launcher program: taps, vhost-net and /dev/kvm must be opened by us and used by a QEMU that
 is started by PID 1. QEMU's own way, `getfd` over QMP before the machine is built, is refused by
@@ -22,17 +23,21 @@ import logging
 import os
 import socket
 import stat
+from functools import cache
 from pathlib import Path
 
 from vmkernel.devices import Accelerator
 from vmkernel.host import CommandError, Runner
 from vmkernel.host.accounts import ensure_account
 from vmkernel.host.cgroup import Cgroup
+from vmkernel.host.seccomp import compile_filter
 from vmkernel.host.systemd import Systemd
 from vmkernel.host.unix_socket import listen_stream
-from vmkernel.jail import VmJail, encode_handover, render_drop_in
+from vmkernel.jail import Program, VmJail, encode_handover, render_drop_in
 from vmkernel.jail.drop_in import SWTPM
 from vmkernel.jail.handover import BESIDE_FD, FIRST_QEMU_FD
+from vmkernel.jail.roles import QEMU as QEMU_CALLS
+from vmkernel.jail.roles import SWTPM as SWTPM_CALLS
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.vm.launch import LaunchRequest
 
@@ -57,6 +62,7 @@ class ApplianceLauncher:
         self._vms_dir = vms_dir
         self._systemd = Systemd(runner)
         self._units = units
+        self._filter = cache(compile_filter)
 
     def fd_number(self, index: int, fd: int) -> int:  # noqa: ARG002 - the other launcher's
         """The launcher's descriptors are numbered in order."""
@@ -84,12 +90,13 @@ class ApplianceLauncher:
                     f"The unit of VM {request.vm_id} can't be started"
                     f" ({status.result}, {status.code}): {error}",
                 ) from error
-            fds, beside = [request.log, *request.fds], []
+            fds, beside = [request.log, *request.fds], None
             if request.tpm is not None:
                 fds.append(request.tpm.fd)
-                beside = [SWTPM, *request.tpm.arguments(BESIDE_FD)]
-            data = encode_handover([QEMU, *request.arguments], beside)
-            await _hand_over(listener, data, fds)
+                argv = [SWTPM, *request.tpm.arguments(BESIDE_FD)]
+                beside = Program(argv, self._filter(SWTPM_CALLS))
+            qemu = Program([QEMU, *request.arguments], self._filter(QEMU_CALLS))
+            await _hand_over(listener, encode_handover(qemu, beside), fds)
         except TimeoutError as error:
             raise MicaError(
                 ErrorCode.TIMED_OUT, f"The launcher of VM {request.vm_id} did not call."
