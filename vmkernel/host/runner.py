@@ -133,7 +133,7 @@ class Runner:
         except _TooMuchOutputError as error:
             await _kill(process)
             raise CommandError(
-                f"{name} wrote too much and was killed.",
+                f"{name} wrote more than {error.limit_bytes} bytes and was killed.",
                 replay=replay,
                 returncode=None,
                 output="",
@@ -160,6 +160,10 @@ def _move(pid: int, cgroup: Cgroup | None) -> None:
 
 class _TooMuchOutputError(Exception):
     """The program wrote more than it may."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__()
+        self.limit_bytes = limit_bytes
 
 
 class _SilentError(Exception):
@@ -209,12 +213,12 @@ async def _read(
         if sink is not None:
             handed += len(data)
             if handed > _HANDED_MAX_BYTES:
-                raise _TooMuchOutputError
+                raise _TooMuchOutputError(_HANDED_MAX_BYTES)
             sink(data)
             continue
         kept += data
         if len(kept) > limit:
-            raise _TooMuchOutputError
+            raise _TooMuchOutputError(limit)
     return bytes(kept)
 
 
