@@ -8,6 +8,7 @@ from vmkernel.jail.calls import (
     RESTARTING,
     STARTING,
     THREADS,
+    Argument,
     CallFilter,
     one_of,
 )
@@ -15,7 +16,8 @@ from vmkernel.jail.calls import (
 __all__ = ["FETCH_WORKER", "TOOL", "WORKER"]
 
 _MFD_EXEC = 0x10
-_AF_INET, _AF_INET6 = 2, 10
+_AF_INET, _AF_INET6, _AF_NETLINK = 2, 10, 16
+_NETLINK_ROUTE = 0
 _IOCTL_GROUP = 0xFF00
 _TCGETS = 0x5401
 _FIONBIO = 0x5421
@@ -72,8 +74,12 @@ FETCH_WORKER = CallFilter(
     {
         **WORKER.limited,
         "ioctl": (*WORKER.limited["ioctl"], *one_of(1, _FIONBIO)),
-        "socket": one_of(0, _AF_INET, _AF_INET6),
+        "socket": (
+            *one_of(0, _AF_INET, _AF_INET6),
+            (Argument(0, _AF_NETLINK), Argument(2, _NETLINK_ROUTE)),
+        ),
     },
 )
-"""Fetches from a server: sockets of the Internet's families alone. The C library asks the kernel
-for the host's addresses by AF_NETLINK and a name service by AF_UNIX, and goes on without either."""
+"""Fetches from a server: sockets of the Internet's families, and the kernel's routes, which say
+whether an address is this host's own (`host/route_lookup.py`); they can only be read without
+privileges. The C library asks a name service by AF_UNIX, and goes on without it."""
