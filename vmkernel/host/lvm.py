@@ -57,6 +57,7 @@ class Lvm:
 
     async def create(self, group: str, devices: Sequence[Path]) -> None:
         """A group on these devices with one volume that takes all of it, active."""
+        await self._load_mapper()
         await self._lvm(devices, "vgcreate", "--yes", "--", group, *devices)
         await self._lvm(
             devices,
@@ -66,9 +67,14 @@ class Lvm:
 
     async def activate(self, group: str, devices: Sequence[Path]) -> None:
         """Make the volume's device node; refused where a disk of the group is missing."""
+        await self._load_mapper()
+        await self._lvm(devices, "vgchange", "--activate", "y", "--sysinit", "--", group)
+
+    async def _load_mapper(self) -> None:
+        """lvm asks for a volume's target before the kernel would load it, and can't load it itself:
+        the vmkernel's unit has no right to."""
         with contextlib.suppress(CommandError):  # lvm says what is missing
             await load_driver(self._runner, "dm-mod")
-        await self._lvm(devices, "vgchange", "--activate", "y", "--sysinit", "--", group)
 
     async def deactivate(self, group: str, devices: Sequence[Path]) -> None:
         """Take the volume's device node away."""
