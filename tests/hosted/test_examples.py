@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,20 +19,17 @@ import click
 import pytest
 
 from remote_api.client.cli.root import main
-from remote_api.client.sdk import Mica
 from remote_api.schema import DatastoreKind, DatastoreSpec
 from tests.framework import inputs
 from tests.framework.examples import blocks, checked, command_lines, words_of
 from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica, hosted_mica, unclaimed_mica
 from tests.framework.repository import REPOSITORY
-from tests.framework.talk import Talk
 from tests.framework.web_server import web_server
 
 README = REPOSITORY / "README.md"
 API_README = REPOSITORY / "remote_api/README.md"
 LINE_S = 300.0
-GUEST_S = 120.0
 GUEST = "--firmware bios --kernel guest-kernel --initrd guest-initrd --cmdline console=ttyS0"
 
 INSTEAD = {
@@ -46,8 +42,9 @@ INSTEAD = {
 }
 """What a line is on a host without disks of its own and without a net."""
 
-MORE = {"mica vm create web ": GUEST}
-"""Words that are added to a line: a guest that starts within seconds and heeds the power button."""
+MORE = {"mica vm create web ": GUEST, "mica vm stop web": "--force"}
+"""Words that are added to a line: a guest that starts within seconds, and an end of it that doesn't
+depend on how far its restart by ctrl-alt-delete has come."""
 
 ONLY_READ = {
     "mica datastore create safe --raid": "needs disks",
@@ -153,25 +150,9 @@ def test_the_readme_from_top_to_bottom(examples: HostedMica, tmp_path: Path) -> 
                 line = instead.format(**values)
             if (more := _of(MORE, line)) is not None:
                 line = f"{line} {more}"
-            if line == "mica vm stop web":
-                _wait_for_guest(mica)  # the keys before have restarted it
             _run(line, shown, tmp_path, environment, _of(GIVEN, line) or "")
             if line.startswith("mica datastore create main"):
                 upload_guest(mica, "guest-")
-
-
-def _wait_for_guest(mica: Mica) -> None:
-    """A guest heeds the power button only once its kernel has started."""
-    end = time.monotonic() + GUEST_S
-    with Talk(mica, "web") as guest:
-        while True:
-            guest.say("boot")
-            try:
-                guest.until(r"boot \S+", 3)
-            except (AssertionError, TimeoutError):
-                assert time.monotonic() < end, "the guest of VM web does not answer"
-                continue
-            return
 
 
 def _run(line: str, shown: str, folder: Path, environment: dict[str, str], given: str) -> str:
