@@ -170,6 +170,6 @@ def test_when_there_is_nothing_to_update(mica: Mica) -> None:
     with pytest.raises(OperationFailedError, match="its first start makes them"):
         mica.wait(mica.update_vm_secure_boot("unmade"))
     mica.wait(mica.start_vm("unmade"))
-    with pytest.raises(RefusedError, match="only possible while it is crashed, stopped"):
+    with pytest.raises(RefusedError, match="only while it is crashed or stopped; stop it first"):
         mica.update_vm_secure_boot("unmade")
     mica.wait(mica.power_off_vm("unmade"))
