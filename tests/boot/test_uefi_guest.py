@@ -9,7 +9,7 @@ import pytest
 from tests.framework.drives import Bus, Drive, blank_disk
 from tests.framework.guest import GuestFiles
 from tests.framework.plugged_in import Setup, plugged_in
-from tests.framework.retries import ATTEMPTS, past_emulator_faults
+from tests.framework.retries import ATTEMPTS, SLOW_GUEST_TIMERS, past_emulator_faults
 
 GIB = 1 << 30
 DISK = "UEFIGUEST01"
@@ -20,7 +20,8 @@ FIRST_LINE_S = 120.0
 def test_a_guest_from_an_ovmf_disk(folder: Path, guest: GuestFiles) -> None:
     def attempt() -> None:
         disk = Drive("main", blank_disk(folder / "main.img", 4 * GIB), Bus.VIRTIO, DISK)
-        with plugged_in(Setup(folder=folder, disks=(disk,))) as appliance:
+        setup = Setup(folder=folder, disks=(disk,), kernel_arguments=SLOW_GUEST_TIMERS)
+        with plugged_in(setup) as appliance:
             appliance.create_datastore("main", DISK)
             appliance.upload("uefi-disk", guest.uefi_disk, "raw")
             size = guest.uefi_disk.stat().st_size

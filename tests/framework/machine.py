@@ -99,6 +99,8 @@ class MachineSpec:
     """A wire's descriptor (outside.py) to use instead of the emulator's own network."""
     credentials: tuple[tuple[str, str], ...] = ()
     """System credentials that the machine's firmware tables offer to systemd."""
+    kernel_arguments: tuple[str, ...] = ()
+    """What the kernel gets beside the image's own command line; by UEFI alone (systemd-stub)."""
     extra: tuple[str, ...] = ()
     """More arguments for QEMU."""
     name: str = "machine"
@@ -329,6 +331,9 @@ class Machine:
         for name, value in spec.credentials:
             encoded = base64.b64encode(value.encode()).decode()
             text = f"io.systemd.credential.binary:{name}={encoded}"
+            words += ["-smbios", f"type=11,value={text}"]
+        if spec.kernel_arguments:
+            text = f"io.systemd.stub.kernel-cmdline-extra={' '.join(spec.kernel_arguments)}"
             words += ["-smbios", f"type=11,value={text}"]
         return [*words, *spec.extra]
 

@@ -33,6 +33,7 @@ class Setup:
     """Record every write to the stick, for power cuts."""
     settings: str = ""
     """What the stick's `mica.toml` says."""
+    kernel_arguments: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     tolerate: tuple[str, ...] = ()
     name: str = field(default="machine")
@@ -64,6 +65,7 @@ class Setup:
             memory_mib=self.memory_mib,
             nic=self.nic,
             tap_fd=self.tap_fd,
+            kernel_arguments=self.kernel_arguments,
             extra=self.extra,
             name=self.name,
         )

@@ -58,6 +58,10 @@ static void sockets(void)
 		snprintf(name, sizeof(name), "socket-%d", family);
 		TRY(name, SYS_socket, family, family == AF_PACKET || family == 16 ? SOCK_RAW : SOCK_DGRAM, 0);
 	}
+	for (int protocol = 1; protocol < 32; protocol++) {
+		snprintf(name, sizeof(name), "socket-netlink-%d", protocol);
+		TRY(name, SYS_socket, 16, SOCK_RAW, protocol);
+	}
 	TRY("socket-vsock-stream", SYS_socket, 40, SOCK_STREAM, 0);
 	TRY("socketpair-inet", SYS_socketpair, AF_INET, SOCK_STREAM, 0, (int[2]){ 0 });
 	TRY("socketpair-tipc", SYS_socketpair, 30, SOCK_STREAM, 0, (int[2]){ 0 });
