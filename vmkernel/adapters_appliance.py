@@ -23,8 +23,8 @@ from vmkernel.storage import StorageService
 from vmkernel.storage.disk_health import DiskHealthWatch
 from vmkernel.storage.disks import Disks
 from vmkernel.storage.drivers.disk_choice import DiskChoice
-from vmkernel.storage.drivers.kinds import disk_drivers
 from vmkernel.storage.drivers.mounting import Mounting
+from vmkernel.storage.drivers.registry import appliance_drivers
 from vmkernel.storage.proof import prove_open_disk
 from vmkernel.vm import assemble_vms
 from vmkernel.vm.definition import FIRST_UID, LAST_UID
@@ -105,7 +105,7 @@ class ApplianceAdapters:
             store,
             operations,
             events,
-            disk_drivers(choice, mounting),
+            appliance_drivers(choice, mounting),
             QemuImg(
                 self._workers,
                 prove_open_disk,

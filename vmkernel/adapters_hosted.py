@@ -19,7 +19,7 @@ from vmkernel.platform.programs import check_programs
 from vmkernel.state import StateStore
 from vmkernel.state.media import FileMedium
 from vmkernel.storage import StorageService
-from vmkernel.storage.drivers.kinds import directory_driver
+from vmkernel.storage.drivers.registry import hosted_drivers
 from vmkernel.storage.proof import prove_open_disk
 from vmkernel.vm import AcceleratorWish, assemble_vms
 
@@ -81,7 +81,7 @@ class HostedAdapters:
             store,
             operations,
             events,
-            directory_driver(),
+            hosted_drivers(),
             QemuImg(self._workers, prove_open_disk),
             self._workers,
             machine=machine_mark(fallback=Path("/etc/machine-id")),

@@ -58,10 +58,9 @@ class StoredDatastore(Record, frozen=True, kw_only=True):
     revision: int = 1
     uuid: str
     """Of the marker file; a place with another one is not this datastore."""
-    partition_uuid: str | None = None
-    """`local`: the GPT's unique GUID of its partition."""
-    group: str | None = None
-    """`raid`: the array's UUID; `lvm`: the volume group's name."""
+    backing: str | None = None
+    """What its driver finds it again by, and nobody else reads: the GUID of a partition, the UUID
+    of an array, the name of a volume group."""
     unmounted: bool = False
     """True where it is to stay unmounted."""
 

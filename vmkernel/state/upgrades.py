@@ -15,7 +15,19 @@ __all__ = ["SCHEMA", "UPGRADES", "Upgrade", "upgrade"]
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
-UPGRADES: Sequence[Upgrade] = ()
+
+def _one_backing(document: dict[str, Any]) -> dict[str, Any]:
+    """2: `partition_uuid` and `group` of a datastore became `backing`, which is its driver's."""
+    datastores = []
+    for old in document.get("datastores", ()):
+        new = {key: old[key] for key in old if key not in {"partition_uuid", "group"}}
+        if (backing := old.get("partition_uuid") or old.get("group")) is not None:
+            new["backing"] = backing
+        datastores.append(new)
+    return {**document, "datastores": datastores}
+
+
+UPGRADES: Sequence[Upgrade] = (_one_backing,)
 
 SCHEMA = len(UPGRADES) + 1
 

@@ -17,7 +17,6 @@ from vmkernel.model import (
     DatastoreSpec,
     DatastoreState,
     ErrorCode,
-    Filesystem,
     MicaError,
     Operation,
     Subject,
@@ -29,11 +28,9 @@ from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.lease import Claim
-from vmkernel.storage.spec_fields import check_fields, check_thresholds
+from vmkernel.storage.space import check_thresholds
 
 __all__ = ["DatastoreChanges"]
-
-_FILESYSTEMS = {item.value: item for item in Filesystem}
 
 
 class DatastoreChanges:
@@ -57,7 +54,8 @@ class DatastoreChanges:
         """Make or adopt a datastore."""
         self._refuse_taken(datastore_id)
         driver = self._stores.driver(spec.kind)
-        check_fields(spec)
+        driver.check_fields(spec)
+        check_thresholds(spec.warning_percent, spec.critical_percent)
         self._coming.add(datastore_id)
         try:
             await driver.check(spec, consent)
@@ -105,9 +103,12 @@ class DatastoreChanges:
                     f"Datastore {datastore_id} is at revision {entry.stored.revision};"
                     " read it and repeat the change.",
                 )
-            await self._keep_spec(
-                entry, warning_percent=warning_percent, critical_percent=critical_percent
+            spec = msgspec.structs.replace(
+                entry.stored.spec,
+                warning_percent=warning_percent,
+                critical_percent=critical_percent,
             )
+            await self._keep_spec(entry, spec)
         self._stores.tell_changed(datastore_id, actor)
         return await self._stores.get(datastore_id)
 
@@ -191,7 +192,7 @@ class DatastoreChanges:
                 spec = await self._driver(entry).add_disk(
                     entry.stored, self._attached(entry), disk, consent
                 )
-                await self._keep_spec(entry, disks=spec.disks, spares=spec.spares)
+                await self._keep_spec(entry, spec)
                 await self._stores.look_again(entry)
 
         return self._begin("datastore.add-disk", datastore_id, work, actor)
@@ -208,7 +209,7 @@ class DatastoreChanges:
                 spec = await self._driver(entry).replace_disk(
                     entry.stored, self._attached(entry), old, new, consent
                 )
-                await self._keep_spec(entry, disks=spec.disks, spares=spec.spares)
+                await self._keep_spec(entry, spec)
                 await self._stores.look_again(entry)
 
         return self._begin("datastore.replace-disk", datastore_id, work, actor)
@@ -228,10 +229,9 @@ class DatastoreChanges:
             stored = StoredDatastore(
                 id=datastore_id,
                 created_at=clock.now(),
-                spec=_as_found(spec, attached),
+                spec=attached.spec or spec,
                 uuid=attached.uuid,
-                partition_uuid=attached.partition_uuid,
-                group=attached.group,
+                backing=attached.backing,
             )
 
             def change(config: HostConfig) -> HostConfig:
@@ -274,8 +274,7 @@ class DatastoreChanges:
         async with renamed.lock:
             await self._stores.attach_locked(renamed)
 
-    async def _keep_spec(self, entry: Entry, **changes: object) -> None:
-        spec = msgspec.structs.replace(entry.stored.spec, **changes)
+    async def _keep_spec(self, entry: Entry, spec: DatastoreSpec) -> None:
         revision = entry.stored.revision + 1
         await self._stores.keep(
             entry, msgspec.structs.replace(entry.stored, spec=spec, revision=revision)
@@ -358,19 +357,6 @@ class _Leaving:
 
 def _reporter(context: OperationContext) -> Report:
     return lambda stage: context.advance(0, stage=stage)
-
-
-def _as_found(spec: DatastoreSpec, attached: Attached) -> DatastoreSpec:
-    """The spec with what an adopted datastore really is."""
-    if (filesystem := _FILESYSTEMS.get(attached.filesystem or "")) is not None:
-        spec = msgspec.structs.replace(spec, filesystem=filesystem)
-    if attached.raid_level is not None:
-        spec = msgspec.structs.replace(spec, raid_level=attached.raid_level)
-    if attached.disks is not None and set(attached.disks) != {*spec.disks, *spec.spares}:
-        spares = tuple(disk for disk in spec.spares if disk in attached.disks)
-        disks = tuple(disk for disk in attached.disks if disk not in spares)
-        spec = msgspec.structs.replace(spec, disks=disks, spares=spares)
-    return spec
 
 
 def _without(config: HostConfig, datastore_id: str) -> HostConfig:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from vmkernel.model import Datastore, DatastoreState, DatastoreStatus, ErrorCode, SpaceLevel
 from vmkernel.state import StoredDatastore
-from vmkernel.storage.drivers.base import Attached, Look
+from vmkernel.storage.drivers.base import Attached, Observation
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.space import Space
@@ -29,7 +29,7 @@ class Entry:
     space: Space = field(default_factory=Space)
     """As it was last measured."""
     level: SpaceLevel = SpaceLevel.OK
-    look: Look = field(default_factory=Look)
+    observed: Observation = field(default_factory=Observation)
     reserved_bytes: int = 0
     users: int = 0
     leaving: bool = False
@@ -44,25 +44,23 @@ class Entry:
 def describe(entry: Entry, provisioned_bytes: int) -> Datastore:
     """The datastore as the API tells it, from memory."""
     attached = entry.attached
+    status = DatastoreStatus(
+        state=entry.state,
+        uuid=entry.stored.uuid,
+        reason=entry.reason,
+        capacity_bytes=entry.space.capacity_bytes if attached else 0,
+        free_bytes=max(0, entry.space.free_bytes - entry.reserved_bytes) if attached else 0,
+        provisioned_bytes=provisioned_bytes if attached else 0,
+        space=entry.level if attached else SpaceLevel.OK,
+        device=attached.device if attached else None,
+        filesystem=attached.filesystem if attached else None,
+    )
     return Datastore(
         id=entry.stored.id,
         revision=entry.stored.revision,
         created_at=entry.stored.created_at,
         spec=entry.stored.spec,
-        status=DatastoreStatus(
-            state=entry.state,
-            uuid=entry.stored.uuid,
-            reason=entry.reason,
-            capacity_bytes=entry.space.capacity_bytes if attached else 0,
-            free_bytes=max(0, entry.space.free_bytes - entry.reserved_bytes) if attached else 0,
-            provisioned_bytes=provisioned_bytes if attached else 0,
-            space=entry.level if attached else SpaceLevel.OK,
-            device=attached.device if attached else None,
-            filesystem=attached.filesystem if attached else None,
-            nfs_version=attached.nfs_version if attached else None,
-            members=entry.look.members,
-            raid=entry.look.raid,
-        ),
+        status=entry.observed.complete(status),
     )
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from vmkernel.model import (
     DatastoreState,
     Finding,
-    MemberState,
-    RaidState,
     Severity,
     SpaceLevel,
 )
@@ -38,21 +36,7 @@ def findings_of(entry: Entry) -> Iterator[Finding]:
             f"{entry.space.used_percent:.0f} % of datastore {entry.id} are used;"
             f" {entry.space.free_bytes >> 20} MiB are left.",
         )
-    raid = entry.look.raid
-    if raid is not None and raid.missing_disks:
-        rebuilding = raid.state is RaidState.REBUILDING
-        lost = [m.disk for m in entry.look.members if m.state in _LOST]
-        names = f" ({', '.join(lost)})" if lost else ""
-        yield _finding(
-            entry,
-            "datastore-degraded",
-            Severity.WARNING if rebuilding else Severity.ERROR,
-            f"The array of datastore {entry.id} lacks {raid.missing_disks} of its disks{names}: "
-            + ("a rebuild is under way." if rebuilding else "replace them."),
-        )
-
-
-_LOST = (MemberState.MISSING, MemberState.FAULTY)
+    yield from entry.observed.findings(entry.id)
 
 
 def _finding(entry: Entry, code: str, severity: Severity, message: str) -> Finding:

@@ -38,7 +38,7 @@ from vmkernel.state import HostConfig, StateStore, StoredDatastore
 from vmkernel.storage.catalogue import Catalogue, load, look_at_volume
 from vmkernel.storage.datastore_entry import Entry, describe, not_available
 from vmkernel.storage.datastore_findings import findings_of
-from vmkernel.storage.drivers.base import Attached, DatastoreDriver, DriverMakers, Look, Report
+from vmkernel.storage.drivers.base import Attached, DatastoreDriver, Observation, Report
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.lease import Claim, LeaseHeld, LeaseLost, Leases
@@ -72,15 +72,14 @@ class Datastores:
         store: StateStore,
         bus: EventBus,
         catalogue: Catalogue,
-        makers: DriverMakers,
+        drivers: Sequence[DatastoreDriver],
         users: Users,
         leases: Leases,
     ) -> None:
         self._store = store
         self._bus = bus
         self._catalogue = catalogue
-        self._makers = makers
-        self._drivers: dict[DatastoreKind, DatastoreDriver] = {}
+        self._drivers = {driver.kind: driver for driver in drivers}
         self._users = users
         self._bounded = Bounded()
         self._leases = LeaseKeeper(leases, self._bounded)
@@ -184,12 +183,14 @@ class Datastores:
         with which id (blocking)."""
         found = {}
         for entry in list(self.entries.values()):
-            spec = entry.stored.spec
-            driver = self._drivers.get(spec.kind)
-            if entry.attached is None or driver is None:
-                names = (*((spec.disk,) if spec.disk else ()), *spec.disks, *spec.spares)
+            stored = entry.stored
+            driver = self._drivers.get(stored.spec.kind)
+            if driver is None:
+                continue  # it was made in the other mode: none of its disks is ours to know
+            if entry.attached is None:
+                names = driver.disks_of(stored.spec)
             else:
-                names = driver.device_nodes(entry.stored)
+                names = driver.device_nodes(stored)
             found.update(dict.fromkeys(names, entry.id))
         return found
 
@@ -230,7 +231,7 @@ class Datastores:
         """
         root = self.layout(datastore_id).root
         entry = self.entry(datastore_id)
-        if entry.attached is not None and entry.attached.remote:
+        if self.driver(entry.stored.spec.kind).remote:
             return  # `watch` does it: each look would be a question to the server
         try:
             figures = await self.look(datastore_id, lambda: free_bytes(root))
@@ -301,18 +302,16 @@ class Datastores:
     def driver(self, kind: DatastoreKind) -> DatastoreDriver:
         """The driver of a kind; `unsupported` where this host has none."""
         if (driver := self._drivers.get(kind)) is None:
-            if (make := self._makers.get(kind)) is None:
-                raise MicaError.field(
-                    "/spec/kind",
-                    f"This host has no datastores of kind {kind}.",
-                    ErrorCode.UNSUPPORTED,
-                )
-            driver = self._drivers[kind] = make()
+            raise MicaError.field(
+                "/spec/kind",
+                f"This host has no datastores of kind {kind}.",
+                ErrorCode.UNSUPPORTED,
+            )
         return driver
 
     def drivers(self) -> tuple[DatastoreDriver, ...]:
         """The drivers of all kinds."""
-        return tuple(self.driver(kind) for kind in self._makers)
+        return tuple(self._drivers.values())
 
     def refuse_in_use(self, entry: Entry) -> None:
         """`in-use` or `conflict` where a datastore can't be let go now."""
@@ -335,9 +334,10 @@ class Datastores:
             what=f"Datastore {entry.id}",
         )
         entry.attached = attached
-        await self._note_disks(entry, attached)
+        if attached.spec is not None and attached.spec != entry.stored.spec:
+            await self.keep(entry, msgspec.structs.replace(entry.stored, spec=attached.spec))
         await self._refresh(entry)
-        self._judge_look(entry, await self.driver(entry.stored.spec.kind).look(entry.stored))
+        await self._observe(entry)
         entry.layout = layout  # what is known of it and what is there change in one step
         entry.state = DatastoreState.AVAILABLE
         entry.reason = None
@@ -374,7 +374,7 @@ class Datastores:
         entry.reason = reason
         entry.held = held
         entry.attached = entry.layout = None
-        entry.look = Look()
+        entry.observed = Observation()
 
     async def open(
         self,
@@ -466,8 +466,7 @@ class Datastores:
         """See at once what a change has made of a datastore."""
         if entry.attached is not None:
             await self._refresh_local(entry)
-            driver = self.driver(entry.stored.spec.kind)
-            self._judge_look(entry, await driver.look(entry.stored))
+            await self._observe(entry)
 
     # --- watching -----------------------------------------------------------------------------
 
@@ -498,7 +497,7 @@ class Datastores:
         if await driver.present(entry.stored):
             try:
                 # Disks are one host's alone, and may rest.
-                if entry.attached is not None and entry.attached.shared:
+                if entry.attached is not None and driver.shared:
                     await self._leases.renew(entry.id, entry.attached)
             except LeaseLost as error:
                 state, reason = DatastoreState.FAILED, str(error)
@@ -508,7 +507,7 @@ class Datastores:
                 await self._refresh(entry)
                 if broken := self._catalogue.broken(entry.id):
                     await self._look_at(entry, broken, "")
-                self._judge_look(entry, await driver.look(entry.stored))
+                await self._observe(entry)
                 return
         async with entry.lock:
             if entry.state is not DatastoreState.AVAILABLE or entry.leaving or self._ending:
@@ -521,7 +520,7 @@ class Datastores:
     async def _refresh_local(self, entry: Entry) -> None:
         """Measure what can be measured at once; the others are measured by `watch`."""
         attached = entry.attached
-        if attached is None or attached.remote:
+        if attached is None or self.driver(entry.stored.spec.kind).remote:
             return
         with contextlib.suppress(OSError, MicaError):
             figures = await self.look(
@@ -557,30 +556,14 @@ class Datastores:
         data = {"level": level.value, "used_percent": round(used, 1)}
         self._event(entry.id, "datastore.space", text, data)
 
-    def _judge_look(self, entry: Entry, look: Look) -> None:
-        before = entry.look.raid
-        entry.look = look
-        now = look.raid
-        if now is None or (before is not None and before.state is now.state):
-            return
-        if before is None and now.missing_disks == 0:
-            return
-        text = f"The array of datastore {entry.id} is {now.state}"
-        text += f", {now.missing_disks} of its disks missing." if now.missing_disks else "."
-        _log.warning("%s", text)
-        data = {"state": now.state.value, "missing_disks": now.missing_disks}
-        self._event(entry.id, "datastore.raid", text, data)
+    async def _observe(self, entry: Entry) -> None:
+        observed = await self.driver(entry.stored.spec.kind).observe(entry.stored)
+        before, entry.observed = entry.observed, observed
+        for news in observed.news(entry.id, before):
+            _log.warning("%s", news.text)
+            self._event(entry.id, news.kind, news.text, news.data)
 
     # --- small parts --------------------------------------------------------------------------
-
-    async def _note_disks(self, entry: Entry, attached: Attached) -> None:
-        """Keep what the disks were found to be: a crash may have come between them and us."""
-        stored = entry.stored
-        if attached.disks is None or stored.spec.kind is not DatastoreKind.LVM:
-            return
-        if sorted(attached.disks) != sorted(stored.spec.disks):
-            spec = msgspec.structs.replace(stored.spec, disks=attached.disks)
-            await self.keep(entry, msgspec.structs.replace(stored, spec=spec))
 
     def _describe(self, entry: Entry) -> Datastore:
         volumes = self._catalogue.volumes.values()

@@ -22,16 +22,12 @@ from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.storage.disk_health import DiskHealthWatch
 from vmkernel.storage.drivers.base import DatastoreDriver
 from vmkernel.storage.drivers.disk_choice import DATASTORE_TYPE, MEMBER_TYPE, DiskChoice
-from vmkernel.storage.drivers.mounting import MOUNTABLE
 
 __all__ = ["Disks"]
 
 _FRESH_S = 2.0
 """Lists are often read again at once, page by page; probing costs a process a partition."""
 _UNREADABLE = Signature(filesystem="unreadable")
-
-
-_MEMBER_KINDS = {"linux_raid_member": DatastoreKind.RAID, "LVM2_member": DatastoreKind.LVM}
 
 
 class Disks:
@@ -138,14 +134,14 @@ class Disks:
     ) -> DatastoreKind | None:
         """The kind of datastore that the disk holds, or is a part of."""
         holds = {part.number: part.filesystem for part in parts}
-        find = self._choice.partition
-        whole = await asyncio.to_thread(find, disk, DATASTORE_TYPE)
-        if whole is not None and holds.get(whole.partition.number) in MOUNTABLE:
-            return DatastoreKind.LOCAL
-        member = await asyncio.to_thread(find, disk, MEMBER_TYPE)
-        if member is None:
-            return None
-        return _MEMBER_KINDS.get(holds.get(member.partition.number) or "")
+        for partition_type in (DATASTORE_TYPE, MEMBER_TYPE):
+            found = await asyncio.to_thread(self._choice.partition, disk, partition_type)
+            if found is None:
+                continue
+            for driver in self._drivers():
+                if driver.recognises(partition_type, holds.get(found.partition.number)):
+                    return driver.kind
+        return None
 
     async def _probe(self, device: BlockDisk | BlockPartition) -> Signature:
         try:

@@ -34,7 +34,7 @@ from vmkernel.storage.catalogue import Catalogue
 from vmkernel.storage.datastore_changes import DatastoreChanges
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.disks import Disks
-from vmkernel.storage.drivers.base import Consent, DriverMakers
+from vmkernel.storage.drivers.base import Consent, DatastoreDriver
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.images import Images
 from vmkernel.storage.lease import Identity, Leases
@@ -61,7 +61,7 @@ class StorageService:
         store: StateStore,
         operations: OperationRegistry,
         bus: EventBus,
-        drivers: DriverMakers,
+        drivers: Sequence[DatastoreDriver],
         qemu_img: QemuImg,
         workers: Workers,
         *,

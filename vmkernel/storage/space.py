@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vmkernel.model import SpaceLevel
+from vmkernel.model import MicaError, SpaceLevel
 
-__all__ = ["HYSTERESIS_PERCENT", "Space", "next_level"]
+__all__ = ["HYSTERESIS_PERCENT", "Space", "check_thresholds", "next_level"]
 
 HYSTERESIS_PERCENT = 2
 
@@ -28,6 +28,14 @@ class Space:
         if not self.capacity_bytes:
             return 0.0
         return 100 * (self.capacity_bytes - self.free_bytes) / self.capacity_bytes
+
+
+def check_thresholds(warning_percent: int, critical_percent: int) -> None:
+    """`invalid` where the warning would come after the error."""
+    if not 1 <= warning_percent <= critical_percent <= 100:
+        raise MicaError.field(
+            "/spec/warning_percent", "It is between 1 and critical_percent, and that at most 100."
+        )
 
 
 def next_level(

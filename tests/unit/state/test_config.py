@@ -25,7 +25,7 @@ def test_every_schema_that_ever_was_can_still_be_read(schema: int) -> None:
     config = decode_config(schema, (SAMPLES / f"state-{schema}.json").read_bytes())
     assert config.hostname == "mica-3f0f6c1e"
     assert [token.id for token in config.tokens] == ["admin"]
-    assert config.datastores[0].partition_uuid == "a1b2c3d4-0000-4000-8000-000000000001"
+    assert config.datastores[0].backing == "a1b2c3d4-0000-4000-8000-000000000001"
     assert config.autostart == ("web-1",)
 
 

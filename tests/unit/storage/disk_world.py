@@ -9,9 +9,12 @@ from vmkernel.host.block import BlockDisk, BlockPartition, BlockTree
 from vmkernel.host.errors import CommandError
 from vmkernel.host.md import Mdadm, MdArray, MdMember, Superblock
 from vmkernel.host.runner import Runner
+from vmkernel.storage.drivers.base import DatastoreDriver
 from vmkernel.storage.drivers.disk_choice import DiskChoice, Found
+from vmkernel.storage.drivers.mounting import Mounting
+from vmkernel.storage.drivers.registry import appliance_drivers, hosted_drivers
 
-__all__ = ["MadeUpChoice", "MadeUpMdadm", "array", "disk"]
+__all__ = ["MadeUpChoice", "MadeUpMdadm", "all_drivers", "array", "disk"]
 
 GIB = 1 << 30
 
@@ -177,6 +180,12 @@ def array(name: str, *members: MdMember, **changes: object) -> MdArray:
         **changes,
     }
     return MdArray(**fields)  # type: ignore[arg-type]
+
+
+def all_drivers(*disks: BlockDisk, root: Path = Path("/m")) -> tuple[DatastoreDriver, ...]:
+    """Those of both modes."""
+    choice = MadeUpChoice(*disks)
+    return (*hosted_drivers(), *appliance_drivers(choice, Mounting(choice.runner, root)))
 
 
 def _names(paths: Sequence[Path]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import errno
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from vmkernel.host.bounded import Bounded
 from vmkernel.model import DatastoreState, ErrorCode, MicaError, OperationState
 from vmkernel.storage import Consent, lease
 from vmkernel.storage.drivers.base import Attached
+from vmkernel.storage.drivers.directory import DirectoryDriver
 from vmkernel.storage.lease import SILENT_S, Claim, Identity, LeaseHeld, LeaseLost, Leases
 from vmkernel.storage.lease_keeper import LeaseKeeper
 
@@ -238,7 +238,7 @@ def test_two_hosts_never_have_one_datastore(tmp_path: Path) -> None:
     _two(tmp_path, scenario)
 
 
-def test_disks_are_left_at_rest(tmp_path: Path) -> None:
+def test_disks_are_left_at_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(one: World, other: World) -> None:
         del other
         entry = one.storage.stores.entry("d")
@@ -248,10 +248,10 @@ def test_disks_are_left_at_rest(tmp_path: Path) -> None:
         await _look(one)
         renewed = await asyncio.to_thread(lease.read_bytes)
         assert renewed != shared
-        entry.attached = dataclasses.replace(entry.attached, device="/dev/sdx1")
+        monkeypatch.setattr(DirectoryDriver, "shared", False)
         await _look(one)
         assert await asyncio.to_thread(lease.read_bytes) == renewed
-        entry.attached = dataclasses.replace(entry.attached, device="nas:/export", remote=True)
+        monkeypatch.setattr(DirectoryDriver, "shared", True)
         await _look(one)
         assert await asyncio.to_thread(lease.read_bytes) != renewed
 

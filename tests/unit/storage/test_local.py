@@ -100,7 +100,7 @@ def test_a_copy_of_a_datastores_disk_is_refused(monkeypatch: pytest.MonkeyPatch)
         created_at="2026-01-01T00:00:00Z",
         spec=DatastoreSpec(kind=DatastoreKind.LOCAL, disk="COPY"),
         uuid="m",
-        partition_uuid="one-guid",
+        backing="one-guid",
     )
     found = driver._find(stored)
     assert found is not None

@@ -28,7 +28,7 @@ from vmkernel.storage.drivers.base import Attached, Consent
 from vmkernel.storage.drivers.disk_choice import MEMBER_TYPE
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.raid import RaidDriver
-from vmkernel.storage.drivers.raid_look import look_at
+from vmkernel.storage.drivers.raid_status import RaidObservation, observe_array
 from vmkernel.storage.errors import DatastoreMissing
 
 OURS = Superblock(uuid="uuid-1", name="any:mica-1", level="raid1", devices=2)
@@ -91,7 +91,7 @@ def _stored(*disks: str, spares: tuple[str, ...] = ()) -> StoredDatastore:
         created_at="2026-01-01T00:00:00Z",
         spec=_spec(*disks, spares=spares),
         uuid="m",
-        group="uuid-1",
+        backing="uuid-1",
     )
 
 
@@ -149,7 +149,7 @@ def test_each_disk_with_data_is_named_to_be_wiped(monkeypatch: pytest.MonkeyPatc
     bench.member("FULL", FOREIGN)
     spec, consent = _spec("A", "FULL"), Consent(("FULL",))
     attached = asyncio.run(bench.driver.create("d", spec, consent, lambda _: None))
-    assert attached.group == "uuid-new"
+    assert attached.backing == "uuid-new"
     assert bench.choice.calls == ["partition A mica-member", "partition FULL mica-member"]
     assert bench.mdadm.calls == ["create raid1 a1,full1"]
 
@@ -174,7 +174,7 @@ def test_an_array_is_adopted_by_one_of_its_disks(monkeypatch: pytest.MonkeyPatch
     attached = asyncio.run(
         bench.driver.create("d", _spec("A"), Consent(adopt=True), lambda _: None)
     )
-    assert attached.group == "uuid-1"
+    assert attached.backing == "uuid-1"
     assert bench.mdadm.calls == ["assemble uuid-1 a1,b1 False"]
     assert bench.choice.calls == []
 
@@ -296,14 +296,14 @@ def test_what_is_gone_or_replaced_is_taken_out(monkeypatch: pytest.MonkeyPatch) 
         )
     ]
     bench.driver._running["d"] = "md5"
-    look = asyncio.run(bench.driver.look(_stored("A", "PULLED")))
+    look = asyncio.run(bench.driver.observe(_stored("A", "PULLED")))
     assert bench.mdadm.calls == ["drop md5 old1", "forget old1", "drop md5 detached"]
     assert {m.disk: m.state for m in look.members} == {
         "A": MemberState.ACTIVE,
         "OLD": MemberState.FAULTY,
         "PULLED": MemberState.MISSING,
     }
-    assert look.raid is not None
+    assert isinstance(look, RaidObservation)
     assert (look.raid.state, look.raid.missing_disks) == (RaidState.DEGRADED, 1)
 
 
@@ -337,7 +337,7 @@ def test_looks(
     remaining: int | None,
 ) -> None:
     disks = [disk("A", partitioned=True), disk("B", partitioned=True)]
-    found = look_at(
+    found = observe_array(
         array(
             "md5",
             MdMember("a1", 0, frozenset({"in_sync"}), present=True),
@@ -357,6 +357,6 @@ def test_looks(
 def test_a_resync_of_a_whole_mirror_is_no_loss() -> None:
     disks = [disk("A", partitioned=True), disk("B", partitioned=True)]
     both = [MdMember(f"{n}1", i, frozenset({"in_sync"}), present=True) for i, n in enumerate("ab")]
-    found = look_at(array("md5", *both, sync_action="resync"), _spec("A", "B"), disks)
+    found = observe_array(array("md5", *both, sync_action="resync"), _spec("A", "B"), disks)
     assert found.raid is not None
     assert (found.raid.state, found.raid.missing_disks) == (RaidState.CHECKING, 0)

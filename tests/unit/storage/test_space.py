@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.unit.storage.disk_world import all_drivers
 from tests.unit.storage.world import World, run
 from vmkernel.model import (
     DatastoreKind,
@@ -17,9 +18,9 @@ from vmkernel.model import (
     RaidLevel,
     SpaceLevel,
 )
-from vmkernel.storage.space import Space, next_level
-from vmkernel.storage.spec_fields import check_fields
+from vmkernel.storage.space import Space, check_thresholds, next_level
 
+DRIVERS = {driver.kind: driver for driver in all_drivers()}
 OK, WARNING, CRITICAL = SpaceLevel.OK, SpaceLevel.WARNING, SpaceLevel.CRITICAL
 
 
@@ -79,8 +80,13 @@ def test_used_percent_of_nothing_is_nothing() -> None:
 )
 def test_fields_of_other_kinds_are_refused(spec: DatastoreSpec, pointer: str) -> None:
     with pytest.raises(MicaError) as caught:
-        check_fields(spec)
+        _check(spec)
     assert caught.value.problem.fields[0].pointer == pointer
+
+
+def _check(spec: DatastoreSpec) -> None:
+    DRIVERS[spec.kind].check_fields(spec)
+    check_thresholds(spec.warning_percent, spec.critical_percent)
 
 
 def test_a_full_datastore_is_found_and_told_once(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from vmkernel.model import (
 from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateLog, StateStore
 from vmkernel.storage import Consent, StorageService
-from vmkernel.storage.drivers.kinds import directory_driver
+from vmkernel.storage.drivers.registry import hosted_drivers
 from vmkernel.storage.proof import prove_open_disk
 
 __all__ = ["FakeUsers", "PretendingQemuImg", "World", "image_spec", "run"]
@@ -241,7 +241,7 @@ class World:
             self.store,
             self.operations,
             self.bus,
-            directory_driver(),
+            hosted_drivers(),
             self.qemu_img,
             Workers(Runner()),
         )

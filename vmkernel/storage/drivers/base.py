@@ -1,25 +1,45 @@
-"""What a kind of datastore must be able to do."""
+"""What a kind of datastore must be able to do, and all that the rest of storage knows of it.
+
+A driver is one module that names its kind and the fields of a spec that are its own, and one line
+in `registry.py`. What it finds out about its disks or its server reaches the API, the findings and
+the events by an `Observation` of its own, so nothing else asks for a datastore's kind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
+
+import msgspec
 
 from vmkernel.model import (
     DatastoreKind,
     DatastoreMember,
     DatastoreSpec,
+    DatastoreStatus,
     ErrorCode,
-    NfsVersion,
-    RaidLevel,
-    RaidStatus,
+    Filesystem,
+    Finding,
+    MicaError,
 )
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.errors import StorageError
 
-__all__ = ["Attached", "Consent", "DatastoreDriver", "DriverMakers", "Look", "Report"]
+__all__ = [
+    "Attached",
+    "COMMON_FIELDS",
+    "Consent",
+    "DatastoreDriver",
+    "News",
+    "Observation",
+    "Report",
+    "as_found",
+]
+
+COMMON_FIELDS = frozenset({"kind", "warning_percent", "critical_percent"})
+"""The fields of a spec that every kind has; each of the others is of the drivers that name it."""
 
 Report = Callable[[str], None]
 """Called with the name of each stage."""
@@ -45,28 +65,41 @@ class Attached:
     uuid: str
     device: str | None = None
     filesystem: str | None = None
-    nfs_version: NfsVersion | None = None
-    partition_uuid: str | None = None
-    group: str | None = None
-    """`raid`: the array's UUID; `lvm`: the volume group's name."""
-    disks: tuple[str, ...] | None = None
-    """The ids of the disks as they were found."""
-    raid_level: RaidLevel | None = None
-    remote: bool = False
-    """True where any access may wait for a network."""
-
-    @property
-    def shared(self) -> bool:
-        """True where several hosts may have it mounted at once, without harm to its files."""
-        return self.remote or self.device is None
+    backing: str | None = None
+    """What the driver finds it again by (`StoredDatastore.backing`)."""
+    spec: DatastoreSpec | None = None
+    """The spec with what was found to be so, which is kept; None if there is nothing to correct."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a datastore's disks do now."""
+class News:
+    """An event about a datastore."""
+
+    kind: str
+    text: str
+    data: Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a datastore's disks or its server do now; a driver that sees more has its own."""
 
     members: tuple[DatastoreMember, ...] = ()
-    raid: RaidStatus | None = field(default=None)
+
+    def complete(self, status: DatastoreStatus) -> DatastoreStatus:
+        """The status with what was observed."""
+        return msgspec.structs.replace(status, members=self.members)
+
+    def findings(self, datastore_id: str) -> Iterator[Finding]:
+        """What needs attention about it."""
+        del datastore_id
+        yield from ()
+
+    def news(self, datastore_id: str, before: Observation) -> Iterator[News]:
+        """What is worth an event since the observation before; one that is no driver's own, if
+        there was none."""
+        del datastore_id, before
+        yield from ()
 
 
 class DatastoreDriver:
@@ -75,10 +108,24 @@ class DatastoreDriver:
     What a kind can't do is refused as `unsupported` here.
     """
 
-    @property
-    def kind(self) -> DatastoreKind:
-        """The kind that it serves."""
-        raise NotImplementedError
+    kind: ClassVar[DatastoreKind]
+    spec_fields: ClassVar[frozenset[str]]
+    """The fields of a spec that have a meaning for this kind, besides those of every kind."""
+    remote: ClassVar[bool] = False
+    """True if any access may wait for a network."""
+    shared: ClassVar[bool] = False
+    """True if several hosts may have it mounted at once, without harm to its files."""
+
+    def check_fields(self, spec: DatastoreSpec) -> None:
+        """`invalid` at the first field that has no meaning for this kind."""
+        blank = DatastoreSpec(kind=spec.kind)
+        for name in DatastoreSpec.__struct_fields__:
+            if name in COMMON_FIELDS or name in self.spec_fields:
+                continue
+            if getattr(spec, name) != getattr(blank, name):
+                raise MicaError.field(
+                    f"/spec/{name}", f"It has no meaning for a datastore of kind {spec.kind}."
+                )
 
     async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
         """Refuse at once what `create` would refuse; nothing is changed."""
@@ -102,15 +149,26 @@ class DatastoreDriver:
         """True while what it lies on is there; cheap enough to ask every few seconds."""
         raise NotImplementedError
 
-    async def look(self, stored: StoredDatastore) -> Look:
-        """What its disks do; cheap, and never raises."""
+    async def observe(self, stored: StoredDatastore) -> Observation:
+        """What an attached datastore's disks do; cheap, and never raises."""
         del stored
-        return Look()
+        return Observation()
+
+    def disks_of(self, spec: DatastoreSpec) -> tuple[str, ...]:
+        """The ids of the disks that a spec names."""
+        del spec
+        return ()
 
     def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
         """The device nodes of the disks that it lies on, as far as they are there."""
         del stored
         return ()
+
+    def recognises(self, partition_type: str, filesystem: str | None) -> bool:
+        """True if a partition of this GPT type with this signature is (a part of) a datastore of
+        this kind, which could be adopted."""
+        del partition_type, filesystem
+        return False
 
     async def release_strays(self) -> None:
         """Let go of what a crash has left running that is no datastore; disks are free then.
@@ -148,5 +206,15 @@ class DatastoreDriver:
         )
 
 
-DriverMakers = Mapping[DatastoreKind, Callable[[], DatastoreDriver]]
-"""The kinds that a host knows; a driver is made, and its module imported, at its first use."""
+def as_found(
+    spec: DatastoreSpec, *, filesystem: str | None = None, disks: Sequence[str] | None = None
+) -> DatastoreSpec:
+    """The spec with the file system and the disks that an adopted datastore really has."""
+    known = {item.value: item for item in Filesystem}
+    if (found := known.get(filesystem or "")) is not None:
+        spec = msgspec.structs.replace(spec, filesystem=found)
+    if disks is not None and set(disks) != {*spec.disks, *spec.spares}:
+        spares = tuple(disk for disk in spec.spares if disk in disks)
+        members = tuple(disk for disk in disks if disk not in spares)
+        spec = msgspec.structs.replace(spec, disks=members, spares=spares)
+    return spec

@@ -24,13 +24,12 @@ _PATIENCE_S = 20.0
 class DirectoryDriver(DatastoreDriver):
     """Takes an empty directory, or one that is a datastore already."""
 
+    kind = DatastoreKind.DIRECTORY
+    spec_fields = frozenset({"path"})
+    shared = True
+
     def __init__(self) -> None:
         self._bounded = Bounded()
-
-    @property
-    def kind(self) -> DatastoreKind:
-        """The kind that it serves."""
-        return DatastoreKind.DIRECTORY
 
     async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
         """Refuse at once what `create` would refuse."""

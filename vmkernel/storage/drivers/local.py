@@ -10,6 +10,7 @@ disk ---> is it there, writable, not the stick, unused?
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from vmkernel.host import disk_tools
@@ -26,7 +27,14 @@ from vmkernel.model import (
     MicaError,
 )
 from vmkernel.state import StoredDatastore
-from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Look, Report
+from vmkernel.storage.drivers.base import (
+    Attached,
+    Consent,
+    DatastoreDriver,
+    Observation,
+    Report,
+    as_found,
+)
 from vmkernel.storage.drivers.disk_choice import DATASTORE_TYPE, DiskChoice, Found
 from vmkernel.storage.drivers.mounting import MOUNTABLE, Mounting
 from vmkernel.storage.errors import DatastoreMissing
@@ -39,15 +47,13 @@ _PARTITION_NAME = "mica-datastore"
 class LocalDriver(DatastoreDriver):
     """One disk."""
 
+    kind = DatastoreKind.LOCAL
+    spec_fields = frozenset({"disk", "filesystem"})
+
     def __init__(self, choice: DiskChoice, mounting: Mounting) -> None:
         self._choice = choice
         self._mounting = mounting
         self._found: dict[str, Found] = {}
-
-    @property
-    def kind(self) -> DatastoreKind:
-        """The kind that it serves."""
-        return DatastoreKind.LOCAL
 
     async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
         """Refuse at once what `create` would refuse."""
@@ -83,7 +89,8 @@ class LocalDriver(DatastoreDriver):
                     self._choice.runner, found.partition.path, spec.filesystem, label="mica"
                 )
             report("mount")
-            return await self._open(datastore_id, found, expected=None)
+            attached = await self._open(datastore_id, found, expected=None)
+            return replace(attached, spec=as_found(spec, filesystem=attached.filesystem))
 
     async def attach(self, stored: StoredDatastore) -> Attached:
         """Find the partition again, on whatever disk it is now, and mount it."""
@@ -106,15 +113,23 @@ class LocalDriver(DatastoreDriver):
             return await asyncio.to_thread(self._find, stored) is not None
         return Path("/sys/dev/block", mounted.device_number).exists()
 
-    async def look(self, stored: StoredDatastore) -> Look:
+    async def observe(self, stored: StoredDatastore) -> Observation:
         """The one disk."""
         found = self._found.get(stored.id)
         if found is None:
-            return Look()
+            return Observation()
         member = DatastoreMember(
             disk=found.disk.id, device=str(found.disk.path), state=MemberState.ACTIVE
         )
-        return Look(members=(member,))
+        return Observation(members=(member,))
+
+    def disks_of(self, spec: DatastoreSpec) -> tuple[str, ...]:
+        """The one disk."""
+        return (spec.disk,) if spec.disk else ()
+
+    def recognises(self, partition_type: str, filesystem: str | None) -> bool:
+        """A partition that was formatted to the end."""
+        return partition_type == DATASTORE_TYPE and filesystem in MOUNTABLE
 
     def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
         """The partition."""
@@ -149,7 +164,7 @@ class LocalDriver(DatastoreDriver):
             uuid=uuid,
             device=str(found.partition.path),
             filesystem=filesystem,
-            partition_uuid=found.unique_guid,
+            backing=found.unique_guid,
         )
 
     async def _adoptable(self, disk: BlockDisk) -> Found | None:
@@ -166,9 +181,7 @@ class LocalDriver(DatastoreDriver):
         Where a disk was copied block by block, two bear it: the disk that the spec names counts.
         """
         found = [
-            item
-            for item in self._choice.find(DATASTORE_TYPE)
-            if item.unique_guid == stored.partition_uuid
+            item for item in self._choice.find(DATASTORE_TYPE) if item.unique_guid == stored.backing
         ]
         found.sort(key=lambda item: item.disk.id != stored.spec.disk)
         return found[0] if found else None

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,14 @@ from vmkernel.model import (
     MicaError,
 )
 from vmkernel.state import StoredDatastore
-from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Look, Report
+from vmkernel.storage.drivers.base import (
+    Attached,
+    Consent,
+    DatastoreDriver,
+    Observation,
+    Report,
+    as_found,
+)
 from vmkernel.storage.drivers.disk_choice import MEMBER_TYPE, DiskChoice, Found
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.errors import DatastoreMissing
@@ -45,16 +53,14 @@ _MEMBER_NAME = "mica-member"
 class LvmDriver(DatastoreDriver):
     """Volume groups that Mica made."""
 
+    kind = DatastoreKind.LVM
+    spec_fields = frozenset({"disks", "filesystem"})
+
     def __init__(self, choice: DiskChoice, mounting: Mounting, lvm: Lvm) -> None:
         self._choice = choice
         self._mounting = mounting
         self._lvm = lvm
         self._attached: dict[str, tuple[Found, ...]] = {}
-
-    @property
-    def kind(self) -> DatastoreKind:
-        """The kind that it serves."""
-        return DatastoreKind.LVM
 
     async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
         """Refuse at once what `create` would refuse."""
@@ -73,31 +79,37 @@ class LvmDriver(DatastoreDriver):
                 group = await self._make(disks, spec, report)
             report("mount")
             try:
-                return await self._open(datastore_id, group, expected=None)
+                attached, found = await self._open(datastore_id, group, expected=None)
             except BaseException:
                 if made:
                     await self._deactivate_quietly(group)
                 raise
+            return replace(
+                attached, spec=as_found(spec, filesystem=attached.filesystem, disks=found)
+            )
 
     async def attach(self, stored: StoredDatastore) -> Attached:
-        """Activate the volume, wherever the disks are now, and mount it."""
-        assert stored.group is not None
+        """Activate the volume, wherever the disks are now, and mount it.
+
+        The disks count, not the spec: a crash may have come between the two when one was added.
+        """
         async with self._choice.lock:
-            return await self._open(stored.id, stored.group, expected=stored.uuid)
+            attached, disks = await self._open(stored.id, _group_of(stored), expected=stored.uuid)
+            return replace(attached, spec=as_found(stored.spec, disks=disks))
 
     async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
         """Unmount and take the volume away."""
         await self._mounting.close(stored.id, force=force)
         self._attached.pop(stored.id, None)
-        if stored.group is not None:
-            await self._deactivate_quietly(stored.group)
+        if stored.backing is not None:
+            await self._deactivate_quietly(stored.backing)
 
     async def present(self, stored: StoredDatastore) -> bool:
         """True while all the disks are there."""
         found = self._attached.get(stored.id, ())
         return bool(found) and await asyncio.to_thread(lambda: all(_there(item) for item in found))
 
-    async def look(self, stored: StoredDatastore) -> Look:
+    async def observe(self, stored: StoredDatastore) -> Observation:
         """The disks."""
         found = {item.disk.id: item for item in self._attached.get(stored.id, ())}
         members = []
@@ -111,7 +123,15 @@ class LvmDriver(DatastoreDriver):
                     state=MemberState.ACTIVE if there else MemberState.MISSING,
                 )
             )
-        return Look(members=tuple(members))
+        return Observation(members=tuple(members))
+
+    def disks_of(self, spec: DatastoreSpec) -> tuple[str, ...]:
+        """All that it spans."""
+        return spec.disks
+
+    def recognises(self, partition_type: str, filesystem: str | None) -> bool:
+        """A physical volume in a partition of Mica's."""
+        return partition_type == MEMBER_TYPE and filesystem == "LVM2_member"
 
     def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
         """The partitions."""
@@ -124,9 +144,8 @@ class LvmDriver(DatastoreDriver):
             report("partition")
             for item in found:
                 await self._choice.grow_partition(item)
-            assert stored.group is not None
             report("volume")
-            await self._lvm.take_all_space(stored.group, _nodes(found))
+            await self._lvm.take_all_space(_group_of(stored), _nodes(found))
             report("filesystem")
             await self._grow_filesystem(stored, attached)
 
@@ -142,9 +161,8 @@ class LvmDriver(DatastoreDriver):
             new = await self._choice.usable(disk, "/disk")
             await self._choice.confirm((new,), consent)
             fresh = await self._choice.partition_whole(new, MEMBER_TYPE, _MEMBER_NAME)
-            assert stored.group is not None
             found = self._attached.get(stored.id, ())
-            await self._lvm.extend(stored.group, _nodes(found), fresh.partition.path)
+            await self._lvm.extend(_group_of(stored), _nodes(found), fresh.partition.path)
             self._attached[stored.id] = (*found, fresh)
             await self._grow_filesystem(stored, attached)
             return msgspec.structs.replace(stored.spec, disks=(*stored.spec.disks, disk))
@@ -164,7 +182,7 @@ class LvmDriver(DatastoreDriver):
             await self._choice.usable(name, f"/spec/disks/{place}")
             for place, name in enumerate(spec.disks)
         ]
-        groups = {disk.id: await self._group_of(disk) for disk in disks}
+        groups = {disk.id: await self._group_on(disk) for disk in disks}
         known = {group for group in groups.values() if group is not None}
         if len(known) == 1 and None not in groups.values():
             return tuple(disks), known.pop()
@@ -181,7 +199,7 @@ class LvmDriver(DatastoreDriver):
         await self._choice.confirm(tuple(disks), consent)
         return tuple(disks), None
 
-    async def _group_of(self, disk: BlockDisk) -> str | None:
+    async def _group_on(self, disk: BlockDisk) -> str | None:
         found = await asyncio.to_thread(self._choice.partition, disk, MEMBER_TYPE)
         if found is None:
             return None
@@ -220,7 +238,10 @@ class LvmDriver(DatastoreDriver):
                 await disk_tools.wipe(self._choice.runner, found.partition.path)
                 await disk_tools.wipe(self._choice.runner, found.disk.path)
 
-    async def _open(self, datastore_id: str, group: str, *, expected: str | None) -> Attached:
+    async def _open(
+        self, datastore_id: str, group: str, *, expected: str | None
+    ) -> tuple[Attached, tuple[str, ...]]:
+        """The datastore, and the ids of the disks that it was found on."""
         founds, missing = await self._parts(group)
         if not founds or missing:
             raise DatastoreMissing(
@@ -234,14 +255,10 @@ class LvmDriver(DatastoreDriver):
             datastore_id, node, expected=expected
         )
         self._attached[datastore_id] = founds
-        return Attached(
-            root=root,
-            uuid=uuid,
-            device=str(node),
-            filesystem=filesystem,
-            group=group,
-            disks=tuple(item.disk.id for item in founds),
+        attached = Attached(
+            root=root, uuid=uuid, device=str(node), filesystem=filesystem, backing=group
         )
+        return attached, tuple(item.disk.id for item in founds)
 
     async def _parts(self, group: str) -> tuple[tuple[Found, ...], int]:
         """The group's partitions that are there, and how many are not."""
@@ -272,13 +289,18 @@ class LvmDriver(DatastoreDriver):
             _log.warning("the volume group %s can't be let go: %s", group, error)
 
     async def _grow_filesystem(self, stored: StoredDatastore, attached: Attached) -> None:
-        assert stored.group is not None
         assert attached.filesystem is not None
-        node = volume_node(stored.group)
+        node = volume_node(_group_of(stored))
         try:
             await asyncio.to_thread(grow_filesystem, attached.root, node, attached.filesystem)
         except OSError as error:
             raise from_os_error(error, f"Datastore {stored.id} can't be grown") from error
+
+
+def _group_of(stored: StoredDatastore) -> str:
+    """The name of its volume group."""
+    assert stored.backing is not None
+    return stored.backing
 
 
 def _nodes(founds: Sequence[Found]) -> tuple[Path, ...]:

@@ -12,15 +12,26 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from vmkernel.host.bounded import Bounded
 from vmkernel.host.errors import HostError, from_os_error
 from vmkernel.host.mounts import unmount
 from vmkernel.host.nfs import check_nfs, mount_nfs, nfs_source, spoken_version
-from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError, NfsSpec
+from vmkernel.model import (
+    DatastoreKind,
+    DatastoreSpec,
+    DatastoreStatus,
+    ErrorCode,
+    MicaError,
+    NfsSpec,
+    NfsVersion,
+)
 from vmkernel.state import StoredDatastore
-from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
+from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Observation, Report
 from vmkernel.storage.drivers.mounting import Mounting, open_tree, remove_directory
 from vmkernel.storage.errors import DatastoreMissing
 
@@ -43,17 +54,25 @@ _NOT_THERE = {
 }
 
 
+@dataclass(frozen=True)
+class _NfsObservation(Observation):
+    version: NfsVersion | None = None
+
+    def complete(self, status: DatastoreStatus) -> DatastoreStatus:
+        return msgspec.structs.replace(super().complete(status), nfs_version=self.version)
+
+
 class NfsDriver(DatastoreDriver):
     """NFS 3 and 4."""
+
+    kind = DatastoreKind.NFS
+    spec_fields = frozenset({"nfs"})
+    remote = True
+    shared = True
 
     def __init__(self, mounting: Mounting, bounded: Bounded) -> None:
         self._mounting = mounting
         self._bounded = bounded
-
-    @property
-    def kind(self) -> DatastoreKind:
-        """The kind that it serves."""
-        return DatastoreKind.NFS
 
     async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
         """Refuse at once what needs no server to be seen."""
@@ -107,6 +126,11 @@ class NfsDriver(DatastoreDriver):
             return False
         return True
 
+    async def observe(self, stored: StoredDatastore) -> Observation:
+        """What was agreed with the server at the last mount."""
+        mounted = await asyncio.to_thread(self._mounting.mounted, stored.id)
+        return _NfsObservation(version=spoken_version(mounted) if mounted is not None else None)
+
     async def _open(
         self, datastore_id: str, nfs: NfsSpec, *, expected: str | None, make: bool
     ) -> Attached:
@@ -157,15 +181,7 @@ class NfsDriver(DatastoreDriver):
                 reason = os.strerror(error.errno or 0)
                 raise DatastoreMissing(f"{source} can't be had: {reason}.") from error
             raise from_os_error(error, f"{source} can't be mounted") from error
-        mounted = await asyncio.to_thread(self._mounting.mounted, datastore_id)
-        return Attached(
-            root=target,
-            uuid=uuid,
-            device=source,
-            filesystem="nfs",
-            nfs_version=spoken_version(mounted) if mounted is not None else None,
-            remote=True,
-        )
+        return Attached(root=target, uuid=uuid, device=source, filesystem="nfs")
 
     async def _patiently(
         self,

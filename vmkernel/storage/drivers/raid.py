@@ -17,6 +17,7 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -29,10 +30,17 @@ from vmkernel.host.md import NAME_PREFIX, Mdadm, MdArray, MdMember, Superblock, 
 from vmkernel.host.mounts import mounts
 from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError, RaidLevel
 from vmkernel.state import StoredDatastore
-from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Look, Report
+from vmkernel.storage.drivers.base import (
+    Attached,
+    Consent,
+    DatastoreDriver,
+    Observation,
+    Report,
+    as_found,
+)
 from vmkernel.storage.drivers.disk_choice import MEMBER_TYPE, DiskChoice, Found
 from vmkernel.storage.drivers.mounting import Mounting
-from vmkernel.storage.drivers.raid_look import look_at, node_disks
+from vmkernel.storage.drivers.raid_status import node_disks, observe_array
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 
 __all__ = ["RaidDriver", "fresh_members"]
@@ -50,6 +58,9 @@ Member = tuple[Found, Superblock]
 class RaidDriver(DatastoreDriver):
     """Arrays that Mica made."""
 
+    kind = DatastoreKind.RAID
+    spec_fields = frozenset({"disks", "spares", "raid_level", "filesystem"})
+
     def __init__(self, choice: DiskChoice, mounting: Mounting, mdadm: Mdadm) -> None:
         self._choice = choice
         self._mounting = mounting
@@ -57,11 +68,6 @@ class RaidDriver(DatastoreDriver):
         self._running: dict[str, str] = {}
         """The kernel's name of each attached datastore's array."""
         self._incomplete_since: dict[str, float] = {}
-
-    @property
-    def kind(self) -> DatastoreKind:
-        """The kind that it serves."""
-        return DatastoreKind.RAID
 
     async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
         """Refuse at once what `create` would refuse."""
@@ -82,17 +88,18 @@ class RaidDriver(DatastoreDriver):
                 uuid, name = await self._make(disks, spares, spec, report)
             report("mount")
             try:
-                return await self._open(datastore_id, name, uuid, expected=None)
+                attached = await self._open(datastore_id, name, uuid, expected=None)
+                return replace(attached, spec=await self._found_spec(spec, attached, name))
             except BaseException:
                 await self._stop_quietly(name)
                 raise
 
     async def attach(self, stored: StoredDatastore) -> Attached:
         """Start the array, wherever its disks are now, and mount it."""
-        assert stored.group is not None
+        assert stored.backing is not None
         async with self._choice.lock:
-            name = await self._assemble(stored.group, stored.id, patient=True)
-            return await self._open(stored.id, name, stored.group, expected=stored.uuid)
+            name = await self._assemble(stored.backing, stored.id, patient=True)
+            return await self._open(stored.id, name, stored.backing, expected=stored.uuid)
 
     async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
         """Unmount and end the array."""
@@ -110,14 +117,22 @@ class RaidDriver(DatastoreDriver):
         needed = 1 if array.level == RaidLevel.RAID1 else array.raid_disks // 2
         return array.running and len(whole) >= needed
 
-    async def look(self, stored: StoredDatastore) -> Look:
+    async def observe(self, stored: StoredDatastore) -> Observation:
         """What the array and its members do; members that are gone are taken out of it."""
         array = await self._array(stored.id)
         if array is None:
-            return Look()
+            return Observation()
         disks = await asyncio.to_thread(self._choice.tree.disks)
         await self._tidy(stored, array, disks)
-        return look_at(array, stored.spec, disks)
+        return observe_array(array, stored.spec, disks)
+
+    def disks_of(self, spec: DatastoreSpec) -> tuple[str, ...]:
+        """The disks and the spares."""
+        return (*spec.disks, *spec.spares)
+
+    def recognises(self, partition_type: str, filesystem: str | None) -> bool:
+        """A member of an array in a partition of Mica's."""
+        return partition_type == MEMBER_TYPE and filesystem == "linux_raid_member"
 
     def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
         """The members' partitions."""
@@ -130,7 +145,7 @@ class RaidDriver(DatastoreDriver):
         async with self._choice.lock:
             array = await self._needed(stored)
             report("partition")
-            for found, _ in await self._members(stored.group):
+            for found, _ in await self._members(stored.backing):
                 await self._choice.grow_partition(found)
             report("array")
             await self._mdadm.take_all_space(array.path)
@@ -246,7 +261,7 @@ class RaidDriver(DatastoreDriver):
         disk = await self._choice.usable(disk_id, pointer)
         await self._choice.confirm((disk,), consent)
         least = min(
-            (found.partition.size_bytes for found, _ in await self._members(stored.group)),
+            (found.partition.size_bytes for found, _ in await self._members(stored.backing)),
             default=0,
         )
         if disk.size_bytes < least:
@@ -353,26 +368,26 @@ class RaidDriver(DatastoreDriver):
             datastore_id, device, expected=expected
         )
         self._running[datastore_id] = name
-        disks, level = await self._shape(name)
         return Attached(
             root=root,
             uuid=marker,
             device=str(device),
             filesystem=filesystem,
-            group=uuid,
-            disks=disks,
-            raid_level=level,
+            backing=uuid,
         )
 
-    async def _shape(self, name: str) -> tuple[tuple[str, ...], RaidLevel | None]:
-        """The disks of a running array, and its level."""
+    async def _found_spec(
+        self, spec: DatastoreSpec, attached: Attached, name: str
+    ) -> DatastoreSpec:
+        """The spec with what the running array really is."""
         array = next((item for item in await asyncio.to_thread(arrays) if item.name == name), None)
         if array is None:
-            return (), None
+            return as_found(spec, filesystem=attached.filesystem)
         nodes = node_disks(await asyncio.to_thread(self._choice.tree.disks))
         disks = {nodes[m.device] for m in array.members if m.device in nodes}
+        spec = as_found(spec, filesystem=attached.filesystem, disks=sorted(disks))
         level = next((known for known in RaidLevel if known.value == array.level), None)
-        return tuple(sorted(disks)), level
+        return spec if level is None else msgspec.structs.replace(spec, raid_level=level)
 
     async def _tidy(
         self, stored: StoredDatastore, array: MdArray, disks: Sequence[BlockDisk]

@@ -1,25 +1,71 @@
-"""What an array's state in sysfs means for a datastore: pure functions."""
+"""What an array's state in sysfs means for a datastore: its status, findings and events; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
 
 from vmkernel.host.block import BlockDisk
 from vmkernel.host.md import MdArray, MdMember
 from vmkernel.model import (
     DatastoreMember,
     DatastoreSpec,
+    DatastoreStatus,
+    Finding,
     MemberState,
     RaidLevel,
     RaidState,
     RaidStatus,
+    Severity,
 )
-from vmkernel.storage.drivers.base import Look
+from vmkernel.storage.drivers.base import News, Observation
 
-__all__ = ["look_at", "node_disks"]
+__all__ = ["RaidObservation", "node_disks", "observe_array"]
 
 _LEVELS = {level.value: level for level in RaidLevel}
 _COMPARING = ("resync", "check", "repair", "reshape")
+_LOST = (MemberState.MISSING, MemberState.FAULTY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaidObservation(Observation):
+    """An array that runs."""
+
+    raid: RaidStatus
+
+    def complete(self, status: DatastoreStatus) -> DatastoreStatus:
+        """With the array."""
+        return msgspec.structs.replace(super().complete(status), raid=self.raid)
+
+    def findings(self, datastore_id: str) -> Iterator[Finding]:
+        """Fewer disks than it was made with."""
+        if not self.raid.missing_disks:
+            return
+        rebuilding = self.raid.state is RaidState.REBUILDING
+        lost = [member.disk for member in self.members if member.state in _LOST]
+        names = f" ({', '.join(lost)})" if lost else ""
+        yield Finding(
+            code="datastore-degraded",
+            severity=Severity.WARNING if rebuilding else Severity.ERROR,
+            message=f"The array of datastore {datastore_id} lacks {self.raid.missing_disks} of its"
+            f" disks{names}: " + ("a rebuild is under way." if rebuilding else "replace them."),
+            subject=f"datastore/{datastore_id}",
+        )
+
+    def news(self, datastore_id: str, before: Observation) -> Iterator[News]:
+        """Another state; at first sight only one that lacks disks."""
+        if isinstance(before, RaidObservation):
+            if before.raid.state is self.raid.state:
+                return
+        elif not self.raid.missing_disks:
+            return
+        text = f"The array of datastore {datastore_id} is {self.raid.state}"
+        missing = self.raid.missing_disks
+        text += f", {missing} of its disks missing." if missing else "."
+        data = {"state": self.raid.state.value, "missing_disks": missing}
+        yield News("datastore.raid", text, data)
 
 
 def node_disks(disks: Sequence[BlockDisk]) -> dict[str, str]:
@@ -30,7 +76,9 @@ def node_disks(disks: Sequence[BlockDisk]) -> dict[str, str]:
     return names
 
 
-def look_at(array: MdArray, spec: DatastoreSpec, disks: Sequence[BlockDisk]) -> Look:
+def observe_array(
+    array: MdArray, spec: DatastoreSpec, disks: Sequence[BlockDisk]
+) -> RaidObservation:
     """The members by disk, and how the redundancy stands."""
     nodes = node_disks(disks)
     members = []
@@ -48,7 +96,7 @@ def look_at(array: MdArray, spec: DatastoreSpec, disks: Sequence[BlockDisk]) -> 
     for disk in (*spec.disks, *spec.spares):
         if disk not in seen:
             members.append(DatastoreMember(disk=disk, state=MemberState.MISSING))
-    return Look(members=tuple(members), raid=_status(array, members))
+    return RaidObservation(members=tuple(members), raid=_status(array, members))
 
 
 def _status(array: MdArray, members: Sequence[DatastoreMember]) -> RaidStatus:

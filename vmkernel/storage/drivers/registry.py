@@ -1,0 +1,32 @@
+"""Which kinds of datastores a host has: a driver is one line here."""
+
+from __future__ import annotations
+
+from vmkernel.host.bounded import Bounded
+from vmkernel.host.lvm import Lvm
+from vmkernel.host.md import Mdadm
+from vmkernel.storage.drivers.base import DatastoreDriver
+from vmkernel.storage.drivers.directory import DirectoryDriver
+from vmkernel.storage.drivers.disk_choice import DiskChoice
+from vmkernel.storage.drivers.local import LocalDriver
+from vmkernel.storage.drivers.lvm import LvmDriver
+from vmkernel.storage.drivers.mounting import Mounting
+from vmkernel.storage.drivers.nfs import NfsDriver
+from vmkernel.storage.drivers.raid import RaidDriver
+
+__all__ = ["appliance_drivers", "hosted_drivers"]
+
+
+def hosted_drivers() -> tuple[DatastoreDriver, ...]:
+    """What a program on another system can have."""
+    return (DirectoryDriver(),)
+
+
+def appliance_drivers(choice: DiskChoice, mounting: Mounting) -> tuple[DatastoreDriver, ...]:
+    """What the owner of a machine's disks can have."""
+    return (
+        LocalDriver(choice, mounting),
+        RaidDriver(choice, mounting, Mdadm(choice.runner)),
+        LvmDriver(choice, mounting, Lvm(choice.runner)),
+        NfsDriver(mounting, Bounded()),
+    )
