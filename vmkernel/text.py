@@ -19,6 +19,7 @@ __all__ = [
     "clean",
     "clean_lines",
     "escape_in_json",
+    "one_line",
 ]
 
 _BIDI = r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
@@ -43,7 +44,7 @@ def clean(value: object, limit: int = 256) -> str:
     is empty."""
     if not isinstance(value, str):
         return ""
-    return _UNSAFE.sub("", _BREAKS.sub(" ", value[: 4 * limit])).strip()[:limit]
+    return one_line(value[: 4 * limit]).strip()[:limit]
 
 
 def escape_in_json(text: str) -> str:
@@ -51,6 +52,11 @@ def escape_in_json(text: str) -> str:
     return _UNSAFE_IN_LINES.sub(
         lambda found: "".join(f"\\u{ord(character):04x}" for character in found[0]), text
     )
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, without such characters, with its blanks and of any length."""
+    return _UNSAFE.sub("", _BREAKS.sub(" ", text))
 
 
 def clean_lines(text: str) -> str:
@@ -68,5 +74,5 @@ class CleanFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base's name
         """See Formatter."""
-        record.message = _UNSAFE.sub("", _BREAKS.sub(" ", record.message))
+        record.message = one_line(record.message)
         return super().formatMessage(record)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 import httpx
 import msgspec
@@ -19,6 +18,7 @@ from remote_api.client.errors import (
     UnexpectedError,
     UnreachableError,
 )
+from remote_api.client.names import check_path
 from remote_api.client.pinning import PinnedContext, normal_address
 from remote_api.client.reading import read
 from remote_api.schema import Problem
@@ -29,7 +29,6 @@ T = TypeVar("T")
 Parameters = Mapping[str, str | int | float | bool | None]
 
 CONNECT_TIMEOUT_S = 10.0
-_PART = re.compile(r"[A-Za-z0-9._~:-]+\Z")
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 ANSWER_TIMEOUT_S = 60.0
 
@@ -128,7 +127,7 @@ class Transport:
         wait_s: float = 0.0,
     ) -> Answer:
         """One exchange. Raises ClientError; see errors.py."""
-        _check_path(path)
+        check_path(path)
         sent = {**self.authorization, **(headers or {})}
         data: Any = content
         if body is not None:
@@ -151,6 +150,7 @@ class Transport:
         self, path: str, *, headers: Mapping[str, str], idle_timeout_s: float
     ) -> Iterator[Iterator[str]]:
         """The lines of an answer that goes on."""
+        check_path(path)
         with _failures(self.address):
             with self._client.stream(
                 "GET",
@@ -168,6 +168,7 @@ class Transport:
         self, path: str, *, headers: Mapping[str, str], idle_timeout_s: float = ANSWER_TIMEOUT_S
     ) -> Iterator[Download]:
         """Bytes of a GET, as they come."""
+        check_path(path)
         with _failures(self.address):
             with self._client.stream(
                 "GET",
@@ -204,17 +205,6 @@ def _failures(address: str) -> Iterator[None]:
         raise TimedOutError(f"{address} did not answer in time; try a longer time-out") from error
     except httpx.TransportError as error:
         raise UnreachableError(f"{address} can't be reached: {error}") from error
-
-
-def _check_path(path: str) -> None:
-    """Refuse what is no path of the API: a name with a `?` or `..` would lead elsewhere."""
-    parts = path.split("/")[1:]
-    for part in parts:
-        if not _PART.match(part) or part in (".", ".."):
-            raise MisuseError(
-                f"{unquote(part)!r} is not a name here: names are lower-case letters, digits and"
-                " hyphens, begin with a letter or digit, and have at most 63 characters"
-            )
 
 
 def _check(response: httpx.Response) -> None:

@@ -130,7 +130,7 @@ def _devices(mica: Command, folder: Path) -> None:
     assert "has: nic0" in mica("vm", "remove-nic", "web", "nic1", status=1)
     assert "is stopped" in mica("vm", "wait", "web", "stopped")
     assert "is still stopped after 1 s" in mica("vm", "wait", "web", "--within", "1", status=3)
-    assert "is not a name here: names are lower-case" in mica("vm", "show", "web?x=1", status=2)
+    assert "can't be a name: use lower-case letters" in mica("vm", "show", "web?x=1", status=2)
     failed = ("vm", "create", "other", "--datastore", "main", "--new-disk", "1M", "--nic", "no")
     assert "no port group no" in mica(*failed, status=1)
     assert "other-disk-0" not in mica("volume", "list")

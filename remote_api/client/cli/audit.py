@@ -7,6 +7,7 @@ from itertools import islice
 import click
 
 from remote_api.client.cli.common import Session, pass_session, show_rows
+from remote_api.client.cli.parameters import NAME
 from remote_api.schema import AuditOutcome
 
 __all__ = ["audit_group"]
@@ -18,7 +19,9 @@ def audit_group() -> None:
 
 
 @audit_group.command("list")
-@click.option("--actor", metavar="TOKEN", help="Only what this token did, or `anonymous`.")
+@click.option(
+    "--actor", type=NAME, metavar="TOKEN", help="Only what this token did, or `anonymous`."
+)
 @click.option(
     "--outcome",
     type=click.Choice([outcome.value for outcome in AuditOutcome]),

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from remote_api.client.cli.common import Session, bytes_text, pass_session, say, show_rows
+from remote_api.client.cli.parameters import NAME
 
 if TYPE_CHECKING:
     from remote_api.client.backup.folder import Point
@@ -37,7 +38,7 @@ def backup_group() -> None:
 
 
 @backup_group.command("create")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.argument("folder", type=FOLDER)
 @pass_session
 def create_backup(session: Session, vm_id: str, folder: Path) -> None:
@@ -96,9 +97,15 @@ def prune_backup(session: Session, folder: Path, keep: int) -> None:
 
 @backup_group.command("restore")
 @click.argument("folder", type=FOLDER)
-@click.option("--as", "vm_id", metavar="VM", help="Create a VM of this name (disks: VM-disk0 …).")
-@click.option("--prefix", help="Restore the disks alone, as volumes PREFIX-disk0 and so on.")
-@click.option("--datastore", help="Where to restore to (default with --as: the VM's own).")
+@click.option(
+    "--as", "vm_id", type=NAME, metavar="VM", help="Create a VM of this name (disks: VM-disk0 …)."
+)
+@click.option(
+    "--prefix", type=NAME, help="Restore the disks alone, as volumes PREFIX-disk0 and so on."
+)
+@click.option(
+    "--datastore", type=NAME, help="Where to restore to (default with --as: the VM's own)."
+)
 @click.option("--point", type=POINT, help="Which point (default: the newest).")
 @click.option(
     "--new-identity",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from remote_api.client.cli import output
 from remote_api.schema import CloudInitSpec, UserDataFormat
 from remote_api.schema.violations import examined
 
@@ -105,14 +106,13 @@ def _asked_password() -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", getpass.GetPassWarning)  # input may be piped in
         try:
-            password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+            return output.ask_secret("Password")
         except click.Abort as error:
             if isinstance(error.__context__, EOFError):
                 raise click.UsageError(
                     "--password asks at a terminal; give --password-file here"
                 ) from error
             raise
-    return str(password)
 
 
 def _optional(path: Path | None, option: str) -> str | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,16 +11,16 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from remote_api.client.cli import output
+from remote_api.client.cli.output import Columns
+from remote_api.client.cli.parameters import NAME
 from remote_api.client.contexts import ContextStore, KnownHost, default_store
 from remote_api.client.errors import DeclinedError, MisuseError
 from remote_api.client.sdk import Mica, OnBytes
 from remote_api.schema import Operation, OperationState
-from vmkernel.text import clean, clean_lines, escape_in_json
 
 __all__ = [
-    "SIZE",
     "Session",
-    "Size",
     "bytes_text",
     "confirm",
     "one_step",
@@ -29,15 +28,10 @@ __all__ = [
     "say",
     "show_object",
     "show_rows",
-    "tell",
     "wait_option",
 ]
 
 T = TypeVar("T")
-_CELL_MAX = 10_000
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-Columns = Sequence[tuple[str, Callable[[Any], object]]]
 
 
 @dataclass(kw_only=True)
@@ -58,7 +52,7 @@ class Session:
     @property
     def progress(self) -> bool:
         """True where somebody watches."""
-        return sys.stderr.isatty() and not self.quiet
+        return output.error_is_terminal() and not self.quiet
 
     @property
     def from_environment(self) -> bool:
@@ -94,7 +88,7 @@ class Session:
                 operation = self._wait(mica, operation)
             except KeyboardInterrupt:
                 if not self.quiet:
-                    click.echo(
+                    output.print_line(
                         f"mica: operation {operation.id} goes on; `mica operation cancel"
                         f" {operation.id}` ends it, `wait` waits on",
                         err=True,
@@ -110,19 +104,14 @@ class Session:
     def _wait(self, mica: Mica, operation: Operation) -> Operation:
         if not self.progress:
             return mica.wait(operation)
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(f"{operation.kind} {operation.subject.id}")
+        with output.step_line(f"{operation.kind} {operation.subject.id}") as step:
 
             def show(now: Operation) -> None:
                 far = ""
                 if now.progress.total:
                     far = f" {100 * now.progress.done // now.progress.total} %"
                 stage = f": {now.progress.stage}" if now.progress.stage else ""
-                progress.update(task, description=f"{now.kind} {now.subject.id}{stage}{far}")
+                step(f"{now.kind} {now.subject.id}{stage}{far}")
 
             return mica.wait(operation, on_progress=show)
 
@@ -132,26 +121,8 @@ class Session:
         if not self.progress:
             yield None
             return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(title, total=total)
-            yield lambda count: progress.update(task, advance=count)
+        with output.byte_bar(title, total) as on_bytes:
+            yield on_bytes
 
 
 pass_session = click.make_pass_decorator(Session)
@@ -170,7 +141,7 @@ def one_step(
     """A command that begins one operation on one object; `done` tells of it with its `{id}`."""
 
     @click.command(name, help=text)
-    @click.argument("object_id", metavar=f"{noun.upper()}_ID")
+    @click.argument("object_id", type=NAME, metavar=f"{noun.upper()}_ID")
     @wait_option
     @pass_session
     def run(session: Session, object_id: str, wait: bool) -> None:
@@ -179,28 +150,6 @@ def one_step(
             session.finish(mica, operation, wait=wait, done=done.format(id=object_id))
 
     return run
-
-
-class Size(click.ParamType[int]):
-    """A size such as 512M, 2G or 1048576: binary units, as `KiB`, `k` or `K`."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes."""
-        if isinstance(value, int):
-            return value
-        text = str(value).strip().lower().removesuffix("ib").removesuffix("b")
-        digits, unit = (text[:-1], text[-1]) if text and text[-1] in "kmgt" else (text, "")
-        try:
-            return (
-                int(float(digits) * _UNITS[unit]) if "." in digits else int(digits) * _UNITS[unit]
-            )
-        except ValueError:
-            self.fail(f"{value!r} is no size; write for instance 512M or 20G", param, ctx)
-
-
-SIZE = Size()
 
 
 def bytes_text(count: int) -> str:
@@ -217,68 +166,34 @@ def confirm(question: str, *, option: str = "--yes") -> None:
     """Ask before something is done. Raises DeclinedError after a no, and MisuseError if nobody can
     answer: `option` is what the command line needs then."""
     try:
-        agreed = click.confirm(question, err=True)
+        agreed = output.ask(question)
     except click.Abort as error:
         if isinstance(error.__context__, EOFError):
-            click.echo(err=True)
+            output.print_line("", err=True)
             raise MisuseError(f"the question has no answer here: give {option}") from error
         raise
     if not agreed:
         raise DeclinedError("nothing was done")
 
 
-def tell(text: str, *, err: bool = False) -> None:
-    """Lines for people; what others chose in them doesn't reach the terminal as it is."""
-    click.echo(clean_lines(text), err=err)
-
-
 def say(session: Session, text: str) -> None:
     """A line for people; programs get JSON only."""
     if not session.json and not session.quiet:
-        tell(text)
+        output.print_line(text)
 
 
 def show_object(session: Session, value: msgspec.Struct, lines: Columns = ()) -> None:
     """One object: named lines for people, or JSON."""
     if session.json or not lines:
-        click.echo(_json(value))
-        return
-    width = max(len(title) for title, _ in lines)
-    for title, cell in lines:
-        tell(f"{title:{width}}  {_text(cell(value))}")
+        output.print_json(value)
+    else:
+        output.print_object(value, lines)
 
 
 def show_rows(session: Session, items: Iterable[Any], columns: Columns) -> None:
     """A list: a table for people, or a JSON array."""
     rows = list(items)
     if session.json:
-        click.echo(_json(rows))
-        return
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(_text(cell(row)) for _, cell in columns))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, _ in columns:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(cell(row)) for _, cell in columns))
-    Console().print(table, markup=False)
-
-
-def _text(value: object) -> str:
-    if value is None or value == "":
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple | list):
-        return ", ".join(_text(item) for item in value) or "-"
-    return clean(str(value), _CELL_MAX)
-
-
-def _json(value: object) -> str:
-    """JSON whose strings hold what they hold, escaped: none of it reaches the terminal as it is."""
-    return escape_in_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+        output.print_json(rows)
+    else:
+        output.print_rows(rows, columns)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from remote_api.client.cli import output
+
 __all__ = ["completion"]
 
 _VARIABLE = "_MICA_COMPLETE"
@@ -24,4 +26,4 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     root = click.get_current_context().find_root()
     assert kind is not None
-    click.echo(kind(root.command, {}, "mica", _VARIABLE).source())
+    output.print_paragraph(kind(root.command, {}, "mica", _VARIABLE).source())

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from remote_api.client.cli.common import Session, pass_session, say, tell
+from remote_api.client.cli import output
+from remote_api.client.cli.common import Session, pass_session, say
+from remote_api.client.cli.parameters import NAME
 from remote_api.schema import ConsoleMode, ConsoleNotice, VmState
-from vmkernel.text import clean
 
 __all__ = ["console", "keys", "nmi", "screenshot", "vnc"]
 
@@ -18,7 +19,7 @@ _WITH_SCREEN = frozenset({VmState.STARTING, VmState.RUNNING, VmState.PAUSED, VmS
 
 
 @click.command("console")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.option("--watch", "mode", flag_value=ConsoleMode.WATCH.value, help="Only watch.")
 @click.option(
     "--takeover",
@@ -44,10 +45,10 @@ def console(session: Session, vm_id: str, mode: str | None) -> None:
 
     with session.mica() as mica, open_console(mica, vm_id, mode=asked) as socket:
         if sys.stdin.isatty() and not session.quiet:
-            click.echo(f"console of {vm_id}; leave with Ctrl-]", err=True)
+            output.print_line(f"console of {vm_id}; leave with Ctrl-]", err=True)
         reason = interact(socket, on_notice=notice)
     if not session.quiet:
-        tell(f"\nconsole of {vm_id}: {reason}", err=True)
+        output.print_paragraph(f"\nconsole of {vm_id}: {reason}", err=True)
 
 
 def _tell(vm_id: str, now: ConsoleNotice, asked: ConsoleMode, *, first: bool) -> None:
@@ -58,11 +59,11 @@ def _tell(vm_id: str, now: ConsoleNotice, asked: ConsoleMode, *, first: bool) ->
     else:
         text = "nobody writes; whoever types first does"
     if text:
-        click.echo(f"\r\n[{clean(text, 400)}]\r", err=True)
+        output.print_in_raw_terminal(f"[{text}]")
 
 
 @click.command("vnc")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Any free one by default.")
 @click.option(
     "--viewer",
@@ -81,13 +82,16 @@ def vnc(session: Session, vm_id: str, port: int, viewer: str | None) -> None:
     with session.mica() as mica:
         state = mica.vm(vm_id).status.state
         if state not in _WITH_SCREEN and not session.quiet:
-            click.echo(f"VM {vm_id} is {state}; viewers see it once it runs", err=True)
+            output.print_line(f"VM {vm_id} is {state}; viewers see it once it runs", err=True)
         door = VncPort(
-            mica, vm_id, port=port, on_failure=lambda text: click.echo(f"mica: {text}", err=True)
+            mica,
+            vm_id,
+            port=port,
+            on_failure=lambda text: output.print_line(f"mica: {text}", err=True),
         )
         try:
-            click.echo(f"vnc://127.0.0.1:{door.port}")
-            sys.stdout.flush()
+            output.print_line(f"vnc://127.0.0.1:{door.port}")
+            output.flush()
             if viewer is None:
                 door.serve()
                 return
@@ -101,25 +105,26 @@ def vnc(session: Session, vm_id: str, port: int, viewer: str | None) -> None:
 
 
 @click.command("screenshot")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @pass_session
 def screenshot(session: Session, vm_id: str, file: Path) -> None:
     """Save what a virtual machine's display shows as PNG into FILE (`-`: the output)."""
+    target = output.byte_target(file)
     with session.mica() as mica:
         image = mica.screenshot(vm_id)
-    if str(file) == "-":
-        sys.stdout.buffer.write(image)
+    if not isinstance(target, Path):
+        target.write(image)
         return
     try:
-        file.write_bytes(image)
+        target.write_bytes(image)
     except OSError as error:
         raise click.FileError(str(file), error.strerror) from error
     say(session, f"the screen of VM {vm_id} is in {file}")
 
 
 @click.command("keys")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.argument("keys", nargs=-1)
 @click.option("--text", default="", help="Type this after the keys, as on a US keyboard.")
 @pass_session
@@ -133,7 +138,7 @@ def keys(session: Session, vm_id: str, keys: tuple[str, ...], text: str) -> None
 
 
 @click.command("nmi")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @pass_session
 def nmi(session: Session, vm_id: str) -> None:
     """Send a virtual machine a non-maskable interrupt, to which many guests answer by a dump."""

@@ -14,6 +14,7 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
+from remote_api.client.cli.parameters import NAME
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
     Datastore,
@@ -58,7 +59,7 @@ def list_datastores(session: Session) -> None:
 
 
 @datastore_group.command("show")
-@click.argument("datastore_id")
+@click.argument("datastore_id", type=NAME)
 @pass_session
 def show_datastore(session: Session, datastore_id: str) -> None:
     """Show a datastore, its disks and its array."""
@@ -120,7 +121,7 @@ _take_over = click.option(
 
 
 @datastore_group.command("create")
-@click.argument("datastore_id")
+@click.argument("datastore_id", type=NAME)
 @_disks
 @_level
 @click.option("--spare", "spares", metavar="ID", multiple=True, help="A disk in reserve (--raid).")
@@ -165,7 +166,7 @@ def create_datastore(
 
 
 @datastore_group.command("adopt")
-@click.argument("datastore_id")
+@click.argument("datastore_id", type=NAME)
 @_disks
 @_nfs
 @_nfs_version
@@ -206,7 +207,7 @@ def adopt_datastore(
 
 
 @datastore_group.command("set")
-@click.argument("datastore_id")
+@click.argument("datastore_id", type=NAME)
 @click.option("--warning", metavar="PERCENT", type=click.IntRange(1, 100))
 @click.option("--critical", metavar="PERCENT", type=click.IntRange(1, 100))
 @pass_session
@@ -222,8 +223,8 @@ def set_thresholds(
 
 
 @datastore_group.command("rename")
-@click.argument("datastore_id")
-@click.argument("new_id")
+@click.argument("datastore_id", type=NAME)
+@click.argument("new_id", type=NAME)
 @wait_option
 @pass_session
 def rename_datastore(session: Session, datastore_id: str, new_id: str, wait: bool) -> None:
@@ -234,7 +235,7 @@ def rename_datastore(session: Session, datastore_id: str, new_id: str, wait: boo
 
 
 @datastore_group.command("mount")
-@click.argument("datastore_id")
+@click.argument("datastore_id", type=NAME)
 @_take_over
 @wait_option
 @pass_session
@@ -246,7 +247,7 @@ def mount_datastore(session: Session, datastore_id: str, take_over: bool, wait: 
 
 
 @datastore_group.command("add-disk")
-@click.argument("datastore_id")
+@click.argument("datastore_id", type=NAME)
 @click.argument("disk")
 @_wipe
 @wait_option
@@ -261,7 +262,7 @@ def add_disk(
 
 
 @datastore_group.command("replace-disk")
-@click.argument("datastore_id")
+@click.argument("datastore_id", type=NAME)
 @click.argument("old")
 @click.argument("new")
 @_wipe

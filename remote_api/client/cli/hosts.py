@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from remote_api.client.cli import output
 from remote_api.client.cli.common import (
     Session,
     bytes_text,
@@ -17,6 +18,7 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
+from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.security_text import security_text
 from remote_api.client.contexts import KnownHost
 from remote_api.client.errors import DeclinedError, UntrustedError
@@ -37,7 +39,9 @@ __all__ = ["claim", "context_group", "host_group", "token_group"]
 @click.option("--code", required=True, help="The claim code on the host's screen.")
 @click.option("--fingerprint", help="The TLS fingerprint on the host's screen.")
 @click.option("--name", help="The name to know the host by; its address where none is given.")
-@click.option("--token-id", default="admin", show_default=True, help="The id of the new token.")
+@click.option(
+    "--token-id", type=NAME, default="admin", show_default=True, help="The id of the new token."
+)
 @pass_session
 def claim(
     session: Session, host: str, code: str, fingerprint: str | None, name: str | None, token_id: str
@@ -50,7 +54,9 @@ def claim(
     address = normal_address(host)
     if fingerprint is None:
         seen = fetch_fingerprint(address)
-        click.echo(f"The TLS fingerprint of {address} is\n  {shown_fingerprint(seen)}", err=True)
+        output.print_paragraph(
+            f"The TLS fingerprint of {address} is\n  {shown_fingerprint(seen)}", err=True
+        )
         try:
             confirm("Is it the one on the host's screen?", option="--fingerprint")
         except DeclinedError as error:
@@ -204,10 +210,8 @@ def rotate_certificate(session: Session, yes: bool) -> None:
     client has to learn it; consoles and event streams end.
     """
     if not yes:
-        click.confirm(
-            "Replace the certificate? Every other client that pins it has to be told the new one.",
-            abort=True,
-            err=True,
+        confirm(
+            "Replace the certificate? Every other client that pins it has to be told the new one."
         )
     with session.mica() as mica:
         certificate = mica.rotate_certificate()
@@ -221,7 +225,7 @@ def rotate_certificate(session: Session, yes: bool) -> None:
     if session.json:
         show_object(session, certificate)
     else:
-        click.echo(shown)
+        output.print_line(shown)
 
 
 @host_group.command("power")
@@ -261,7 +265,7 @@ def list_tokens(session: Session) -> None:
 
 
 @token_group.command("create")
-@click.argument("token_id")
+@click.argument("token_id", type=NAME)
 @click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
 @click.option("--description", default="")
 @click.option("--expires-at", metavar="TIME", help="RFC 3339, UTC, such as 2027-01-01T00:00:00Z.")
@@ -289,11 +293,11 @@ def create_token(
     if session.json:
         show_object(session, issued)
     else:
-        click.echo(issued.secret)
+        output.print_line(issued.secret)
 
 
 @token_group.command("delete")
-@click.argument("token_id")
+@click.argument("token_id", type=NAME)
 @pass_session
 def delete_token(session: Session, token_id: str) -> None:
     """Revoke a token."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from remote_api.client.cli import output
 from remote_api.client.cli.common import (
-    SIZE,
     Session,
     bytes_text,
     pass_session,
@@ -17,6 +17,7 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
+from remote_api.client.cli.parameters import NAME, SIZE
 from remote_api.client.sdk import file_sha256
 from remote_api.schema import (
     Compression,
@@ -51,7 +52,7 @@ def image_group() -> None:
 
 
 @image_group.command("list")
-@click.option("--datastore", help="Of this datastore only.")
+@click.option("--datastore", type=NAME, help="Of this datastore only.")
 @pass_session
 def list_images(session: Session, datastore: str | None) -> None:
     """List images."""
@@ -70,7 +71,7 @@ def list_images(session: Session, datastore: str | None) -> None:
 
 
 @image_group.command("show")
-@click.argument("image_id")
+@click.argument("image_id", type=NAME)
 @pass_session
 def show_image(session: Session, image_id: str) -> None:
     """Show an image and where it came from."""
@@ -79,9 +80,9 @@ def show_image(session: Session, image_id: str) -> None:
 
 
 @image_group.command("upload")
-@click.argument("image_id")
+@click.argument("image_id", type=NAME)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--datastore", required=True, help="Where to keep it.")
+@click.option("--datastore", type=NAME, required=True, help="Where to keep it.")
 @_format_option
 @_compression_option
 @click.option("--sha256", help="Its known digest; computed from the file where none is given.")
@@ -135,7 +136,7 @@ def upload_image(
                     )
                 except KeyboardInterrupt:
                     if not session.quiet:
-                        click.echo("mica: the same command goes on from here", err=True)
+                        output.print_line("mica: the same command goes on from here", err=True)
                     raise
             else:
                 outcome = mica.upload_image(
@@ -157,10 +158,10 @@ def upload_image(
 
 
 @image_group.command("pull")
-@click.argument("image_id")
+@click.argument("image_id", type=NAME)
 @click.argument("url")
 @click.option("--sha256", required=True, help="The digest that the file must have.")
-@click.option("--datastore", required=True, help="Where to keep it.")
+@click.option("--datastore", type=NAME, required=True, help="Where to keep it.")
 @_format_option
 @_compression_option
 @click.option("--max-size", type=SIZE, help="Refuse a larger file.")
@@ -199,9 +200,9 @@ def pull_image(
 
 
 @image_group.command("capture")
-@click.argument("image_id")
-@click.argument("volume_id")
-@click.option("--datastore", help="Where to keep it; the volume's where none is given.")
+@click.argument("image_id", type=NAME)
+@click.argument("volume_id", type=NAME)
+@click.option("--datastore", type=NAME, help="Where to keep it; the volume's where none is given.")
 @click.option(
     "--format",
     "image_format",
@@ -231,16 +232,17 @@ def capture_image(
 
 
 @image_group.command("download")
-@click.argument("image_id")
+@click.argument("image_id", type=NAME)
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @pass_session
 def download_image(session: Session, image_id: str, file: Path) -> None:
     """Download an image into the new FILE (`-`: the output); its digest is proven."""
+    target = output.byte_target(file)
     with session.mica() as mica:
         size = mica.image(image_id).spec.size_bytes
         with session.byte_bar(f"downloading {image_id}", size) as on_bytes:
-            mica.download_image(image_id, file, on_bytes=on_bytes)
-    if str(file) != "-":
+            mica.download_image(image_id, target, on_bytes=on_bytes)
+    if target is file:
         say(session, f"{file} is complete")
 
 
@@ -269,7 +271,7 @@ def list_uploads(session: Session, delete_id: str | None) -> None:
 
 
 @image_group.command("delete")
-@click.argument("image_id")
+@click.argument("image_id", type=NAME)
 @pass_session
 def delete_image(session: Session, image_id: str) -> None:
     """Delete an image that no virtual machine names."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import click
-import msgspec
 
-from remote_api.client.cli.common import Session, pass_session, show_object, show_rows, tell
+from remote_api.client.cli import output
+from remote_api.client.cli.common import Session, pass_session, show_object, show_rows
 from remote_api.schema import Operation
-from vmkernel.text import escape_in_json
 
 __all__ = ["events", "operation_group"]
 
@@ -97,10 +96,10 @@ def events(session: Session, after: str | None) -> None:
     with session.mica() as mica:
         for event in mica.events(after):
             if session.json:
-                tell(escape_in_json(msgspec.json.encode(event).decode()))
+                output.print_json(event, compact=True)
             else:
                 by = f" by {event.actor}" if event.actor else ""
-                tell(
+                output.print_line(
                     f"{event.time} {event.type} {event.subject.kind} {event.subject.id}{by}"
                     f"{': ' + event.message if event.message else ''}"
                 )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import io
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from remote_api.client.cli import output
 from remote_api.client.cli.audit import audit_group
 from remote_api.client.cli.backups import backup_group
-from remote_api.client.cli.common import Session, tell
+from remote_api.client.cli.common import Session
 from remote_api.client.cli.completion import completion
 from remote_api.client.cli.console import console, vnc
 from remote_api.client.cli.datastores import datastore_group
@@ -27,6 +26,7 @@ from remote_api.client.cli.vms import vm_group
 from remote_api.client.cli.volumes import volume_group
 from remote_api.client.cli.words import in_words_of_the_command
 from remote_api.client.errors import ClientError, MisuseError, UnreachableError, UntrustedError
+from remote_api.client.supervisor import ChildFailedError
 from vmkernel.version import __version__
 
 __all__ = ["main"]
@@ -49,18 +49,20 @@ class _Root(click.Group):
     def _run(self, *arguments: Any, **named: Any) -> int:
         try:
             result = super().main(*arguments, **named)
-            sys.stdout.flush()
+            output.flush()
         except click.Abort as abort:
             if isinstance(abort.__context__, EOFError):
-                click.echo("mica: the question has no answer here; see --help", err=True)
+                output.print_line("mica: the question has no answer here; see --help", err=True)
                 return 2
-            click.echo("mica: interrupted", err=True)
+            output.print_line("mica: interrupted", err=True)
             return 130
         except click.UsageError as error:
-            error.show()
+            told = io.StringIO()
+            error.show(told)
+            output.print_paragraph(told.getvalue().rstrip("\n"), err=True)
             return error.exit_code
         except click.ClickException as error:  # a file, for instance
-            click.echo(f"mica: {error.format_message()}", err=True)
+            output.print_line(f"mica: {error.format_message()}", err=True)
             return error.exit_code
         except UntrustedError as error:
             return _fail(error, 4)
@@ -73,9 +75,10 @@ class _Root(click.Group):
         except OSError as error:
             # click itself ends the process if a reader of its output has had enough. What Python
             # still holds for the output would fail again, and be told again, at its exit.
-            with contextlib.suppress(OSError), Path(os.devnull).open("w") as nowhere:
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())
-            click.echo(f"mica: {error.strerror or error}: {error.filename or 'output'}", err=True)
+            output.end()
+            output.print_line(
+                f"mica: {error.strerror or error}: {error.filename or 'output'}", err=True
+            )
             return 1
         return result if isinstance(result, int) else 0
 
@@ -131,5 +134,6 @@ host_group.add_command(host_stats)
 
 
 def _fail(error: ClientError, status: int) -> int:
-    tell(f"mica: {in_words_of_the_command(str(error))}", err=True)
+    show = output.print_paragraph if isinstance(error, ChildFailedError) else output.print_line
+    show(f"mica: {in_words_of_the_command(str(error))}", err=True)
     return status

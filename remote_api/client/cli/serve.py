@@ -18,6 +18,7 @@ from types import FrameType
 import click
 import msgspec
 
+from remote_api.client.cli import output
 from remote_api.client.cli.common import Session, pass_session
 from remote_api.client.errors import ConflictError, MisuseError
 from remote_api.client.listening import listening_socket, reachable_address
@@ -225,20 +226,20 @@ def _tell(session: Session, address: str, fingerprint: str, code: str | None, ru
     """Say where the API is and how to claim it."""
     if session.json:
         ready = {"address": address, "fingerprint_sha256": fingerprint, "claim_code": code}
-        click.echo(msgspec.json.encode(ready))
+        output.print_json(ready, compact=True)
         return
     where = address.removeprefix("https://")
-    click.echo(f"address      {address}")
-    click.echo(f"fingerprint  {shown_fingerprint(fingerprint)}")
+    output.print_line(f"address      {address}")
+    output.print_line(f"fingerprint  {shown_fingerprint(fingerprint)}")
     if code is not None:
-        click.echo(f"claim code   {code}")
-        click.echo(f"\n  mica claim {where} --code {code} --fingerprint {fingerprint}")
-    click.echo(f"\nlogs in {run}; Ctrl-C ends it")
+        output.print_line(f"claim code   {code}")
+        output.print_paragraph(f"\n  mica claim {where} --code {code} --fingerprint {fingerprint}")
+    output.print_paragraph(f"\nlogs in {run}; Ctrl-C ends it")
 
 
 def _say(session: Session, text: str) -> None:
     if not session.quiet:
-        click.echo(f"mica serve: {text}", err=True)
+        output.print_line(f"mica serve: {text}", err=True)
 
 
 def _claim_code(run: Path) -> str | None:

@@ -13,6 +13,7 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
+from remote_api.client.cli.parameters import NAME
 from remote_api.schema import Snapshot, SnapshotSpec
 
 __all__ = ["snapshot_group"]
@@ -24,7 +25,7 @@ def snapshot_group() -> None:
 
 
 @snapshot_group.command("list")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @pass_session
 def list_snapshots(session: Session, vm_id: str) -> None:
     """List the snapshots of a virtual machine, as a tree; `*` is where it stands."""
@@ -48,8 +49,8 @@ def list_snapshots(session: Session, vm_id: str) -> None:
 
 
 @snapshot_group.command("show")
-@click.argument("vm_id")
-@click.argument("snapshot")
+@click.argument("vm_id", type=NAME)
+@click.argument("snapshot", type=NAME)
 @pass_session
 def show_snapshot(session: Session, vm_id: str, snapshot: str) -> None:
     """Show a snapshot."""
@@ -72,8 +73,8 @@ def show_snapshot(session: Session, vm_id: str, snapshot: str) -> None:
 
 
 @snapshot_group.command("create")
-@click.argument("vm_id")
-@click.argument("snapshot")
+@click.argument("vm_id", type=NAME)
+@click.argument("snapshot", type=NAME)
 @click.option("--memory", is_flag=True, help="With the memory of the running guest.")
 @click.option(
     "--quiesce",
@@ -113,8 +114,8 @@ def create_snapshot(
 
 
 @snapshot_group.command("revert")
-@click.argument("vm_id")
-@click.argument("snapshot")
+@click.argument("vm_id", type=NAME)
+@click.argument("snapshot", type=NAME)
 @click.option("--start/--no-start", "start", default=None, help="Whether it runs afterwards.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @wait_option
@@ -131,8 +132,8 @@ def revert(
 
 
 @snapshot_group.command("delete")
-@click.argument("vm_id")
-@click.argument("snapshot")
+@click.argument("vm_id", type=NAME)
+@click.argument("snapshot", type=NAME)
 @wait_option
 @pass_session
 def delete_snapshot(session: Session, vm_id: str, snapshot: str, wait: bool) -> None:

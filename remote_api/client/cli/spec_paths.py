@@ -16,7 +16,7 @@ import click
 import msgspec
 from msgspec import inspect
 
-from remote_api.client.cli.common import SIZE
+from remote_api.client.cli.parameters import SIZE
 from remote_api.schema import VmSpec
 
 __all__ = ["patch_of", "set_path", "spec_as_json"]

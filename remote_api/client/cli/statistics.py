@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from remote_api.client.cli import output
 from remote_api.client.cli.common import Session, bytes_text, pass_session, show_object, show_rows
+from remote_api.client.cli.parameters import NAME
 from remote_api.client.rates import VmRates, host_rates, vm_rates
 from remote_api.client.sdk import Mica
 from remote_api.schema import HostStatistics, VmState, VmStatistics
@@ -31,7 +32,7 @@ Row = tuple[VmStatistics, VmRates | None]
 
 
 @click.command("stats")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @_watch
 @_interval
 @pass_session
@@ -107,8 +108,8 @@ def _repeat(once: Callable[[], None], interval_s: float, *, watch: bool) -> None
     try:
         while True:
             time.sleep(interval_s)
-            if watch and sys.stdout.isatty():
-                click.clear()
+            if watch:
+                output.clear_screen()
             once()
             if not watch:
                 return

@@ -14,13 +14,13 @@ import click
 import msgspec
 
 from remote_api.client.cli.common import (
-    SIZE,
     Session,
     bytes_text,
     pass_session,
     say,
     show_object,
 )
+from remote_api.client.cli.parameters import NAME, SIZE
 from remote_api.client.errors import ClientError, ConflictError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
@@ -41,11 +41,13 @@ _ATTEMPTS = 5
 
 
 @click.command("attach")
-@click.argument("vm_id")
-@click.argument("volume")
+@click.argument("vm_id", type=NAME)
+@click.argument("volume", type=NAME)
 @click.option("--new", "size", type=SIZE, metavar="SIZE", help="Make the volume first.")
 @click.option(
-    "--datastore", help="Where the new volume shall lie; where the machine does otherwise."
+    "--datastore",
+    type=NAME,
+    help="Where the new volume shall lie; where the machine does otherwise.",
 )
 @click.option("--bus", type=click.Choice([b.value for b in DiskBus]))
 @click.option("--key", help="Its place in the guest, such as disk3; a free one otherwise.")
@@ -90,7 +92,7 @@ def attach(
 
 
 @click.command("detach")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.argument("disk")
 @pass_session
 def detach(session: Session, vm_id: str, disk: str) -> None:
@@ -108,8 +110,8 @@ def detach(session: Session, vm_id: str, disk: str) -> None:
 
 
 @click.command("insert")
-@click.argument("vm_id")
-@click.argument("image")
+@click.argument("vm_id", type=NAME)
+@click.argument("image", type=NAME)
 @click.option("--drive", metavar="KEY", help="Which one, where there are several.")
 @pass_session
 def insert(session: Session, vm_id: str, image: str, drive: str | None) -> None:
@@ -130,7 +132,7 @@ def insert(session: Session, vm_id: str, image: str, drive: str | None) -> None:
 
 
 @click.command("eject")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.option("--drive", metavar="KEY", help="Which one, where several are full.")
 @pass_session
 def eject(session: Session, vm_id: str, drive: str | None) -> None:
@@ -148,8 +150,8 @@ def eject(session: Session, vm_id: str, drive: str | None) -> None:
 
 
 @click.command("add-nic")
-@click.argument("vm_id")
-@click.argument("port_group", default="vm-network")
+@click.argument("vm_id", type=NAME)
+@click.argument("port_group", type=NAME, default="vm-network")
 @click.option("--model", type=click.Choice([m.value for m in NicModel]))
 @click.option("--mac", help="A made one otherwise.")
 @click.option("--key", help="Its place in the guest, such as nic1; a free one otherwise.")
@@ -177,7 +179,7 @@ def add_nic(
 
 
 @click.command("remove-nic")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.argument("nic")
 @pass_session
 def remove_nic(session: Session, vm_id: str, nic: str) -> None:

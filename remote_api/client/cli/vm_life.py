@@ -16,6 +16,7 @@ from remote_api.client.cli.common import (
     show_object,
     wait_option,
 )
+from remote_api.client.cli.parameters import NAME
 from remote_api.client.errors import TimedOutError
 from remote_api.client.sdk import Mica
 from remote_api.schema import (
@@ -82,7 +83,7 @@ _STEPS = (
 
 
 @click.command("discard-state")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @wait_option
 @pass_session
@@ -96,7 +97,7 @@ def discard_state(session: Session, vm_id: str, yes: bool, wait: bool) -> None:
 
 
 @click.command("set-autostart")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.option("--enable/--disable", "enabled", default=None, help="Start with the host, or not.")
 @click.option("--order", type=click.IntRange(0, 9999), help="Lower ones first.")
 @click.option(
@@ -118,7 +119,7 @@ def set_autostart(session: Session, /, vm_id: str, **given: Any) -> None:
 
 
 @click.command("set-stop")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.option("--order", type=click.IntRange(0, 9999), help="Higher ones first.")
 @click.option(
     "--as-started", is_flag=True, help="In the reverse of the order of the start (the default)."
@@ -140,7 +141,7 @@ def set_stop(session: Session, /, vm_id: str, as_started: bool, **given: Any) ->
 
 
 @click.command("set-restart")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.argument("policy", required=False, type=click.Choice([p.value for p in RestartPolicy]))
 @click.option(
     "--max-attempts", type=click.IntRange(0, 1000), help="How often in a row; 0: for ever."
@@ -164,7 +165,7 @@ def set_restart(
 
 
 @click.command("wait")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.argument(
     "state",
     metavar="[STATE]",

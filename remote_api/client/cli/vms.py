@@ -10,7 +10,6 @@ import msgspec
 
 from remote_api.client.cli.cloud_init import cloud_init_of, cloud_init_options
 from remote_api.client.cli.common import (
-    SIZE,
     Session,
     bytes_text,
     confirm,
@@ -21,6 +20,7 @@ from remote_api.client.cli.common import (
     wait_option,
 )
 from remote_api.client.cli.console import console, keys, nmi, screenshot, vnc
+from remote_api.client.cli.parameters import NAME, NAME_AND_KIND, SIZE
 from remote_api.client.cli.spec_paths import patch_of, set_path, spec_as_json
 from remote_api.client.cli.statistics import vm_stats
 from remote_api.client.cli.vm_devices import DEVICE_COMMANDS, made_volumes
@@ -88,7 +88,7 @@ def list_vms(session: Session) -> None:
 
 
 @vm_group.command("show")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @pass_session
 def show_vm(session: Session, vm_id: str) -> None:
     """Show a virtual machine."""
@@ -97,8 +97,8 @@ def show_vm(session: Session, vm_id: str) -> None:
 
 
 @vm_group.command("create")
-@click.argument("vm_id")
-@click.option("--datastore", required=True, help="Where its folder lies.")
+@click.argument("vm_id", type=NAME)
+@click.option("--datastore", type=NAME, required=True, help="Where its folder lies.")
 @click.option("--name", default="", help="A free display name.")
 @click.option("--cpus", type=click.IntRange(1, 256), default=1, show_default=True)
 @click.option("--cpu-model", default="host", show_default=True)
@@ -110,7 +110,12 @@ def show_vm(session: Session, vm_id: str) -> None:
     show_default=True,
 )
 @click.option(
-    "--disk", "disks", multiple=True, metavar="VOLUME[:BUS]", help="Attach a volume; repeatable."
+    "--disk",
+    "disks",
+    type=NAME_AND_KIND,
+    multiple=True,
+    metavar="VOLUME[:BUS]",
+    help="Attach a volume; repeatable.",
 )
 @click.option(
     "--new-disk",
@@ -121,18 +126,24 @@ def show_vm(session: Session, vm_id: str) -> None:
     help="Make a volume ID-disk-N on the same datastore and attach it; repeatable.",
 )
 @click.option(
-    "--cdrom", "cdroms", multiple=True, metavar="IMAGE[:BUS]", help="Insert an ISO image."
+    "--cdrom",
+    "cdroms",
+    type=NAME_AND_KIND,
+    multiple=True,
+    metavar="IMAGE[:BUS]",
+    help="Insert an ISO image.",
 )
 @click.option(
     "--nic",
     "nics",
+    type=NAME_AND_KIND,
     multiple=True,
     metavar="PORT-GROUP[:MODEL]",
     help="A network card; one on vm-network where none is given.",
 )
 @click.option("--no-nic", is_flag=True, help="No network card.")
-@click.option("--kernel", help="Boot this kernel image directly.")
-@click.option("--initrd", help="With this initrd image.")
+@click.option("--kernel", type=NAME, help="Boot this kernel image directly.")
+@click.option("--initrd", type=NAME, help="With this initrd image.")
 @click.option("--cmdline", default="", help="And this command line.")
 @click.option(
     "--boot",
@@ -183,7 +194,7 @@ def create_vm(session: Session, /, vm_id: str, start: bool, **given: Any) -> Non
 
 
 @vm_group.command("set")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.argument("settings", nargs=-1, required=True, metavar="PATH=VALUE...")
 @pass_session
 def set_vm(session: Session, vm_id: str, settings: tuple[str, ...]) -> None:
@@ -201,7 +212,7 @@ def set_vm(session: Session, vm_id: str, settings: tuple[str, ...]) -> None:
 
 
 @vm_group.command("patch")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.argument("patch")
 @pass_session
 def patch_vm(session: Session, vm_id: str, patch: str) -> None:
@@ -216,16 +227,18 @@ def patch_vm(session: Session, vm_id: str, patch: str) -> None:
 
 
 @vm_group.command("clone")
-@click.argument("vm_id")
-@click.argument("new_id")
+@click.argument("vm_id", type=NAME)
+@click.argument("new_id", type=NAME)
 @click.option("--name", default="", help="A free display name.")
-@click.option("--datastore", help="Where it and its disks lie; beside the other's by default.")
+@click.option(
+    "--datastore", type=NAME, help="Where it and its disks lie; beside the other's by default."
+)
 @click.option(
     "--linked",
     is_flag=True,
     help="Of a template: only what differs from its disks takes space, and it must stay as it is.",
 )
-@click.option("--snapshot", help="As it was at this snapshot; it may run meanwhile.")
+@click.option("--snapshot", type=NAME, help="As it was at this snapshot; it may run meanwhile.")
 @wait_option
 @pass_session
 def clone_vm(
@@ -250,7 +263,7 @@ def clone_vm(
 
 
 @vm_group.command("stop")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.option("--force", is_flag=True, help="At once, as by pulling its plug.")
 @click.option(
     "--within",
@@ -273,7 +286,7 @@ def stop_vm(session: Session, vm_id: str, force: bool, timeout_s: float, wait: b
 
 
 @vm_group.command("delete")
-@click.argument("vm_id")
+@click.argument("vm_id", type=NAME)
 @click.option("--with-volumes", is_flag=True, help="And the volumes that it names.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @pass_session

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from remote_api.client.cli.common import (
-    SIZE,
     Session,
     bytes_text,
     pass_session,
@@ -14,6 +13,7 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
+from remote_api.client.cli.parameters import NAME, SIZE
 from remote_api.client.cli.volume_export import export_volume
 from remote_api.schema import (
     Allocation,
@@ -31,7 +31,7 @@ def volume_group() -> None:
 
 
 @volume_group.command("list")
-@click.option("--datastore", help="Of this datastore only.")
+@click.option("--datastore", type=NAME, help="Of this datastore only.")
 @pass_session
 def list_volumes(session: Session, datastore: str | None) -> None:
     """List volumes."""
@@ -53,7 +53,7 @@ def list_volumes(session: Session, datastore: str | None) -> None:
 
 
 @volume_group.command("show")
-@click.argument("volume_id")
+@click.argument("volume_id", type=NAME)
 @pass_session
 def show_volume(session: Session, volume_id: str) -> None:
     """Show a volume, what it was made of and who has it."""
@@ -76,8 +76,8 @@ def show_volume(session: Session, volume_id: str) -> None:
 
 
 @volume_group.command("create")
-@click.argument("volume_id")
-@click.option("--datastore", required=True)
+@click.argument("volume_id", type=NAME)
+@click.option("--datastore", type=NAME, required=True)
 @click.option("--size", type=SIZE, required=True)
 @click.option(
     "--format",
@@ -87,7 +87,7 @@ def show_volume(session: Session, volume_id: str) -> None:
     show_default=True,
 )
 @click.option("--thick", is_flag=True, help="Take all its space at once.")
-@click.option("--image", help="Fill it from this image.")
+@click.option("--image", type=NAME, help="Fill it from this image.")
 @wait_option
 @pass_session
 def create_volume(
@@ -114,9 +114,11 @@ def create_volume(
 
 
 @volume_group.command("clone")
-@click.argument("volume_id")
-@click.argument("new_id")
-@click.option("--datastore", help="Where the copy shall lie; where the volume does otherwise.")
+@click.argument("volume_id", type=NAME)
+@click.argument("new_id", type=NAME)
+@click.option(
+    "--datastore", type=NAME, help="Where the copy shall lie; where the volume does otherwise."
+)
 @wait_option
 @pass_session
 def clone_volume(
@@ -137,8 +139,8 @@ def clone_volume(
 
 
 @volume_group.command("move")
-@click.argument("volume_id")
-@click.option("--datastore", help="Where it shall lie.")
+@click.argument("volume_id", type=NAME)
+@click.option("--datastore", type=NAME, help="Where it shall lie.")
 @click.option("--format", "volume_format", type=click.Choice([f.value for f in VolumeFormat]))
 @click.option("--allocation", type=click.Choice([a.value for a in Allocation]))
 @wait_option
@@ -165,7 +167,7 @@ def move_volume(
 
 
 @volume_group.command("flatten")
-@click.argument("volume_id")
+@click.argument("volume_id", type=NAME)
 @wait_option
 @pass_session
 def flatten_volume(session: Session, volume_id: str, wait: bool) -> None:
@@ -177,7 +179,7 @@ def flatten_volume(session: Session, volume_id: str, wait: bool) -> None:
 
 
 @volume_group.command("check")
-@click.argument("volume_id")
+@click.argument("volume_id", type=NAME)
 @click.option(
     "--repair",
     type=click.Choice([r.value for r in CheckRepair]),
@@ -207,7 +209,7 @@ def check_volume(session: Session, volume_id: str, repair: str) -> None:
 
 
 @volume_group.command("resize")
-@click.argument("volume_id")
+@click.argument("volume_id", type=NAME)
 @click.argument("size", type=SIZE)
 @click.option("--allow-shrink", is_flag=True, help="Cut off what lies behind the new size.")
 @wait_option
@@ -224,7 +226,7 @@ def resize_volume(
 
 
 @volume_group.command("delete")
-@click.argument("volume_id")
+@click.argument("volume_id", type=NAME)
 @pass_session
 def delete_volume(session: Session, volume_id: str) -> None:
     """Delete a volume that no virtual machine names."""

@@ -6,13 +6,13 @@ import base64
 import contextlib
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from remote_api.client.errors import (
-    ClientError,
     ConflictError,
     RefusedError,
     TimedOutError,
@@ -265,11 +265,11 @@ class ImageCalls(Calls):
     # --- down ---------------------------------------------------------------------------------
 
     def download_image(
-        self, image_id: str, file: Path, *, on_bytes: OnBytes | None = None
+        self, image_id: str, file: Path | BinaryIO, *, on_bytes: OnBytes | None = None
     ) -> Image:
         """Download an image into a new file, going on after what breaks off; the digest is proven.
 
-        Raises ConflictError where the file exists.
+        A stream gets the bytes in order. Raises ConflictError if the file exists.
         """
         image = self.image(image_id)
         self._download(f"/v1/images/{image_id}/data", file, on_bytes, image.spec.sha256)
@@ -283,16 +283,16 @@ class ImageCalls(Calls):
         return int((answer.header("content-range") or "").rpartition("/")[2] or len(answer.body))
 
     def download_volume(
-        self, volume_id: str, file: Path, *, on_bytes: OnBytes | None = None
+        self, volume_id: str, file: Path | BinaryIO, *, on_bytes: OnBytes | None = None
     ) -> None:
         """Download the file of a volume that no running VM has, in the format that it has."""
         self._download(f"/v1/volumes/{volume_id}/data", file, on_bytes, None)
 
     def _download(
-        self, path: str, file: Path, on_bytes: OnBytes | None, sha256: str | None
+        self, path: str, file: Path | BinaryIO, on_bytes: OnBytes | None, sha256: str | None
     ) -> None:
-        if str(file) == "-":
-            self._to_output(path, on_bytes, sha256)
+        if not isinstance(file, Path):
+            self._to_stream(path, file, on_bytes, sha256)
             return
         part = file.with_name(f"{file.name}.part")
         if file.exists():
@@ -312,8 +312,10 @@ class ImageCalls(Calls):
             with contextlib.suppress(OSError):
                 part.unlink()
 
-    def _to_output(self, path: str, on_bytes: OnBytes | None, sha256: str | None) -> None:
-        """The bytes to the standard output, in order; the digest is proven at their end."""
+    def _to_stream(
+        self, path: str, stream: BinaryIO, on_bytes: OnBytes | None, sha256: str | None
+    ) -> None:
+        """The bytes in order; the digest is proven at their end."""
         digest = hashlib.sha256()
         there = 0
 
@@ -321,12 +323,12 @@ class ImageCalls(Calls):
             nonlocal there
             if at != there:
                 raise UnexpectedError("what is downloaded changed meanwhile; download it again")
-            sys.stdout.buffer.write(data)
+            stream.write(data)
             digest.update(data)
             there += len(data)
 
         self._fetch(path, take, on_bytes)
-        sys.stdout.buffer.flush()
+        stream.flush()
         if sha256 is not None and digest.hexdigest() != sha256:
             raise UnexpectedError(
                 f"what was written has the SHA-256 {digest.hexdigest()}, not {sha256}"
@@ -335,6 +337,13 @@ class ImageCalls(Calls):
     def _fetch_data(self, path: str, target: int, on_bytes: OnBytes | None) -> int:
         """Write the data alone into a new file, so that a hole stays one; all of it, if that
         changes meanwhile. How many bytes there are."""
+
+        def write(data: bytes, at: int) -> None:
+            left = memoryview(data)
+            while left:
+                count = os.pwrite(target, left, at)
+                left, at = left[count:], at + count
+
         begun = self._map(path, 0)
         part: DataMap | None = begun
         done = 0
@@ -343,11 +352,12 @@ class ImageCalls(Calls):
                 end = extent.offset + extent.length_bytes
                 if on_bytes is not None:
                     on_bytes(extent.offset - done)
-                if not self._fetch_range(
-                    path, target, extent.offset, end, f'"{begun.etag}"', on_bytes
-                ):
+                wanted = _Part(extent.offset, end, f'"{begun.etag}"')
+                try:
+                    self._fetch(path, write, on_bytes, wanted)
+                except _ChangedError:
                     os.ftruncate(target, 0)
-                    return self._fetch(path, lambda data, at: os.pwrite(target, data, at), None)
+                    return self._fetch(path, write, None)
                 done = end
             part = None if part.next_offset is None else self._map(path, part.next_offset)
         if on_bytes is not None:
@@ -358,63 +368,55 @@ class ImageCalls(Calls):
         where = f"{path.removesuffix('/data')}/extents"
         return self.transport.send("GET", where, parameters={"offset": offset}).read(DataMap)
 
-    def _fetch_range(
-        self, path: str, target: int, start: int, end: int, etag: str, on_bytes: OnBytes | None
-    ) -> bool:
-        """Write a part of the file, over interruptions; False if the file was changed."""
-        done, failures = start, 0
-        while done != end:
-            headers = {"accept": "*/*", "range": f"bytes={done}-{end - 1}", "if-range": etag}
-            try:
-                with self.transport.download(path, headers=headers) as answer:
-                    if answer.status != 206:
-                        return False
-                    for data in answer.parts:
-                        os.pwrite(target, data, done)
-                        done += len(data)
-                        failures = 0
-                        if on_bytes is not None:
-                            on_bytes(len(data))
-            except (UnreachableError, TimedOutError) as error:
-                failures += 1
-                if failures > _RETRIES:
-                    raise
-                _pause(failures, error)
-        return True
-
     def _fetch(
-        self, path: str, take: Callable[[bytes, int], object], on_bytes: OnBytes | None
+        self,
+        path: str,
+        take: Callable[[bytes, int], object],
+        on_bytes: OnBytes | None,
+        part: _Part | None = None,
     ) -> int:
-        """Hand over all bytes with their offsets, over interruptions; how many there are."""
-        done = 0
-        total = -1
-        etag: str | None = None
+        """Hand over bytes with their offsets, over interruptions: all of them, or a part of the
+        file as it was. Where they end. Raises _ChangedError for a part of a file that is another
+        one now; all of a file that changes is handed over from its beginning again."""
+        done, end, etag = (0, -1, None) if part is None else (part.start, part.end, part.etag)
         failures = 0
-        while done != total:
+        while done != end:
             headers = {"accept": "*/*"}
             if etag is not None:
-                headers |= {"range": f"bytes={done}-", "if-range": etag}
+                headers |= {"range": f"bytes={done}-{end - 1}", "if-range": etag}
             try:
                 with self.transport.download(path, headers=headers) as answer:
                     if answer.status == 200:
-                        done, etag = 0, answer.etag
-                        total = answer.length
+                        if part is not None:
+                            raise _ChangedError
+                        if answer.length < 0:
+                            raise UnexpectedError(f"{path} does not say how long it is")
+                        done, end, etag = 0, answer.length, answer.etag
                     for data in answer.parts:
                         take(data, done)
                         done += len(data)
                         failures = 0
                         if on_bytes is not None:
                             on_bytes(len(data))
-            except (UnreachableError, TimedOutError) as error:
+            except (UnreachableError, TimedOutError):
                 failures += 1
                 if failures > _RETRIES:
                     raise
-                _pause(failures, error)
+                time.sleep(min(0.5 * 2 ** (failures - 1), _LONGEST_PAUSE_S))
         return done
 
 
-def _pause(failures: int, _: ClientError) -> None:
-    time.sleep(min(0.5 * 2 ** (failures - 1), _LONGEST_PAUSE_S))
+@dataclass(frozen=True)
+class _Part:
+    """Of the file that has this entity tag; `end` is the offset after its last byte."""
+
+    start: int
+    end: int
+    etag: str
+
+
+class _ChangedError(Exception):
+    """The file is another one than at the beginning."""
 
 
 def file_sha256(file: Path, on_bytes: OnBytes | None = None) -> str:

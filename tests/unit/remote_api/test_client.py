@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from remote_api import schema
-from remote_api.client.cli.common import SIZE, bytes_text
+from remote_api.client.cli.common import bytes_text
+from remote_api.client.cli.parameters import SIZE
 from remote_api.client.contexts import ContextStore, KnownHost
 from remote_api.client.errors import (
     ConflictError,

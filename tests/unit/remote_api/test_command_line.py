@@ -8,11 +8,21 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+import msgspec
 import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
+from remote_api.client.cli import main
 from remote_api.client.cli.words import in_words_of_the_command
+from remote_api.client.errors import MisuseError
+from remote_api.client.names import check_path, checked_name
+from remote_api.schema.base import Slug
 from tests.framework.repository import REPOSITORY
 
 
@@ -69,6 +79,7 @@ def test_the_host_s_messages_in_the_command_s_words(text: str, words: str) -> No
     assert in_words_of_the_command(text) == words
 
 
+NO_HOST = {"MICA_HOST": "127.0.0.1:1"}
 CREATE = ("vm", "create", "x", "--datastore", "d")
 
 
@@ -91,14 +102,121 @@ CREATE = ("vm", "create", "x", "--datastore", "d")
         ((*CREATE, "--set", "memory=2G"), "memory: It must be an object"),
         ((*CREATE, "--set", "cpus.count=0", "--set", "tpm=1"), "tpm: It must be true or false"),
         (("datastore", "set", "d"), "--warning, --critical or both"),
-        (("vm", "show", "Bad Name"), "names are lower-case letters, digits and hyphens"),
-        (("vm", "show", "../x"), "is not a name here"),
     ],
 )
 def test_a_wrong_command_line(words: tuple[str, ...], told: str) -> None:
     status, said = _mica(*words)
     assert (status, told in said) == (2, True), said
     assert not re.search(r"Traceback|Expected `|regex|enum value", said)
+
+
+WRONG_NAMES = (
+    "Web",
+    "Bad Name",
+    "../x",
+    "web?x=1",
+    "w\u00e9b",
+    "web-",
+    "",
+    "x" * 64,
+    "a\n",
+)
+
+
+@pytest.mark.parametrize("name", WRONG_NAMES)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("vm", "show", "{}"),
+        ("vm", "create", "{}", "--datastore", "d"),
+        ("vm", "create", "x", "--datastore", "{}"),
+        ("vm", "create", "x", "--datastore", "d", "--disk", "{}:sata"),
+        ("vm", "clone", "x", "{}"),
+        ("volume", "create", "x", "--size", "1M", "--datastore", "d", "--image", "{}"),
+        ("snapshot", "create", "x", "{}"),
+        ("token", "create", "{}", "--role", "admin"),
+        ("datastore", "rename", "x", "{}"),
+    ],
+)
+def test_one_rule_for_all_names(words: tuple[str, ...], name: str) -> None:
+    """Nothing is sent, and the exit status is that of a wrong command line."""
+    result = CliRunner().invoke(main, [word.format(name) for word in words], env=NO_HOST)
+    assert result.exit_code == 2, result.stderr
+    assert "can't be a name: use lower-case letters (a-z), digits and hyphens" in result.stderr
+
+
+def test_a_name_that_is_near_is_suggested() -> None:
+    for name, near in (("Web", "web"), ("Bad Name", "bad-name"), ("web_1.local", "web-1-local")):
+        with pytest.raises(MisuseError, match=f"such as {near}$"):
+            checked_name(name)
+    with pytest.raises(MisuseError, match=r"63 characters$"):
+        checked_name("\u00e9")
+
+
+@given(st.text(max_size=70) | st.from_regex(r"[a-zA-Z0-9-]{0,66}"))
+def test_the_rule_is_the_host_s(name: str) -> None:
+    """A name passes here exactly if the API takes it."""
+    try:
+        msgspec.convert(name, Slug)
+    except msgspec.ValidationError:
+        with pytest.raises(MisuseError):
+            checked_name(name)
+    else:
+        assert checked_name(name) == name
+
+
+def _parameters(command: click.Command, words: str) -> Iterator[tuple[str, click.Parameter]]:
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _parameters(inner, f"{words} {name}")
+    for parameter in command.params:
+        yield words, parameter
+
+
+NOT_NAMES = {
+    *("mica context forget NAME", "mica context add NAME", "mica context use NAME"),
+    *("mica context add HOST", "mica claim HOST", "mica --host", "mica claim --name"),
+    *("mica vm create --name", "mica vm clone --name", "mica vm create --cpu-model"),
+    *("mica vm create --cmdline", "mica vm create --label", "mica vm create --set"),
+    *("mica vm set SETTINGS", "mica vm patch PATCH", "mica vm keys KEYS", "mica vm keys --text"),
+    *("mica vm create --user", "mica vm create --hostname"),
+    *("mica vm detach DISK", "mica vm attach --key", "mica vm insert --drive"),
+    *("mica vm eject --drive", "mica vm add-nic --key", "mica vm add-nic --mac"),
+    *("mica vm remove-nic NIC", "mica vnc --viewer", "mica vm vnc --viewer"),
+    *("mica image upload --sha256", "mica image pull URL", "mica image pull --sha256"),
+    *("mica image uploads --delete", "mica events --after", "mica operation show OPERATION_ID"),
+    *("mica operation wait OPERATION_ID", "mica operation cancel OPERATION_ID"),
+    *("mica claim --code", "mica claim --fingerprint", "mica context add --fingerprint"),
+    *("mica context add --token", "mica token create --description"),
+    *("mica token create --expires-at", "mica snapshot create --description"),
+    *("mica serve --listen", "mica disk show DISK_ID", "mica disk wipe DISK_ID"),
+    *("mica disk wipe --serial", "mica datastore create --disk", "mica datastore adopt --disk"),
+    *("mica datastore create --spare", "mica datastore create --wipe"),
+    *("mica datastore create --nfs", "mica datastore adopt --nfs", "mica datastore create --path"),
+    *("mica datastore adopt --path", "mica datastore add-disk DISK"),
+    *("mica datastore add-disk --wipe", "mica datastore replace-disk OLD"),
+    *("mica datastore replace-disk NEW", "mica datastore replace-disk --wipe"),
+}
+"""Free text, addresses, ids that the host or the hardware gives, keys of devices."""
+
+
+def test_every_text_on_the_command_line_is_a_name_or_known_to_be_none() -> None:
+    found = set()
+    for words, parameter in _parameters(main, "mica"):
+        flag = isinstance(parameter, click.Option) and parameter.is_flag
+        if type(parameter.type) is type(click.STRING) and not flag:
+            option = parameter.opts[0]
+            shown = option if option.startswith("-") else option.upper()
+            found.add(f"{words} {shown}")
+    assert found == NOT_NAMES
+
+
+def test_a_path_of_the_api_is_made_of_names() -> None:
+    for path in ("/v1/vms/web/start", "/v1/operations/Ab_-1/cancel", "/v1", "/metrics"):
+        check_path(path)
+    for path in ("/v1/vms/../x", "/v1/vms/Web", "/v1/vms//x", "/v1/vms/a?b", "/v1/operations/a.b"):
+        with pytest.raises(MisuseError):
+            check_path(path)
 
 
 @pytest.mark.parametrize("token", [" ", "a b", "a\u00e9", "a\n"])
