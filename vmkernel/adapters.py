@@ -21,8 +21,9 @@ from vmkernel.operations import OperationRegistry
 from vmkernel.platform import Surroundings
 from vmkernel.state import Medium, StateStore
 from vmkernel.storage import StorageService
+from vmkernel.storage.ports import LiveDisks
 from vmkernel.vm.consoles import UsedVms
-from vmkernel.vm.ports import LiveDisks, VmDirectory
+from vmkernel.vm.ports import VmDirectory
 
 if TYPE_CHECKING:
     from vmkernel.vm.backups import VmBackups

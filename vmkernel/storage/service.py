@@ -38,13 +38,13 @@ from vmkernel.storage.drivers.base import Consent, DatastoreDriver
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.images import Images
 from vmkernel.storage.lease import Identity, Leases
+from vmkernel.storage.ports import DiskPast, ImageFile, LiveDisks, VmUsers, VolumeFile, VolumeLayer
 from vmkernel.storage.resumable import ResumableUploads
 from vmkernel.storage.still import StillVolumes
 from vmkernel.storage.users import Users
 from vmkernel.storage.volume_changes import VolumeChanges
 from vmkernel.storage.volume_clones import VolumeClones
 from vmkernel.storage.volumes import Volumes
-from vmkernel.vm.ports import DiskPast, ImageFile, LiveDisks, VmUsers, VolumeFile, VolumeLayer
 
 if TYPE_CHECKING:
     from vmkernel.storage.intake import Intake

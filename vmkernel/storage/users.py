@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vmkernel.model import ErrorCode, MicaError
-from vmkernel.vm.ports import LiveDisks, VmUsers
+from vmkernel.storage.ports import LiveDisks, VmUsers
 
 __all__ = ["Users"]
 

@@ -16,9 +16,9 @@ from vmkernel.model import ErrorCode, VolumeSpec
 from vmkernel.storage.catalogue import CHAIN_MAX, Catalogue, VolumeEntry
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
+from vmkernel.storage.ports import DiskPast
 from vmkernel.storage.volume_files import make_file, open_to_readers
 from vmkernel.storage.volumes import MIN_VOLUME_BYTES, Volumes
-from vmkernel.vm.ports import DiskPast
 
 __all__ = ["VolumeClones"]
 

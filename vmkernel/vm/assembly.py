@@ -32,10 +32,11 @@ from vmkernel.network import (
 )
 from vmkernel.qemu import QmpSession, probe_qemu
 from vmkernel.resources import MemoryAdmission, host_memory, reserve_bytes
+from vmkernel.storage.ports import Storage
 from vmkernel.vm.launch import Launcher
 from vmkernel.vm.launcher_appliance import ApplianceLauncher
 from vmkernel.vm.launcher_hosted import HostedLauncher
-from vmkernel.vm.ports import Events, Operations, Storage
+from vmkernel.vm.ports import Events, Operations
 from vmkernel.vm.record import boot_id
 from vmkernel.vm.service import VmService
 from vmkernel.vm.surroundings import Once, Surroundings

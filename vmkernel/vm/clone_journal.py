@@ -28,8 +28,8 @@ from vmkernel.host.files import (
     write_durably,
 )
 from vmkernel.model import ErrorCode, MicaError, Record, Slug
+from vmkernel.storage.ports import Storage
 from vmkernel.vm import definition as definitions
-from vmkernel.vm.ports import Storage
 
 __all__ = ["CloneJournal", "begin", "end", "sweep"]
 

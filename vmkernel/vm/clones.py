@@ -40,10 +40,11 @@ from vmkernel.model import (
     Subject,
     VmSpec,
 )
+from vmkernel.storage.ports import DiskPast
 from vmkernel.vm.clone_journal import CloneJournal, begin, end
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.firmware_files import copy_variables
-from vmkernel.vm.ports import DiskPast, OperationHandle, Operations
+from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.service import VmService
 from vmkernel.vm.snapshots.records import SnapshotRecord, folder_of
 from vmkernel.vm.spec_fields import for_clone

@@ -18,7 +18,7 @@ from vmkernel.host import from_os_error
 from vmkernel.host.files import look
 from vmkernel.model import ErrorCode, MicaError, VolumeFormat
 from vmkernel.qemu import QemuError, block_graph, block_jobs, point_in_time
-from vmkernel.vm.ports import VolumeFile
+from vmkernel.storage.ports import VolumeFile
 from vmkernel.vm.running import Running
 from vmkernel.vm.service import VmService
 from vmkernel.vm.start_files import disk_plan, with_access

@@ -22,10 +22,10 @@ from vmkernel.model import (
     VmSpec,
     VsockSpec,
 )
+from vmkernel.storage.ports import Storage
 from vmkernel.vm.definition import check_size
 from vmkernel.vm.hardware_check import duplicate_problems, hardware_problems
 from vmkernel.vm.macs import mac_problem
-from vmkernel.vm.ports import Storage
 from vmkernel.vm.spec_defaults import disk_bus_of, with_defaults
 
 __all__ = [

@@ -15,10 +15,10 @@ from vmkernel.devices import Aio, CdromPlan, DiskLayer, DiskPlan, FirmwarePlan, 
 from vmkernel.host.file_io import linux_aio_works, takes_direct_io
 from vmkernel.host.files import exists, open_regular, write_durably
 from vmkernel.model import DiskCache, DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
+from vmkernel.storage.ports import VolumeFile
 from vmkernel.vm import tpm_state
 from vmkernel.vm.definition import NVRAM_FILES, SEED_FILE, VmDefinition
 from vmkernel.vm.first_variables import first_variables
-from vmkernel.vm.ports import VolumeFile
 from vmkernel.vm.spec_check import SEED_BUS
 from vmkernel.vm.spec_defaults import disk_bus_of
 from vmkernel.vm.surroundings import Surroundings

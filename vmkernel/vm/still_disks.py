@@ -34,10 +34,10 @@ from vmkernel.model import (
 )
 from vmkernel.qemu import QemuError, Qmp
 from vmkernel.qemu.point_in_time import CHECKPOINT
+from vmkernel.storage.ports import Storage
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.machine import Machine
-from vmkernel.vm.ports import Storage
 from vmkernel.vm.running import Running
 from vmkernel.vm.starter import start_qemu
 from vmkernel.vm.states import AT_REST, VmRequest

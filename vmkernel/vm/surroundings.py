@@ -17,9 +17,10 @@ from vmkernel.host.worker import Workers
 from vmkernel.network import VmNetwork
 from vmkernel.qemu import QemuProgram, Qmp
 from vmkernel.resources import HugePagePool, MemoryAdmission
+from vmkernel.storage.ports import Storage
 from vmkernel.vm.launch import Launcher, RunFolder
 from vmkernel.vm.logs import RunLogs
-from vmkernel.vm.ports import Events, Storage
+from vmkernel.vm.ports import Events
 from vmkernel.vm.record import boot_id
 
 if TYPE_CHECKING:

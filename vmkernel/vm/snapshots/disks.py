@@ -23,8 +23,8 @@ from vmkernel.host.files import (
 )
 from vmkernel.model import DiskSpec, ErrorCode, MicaError, VmSpec, VolumeFormat
 from vmkernel.qemu.disk_snapshots import delete_disk_snapshot, take_disk_snapshots
+from vmkernel.storage.ports import Storage
 from vmkernel.vm.machine import Machine
-from vmkernel.vm.ports import Storage
 from vmkernel.vm.snapshots.records import DiskRecord, SnapshotRecord, folder_of
 
 __all__ = [

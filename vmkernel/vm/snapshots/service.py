@@ -19,9 +19,10 @@ from vmkernel.model import (
     SnapshotStatus,
     Subject,
 )
+from vmkernel.storage.ports import Storage
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.machine import Machine
-from vmkernel.vm.ports import OperationHandle, Operations, Storage, Work
+from vmkernel.vm.ports import OperationHandle, Operations, Work
 from vmkernel.vm.service import VmService
 from vmkernel.vm.snapshots.records import SNAPSHOTS_MAX, SnapshotRecord, remove
 from vmkernel.vm.states import ACTIVE, VmRequest

@@ -1,0 +1,217 @@
+"""What storage offers to the VM side, and what it needs of it: records and protocols only.
+
+offers  Storage        VM folders, volumes and images as paths; news of datastores
+needs   VmUsers        who uses a volume, an image or a datastore
+        LiveDisks      growing and moving volumes that a VM has open
+
+The methods are called on the event loop. Those that aren't `async` answer from memory and don't
+block, so that "check, then change" needs no lock where no `await` lies between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.model import ImageFormat, VolumeFormat
+
+__all__ = [
+    "DiskPast",
+    "ImageFile",
+    "LiveDisks",
+    "Storage",
+    "VmUsers",
+    "VolumeFile",
+    "VolumeLayer",
+]
+
+
+class VolumeLayer(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a linked volume's own file stands on; only read."""
+
+    path: Path
+    format: VolumeFormat
+
+
+class DiskPast(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the content is that a snapshot of a VM kept of a volume."""
+
+    tag: str | None = None
+    """The name of the snapshot inside the volume's qcow2."""
+    file: Path | None = None
+    """A raw file; with neither, the volume is read-only and is as it was."""
+
+
+class VolumeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume as QEMU opens it."""
+
+    id: str
+    datastore: str
+    path: Path
+    format: VolumeFormat
+    size_bytes: int
+    backing: tuple[VolumeLayer, ...] = ()
+    """What the file stands on, from the upper to the lowest."""
+    children: tuple[str, ...] = ()
+    """The volumes that are linked to it: while there are any, it is only read."""
+
+
+class ImageFile(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as QEMU reads it; never written."""
+
+    id: str
+    datastore: str
+    path: Path
+    format: ImageFormat
+    size_bytes: int
+    """Of the file."""
+
+
+class Storage(Protocol):
+    """Where things lie. Lookups raise MicaError: `not-found` for an id that no datastore knows,
+    `unavailable` for a datastore that is known but not there now."""
+
+    @property
+    def qemu_img(self) -> QemuImg:
+        """The tool for the files of volumes that no QEMU has open."""
+        ...
+
+    def datastores(self) -> tuple[str, ...]:
+        """The ids of the available datastores, sorted."""
+        ...
+
+    def known_datastores(self) -> tuple[str, ...]:
+        """The ids of all datastores that this host is configured with, sorted."""
+        ...
+
+    def reserve(self, datastores: Collection[str]) -> AbstractAsyncContextManager[None]:
+        """Let what frees room on full datastores have the room that is set aside there."""
+        ...
+
+    def vms_folder(self, datastore: str) -> Path:
+        """The folder of an available datastore that holds one folder a VM; it exists."""
+        ...
+
+    def volume(self, volume: str, *, while_busy: bool = False) -> VolumeFile:
+        """A volume that can be opened; `conflict` where somebody is at it, unless `while_busy`."""
+        ...
+
+    def image(self, image: str) -> ImageFile:
+        """An image that can be read."""
+        ...
+
+    async def copy_volume(
+        self,
+        source: str,
+        new: str,
+        *,
+        datastore: str | None,
+        on_progress: Callable[[int, int], None],
+        clone: str,
+        past: DiskPast | None = None,
+    ) -> bool:
+        """Make a volume `new` of what another holds now, or held when a snapshot was taken,
+        without its snapshots; durable on return, nothing left where it fails or is cancelled.
+        True where the two share their blocks. The volume carries the token `clone`."""
+        ...
+
+    async def link_volume(self, source: str, new: str, *, clone: str) -> None:
+        """Make an empty volume `new` that is the difference to another, which from now on must
+        stay as it is; durable on return, nothing left where it fails or is cancelled."""
+        ...
+
+    def children(self, volume: str) -> tuple[str, ...]:
+        """The volumes that are linked to one, sorted; none for an id that nothing has."""
+        ...
+
+    def clone_of(self, volume: str) -> str | None:
+        """The token of the clone that a volume was made for; None where it has none, or can't be
+        asked."""
+        ...
+
+    def refuse_children(self, volume: str) -> None:
+        """Raise `in-use` where linked volumes need a volume's data as they are."""
+        ...
+
+    def fault(self, volume: str) -> str | None:
+        """Why a volume can't be used, as far as it was looked at; `None` where it can."""
+        ...
+
+    async def look_again(self, volumes: Sequence[str]) -> None:
+        """Look at the files of volumes, and of what they stand on, before they are opened."""
+        ...
+
+    async def delete_volume(self, volume: str, *, actor: str) -> None:
+        """Delete a volume that no VM names any more (`vm.delete` with `with_volumes`)."""
+        ...
+
+    def on_datastore_change(self, callback: Callable[[str, bool], None]) -> None:
+        """Call `callback(datastore, available)` whenever a datastore comes or is about to go.
+
+        It is called on the event loop, after the datastore's volumes and images are known, and
+        before they are forgotten.
+        """
+        ...
+
+
+class VmUsers(Protocol):
+    """Who uses what; storage asks before it deletes, resizes or unmounts."""
+
+    def vm_of_volume(self, volume: str) -> str | None:
+        """The id of the VM whose spec names the volume."""
+        ...
+
+    def volume_is_open(self, volume: str) -> bool:
+        """True where a VM that has the volume is not certainly off, or suspended: its memory on
+        disk knows what is on the volume."""
+        ...
+
+    def snapshots_of(self, volume: str) -> tuple[str, ...]:
+        """The snapshots that hold the volume, each as `vm/snapshot`."""
+        ...
+
+    def snapshot_tags(self, volume: str) -> frozenset[str] | None:
+        """The names that snapshots of VMs have inside a volume's file; None while not all VMs and
+        their snapshots can be known."""
+        ...
+
+    def vms_of_image(self, image: str) -> tuple[str, ...]:
+        """The ids of the VMs whose specs name the image, sorted."""
+        ...
+
+    def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
+        """The VMs with their folder, a volume or an image there; only those not certainly off
+        where `active`."""
+        ...
+
+
+class LiveDisks(Protocol):
+    """Changes of volumes that a QEMU has open."""
+
+    async def resize(self, volume: str, size_bytes: int) -> None:
+        """Let a disk grow; the guest is told."""
+        ...
+
+    async def mirror(
+        self,
+        volume: str,
+        target: Path,
+        target_format: VolumeFormat,
+        *,
+        on_progress: Callable[[int, int], None],
+        commit: Callable[[], Awaitable[None]],
+        revert: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Copy a disk to `target`, an empty volume of its size, while the guest writes, and go
+        over to it.
+
+        `commit` is awaited at an instant when both files are equal, flushed, and neither is
+        written; QEMU goes over once it has returned, and stays where it raises. Should QEMU
+        refuse after that, `revert` is awaited. Cancelling leaves all as it was.
+        """
+        ...
