@@ -298,7 +298,8 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/vms/{id}/shutdown",
         name="shutDownVm",
-        summary="Ask the guest to shut down; it is not forced",
+        summary="Ask the guest to shut down, by its agent or its power button, which is pressed"
+        " again every 10 seconds until the guest ends; it is not forced",
         handler=shut_down_vm,
         role=Role.OPERATOR,
         query=ShutdownQuery,

@@ -42,9 +42,8 @@ INSTEAD = {
 }
 """What a line is on a host without disks of its own and without a net."""
 
-MORE = {"mica vm create web ": GUEST, "mica vm stop web": "--force"}
-"""Words that are added to a line: a guest that starts within seconds, and an end of it that doesn't
-depend on how far its restart by ctrl-alt-delete has come."""
+MORE = {"mica vm create web ": GUEST}
+"""Words that are added to a line: a guest that starts within seconds."""
 
 ONLY_READ = {
     "mica datastore create safe --raid": "needs disks",

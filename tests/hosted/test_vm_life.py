@@ -171,6 +171,19 @@ def test_pause_and_suspend(running: tuple[HostedMica, Mica]) -> None:
     assert not list((host.folder / "datastores/main/vms/web").glob("suspend*"))
 
 
+def test_a_guest_that_boots_again_shuts_down_all_the_same(
+    running: tuple[HostedMica, Mica],
+) -> None:
+    """Its firmware and its kernel lose the power button's first press."""
+    _, mica = running
+    mica.reset_vm("web")
+    mica.wait(mica.shut_down_vm("web"))
+    assert mica.vm("web").status.state is VmState.STOPPED
+    mica.wait(mica.start_vm("web"))
+    with Talk(mica, "web") as talk:
+        talk.until("MICA GUEST UP")
+
+
 def test_a_full_datastore_costs_no_data(folder: Path, running: tuple[HostedMica, Mica]) -> None:
     _, mica = running
     filler = folder / "tiny" / "filler"

@@ -17,13 +17,13 @@ from vmkernel.qemu import RunState
 from vmkernel.qemu.guest_agent import AgentError
 from vmkernel.vm import definition as definitions
 from vmkernel.vm.machine import Machine, words
-from vmkernel.vm.messages import Ask
+from vmkernel.vm.messages import Ask, Due, Timer
 from vmkernel.vm.secure_boot import update_secure_boot
 from vmkernel.vm.starter import start_qemu
 from vmkernel.vm.states import OFF, VmRequest
 from vmkernel.vm.suspending import discard_state, end_unknown, resume_from_disk, suspend
 
-__all__ = ["ACTIONS", "WAITS", "carry_out"]
+__all__ = ["ACTIONS", "WAITS", "carry_out", "press_again"]
 
 Action = Callable[[Machine, Ask], Awaitable[Any]]
 
@@ -65,14 +65,30 @@ async def start(machine: Machine, ask: Ask) -> None:
 
 
 async def shut_down(machine: Machine, ask: Ask) -> object:
-    """Ask the guest's agent to shut down, or press the guest's power button; its end, or the
-    request's time-out, is the answer."""
+    """Ask the guest's agent to shut down, or press the guest's power button, which is pressed again
+    until the guest ends; its end, or the request's time-out, is the answer."""
     if not await _shut_down_by_agent(machine):
         await machine.qmp().system_powerdown()
     machine.note_record(end_asked=True)
     machine.waiting.append(ask)
     machine.to(VmState.STOPPING)
+    machine.shutdowns += 1
+    _press_later(machine)
     return WAITS
+
+
+async def press_again(machine: Machine, shutdown: int) -> None:
+    """Press the power button of a guest that has not ended yet: it may have been booting at the
+    last press, or have forgotten its promise to the agent."""
+    if shutdown != machine.shutdowns or machine.state is not VmState.STOPPING or machine.ended:
+        return
+    _press_later(machine)
+    if machine.connected:
+        await machine.qmp().system_powerdown()
+
+
+def _press_later(machine: Machine) -> None:
+    machine.later(machine.host.timing.press_again_s, Due(Timer.POWER_BUTTON, machine.shutdowns))
 
 
 async def _shut_down_by_agent(machine: Machine) -> bool:

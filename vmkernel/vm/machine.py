@@ -99,6 +99,8 @@ class Machine:
         self.record: LaunchRecord | None = None
         self.waiting: list[Ask] = []
         """Shutdowns that were asked for and have not ended."""
+        self.shutdowns = 0
+        """How many were asked for: presses of the power button for earlier ones are out of date."""
         self.suspension: Suspension | None = None
         """The memory that lies on disk, which the VM goes on from."""
         timing = host.timing

@@ -84,6 +84,8 @@ class Timer(StrEnum):
     """Start the VM again, as its restart policy wants."""
     SPACE = "space"
     """Look whether its datastore has room again."""
+    POWER_BUTTON = "power-button"
+    """Press the guest's power button again."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vmkernel.qemu import (
     RunState,
     WatchdogFired,
 )
-from vmkernel.vm.actions import carry_out
+from vmkernel.vm.actions import carry_out, press_again
 from vmkernel.vm.ends import UNFED
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.messages import Ask, Due, Timer
@@ -118,6 +118,8 @@ async def come_due(machine: Machine, due: Due) -> None:
             await _restart(machine)
         case Timer.SPACE if due.number == machine.shortage.number:
             await _look_for_space(machine)
+        case Timer.POWER_BUTTON:
+            await press_again(machine, due.number)
         case _:
             pass
 

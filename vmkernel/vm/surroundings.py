@@ -77,6 +77,11 @@ class Timing:
     space_first_s: float = 5.0
     space_last_s: float = 60.0
     """Between two looks for free space, while a VM stands still for want of it."""
+    press_again_s: float = 10.0
+    """Between two presses of the power button of a guest that is to shut down. Firmware, loaders
+    and kernels that still boot lose a press; systems that are shutting down ignore one. Often
+    enough for several presses within the usual two minutes, seldom enough that a guest under an
+    emulator has acted on one before the next comes."""
 
 
 @dataclass(frozen=True)

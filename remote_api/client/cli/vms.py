@@ -276,7 +276,11 @@ def clone_vm(
 @wait_option
 @pass_session
 def stop_vm(session: Session, vm_id: str, force: bool, timeout_s: float, wait: bool) -> None:
-    """Ask the guest to shut down, or stop it by --force."""
+    """Ask the guest to shut down, or stop it by --force.
+
+    A guest that is still booting does not notice its power button: it is pressed again every 10
+    seconds until the guest ends or the time is over.
+    """
     with session.mica() as mica:
         if force:
             operation = mica.power_off_vm(vm_id)

@@ -61,6 +61,9 @@ class FakeQemu:
     alive: bool = True
     obeys: bool = True
     """True where the guest shuts down when its power button is pressed."""
+    boots: int = 0
+    """How many presses of the power button it still loses, because it boots."""
+    presses: int = 0
     answers: bool = True
     """False where QMP hangs: connections are not greeted."""
     hangs: bool = False
@@ -286,7 +289,10 @@ class FakeQmp:
 
     async def system_powerdown(self) -> None:
         self._check()
-        if self.qemu.obeys:
+        self.qemu.presses += 1
+        if self.qemu.boots:
+            self.qemu.boots -= 1
+        elif self.qemu.obeys:
             loop = asyncio.get_running_loop()
             loop.call_soon(lambda: self.qemu.end(by_guest=True, cause="guest-shutdown"))
 

@@ -93,6 +93,53 @@ def test_shutdown_that_is_ignored_forces_nothing(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_guest_that_boots_is_asked_to_shut_down_until_it_does(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            qemu = world.qemu()
+            qemu.boots = 3
+            assert (await world.act(VmAction.SHUTDOWN)).state is OperationState.SUCCEEDED
+            assert state(world) is VmState.STOPPED
+            assert qemu.presses == 4
+
+    asyncio.run(story())
+
+
+def test_the_power_button_is_left_alone_once_no_shutdown_is_awaited(tmp_path: Path) -> None:
+    """After its time-out, a cancel, a reset; and in a shutdown that is asked for twice, the button
+    is pressed no oftener."""
+
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            qemu = world.qemu()
+            qemu.obeys = False
+            assert (await world.act(VmAction.SHUTDOWN, timeout_s=0.05)).error is not None
+            pressed = qemu.presses
+            assert 2 <= pressed <= 4
+            await asyncio.sleep(0.1)
+            assert qemu.presses == pressed
+            operation = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
+            await world.settle()
+            await world.operations.cancel(operation.id, "test")
+            await world.settle()
+            pressed = qemu.presses
+            await asyncio.sleep(0.1)
+            assert qemu.presses == pressed
+            for _ in range(2):
+                await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
+            await world.settle()
+            pressed = qemu.presses
+            await asyncio.sleep(0.11)
+            assert qemu.presses - pressed <= 6
+            assert (await world.act(VmAction.RESET)).state is OperationState.SUCCEEDED
+            pressed = qemu.presses
+            await asyncio.sleep(0.1)
+            assert qemu.presses == pressed
+            assert qemu.alive
+
+    asyncio.run(story())
+
+
 def test_power_off_during_a_shutdown_ends_both(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:

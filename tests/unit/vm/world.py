@@ -35,6 +35,7 @@ TIMING = Timing(
     restart_last_s=0.5,
     space_first_s=0.02,
     space_last_s=0.1,
+    press_again_s=0.02,
 )
 
 
