@@ -47,7 +47,7 @@ from vmkernel.vm.firmware_files import copy_variables
 from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.service import VmService
 from vmkernel.vm.snapshots.records import SnapshotRecord, folder_of
-from vmkernel.vm.spec_fields import for_clone
+from vmkernel.vm.spec.scope import for_clone
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.surroundings import Surroundings
 

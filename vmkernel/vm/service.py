@@ -46,9 +46,9 @@ from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.roster import Roster
 from vmkernel.vm.running import Running
+from vmkernel.vm.spec.scope import is_host_only
 from vmkernel.vm.spec_check import check_structure, family_of
 from vmkernel.vm.spec_defaults import with_drivers
-from vmkernel.vm.spec_fields import FREE_WHILE_RUNNING
 from vmkernel.vm.start_files import refuse_template
 from vmkernel.vm.states import WITH_QEMU, VmRequest, request_of
 from vmkernel.vm.surroundings import Surroundings
@@ -271,10 +271,8 @@ class VmService:
         spec = self.roster.complete(vm_id, spec, old.spec)
         if spec == old.spec:
             return self.roster.view(driver)
-        invisible = {name: getattr(old.spec, name) for name in FREE_WHILE_RUNNING}
-        request = (
-            VmRequest.RENAME if replace(spec, **invisible) == old.spec else VmRequest.RECONFIGURE
-        )
+        host_only = is_host_only(old.spec, spec)
+        request = VmRequest.RENAME if host_only else VmRequest.RECONFIGURE
         plugs = request is VmRequest.RECONFIGURE and driver.state in WITH_QEMU
         driver.check(VmRequest.OPERATE if plugs else request)
         if old.spec.template and not spec.template:
@@ -293,7 +291,7 @@ class VmService:
             if plugs:
                 from vmkernel.vm.plugging import change_running
 
-                await change_running(self._host, driver, spec, renew, free=FREE_WHILE_RUNNING)
+                await change_running(self._host, driver, spec, renew)
             else:
                 await driver.change(request, renew)
         self._publish("vm.updated", vm_id, actor)

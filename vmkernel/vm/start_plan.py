@@ -75,8 +75,10 @@ def make_plan(
     folder: RunFolder,
     opened: contextlib.AsyncExitStack,
     incoming: Skeleton | None = None,
+    now: float | None = None,
 ) -> StartPlan:
-    """Open what QEMU is born with; `opened` closes our copies."""
+    """Open what QEMU is born with; `opened` closes our copies. `now`, in seconds since the epoch,
+    is what the guest's clock starts with."""
     spec = definition.spec
     handover = _Handover(host)
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -132,7 +134,7 @@ def make_plan(
         kvm_fd=kvm_fd,
         serial=serial,
         agent_fd=agent_fd,
-        rtc_base=rtc_base(spec.clock, time.time()),
+        rtc_base=rtc_base(spec.clock, time.time() if now is None else now),
         hyperv=spec.guest_os is GuestOs.WINDOWS,
         tablet=spec.tablet,
         keyboard=spec.keyboard,

@@ -45,7 +45,7 @@ from vmkernel.model import (
 from vmkernel.qemu import Qmp, hotplug
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.record import LaunchRecord
-from vmkernel.vm.spec_fields import without_host_fields
+from vmkernel.vm.spec.scope import without_host_fields
 
 __all__ = [
     "MemoryImage",

@@ -44,7 +44,6 @@ from vmkernel.vm.plugging.plan import Changes, plan_changes
 from vmkernel.vm.spec_defaults import with_defaults
 
 MIB = 1 << 20
-FREE = ("name",)
 OLD = with_defaults(
     VmSpec(
         datastore="main",
@@ -60,7 +59,7 @@ OLD = with_defaults(
 
 
 def plan(new: VmSpec, old: VmSpec = OLD, family: Family = Family.Q35) -> Changes:
-    return plan_changes(old, with_defaults(new, old), at_start=old, family=family, free=FREE)
+    return plan_changes(old, with_defaults(new, old), at_start=old, family=family)
 
 
 def refused(new: VmSpec, family: Family = Family.Q35) -> set[str]:

@@ -1,27 +1,15 @@
 """What must be done to a running VM so that it becomes what is wanted; pure.
 
-field                       while it runs
-disks                       come and go on buses that can (virtio-blk and NVMe on q35, SCSI, USB)
-disks: limits               set
-disks, nics: boot_index, boot.order, boot.menu_s    count from the next start
-cdroms: image               changed, or ejected by null
-nics                        come and go (PCI Express; any card on pc)
-nics: connected             set
-cpus.count                  grows up to max_count
-memory_bytes                grows up to memory.max_bytes, by DIMMs
-memory.target_bytes         set (balloon)
-watchdog.action             set
-tablet, keyboard            come and go where there is a USB controller
-everything else             needs a VM that is off
+Each difference between the two specs goes by its scope (`SCOPES` in `vmkernel/model/vm.py`): what
+is the host's alone or counts from the next start needs nothing, what needs a VM that is off is
+refused, and what is live has a function here, in `_FOLLOWED`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-import msgspec
+from typing import TypeVar
 
 from vmkernel.devices import DISK_BUSES, Family
 from vmkernel.devices.hotplug import (
@@ -46,6 +34,9 @@ from vmkernel.model import (
     VmSpec,
     WatchdogAction,
 )
+from vmkernel.model.scope import Change
+from vmkernel.model.vm import SCOPES
+from vmkernel.model.vm_differences import Difference, differences
 from vmkernel.vm.spec_defaults import disk_bus_of, has_bus, has_usb, nic_model_of
 
 __all__ = ["Changes", "plan_changes"]
@@ -53,6 +44,7 @@ __all__ = ["Changes", "plan_changes"]
 Keyed = TypeVar("Keyed", DiskSpec, CdromSpec, NicSpec)
 
 _STOP = "It can't change while the VM runs: shut the VM down first."
+_NO_USB = "The VM was started without a USB controller."
 
 
 @dataclass
@@ -79,285 +71,224 @@ class Changes:
     old_disks: list[DiskSpec] = field(default_factory=list)
 
 
-def plan_changes(
-    old: VmSpec,
-    new: VmSpec,
-    *,
-    at_start: VmSpec,
-    family: Family,
-    free: Collection[str],
-) -> Changes:
+def plan_changes(old: VmSpec, new: VmSpec, *, at_start: VmSpec, family: Family) -> Changes:
     """The way from one complete spec to another; `conflict` with every field that bars it.
 
-    `at_start` is what the machine was started with, which says what has a port; `free` names the
-    fields that QEMU has nothing to do with.
+    `at_start` is what the machine was started with, which says what has a port.
     """
-    changes = Changes()
-    wrong: list[FieldProblem] = []
-    _plan_disks(changes, wrong, old, new, at_start, family)
-    _plan_nics(changes, wrong, old, new, at_start, family)
-    _plan_cdroms(changes, wrong, old, new)
-    _plan_processors(changes, wrong, old, new)
-    _plan_memory(changes, wrong, old, new)
-    _plan_usb(changes, wrong, old, new, at_start)
-    if old.watchdog is not None and new.watchdog is not None:
-        if new.watchdog.action is not old.watchdog.action:
-            changes.watchdog = new.watchdog.action
-        if new.watchdog.model is not old.watchdog.model:
-            wrong.append(_bar("/spec/watchdog/model"))
-    elif old.watchdog != new.watchdog:
-        wrong.append(_bar("/spec/watchdog"))
-    if old.boot.kernel != new.boot.kernel:
-        wrong.append(_bar("/spec/boot/kernel"))
-    handled = {
-        *("disks", "nics", "cdroms", "cpus", "memory_bytes", "memory"),
-        *("tablet", "keyboard", "watchdog", "boot"),
-    }
-    for info in msgspec.structs.fields(VmSpec):
-        name = info.name
-        if name in handled or name in free:
-            continue
-        if getattr(old, name) != getattr(new, name):
-            wrong.append(_bar(f"/spec/{name}"))
-    if wrong:
-        raise MicaError(ErrorCode.CONFLICT, wrong[0].detail, fields=tuple(wrong))
-    return changes
+    planner = _Planner(old, new, at_start, family)
+    for found in differences(old, new):
+        match found.scope.change:
+            case Change.HOST_ONLY | Change.NEXT_START:
+                pass
+            case Change.LIVE:
+                _FOLLOWED[found.path](planner, found)
+            case Change.POWERED_OFF | Change.CREATION:
+                planner.bar(found.pointer, _why_off(found))
+    if planner.wrong:
+        wrong = tuple(planner.wrong)
+        raise MicaError(ErrorCode.CONFLICT, wrong[0].detail, fields=wrong)
+    return planner.changes
 
 
-def _bar(pointer: str, why: str = _STOP) -> FieldProblem:
-    return FieldProblem(pointer=pointer, detail=why)
+@dataclass
+class _Planner:
+    """The specs, and what has been found out so far."""
+
+    old: VmSpec
+    new: VmSpec
+    at_start: VmSpec
+    family: Family
+    changes: Changes = field(default_factory=Changes)
+    wrong: list[FieldProblem] = field(default_factory=list)
+
+    def bar(self, pointer: str, why: str = _STOP) -> None:
+        """A field can't become what is wanted now."""
+        self.wrong.append(FieldProblem(pointer=pointer, detail=why))
 
 
-def _by_key(items: tuple[Keyed, ...]) -> dict[str, Keyed]:
-    return {item.key or "": item for item in items}
+def _why_off(found: Difference) -> str:
+    holder, dot, _ = found.path.rpartition(".")
+    if dot and holder.endswith("[]") and SCOPES[holder].change is Change.LIVE:
+        what = "disk" if holder == "disks[]" else "card"
+        return (
+            f"It can't change while the VM runs: remove the {what} {found.key} first,"
+            " then add it anew."
+        )
+    if found.path == "cdroms[]":
+        if found.new is None:
+            return "A drive can't be removed while the VM runs; eject it."
+        return "A drive can't be added while the VM runs."
+    return _STOP
 
 
-def _places(items: tuple[Keyed, ...]) -> Iterator[tuple[str, Keyed, int]]:
-    for index, item in enumerate(items):
-        yield item.key or "", item, index
-
-
-def _differing(old: Any, new: Any, settable: Collection[str]) -> list[str]:
-    return [
-        info.name
-        for info in msgspec.structs.fields(type(old))
-        if info.name not in settable and getattr(old, info.name) != getattr(new, info.name)
-    ]
-
-
-def _numbers(items: tuple[Keyed, ...], wanted: Callable[[Keyed], bool]) -> list[int]:
+def _numbers(
+    items: tuple[Keyed, ...], wanted: Callable[[Keyed], bool] = lambda _: True
+) -> list[int]:
     return [number_of(item.key) for item in items if item.key and wanted(item)]
 
 
-def _plan_disks(
-    changes: Changes,
-    wrong: list[FieldProblem],
-    old: VmSpec,
-    new: VmSpec,
-    at_start: VmSpec,
-    family: Family,
-) -> None:
-    before, after = _by_key(old.disks), _by_key(new.disks)
-    now = [number_of(key) for key in {*before, *after} if key]
+def _plan_disk(planner: _Planner, found: Difference) -> None:
+    """A disk that comes or goes."""
+    family, at_start = planner.family, planner.at_start
+    if found.new is None:
+        bus = disk_bus_of(planner.old, found.old)
+        if can_plug_disk(bus, family):
+            planner.changes.old_disks.append(found.old)
+        else:
+            planner.bar(found.pointer, f"A {bus} disk can't be removed while the VM runs.")
+        return
+    disk: DiskSpec = found.new
+    key, number, pointer = disk.key or "", number_of(disk.key or ""), found.pointer
+    bus = disk_bus_of(planner.new, disk)
     started = _numbers(at_start.disks, lambda d: DISK_BUSES[disk_bus_of(at_start, d)].pci)
     elsewhere = _numbers(at_start.disks, lambda d: not DISK_BUSES[disk_bus_of(at_start, d)].pci)
-    for key, disk, index in _places(new.disks):
-        pointer = f"/spec/disks/{index}"
-        known = before.get(key)
-        if known is not None:
-            wrong += [
-                _bar(
-                    f"{pointer}/{name}",
-                    f"It can't change while the VM runs: remove the disk {key} first,"
-                    " then add it anew.",
-                )
-                for name in _differing(known, disk, ("limits", "boot_index"))
-            ]
-            if (known.limits or DiskLimits()) != (disk.limits or DiskLimits()):
-                changes.limits.append(disk)
-            continue
-        bus = disk_bus_of(new, disk)
-        others = [number for number in now if number != number_of(key)]
-        if not can_plug_disk(bus, family):
-            wrong.append(_bar(f"{pointer}/bus", f"A {bus} disk can't be added while the VM runs."))
-        elif number_of(key) not in (
-            places := free_disk_numbers(
-                bus,
-                at_start=started,
-                others=elsewhere,
-                spare=at_start.hot_plug.disks,
-                now=others,
-            )
-        ):
-            helps = [
-                f"a disk on {other} needs none"
-                for other in (DiskBus.VIRTIO_SCSI, DiskBus.USB)
-                if (has_bus(at_start, other) if other is not DiskBus.USB else has_usb(at_start))
-            ]
-            wrong.append(_no_place(f"{pointer}/key", key, at_start.hot_plug.disks, places, helps))
-        elif bus is DiskBus.USB and not has_usb(at_start):
-            wrong.append(_bar(f"{pointer}/bus", "The VM was started without a USB controller."))
-        elif bus is DiskBus.VIRTIO_SCSI and not has_bus(at_start, bus):
-            wrong.append(_bar(f"{pointer}/bus", "The VM was started without a SCSI controller."))
+    others = {*_numbers(planner.old.disks), *_numbers(planner.new.disks)} - {number}
+    spare = at_start.hot_plug.disks
+    if not can_plug_disk(bus, family):
+        planner.bar(f"{pointer}/bus", f"A {bus} disk can't be added while the VM runs.")
+    elif number not in (
+        places := free_disk_numbers(
+            bus, at_start=started, others=elsewhere, spare=spare, now=others
+        )
+    ):
+        helps = [
+            f"a disk on {other} needs none"
+            for other in (DiskBus.VIRTIO_SCSI, DiskBus.USB)
+            if (has_bus(at_start, other) if other is not DiskBus.USB else has_usb(at_start))
+        ]
+        planner.bar(f"{pointer}/key", _no_place(key, spare, places, helps))
+    elif bus is DiskBus.USB and not has_usb(at_start):
+        planner.bar(f"{pointer}/bus", _NO_USB)
+    elif bus is DiskBus.VIRTIO_SCSI and not has_bus(at_start, bus):
+        planner.bar(f"{pointer}/bus", "The VM was started without a SCSI controller.")
+    else:
+        planner.changes.new_disks.append(disk)
+
+
+def _plan_limits(planner: _Planner, found: Difference) -> None:
+    if (found.old or DiskLimits()) != (found.new or DiskLimits()):
+        planner.changes.limits += [d for d in planner.new.disks if d.key == found.key]
+
+
+def _plan_nic(planner: _Planner, found: Difference) -> None:
+    """A card that comes or goes."""
+    family, at_start = planner.family, planner.at_start
+    if found.new is None:
+        model = nic_model_of(planner.old, found.old)
+        if can_plug_nic(model, family):
+            planner.changes.old_nics.append(found.old)
         else:
-            changes.new_disks.append(disk)
-    for key, disk, _ in _places(old.disks):
-        if key not in after:
-            bus = disk_bus_of(old, disk)
-            if can_plug_disk(bus, family):
-                changes.old_disks.append(disk)
-            else:
-                wrong.append(
-                    _bar("/spec/disks", f"A {bus} disk can't be removed while the VM runs.")
-                )
-
-
-def _plan_nics(
-    changes: Changes,
-    wrong: list[FieldProblem],
-    old: VmSpec,
-    new: VmSpec,
-    at_start: VmSpec,
-    family: Family,
-) -> None:
-    before, after = _by_key(old.nics), _by_key(new.nics)
-    now = [number_of(key) for key in {*before, *after} if key]
+            planner.bar(found.pointer, f"A card {model} can't be removed while the VM runs.")
+        return
+    nic: NicSpec = found.new
+    key, number = nic.key or "", number_of(nic.key or "")
+    model = nic_model_of(planner.new, nic)
     started = _numbers(at_start.nics, lambda n: NIC_KINDS[nic_model_of(at_start, n)].express)
     elsewhere = _numbers(at_start.nics, lambda n: not NIC_KINDS[nic_model_of(at_start, n)].express)
-    for key, nic, index in _places(new.nics):
-        pointer = f"/spec/nics/{index}"
-        known = before.get(key)
-        if known is not None:
-            wrong += [
-                _bar(
-                    f"{pointer}/{name}",
-                    f"It can't change while the VM runs: remove the card {key} first,"
-                    " then add it anew.",
-                )
-                for name in _differing(known, nic, ("connected", "boot_index"))
-            ]
-            if known.connected is not nic.connected:
-                changes.links.append(nic)
-            continue
-        model = nic_model_of(new, nic)
-        others = [number for number in now if number != number_of(key)]
-        places = free_nic_numbers(
-            family,
-            at_start=started,
-            others=elsewhere,
-            spare=at_start.hot_plug.nics,
-            now=others,
-        )
-        if not can_plug_nic(model, family):
-            wrong.append(
-                _bar(f"{pointer}/model", f"A card {model} can't be added while the VM runs.")
-            )
-        elif number_of(key) not in places:
-            wrong.append(_no_place(f"{pointer}/key", key, at_start.hot_plug.nics, places, []))
-        else:
-            changes.new_nics.append(nic)
-    for key, nic, _ in _places(old.nics):
-        if key not in after:
-            model = nic_model_of(old, nic)
-            if can_plug_nic(model, family):
-                changes.old_nics.append(nic)
-            else:
-                wrong.append(
-                    _bar("/spec/nics", f"A card {model} can't be removed while the VM runs.")
-                )
+    others = {*_numbers(planner.old.nics), *_numbers(planner.new.nics)} - {number}
+    spare = at_start.hot_plug.nics
+    places = free_nic_numbers(family, at_start=started, others=elsewhere, spare=spare, now=others)
+    if not can_plug_nic(model, family):
+        planner.bar(f"{found.pointer}/model", f"A card {model} can't be added while the VM runs.")
+    elif number not in places:
+        planner.bar(f"{found.pointer}/key", _no_place(key, spare, places, []))
+    else:
+        planner.changes.new_nics.append(nic)
 
 
-def _no_place(
-    pointer: str, key: str, spare: int, places: list[int], helps: list[str]
-) -> FieldProblem:
+def _plan_link(planner: _Planner, found: Difference) -> None:
+    planner.changes.links += [nic for nic in planner.new.nics if nic.key == found.key]
+
+
+def _no_place(key: str, spare: int, places: list[int], helps: list[str]) -> str:
     """Why there is no port for a device, and what helps."""
     kind = key.rstrip("0123456789")
     if places:
         able = ", ".join(f"{kind}{number}" for number in places)
-        return _bar(pointer, f"The running machine has no port for {key}; it has one for {able}.")
+        return f"The running machine has no port for {key}; it has one for {able}."
     ways = [
         *helps,
         "one that is removed frees its port",
         f"the next start has {spare} free ports (hot_plug.{kind}s)",
     ]
-    return _bar(pointer, f"No port for {key} is free while the VM runs: {'; '.join(ways)}.")
+    return f"No port for {key} is free while the VM runs: {'; '.join(ways)}."
 
 
-def _plan_cdroms(changes: Changes, wrong: list[FieldProblem], old: VmSpec, new: VmSpec) -> None:
-    before, after = _by_key(old.cdroms), _by_key(new.cdroms)
-    if before.keys() - after.keys():
-        wrong.append(_bar("/spec/cdroms", "A drive can't be removed while the VM runs; eject it."))
-    for key, cdrom, index in _places(new.cdroms):
-        known = before.get(key)
-        if known is None:
-            wrong.append(_bar(f"/spec/cdroms/{index}", "A drive can't be added while the VM runs."))
-            continue
-        wrong += [
-            _bar(f"/spec/cdroms/{index}/{name}")
-            for name in _differing(known, cdrom, ("image", "boot_index"))
-        ]
-        if known.image != cdrom.image:
-            changes.media.append(cdrom)
+def _plan_medium(planner: _Planner, found: Difference) -> None:
+    planner.changes.media += [cdrom for cdrom in planner.new.cdroms if cdrom.key == found.key]
 
 
-def _plan_processors(changes: Changes, wrong: list[FieldProblem], old: VmSpec, new: VmSpec) -> None:
-    more = new.cpus.count - old.cpus.count
-    wrong += [_bar(f"/spec/cpus/{name}") for name in _differing(old.cpus, new.cpus, ("count",))]
+def _plan_processors(planner: _Planner, found: Difference) -> None:
+    more = found.new - found.old
+    most = planner.old.cpus.max_count or planner.old.cpus.count
     if more < 0:
-        wrong.append(_bar("/spec/cpus/count", "Processors are only added while the VM runs."))
-    elif new.cpus.count > (old.cpus.max_count or old.cpus.count):
-        wrong.append(
-            _bar(
-                "/spec/cpus/count",
-                f"At most {old.cpus.max_count or old.cpus.count} are possible while the VM runs"
-                " (cpus.max_count).",
-            )
+        planner.bar(found.pointer, "Processors are only added while the VM runs.")
+    elif found.new > most:
+        planner.bar(
+            found.pointer, f"At most {most} are possible while the VM runs (cpus.max_count)."
         )
-    changes.cpus = max(0, more)
+    planner.changes.cpus = max(0, more)
 
 
-def _plan_memory(changes: Changes, wrong: list[FieldProblem], old: VmSpec, new: VmSpec) -> None:
-    more = new.memory_bytes - old.memory_bytes
-    most = old.memory.max_bytes or old.memory_bytes
-    pointer = "/spec/memory_bytes"
+def _plan_memory(planner: _Planner, found: Difference) -> None:
+    more = found.new - found.old
+    most = planner.old.memory.max_bytes or planner.old.memory_bytes
     if more < 0:
-        wrong.append(
-            _bar(pointer, "Memory is only added while the VM runs; memory.target_bytes takes some.")
+        planner.bar(
+            found.pointer,
+            "Memory is only added while the VM runs; memory.target_bytes takes some.",
         )
-    elif new.memory_bytes > most and more:
-        wrong.append(
-            _bar(
-                pointer, f"At most {most} bytes are possible while the VM runs (memory.max_bytes)."
-            )
+    elif found.new > most:
+        planner.bar(
+            found.pointer,
+            f"At most {most} bytes are possible while the VM runs (memory.max_bytes).",
         )
     elif more % DIMM_STEP_BYTES:
-        wrong.append(
-            _bar(pointer, f"While the VM runs, memory grows by multiples of {DIMM_STEP_BYTES}.")
+        planner.bar(
+            found.pointer, f"While the VM runs, memory grows by multiples of {DIMM_STEP_BYTES}."
         )
-    changes.memory_bytes = max(0, more)
-    wrong += [
-        _bar(f"/spec/memory/{name}")
-        for name in _differing(old.memory, new.memory, ("target_bytes",))
-    ]
-    if new.memory.target_bytes != old.memory.target_bytes or (more and new.memory.target_bytes):
-        if new.memory.balloon:
-            changes.balloon_bytes = new.memory.target_bytes or new.memory_bytes
-        else:
-            wrong.append(_bar("/spec/memory/target_bytes", "The VM has no balloon."))
+    planner.changes.memory_bytes = max(0, more)
+    if more and planner.new.memory.target_bytes == planner.old.memory.target_bytes is not None:
+        _plan_balloon(planner, found)
 
 
-def _plan_usb(
-    changes: Changes, wrong: list[FieldProblem], old: VmSpec, new: VmSpec, at_start: VmSpec
-) -> None:
-    for name in ("tablet", "keyboard"):
-        was, is_wanted = getattr(old, name), getattr(new, name)
-        if was == is_wanted:
-            continue
-        if not has_usb(at_start):
-            wrong.append(_bar(f"/spec/{name}", "The VM was started without a USB controller."))
-        elif name == "tablet" and new.display is DisplayModel.NONE:
-            continue
-        elif is_wanted:
-            changes.new_usb.append(name)
-        else:
-            changes.old_usb.append(name)
+def _plan_balloon(planner: _Planner, _: Difference) -> None:
+    """The target, or what it is measured by, has changed."""
+    new = planner.new
+    if new.memory.balloon:
+        planner.changes.balloon_bytes = new.memory.target_bytes or new.memory_bytes
+    else:
+        planner.bar("/spec/memory/target_bytes", "The VM has no balloon.")
+
+
+def _plan_usb(planner: _Planner, found: Difference) -> None:
+    """The tablet, which there is only beside a display, or the keyboard."""
+    if not has_usb(planner.at_start):
+        planner.bar(found.pointer, _NO_USB)
+    elif found.path == "tablet" and planner.new.display is DisplayModel.NONE:
+        return
+    elif found.new:
+        planner.changes.new_usb.append(found.path)
+    else:
+        planner.changes.old_usb.append(found.path)
+
+
+def _plan_watchdog(planner: _Planner, found: Difference) -> None:
+    planner.changes.watchdog = found.new
+
+
+_FOLLOWED: Mapping[str, Callable[[_Planner, Difference], None]] = {
+    "disks[]": _plan_disk,
+    "disks[].limits": _plan_limits,
+    "nics[]": _plan_nic,
+    "nics[].connected": _plan_link,
+    "cdroms[].image": _plan_medium,
+    "cpus.count": _plan_processors,
+    "memory_bytes": _plan_memory,
+    "memory.target_bytes": _plan_balloon,
+    "tablet": _plan_usb,
+    "keyboard": _plan_usb,
+    "watchdog.action": _plan_watchdog,
+}
+"""What is planned for each live field; a key is that of its disk or card."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -49,13 +49,11 @@ async def change_running(
     driver: VmDriver,
     spec: VmSpec,
     renew: Callable[[VmDefinition, VmSpec], VmDefinition],
-    *,
-    free: Collection[str],
 ) -> None:
     """Let a running VM become `spec`; MicaError where it can't, or not wholly.
 
     `renew(known, spec)` is the definition with another spec, and raises where somebody else has
-    changed it meanwhile. The fields named in `free` concern QEMU in no way.
+    changed it meanwhile.
     """
     old = driver.definition.spec
     family = Family.of(driver.definition.machine_type)
@@ -65,7 +63,7 @@ async def change_running(
         return (record.definition.spec if record is not None else old), machine.leaving
 
     at_start, leaving = await driver.inside(VmRequest.OPERATE, look)
-    changes = plan_changes(old, spec, at_start=at_start, family=family, free=free)
+    changes = plan_changes(old, spec, at_start=at_start, family=family)
     removals = removals_of(changes, old)
     for removal in removals:
         removal.check(driver.vm_id, driver.state)

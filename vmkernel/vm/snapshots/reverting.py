@@ -29,7 +29,7 @@ from vmkernel.vm.snapshots.records import (
     folder_of,
 )
 from vmkernel.vm.snapshots.taking import copy_small
-from vmkernel.vm.spec_fields import after_revert
+from vmkernel.vm.spec.scope import after_revert
 from vmkernel.vm.states import OFF
 
 __all__ = ["finish", "revert", "spec_after"]
