@@ -71,7 +71,12 @@ are taken as text.
 
 An ETag belongs to the whole answer, so `If-None-Match` answers 304 only while nothing at all has
 changed. `If-Match` of a change is about the spec alone; of an object with a `revision`, it also
-takes that number in quotes."""
+takes that number in quotes.
+
+`x-mica-change` of a field of a virtual machine's spec says when a change takes effect: at once in
+any state (`host-only`); at once, also while it runs, as far as guest and machine allow (`live`);
+from the next start on, though it can be made at any time (`next-start`); it is refused while the
+machine runs (`powered-off`); never after the creation (`creation`)."""
 
 
 def document() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from remote_api.routes.openapi_changes import CHANGE, add_changes
 from remote_api.schema import OBSERVED
 
 __all__ = ["REF", "answer_ref", "parameter_schemas", "patch_ref", "request_ref", "schemas"]
@@ -39,6 +40,7 @@ def schemas(
     wires = sorted({*requests, *answers, *patched}, key=_name)
     _, found = msgspec.json.schema_components(wires, ref_template=REF)
     parts: dict[str, Any] = _clean(found)
+    add_changes(parts)
     sent = _reached({_name(wire) for wire in (*requests, *patched)}, parts)
     answered = _reached({_name(wire) for wire in answers}, parts)
     made = {name: _request_form(parts[name]) for name in sorted(sent)}
@@ -174,8 +176,7 @@ def _add_patch(name: str, made: dict[str, Any]) -> str:
             if target and made[target].get("type") == "object":
                 each["$ref"] = REF.format(name=_add_patch(target, made))
         if member not in needed and {"type": "null"} not in schema.get("anyOf", []):
-            description = schema.pop("description", None)
-            told = {} if description is None else {"description": description}
+            told = {key: schema.pop(key) for key in ("description", CHANGE) if key in schema}
             members[member] = {"anyOf": [schema, {"type": "null"}], **told}
     return patch_name
 

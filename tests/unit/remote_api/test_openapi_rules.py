@@ -18,6 +18,7 @@ from remote_api.routes import all_routes
 from remote_api.routes.openapi import document
 from remote_api.routes.openapi_examples import EXAMPLES
 from remote_api.routes.registry import AnyRoute, BodyKind
+from vmkernel.model.vm_differences import scope_of
 
 DOCUMENT = document()
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
@@ -222,3 +223,28 @@ def test_conditions_are_documented(route: AnyRoute) -> None:
         assert "If-None-Match" in headers
     elif route.method == "GET":
         assert route.websocket or route.name in ("streamEvents", "getMetrics")
+
+
+@pytest.mark.parametrize("form", ["VmSpec", "VmSpecPatch", "VmSpecAnswer"])
+def test_every_field_of_a_vm_says_when_a_change_takes_effect(form: str) -> None:
+    """From the table by which the host itself goes; what only holds others doesn't say it."""
+
+    def fields(name: str, above: str) -> Iterator[tuple[str, str | None]]:
+        for member, schema in SCHEMAS[name]["properties"].items():
+            yield f"{above}{member}", schema.get("x-mica-change")
+            targets = {s["$ref"] for _, s in every_schema(schema) if "$ref" in s}
+            for target in (t.rpartition("/")[2] for t in targets):
+                if "properties" in SCHEMAS[target]:
+                    items = "[]" if "items" in json.dumps(schema) else ""
+                    yield from fields(target, f"{above}{member}{items}.")
+
+    for path, change in fields(form, ""):
+        scope = scope_of(path) or scope_of(f"{path}[]")
+        assert change == (None if scope is None else scope.change.value), path
+    found = dict(fields(form, ""))
+    assert found["memory_bytes"] == "live"
+    assert found["boot.menu_s"] == "next-start"
+    assert found["nics[].mac"] == "powered-off"
+    assert found["autostart.enabled"] == "host-only"
+    assert found["datastore"] == "creation"
+    assert found["cpus"] is None
