@@ -20,6 +20,7 @@ __all__ = [
     "MEMORY",
     "add_dimm",
     "add_memory",
+    "dimm_memory",
     "huge_page_bytes",
 ]
 
@@ -49,9 +50,14 @@ def add_memory(
 
 
 def add_dimm(args: Arguments, number: int, size_bytes: int, huge_pages: HugePages) -> None:
-    """One more DIMM, `dimm<number>` with its memory `dimm<number>-memory`."""
-    _backend(args, f"dimm{number}-memory", size_bytes, huge_pages)
-    args.device("pc-dimm", id=f"dimm{number}", memdev=f"dimm{number}-memory")
+    """One more DIMM, `dimm<number>`."""
+    _backend(args, dimm_memory(number), size_bytes, huge_pages)
+    args.device("pc-dimm", id=f"dimm{number}", memdev=dimm_memory(number))
+
+
+def dimm_memory(number: int) -> str:
+    """The id of a DIMM's memory."""
+    return f"dimm{number}-memory"
 
 
 def _backend(args: Arguments, name: str, size_bytes: int, huge_pages: HugePages) -> None:

@@ -12,6 +12,7 @@ from vmkernel.qemu.domain_events import (
     GuestReset,
     Paused,
     QemuEvent,
+    ReportsMissed,
     Resumed,
     WatchdogFired,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "QmpMessage",
     "QmpNonsenseError",
     "QmpSession",
+    "ReportsMissed",
     "Resumed",
     "RunState",
     "TCG_CACHE_BYTES",

@@ -29,6 +29,7 @@ __all__ = [
     "give_file",
     "loose_nodes",
     "nodes_below",
+    "remove_all_of",
     "remove_nodes",
     "take_file_back",
     "top_format_node",
@@ -127,6 +128,25 @@ async def remove_nodes(qmp: Qmp, names: Sequence[str]) -> None:
             _log.warning("node %s stays: %s", name, error)
             continue
         await take_file_back(qmp, name)
+
+
+async def remove_all_of(qmp: Qmp, key: str) -> bool:
+    """Remove the nodes of a disk that no device has, whether they belong together or not, and the
+    files that it was given; False if some are in use."""
+    names = await nodes_below(qmp, key)
+    names += [name for name in await loose_nodes(qmp) if _key_of(name) == key]
+    await remove_nodes(qmp, tuple(dict.fromkeys(names)))
+    for given in await files_given(qmp):
+        if _key_of(given.node) == key and given.node not in names:
+            await qmp.remove_fd(given.fdset)
+    left = {node.node_name or "" for node in await _nodes(qmp)}
+    return not any(name == key or _key_of(name) == key for name in left)
+
+
+def _key_of(node: str) -> str | None:
+    """Whose node it is, by the names of devices/disk.py."""
+    match = _OWN.match(node)
+    return match[1] if match is not None else None
 
 
 async def nodes_below(qmp: Qmp, name: str) -> list[str]:

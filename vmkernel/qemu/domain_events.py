@@ -11,6 +11,7 @@ VSERPORT_CHANGE   AgentChannel     of the agent's port
 DEVICE_DELETED    DeviceGone       asked for or not
 DEVICE_UNPLUG_GUEST_ERROR          DeviceKept
 everything else   (nothing)
+(too many)        ReportsMissed    put in by the session
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
     "Paused",
     "QemuEvent",
     "REPEATABLE",
+    "ReportsMissed",
     "Resumed",
     "WatchdogFired",
     "translate",
@@ -121,6 +123,11 @@ class DeviceKept:
     device: str
 
 
+@dataclass(frozen=True)
+class ReportsMissed:
+    """Reports came faster than they were taken, and some were dropped: ask QEMU what is true."""
+
+
 QemuEvent = (
     GuestEnded
     | GuestReset
@@ -132,6 +139,7 @@ QemuEvent = (
     | WatchdogFired
     | DeviceGone
     | DeviceKept
+    | ReportsMissed
 )
 
 

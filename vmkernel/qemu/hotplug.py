@@ -6,9 +6,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+from vmkernel.devices.disk import limits_group
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.qemu.answers import MemoryDevice, ProcessorPlace, QomProperty
-from vmkernel.qemu.block_graph import nodes_below, remove_nodes
+from vmkernel.qemu.block_graph import nodes_below, remove_all_of, remove_nodes
 from vmkernel.qemu.errors import QmpCommandError
 from vmkernel.qemu.session import Qmp
 
@@ -17,10 +18,12 @@ __all__ = [
     "devices",
     "dimm_numbers",
     "dimms",
-    "drop_disk_nodes",
+    "drop_disk",
     "drop_netdev",
+    "drop_object",
     "eject",
     "insert",
+    "make_room",
     "set_balloon",
     "set_limits",
     "set_link",
@@ -29,6 +32,7 @@ __all__ = [
 ]
 
 _PERIPHERAL = "/machine/peripheral"
+_OBJECTS = "/objects"
 _UNDER_WAY = "already in the process of unplug"
 
 
@@ -48,11 +52,35 @@ async def unplug(qmp: Qmp, device: str) -> None:
             raise
 
 
-async def drop_disk_nodes(qmp: Qmp, key: str) -> None:
-    """Remove the nodes and the throttle group of a disk whose device is gone."""
-    await remove_nodes(qmp, await nodes_below(qmp, key))
-    with contextlib.suppress(QmpCommandError):
-        await qmp.execute("object-del", {"id": f"{key}-limits"})
+async def drop_disk(qmp: Qmp, key: str) -> bool:
+    """Remove all that is left of a disk whose device is gone, or never came: nodes, files, the
+    throttle group. False if QEMU still uses some of it; ask again then."""
+    return await remove_all_of(qmp, key) and await drop_object(qmp, limits_group(key))
+
+
+async def drop_object(qmp: Qmp, name: str) -> bool:
+    """Remove an object, if there is one; False if QEMU still uses it."""
+    found = await qmp.ask("qom-list", tuple[QomProperty, ...], {"path": _OBJECTS})
+    if not any(item.name == name for item in found):
+        return True
+    try:
+        await qmp.execute("object-del", {"id": name})
+    except QmpCommandError:
+        return False
+    return True
+
+
+async def make_room(qmp: Qmp, key: str, *, disk: bool = False, netdev: str | None = None) -> None:
+    """Let nothing be in the way of a new device: what an earlier try left, whose answer was lost,
+    or a device of that key that has gone, is removed. `conflict` if it is still in use."""
+    if key in await devices(qmp):
+        raise MicaError(ErrorCode.CONFLICT, f"QEMU still has a device {key}; try again.")
+    if netdev is not None:
+        await drop_netdev(qmp, netdev)
+    if disk and not await drop_disk(qmp, key):
+        raise MicaError(
+            ErrorCode.CONFLICT, f"QEMU has not let go of the former {key} yet; try again."
+        )
 
 
 async def drop_netdev(qmp: Qmp, netdev: str) -> None:
@@ -79,7 +107,7 @@ async def set_limits(qmp: Qmp, key: str, limits: Mapping[str, int]) -> None:
     """Change what a disk may take."""
     await qmp.execute(
         "qom-set",
-        {"path": f"/objects/{key}-limits", "property": "limits", "value": dict(limits)},
+        {"path": f"{_OBJECTS}/{limits_group(key)}", "property": "limits", "value": dict(limits)},
     )
 
 

@@ -16,7 +16,14 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from vmkernel.qemu.answers import FdsetAdded, Status, decode_answer
-from vmkernel.qemu.domain_events import REPEATABLE, GuestEnded, QemuEvent, translate
+from vmkernel.qemu.domain_events import (
+    REPEATABLE,
+    GuestEnded,
+    QemuEvent,
+    ReportsMissed,
+    WatchdogFired,
+    translate,
+)
 from vmkernel.qemu.errors import QmpCommandError, QmpLostError, QmpNonsenseError
 from vmkernel.qemu.event_watch import EventWatch
 from vmkernel.qemu.link import QmpLink, QmpMessage
@@ -146,8 +153,8 @@ class QmpSession:
         self._events: asyncio.Queue[QemuEvent | None] = asyncio.Queue()
         self._waiting: set[QemuEvent] = set()
         """What may be said again without being queued again: it is in the queue."""
-        self._ended = False
-        self._dropped = 0
+        self._last_words: set[type[QemuEvent]] = set()
+        self._warned = False
         self._watches: list[EventWatch] = []
         self._vnc_clients = 0
         self._fd_lock = asyncio.Lock()
@@ -304,16 +311,18 @@ class QmpSession:
             return any(watched) or None
         if isinstance(event, REPEATABLE) and event in self._waiting:
             return any(watched) or None
-        if isinstance(event, GuestEnded):
+        if isinstance(event, GuestEnded) or (isinstance(event, WatchdogFired) and event.ends):
             # The end is never dropped: without it, an end in order looks like a crash.
-            if self._ended:
+            if type(event) in self._last_words:
                 return any(watched) or None
-            self._ended = True
+            self._last_words.add(type(event))
         elif self._events.qsize() >= _EVENTS_MAX:
-            if not self._dropped:
+            if not self._warned:
                 _log.warning("%s: QEMU sends too many events; some are dropped", self._name)
-            self._dropped += 1
-            return any(watched) or None
+            self._warned = True
+            event = ReportsMissed()
+            if event in self._waiting:  # whoever takes it asks after what is dropped now, too
+                return any(watched) or None
         self._events.put_nowait(event)
         self._waiting.add(event)
         return True

@@ -57,6 +57,7 @@ from vmkernel.vm.service import VmService
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.still_disks import StillDisks, checkpoints_of, forget_checkpoint
 from vmkernel.vm.surroundings import Surroundings
+from vmkernel.vm.whole import begun
 
 __all__ = ["MakeScratch", "VmBackups"]
 
@@ -154,7 +155,17 @@ class VmBackups:
                         raise
                     return made
 
-                still = await StillDisks.open(driver) if off else None
+                async def drop(made: tuple[tuple[DiskPoint, ...], str]) -> None:
+                    with contextlib.suppress(MicaError):
+                        await self._vms.use(
+                            vm_id,
+                            VmRequest.OPERATE,
+                            lambda running: _drop_points(running, made[0], checkpoint),
+                        )
+
+                still: StillDisks | None = None
+                if off:
+                    still = await begun(StillDisks.open(driver), lambda opened: opened.close())
                 if still is not None:
                     undo.push_async_callback(still.close)
                     quiet = False
@@ -162,7 +173,9 @@ class VmBackups:
                 else:
                     async with contextlib.AsyncExitStack() as frozen:
                         quiet = await self._freeze(vm_id, frozen)
-                        points, started_at = await self._vms.use(vm_id, VmRequest.OPERATE, make)
+                        points, started_at = await begun(
+                            self._vms.use(vm_id, VmRequest.OPERATE, make), drop
+                        )
             except QemuError as error:
                 raise MicaError(ErrorCode.UNAVAILABLE, f"{error}") from error
             finally:

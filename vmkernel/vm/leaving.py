@@ -19,6 +19,8 @@ class Leaving:
     """Of those that the guest refused to let go when it was last asked."""
     changing: int = 0
     """Changes of devices under way: the spec names what QEMU doesn't have yet."""
+    look_planned: int | None = None
+    """The session with QEMU in which it is asked again soon what is true."""
 
     @contextlib.contextmanager
     def change(self, awaited: Collection[str]) -> Iterator[None]:

@@ -24,6 +24,7 @@ from vmkernel.vm.service import VmService
 from vmkernel.vm.start_files import disk_plan, with_access
 from vmkernel.vm.states import VmRequest
 from vmkernel.vm.surroundings import Surroundings
+from vmkernel.vm.whole import begun, to_its_end
 
 __all__ = ["VmLiveDisks"]
 
@@ -83,13 +84,16 @@ class VmLiveDisks:
         with self._vms.hold(vm_id, f"volume {volume} is being moved", _BLOCKED):
             self._moving.add(vm_id)
             try:
-                nodes = await self._vms.use(
-                    vm_id, VmRequest.OPERATE, lambda running: _begin(running, key, wanted, job)
+                nodes = await begun(
+                    self._vms.use(
+                        vm_id, VmRequest.OPERATE, lambda running: _begin(running, key, wanted, job)
+                    ),
+                    lambda nodes: self._give_up(vm_id, job, nodes),
                 )
                 try:
                     await self._until_ready(vm_id, job, on_progress)
                 except BaseException:
-                    await asyncio.shield(self._give_up(vm_id, job, nodes))
+                    await to_its_end(self._give_up(vm_id, job, nodes))
                     raise
                 await self._switch(vm_id, key, job, nodes, commit, revert)
             finally:

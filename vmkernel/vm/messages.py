@@ -86,6 +86,8 @@ class Timer(StrEnum):
     """Look whether its datastore has room again."""
     POWER_BUTTON = "power-button"
     """Press the guest's power button again."""
+    LOOK = "look"
+    """Ask QEMU again what is true; its number is the session's."""
 
 
 @dataclass(frozen=True)

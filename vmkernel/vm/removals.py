@@ -21,13 +21,14 @@ from msgspec.structs import replace
 from vmkernel.devices import DISK_BUSES
 from vmkernel.devices.nic import netdev_of
 from vmkernel.model import DiskSpec, ErrorCode, MicaError, NicSpec, VmSpec, VmState
-from vmkernel.qemu import QmpCommandError, hotplug
+from vmkernel.qemu import QemuError, QmpCommandError, hotplug
 from vmkernel.vm import definition as definitions
 from vmkernel.vm.machine import Machine
+from vmkernel.vm.messages import Due, Timer
 from vmkernel.vm.running import Running
 from vmkernel.vm.spec_defaults import disk_bus_of
 
-__all__ = ["Removal", "drop", "guest_refused", "keys_of", "settle", "without"]
+__all__ = ["Removal", "drop", "guest_refused", "keys_of", "look_later", "settle", "without"]
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,29 @@ async def settle(machine: Machine, keys: Collection[str] | None = None) -> None:
     looked_at = keys_of(spec) if keys is None else keys_of(spec) & set(keys)
     if keys is not None and not looked_at:
         return
+    try:
+        await _settle(machine, looked_at)
+    except (QemuError, MicaError):
+        look_later(machine)
+        raise
+
+
+async def _settle(machine: Machine, looked_at: Collection[str]) -> None:
+    spec = machine.definition.spec
     present = await hotplug.devices(machine.qmp())
     disks = {disk.key for disk in spec.disks}
-    for key in sorted(looked_at - present):
+    for key in sorted(set(looked_at) - present):
         await _lost(machine, key, disk=key in disks)
     if machine.record is not None and set(machine.record.unplugging) - present:
         left = tuple(key for key in machine.record.unplugging if key in present)
         machine.note_record(unplugging=left)
+
+
+def look_later(machine: Machine) -> None:
+    """Ask QEMU soon what is true: something about the VM could not be found out, or done."""
+    if machine.connected and machine.leaving.look_planned != machine.session:
+        machine.leaving.look_planned = machine.session
+        machine.later(machine.host.timing.retry_s, Due(Timer.LOOK, machine.session))
 
 
 def guest_refused(machine: Machine, key: str) -> None:
@@ -121,8 +138,11 @@ def guest_refused(machine: Machine, key: str) -> None:
 
 
 async def _lost(machine: Machine, key: str, *, disk: bool) -> None:
-    """QEMU has a device no more: take the host's side away, and write the spec down."""
-    await drop(machine.running(), key, disk=disk)
+    """QEMU has a device no more: take the host's side away, and write the spec down. While QEMU
+    still uses the host's side, the spec keeps the device, whose key is not free yet."""
+    if not await drop(machine.running(), key, disk=disk):
+        look_later(machine)
+        return
     late = key not in machine.leaving.awaited
     known = machine.definition
     # Whoever knows the VM with the device must look again before a change of it.
@@ -146,15 +166,15 @@ def _forget(machine: Machine, key: str) -> None:
         machine.note_record(unplugging=left)
 
 
-async def drop(running: Running, key: str, *, disk: bool) -> None:
-    """Take the host's side of a device away that is gone."""
+async def drop(running: Running, key: str, *, disk: bool) -> bool:
+    """Take the host's side of a device away that is gone; False if QEMU still uses it."""
     if disk:
-        await hotplug.drop_disk_nodes(running.qmp, key)
-        return
+        return await hotplug.drop_disk(running.qmp, key)
     await hotplug.drop_netdev(running.qmp, netdev_of(key))
     if running.record is not None:
         nics = tuple(nic for nic in running.record.nics if nic.key != key)
         running.keep_record(replace(running.record, nics=nics))
+    return True
 
 
 def keys_of(spec: VmSpec) -> set[str]:

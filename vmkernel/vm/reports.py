@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from vmkernel.model import MicaError, OnPanic, VmState
@@ -17,20 +18,24 @@ from vmkernel.qemu import (
     Paused,
     QemuError,
     QemuEvent,
+    QmpCommandError,
+    ReportsMissed,
     Resumed,
     RunState,
     WatchdogFired,
+    hotplug,
 )
+from vmkernel.qemu.guest_agent import agent_is_open
 from vmkernel.vm.actions import carry_out, press_again
 from vmkernel.vm.ends import UNFED
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.messages import Ask, Due, Timer
-from vmkernel.vm.removals import guest_refused, settle
+from vmkernel.vm.removals import guest_refused, look_later, settle
 from vmkernel.vm.restarts import End
 from vmkernel.vm.space import has_room
-from vmkernel.vm.states import VmRequest, is_legal
+from vmkernel.vm.states import WITH_QEMU, VmRequest, is_legal
 
-__all__ = ["come_due", "datastore_changed", "note"]
+__all__ = ["come_due", "datastore_changed", "look_again", "note"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +43,46 @@ _HELD_S = 10.0
 """Between two looks whether long work still stands against a start."""
 
 
+_MISSED = "QEMU reported more than could be taken in; it was asked for its present state."
+
+
 async def note(machine: Machine, event: QemuEvent) -> None:
-    """Take up one report. Raises QemuError where QEMU is gone by now."""
+    """Take up one report. Raises QemuError if QEMU is gone, or doesn't answer: what the report
+    would have brought about is then found by a later look."""
+    try:
+        await _note(machine, event)
+    except (QemuError, MicaError):
+        look_later(machine)
+        raise
+
+
+async def look_again(machine: Machine) -> None:
+    """Ask QEMU for all that a lost report could have said: whether the guest runs, which devices
+    it has, whether its agent listens. (The guest's end is never lost.)"""
+    if not machine.connected or machine.state not in WITH_QEMU:
+        return
+    try:
+        qmp = machine.qmp()
+        status = await qmp.query_status()
+        if status is not RunState.RUNNING:
+            if machine.state is not VmState.PAUSED or not machine.reason:
+                await _paused(machine)
+        elif machine.state is VmState.PAUSED:
+            machine.to(VmState.RUNNING)
+        with contextlib.suppress(QmpCommandError):
+            machine.agent.note_channel(await agent_is_open(qmp))
+        await settle(machine)
+        # A guest that refused to let a device go says so again when it is asked again.
+        if machine.record is not None and machine.state is not VmState.PAUSED:
+            for key in machine.record.unplugging:
+                with contextlib.suppress(QmpCommandError):
+                    await hotplug.unplug(qmp, key)
+    except (QemuError, MicaError):
+        look_later(machine)
+        raise
+
+
+async def _note(machine: Machine, event: QemuEvent) -> None:
     state = machine.state
     match event:
         case GuestEnded():
@@ -69,6 +112,9 @@ async def note(machine: Machine, event: QemuEvent) -> None:
             await settle(machine, [event.device])
         case DeviceKept():
             guest_refused(machine, event.device)
+        case ReportsMissed():
+            machine.publish_of_guest("vm.reports-missed", {}, _MISSED)
+            await look_again(machine)
         case _:
             pass
 
@@ -120,6 +166,9 @@ async def come_due(machine: Machine, due: Due) -> None:
             await _look_for_space(machine)
         case Timer.POWER_BUTTON:
             await press_again(machine, due.number)
+        case Timer.LOOK if due.number == machine.session:
+            machine.leaving.look_planned = None
+            await look_again(machine)
         case _:
             pass
 

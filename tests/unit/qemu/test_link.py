@@ -17,11 +17,14 @@ import pytest
 from vmkernel.qemu import (
     GuestEnded,
     GuestPanicked,
+    QemuEvent,
     QmpCommandError,
     QmpLostError,
     QmpNonsenseError,
     QmpSession,
+    ReportsMissed,
     RunState,
+    WatchdogFired,
     link,
 )
 from vmkernel.qemu.answers import Job, Migration
@@ -195,6 +198,50 @@ def test_the_end_is_told_whatever_was_said_before() -> None:
             pass
 
     run(story)
+
+
+def test_a_watchdog_that_ends_qemu_is_an_end() -> None:
+    async def story(qmp: QmpSession, qemu: Server) -> None:
+        await qemu.say(_errors(0, 500) + event("WATCHDOG", b'{"action": "poweroff"}') * 2)
+        await qemu.say(event("SHUTDOWN", b'{"guest": true}'))
+        found = await _until_end(qmp)
+        assert found.count(WatchdogFired("poweroff")) == 1
+
+    run(story)
+
+
+def test_what_is_dropped_is_told_by_one_report() -> None:
+    """It stands behind all that was kept; what is dropped once it was taken is told again."""
+
+    async def story(qmp: QmpSession, qemu: Server) -> None:
+        first: list[QemuEvent] = []
+        for begin in (0, 1_000):
+            await qemu.say(_errors(begin, begin + 400) + event("DEVICE_DELETED", b'{"device":"d"}'))
+            await _answered(qmp, qemu)
+            while not isinstance(found := await qmp.next_event(), ReportsMissed):
+                first.append(found)
+            assert len(first) == 256
+            first.clear()
+        await qemu.say(event("SHUTDOWN", b'{"guest": true}'))
+        assert await _until_end(qmp) == []
+
+    run(story)
+
+
+def _errors(begin: int, end: int) -> bytes:
+    return b"".join(event("BLOCK_IO_ERROR", b'{"device": "%d"}' % n, n) for n in range(begin, end))
+
+
+async def _answered(qmp: QmpSession, qemu: Server) -> None:
+    """Once this is answered, all that was said before it has been read."""
+    await asyncio.gather(qmp.query_status(), qemu.answer(b'"return": {"status": "running"}'))
+
+
+async def _until_end(qmp: QmpSession) -> list[QemuEvent]:
+    found: list[QemuEvent] = []
+    while not isinstance(found_now := await qmp.next_event(), GuestEnded):
+        found.append(found_now)
+    return found
 
 
 @pytest.mark.parametrize(

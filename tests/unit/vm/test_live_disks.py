@@ -300,6 +300,55 @@ def test_cancelling_takes_the_mirror_away(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("command", ["add-fd", "blockdev-add", "blockdev-mirror"])
+@pytest.mark.parametrize("rounds", range(4))
+def test_cancelling_while_it_begins_leaves_nothing(
+    tmp_path: Path, command: str, rounds: int
+) -> None:
+    """Whoever is cancelled before he knows what was begun must know it all the same."""
+
+    async def story() -> None:
+        async with _story(tmp_path) as s:
+            s.nodes.stuck = True
+            qemu = s.world.qemu()
+            task: asyncio.Future[None] | None = None
+
+            def cancel_soon(left: int) -> None:
+                assert task is not None
+                if left:
+                    asyncio.get_running_loop().call_soon(cancel_soon, left - 1)
+                else:
+                    task.cancel()
+
+            if command == "add-fd":
+                give = qemu.sessions[0].add_fd
+
+                async def add_fd(fd: int, opaque: str = "") -> int:
+                    cancel_soon(rounds)
+                    await asyncio.sleep(0.01)
+                    number: int = await give(fd, opaque)
+                    return number
+
+                qemu.sessions[0].add_fd = add_fd
+            else:
+                name = command.replace("-", "_")
+                carry_out = getattr(s.nodes, name)
+
+                def answer(arguments: Mapping[str, Any]) -> Any:
+                    cancel_soon(rounds)
+                    return carry_out(arguments)
+
+                setattr(s.nodes, name, answer)
+            task = asyncio.ensure_future(s.move())
+            await asyncio.gather(task, return_exceptions=True)
+            assert task.cancelled()
+            assert s.told == []
+            assert s.clean()
+            assert not qemu.fdsets
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("committed", [False, True])
 @pytest.mark.parametrize("status", ["running", "ready", "pending", "concluded"])
 def test_a_restarted_vmkernel_settles_it(tmp_path: Path, committed: bool, status: str) -> None:

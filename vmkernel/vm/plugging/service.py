@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from vmkernel.devices import Family
 from vmkernel.host import from_os_error
 from vmkernel.model import ErrorCode, MicaError, VmSpec
-from vmkernel.qemu import QemuError
+from vmkernel.qemu import QemuError, QmpCommandError
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.driver import VmDriver
 from vmkernel.vm.leaving import Leaving
@@ -81,9 +81,11 @@ async def change_running(
             )
         if failure is None:
             failure = await _remove(driver, removals)
+    try:  # what went meanwhile, or what QEMU did without an answer
+        await driver.inside(VmRequest.OPERATE, settle)
+    except MicaError as error:
+        _log.info("VM %s: what it has is looked at later: %s", driver.vm_id, error)
     if failure is not None:
-        with contextlib.suppress(MicaError):
-            await driver.inside(VmRequest.OPERATE, settle)
         raise failure
 
 
@@ -122,7 +124,9 @@ async def _do_all(
         except (MicaError, QemuError, OSError) as error:
             true = stored
             for later in steps[len(done) :]:
-                true = later.unmark(true)
+                unknown = isinstance(error, QemuError) and not isinstance(error, QmpCommandError)
+                if not (later is step and step.settled and unknown):
+                    true = later.unmark(true)
             for earlier in reversed(done):
                 if await _undo(running, earlier):
                     true = earlier.unmark(true)

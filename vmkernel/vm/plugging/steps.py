@@ -21,7 +21,8 @@ from vmkernel.devices.hotplug import (
     disk_commands,
     nic_commands,
 )
-from vmkernel.devices.memory import DIMMS_MAX, huge_page_bytes
+from vmkernel.devices.memory import DIMMS_MAX, dimm_memory, huge_page_bytes
+from vmkernel.devices.nic import netdev_of
 from vmkernel.devices.usb import add_keyboard, add_tablet
 from vmkernel.devices.watchdog import ACTION_WORDS
 from vmkernel.model import (
@@ -34,7 +35,7 @@ from vmkernel.model import (
     VmSpec,
     WatchdogAction,
 )
-from vmkernel.qemu import QemuError, block_graph, hotplug
+from vmkernel.qemu import QemuError, QmpCommandError, block_graph, hotplug
 from vmkernel.resources import expected_bytes
 from vmkernel.vm.plugging.plan import Changes
 from vmkernel.vm.removals import Removal, drop, without
@@ -47,7 +48,12 @@ __all__ = ["Step", "removals_of", "steps_of"]
 
 
 class Step(Protocol):
-    """One step; `do` raises what QEMU says, and then has changed nothing."""
+    """One step. `do` may find what an earlier try left whose answer was lost. It raises what QEMU
+    says: after QmpCommandError and MicaError it has changed nothing, after other QemuErrors that
+    isn't known."""
+
+    settled: bool
+    """True if `settle` of removals.py finds out later whether it was done."""
 
     async def do(self, running: Running) -> None:
         """Do it."""
@@ -68,9 +74,11 @@ class _AddDisk:
     spec: VmSpec
     disk: DiskSpec
     family: Family
+    settled = True
 
     async def do(self, running: Running) -> None:
         key, qmp, tag = self.disk.key or "", running.qmp, secrets.token_hex(3)
+        await hotplug.make_room(qmp, key, disk=True)
         volume = self.host.storage.volume(self.disk.volume)
         plan = await asyncio.to_thread(with_access, disk_plan(self.spec, self.disk, volume))
         nodes = []
@@ -88,7 +96,7 @@ class _AddDisk:
             )
             plan = replace(plan, path=given.path, backing=tuple(layers))
             await block_graph.add_nodes(qmp, disk_commands(plan, self.family, tag=tag))
-        except (QemuError, OSError):
+        except (QmpCommandError, OSError):
             for node in nodes:
                 await block_graph.take_file_back(qmp, node)
             raise
@@ -106,9 +114,11 @@ class _AddNic:
     spec: VmSpec
     nic: NicSpec
     family: Family
+    settled = True
 
     async def do(self, running: Running) -> None:
         key, qmp = self.nic.key or "", running.qmp
+        await hotplug.make_room(qmp, key, netdev=netdev_of(key))
         (port,) = await self.host.network.open_ports(running.vm_id, [self.nic])
         try:
             backend: TapBackend | UserBackend = UserBackend()
@@ -144,8 +154,11 @@ class _AddNic:
 @dataclass
 class _AddUsb:
     name: str
+    settled = False
 
     async def do(self, running: Running) -> None:
+        if self.name in await hotplug.devices(running.qmp):
+            return
         args = Arguments()
         {"tablet": add_tablet, "keyboard": add_keyboard}[self.name](args)
         await block_graph.add_nodes(running.qmp, args.commands())
@@ -161,10 +174,12 @@ class _AddUsb:
 @dataclass
 class _RemoveUsb:
     name: str
+    settled = False
 
     async def do(self, running: Running) -> None:
         """A USB device needs no consent of the guest."""
-        await hotplug.unplug(running.qmp, self.name)
+        if self.name in await hotplug.devices(running.qmp):
+            await hotplug.unplug(running.qmp, self.name)
 
     async def undo(self, running: Running) -> bool:
         await _AddUsb(self.name).do(running)
@@ -178,6 +193,7 @@ class _RemoveUsb:
 class _SetLimits:
     old: DiskSpec
     new: DiskSpec
+    settled = False
 
     async def do(self, running: Running) -> None:
         await hotplug.set_limits(running.qmp, self.new.key or "", throttle_limits(self.new.limits))
@@ -197,6 +213,7 @@ class _SetLimits:
 @dataclass
 class _SetLink:
     nic: NicSpec
+    settled = False
 
     async def do(self, running: Running) -> None:
         await hotplug.set_link(running.qmp, self.nic.key or "", up=self.nic.connected)
@@ -218,13 +235,14 @@ class _ChangeMedium:
     host: Surroundings
     old: CdromSpec
     new: CdromSpec
+    settled = False
 
     async def do(self, running: Running) -> None:
         """Should the new disc not go in, the old one is put back."""
         await hotplug.eject(running.qmp, self.new.key or "")
         try:
             await self._insert(running, self.new)
-        except (MicaError, QemuError, OSError):
+        except (MicaError, QmpCommandError, OSError):
             await self._insert(running, self.old)
             raise
 
@@ -252,10 +270,10 @@ class _ChangeMedium:
             await block_graph.add_nodes(qmp, cdrom_medium_commands(plan, tag=tag))
             try:
                 await hotplug.insert(qmp, key)
-            except QemuError:
+            except QmpCommandError:
                 await block_graph.remove_nodes(qmp, [key, node])
                 raise
-        except QemuError:
+        except QmpCommandError:
             await block_graph.take_file_back(qmp, node)
             raise
 
@@ -264,6 +282,7 @@ class _ChangeMedium:
 class _SetWatchdog:
     old: WatchdogAction
     new: WatchdogAction
+    settled = False
 
     async def do(self, running: Running) -> None:
         await hotplug.set_watchdog(running.qmp, ACTION_WORDS[self.new])
@@ -282,6 +301,7 @@ class _SetWatchdog:
 class _AddProcessors:
     count: int
     done: int = 0
+    settled = False
 
     async def do(self, running: Running) -> None:
         self.done = await hotplug.add_processors(running.qmp, self.count)
@@ -305,10 +325,13 @@ class _AddMemory:
     host: Surroundings
     spec: VmSpec
     more_bytes: int
+    settled = False
 
     async def do(self, running: Running) -> None:
         taken = await hotplug.dimm_numbers(running.qmp)
         number = next((n for n in range(DIMMS_MAX) if n not in taken), None)
+        if number is not None:
+            await hotplug.drop_object(running.qmp, dimm_memory(number))
         if number is None:
             raise MicaError.field(
                 "/spec/memory_bytes",
@@ -356,6 +379,7 @@ class _AddMemory:
 class _SetBalloon:
     old: VmSpec
     keep_bytes: int
+    settled = False
 
     async def do(self, running: Running) -> None:
         await hotplug.set_balloon(running.qmp, self.keep_bytes)
@@ -407,8 +431,7 @@ async def _take_away(running: Running, key: str, *, disk: bool) -> bool:
     does not let go at once."""
     await hotplug.unplug(running.qmp, key)
     for _ in range(20):
-        if key not in await hotplug.devices(running.qmp):
-            await drop(running, key, disk=disk)
+        if key not in await hotplug.devices(running.qmp) and await drop(running, key, disk=disk):
             return True
         await asyncio.sleep(0.1)
     return False

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -30,6 +30,7 @@ from vmkernel.vm.firmware_files import copy_variables
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.snapshots.disks import forget_disks, keep_disks
 from vmkernel.vm.snapshots.records import SnapshotRecord, folder_of, remove, save
+from vmkernel.vm.whole import to_its_end
 
 __all__ = ["Tell", "copy_small", "stand_behind", "take"]
 
@@ -60,7 +61,7 @@ async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
         )
         await asyncio.to_thread(save, machine.folder, ready)
     except BaseException as error:
-        await _to_its_end(_undo(machine, record))
+        await to_its_end(_undo(machine, record))
         if isinstance(error, QmpCommandError):
             raise MicaError(
                 ErrorCode.UNSUPPORTED,
@@ -111,9 +112,9 @@ async def _keep(machine: Machine, record: SnapshotRecord, folder: Path, tell: Te
             await _keep_memory(machine, folder, tell)
     finally:
         if runs:
-            await _to_its_end(_go_on(machine))
+            await to_its_end(_go_on(machine))
         elif record.memory and machine.connected:
-            await _to_its_end(memory_image.take_disks_back(machine.qmp()))
+            await to_its_end(memory_image.take_disks_back(machine.qmp()))
 
 
 async def _go_on(machine: Machine) -> None:
@@ -179,17 +180,3 @@ async def _undo(machine: Machine, record: SnapshotRecord) -> None:
             await asyncio.to_thread(save, machine.folder, failed)
         return
     machine.snapshots.pop(record.id, None)
-
-
-async def _to_its_end(work: Coroutine[None, None, None]) -> None:
-    """Await what must not be left half done, even where we are cancelled meanwhile."""
-    task = asyncio.create_task(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError
