@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from vmkernel.devices import (
     DISK_BUSES,
     Accelerator,
@@ -25,11 +27,12 @@ from vmkernel.devices.plan import Beginning, number_of
 from vmkernel.host.kvm import open_kvm
 from vmkernel.host.unix_socket import listen_stream
 from vmkernel.host.vsock import open_vhost_vsock
-from vmkernel.model import Clock, ClockSpec, ErrorCode, GuestOs, MicaError, VsockSpec
+from vmkernel.model import Clock, ClockSpec, ErrorCode, GuestOs, MicaError, VmSpec, VsockSpec
 from vmkernel.network import NetworkPort
 from vmkernel.qemu import QemuProgram
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.launch import RunFolder, TpmLaunch
+from vmkernel.vm.spec_check import SEED_BUS
 from vmkernel.vm.spec_defaults import disk_bus_of, has_usb, nic_model_of, with_defaults
 from vmkernel.vm.start_files import StartFiles
 from vmkernel.vm.surroundings import Surroundings
@@ -143,16 +146,19 @@ def make_plan(
         vsock=vsock,
         tpm_fd=tpm_fd,
         incoming=incoming is not None,
-        beginning=None if incoming is None else _beginning(incoming),
+        beginning=None if incoming is None else _beginning(incoming, spec),
     )
     return StartPlan(machine, tuple(handover.fds), tpm)
 
 
-def _beginning(skeleton: Skeleton) -> Beginning:
-    spec = with_defaults(skeleton.started)
+def _beginning(skeleton: Skeleton, now: VmSpec) -> Beginning:
+    """A memory image says nothing of cloud-init, whose drive can't change while the VM runs."""
+    spec = with_defaults(replace(skeleton.started, cloud_init=now.cloud_init))
     disks = [(number_of(d.key or ""), disk_bus_of(spec, d)) for d in spec.disks]
     nics = [(number_of(n.key or ""), NIC_KINDS[nic_model_of(spec, n)]) for n in spec.nics]
     buses = frozenset(bus for _, bus in disks) | frozenset(c.bus for c in spec.cdroms)
+    if spec.cloud_init is not None:
+        buses |= {SEED_BUS}
     return Beginning(
         pci_disks=tuple(number for number, bus in disks if DISK_BUSES[bus].pci),
         express_nics=tuple(number for number, kind in nics if kind.express),
