@@ -18,8 +18,10 @@ from msgspec import inspect
 
 from remote_api.client.cli.parameters import SIZE
 from remote_api.schema import VmSpec
+from vmkernel.model.scope import Change
+from vmkernel.model.vm_differences import differences
 
-__all__ = ["patch_of", "set_path", "spec_as_json"]
+__all__ = ["patch_of", "set_path", "spec_as_json", "waiting_for_start"]
 
 Spec = dict[str, Any]
 
@@ -56,6 +58,16 @@ def patch_of(present: Spec, settings: tuple[str, ...]) -> Spec:
     for setting in settings:
         set_path(wanted, setting)
     return _difference(present, wanted)
+
+
+def waiting_for_start(before: VmSpec, changed: VmSpec) -> list[str]:
+    """The paths of the fields that differ and that a machine which runs heeds from its next start
+    on."""
+    return [
+        found.name
+        for found in differences(before, changed)
+        if found.scope.change is Change.NEXT_START
+    ]
 
 
 def _difference(old: Spec, new: Spec) -> Spec:

@@ -21,7 +21,7 @@ from remote_api.client.cli.common import (
 )
 from remote_api.client.cli.console import console, keys, nmi, screenshot, vnc
 from remote_api.client.cli.parameters import NAME, NAME_AND_KIND, SIZE
-from remote_api.client.cli.spec_paths import patch_of, set_path, spec_as_json
+from remote_api.client.cli.spec_paths import patch_of, set_path, spec_as_json, waiting_for_start
 from remote_api.client.cli.statistics import vm_stats
 from remote_api.client.cli.vm_devices import DEVICE_COMMANDS, made_volumes
 from remote_api.client.cli.vm_life import LIFE_COMMANDS, life_lines
@@ -41,6 +41,7 @@ from remote_api.schema import (
     NicSpec,
     Vm,
     VmSpec,
+    VmState,
 )
 from remote_api.schema.violations import examined
 
@@ -208,7 +209,9 @@ def set_vm(session: Session, vm_id: str, settings: tuple[str, ...]) -> None:
     with session.mica() as mica:
         vm = mica.vm(vm_id)
         patch = patch_of(spec_as_json(vm.spec), settings)
-        _show(session, mica.patch_vm(vm_id, patch, revision=vm.revision) if patch else vm)
+        changed = mica.patch_vm(vm_id, patch, revision=vm.revision) if patch else vm
+        _show(session, changed)
+        _say_what_waits(session, vm, changed)
 
 
 @vm_group.command("patch")
@@ -223,7 +226,22 @@ def patch_vm(session: Session, vm_id: str, patch: str) -> None:
     except (OSError, msgspec.DecodeError) as error:
         raise click.UsageError(f"the patch can't be read: {error}") from error
     with session.mica() as mica:
-        _show(session, mica.patch_vm(vm_id, change))
+        before = mica.vm(vm_id)
+        changed = mica.patch_vm(vm_id, change)
+        _show(session, changed)
+        _say_what_waits(session, before, changed)
+
+
+def _say_what_waits(session: Session, before: Vm, changed: Vm) -> None:
+    if changed.status.state in (VmState.STOPPED, VmState.CRASHED):
+        return
+    if waiting := waiting_for_start(before.spec, changed.spec):
+        takes = "takes" if len(waiting) == 1 else "take"
+        say(
+            session,
+            f"VM {changed.id} is {changed.status.state}: {', '.join(waiting)} {takes} effect at its"
+            " next start",
+        )
 
 
 @vm_group.command("clone")

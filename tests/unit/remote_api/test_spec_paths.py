@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import click
+import msgspec
 import pytest
 
-from remote_api.client.cli.spec_paths import patch_of, set_path, spec_as_json
-from remote_api.schema import CdromSpec, DiskSpec, NicSpec, VmSpec
+from remote_api.client.cli.spec_paths import patch_of, set_path, spec_as_json, waiting_for_start
+from remote_api.schema import BootSpec, CdromSpec, DiskSpec, NicSpec, VmSpec
 
 SPEC: dict[str, Any] = {
     "cpus": {"count": 1, "model": "host"},
@@ -121,3 +122,19 @@ def test_values_have_the_type_of_their_field(setting: str, value: object) -> Non
     for part in setting.partition("=")[0].split("."):
         at = at[0] if isinstance(at, list) else at[part]
     assert at == value
+
+
+def test_what_waits_for_the_next_start() -> None:
+    before = VmSpec(
+        datastore="main",
+        disks=(DiskSpec(volume="a", key="disk0"), DiskSpec(volume="b", key="disk1")),
+    )
+    changed = msgspec.structs.replace(
+        before,
+        name="new",
+        memory_bytes=1 << 30,
+        boot=BootSpec(menu_s=5),
+        disks=(before.disks[0], msgspec.structs.replace(before.disks[1], boot_index=3)),
+    )
+    assert waiting_for_start(before, changed) == ["disks.disk1.boot_index", "boot.menu_s"]
+    assert waiting_for_start(changed, changed) == []
