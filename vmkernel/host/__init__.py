@@ -3,7 +3,21 @@
 One thin module for each tool or interface; nothing outside this package builds an argv list.
 """
 
-from vmkernel.host.errors import CommandError, HostError, from_os_error
+from vmkernel.host.errors import (
+    CommandError,
+    DatastoreFullError,
+    HostError,
+    from_os_error,
+    naming_datastore,
+)
 from vmkernel.host.runner import Completed, Runner
 
-__all__ = ["CommandError", "Completed", "HostError", "Runner", "from_os_error"]
+__all__ = [
+    "CommandError",
+    "Completed",
+    "DatastoreFullError",
+    "HostError",
+    "Runner",
+    "from_os_error",
+    "naming_datastore",
+]

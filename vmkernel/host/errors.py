@@ -1,19 +1,22 @@
 """Failures of the host below us.
 
 MicaError
-  HostError        the host refused or failed something
-    CommandError   a program failed, ran out of time or wrote too much
+  HostError              the host refused or failed something
+    CommandError         a program failed, ran out of time or wrote too much
+  DatastoreFullError     a datastore has too little space for what was asked for
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from vmkernel.host.folder import UnsafeFileError
-from vmkernel.model import ErrorCode, MicaError
+from vmkernel.model import ErrorCode, FieldProblem, MicaError
 
-__all__ = ["CommandError", "HostError", "from_os_error"]
+__all__ = ["CommandError", "DatastoreFullError", "HostError", "from_os_error", "naming_datastore"]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -44,6 +47,43 @@ class CommandError(HostError):
         """None where it was killed for its time or its output."""
         self.output = output
         """The end of what it wrote to stderr (or stdout)."""
+
+
+class DatastoreFullError(MicaError):
+    """Too little space: names the datastore, and what makes room there."""
+
+    def __init__(self, what: str, *, fields: tuple[str, ...] = ()) -> None:
+        """`what` ends with the datastore; `fields` are pointers to what needs the space."""
+        detail = (
+            f"{what}; delete volumes, images or snapshots there, move some to another datastore,"
+            " or grow it."
+        )
+        super().__init__(
+            ErrorCode.INSUFFICIENT_SPACE,
+            detail,
+            fields=tuple(FieldProblem(pointer=pointer, detail=detail) for pointer in fields),
+        )
+
+
+@contextmanager
+def naming_datastore(datastore_id: str) -> Iterator[None]:
+    """Whatever fails inside for want of space says on which datastore. See DatastoreFullError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise DatastoreFullError(f"No space is left on datastore {datastore_id}") from error
+    except DatastoreFullError:
+        raise
+    except MicaError as error:
+        problem = error.problem
+        if problem.code is not ErrorCode.INSUFFICIENT_SPACE:
+            raise
+        raise DatastoreFullError(
+            f"{problem.detail.rstrip('.')} on datastore {datastore_id}",
+            fields=tuple(field.pointer for field in problem.fields),
+        ) from error
 
 
 def from_os_error(error: OSError, what: str) -> HostError:

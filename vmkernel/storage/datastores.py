@@ -23,7 +23,7 @@ import msgspec
 
 from vmkernel.events import EventBus
 from vmkernel.host.bounded import Bounded
-from vmkernel.host.errors import from_os_error
+from vmkernel.host.errors import DatastoreFullError, from_os_error, naming_datastore
 from vmkernel.host.files import free_bytes
 from vmkernel.model import (
     Datastore,
@@ -201,13 +201,15 @@ class Datastores:
     # --- use ----------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def using(self, datastore_id: str) -> AsyncIterator[Layout]:
-        """Keep a datastore from being deleted meanwhile."""
+    async def using(self, datastore_id: str, *, writes: bool = True) -> AsyncIterator[Layout]:
+        """Keep a datastore from being deleted meanwhile; what `writes` to it and fails for want of
+        space names it."""
         layout = self.layout(datastore_id)
         entry = self.entry(datastore_id)
         entry.users += 1
         try:
-            yield layout
+            with naming_datastore(datastore_id) if writes else contextlib.nullcontext():
+                yield layout
         finally:
             entry.users -= 1
 
@@ -255,10 +257,10 @@ class Datastores:
         entry = self.entry(datastore_id)
         left = entry.space.free_bytes - entry.reserved_bytes - SPACE_MARGIN_BYTES
         if size_bytes > left:
-            raise MicaError.field(
-                pointer,
-                f"Datastore {datastore_id} has {max(0, left)} bytes free; {size_bytes} are needed.",
-                ErrorCode.INSUFFICIENT_SPACE,
+            raise DatastoreFullError(
+                f"{size_bytes} bytes are needed, and {max(0, left)} bytes are free on datastore"
+                f" {datastore_id}",
+                fields=(pointer,),
             )
         entry.reserved_bytes += size_bytes
         given_back = False

@@ -182,7 +182,7 @@ class Images:
             source = undo.enter_context(self._volumes.held(capture.volume, "exported"))
 
             async def receive(context: OperationContext) -> None:
-                async with self._datastores.using(volume.datastore):
+                async with self._datastores.using(volume.datastore, writes=False):
                     await self._capture(context, image_id, capture, source, datastore, layout)
 
             return self._begin("image.capture", image_id, datastore, receive, undo, actor)
@@ -198,7 +198,7 @@ class Images:
         data = StoredData(size_bytes=entry.record.size_bytes, etag=entry.record.sha256)
         async with contextlib.AsyncExitStack() as undo:
             undo.enter_context(self._catalogue.reading(image_id))
-            await undo.enter_async_context(self._datastores.using(entry.datastore))
+            await undo.enter_async_context(self._datastores.using(entry.datastore, writes=False))
             held = undo.pop_all()
         stream = await self._sender.send(entry.place.data, offset, length, held, actor=actor)
         return data, stream
@@ -259,7 +259,9 @@ class Images:
         data = await self.volume_data(volume_id)
         async with contextlib.AsyncExitStack() as undo:
             source = undo.enter_context(self._volumes.held(volume_id, "exported"))
-            await undo.enter_async_context(self._datastores.using(source.entry.datastore))
+            await undo.enter_async_context(
+                self._datastores.using(source.entry.datastore, writes=False)
+            )
             held = undo.pop_all()
         stream = await self._sender.send(source.entry.place.data, offset, length, held, actor=actor)
         return data, stream
@@ -302,6 +304,7 @@ class Images:
                         "url": pull.url,
                         "target": fd,
                         "max_bytes": limit,
+                        "chosen": limit == pull.max_bytes,
                         "ca_pem": pull.ca_pem,
                         "allow_loopback": self._workers.allow_loopback,
                     },

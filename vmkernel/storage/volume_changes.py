@@ -239,7 +239,7 @@ class VolumeChanges:
             async def work(context: OperationContext) -> None:
                 with held:
                     async with (
-                        self._datastores.using(entry.datastore),
+                        self._datastores.using(entry.datastore, writes=False),
                         self._datastores.using(datastore),
                     ):
                         await self._move(context, entry, datastore, place, shape, room, live=live)

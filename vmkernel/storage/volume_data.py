@@ -11,15 +11,14 @@ import contextlib
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import msgspec
 
-from vmkernel.host.errors import from_os_error
+from vmkernel.host.errors import from_os_error, naming_datastore
 from vmkernel.host.files import open_regular
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.operations.places import Places
-from vmkernel.storage.catalogue import Catalogue
+from vmkernel.storage.catalogue import Catalogue, VolumeEntry
 from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.volumes import Volumes
@@ -65,7 +64,7 @@ class VolumeData:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             held = undo.pop_all()
         task = asyncio.create_task(
-            self._run(ours, entry.place.data, offset, length, held), name=f"write-{volume_id}"
+            self._run(ours, entry, offset, length, held), name=f"write-{volume_id}"
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -74,7 +73,7 @@ class VolumeData:
     async def _run(
         self,
         stream: socket.socket,
-        path: Path,
+        entry: VolumeEntry,
         offset: int,
         length: int,
         held: contextlib.AsyncExitStack,
@@ -84,23 +83,24 @@ class VolumeData:
             async with held:
                 loop = asyncio.get_running_loop()
                 verdict = await loop.run_in_executor(
-                    self._threads, _receive, stream, path, offset, length
+                    self._threads, _receive, stream, entry, offset, length
                 )
             await loop.run_in_executor(self._threads, _answer, stream, verdict)
         finally:
             stream.close()
 
 
-def _receive(stream: socket.socket, path: Path, offset: int, length: int) -> bytes:
+def _receive(stream: socket.socket, entry: VolumeEntry, offset: int, length: int) -> bytes:
     try:
         stream.setblocking(True)
         stream.settimeout(_SILENCE_S)
-        fd = open_regular(path, os.O_WRONLY, single=True)
-        try:
-            _pour(stream, fd, offset, length)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        with naming_datastore(entry.datastore):
+            fd = open_regular(entry.place.data, os.O_WRONLY, single=True)
+            try:
+                _pour(stream, fd, offset, length)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
     except MicaError as error:
         return msgspec.json.encode(error.problem)
     except OSError as error:

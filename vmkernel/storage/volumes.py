@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from vmkernel import clock
-from vmkernel.host.errors import from_os_error
+from vmkernel.host.errors import from_os_error, naming_datastore
 from vmkernel.host.extents import shared_bytes
 from vmkernel.host.files import allocated_bytes, exists, remove
 from vmkernel.host.qemu_img import QemuImg
@@ -270,16 +270,17 @@ class Volumes:
         entry, _ = self.sound(volume_id)
         layout = self._datastores.layout(entry.datastore)
         path = layout.incoming / f"scratch-{secrets.token_hex(8)}.qcow2"
-        try:
-            await asyncio.to_thread(make_file, path)
-            await self._qemu_img.create_qcow2(path, size_bytes)
-        except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(remove, path))
-            if isinstance(error, OSError):
-                raise from_os_error(
-                    error, f"Nothing can be put beside volume {volume_id}"
-                ) from error
-            raise
+        with naming_datastore(entry.datastore):
+            try:
+                await asyncio.to_thread(make_file, path)
+                await self._qemu_img.create_qcow2(path, size_bytes)
+            except BaseException as error:
+                await asyncio.shield(asyncio.to_thread(remove, path))
+                if isinstance(error, OSError):
+                    raise from_os_error(
+                        error, f"Nothing can be put beside volume {volume_id}"
+                    ) from error
+                raise
         return path
 
     def sound(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:

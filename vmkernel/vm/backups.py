@@ -30,7 +30,7 @@ from typing import IO, TypeVar
 import msgspec
 
 from vmkernel import clock
-from vmkernel.host import from_os_error
+from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.host.files import create_nameless, remove
 from vmkernel.host.unix_socket import listen_stream
 from vmkernel.model import (
@@ -141,7 +141,8 @@ class VmBackups:
             undo.enter_context(driver.hold("a backup of it is open", frozenset(blocks)))
             volumes = {key: self._host.storage.volume(known[key]) for key in keys}
             scratches = {}
-            saved = undo.enter_context(await _nameless(vm_id, driver.folder))
+            with naming_datastore(spec.datastore):
+                saved = undo.enter_context(await _nameless(vm_id, driver.folder))
             try:
                 for key, volume in volumes.items():
                     scratches[key] = await self._make_scratch(volume.id, volume.size_bytes)
@@ -149,7 +150,8 @@ class VmBackups:
                 async def make(running: Running) -> tuple[tuple[DiskPoint, ...], str]:
                     made = await _make_point(running, scratches, checkpoint, since)
                     try:
-                        await asyncio.to_thread(_save, saved, running.definition, driver.folder)
+                        with naming_datastore(spec.datastore):
+                            await asyncio.to_thread(_save, saved, running.definition, driver.folder)
                     except BaseException:
                         await _drop_points(running, made[0], checkpoint)
                         raise

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from vmkernel.host import from_os_error
+from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.model import (
     CloneSpec,
     DiskSpec,
@@ -107,7 +107,7 @@ class Clones:
 
         async def work(handle: OperationHandle) -> None:
             shared: dict[str, bool] = {}
-            with held:
+            with held, naming_datastore(datastore):
                 async with self._journaled(journal, datastore, actor):
                     await self._copy(source, disks, spec, journal.token, shared, handle)
                     await _to_its_end(self._write_down(source, new_id, wanted, actor))

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vmkernel.host import from_os_error
+from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.incidents import problem_of
 from vmkernel.model import ErrorCode, MicaError, Progress, SecureBootStatus, Vm, VmState
 from vmkernel.qemu import QemuError, QmpLostError
@@ -324,7 +324,8 @@ class VmDriver:
             self.check(ask.request)
             if ask.request in _IN_HAND:
                 self._machine.restarts.forget()
-            outcome = await carry_out(self._machine, ask)
+            with naming_datastore(self.definition.spec.datastore):
+                outcome = await carry_out(self._machine, ask)
         except asyncio.CancelledError:
             ask.done.cancel()
             raise

@@ -55,7 +55,7 @@ from vmkernel.vm.messages import Ask, Due, Message, Reconnect, Timer, fail, forw
 from vmkernel.vm.record import LaunchRecord, forget_record, read_record, write_record
 from vmkernel.vm.restarts import End, Restarts
 from vmkernel.vm.running import Running
-from vmkernel.vm.space import Shortage
+from vmkernel.vm.space import Shortage, full_reason
 from vmkernel.vm.starter import SERIAL_RING_BYTES
 from vmkernel.vm.states import ACTIVE, WITH_QEMU
 from vmkernel.vm.surroundings import Surroundings
@@ -482,8 +482,8 @@ class Machine:
             case RunState.IO_ERROR:
                 if not self.reason:
                     self.disk_full = await disk_state.is_full(qmp)
-                    what = "no space is left on its datastore" if self.disk_full else "it failed"
-                    self.reason = f"A disk request failed: {what}."
+                    what = full_reason(self) if self.disk_full else "it failed."
+                    self.reason = f"A disk request failed: {what}"
                 if self.disk_full:
                     self.wait_for_space()
             case RunState.INTERNAL_ERROR:

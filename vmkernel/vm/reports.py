@@ -32,7 +32,7 @@ from vmkernel.vm.machine import Machine
 from vmkernel.vm.messages import Ask, Due, Timer
 from vmkernel.vm.removals import guest_refused, look_later, settle
 from vmkernel.vm.restarts import End
-from vmkernel.vm.space import has_room
+from vmkernel.vm.space import full_reason, has_room
 from vmkernel.vm.states import WITH_QEMU, VmRequest, is_legal
 
 __all__ = ["come_due", "datastore_changed", "look_again", "note"]
@@ -134,8 +134,8 @@ async def _paused(machine: Machine) -> None:
 
 
 def _disk_error(machine: Machine, event: DiskError) -> None:
-    what = "no space is left on its datastore" if event.no_space else event.detail
-    machine.reason = f"A disk request failed: {what}."
+    what = full_reason(machine, event.device) if event.no_space else f"{event.detail}."
+    machine.reason = f"A disk request failed: {what}"
     if event.no_space and not machine.disk_full:
         machine.publish_of_guest("vm.disk-full", {"device": event.device}, machine.reason)
     elif not event.no_space:

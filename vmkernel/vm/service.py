@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from vmkernel import clock
 from vmkernel.devices import Family
-from vmkernel.host import from_os_error
+from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.host.files import exists, make_directory
 from vmkernel.model import (
     ConsoleKind,
@@ -242,7 +242,8 @@ class VmService:
                     if machine is not None:
                         write_state(folder, machine)
 
-                await _in_thread(f"VM {vm_id}", _make_folder, folder, definition, fill)
+                with naming_datastore(spec.datastore):
+                    await _in_thread(f"VM {vm_id}", _make_folder, folder, definition, fill)
             driver = self.roster.adopt(definition, folder)
         await driver.ready()
         self._publish("vm.created", vm_id, actor)

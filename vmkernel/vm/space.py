@@ -6,13 +6,18 @@ fails as well, the wait is doubled. QEMU repeats the failed requests: the guest 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from vmkernel.host.files import free_bytes
+from vmkernel.model import MicaError
+from vmkernel.vm.definition import VmDefinition
+from vmkernel.vm.surroundings import Surroundings
 
-__all__ = ["Shortage", "has_room"]
+__all__ = ["Shortage", "full_reason", "has_room"]
 
 _ROOM_BYTES = 64 << 20
 _ROOM_PART = 32
@@ -42,6 +47,28 @@ class Shortage:
         """It runs, ended, or was taken in hand."""
         self.number += 1
         self.wait_s = 0.0
+
+
+class _Vm(Protocol):
+    @property
+    def definition(self) -> VmDefinition: ...
+    @property
+    def host(self) -> Surroundings: ...
+
+
+def full_reason(vm: _Vm, device: str = "") -> str:
+    """Where there is no space, and what helps; `device` ends with the key of the disk that found
+    none, if it is known which one that is."""
+    spec = vm.definition.spec
+    disks = [disk for disk in spec.disks if disk.key == device.rpartition("/")[2]] or spec.disks
+    places: dict[str, None] = {}
+    for disk in disks:
+        with contextlib.suppress(MicaError):
+            places[vm.host.storage.volume(disk.volume).datastore] = None
+    return (
+        f"no space is left on datastore {' or '.join(places) or spec.datastore}; delete volumes,"
+        " images or snapshots there, or grow it, and the VM goes on."
+    )
 
 
 def has_room(files: Iterable[Path]) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 from collections.abc import Coroutine
@@ -45,7 +44,9 @@ async def suspend(machine: Machine, ask: Ask) -> None:
     except BaseException as error:
         await asyncio.shield(_as_before(machine, qmp, before, error))
         if isinstance(error, QmpCommandError):
-            raise _refused(machine, error) from error
+            raise suspension.refusal_of_qemu(
+                f"VM {machine.vm_id} can't be suspended to disk and goes on as before", error
+            ) from error
         raise
     machine.suspension = sealed
     await machine.end_qemu()
@@ -160,14 +161,6 @@ async def _as_before(machine: Machine, qmp: Qmp, before: VmState, error: BaseExc
     with contextlib.suppress(OSError):
         await asyncio.to_thread(suspension.sweep, machine.folder)
     machine.publish("vm.suspend-failed", {"why": words(error)}, words(error))
-
-
-def _refused(machine: Machine, error: QmpCommandError) -> MicaError:
-    full = os.strerror(errno.ENOSPC) in str(error)
-    return MicaError(
-        ErrorCode.INSUFFICIENT_SPACE if full else ErrorCode.UNSUPPORTED,
-        f"VM {machine.vm_id} can't be suspended to disk and goes on as before: {error}",
-    )
 
 
 def _tell(ask: Ask, stage: str, done: int, total: int) -> None:

@@ -10,6 +10,7 @@ are as the memory knows them.
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import msgspec
 from vmkernel import clock
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.devices import Accelerator
+from vmkernel.host.errors import DatastoreFullError
 from vmkernel.host.files import (
     RECORD_MAX_BYTES,
     create_file,
@@ -42,7 +44,7 @@ from vmkernel.model import (
     Timestamp,
     VmSpec,
 )
-from vmkernel.qemu import Qmp, hotplug
+from vmkernel.qemu import Qmp, QmpCommandError, hotplug
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.record import LaunchRecord
 from vmkernel.vm.spec.scope import without_host_fields
@@ -136,11 +138,17 @@ def check_space(folder: Path, definition: VmDefinition) -> None:
     need = definition.spec.memory_bytes + _DEVICES_BYTES
     _, free = free_bytes(folder)
     if free < need:
-        raise MicaError(
-            ErrorCode.INSUFFICIENT_SPACE,
-            f"The memory of VM {definition.id} needs up to {need >> 20} MiB on datastore"
-            f" {definition.spec.datastore}, and {free >> 20} MiB are free.",
+        raise DatastoreFullError(
+            f"The memory of VM {definition.id} needs up to {need >> 20} MiB, and {free >> 20} MiB"
+            f" are free on datastore {definition.spec.datastore}"
         )
+
+
+def refusal_of_qemu(what: str, error: QmpCommandError) -> MicaError:
+    """The failure of a command that writes to a disk; a full one is `insufficient-space`."""
+    if os.strerror(errno.ENOSPC) in str(error):
+        return MicaError(ErrorCode.INSUFFICIENT_SPACE, f"{what}: no space is left.")
+    return MicaError(ErrorCode.UNSUPPORTED, f"{what}: {error}")
 
 
 def create(folder: Path) -> int:

@@ -58,6 +58,8 @@ class Job:
     url: str
     target: int
     max_bytes: int
+    chosen: bool = False
+    """True if the client set that limit; else it is what is free."""
     ca_pem: str | None = None
     allow_loopback: bool = False
     pauses_s: tuple[float, ...] = _PAUSES_S
@@ -255,11 +257,14 @@ def _begin(job: Job, status: int, headers: dict[str, str]) -> bool:
     if headers.get("accept-ranges", "bytes").lower() == "none" or job.total is None:
         job.validator = None
     if job.total is not None and job.total > job.max_bytes:
-        raise Refusal(
-            "insufficient-space",
-            f"The file has {job.total} bytes; at most {job.max_bytes} are taken.",
-        )
+        raise _too_long(job, f"The file has {job.total} bytes")
     return True
+
+
+def _too_long(job: Job, what: str) -> Refusal:
+    if job.chosen:
+        return Refusal("invalid", f"{what}, more than its `max_bytes` of {job.max_bytes}.")
+    return Refusal("insufficient-space", f"{what}, and {job.max_bytes} bytes are free.")
 
 
 def _read_body(sock: socket.socket, connection: h11.Connection, job: Job) -> None:
@@ -271,7 +276,7 @@ def _read_body(sock: socket.socket, connection: h11.Connection, job: Job) -> Non
             continue
         data = memoryview(bytes(event.data))
         if job.done + len(data) > job.max_bytes:
-            raise Refusal("insufficient-space", f"More than {job.max_bytes} bytes came.")
+            raise _too_long(job, "The file is longer than its server said")
         while data:
             try:
                 written = os.pwrite(job.target, data, job.done)

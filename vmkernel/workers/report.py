@@ -64,7 +64,8 @@ def run(work: Callable[[dict[str, Any]], dict[str, Any]], argv: list[str]) -> in
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         code = "insufficient-space" if full else "unavailable"
-        say({"error": code, "detail": f"It failed: {error.strerror or error}."})
+        reason = "no space is left" if full else error.strerror or error
+        say({"error": code, "detail": f"It failed: {reason}."})
     except BrokenPipeError:
         return 1
     sys.stdout.flush()

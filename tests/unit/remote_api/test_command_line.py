@@ -46,8 +46,8 @@ def _mica(*words: str, **environment: str) -> tuple[int, str]:
     ("text", "words"),
     [
         (
-            "Datastore small has 86507520 bytes free; 233635840 are needed.",
-            "Datastore small has 82.5 MiB free; 222.8 MiB are needed.",
+            "233635840 bytes are needed, and 86507520 bytes are free on datastore small; grow it.",
+            "222.8 MiB are needed, and 82.5 MiB are free on datastore small; grow it.",
         ),
         ("Image debian needs at least 3221225472 bytes.", "Image debian needs at least 3 GiB."),
         ("It has 512 bytes.", "It has 512 bytes."),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.framework.running import on_loop
 from vmkernel.model import ErrorCode, MicaError, OperationState, VmAction, VmState
 from vmkernel.qemu import RunState
+from vmkernel.vm import definition as definitions
 from vmkernel.vm import suspension
 from vmkernel.vm.record import read_record, write_record
 
@@ -117,6 +120,31 @@ async def test_no_room_for_the_memory(tmp_path: Path, monkeypatch: pytest.Monkey
         assert operation.error.code is ErrorCode.INSUFFICIENT_SPACE
         assert state(world) is VmState.RUNNING
         assert world.qemu().status is RunState.RUNNING
+
+
+@on_loop
+async def test_a_datastore_that_fills_up_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as world:
+        reply = {"status": "failed", "error-desc": "write: No space left on device"}
+        world.qemu().replies["query-migrate"] = reply
+        operation = await world.act(VmAction.SUSPEND)
+        assert operation.error is not None
+        assert operation.error.code is ErrorCode.INSUFFICIENT_SPACE
+        assert "goes on as before: no space is left on datastore main; " in operation.error.detail
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(definitions, "save", full)
+        with pytest.raises(MicaError, match="no space is left on datastore main; delete"):
+            await world.create("other")
+        known = world.vms.get("web")
+        with pytest.raises(MicaError, match="o space is left on datastore main; delete"):
+            await world.vms.update(
+                "web", replace(known.spec, name="new"), known.revision, actor="me"
+            )
 
 
 @on_loop

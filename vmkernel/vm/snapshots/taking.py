@@ -63,10 +63,8 @@ async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
     except BaseException as error:
         await to_its_end(_undo(machine, record))
         if isinstance(error, QmpCommandError):
-            raise MicaError(
-                ErrorCode.UNSUPPORTED,
-                f"Snapshot {record.id} of VM {machine.vm_id} can't be taken: {error}",
-            ) from error
+            what = f"Snapshot {record.id} of VM {machine.vm_id} can't be taken"
+            raise suspension.refusal_of_qemu(what, error) from error
         raise
     machine.snapshots[record.id] = ready
     await stand_behind(machine, record.id)
