@@ -20,8 +20,8 @@ from vmkernel.model import Finding
 from vmkernel.operations import OperationRegistry
 from vmkernel.platform import Surroundings
 from vmkernel.state import Medium, StateStore
-from vmkernel.storage import StorageService
 from vmkernel.storage.ports import LiveDisks
+from vmkernel.storage.service import StorageService
 from vmkernel.vm.consoles import UsedVms
 from vmkernel.vm.ports import VmDirectory
 

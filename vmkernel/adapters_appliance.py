@@ -19,13 +19,13 @@ from vmkernel.options import Options
 from vmkernel.platform.appliance import AppliancePlatform
 from vmkernel.state import StateStore
 from vmkernel.state.media import PartitionMedium
-from vmkernel.storage import StorageService
 from vmkernel.storage.disk_health import DiskHealthWatch
 from vmkernel.storage.disks import Disks
 from vmkernel.storage.drivers.disk_choice import DiskChoice
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.registry import appliance_drivers
 from vmkernel.storage.proof import prove_open_disk
+from vmkernel.storage.service import StorageService
 from vmkernel.vm import assemble_vms
 from vmkernel.vm.definition import FIRST_UID, LAST_UID
 

@@ -18,9 +18,9 @@ from vmkernel.platform.hosted import HostedPlatform
 from vmkernel.platform.programs import check_programs
 from vmkernel.state import StateStore
 from vmkernel.state.media import FileMedium
-from vmkernel.storage import StorageService
 from vmkernel.storage.drivers.registry import hosted_drivers
 from vmkernel.storage.proof import prove_open_disk
+from vmkernel.storage.service import StorageService
 from vmkernel.vm import AcceleratorWish, assemble_vms
 
 __all__ = ["HostedAdapters"]

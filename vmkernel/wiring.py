@@ -40,7 +40,7 @@ from vmkernel.options import Options
 from vmkernel.platform import Surroundings
 from vmkernel.state import HostConfig, StateLog, StateStore
 from vmkernel.state.identity import fingerprint, new_identity
-from vmkernel.storage import StorageService
+from vmkernel.storage.service import StorageService
 from vmkernel.text import clean
 from vmkernel.version import __version__
 from vmkernel.vm.consoles import VmConsoles

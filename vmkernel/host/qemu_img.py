@@ -22,7 +22,7 @@ import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.errors import CommandError, from_os_error
-from vmkernel.host.files import open_regular
+from vmkernel.host.files import look, open_regular
 from vmkernel.host.runner import Completed
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import ErrorCode, MicaError
@@ -83,9 +83,17 @@ class _Files:
         node: dict[str, Any] | None = None
         for path, image_format in reversed(layers):
             below = {"backing": node} if image_format == "qcow2" else {}
-            file = {"driver": "file", "filename": _opened_name(self.fds[path])}
-            node = {"driver": image_format, **below, "file": file}
+            node = {"driver": image_format, **below, "file": self._node(path)}
         return f"json:{msgspec.json.encode(node).decode()}"
+
+    def replayed(self, path: Path, image_format: str, overlay: Path) -> str:
+        """A disk whose file is what `overlay` has over `path`."""
+        below = {"driver": "raw", "file": self._node(path)}
+        file = {"driver": "qcow2", "backing": below, "file": self._node(overlay)}
+        return f"json:{msgspec.json.encode({'driver': image_format, 'file': file}).decode()}"
+
+    def _node(self, path: Path) -> dict[str, str]:
+        return {"driver": "file", "filename": _opened_name(self.fds[path])}
 
     def name(self, path: Path) -> str:
         """A file name that qemu-img can't take for a protocol (`nbd:…`) or an option."""
@@ -158,16 +166,18 @@ class QemuImg:
         *,
         chain: Sequence[Layer] = (),
         snapshot: str | None = None,
+        overlay: Path | None = None,
     ) -> int:
         """The bytes that a qcow2 takes at most which holds what a disk holds now: what its tables
-        point at counts as often as they do, and what is compressed counts unpacked."""
-        async with self._opened(read=[(source, source_format), *chain]) as files:
+        point at counts as often as they do, and what is compressed counts unpacked. `overlay` is
+        of `replay`."""
+        async with self._opened(read=_layers(source, source_format, chain, overlay)) as files:
             done = await self._run(
                 files,
                 "copied",
                 *("measure", "--output=json", "-O", "qcow2"),
                 *_at_snapshot(snapshot),
-                *_source(files, source, source_format, chain),
+                *_source(files, source, source_format, chain, overlay),
                 timeout_s=_MEASURE_S,
             )
         return _decoded(done, _Measure).required
@@ -185,12 +195,13 @@ class QemuImg:
         compress: bool = False,
         chain: Sequence[Layer] = (),
         snapshot: str | None = None,
+        overlay: Path | None = None,
     ) -> None:
         """Copy a disk into an existing file, telling the fraction done.
 
         `target` becomes no larger than `file_bytes`; `chain` are the files below `source`, from
-        the upper one. With `snapshot`, what the snapshot of that name inside the qcow2 `source`
-        holds: this alone may be read while a QEMU writes to the file.
+        the upper one; `overlay` is of `replay`. With `snapshot`, what the snapshot of that name
+        inside the qcow2 `source` holds: this alone may be read while a QEMU writes to the file.
         """
         tail = bytearray()
 
@@ -200,7 +211,7 @@ class QemuImg:
                 on_fraction(float(found[-1]) / 100)
             del tail[:-32]
 
-        layers = [(source, source_format), *chain]
+        layers = _layers(source, source_format, chain, overlay)
         async with self._opened(read=layers, write=[(target, "raw")]) as files:
             await self._run(
                 files,
@@ -210,7 +221,7 @@ class QemuImg:
                 *_at_snapshot(snapshot),
                 *("-O", target_format),
                 *(["-o", "preallocation=falloc"] if thick else []),
-                *_source(files, source, source_format, chain),
+                *_source(files, source, source_format, chain, overlay),
                 files.name(target),
                 file_bytes=file_bytes,
                 timeout_s=_CONVERT_S,
@@ -218,6 +229,31 @@ class QemuImg:
                 on_stdout=listen,
                 long=True,
             )
+
+    async def replay(
+        self, source: Path, source_format: str, overlay: Path, *, file_bytes: int
+    ) -> int:
+        """Bring what is only in a disk's log to its places; the virtual size of the whole disk.
+
+        QEMU does so whenever it opens the disk for writing. Its writes go into the empty file
+        `overlay`, which becomes no larger than `file_bytes`, so that `source` stays as it came.
+        """
+        size = (await asyncio.to_thread(look, source)).st_size
+        await self.create_linked(overlay, size, backing_name="source", backing_format="raw")
+        read, write = [(source, "raw")], [(overlay, "qcow2")]
+        async with self._opened(read=read, write=write) as files:
+            disk = files.replayed(source, source_format, overlay)
+            await self._run(
+                files,
+                "completed from its log",
+                *("check", "-q", "-r", "all", disk),
+                file_bytes=file_bytes,
+                timeout_s=_MEASURE_S,
+            )
+        async with self._opened(read=[*read, *write]) as files:
+            disk = files.replayed(source, source_format, overlay)
+            words = ("info", "--output=json", disk)
+            return _decoded(await self._run(files, "read", *words), _Info).virtual_size
 
     async def resize(
         self,
@@ -391,9 +427,19 @@ def _at_snapshot(snapshot: str | None) -> list[str]:
     return [] if snapshot is None else ["-U", "-l", f"snapshot.name={snapshot}"]
 
 
+def _layers(
+    path: Path, image_format: str, chain: Sequence[Layer], overlay: Path | None
+) -> list[Layer]:
+    if overlay is not None:
+        return [(overlay, "qcow2"), (path, "raw")]
+    return [(path, image_format), *chain]
+
+
 def _source(
-    files: _Files, path: Path, image_format: str, chain: Sequence[Layer]
+    files: _Files, path: Path, image_format: str, chain: Sequence[Layer], overlay: Path | None
 ) -> tuple[str, ...]:
+    if overlay is not None:
+        return (files.replayed(path, image_format, overlay),)
     if image_format == "qcow2":
         return (files.whole((path, image_format), *chain),)
     return ("-f", image_format, files.name(path))
@@ -460,6 +506,7 @@ class _InfoSpecific(msgspec.Struct):
 class _Info(msgspec.Struct):
     """`ImageInfo` of qapi/block-core.json, as far as it matters."""
 
+    virtual_size: Count = msgspec.field(name="virtual-size")
     snapshots: Annotated[list[_InfoSnapshot], msgspec.Meta(max_length=LIST_MAX)] = []
     specific: _InfoSpecific = msgspec.field(name="format-specific", default_factory=_InfoSpecific)
 

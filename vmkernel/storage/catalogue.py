@@ -27,8 +27,9 @@ from vmkernel.model import (
     VolumeFormat,
 )
 from vmkernel.storage.errors import StorageError
+from vmkernel.storage.images.formats.base import FormatError
+from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_header
 from vmkernel.storage.layout import RECORD_LIMIT, Layout, Place
-from vmkernel.storage.qcow2 import HEADER_PROBE_BYTES, Qcow2Error, read_header
 from vmkernel.storage.records import ImageRecord, RecordError, VolumeRecord, decode
 
 __all__ = [
@@ -354,7 +355,7 @@ def look_at_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | No
         raise RecordError("its file is missing") from error
     except OSError as error:
         raise RecordError(f"its file can't be read ({error.strerror})") from error
-    except Qcow2Error as error:
+    except FormatError as error:
         raise RecordError(str(error)) from error
 
 
@@ -434,7 +435,7 @@ def _prove_image(path: Path, record: ImageRecord) -> None:
             header = read_header(file.read(HEADER_PROBE_BYTES), file_bytes=record.size_bytes)
     except OSError as error:
         raise RecordError(f"its file can't be read ({error.strerror})") from error
-    except Qcow2Error as error:
+    except FormatError as error:
         raise RecordError(str(error)) from error
     if header.virtual_size_bytes != record.virtual_size_bytes:
         raise RecordError("its file holds a disk of another size than its description says")

@@ -1,7 +1,7 @@
 """From data that came to an image: proven, unpacked, converted, published.
 
-spool -> verify -> [unpack] -> inspect -> kept as it is ----------------> settle -> publish
-          digest    worker      header  -> convert by qemu-img, confined -> digest ->
+spool -> verify -> [unpack] -> inspect -> kept as it is ------------------> settle -> publish
+          digest    worker      header  -> [replay], convert by qemu-img -> digest ->
 Whatever fails, is cancelled or crashes leaves neither image nor temporary file: they lie in
 `.incoming`, which is emptied at opening. What was a resumable upload stays with its owner until the
 image is published. No format is ever guessed by qemu-img: it is told what the header has proven.
@@ -35,17 +35,15 @@ from vmkernel.model import (
 from vmkernel.operations import OperationContext
 from vmkernel.storage.catalogue import Catalogue, ImageEntry
 from vmkernel.storage.datastores import Datastores
-from vmkernel.storage.foreign import MemoryData
-from vmkernel.storage.headers import HEAD_BYTES
-from vmkernel.storage.inspection import (
-    FileData,
-    InspectionError,
+from vmkernel.storage.images.formats.base import HEAD_BYTES, Data, FileData, FormatError, MemoryData
+from vmkernel.storage.images.formats.inspection import (
     compression_of,
     format_of,
     prove_source,
 )
+from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_header
+from vmkernel.storage.images.formats.registry import format_of_source
 from vmkernel.storage.layout import Layout, Place
-from vmkernel.storage.qcow2 import HEADER_PROBE_BYTES, Qcow2Error, read_header
 from vmkernel.storage.records import ImageRecord
 from vmkernel.storage.room import Room
 from vmkernel.storage.spool import adopt, file_sha256, make_spool, settle_file
@@ -53,8 +51,10 @@ from vmkernel.storage.spool import adopt, file_sha256, make_spool, settle_file
 __all__ = ["Intake", "refuse_early"]
 
 _UNPACK_MEMORY_BYTES = 1 << 30
-_QEMU_NAMES = {SourceFormat.VHD: "vpc"}
-"""What qemu-img calls them, where it is another name."""
+_REPLAYED_FACTOR = 17
+"""A sector of 4 KiB of a log may come alone into a cluster of 64 KiB; one more for tables."""
+_REPLAYED_ZEROS_BYTES = 64 << 20
+"""A log also names ranges of zeros, which qemu writes out: of tables, which have few MiB."""
 
 
 @dataclass
@@ -70,6 +70,8 @@ class _Work:
     compression: Compression = Compression.NONE
     format: SourceFormat = SourceFormat.RAW
     virtual_size: int = 0
+    pending_bytes: int = 0
+    """The length of a log to be replayed."""
 
     def temporary(self, name: str) -> Path:
         return self.layout.incoming / f"{name}-{self.image_id}"
@@ -213,7 +215,11 @@ class Intake:
         place = work.layout.image(work.image_id, work.format.kept_as)
         if work.format.converted:
             made.append(place.incoming)
-            await self._convert(work, ready, place.incoming)
+            overlay = None if not work.pending_bytes else work.temporary("replayed")
+            if overlay is not None:
+                made.append(overlay)
+                await self._replay(work, ready, overlay)
+            await self._convert(work, ready, place.incoming, overlay)
             if ready != work.spool or not work.keep_spool:
                 await asyncio.to_thread(_discard, [ready])
             ready = place.incoming
@@ -223,7 +229,7 @@ class Intake:
         head = await asyncio.to_thread(_head, work.spool)
         try:
             work.compression = compression_of(head, work.source.compression, work.source.format)
-        except InspectionError as error:
+        except FormatError as error:
             raise MicaError.field("/spec/compression", f"{_sentence(error)}") from error
         if work.compression is Compression.NONE:
             return work.spool
@@ -253,14 +259,32 @@ class Intake:
             await asyncio.to_thread(_discard, [work.spool])
         return target
 
-    async def _convert(self, work: _Work, source: Path, target: Path) -> None:
+    async def _replay(self, work: _Work, source: Path, overlay: Path) -> None:
+        """Complete a disk that nothing has closed; what came stays as it is, as it may have to
+        serve once more."""
+        os.close(await asyncio.to_thread(make_spool, overlay))
+        work.context.advance(0, stage="replay")
+        most = work.pending_bytes * _REPLAYED_FACTOR + _REPLAYED_ZEROS_BYTES
+        room = Room(self._datastores, work.source.datastore, most, pointer="/spec/size_bytes")
+        try:
+            work.virtual_size = await self._qemu_img.replay(
+                source, _qemu_name(work.format), overlay, file_bytes=most
+            )
+        except CommandError as error:
+            if (found := _of_the_data(error)) is not None:
+                raise found from error
+            raise
+        finally:
+            room.release()
+
+    async def _convert(self, work: _Work, source: Path, target: Path, overlay: Path | None) -> None:
         os.close(await asyncio.to_thread(make_spool, target))
         total = work.virtual_size
-        disk = (source, _QEMU_NAMES.get(work.format, work.format.value))
+        disk = (source, _qemu_name(work.format))
         shape = (VolumeFormat.QCOW2, Allocation.THIN, total)
         room = Room(self._datastores, work.source.datastore, 0, pointer="/spec/size_bytes")
         try:
-            limit = await room.for_copy(self._qemu_img, disk, shape)
+            limit = await room.for_copy(self._qemu_img, disk, shape, overlay=overlay)
             await self._qemu_img.convert(
                 *disk,
                 target,
@@ -269,10 +293,11 @@ class Intake:
                     int(total * part), total, stage="convert"
                 ),
                 file_bytes=limit,
+                overlay=overlay,
             )
         except CommandError as error:
-            if error.problem.code is ErrorCode.UNAVAILABLE and error.returncode is not None:
-                raise MicaError.field("/spec/format", error.problem.detail) from error
+            if (found := _of_the_data(error)) is not None:
+                raise found from error
             raise
         finally:
             room.release()
@@ -283,7 +308,7 @@ def refuse_early(source: ImageSource, head: bytes) -> None:
     """Judge the first bytes of data that still come, so that nobody sends gigabytes in vain."""
     try:
         compression = compression_of(head, source.compression, source.format)
-    except InspectionError as error:
+    except FormatError as error:
         raise MicaError.field("/spec/compression", _sentence(error)) from error
     if compression is not Compression.NONE or source.format is None:
         return
@@ -309,27 +334,41 @@ def _inspect(work: _Work, path: Path) -> None:
         data = FileData(fd)
         try:
             work.format = format_of(data, work.source.format)
-        except InspectionError as error:
+        except FormatError as error:
             raise MicaError.field("/spec/format", _sentence(error)) from error
         work.virtual_size = _prove(work.format, data)
+        work.pending_bytes = format_of_source(work.format).pending_bytes(data)
     finally:
         os.close(fd)
 
 
-def _prove(source: SourceFormat, data: FileData | MemoryData) -> int:
+def _prove(source: SourceFormat, data: Data) -> int:
     try:
         return prove_source(source, data)
-    except InspectionError as error:
+    except FormatError as error:
         raise MicaError.field(
             "/spec/format", f"The data are no usable {source} image: {error}."
         ) from error
+
+
+def _of_the_data(error: CommandError) -> MicaError | None:
+    """For who sent data that qemu-img can't read; None if it failed otherwise."""
+    if error.problem.code is ErrorCode.UNAVAILABLE and error.returncode is not None:
+        return MicaError.field("/spec/format", error.problem.detail)
+    return None
+
+
+def _qemu_name(source: SourceFormat) -> str:
+    name = format_of_source(source).qemu_name
+    assert name is not None, f"{source} is converted, and qemu-img has no name for it"
+    return name
 
 
 def _converted_size(path: Path) -> int:
     with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         try:
             return read_header(file.read(HEADER_PROBE_BYTES)).virtual_size_bytes
-        except Qcow2Error as error:
+        except FormatError as error:
             raise MicaError(
                 ErrorCode.UNAVAILABLE, f"What qemu-img made can't be read: {error}."
             ) from error

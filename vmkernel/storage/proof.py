@@ -9,18 +9,13 @@ from __future__ import annotations
 import os
 
 from vmkernel.host.qemu_img import qcow2_tables_bytes
-from vmkernel.model import ErrorCode, SourceFormat
+from vmkernel.model import ErrorCode
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.inspection import FileData, InspectionError, prove_source
-from vmkernel.storage.qcow2 import HEADER_PROBE_BYTES, Qcow2Error, read_header
+from vmkernel.storage.images.formats.base import FileData, FormatError, Rank
+from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_header
+from vmkernel.storage.images.formats.registry import format_named
 
 __all__ = ["prove_open_disk", "prove_qcow2"]
-
-_FOREIGN = {
-    "vpc": SourceFormat.VHD,
-    **{item.value: item for item in SourceFormat if item.converted and item.value != "vhd"},
-}
-"""By qemu's names."""
 
 
 def prove_open_disk(fd: int, image_format: str, may_be_damaged: bool) -> int:
@@ -28,9 +23,10 @@ def prove_open_disk(fd: int, image_format: str, may_be_damaged: bool) -> int:
     try:
         if image_format == "qcow2":
             return prove_qcow2(fd, may_be_damaged=may_be_damaged)
-        if image_format in _FOREIGN:
-            prove_source(_FOREIGN[image_format], FileData(fd))
-    except (Qcow2Error, InspectionError) as error:
+        found = format_named(image_format)
+        if found is not None and found.rank is Rank.CONTAINER:
+            found.prove(FileData(fd))
+    except FormatError as error:
         raise StorageError(
             ErrorCode.CONFLICT, f"The disk's file can't be used: {error}."
         ) from error
@@ -38,7 +34,7 @@ def prove_open_disk(fd: int, image_format: str, may_be_damaged: bool) -> int:
 
 
 def prove_qcow2(fd: int, *, may_be_damaged: bool = False) -> int:
-    """The bytes that the tables of an open qcow2 may take; Qcow2Error where it can't be opened
+    """The bytes that the tables of an open qcow2 may take; FormatError where it can't be opened
     without another file than those below it, which are named by us."""
     header = read_header(
         os.pread(fd, HEADER_PROBE_BYTES, 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from vmkernel.host.qemu_img import Layer, QemuImg
 from vmkernel.model import Allocation, VolumeFormat
@@ -60,6 +61,7 @@ class Room:
         *,
         chain: Sequence[Layer] = (),
         snapshot: str | None = None,
+        overlay: Path | None = None,
     ) -> int:
         """How long the file of a copy of a disk may become, which is set aside now: what the
         disk's tables say that it holds, and not how long its file is."""
@@ -67,7 +69,9 @@ class Room:
         if allocation is not Allocation.THICK and (
             chain or source[1] != "raw" or volume_format is not VolumeFormat.RAW
         ):
-            needed = await qemu_img.measure(*source, chain=chain, snapshot=snapshot)
+            needed = await qemu_img.measure(
+                *source, chain=chain, snapshot=snapshot, overlay=overlay
+            )
             await self.grow_to(min(needed, size_bytes + qcow2_overhead(size_bytes)) + _SLACK_BYTES)
         # A raw file is as long as the disk, however little of it is written.
         return max(self.size_bytes, size_bytes if volume_format is VolumeFormat.RAW else 0)

@@ -36,7 +36,7 @@ from vmkernel.storage.datastores import Datastores
 from vmkernel.storage.disks import Disks
 from vmkernel.storage.drivers.base import Consent, DatastoreDriver
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.images import Images
+from vmkernel.storage.images.service import Images
 from vmkernel.storage.lease import Identity, Leases
 from vmkernel.storage.ports import DiskPast, ImageFile, LiveDisks, VmUsers, VolumeFile, VolumeLayer
 from vmkernel.storage.resumable import ResumableUploads

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import struct
+import uuid
 
-__all__ = ["bzimage", "elf", "iso", "qcow2"]
+__all__ = [
+    "bzimage",
+    "elf",
+    "iso",
+    "parallels",
+    "qcow2",
+    "qed",
+    "vdi",
+    "vhd",
+    "vhdx",
+    "vmdk",
+]
+
+MIB = 1 << 20
 
 
 def iso(size: int = 1 << 16) -> bytes:
@@ -65,3 +79,78 @@ def bzimage(size: int = 4096) -> bytes:
 def elf(machine: int = 62, bits: int = 2) -> bytes:
     """The beginning of an ELF executable."""
     return b"\x7fELF" + bytes([bits, 1, 1]) + bytes(9) + struct.pack("<HH", 2, machine) + bytes(200)
+
+
+def vmdk(*, capacity: int = 2048, text: bytes = b"", gd: int = 1) -> bytes:
+    """A sparse VMDK with a descriptor behind its header."""
+    header = struct.pack(
+        "<4sIIQQQQIQQQBcccc",
+        *(b"KDMV", 1, 3, capacity, 128, 1, 20, 512, 1, gd, 128, 0, b"\n", b" ", b"\r", b"\n"),
+    )
+    descriptor = b'# Disk DescriptorFile\ncreateType="monolithicSparse"\n' + text
+    return header.ljust(512, b"\0") + descriptor.ljust(20 * 512, b"\0") + bytes(4096)
+
+
+def vhd(*, kind: int = 3, size: int = MIB) -> bytes:
+    """A VHD footer alone."""
+    raw = bytearray(512)
+    struct.pack_into(
+        ">8sIIQI4sI4sQQHBBI",
+        raw,
+        0,
+        *(b"conectix", 2, 0x10000, 512, 0, b"win ", 0, b"Wi2k", size, size, 1, 1, 1, kind),
+    )
+    struct.pack_into(">I", raw, 64, ~sum(raw) & 0xFFFFFFFF)
+    return bytes(raw)
+
+
+def vdi(*, kind: int = 1, parent: bytes = bytes(32)) -> bytes:
+    """A VDI header."""
+    raw = bytearray(1024)
+    struct.pack_into("<IIII", raw, 0x40, 0xBEDA107F, 0x10001, 400, kind)
+    struct.pack_into("<Q", raw, 0x170, MIB)
+    raw[0x1A8 : 0x1A8 + 32] = parent
+    return bytes(raw)
+
+
+def _guid(text: str) -> bytes:
+    return uuid.UUID(text).bytes_le
+
+
+def vhdx(*, flags: int = 0, parent: bool = False, log: str = "", log_bytes: int = MIB) -> bytes:
+    """A VHDX with headers, a region table and metadata; `log` is how its log is."""
+    raw = bytearray(2 * MIB)
+    raw[:8] = b"vhdxfile"
+    used = b"L" * 16 if log else bytes(16)
+    for at, number, now in ((64 << 10, 7, used), (128 << 10, 6, b"O" * 16)):
+        head = (b"head", 0, number, bytes(16), bytes(16), now, 0, 1, log_bytes, 512 << 10)
+        struct.pack_into("<4sIQ16s16s16sHHIQ", raw, at, *head)
+    if log:
+        of = used if log == "to be replayed" else b"P" * 16
+        struct.pack_into("<4sIIIQII16s", raw, (512 << 10) + 8192, b"loge", 0, 4096, 0, 1, 0, 0, of)
+    struct.pack_into("<4sIII", raw, 192 << 10, b"regi", 0, 1, 0)
+    entry = (_guid("8b7ca206-4790-4b9a-b8fe-575f050f886e"), MIB, MIB, 1)
+    struct.pack_into("<16sQII", raw, (192 << 10) + 16, *entry)
+    items = [
+        (_guid("caa16737-fa36-4d43-b3b6-33f0aa44e76b"), struct.pack("<II", 1 << 25, flags)),
+        (_guid("2fa54224-cd1b-4876-b211-5dbed83bf4b8"), struct.pack("<Q", 3 * MIB)),
+    ]
+    if parent:
+        items.append((_guid("a8d35f2d-b30b-454d-abf7-d3d84834ab0c"), b"a parent"))
+    struct.pack_into("<8sHH", raw, MIB, b"metadata", 0, len(items))
+    for number, (kind, value) in enumerate(items):
+        offset = (64 << 10) + 64 * number
+        struct.pack_into("<16sIII", raw, MIB + 32 + 32 * number, kind, offset, len(value), 0)
+        raw[MIB + offset : MIB + offset + len(value)] = value
+    return bytes(raw)
+
+
+def parallels(*, magic: bytes = b"WithouFreSpacExt") -> bytes:
+    """A Parallels header."""
+    return struct.pack("<16sIIIIIQ", magic, 2, 16, 1, 63, 1, 2048).ljust(64, b"\0")
+
+
+def qed(*, size: int = MIB) -> bytes:
+    """A QED header."""
+    fields = (b"QED\0", 4096, 2, 1, 0, 0, 0, 4096, size, 0, 0)
+    return struct.pack("<4sIIIQQQQQII", *fields).ljust(1024, b"\0")

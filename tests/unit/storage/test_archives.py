@@ -16,9 +16,9 @@ import pytest
 from tests.unit.storage.samples import iso, qcow2
 from tests.unit.storage.world import image_spec
 from vmkernel.model import ImageFormat, MicaError, SourceFormat
-from vmkernel.storage.archives import archive_of
-from vmkernel.storage.foreign import MemoryData
-from vmkernel.storage.inspection import InspectionError, compression_of, format_of, prove_source
+from vmkernel.storage.images.formats.archives import archive_of
+from vmkernel.storage.images.formats.base import FormatError, MemoryData
+from vmkernel.storage.images.formats.inspection import compression_of, format_of, prove_source
 from vmkernel.storage.intake import refuse_early
 
 DISK = bytes(0x1FE) + b"\x55\xaa" + bytes(1 << 20)
@@ -75,7 +75,7 @@ def test_an_archive_is_named_whatever_it_is_said_to_be(
     name: str, declared: SourceFormat | None
 ) -> None:
     data, what = SAMPLES[name]
-    with pytest.raises(InspectionError, match=what):
+    with pytest.raises(FormatError, match=what):
         prove_source(format_of(MemoryData(data), declared), MemoryData(data))
     if declared is SourceFormat.RAW and name != "dmg":
         with pytest.raises(MicaError, match=what):
@@ -92,7 +92,9 @@ def test_archives_of_real_tools(tmp_path: Path, tool: str) -> None:
     call = [*words, "-c", "disk"] if words[0] in ("lz4", "lzip") else [*words, "made", "disk"]
     done = subprocess.run(call, cwd=tmp_path, check=True, capture_output=True, timeout=60)
     data = next((p for p in tmp_path.glob("made*")), made)
-    assert archive_of(MemoryData(data.read_bytes() if data.exists() else done.stdout))
+    packed = data.read_bytes() if data.exists() else done.stdout
+    with pytest.raises(FormatError, match=words[0]):
+        format_of(MemoryData(packed), None)
 
 
 @pytest.mark.parametrize("data", [DISK, iso(), qcow2(), bytes(4096), b"\x7fELF" + bytes(600)])
@@ -104,7 +106,7 @@ def test_a_disk_is_none(data: bytes) -> None:
 def test_a_wrong_declaration_says_what_it_is() -> None:
     from vmkernel.model import Compression
 
-    with pytest.raises(InspectionError, match="not compressed by gzip: they are a zip archive"):
+    with pytest.raises(FormatError, match="not compressed by gzip: they are a zip archive"):
         compression_of(_zip()[:1024], Compression.GZIP, None)
 
 

@@ -22,8 +22,7 @@ from vmkernel.model import (
     VolumeSpec,
 )
 from vmkernel.state import StoredDatastore
-from vmkernel.storage import Consent
-from vmkernel.storage.drivers.base import Attached, DatastoreDriver
+from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver
 
 MIB = 1 << 20
 

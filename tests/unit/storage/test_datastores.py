@@ -17,7 +17,7 @@ from vmkernel.model import (
     OperationState,
     VolumeSpec,
 )
-from vmkernel.storage import Consent
+from vmkernel.storage.drivers.base import Consent
 
 MIB = 1 << 20
 

@@ -7,11 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.storage.samples import bzimage, elf, iso, qcow2
-from vmkernel.model import ImageFormat
-from vmkernel.storage.headers import HEAD_BYTES, HeaderError, prove
-from vmkernel.storage.qcow2 import Qcow2Error, read_header
+from vmkernel.model import SourceFormat
+from vmkernel.storage.images.formats.base import HEAD_BYTES, FormatError, MemoryData
+from vmkernel.storage.images.formats.inspection import prove_source
+from vmkernel.storage.images.formats.qcow2 import read_header
 
-F = ImageFormat
+F = SourceFormat
+
+
+class _Head(MemoryData):
+    """The beginning of a longer file."""
+
+    def __init__(self, head: bytes, size: int) -> None:
+        super().__init__(head)
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+
+def prove(source: SourceFormat, head: bytes, size: int) -> int:
+    return prove_source(source, _Head(head, size))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +47,7 @@ F = ImageFormat
     ],
 )
 def test_what_is_right_is_taken(
-    image_format: ImageFormat, head: bytes, size: int, virtual: int
+    image_format: SourceFormat, head: bytes, size: int, virtual: int
 ) -> None:
     assert prove(image_format, head, size) == virtual
 
@@ -57,9 +74,9 @@ def test_what_is_right_is_taken(
     ],
 )
 def test_what_is_wrong_is_refused_with_a_reason(
-    image_format: ImageFormat, head: bytes, reason: str
+    image_format: SourceFormat, head: bytes, reason: str
 ) -> None:
-    with pytest.raises(HeaderError, match=reason):
+    with pytest.raises(FormatError, match=reason):
         prove(image_format, head, max(1, len(head)))
 
 
@@ -81,7 +98,7 @@ def test_what_is_wrong_is_refused_with_a_reason(
     ],
 )
 def test_a_qcow2_may_not_reach_for_other_files(head: bytes, reason: str) -> None:
-    with pytest.raises(Qcow2Error, match=reason):
+    with pytest.raises(FormatError, match=reason):
         read_header(head)
 
 
@@ -89,24 +106,26 @@ def test_our_own_linked_ones_name_what_they_stand_on() -> None:
     linked = qcow2(backing_name="base.raw")
     assert read_header(linked, may_be_linked=True).backing_file == "base.raw"
     assert read_header(qcow2(), may_be_linked=True).backing_file is None
-    with pytest.raises(Qcow2Error, match="backing file"):
+    with pytest.raises(FormatError, match="backing file"):
         read_header(linked)
-    with pytest.raises(Qcow2Error, match="not where one can be"):
+    with pytest.raises(FormatError, match="not where one can be"):
         read_header(qcow2(backing=1 << 40), may_be_linked=True)
 
 
 def test_a_file_that_was_cut_off_is_told_by_its_tables() -> None:
     whole = qcow2()
     assert read_header(whole, file_bytes=len(whole))
-    with pytest.raises(Qcow2Error, match="cut off"):
+    with pytest.raises(FormatError, match="cut off"):
         read_header(whole, file_bytes=1 << 16)
 
 
-@given(st.sampled_from(list(ImageFormat)), st.binary(max_size=2000))
-def test_noise_is_refused_and_never_more_than_that(image_format: ImageFormat, noise: bytes) -> None:
+@given(st.sampled_from(list(SourceFormat)), st.binary(max_size=2000))
+def test_noise_is_refused_and_never_more_than_that(
+    image_format: SourceFormat, noise: bytes
+) -> None:
     try:
         virtual = prove(image_format, noise[:HEAD_BYTES], max(1, len(noise)))
-    except HeaderError:
+    except FormatError:
         return
     assert virtual > 0
 
@@ -118,6 +137,6 @@ def test_a_damaged_qcow2_header_is_refused_or_still_sane(data: st.DataObject) ->
         head[data.draw(st.integers(4, 111))] = data.draw(st.integers(0, 255))
     try:
         header = read_header(bytes(head))
-    except Qcow2Error:
+    except FormatError:
         return
     assert 0 < header.virtual_size_bytes <= 1 << 50

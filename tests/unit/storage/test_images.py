@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.storage.samples import iso, qcow2
+from tests.unit.storage.samples import iso, qcow2, vhdx
 from tests.unit.storage.world import World, image_spec, run
+from vmkernel.host.errors import CommandError
 from vmkernel.model import (
     ErrorCode,
     ImageFormat,
@@ -84,6 +85,26 @@ def test_a_wrong_upload_leaves_nothing(
         assert _free(world) == 0
         # The name is free again.
         assert (await world.upload("x", iso(), ISO)).state is OperationState.SUCCEEDED
+
+    run(tmp_path, scenario)
+
+
+def test_a_disk_that_nothing_closed_is_completed_from_its_log(tmp_path: Path) -> None:
+    data = vhdx(log="to be replayed")
+
+    async def scenario(world: World) -> None:
+        world.qemu_img.error = CommandError("It is damaged.", replay="", returncode=1, output="")
+        spec = image_spec(data, ISO, format=SourceFormat.VHDX)
+        ended = await world.upload("x", data, spec=spec)
+        assert ended.error is not None
+        assert [field.pointer for field in ended.error.fields] == ["/spec/format"]
+        assert world.files() == []
+        world.qemu_img.error = None
+        world.qemu_img.calls.clear()
+        assert (await world.upload("x", data, spec=spec)).state is OperationState.SUCCEEDED
+        assert world.qemu_img.calls == ["replay vhdx", "convert vhdx qcow2 with its log"]
+        assert world.files() == ["d/images/x.json", "d/images/x.qcow2"]
+        assert _free(world) == 0
 
     run(tmp_path, scenario)
 

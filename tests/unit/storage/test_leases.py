@@ -12,8 +12,8 @@ import pytest
 from tests.unit.storage.world import World
 from vmkernel.host.bounded import Bounded
 from vmkernel.model import DatastoreState, ErrorCode, MicaError, OperationState
-from vmkernel.storage import Consent, lease
-from vmkernel.storage.drivers.base import Attached
+from vmkernel.storage import lease
+from vmkernel.storage.drivers.base import Attached, Consent
 from vmkernel.storage.drivers.directory import DirectoryDriver
 from vmkernel.storage.lease import SILENT_S, Claim, Identity, LeaseHeld, LeaseLost, Leases
 from vmkernel.storage.lease_keeper import LeaseKeeper

@@ -27,9 +27,10 @@ from vmkernel.model import (
 )
 from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateLog, StateStore
-from vmkernel.storage import Consent, StorageService
+from vmkernel.storage.drivers.base import Consent
 from vmkernel.storage.drivers.registry import hosted_drivers
 from vmkernel.storage.proof import prove_open_disk
+from vmkernel.storage.service import StorageService
 
 __all__ = ["FakeUsers", "PretendingQemuImg", "World", "image_spec", "run"]
 
@@ -91,12 +92,14 @@ class PretendingQemuImg(QemuImg):
         compress: bool = False,  # noqa: ARG002
         chain: Sequence[Layer] = (),
         snapshot: str | None = None,
+        overlay: Path | None = None,
     ) -> None:
         """Half of it, a pause, and the other half."""
         below = "".join(f" on {path.name}" for path, _ in chain)
         self.limits.append(file_bytes)
         past = f" at {snapshot}" if snapshot else ""
-        self.calls.append(f"convert {source_format} {target_format}{below}{past}")
+        over = "" if overlay is None else " with its log"
+        self.calls.append(f"convert {source_format} {target_format}{below}{past}{over}")
         target.write_bytes(b"half")
         on_fraction(0.5)
         if self.gate is not None:
@@ -130,9 +133,22 @@ class PretendingQemuImg(QemuImg):
         *,
         chain: Sequence[Layer] = (),  # noqa: ARG002
         snapshot: str | None = None,  # noqa: ARG002
+        overlay: Path | None = None,  # noqa: ARG002
     ) -> int:
         """As much as the file has."""
         return self.needed_bytes or source.stat().st_size
+
+    async def replay(
+        self, source: Path, source_format: str, overlay: Path, *, file_bytes: int
+    ) -> int:
+        """A header alone, and a size that only the log knows."""
+        del source
+        self.limits.append(file_bytes)
+        self.calls.append(f"replay {source_format}")
+        overlay.write_bytes(b"half")
+        if self.error is not None:
+            raise self.error
+        return 1 << 25
 
     async def snapshots(self, path: Path) -> frozenset[str]:
         return frozenset(self.inside.get(path.name, ()))

@@ -23,7 +23,7 @@ from vmkernel.control.requests import (
     WriteVolume,
 )
 from vmkernel.model import Backup, SavedVm
-from vmkernel.storage import StorageService
+from vmkernel.storage.service import StorageService
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,8 @@ from vmkernel.control.requests import (
     UpdateDatastore,
 )
 from vmkernel.model import Datastore, Operation
-from vmkernel.storage import Consent, StorageService
+from vmkernel.storage.drivers.base import Consent
+from vmkernel.storage.service import StorageService
 
 __all__ = ["register"]
 

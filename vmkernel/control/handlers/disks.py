@@ -7,7 +7,7 @@ from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.handlers.paging import cut
 from vmkernel.control.requests import DiskPage, ListDisks, WipeDisk
 from vmkernel.model import Operation
-from vmkernel.storage import StorageService
+from vmkernel.storage.service import StorageService
 
 __all__ = ["register"]
 

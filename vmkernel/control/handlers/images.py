@@ -13,7 +13,7 @@ from vmkernel.control.requests import (
     ListImages,
 )
 from vmkernel.model import Image
-from vmkernel.storage import StorageService
+from vmkernel.storage.service import StorageService
 
 __all__ = ["register"]
 

@@ -23,7 +23,7 @@ from vmkernel.control.requests import (
     WriteUpload,
 )
 from vmkernel.model import DataMap, Operation, StoredData, Upload
-from vmkernel.storage import StorageService
+from vmkernel.storage.service import StorageService
 
 __all__ = [
     "register",

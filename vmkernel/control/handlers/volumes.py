@@ -17,7 +17,7 @@ from vmkernel.control.requests import (
     VolumePage,
 )
 from vmkernel.model import Operation, Volume
-from vmkernel.storage import StorageService
+from vmkernel.storage.service import StorageService
 
 __all__ = ["register"]
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-__all__ = ["HEADER_PROBE_BYTES", "Qcow2Error", "Qcow2Header", "read_header"]
+from vmkernel.model import SourceFormat
+from vmkernel.storage.images.formats.base import Data, Format, FormatError, Magic
+
+__all__ = ["HEADER_PROBE_BYTES", "Qcow2", "Qcow2Header", "read_header"]
 
 _MAGIC = b"QFI\xfb"
 _V2 = struct.Struct(">4sIQIIQIIQQIIQ")
@@ -24,10 +27,6 @@ _EXT_DATA_FILE = 0x44415441
 _EXT_END = 0
 _MAX_L1_BYTES = 32 << 20
 _MAX_NAME_BYTES = 1023
-
-
-class Qcow2Error(Exception):
-    """Not a qcow2 that can be taken; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -48,33 +47,33 @@ def read_header(
     may_be_damaged: bool = False,
     file_bytes: int | None = None,
 ) -> Qcow2Header:
-    """Prove the first bytes of a qcow2 file; Qcow2Error also where it names a backing file and
-    may not, where it says itself that it is damaged and may not be, or where its tables lie behind
-    the end of its `file_bytes`."""
+    """Prove the first bytes of a qcow2 file; FormatError also if it names a backing file and may
+    not, if it says itself that it is damaged and may not be, or if its tables lie behind the end of
+    its `file_bytes`."""
     if data[:4] != _MAGIC:
-        raise Qcow2Error("it does not begin like a qcow2 file")
+        raise FormatError("it does not begin like a qcow2 file")
     if len(data) < _V2.size:
-        raise Qcow2Error("its header is cut off")
+        raise FormatError("its header is cut off")
     fields = _V2.unpack_from(data)
     version, backing_offset, backing_bytes, cluster_bits, size, crypt = fields[1:7]
     l1_entries, l1_offset, refcounts_offset = fields[7:10]
     if version not in (2, 3):
-        raise Qcow2Error(f"version {version} is not known")
+        raise FormatError(f"version {version} is not known")
     if not 9 <= cluster_bits <= 21:
-        raise Qcow2Error(f"clusters of 2^{cluster_bits} bytes are not allowed")
+        raise FormatError(f"clusters of 2^{cluster_bits} bytes are not allowed")
     if backing_offset and not may_be_linked:
-        raise Qcow2Error("it needs a backing file; flatten it with `qemu-img convert`")
+        raise FormatError("it needs a backing file; flatten it with `qemu-img convert`")
     if crypt:
-        raise Qcow2Error("it is encrypted")
+        raise FormatError("it is encrypted")
     cluster = 1 << cluster_bits
     if l1_offset % cluster or l1_entries * 8 > _MAX_L1_BYTES:
-        raise Qcow2Error("its L1 table is not where one can be")
+        raise FormatError("its L1 table is not where one can be")
     if not 0 < size <= 1 << 50:
-        raise Qcow2Error(f"a virtual size of {size} bytes is not possible")
+        raise FormatError(f"a virtual size of {size} bytes is not possible")
     if l1_entries * (cluster // 8) * cluster < size:
-        raise Qcow2Error("its L1 table is too small for its size")
+        raise FormatError("its L1 table is too small for its size")
     if file_bytes is not None and max(l1_offset, refcounts_offset) >= file_bytes:
-        raise Qcow2Error("it is cut off: its tables lie behind its end")
+        raise FormatError("it is cut off: its tables lie behind its end")
     _read_extensions(data, _header_bytes(data, version, may_be_damaged), cluster)
     backing = _backing_file(data, backing_offset, backing_bytes) if backing_offset else None
     return Qcow2Header(version, size, cluster, backing)
@@ -83,7 +82,7 @@ def read_header(
 def _backing_file(data: bytes, offset: int, length: int) -> str:
     name = data[offset : offset + length]
     if not 0 < length <= _MAX_NAME_BYTES or len(name) != length:
-        raise Qcow2Error("the name of its backing file is not where one can be")
+        raise FormatError("the name of its backing file is not where one can be")
     return name.decode(errors="replace")
 
 
@@ -91,16 +90,16 @@ def _header_bytes(data: bytes, version: int, may_be_damaged: bool) -> int:
     if version == 2:
         return _V2.size
     if len(data) < _V2.size + _V3.size:
-        raise Qcow2Error("its header is cut off")
+        raise FormatError("its header is cut off")
     incompatible, _, _, _, length = _V3.unpack_from(data, _V2.size)
     if incompatible & _EXTERNAL_DATA:
-        raise Qcow2Error("its data lie in another file; convert it with `qemu-img convert`")
+        raise FormatError("its data lie in another file; convert it with `qemu-img convert`")
     if incompatible & _CORRUPT and not may_be_damaged:
-        raise Qcow2Error("it is marked as corrupt")
+        raise FormatError("it is marked as corrupt")
     if incompatible & ~_KNOWN_INCOMPATIBLE:
-        raise Qcow2Error(f"it uses features that are not known ({incompatible:#x})")
+        raise FormatError(f"it uses features that are not known ({incompatible:#x})")
     if length < _V2.size + _V3.size or length % 8:
-        raise Qcow2Error(f"a header of {length} bytes is not possible")
+        raise FormatError(f"a header of {length} bytes is not possible")
     return int(length)
 
 
@@ -112,7 +111,26 @@ def _read_extensions(data: bytes, offset: int, cluster: int) -> None:
         if kind == _EXT_END:
             return
         if kind == _EXT_DATA_FILE:
-            raise Qcow2Error("it names another file for its data")
+            raise FormatError("it names another file for its data")
         offset += 8 + -(-length // 8) * 8
     if offset > cluster:
-        raise Qcow2Error("its header extensions don't end")
+        raise FormatError("its header extensions don't end")
+
+
+class Qcow2(Format):
+    """QEMU; images and volumes are kept so."""
+
+    noun = "a qcow2 file"
+    source = SourceFormat.QCOW2
+    magics = (Magic(0, _MAGIC),)
+    qemu_name = "qcow2"
+
+    def size(self, data: Data) -> int:
+        return self._header(data).virtual_size_bytes
+
+    def check(self, data: Data) -> None:
+        self._header(data)
+
+    @staticmethod
+    def _header(data: Data) -> Qcow2Header:
+        return read_header(data.read(0, HEADER_PROBE_BYTES), file_bytes=data.size)

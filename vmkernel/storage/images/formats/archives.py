@@ -1,4 +1,4 @@
-"""Archives and packed files that no disk can be, by their first bytes: named, and never unpacked.
+"""Archives and other packages, which are no disks, by their first bytes: named, never unpacked.
 
 tar    POSIX.1-1988 ustar, and the older kind by its checksum
 zip    APPNOTE.TXT 4.3.7, 4.3.16;  7z  7zFormat.txt;  cab  [MS-CAB] 2.1;  others: file(1)'s magic
@@ -7,7 +7,7 @@ An OVA is a tar whose first member is an OVF description (DSP0243 9.1).
 
 from __future__ import annotations
 
-from vmkernel.storage.foreign import Data
+from vmkernel.storage.images.formats.base import Data
 
 __all__ = ["archive_of"]
 
@@ -20,11 +20,6 @@ _MAGICS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"MSCF\0\0\0\0", "a cabinet (cab)"),
     (0, b"ISc(", "a cabinet of InstallShield"),
     (0, b"MSWIM\0\0\0", "a Windows image (wim), which is installed from and no disk"),
-    (0, b"LZIP\x01", "a file compressed by lzip"),
-    (0, b"\x02\x21\x4c\x18", "a file compressed by lz4"),
-    (0, b"\x04\x22\x4d\x18", "a file compressed by lz4"),
-    (0, b"\x89LZO\0\r\n\x1a\n", "a file compressed by lzop"),
-    (0, b"\x1f\x9d", "a file compressed by compress"),
     (0, b"!<arch>\n", "an ar archive or a Debian package"),
     (0, b"\xed\xab\xee\xdb", "an RPM package"),
     (0, b"xar!", "a xar archive"),
@@ -32,20 +27,16 @@ _MAGICS: tuple[tuple[int, bytes, str], ...] = (
     (257, b"ustar\x0000", "a tar archive"),
     (257, b"ustar  \0", "a tar archive"),
 )
-_BZIP2 = (b"1AY&SY", b"\x17rE8P\x90")
-"""Of a block, and of the end of an empty file."""
 _TAR_BYTES = 512
 _DMG_TRAILER = b"koly\0\0\0\4"
 
 
 def archive_of(data: Data, *, parts: bool = False) -> str | None:
-    """What packed thing the data are, with its article; None where they are none.
+    """What package the data are, with its article; None if they are none.
 
     With `parts`, also what is certain of no whole file: the first bytes of some data.
     """
     head = data.read(0, 2 * _TAR_BYTES)
-    if head[:3] == b"BZh" and head[3:4].isdigit() and head[4:10] in _BZIP2:
-        return "a file compressed by bzip2"
     for at, magic, name in _MAGICS:
         if head[at : at + len(magic)] == magic:
             return _tar(head) if name == "a tar archive" else name

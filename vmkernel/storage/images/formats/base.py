@@ -1,0 +1,168 @@
+"""What an image format says of itself, and the bytes that it reads."""
+
+from __future__ import annotations
+
+import os
+import struct
+from abc import ABC, abstractmethod
+from enum import IntEnum
+from typing import ClassVar, NamedTuple, Protocol
+
+from vmkernel.model import SourceFormat
+
+__all__ = [
+    "Data",
+    "FileData",
+    "Format",
+    "FormatError",
+    "HEAD_BYTES",
+    "Magic",
+    "MemoryData",
+    "Rank",
+    "SECTOR_BYTES",
+    "shown_name",
+    "unpack",
+    "whole_sectors",
+]
+
+SECTOR_BYTES = 512
+HEAD_BYTES = 1 << 16
+"""So much is enough to judge the formats that are kept as they come."""
+_MAX_BYTES = 1 << 50
+"""As of any image (vmkernel/model/images.py)."""
+_SHOWN_BYTES = 120
+
+
+class FormatError(Exception):
+    """The data can't be taken; the message says what was found, in a clause about "it"."""
+
+
+class Data(Protocol):
+    """The bytes of a file."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Some of them; fewer at the end."""
+
+
+class MemoryData:
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self._data)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Some of them; fewer at the end."""
+        return self._data[offset : offset + count]
+
+
+class FileData:
+    """The bytes of an open file."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return os.fstat(self._fd).st_size
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Some of them; fewer at the end."""
+        return os.pread(self._fd, count, offset)
+
+
+class Magic(NamedTuple):
+    """Bytes by which data are recognised."""
+
+    offset: int
+    value: bytes
+
+    def at(self, data: Data) -> bool:
+        """True if the data have it."""
+        return data.read(self.offset, len(self.value)) == self.value
+
+
+class Rank(IntEnum):
+    """What wins if the data look like several formats; two of one rank are ambiguous."""
+
+    CONTAINER = 0
+    """A file with a disk in it. The disk's first bytes may be the file's."""
+    CONTENT = 1
+    """What a machine reads as it is."""
+    TABLE = 2
+    """A table of partitions. An ISO for USB sticks and a kernel begin with one too."""
+
+
+class Format(ABC):
+    """One format; see the package."""
+
+    noun: ClassVar[str]
+    """With its article, for messages."""
+    source: ClassVar[SourceFormat | None] = None
+    """What images are made of it as; None: it is recognised, and refused with `advice`."""
+    advice: ClassVar[str] = ""
+    rank: ClassVar[Rank] = Rank.CONTAINER
+    magics: ClassVar[tuple[Magic, ...]] = ()
+    """Any of them shows it."""
+    qemu_name: ClassVar[str | None] = None
+    """None: it never goes to qemu-img."""
+    holds_anything: ClassVar[bool] = False
+    """True: any bytes may be one, so what is another format isn't taken for it."""
+    may_begin_like_archives: ClassVar[bool] = False
+
+    def begins(self, data: Data) -> bool:
+        """True if the first bytes show it."""
+        return any(magic.at(data) for magic in self.magics)
+
+    def matches(self, data: Data) -> bool:
+        """True if the data show that they are of it."""
+        return self.begins(data)
+
+    @abstractmethod
+    def size(self, data: Data) -> int:
+        """The virtual size in bytes that the header states; FormatError if it states none."""
+
+    def check(self, data: Data) -> None:
+        """FormatError if the data name another file, need a key or are visibly damaged."""
+        del data
+
+    def pending_bytes(self, data: Data) -> int:
+        """The length of a log that must be replayed to have the disk whole; 0: there is none."""
+        del data
+        return 0
+
+    def prove(self, data: Data) -> int:
+        """The virtual size of a disk that can be taken; FormatError if it can't be."""
+        size = self.size(data)
+        if not 0 < size <= _MAX_BYTES:
+            raise FormatError(f"a virtual size of {size} bytes is not possible")
+        self.check(data)
+        return size
+
+
+def unpack(layout: struct.Struct, data: Data, offset: int) -> tuple[int | bytes, ...]:
+    """The fields of a header; FormatError if the data end before it does."""
+    raw = data.read(offset, layout.size) if offset >= 0 else b""
+    if len(raw) < layout.size:
+        raise FormatError("its header is cut off")
+    return layout.unpack(raw)
+
+
+def whole_sectors(size_bytes: int, sector_bytes: int = SECTOR_BYTES) -> int:
+    """Rounded up, as a guest sees a disk."""
+    return -(-size_bytes // sector_bytes) * sector_bytes
+
+
+def shown_name(name: bytes) -> str:
+    """A name out of a file, fit for a message."""
+    text = name[:_SHOWN_BYTES].decode("utf-8", "replace").strip()
+    return repr(text) if text else "another file"

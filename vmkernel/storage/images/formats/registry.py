@@ -1,0 +1,48 @@
+"""Every image format, one line each; their order means nothing."""
+
+from __future__ import annotations
+
+from vmkernel.model import SourceFormat
+from vmkernel.storage.images.formats.base import Format
+from vmkernel.storage.images.formats.iso import Iso
+from vmkernel.storage.images.formats.linux_initrd import LinuxInitrd
+from vmkernel.storage.images.formats.linux_kernel import LinuxKernel
+from vmkernel.storage.images.formats.luks import Luks
+from vmkernel.storage.images.formats.parallels import Parallels
+from vmkernel.storage.images.formats.qcow2 import Qcow2
+from vmkernel.storage.images.formats.qed import Qed
+from vmkernel.storage.images.formats.raw import Raw
+from vmkernel.storage.images.formats.vdi import Vdi
+from vmkernel.storage.images.formats.vhd import Vhd
+from vmkernel.storage.images.formats.vhdx import Vhdx
+from vmkernel.storage.images.formats.vmdk import Vmdk
+
+__all__ = ["FORMATS", "format_named", "format_of_source"]
+
+FORMATS: tuple[Format, ...] = (
+    Iso(),
+    LinuxInitrd(),
+    LinuxKernel(),
+    Luks(),
+    Parallels(),
+    Qcow2(),
+    Qed(),
+    Raw(),
+    Vdi(),
+    Vhd(),
+    Vhdx(),
+    Vmdk(),
+)
+
+_BY_SOURCE = {item.source: item for item in FORMATS if item.source is not None}
+_BY_QEMU_NAME = {item.qemu_name: item for item in FORMATS if item.qemu_name is not None}
+
+
+def format_of_source(source: SourceFormat) -> Format:
+    """The format that images are made of by that name."""
+    return _BY_SOURCE[source]
+
+
+def format_named(qemu_name: str) -> Format | None:
+    """The format by QEMU's name of it."""
+    return _BY_QEMU_NAME.get(qemu_name)
