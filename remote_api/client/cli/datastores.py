@@ -19,6 +19,7 @@ from remote_api.client.sdk import Mica
 from remote_api.schema import (
     Datastore,
     DatastoreKind,
+    DatastoreMember,
     DatastoreSpec,
     DatastoreStatus,
     Filesystem,
@@ -68,6 +69,7 @@ def show_datastore(session: Session, datastore_id: str) -> None:
             session,
             mica.datastore(datastore_id),
             (
+                ("id", lambda d: d.id),
                 ("kind", lambda d: d.spec.kind),
                 ("state", lambda d: d.status.state),
                 ("reason", lambda d: d.status.reason),
@@ -81,8 +83,12 @@ def show_datastore(session: Session, datastore_id: str) -> None:
                     "thresholds",
                     lambda d: f"{d.spec.warning_percent} %, {d.spec.critical_percent} %",
                 ),
-                ("raid", lambda d: d.status.raid and _raid_text(d.status.raid)),
-                ("disks", lambda d: [f"{m.disk} {m.state}" for m in d.status.members]),
+                ("raid", lambda d: d.status.raid and _raid_lines(d.status.raid)),
+                ("disks", lambda d: [_member(m) for m in d.status.members]),
+                ("spares", lambda d: d.spec.spares),
+                ("device", lambda d: d.status.device),
+                ("created", lambda d: d.created_at),
+                ("revision", lambda d: d.revision),
             ),
         )
 
@@ -338,6 +344,15 @@ def _nfs_spec(
         mount_port=mount_port,
     )
     return DatastoreSpec(kind=DatastoreKind.NFS, nfs=nfs)
+
+
+def _member(member: DatastoreMember) -> str:
+    return f"{member.disk} {member.state}" + (f" ({member.device})" if member.device else "")
+
+
+def _raid_lines(raid: RaidStatus) -> str:
+    missing = f", {raid.missing_disks} disks missing" if raid.missing_disks else ""
+    return f"{raid.level} {_raid_text(raid)}{missing}"
 
 
 def _place(datastore: Datastore) -> str | None:

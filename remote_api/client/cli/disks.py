@@ -13,6 +13,7 @@ from remote_api.client.cli.common import (
     wait_option,
 )
 from remote_api.client.errors import ConflictError
+from remote_api.schema import DiskPartition
 
 __all__ = ["disk_group"]
 
@@ -66,30 +67,43 @@ def show_disk(session: Session, disk_id: str) -> None:
         session,
         found,
         (
+            ("id", lambda d: d.id),
             ("device", lambda d: d.device),
             ("model", lambda d: d.model),
             ("serial", lambda d: d.serial),
             ("size", lambda d: bytes_text(d.size_bytes)),
             ("bus", lambda d: d.transport),
+            ("rotates", lambda d: d.rotational),
+            ("removable", lambda d: d.removable),
+            ("the stick", lambda d: d.is_stick),
             ("datastore", lambda d: d.datastore),
             ("adoptable as", lambda d: d.adoptable),
             (
                 "holds",
                 lambda d: (
-                    [
-                        f"{p.number}: {p.filesystem or 'nothing known'}, {bytes_text(p.size_bytes)}"
-                        for p in d.partitions
-                    ]
+                    [_partition(p) for p in d.partitions]
                     or ("nothing" if d.blank else "unknown data")
                 ),
             ),
             ("health", lambda d: d.health and f"{d.health.state} {d.health.reason or ''}".strip()),
             ("temperature", lambda d: d.health and d.health.temperature_celsius),
             ("wear, percent", lambda d: d.health and d.health.wear_percent),
+            ("spare, percent", lambda d: d.health and d.health.spare_percent),
+            (
+                "sectors replaced, pending",
+                lambda d: d.health and (d.health.reallocated_sectors, d.health.pending_sectors),
+            ),
+            ("data lost", lambda d: d.health and d.health.media_errors),
             ("power-on hours", lambda d: d.health and d.health.power_on_hours),
             ("read at", lambda d: d.health and d.health.checked_at),
         ),
     )
+
+
+def _partition(part: DiskPartition) -> str:
+    named = " ".join(text for text in (part.label, part.uuid) if text)
+    known = part.filesystem or "nothing known"
+    return f"{part.number}: {known}, {bytes_text(part.size_bytes)} {named}".rstrip()
 
 
 @disk_group.command("wipe")

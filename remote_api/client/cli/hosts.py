@@ -29,7 +29,16 @@ from remote_api.client.pinning import (
     shown_fingerprint,
 )
 from remote_api.client.sdk import Mica
-from remote_api.schema import PowerAction, Role, TokenSpec
+from remote_api.schema import (
+    CpuInfo,
+    Finding,
+    LinkInfo,
+    PowerAction,
+    Role,
+    StickInfo,
+    TokenSpec,
+    VirtualisationInfo,
+)
 
 __all__ = ["claim", "context_group", "host_group", "token_group"]
 
@@ -153,7 +162,7 @@ def show_host(session: Session) -> None:
         (
             ("hostname", lambda h: h.status.hostname),
             ("version", lambda h: f"{h.status.version} ({h.status.mode})"),
-            ("cpu", lambda h: f"{h.status.cpu.model}, {h.status.cpu.threads} threads"),
+            ("cpu", lambda h: _processors(h.status.cpu)),
             (
                 "memory",
                 lambda h: (
@@ -161,23 +170,53 @@ def show_host(session: Session) -> None:
                     f"{bytes_text(h.status.memory.total_bytes)}"
                 ),
             ),
-            ("accelerator", lambda h: h.status.virtualisation.accelerator),
+            ("accelerator", lambda h: _accelerator(h.status.virtualisation)),
             ("kernel", lambda h: f"{h.status.boot.kernel} ({h.status.boot.firmware})"),
             ("booted", lambda h: h.status.boot.booted_at),
+            ("boot bank", lambda h: h.status.boot.bank),
             ("security", lambda h: security_text(h.status.security)),
+            ("stick", lambda h: _stick(h.status.stick)),
             ("stick writes", lambda h: bytes_text(h.status.stick.written_bytes)),
-            (
-                "addresses",
-                lambda h: [address for link in h.status.links for address in link.addresses],
-            ),
+            ("links", lambda h: [_link(link) for link in h.status.links]),
             ("fingerprint", lambda h: h.status.tls_fingerprint_sha256),
             ("programs", lambda h: [f"{p.name} {p.version}" for p in h.status.programs]),
             (
                 "findings",
-                lambda h: [f"{f.severity}: {f.message}" for f in h.status.findings] or "none",
+                lambda h: [_finding(f) for f in h.status.findings] or "none",
             ),
+            ("uuid", lambda h: h.status.uuid),
         ),
     )
+
+
+def _processors(cpu: CpuInfo) -> str:
+    return (
+        f"{cpu.vendor} {cpu.model}, {cpu.sockets} sockets, {cpu.cores} cores, {cpu.threads} threads"
+    )
+
+
+def _accelerator(info: VirtualisationInfo) -> str:
+    why = f"; {info.reason}" if info.reason else ""
+    extension = info.extension or "no extension"
+    return f"{info.accelerator} ({extension}{'' if info.available else ', not usable'}{why})"
+
+
+def _stick(stick: StickInfo) -> str:
+    if not stick.present:
+        return "none"
+    what = " ".join(text for text in (stick.device, stick.model, stick.serial) if text)
+    return what + (f", {bytes_text(stick.size_bytes)}" if stick.size_bytes else "")
+
+
+def _link(link: LinkInfo) -> str:
+    state = "up" if link.up and link.carrier else "no carrier" if link.up else "down"
+    of = f" of {link.master}" if link.master else ""
+    return " ".join([f"{link.name}{of} {state}", link.mac or "", *link.addresses]).strip()
+
+
+def _finding(finding: Finding) -> str:
+    about = f" ({finding.subject})" if finding.subject else ""
+    return f"{finding.severity} {finding.code}{about}: {finding.message}"
 
 
 @host_group.command("devices")
@@ -314,5 +353,11 @@ def whoami(session: Session) -> None:
         show_object(
             session,
             mica.whoami(),
-            (("id", lambda t: t.id), ("role", lambda t: t.spec.role)),
+            (
+                ("id", lambda t: t.id),
+                ("role", lambda t: t.spec.role),
+                ("expires", lambda t: t.spec.expires_at),
+                ("description", lambda t: t.spec.description),
+                ("created", lambda t: t.created_at),
+            ),
         )

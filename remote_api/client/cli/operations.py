@@ -6,7 +6,7 @@ import click
 
 from remote_api.client.cli import output
 from remote_api.client.cli.common import Session, pass_session, show_object, show_rows
-from remote_api.schema import Operation
+from remote_api.schema import PROBLEM_TYPE_PREFIX, Operation, Problem
 
 __all__ = ["events", "operation_group"]
 
@@ -59,7 +59,9 @@ def show_operation(session: Session, operation_id: str) -> None:
                 ("by", lambda o: o.actor),
                 ("since", lambda o: o.created_at),
                 ("until", lambda o: o.finished_at),
+                ("can be cancelled", lambda o: o.cancellable),
                 ("error", lambda o: o.error and o.error.detail),
+                ("kind of error", lambda o: o.error and _code(o.error)),
                 (
                     "fields",
                     lambda o: o.error and [f"{e.pointer}: {e.detail}" for e in o.error.errors],
@@ -103,6 +105,10 @@ def events(session: Session, after: str | None) -> None:
                     f"{event.time} {event.type} {event.subject.kind} {event.subject.id}{by}"
                     f"{': ' + event.message if event.message else ''}"
                 )
+
+
+def _code(problem: Problem) -> str:
+    return problem.type.removeprefix(PROBLEM_TYPE_PREFIX)
 
 
 def _far(operation: Operation) -> str | None:

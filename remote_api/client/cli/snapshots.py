@@ -65,7 +65,9 @@ def show_snapshot(session: Session, vm_id: str, snapshot: str) -> None:
                 ("state", lambda s: s.status.state),
                 ("parent", lambda s: s.status.parent),
                 ("current", lambda s: s.status.current),
+                ("machine", lambda s: s.status.machine_type),
                 ("memory", lambda s: bytes_text(s.status.memory_bytes) if s.spec.memory else None),
+                ("quiesce", lambda s: _asked(s.spec)),
                 ("quiesced", lambda s: s.status.quiesced or s.status.reason),
                 ("disks", lambda s: list(s.status.disks)),
             ),
@@ -141,6 +143,12 @@ def delete_snapshot(session: Session, vm_id: str, snapshot: str, wait: bool) -> 
     with session.mica() as mica:
         operation = mica.delete_snapshot(vm_id, snapshot)
         session.finish(mica, operation, wait=wait, done=f"snapshot {snapshot} is deleted")
+
+
+def _asked(spec: SnapshotSpec) -> str | None:
+    if not spec.quiesce:
+        return None
+    return "if possible" if spec.best_effort else "required"
 
 
 def _tree(snapshots: list[Snapshot]) -> list[tuple[int, Snapshot]]:

@@ -334,10 +334,14 @@ def _show(session: Session, vm: Vm) -> None:
             ("cpus", lambda v: f"{v.spec.cpus.count} ({v.spec.cpus.model})"),
             ("memory", lambda v: bytes_text(v.spec.memory_bytes)),
             ("firmware", lambda v: v.spec.firmware),
+            ("accelerator", lambda v: v.status.accelerator),
+            ("started", lambda v: v.status.started_at),
             ("machine", lambda v: v.status.machine_type),
+            ("uuid", lambda v: v.status.uuid),
             ("disks", lambda v: [f"{d.key} {d.volume} ({d.bus})" for d in v.spec.disks]),
             ("cdroms", lambda v: [f"{c.key} {c.image or 'empty'}" for c in v.spec.cdroms]),
             ("nics", lambda v: [f"{n.key} {n.port_group} {n.mac}" for n in v.spec.nics]),
+            ("unplugging", lambda v: v.status.unplugging),
             ("boot", lambda v: v.spec.boot.kernel and f"kernel {v.spec.boot.kernel.kernel}"),
             ("datastore", lambda v: v.spec.datastore),
             *((name, lambda _, text=text: text) for name, text in life_lines(vm)),
@@ -352,7 +356,10 @@ def _guest(vm: Vm) -> str | None:
         return None
     if not agent.connected or agent.system is None:
         return agent.reason or "its agent tells nothing"
-    return f"{agent.hostname or '?'}: {agent.system.name} {agent.system.version}".strip()
+    kernel = f", kernel {agent.system.kernel}" if agent.system.kernel else ""
+    held = ", its file systems are frozen" if agent.frozen else ""
+    system = f"{agent.system.name} {agent.system.version}".strip()
+    return f"{agent.hostname or '?'}: {system}{kernel}; agent {agent.version or '?'}{held}"
 
 
 def _addresses(vm: Vm) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import click
 
 from remote_api.client.cli.common import (
@@ -18,11 +21,24 @@ from remote_api.client.cli.volume_export import export_volume
 from remote_api.schema import (
     Allocation,
     CheckRepair,
+    Volume,
+    VolumeCheck,
     VolumeFormat,
     VolumeSpec,
 )
 
 __all__ = ["volume_group"]
+
+_CHECK: tuple[tuple[str, Callable[[VolumeCheck], object]], ...] = (
+    ("checked", lambda c: c.checked_at),
+    ("corruptions", lambda c: c.corruptions),
+    ("leaks", lambda c: c.leaks),
+    ("corruptions mended", lambda c: c.corruptions_fixed),
+    ("leaks mended", lambda c: c.leaks_fixed),
+    ("stray snapshots", lambda c: c.snapshots),
+    ("stray snapshots removed", lambda c: c.snapshots_removed),
+)
+"""What a check found, and what of it is left."""
 
 
 @click.group("volume")
@@ -70,6 +86,11 @@ def show_volume(session: Session, volume_id: str) -> None:
                 ("made of", lambda v: v.spec.source_image or v.spec.source_volume),
                 ("vm", lambda v: v.status.attached_to),
                 ("reason", lambda v: v.status.reason),
+                ("base", lambda v: v.status.backing),
+                ("linked to it", lambda v: v.status.children),
+                ("shared", lambda v: v.status.shared_bytes and bytes_text(v.status.shared_bytes)),
+                ("last check", lambda v: v.status.last_check and _check_text(v.status.last_check)),
+                ("created", lambda v: v.created_at),
                 ("revision", lambda v: v.revision),
             ),
         )
@@ -195,16 +216,7 @@ def check_volume(session: Session, volume_id: str, repair: str) -> None:
         show_object(
             session,
             mica.volume(volume_id),
-            (
-                ("corruptions", lambda v: v.status.last_check.corruptions),
-                ("leaks", lambda v: v.status.last_check.leaks),
-                (
-                    "mended",
-                    lambda v: (
-                        v.status.last_check.corruptions_fixed + v.status.last_check.leaks_fixed
-                    ),
-                ),
-            ),
+            [(title, partial(_of_check, of)) for title, of in _CHECK],
         )
 
 
@@ -236,3 +248,11 @@ def delete_volume(session: Session, volume_id: str) -> None:
 
 
 volume_group.add_command(export_volume)
+
+
+def _of_check(of: Callable[[VolumeCheck], object], volume: Volume) -> object:
+    return volume.status.last_check and of(volume.status.last_check)
+
+
+def _check_text(check: VolumeCheck) -> str:
+    return ", ".join(f"{title} {of(check)}" for title, of in _CHECK)
