@@ -19,9 +19,9 @@ from vmkernel.options import Options
 from vmkernel.platform.appliance import AppliancePlatform
 from vmkernel.state import StateStore
 from vmkernel.state.media import PartitionMedium
-from vmkernel.storage.disk_health import DiskHealthWatch
-from vmkernel.storage.disks import Disks
-from vmkernel.storage.drivers.disk_choice import DiskChoice
+from vmkernel.storage.disks.health import DiskHealthWatch
+from vmkernel.storage.disks.service import Disks
+from vmkernel.storage.drivers.disk_selection import DiskChoice
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.registry import appliance_drivers
 from vmkernel.storage.proof import prove_open_disk
@@ -124,7 +124,12 @@ class ApplianceAdapters:
 
         health = DiskHealthWatch(self._tree, ask, stick, events)
         disks = Disks(
-            choice, stick, storage.stores.on_disks, health, storage.stores.drivers, operations
+            choice,
+            stick,
+            storage.datastores.on_disks,
+            health,
+            storage.datastores.drivers,
+            operations,
         )
         storage.bind_disks(disks)
         return storage
@@ -140,7 +145,7 @@ class ApplianceAdapters:
             HostMode.APPLIANCE,
             run_dir=self._options.run_dir,
             runner=self._runner,
-            storage=storage,
+            storage=storage.for_vms,
             operations=operations,
             events=events,
             wish=self._options.accelerator,

@@ -98,7 +98,7 @@ class HostedAdapters:
             HostMode.HOSTED,
             run_dir=self._options.run_dir,
             runner=self._runner,
-            storage=storage,
+            storage=storage.for_vms,
             operations=operations,
             events=events,
             wish=self._options.accelerator,

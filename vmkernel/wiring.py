@@ -178,7 +178,7 @@ class Vmkernel:
             self._storage.bind(self._vms)
             self._storage.bind_live(self._vms.live_disks)
             self._ending.push_async_callback(self._vms.stop)
-            self._ending.push_async_callback(self._storage.release_idle)
+            self._ending.push_async_callback(self._storage.monitor.release_idle)
             await self._vms.start()
             handlers.vm.register(self._dispatcher, self._vms)
             handlers.clones.register(self._dispatcher, self._vms.clones)
@@ -247,7 +247,7 @@ class Vmkernel:
     def _figures(self) -> StatisticsService:
         from vmkernel.figures import Figures
 
-        return Figures(self._vms, self._storage.stores.list)
+        return Figures(self._vms, self._storage.datastore_views.list)
 
     def _findings(self) -> Iterator[Finding]:
         """Cleaned: they name what others called their datastores, records and VMs."""

@@ -36,9 +36,9 @@ _OS_CALLS = frozenset(
 _MODULES = frozenset({"shutil", "glob", "tempfile", "fileinput"})
 
 _ALLOWED: dict[tuple[str, str], str] = {
-    ("vmkernel.storage.datastores", "layout.open"): "a method of Layout",
-    ("vmkernel.storage.datastores", "self.open"): "a method of Datastores",
-    ("vmkernel.storage.datastore_changes", "self._stores.open"): "a method of Datastores",
+    ("vmkernel.storage.datastores.attachment", "layout.open"): "a method of Layout",
+    ("vmkernel.storage.datastores.attachment", "self.open"): "a method of Attachment",
+    ("vmkernel.storage.datastores.changes", "self._attachment.open"): "a method of Attachment",
     ("vmkernel.vm.assembly", "QmpSession.open"): "a socket of QEMU",
     ("vmkernel.vm.assembly", "found.is_dir"): "folders of the host's own QEMU",
     ("vmkernel.vm.backups", "NbdReader.open"): "a socket of QEMU",
@@ -54,7 +54,7 @@ _ALLOWED: dict[tuple[str, str], str] = {
 
 _ALLOWED_MODULES: dict[str, str] = {
     "vmkernel.storage.drivers.directory": "an administrator's path, before it is a datastore",
-    "vmkernel.storage.drivers.disk_choice": "device nodes and sysfs",
+    "vmkernel.storage.drivers.disk_selection": "device nodes and sysfs",
     "vmkernel.storage.drivers.local": "device nodes and sysfs",
     "vmkernel.storage.drivers.lvm": "device nodes and sysfs",
     "vmkernel.storage.drivers.mounting": "mount points below /run/mica, which is root's alone",

@@ -34,7 +34,9 @@ from vmkernel.model import (
 )
 from vmkernel.operations import OperationContext
 from vmkernel.storage.catalogue import Catalogue, ImageEntry
-from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.datastores.capacity import Capacity
+from vmkernel.storage.datastores.registry import Datastores
+from vmkernel.storage.datastores.room import Room
 from vmkernel.storage.images.formats.base import HEAD_BYTES, Data, FileData, FormatError, MemoryData
 from vmkernel.storage.images.formats.inspection import (
     compression_of,
@@ -45,7 +47,6 @@ from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_heade
 from vmkernel.storage.images.formats.registry import format_of_source
 from vmkernel.storage.layout import Layout, Place
 from vmkernel.storage.records import ImageRecord
-from vmkernel.storage.room import Room
 from vmkernel.storage.spool import adopt, file_sha256, make_spool, settle_file
 
 __all__ = ["Intake", "refuse_early"]
@@ -86,6 +87,7 @@ class Intake:
     def __init__(
         self,
         datastores: Datastores,
+        capacity: Capacity,
         catalogue: Catalogue,
         qemu_img: QemuImg,
         workers: Workers,
@@ -93,6 +95,7 @@ class Intake:
         worker_uid: int | None,
     ) -> None:
         self._datastores = datastores
+        self._capacity = capacity
         self._catalogue = catalogue
         self._qemu_img = qemu_img
         self._workers = workers
@@ -241,7 +244,7 @@ class Intake:
             target_fd = await asyncio.to_thread(make_spool, target)
             held.callback(os.close, target_fd)
             async with self._workers.places.taken(long=True):
-                limit = await self._datastores.unreserved_bytes(work.source.datastore)
+                limit = await self._capacity.unreserved_bytes(work.source.datastore)
                 await self._workers.run(
                     "unpack",
                     {
@@ -265,7 +268,7 @@ class Intake:
         os.close(await asyncio.to_thread(make_spool, overlay))
         work.context.advance(0, stage="replay")
         most = work.pending_bytes * _REPLAYED_FACTOR + _REPLAYED_ZEROS_BYTES
-        room = Room(self._datastores, work.source.datastore, most, pointer="/spec/size_bytes")
+        room = Room(self._capacity, work.source.datastore, most, pointer="/spec/size_bytes")
         try:
             work.virtual_size = await self._qemu_img.replay(
                 source, _qemu_name(work.format), overlay, file_bytes=most
@@ -282,7 +285,7 @@ class Intake:
         total = work.virtual_size
         disk = (source, _qemu_name(work.format))
         shape = (VolumeFormat.QCOW2, Allocation.THIN, total)
-        room = Room(self._datastores, work.source.datastore, 0, pointer="/spec/size_bytes")
+        room = Room(self._capacity, work.source.datastore, 0, pointer="/spec/size_bytes")
         try:
             limit = await room.for_copy(self._qemu_img, disk, shape, overlay=overlay)
             await self._qemu_img.convert(

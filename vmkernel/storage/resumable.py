@@ -58,7 +58,8 @@ from vmkernel.model import (
 from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.operations.places import Places
 from vmkernel.storage.catalogue import Catalogue
-from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.datastores.capacity import Capacity
+from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import RECORD_LIMIT
 from vmkernel.storage.parts import PartReceiver
@@ -123,11 +124,13 @@ class ResumableUploads:
     def __init__(
         self,
         datastores: Datastores,
+        capacity: Capacity,
         catalogue: Catalogue,
         operations: OperationRegistry,
         intake: Callable[[], Intake],
     ) -> None:
         self._datastores = datastores
+        self._capacity = capacity
         self._catalogue = catalogue
         self._operations = operations
         self._intake = intake
@@ -184,12 +187,12 @@ class ResumableUploads:
         layout = self._datastores.layout_for(spec.datastore)
         await self._settled()
         self._open.check(actor)
-        await self._datastores.measure(spec.datastore)
+        await self._capacity.measure(spec.datastore)
         self._refuse_taken(spec.image)
         now = clock.now()
         with contextlib.ExitStack() as undo:
             undo.callback(self._open.take(actor))
-            release = self._datastores.reserve(
+            release = self._capacity.reserve(
                 spec.datastore, spec.size_bytes, pointer="/spec/size_bytes"
             )
             undo.callback(release)
@@ -408,9 +411,9 @@ class ResumableUploads:
             with contextlib.suppress(MicaError):  # where the blocks were not to be had before
                 missing = spec.size_bytes - await asyncio.to_thread(_allocated, entry.data)
                 if missing > 0:
-                    await self._datastores.measure(datastore)
+                    await self._capacity.measure(datastore)
                     entry.held.callback(
-                        self._datastores.reserve(datastore, missing, pointer="/spec/size_bytes")
+                        self._capacity.reserve(datastore, missing, pointer="/spec/size_bytes")
                     )
             entry.idle.set()
             self._entries[record.id] = entry

@@ -10,7 +10,7 @@ from vmkernel.host.errors import CommandError
 from vmkernel.host.md import Mdadm, MdArray, MdMember, Superblock
 from vmkernel.host.runner import Runner
 from vmkernel.storage.drivers.base import DatastoreDriver
-from vmkernel.storage.drivers.disk_choice import DiskChoice, Found
+from vmkernel.storage.drivers.disk_selection import DiskChoice, Found
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.registry import appliance_drivers, hosted_drivers
 

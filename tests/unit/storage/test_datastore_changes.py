@@ -29,18 +29,18 @@ MIB = 1 << 20
 
 async def _volume(world: World, volume_id: str, datastore: str = "d") -> None:
     spec = VolumeSpec(datastore=datastore, size_bytes=MIB)
-    await world.succeeded(await world.storage.create_volume(volume_id, spec, actor="me"))
+    await world.succeeded(await world.storage.volumes.create(volume_id, spec, actor="me"))
 
 
 def test_a_renamed_datastore_keeps_what_is_in_it(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        edits = world.storage.datastore_edits
+        edits = world.storage.datastore_changes
         await _volume(world, "v")
         seen: list[tuple[str, bool]] = []
-        world.storage.on_datastore_change(lambda name, there: seen.append((name, there)))
+        world.storage.for_vms.on_datastore_change(lambda name, there: seen.append((name, there)))
         await world.succeeded(await edits.rename("d", "fast", actor="me"))
         assert seen == [("d", False), ("fast", True)]
-        assert world.storage.datastores() == ("fast",)
+        assert world.storage.for_vms.datastores() == ("fast",)
         assert (await world.storage.volumes.get("v")).spec.datastore == "fast"
         assert [item.id for item in World(tmp_path, world.medium).store.config.datastores] == [
             "fast"
@@ -61,30 +61,30 @@ def test_a_rename_that_is_not_kept_did_not_happen(tmp_path: Path) -> None:
         await _volume(world, "v")
         world.medium.failing = True
         ended = await world.ended(
-            await world.storage.datastore_edits.rename("d", "fast", actor="me")
+            await world.storage.datastore_changes.rename("d", "fast", actor="me")
         )
         assert ended.state is OperationState.FAILED
-        assert world.storage.datastores() == ("d",)
+        assert world.storage.for_vms.datastores() == ("d",)
         assert (await world.storage.volumes.get("v")).spec.datastore == "d"
         world.medium.failing = False
-        await world.succeeded(await world.storage.datastore_edits.rename("d", "fast", actor="me"))
+        await world.succeeded(await world.storage.datastore_changes.rename("d", "fast", actor="me"))
 
     run(tmp_path, scenario)
 
 
 def test_what_was_unmounted_stays_unmounted(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        edits = world.storage.datastore_edits
+        edits = world.storage.datastore_changes
         await _volume(world, "v")
         await world.succeeded(await edits.unmount("d", actor="me"))
-        assert world.storage.datastores() == ()
+        assert world.storage.for_vms.datastores() == ()
         again = World(tmp_path, world.medium)
         await again.storage.start()
-        status = (await again.storage.get_datastore("d")).status
+        status = (await again.storage.datastore_views.get("d")).status
         assert status.state is DatastoreState.UNMOUNTED
         assert list(again.storage.findings()) == []
-        await again.succeeded(await again.storage.datastore_edits.mount("d", actor="me"))
-        assert again.storage.volume("v").id == "v"
+        await again.succeeded(await again.storage.datastore_changes.mount("d", actor="me"))
+        assert again.storage.for_vms.volume("v").id == "v"
         await again.storage.stop()
 
     run(tmp_path, scenario)
@@ -92,15 +92,15 @@ def test_what_was_unmounted_stays_unmounted(tmp_path: Path) -> None:
 
 def test_a_mount_that_fails_says_why_and_is_tried_again(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        edits = world.storage.datastore_edits
+        edits = world.storage.datastore_changes
         await world.succeeded(await edits.unmount("d", actor="me"))
         (tmp_path / "d").rename(tmp_path / "away")
         ended = await world.ended(await edits.mount("d", actor="me"))
         assert ended.error is not None
         assert "no datastore" in ended.error.detail
         (tmp_path / "away").rename(tmp_path / "d")
-        await world.storage.stores._look_after(world.storage.stores.entries["d"])
-        assert world.storage.datastores() == ("d",)
+        await world.storage.monitor.look_after(world.storage.datastores.entries["d"])
+        assert world.storage.for_vms.datastores() == ("d",)
 
     run(tmp_path, scenario)
 
@@ -108,14 +108,14 @@ def test_a_mount_that_fails_says_why_and_is_tried_again(tmp_path: Path) -> None:
 def test_adopting_makes_nothing(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         with pytest.raises(MicaError) as caught:
-            await world.storage.create_datastore(
+            await world.storage.datastore_changes.create(
                 "e", world.spec("e"), Consent(adopt=True), actor="me"
             )
         assert caught.value.problem.fields[0].pointer == "/adopt"
         assert not (tmp_path / "e").exists()
-        await world.succeeded(await world.storage.delete_datastore("d", actor="me"))
+        await world.succeeded(await world.storage.datastore_changes.delete("d", actor="me"))
         await world.succeeded(
-            await world.storage.create_datastore(
+            await world.storage.datastore_changes.create(
                 "e", world.spec("d"), Consent(adopt=True), actor="me"
             )
         )
@@ -125,7 +125,7 @@ def test_adopting_makes_nothing(tmp_path: Path) -> None:
 
 def test_directories_neither_grow_nor_take_disks(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        edits = world.storage.datastore_edits
+        edits = world.storage.datastore_changes
         for operation in (
             await edits.grow("d", actor="me"),
             await edits.add_disk("d", "X", Consent(), actor="me"),
@@ -135,7 +135,7 @@ def test_directories_neither_grow_nor_take_disks(tmp_path: Path) -> None:
             assert ended.error is not None
             assert ended.error.code is ErrorCode.UNSUPPORTED
         with pytest.raises(MicaError) as caught:
-            await world.storage.wipe_disk("X", "X", actor="me")
+            await world.storage.disks.wipe("X", "X", actor="me")
         assert caught.value.problem.code is ErrorCode.UNSUPPORTED
 
     run(tmp_path, scenario)
@@ -158,7 +158,7 @@ def test_a_datastore_that_hangs_holds_up_itself_alone(
     async def scenario(world: World) -> None:
         await world.datastore("e")
         again = World(tmp_path, world.medium)
-        stores = again.storage.stores
+        stores = again.storage.datastores
         good = stores.driver(DatastoreKind.DIRECTORY)
         hanging = _Hanging()
 
@@ -167,9 +167,9 @@ def test_a_datastore_that_hangs_holds_up_itself_alone(
 
         chosen = type("Chosen", (DatastoreDriver,), {"attach": staticmethod(attach)})()
         stores._drivers[DatastoreKind.DIRECTORY] = chosen
-        monkeypatch.setattr("vmkernel.storage.datastores._START_WAIT_S", 0.2)
+        monkeypatch.setattr("vmkernel.storage.datastores.monitor._START_WAIT_S", 0.2)
         await again.storage.start()
-        assert again.storage.datastores() == ("d",)
+        assert again.storage.for_vms.datastores() == ("d",)
         async with asyncio.timeout(5):
             await again.storage.stop()
 
@@ -209,9 +209,9 @@ def test_a_file_system_that_hangs_stops_no_other_request(
             gate.wait(20)
         return open_folder(path)
 
-    monkeypatch.setattr("vmkernel.storage.datastores._GLANCE_S", 0.2)
-    monkeypatch.setattr("vmkernel.storage.volumes._GLANCE_S", 0.2)
-    monkeypatch.setattr("vmkernel.storage.datastores._LOOK_S", 0.5)
+    monkeypatch.setattr("vmkernel.storage.datastores.capacity._GLANCE_S", 0.2)
+    monkeypatch.setattr("vmkernel.storage.volumes.service._GLANCE_S", 0.2)
+    monkeypatch.setattr("vmkernel.storage.datastores.registry._LOOK_S", 0.5)
 
     async def scenario(world: World) -> None:
         await world.datastore("slow")
@@ -219,7 +219,7 @@ def test_a_file_system_that_hangs_stops_no_other_request(
         monkeypatch.setattr("vmkernel.host.files.open_folder", slow)
         started = time.monotonic()
         stuck = asyncio.create_task(_volume(world, "stuck", "slow"))
-        shown = asyncio.create_task(world.storage.list_datastores())
+        shown = asyncio.create_task(world.storage.datastore_views.list())
         await _volume(world, "v")
         assert time.monotonic() - started < 0.5
         assert [store.status.state for store in await shown] == [DatastoreState.AVAILABLE] * 2
@@ -227,7 +227,7 @@ def test_a_file_system_that_hangs_stops_no_other_request(
             await stuck
         assert caught.value.problem.code is ErrorCode.TIMED_OUT
         assert "Datastore slow did not answer" in str(caught.value)
-        assert [item.id for item in (await world.storage.list_volumes(None, None, 9))[0]] == [
+        assert [item.id for item in (await world.storage.volumes.list(None, None, 9))[0]] == [
             "there",
             "v",
         ]

@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 async def _volume(world: World, volume_id: str, datastore: str = "d") -> None:
     spec = VolumeSpec(datastore=datastore, size_bytes=MIB)
-    await world.succeeded(await world.storage.create_volume(volume_id, spec, actor="me"))
+    await world.succeeded(await world.storage.volumes.create(volume_id, spec, actor="me"))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_cannot_be_a_datastore(
 
     async def scenario(world: World) -> None:
         with pytest.raises(MicaError) as caught:
-            await world.storage.create_datastore("x", spec, Consent(), actor="me")
+            await world.storage.datastore_changes.create("x", spec, Consent(), actor="me")
         assert caught.value.problem.code is code
         assert caught.value.problem.fields[0].pointer == pointer
 
@@ -65,7 +65,7 @@ def test_a_directory_is_never_wiped(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         consent = Consent(wipe_serials=("SERIAL",))
         with pytest.raises(MicaError) as caught:
-            await world.storage.create_datastore("x", world.spec("x"), consent, actor="me")
+            await world.storage.datastore_changes.create("x", world.spec("x"), consent, actor="me")
         assert caught.value.problem.fields[0].pointer == "/wipe_serials/0"
 
     run(tmp_path, scenario)
@@ -74,16 +74,18 @@ def test_a_directory_is_never_wiped(tmp_path: Path) -> None:
 def test_a_datastore_is_forgotten_and_adopted_with_all_that_is_in_it(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         seen: list[tuple[str, bool]] = []
-        world.storage.on_datastore_change(lambda name, there: seen.append((name, there)))
+        world.storage.for_vms.on_datastore_change(lambda name, there: seen.append((name, there)))
         await _volume(world, "v")
-        first = await world.storage.get_datastore("d")
-        await world.succeeded(await world.storage.delete_datastore("d", actor="me"))
-        assert await world.storage.list_datastores() == ()
-        assert (await world.storage.list_volumes(None, None, 9))[0] == ()
+        first = await world.storage.datastore_views.get("d")
+        await world.succeeded(await world.storage.datastore_changes.delete("d", actor="me"))
+        assert await world.storage.datastore_views.list() == ()
+        assert (await world.storage.volumes.list(None, None, 9))[0] == ()
         await world.succeeded(
-            await world.storage.create_datastore("other", world.spec("d"), Consent(), actor="me")
+            await world.storage.datastore_changes.create(
+                "other", world.spec("d"), Consent(), actor="me"
+            )
         )
-        second = await world.storage.get_datastore("other")
+        second = await world.storage.datastore_views.get("other")
         assert second.status.uuid == first.status.uuid
         volume = await world.storage.volumes.get("v")
         assert volume.spec.datastore == "other"
@@ -95,13 +97,17 @@ def test_a_datastore_is_forgotten_and_adopted_with_all_that_is_in_it(tmp_path: P
 def test_the_same_place_is_not_two_datastores(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         ended = await world.ended(
-            await world.storage.create_datastore("twin", world.spec("d"), Consent(), actor="me")
+            await world.storage.datastore_changes.create(
+                "twin", world.spec("d"), Consent(), actor="me"
+            )
         )
         assert ended.state is OperationState.FAILED
         assert ended.error is not None
         assert ended.error.code is ErrorCode.ALREADY_EXISTS
         with pytest.raises(MicaError) as caught:
-            await world.storage.create_datastore("d", world.spec("e"), Consent(), actor="me")
+            await world.storage.datastore_changes.create(
+                "d", world.spec("e"), Consent(), actor="me"
+            )
         assert caught.value.problem.code is ErrorCode.ALREADY_EXISTS
 
     run(tmp_path, scenario)
@@ -111,16 +117,18 @@ def test_a_datastore_that_is_not_kept_is_not_there(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         world.medium.failing = True
         ended = await world.ended(
-            await world.storage.create_datastore("e", world.spec("e"), Consent(), actor="me")
+            await world.storage.datastore_changes.create(
+                "e", world.spec("e"), Consent(), actor="me"
+            )
         )
         assert ended.error is not None
         assert ended.error.code is ErrorCode.UNAVAILABLE
-        ended = await world.ended(await world.storage.delete_datastore("d", actor="me"))
+        ended = await world.ended(await world.storage.datastore_changes.delete("d", actor="me"))
         assert ended.error is not None
-        assert world.storage.datastores() == ("d",)
+        assert world.storage.for_vms.datastores() == ("d",)
         world.medium.failing = False
         await world.datastore("e")
-        assert world.storage.datastores() == ("d", "e")
+        assert world.storage.for_vms.datastores() == ("d", "e")
 
     run(tmp_path, scenario)
 
@@ -131,7 +139,7 @@ def test_a_missing_datastore_is_told_and_comes_back(tmp_path: Path) -> None:
         (tmp_path / "d").rename(tmp_path / "away")
         again = World(tmp_path, world.medium)
         await again.storage.start()
-        status = (await again.storage.get_datastore("d")).status
+        status = (await again.storage.datastore_views.get("d")).status
         assert status.state is DatastoreState.MISSING
         assert status.reason is not None
         assert [finding.code for finding in again.storage.findings()] == ["datastore-missing"]
@@ -139,12 +147,12 @@ def test_a_missing_datastore_is_told_and_comes_back(tmp_path: Path) -> None:
             await _volume(again, "w")
         assert caught.value.problem.code is ErrorCode.UNAVAILABLE
         (tmp_path / "away").rename(tmp_path / "d")
-        await again.storage.stores._look_after(again.storage.stores.entries["d"])
-        assert again.storage.volume("v").id == "v"
+        await again.storage.monitor.look_after(again.storage.datastores.entries["d"])
+        assert again.storage.for_vms.volume("v").id == "v"
         assert list(again.storage.findings()) == []
         shutil.rmtree(tmp_path / "d")
-        await again.storage.stores._look_after(again.storage.stores.entries["d"])
-        assert again.storage.datastores() == ()
+        await again.storage.monitor.look_after(again.storage.datastores.entries["d"])
+        assert again.storage.for_vms.datastores() == ()
         await again.storage.stop()
 
     run(tmp_path, scenario)
@@ -157,7 +165,7 @@ def test_another_datastore_in_the_same_place_is_not_taken_for_it(tmp_path: Path)
         (tmp_path / "e").rename(tmp_path / "d")
         again = World(tmp_path, world.medium)
         await again.storage.start()
-        assert again.storage.datastores() == ()
+        assert again.storage.for_vms.datastores() == ()
         await again.storage.stop()
 
     run(tmp_path, scenario)
@@ -167,7 +175,7 @@ def test_a_datastore_in_use_stays(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         world.users.active["d"] = ("vm-1",)
         with pytest.raises(MicaError) as caught:
-            await world.storage.delete_datastore("d", actor="me")
+            await world.storage.datastore_changes.delete("d", actor="me")
         assert caught.value.problem.code is ErrorCode.IN_USE
 
     run(tmp_path, scenario)
@@ -176,15 +184,17 @@ def test_a_datastore_in_use_stays(tmp_path: Path) -> None:
 def test_an_id_that_a_disk_brings_and_is_taken_is_left_out(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await _volume(world, "v")
-        await world.succeeded(await world.storage.delete_datastore("d", actor="me"))
+        await world.succeeded(await world.storage.datastore_changes.delete("d", actor="me"))
         await world.datastore("e")
         await _volume(world, "v", "e")
         await world.succeeded(
-            await world.storage.create_datastore("d", world.spec("d"), Consent(), actor="me")
+            await world.storage.datastore_changes.create(
+                "d", world.spec("d"), Consent(), actor="me"
+            )
         )
-        assert world.storage.volume("v").datastore == "e"
+        assert world.storage.for_vms.volume("v").datastore == "e"
         assert [finding.code for finding in world.storage.findings()] == ["volume-id-taken"]
-        await world.succeeded(await world.storage.delete_datastore("d", actor="me"))
+        await world.succeeded(await world.storage.datastore_changes.delete("d", actor="me"))
         assert list(world.storage.findings()) == []
 
     run(tmp_path, scenario)
@@ -192,14 +202,14 @@ def test_an_id_that_a_disk_brings_and_is_taken_is_left_out(tmp_path: Path) -> No
 
 def test_space_is_promised_once(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        status = (await world.storage.get_datastore("d")).status
+        status = (await world.storage.datastore_views.get("d")).status
         most = status.free_bytes // 2
-        first = world.storage.stores.reserve("d", most, pointer="/x")
+        first = world.storage.capacity.reserve("d", most, pointer="/x")
         with pytest.raises(MicaError) as caught:
-            world.storage.stores.reserve("d", most, pointer="/x")
+            world.storage.capacity.reserve("d", most, pointer="/x")
         assert caught.value.problem.code is ErrorCode.INSUFFICIENT_SPACE
         first()
         first()
-        world.storage.stores.reserve("d", most, pointer="/x")()
+        world.storage.capacity.reserve("d", most, pointer="/x")()
 
     run(tmp_path, scenario)

@@ -21,7 +21,7 @@ from vmkernel.model import (
     Severity,
 )
 from vmkernel.storage.drivers.base import COMMON_FIELDS, Observation, as_found
-from vmkernel.storage.drivers.disk_choice import DATASTORE_TYPE, MEMBER_TYPE
+from vmkernel.storage.drivers.disk_selection import DATASTORE_TYPE, MEMBER_TYPE
 from vmkernel.storage.drivers.raid_status import RaidObservation
 
 DRIVERS = {driver.kind: driver for driver in all_drivers()}

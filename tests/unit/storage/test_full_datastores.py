@@ -25,7 +25,8 @@ from vmkernel.model import (
     VolumeFormat,
     VolumeSpec,
 )
-from vmkernel.storage import uploads, volume_data
+from vmkernel.storage import uploads
+from vmkernel.storage.volumes import restore_stream
 
 MIB = 1 << 20
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -42,7 +43,7 @@ def _names(problem: Problem | None, datastore: str) -> None:
 
 async def _make(world: World, volume_id: str, **fields: object) -> Operation:
     spec = {"datastore": "d", "size_bytes": 64 * MIB, **fields}
-    return await world.storage.create_volume(
+    return await world.storage.volumes.create(
         volume_id, msgspec.convert(spec, VolumeSpec), actor="me"
     )
 
@@ -56,7 +57,7 @@ async def _copy(world: World) -> Operation:
 
 
 async def _move(world: World) -> Operation:
-    return await world.storage.changes.move(
+    return await world.storage.volume_changes.move(
         "v",
         datastore="far",
         volume_format=VolumeFormat.QCOW2,
@@ -106,8 +107,8 @@ def test_data_written_into_a_volume_name_it(
 
     async def scenario(world: World) -> None:
         await world.succeeded(await _make(world, "v", size_bytes=MIB, format="raw"))
-        monkeypatch.setattr(volume_data, "_pour", full)
-        with await world.storage.write_volume("v", 0, 6, actor="me") as stream:
+        monkeypatch.setattr(restore_stream, "_pour", full)
+        with await world.storage.volume_data().write("v", 0, 6, actor="me") as stream:
             stream.settimeout(10)
             verdict = await asyncio.to_thread(stream.recv, 65536)
         _names(msgspec.json.decode(verdict, type=Problem), "d")

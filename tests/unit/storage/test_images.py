@@ -28,7 +28,7 @@ ISO = ImageFormat.ISO
 
 
 def _free(world: World) -> int:
-    return world.storage.stores.entries["d"].reserved_bytes
+    return world.storage.datastores.entries["d"].reserved_bytes
 
 
 def test_an_image_is_taken_and_found_again(tmp_path: Path) -> None:
@@ -43,14 +43,14 @@ def test_an_image_is_taken_and_found_again(tmp_path: Path) -> None:
             datastore="d", format=ISO, size_bytes=len(data), sha256=digest
         )
         assert image.status.virtual_size_bytes == -(-len(data) // 512) * 512
-        file = world.storage.image("debian")
+        file = world.storage.for_vms.image("debian")
         assert file.path.read_bytes() == data
         assert file.path.stat().st_mode & 0o777 == 0o644
         assert world.files() == ["d/images/debian.iso", "d/images/debian.json"]
         assert _free(world) == 0
         again = World(tmp_path, world.medium)
         await again.storage.start()
-        assert again.storage.list_images(None) == (image,)
+        assert again.storage.images.list(None) == (image,)
         await again.storage.stop()
 
     run(tmp_path, scenario)
@@ -112,7 +112,7 @@ def test_a_disk_that_nothing_closed_is_completed_from_its_log(tmp_path: Path) ->
 def test_a_cancelled_upload_leaves_nothing(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         spec = image_spec(iso(), ISO)
-        operation, stream = await world.storage.upload_image("x", spec, actor="me")
+        operation, stream = await world.storage.images.upload("x", spec, actor="me")
         stream.sendall(iso()[:1000])
         ended = await world.operations.cancel(operation.id, "me")
         assert ended.state is OperationState.CANCELLED
@@ -127,7 +127,7 @@ def test_a_sender_that_falls_silent_is_not_waited_for(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         world.storage.images._uploader._silence_s = 0.05
         spec = image_spec(iso(), ISO)
-        operation, stream = await world.storage.upload_image("x", spec, actor="me")
+        operation, stream = await world.storage.images.upload("x", spec, actor="me")
         ended = await world.ended(operation)
         assert ended.error is not None
         assert ended.error.code is ErrorCode.TIMED_OUT
@@ -169,7 +169,7 @@ def test_what_cannot_be_is_refused_at_once(
     async def scenario(world: World) -> None:
         await world.upload("taken", iso(), ISO)
         with pytest.raises(MicaError) as caught:
-            await world.storage.upload_image(
+            await world.storage.images.upload(
                 image_id, image_spec(iso(), ISO, **changes), actor="me"
             )
         assert caught.value.problem.code is code
@@ -184,14 +184,14 @@ def test_one_name_is_uploaded_once_at_a_time_and_uploads_are_bounded(tmp_path: P
         for number in range(UPLOADS_EACH):
             if number == 1:
                 with pytest.raises(MicaError) as caught:
-                    await world.storage.upload_image("x0", spec, actor="me")
+                    await world.storage.images.upload("x0", spec, actor="me")
                 assert caught.value.problem.code is ErrorCode.CONFLICT
-            _, stream = await world.storage.upload_image(f"x{number}", spec, actor="me")
+            _, stream = await world.storage.images.upload(f"x{number}", spec, actor="me")
             streams.append(stream)
         with pytest.raises(MicaError) as caught:
-            await world.storage.upload_image("more", spec, actor="me")
+            await world.storage.images.upload("more", spec, actor="me")
         assert caught.value.problem.code is ErrorCode.RATE_LIMITED
-        _, stream = await world.storage.upload_image("others", spec, actor="other")
+        _, stream = await world.storage.images.upload("others", spec, actor="other")
         streams.append(stream)
         for stream in streams:
             stream.close()
@@ -204,20 +204,20 @@ def test_an_image_in_use_is_not_deleted(tmp_path: Path) -> None:
         await world.upload("base", qcow2())
         world.users.images["base"] = ("vm-1",)
         with pytest.raises(MicaError) as caught:
-            await world.storage.delete_image("base", actor="me")
+            await world.storage.images.delete("base", actor="me")
         assert caught.value.problem.code is ErrorCode.IN_USE
         assert world.storage.images.get("base").status.used_by == ("vm-1",)
         world.users.images.clear()
         world.qemu_img.gate = asyncio.Event()
         spec = VolumeSpec(datastore="d", size_bytes=1 << 26, source_image="base")
-        operation = await world.storage.create_volume("v", spec, actor="me")
+        operation = await world.storage.volumes.create("v", spec, actor="me")
         with pytest.raises(MicaError) as caught:
-            await world.storage.delete_image("base", actor="me")
+            await world.storage.images.delete("base", actor="me")
         assert caught.value.problem.code is ErrorCode.IN_USE
         world.qemu_img.gate.set()
         await world.succeeded(operation)
-        await world.storage.delete_image("base", actor="me")
-        assert world.storage.list_images(None) == ()
+        await world.storage.images.delete("base", actor="me")
+        assert world.storage.images.list(None) == ()
 
     run(tmp_path, scenario)
 

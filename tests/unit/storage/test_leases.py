@@ -12,11 +12,18 @@ import pytest
 from tests.unit.storage.world import World
 from vmkernel.host.bounded import Bounded
 from vmkernel.model import DatastoreState, ErrorCode, MicaError, OperationState
-from vmkernel.storage import lease
+from vmkernel.storage.datastores import lease
+from vmkernel.storage.datastores.lease import (
+    SILENT_S,
+    Claim,
+    Identity,
+    LeaseHeld,
+    LeaseLost,
+    Leases,
+)
+from vmkernel.storage.datastores.lease_keeper import LeaseKeeper
 from vmkernel.storage.drivers.base import Attached, Consent
 from vmkernel.storage.drivers.directory import DirectoryDriver
-from vmkernel.storage.lease import SILENT_S, Claim, Identity, LeaseHeld, LeaseLost, Leases
-from vmkernel.storage.lease_keeper import LeaseKeeper
 
 
 class _Time:
@@ -160,7 +167,7 @@ def test_a_renewal_that_fails_is_borne_for_a_while(
         await keeper.take("d", attached, Claim.OWN)
         (tmp_path / "mica-lease").unlink()
         await keeper.renew("d", attached)
-        monkeypatch.setattr("vmkernel.storage.lease_keeper.SILENT_S", 0.0)
+        monkeypatch.setattr("vmkernel.storage.datastores.lease_keeper.SILENT_S", 0.0)
         with pytest.raises(MicaError, match="could not be renewed") as caught:
             await keeper.renew("d", attached)
         assert caught.value.problem.code is ErrorCode.UNAVAILABLE
@@ -177,7 +184,7 @@ def _two(root: Path, scenario: Callable[[World, World], object]) -> None:
     async def main() -> None:
         one, other = World(root), World(root)
         for world in (one, other):
-            world.storage.stores._leases.again_s = 0.02
+            world.storage.monitor._leases.again_s = 0.02
             await world.storage.start()
         await one.datastore()
         try:
@@ -195,15 +202,15 @@ async def _adopt(world: World, *, take_over: bool = False) -> str | None:
     """Adopt `d`; why that failed."""
     consent = Consent(adopt=True, take_over=take_over)
     ended = await world.ended(
-        await world.storage.create_datastore("d", world.spec("d"), consent, actor="me")
+        await world.storage.datastore_changes.create("d", world.spec("d"), consent, actor="me")
     )
     return None if ended.state is OperationState.SUCCEEDED else str(ended.error)
 
 
 async def _look(world: World) -> DatastoreState:
-    stores = world.storage.stores
-    await stores._look_safely(stores.entry("d"))
-    return stores.entry("d").state
+    entry = world.storage.datastores.entry("d")
+    await world.storage.monitor._look_safely(entry)
+    return entry.state
 
 
 def test_two_hosts_never_have_one_datastore(tmp_path: Path) -> None:
@@ -222,17 +229,17 @@ def test_two_hosts_never_have_one_datastore(tmp_path: Path) -> None:
         assert "in-use" in failure
         work.cancel()
         assert incoming.exists(), "what the other host has under way was swept"
-        assert other.storage.stores.entries == {}
+        assert other.storage.datastores.entries == {}
         assert await _adopt(other, take_over=True) is None
         assert not incoming.exists()
         assert await _look(one) is DatastoreState.FAILED
         assert [finding.code for finding in one.storage.findings()] == ["datastore-held"]
-        assert one.storage.datastores() == ()
+        assert one.storage.for_vms.datastores() == ()
         assert await _look(one) is DatastoreState.FAILED  # it is not taken back by itself
         assert await _look(other) is DatastoreState.AVAILABLE
-        await other.succeeded(await other.storage.datastore_edits.unmount("d", actor="me"))
+        await other.succeeded(await other.storage.datastore_changes.unmount("d", actor="me"))
         assert await _look(one) is DatastoreState.AVAILABLE
-        ended = await other.ended(await other.storage.datastore_edits.mount("d", actor="me"))
+        ended = await other.ended(await other.storage.datastore_changes.mount("d", actor="me"))
         assert ended.error is not None or await _look(one) is DatastoreState.FAILED
 
     _two(tmp_path, scenario)
@@ -241,7 +248,7 @@ def test_two_hosts_never_have_one_datastore(tmp_path: Path) -> None:
 def test_disks_are_left_at_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(one: World, other: World) -> None:
         del other
-        entry = one.storage.stores.entry("d")
+        entry = one.storage.datastores.entry("d")
         assert entry.attached is not None
         lease = tmp_path / "d/mica-lease"
         shared = await asyncio.to_thread(lease.read_bytes)
@@ -261,16 +268,16 @@ def test_disks_are_left_at_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_silent_host_is_waited_for_and_a_host_that_ends_lets_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmkernel.storage.lease.SILENT_S", 0.3)
+    monkeypatch.setattr("vmkernel.storage.datastores.lease.SILENT_S", 0.3)
 
     async def scenario(one: World, other: World) -> None:
         assert await _adopt(other) is None  # nobody renews for `one`
         assert await _look(one) is DatastoreState.FAILED
         other.users.active["d"] = ("vm",)
-        await other.storage.release_idle()  # a VM runs there still
+        await other.storage.monitor.release_idle()  # a VM runs there still
         assert await _look(one) is DatastoreState.FAILED
         del other.users.active["d"]
-        await other.storage.release_idle()
+        await other.storage.monitor.release_idle()
         assert await _look(one) is DatastoreState.AVAILABLE
 
     _two(tmp_path, scenario)
@@ -281,7 +288,7 @@ def test_a_host_that_comes_back_has_its_datastore_at_once(tmp_path: Path) -> Non
         del other
         again = World(tmp_path, one.medium)
         await again.storage.start()
-        assert again.storage.datastores() == ("d",)
+        assert again.storage.for_vms.datastores() == ("d",)
         await again.storage.stop()
 
     _two(tmp_path, scenario)
@@ -292,7 +299,7 @@ def test_a_datastore_that_this_host_has_is_not_touched_by_a_second_name(tmp_path
         incoming = tmp_path / "d/.incoming/volume-half.qcow2"
         incoming.write_bytes(b"under way")
         ended = await one.ended(
-            await one.storage.create_datastore("twin", one.spec("d"), Consent(), actor="me")
+            await one.storage.datastore_changes.create("twin", one.spec("d"), Consent(), actor="me")
         )
         assert ended.error is not None
         assert ended.error.code is ErrorCode.ALREADY_EXISTS
@@ -300,7 +307,7 @@ def test_a_datastore_that_this_host_has_is_not_touched_by_a_second_name(tmp_path
         leases = Leases(lambda: Identity("x", "x"))
         with pytest.raises(LeaseHeld):
             await asyncio.to_thread(
-                leases.take, tmp_path / "d", one.storage.stores.uuid("d"), Claim.OWN
+                leases.take, tmp_path / "d", one.storage.datastores.uuid("d"), Claim.OWN
             )
         del other
 

@@ -23,27 +23,27 @@ MIB = 1 << 20
 
 async def _linked(world: World) -> None:
     await _make(world, "base")
-    await world.storage.link_volume("base", "v", clone="token")
+    await world.storage.for_vms.link_volume("base", "v", clone="token")
 
 
 def test_a_linked_volume_names_its_base(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await _linked(world)
-        assert world.storage.clone_of("v") == "token"
+        assert world.storage.for_vms.clone_of("v") == "token"
         volume = await world.storage.volumes.get("v")
         assert volume.status.backing == "base"
         assert (await world.storage.volumes.get("base")).status.children == ("v",)
         base = tmp_path / "d/volumes/base.qcow2"
         assert base.stat().st_mode & 0o044 == 0o044
-        file = world.storage.volume("v")
+        file = world.storage.for_vms.volume("v")
         assert [layer.path for layer in file.backing] == [base]
-        assert world.storage.volume("base").children == ("v",)
+        assert world.storage.for_vms.volume("base").children == ("v",)
         # Another on top of it, and what a later vmkernel finds.
-        await world.storage.link_volume("v", "w", clone="token")
+        await world.storage.for_vms.link_volume("v", "w", clone="token")
         again = await _again(world, tmp_path)
-        chain = [layer.path.name for layer in again.storage.volume("w").backing]
+        chain = [layer.path.name for layer in again.storage.for_vms.volume("w").backing]
         assert chain == ["v.qcow2", "base.qcow2"]
-        listed, _ = await again.storage.list_volumes(None, None, 10)
+        listed, _ = await again.storage.volumes.list(None, None, 10)
         assert {v.id: v.status.children for v in listed} == {"base": ("v",), "v": ("w",), "w": ()}
         await again.storage.stop()
 
@@ -53,7 +53,7 @@ def test_a_linked_volume_names_its_base(tmp_path: Path) -> None:
 def test_its_base_stays_as_it_is(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await _linked(world)
-        changes = world.storage.changes
+        changes = world.storage.volume_changes
 
         async def resize() -> object:
             return await changes.resize(
@@ -64,7 +64,9 @@ def test_its_base_stays_as_it_is(tmp_path: Path) -> None:
             return await changes.move(
                 "base",
                 datastore="d",
-                volume_format=msgspec.convert("raw", type=type(world.storage.volume("v").format)),
+                volume_format=msgspec.convert(
+                    "raw", type=type(world.storage.for_vms.volume("v").format)
+                ),
                 allocation=(await world.storage.volumes.get("v")).spec.allocation,
                 revision=None,
                 actor="me",
@@ -74,7 +76,7 @@ def test_its_base_stays_as_it_is(tmp_path: Path) -> None:
             return await changes.check("base", CheckRepair.ALL, actor="me")
 
         async def delete() -> None:
-            await world.storage.delete_volume("base", actor="me")
+            await world.storage.volumes.delete("base", actor="me")
 
         refused: tuple[Callable[[], Awaitable[object]], ...] = (resize, move, check, delete)
         for change in refused:
@@ -87,7 +89,7 @@ def test_its_base_stays_as_it_is(tmp_path: Path) -> None:
         await world.succeeded(ended)
         with pytest.raises(MicaError, match="make it whole"):
             await changes.resize("v", 70 * MIB, revision=None, allow_shrink=True, actor="me")
-        await world.storage.delete_volume("v", actor="me")
+        await world.storage.volumes.delete("v", actor="me")
         await delete()
         assert world.files() == []
 
@@ -98,7 +100,7 @@ def test_what_is_made_of_a_linked_one_is_whole(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await _linked(world)
         world.qemu_img.calls.clear()
-        await world.storage.copy_volume(
+        await world.storage.for_vms.copy_volume(
             "v", "whole", datastore=None, on_progress=lambda *_: None, clone="t"
         )
         capture = ImageCapture(volume="v", format=ImageFormat.RAW)
@@ -110,13 +112,13 @@ def test_what_is_made_of_a_linked_one_is_whole(tmp_path: Path) -> None:
         with pytest.raises(MicaError, match="lies on others"):
             await world.storage.images.volume_data("v")
         with pytest.raises(MicaError, match="linked to none"):
-            await world.storage.changes.flatten("whole", actor="me")
-        ended = await world.succeeded(await world.storage.changes.flatten("v", actor="me"))
+            await world.storage.volume_changes.flatten("whole", actor="me")
+        ended = await world.succeeded(await world.storage.volume_changes.flatten("v", actor="me"))
         assert ended.kind == "volume.flatten"
         assert (await world.storage.volumes.get("v")).status.backing is None
-        await world.storage.delete_volume("base", actor="me")
+        await world.storage.volumes.delete("base", actor="me")
         again = await _again(world, tmp_path)
-        assert again.storage.volume("v").backing == ()
+        assert again.storage.for_vms.volume("v").backing == ()
         await again.storage.stop()
 
     run(tmp_path, scenario)
@@ -149,11 +151,11 @@ def test_a_linked_one_without_its_base_is_unusable_alone(tmp_path: Path) -> None
         for name in away:
             (folder / name).unlink()
         again = await _again(world, tmp_path)
-        fault = again.storage.fault("v")
+        fault = again.storage.for_vms.fault("v")
         assert fault == "its base, volume base, is missing"
         with pytest.raises(MicaError, match="volume base, is missing"):
-            again.storage.volume("v")
-        assert again.storage.fault("other") is None
+            again.storage.for_vms.volume("v")
+        assert again.storage.for_vms.fault("other") is None
         assert [f.subject for f in again.storage.findings()] == ["volume/v"]
         await again.storage.stop()
         # Another volume that took the name is not its base.
@@ -163,13 +165,13 @@ def test_a_linked_one_without_its_base_is_unusable_alone(tmp_path: Path) -> None
         changed = msgspec.structs.replace(record, created_at="2020-01-01T00:00:00.000Z")
         (folder / "base.json").write_bytes(encode(changed))
         again = await _again(world, tmp_path)
-        assert "not the one that it was linked to" in (again.storage.fault("v") or "")
+        assert "not the one that it was linked to" in (again.storage.for_vms.fault("v") or "")
         await again.storage.stop()
         (folder / "base.json").write_bytes(away["base.json"])
         # A description that can't be read: what the file stands on is still protected.
         (folder / "v.json").write_bytes(b"{")
         again = await _again(world, tmp_path)
-        assert again.storage.children("base") == ("v",)
+        assert again.storage.for_vms.children("base") == ("v",)
         await again.storage.stop()
 
     run(tmp_path, scenario)
@@ -186,13 +188,12 @@ def test_one_that_is_left_out_still_needs_its_base(tmp_path: Path) -> None:
         (folder / "w.json").write_bytes(encode(msgspec.structs.replace(record, id="w")))
         (folder / "v.qcow2").rename(folder / "w.qcow2")
         (folder / "v.json").unlink()
-        stores = world.storage.stores
-        stores.leave(stores.entry("d"))
+        world.storage.attachment.leave(world.storage.datastores.entry("d"))
         catalogue = world.storage.volumes._catalogue
         catalogue.add("d", await asyncio.to_thread(load, Layout(tmp_path / "d"), "d"))
         assert catalogue.volumes["w"].datastore == "e"
         with pytest.raises(MicaError, match=r"linked to it \(w\)"):
-            await world.storage.delete_volume("base", actor="me")
+            await world.storage.volumes.delete("base", actor="me")
 
     run(tmp_path, scenario)
 
@@ -204,10 +205,10 @@ def test_a_header_that_reaches_for_another_file_makes_it_unusable(tmp_path: Path
         folder = tmp_path / "d/volumes"
         (folder / "other.qcow2").write_bytes(qcow2(backing_name="base.qcow2"))
         (folder / "v.qcow2").write_bytes(qcow2(backing_name="/etc/shadow"))
-        await world.storage.look_again(["other", "v"])
-        assert "its description names none" in (world.storage.fault("other") or "")
-        assert "/etc/shadow" in (world.storage.fault("v") or "")
-        assert world.storage.fault("base") is None
+        await world.storage.for_vms.look_again(["other", "v"])
+        assert "its description names none" in (world.storage.for_vms.fault("other") or "")
+        assert "/etc/shadow" in (world.storage.for_vms.fault("v") or "")
+        assert world.storage.for_vms.fault("base") is None
 
     run(tmp_path, scenario)
 
@@ -218,16 +219,16 @@ def test_a_broken_volume_is_seen_before_a_start_and_comes_back(tmp_path: Path) -
         base = tmp_path / "d/volumes/base.qcow2"
         good = base.read_bytes()
         base.write_bytes(bytes(4) + good[4:])
-        assert world.storage.fault("v") is None
-        await world.storage.look_again(["v"])
-        assert "does not begin like a qcow2" in (world.storage.fault("base") or "")
-        assert "its base, volume base, can't be used" in (world.storage.fault("v") or "")
+        assert world.storage.for_vms.fault("v") is None
+        await world.storage.for_vms.look_again(["v"])
+        assert "does not begin like a qcow2" in (world.storage.for_vms.fault("base") or "")
+        assert "its base, volume base, can't be used" in (world.storage.for_vms.fault("v") or "")
         base.write_bytes(good)
         # What watches the datastores looks at broken ones again.
-        entry = world.storage.stores.entry("d")
-        await world.storage.stores._look_after(entry)
-        assert world.storage.fault("v") is None
-        assert world.storage.volume("v").backing
+        entry = world.storage.datastores.entry("d")
+        await world.storage.monitor.look_after(entry)
+        assert world.storage.for_vms.fault("v") is None
+        assert world.storage.for_vms.volume("v").backing
 
     run(tmp_path, scenario)
 
@@ -237,10 +238,12 @@ def test_a_volume_that_is_marked_as_corrupt_can_be_checked(tmp_path: Path) -> No
         await _make(world)
         path = tmp_path / "d/volumes/v.qcow2"
         path.write_bytes(qcow2(size=64 * MIB, incompatible=1 << 1))
-        await world.storage.look_again(["v"])
-        assert "marked as corrupt" in (world.storage.fault("v") or "")
+        await world.storage.for_vms.look_again(["v"])
+        assert "marked as corrupt" in (world.storage.for_vms.fault("v") or "")
         path.write_bytes(qcow2(size=64 * MIB))  # what `qemu-img check -r all` makes of it
-        await world.succeeded(await world.storage.changes.check("v", CheckRepair.ALL, actor="me"))
-        assert world.storage.fault("v") is None
+        await world.succeeded(
+            await world.storage.volume_changes.check("v", CheckRepair.ALL, actor="me")
+        )
+        assert world.storage.for_vms.fault("v") is None
 
     run(tmp_path, scenario)

@@ -14,7 +14,7 @@ from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers import local
 from vmkernel.storage.drivers.base import Consent
-from vmkernel.storage.drivers.disk_choice import DATASTORE_TYPE, Found
+from vmkernel.storage.drivers.disk_selection import DATASTORE_TYPE, Found
 from vmkernel.storage.drivers.local import LocalDriver
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.errors import DatastoreMissing

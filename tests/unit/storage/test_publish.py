@@ -23,12 +23,12 @@ def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: 
             patched.setattr(layout, step, full)
             spec = VolumeSpec(datastore="d", size_bytes=1 << 20)
             for ended in (
-                await world.ended(await world.storage.create_volume("v", spec, actor="me")),
+                await world.ended(await world.storage.volumes.create("v", spec, actor="me")),
                 await world.upload("i", iso(), ImageFormat.ISO),
             ):
                 assert ended.error is not None
                 assert ended.error.code is ErrorCode.INSUFFICIENT_SPACE
         assert world.files() == []
-        await world.succeeded(await world.storage.create_volume("v", spec, actor="me"))
+        await world.succeeded(await world.storage.volumes.create("v", spec, actor="me"))
 
     run(tmp_path, scenario)

@@ -25,7 +25,7 @@ from vmkernel.model import (
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers import raid
 from vmkernel.storage.drivers.base import Attached, Consent
-from vmkernel.storage.drivers.disk_choice import MEMBER_TYPE
+from vmkernel.storage.drivers.disk_selection import MEMBER_TYPE
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.raid import RaidDriver
 from vmkernel.storage.drivers.raid_status import RaidObservation, observe_array

@@ -80,7 +80,7 @@ def test_parts_make_an_image_and_nothing_else_is_left(tmp_path: Path) -> None:
         await _image(world, last.operation)
         assert await uploads.list() == ()
         assert world.files() == ["d/images/disc.iso", "d/images/disc.json"]
-        assert world.storage.stores.entries["d"].reserved_bytes == 0
+        assert world.storage.datastores.entries["d"].reserved_bytes == 0
 
     run(tmp_path, scenario)
 
@@ -217,7 +217,7 @@ def test_expired_and_deleted_uploads_leave_nothing(
             await uploads.get(old.id)
         await uploads.delete(young.id)
         assert world.files() == []
-        assert world.storage.stores.entries["d"].reserved_bytes == 0
+        assert world.storage.datastores.entries["d"].reserved_bytes == 0
 
     run(tmp_path, scenario)
 

@@ -18,7 +18,8 @@ from vmkernel.model import (
     RaidLevel,
     SpaceLevel,
 )
-from vmkernel.storage.space import Space, check_thresholds, next_level
+from vmkernel.storage.datastores.capacity import check_thresholds, next_level
+from vmkernel.storage.datastores.entry import Space
 
 DRIVERS = {driver.kind: driver for driver in all_drivers()}
 OK, WARNING, CRITICAL = SpaceLevel.OK, SpaceLevel.WARNING, SpaceLevel.CRITICAL
@@ -91,20 +92,18 @@ def _check(spec: DatastoreSpec) -> None:
 
 def test_a_full_datastore_is_found_and_told_once(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        stores = world.storage.stores
-        entry = stores.entries["d"]
+        capacity = world.storage.capacity
+        entry = world.storage.datastores.entries["d"]
         spec = DatastoreSpec(kind=DatastoreKind.DIRECTORY, path="/x")
         entry.stored = msgspec.structs.replace(entry.stored, spec=spec)
         with world.bus.subscribe() as events:
             for free in (50, 20, 20, 3, 21, 50):
-                entry.space = Space(100, free)
-                stores._judge_space(entry)
+                capacity.note(entry, Space(100, free))
             told = []
             while (event := events.poll()) is not None:
                 told.append(event.data["level"])
         assert told == ["warning", "critical", "warning", "ok"]
-        entry.space = Space(100, 3)
-        stores._judge_space(entry)
+        capacity.note(entry, Space(100, 3))
         (finding,) = world.storage.findings()
         assert (finding.code, finding.subject) == ("datastore-full", "datastore/d")
 
@@ -113,7 +112,7 @@ def test_a_full_datastore_is_found_and_told_once(tmp_path: Path) -> None:
 
 def test_thresholds_are_changed_with_their_revision(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        edits = world.storage.datastore_edits
+        edits = world.storage.datastore_changes
         changed = await edits.update(
             "d", warning_percent=50, critical_percent=60, revision=1, actor="me"
         )

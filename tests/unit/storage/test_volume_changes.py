@@ -26,14 +26,14 @@ from vmkernel.model import (
     VolumeSpec,
 )
 from vmkernel.storage.layout import Place
-from vmkernel.storage.volume_changes import LastStep
+from vmkernel.storage.volumes.changes import LastStep
 
 MIB = 1 << 20
 
 
 async def _make(world: World, volume_id: str = "v", **fields: Any) -> None:
     spec = VolumeSpec(**{"datastore": "d", "size_bytes": 64 * MIB, **fields})
-    await world.succeeded(await world.storage.create_volume(volume_id, spec, actor="me"))
+    await world.succeeded(await world.storage.volumes.create(volume_id, spec, actor="me"))
 
 
 async def _move(world: World, **changes: Any) -> Operation:
@@ -44,7 +44,7 @@ async def _move(world: World, **changes: Any) -> Operation:
         "revision": None,
         **changes,
     }
-    return await world.storage.changes.move("v", actor="me", **wanted)
+    return await world.storage.volume_changes.move("v", actor="me", **wanted)
 
 
 async def _again(world: World, root: Path) -> World:
@@ -62,9 +62,9 @@ def test_a_copy_is_a_volume_of_its_own(tmp_path: Path) -> None:
         await _make(world, "w", source_volume="v")
         assert (await world.storage.volumes.get("w")).spec.source_volume == "v"
         await _make(world, "x", source_volume="v", format=VolumeFormat.RAW, size_bytes=128 * MIB)
-        assert world.storage.volume("x").size_bytes == 128 * MIB
+        assert world.storage.for_vms.volume("x").size_bytes == 128 * MIB
         await world.storage.clones.copy("v", "y")
-        assert world.storage.volume("y").format is VolumeFormat.QCOW2
+        assert world.storage.for_vms.volume("y").format is VolumeFormat.QCOW2
         world.users.open.add("v")
         for code, changes in (
             (ErrorCode.IN_USE, {}),
@@ -133,11 +133,11 @@ def test_a_move_that_fails_or_is_cancelled_leaves_the_volume(tmp_path: Path) -> 
         while len(world.live.calls) < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         with pytest.raises(MicaError, match="being moved"):
-            world.storage.volume("v")
+            world.storage.for_vms.volume("v")
         ended = await world.operations.cancel(operation.id, "me")
         assert ended.state is OperationState.CANCELLED
         assert world.files() == before
-        assert world.storage.stores.entries["e"].reserved_bytes == 0
+        assert world.storage.datastores.entries["e"].reserved_bytes == 0
 
     run(tmp_path, scenario)
 
@@ -186,15 +186,15 @@ async def _all_refuse(world: World) -> None:
     storage = world.storage
 
     async def look() -> object:
-        return storage.volume("v")
+        return storage.for_vms.volume("v")
 
     for attempt in (
         look(),
         storage.images.volume_data("v"),
         storage.images.read_volume("v", 0, 1, actor="me"),
         storage.images.capture("i", capture, actor="me"),
-        storage.create_volume("w", clone, actor="me"),
-        storage.write_volume("v", 0, 1, actor="me"),
+        storage.volumes.create("w", clone, actor="me"),
+        storage.volume_data().write("v", 0, 1, actor="me"),
     ):
         with pytest.raises(MicaError, match="was being moved") as caught:
             await attempt
@@ -212,13 +212,13 @@ def test_a_crash_in_the_last_step_leaves_exactly_one(
         await world.datastore("e")
         await _make(world)
         entry = world.storage._catalogue.volume("v")
-        place = world.storage.stores.layout("e").volume("v", VolumeFormat.QCOW2)
+        place = world.storage.datastores.layout("e").volume("v", VolumeFormat.QCOW2)
         place.incoming.write_bytes(entry.place.data.read_bytes())
         step = LastStep(
             world.storage._catalogue,
             entry,
             "e",
-            world.storage.stores.uuid("e"),
+            world.storage.datastores.uuid("e"),
             place,
             (VolumeFormat.QCOW2, Allocation.THIN, entry.size_bytes),
         )
@@ -234,9 +234,9 @@ def test_a_crash_in_the_last_step_leaves_exactly_one(
             if after != "remove":
                 await _all_refuse(again)
             (tmp_path / "away").rename(tmp_path / "e")
-            await again.storage.stores._look_after(again.storage.stores.entries["e"])
+            await again.storage.monitor.look_after(again.storage.datastores.entries["e"])
         moved = after != "mark"
-        assert again.storage.volume("v").datastore == ("e" if moved else "d")
+        assert again.storage.for_vms.volume("v").datastore == ("e" if moved else "d")
         name = "e" if moved else "d"
         assert again.files() == [f"{name}/volumes/v.json", f"{name}/volumes/v.qcow2"]
         assert list(again.storage.findings()) == []
@@ -252,9 +252,9 @@ def test_a_crash_in_a_conversion_leaves_exactly_one(
     async def scenario(world: World) -> None:
         await _make(world)
         entry = world.storage._catalogue.volume("v")
-        place = world.storage.stores.layout("d").volume("v", VolumeFormat.RAW)
+        place = world.storage.datastores.layout("d").volume("v", VolumeFormat.RAW)
         place.incoming.write_bytes(bytes(4096))
-        uuid = world.storage.stores.uuid("d")
+        uuid = world.storage.datastores.uuid("d")
         step = LastStep(
             world.storage._catalogue,
             entry,
@@ -268,7 +268,7 @@ def test_a_crash_in_a_conversion_leaves_exactly_one(
             with contextlib.suppress(_PowerCutError):
                 await step.commit()
         again = await _again(world, tmp_path)
-        assert again.storage.volume("v").format is VolumeFormat.RAW
+        assert again.storage.for_vms.volume("v").format is VolumeFormat.RAW
         assert again.files() == ["d/volumes/v.json", "d/volumes/v.raw"]
         await again.storage.stop()
 
@@ -280,7 +280,7 @@ def test_a_check_is_remembered(tmp_path: Path) -> None:
         await _make(world)
         await _make(world, "r", format=VolumeFormat.RAW)
         world.qemu_img.report = CheckReport(2, 3, 0, 0)
-        changes = world.storage.changes
+        changes = world.storage.volume_changes
         ended = await world.ended(await changes.check("v", CheckRepair.NONE, actor="me"))
         assert ended.error is not None
         assert ended.error.code is ErrorCode.CONFLICT
@@ -308,7 +308,7 @@ def test_a_check_finds_snapshots_that_no_vm_has(tmp_path: Path) -> None:
         world.users.tags = {"v": frozenset({known})}
 
         async def check(repair: CheckRepair) -> tuple[int, int]:
-            checked = await world.storage.changes.check("v", repair, actor="me")
+            checked = await world.storage.volume_changes.check("v", repair, actor="me")
             await world.succeeded(checked)
             found = (await world.storage.volumes.get("v")).status.last_check
             assert found is not None
@@ -332,7 +332,7 @@ def test_a_running_vm_s_volume_grows(tmp_path: Path) -> None:
         await _make(world, format=VolumeFormat.RAW)
         world.users.open.add("v")
         await world.succeeded(
-            await world.storage.changes.resize(
+            await world.storage.volume_changes.resize(
                 "v", 128 * MIB, revision=1, allow_shrink=False, actor="me"
             )
         )

@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 async def _make(world: World, volume_id: str, volume_format: VolumeFormat) -> None:
     spec = VolumeSpec(datastore="d", size_bytes=MIB, format=volume_format)
-    await world.succeeded(await world.storage.create_volume(volume_id, spec, actor="me"))
+    await world.succeeded(await world.storage.volumes.create(volume_id, spec, actor="me"))
 
 
 def _send(stream: socket.socket, data: bytes) -> bytes:
@@ -31,11 +31,11 @@ def _send(stream: socket.socket, data: bytes) -> bytes:
 def test_a_part_is_written_and_the_volume_is_free_again(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await _make(world, "v", VolumeFormat.RAW)
-        stream = await world.storage.write_volume("v", 4096, 6, actor="test")
+        stream = await world.storage.volume_data().write("v", 4096, 6, actor="test")
         with pytest.raises(MicaError, match="being written"):
-            world.storage.volume("v")
+            world.storage.for_vms.volume("v")
         assert await asyncio.to_thread(_send, stream, b"abcdef") == b""
-        assert world.storage.volume("v").path.read_bytes()[4090:4110] == (
+        assert world.storage.for_vms.volume("v").path.read_bytes()[4090:4110] == (
             bytes(6) + b"abcdef" + bytes(8)
         )
 
@@ -48,10 +48,10 @@ def test_a_part_is_written_and_the_volume_is_free_again(tmp_path: Path) -> None:
 def test_a_wrong_length_is_told(tmp_path: Path, data: bytes, code: ErrorCode) -> None:
     async def scenario(world: World) -> None:
         await _make(world, "v", VolumeFormat.RAW)
-        stream = await world.storage.write_volume("v", 0, 6, actor="test")
+        stream = await world.storage.volume_data().write("v", 0, 6, actor="test")
         verdict = await asyncio.to_thread(_send, stream, data)
         assert msgspec.json.decode(verdict, type=Problem).code is code
-        assert world.storage.volume("v").id == "v"
+        assert world.storage.for_vms.volume("v").id == "v"
 
     run(tmp_path, scenario)
 
@@ -66,11 +66,11 @@ def test_what_takes_no_data_is_refused(tmp_path: Path) -> None:
             ("none", 0, ErrorCode.NOT_FOUND),
         ):
             with pytest.raises(MicaError) as caught:
-                await world.storage.write_volume(volume, offset, 6, actor="test")
+                await world.storage.volume_data().write(volume, offset, 6, actor="test")
             assert caught.value.problem.code is code
         world.users.open.add("v")
         with pytest.raises(MicaError) as caught:
-            await world.storage.write_volume("v", 0, 6, actor="test")
+            await world.storage.volume_data().write("v", 0, 6, actor="test")
         assert caught.value.problem.code is ErrorCode.IN_USE
 
     run(tmp_path, scenario)

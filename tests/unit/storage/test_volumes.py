@@ -28,7 +28,7 @@ def _spec(size: int = 64 * MIB, **fields: object) -> VolumeSpec:
 
 
 async def _make(world: World, volume_id: str, spec: VolumeSpec) -> None:
-    await world.succeeded(await world.storage.create_volume(volume_id, spec, actor="me"))
+    await world.succeeded(await world.storage.volumes.create(volume_id, spec, actor="me"))
 
 
 @pytest.mark.parametrize("volume_format", list(VolumeFormat))
@@ -40,7 +40,7 @@ def test_a_blank_volume_is_made_and_found_again(
         volume = await world.storage.volumes.get("v")
         assert volume.spec == _spec(2 * MIB, format=volume_format)
         assert (volume.revision, volume.status.reason) == (1, None)
-        file = world.storage.volume("v")
+        file = world.storage.for_vms.volume("v")
         assert (file.format, file.size_bytes) == (volume_format, 2 * MIB)
         if volume_format is VolumeFormat.RAW:
             assert volume.status.allocated_bytes == 0
@@ -49,7 +49,7 @@ def test_a_blank_volume_is_made_and_found_again(
             )
             thick = await world.storage.volumes.get("w")
             assert thick.status.allocated_bytes >= 2 * MIB
-            await world.storage.delete_volume("w", actor="me")
+            await world.storage.volumes.delete("w", actor="me")
         again = World(tmp_path, world.medium)
         await again.storage.start()
         assert await again.storage.volumes.get("v") == volume
@@ -64,7 +64,7 @@ def test_a_volume_is_filled_from_an_image_and_grown(tmp_path: Path) -> None:
         await _make(world, "v", _spec(128 * MIB, source_image="base"))
         assert world.qemu_img.calls == ["convert qcow2 qcow2", f"resize qcow2 {128 * MIB} False"]
         await _make(world, "w", _spec(64 * MIB, source_image="base", format=VolumeFormat.RAW))
-        assert world.storage.volume("w").path.stat().st_size == 64 * MIB
+        assert world.storage.for_vms.volume("w").path.stat().st_size == 64 * MIB
         assert (await world.storage.volumes.get("w")).spec.source_image == "base"
 
     run(tmp_path, scenario)
@@ -95,12 +95,12 @@ def test_what_cannot_be_is_refused_at_once(
         await world.upload("kernel", bzimage(), ImageFormat.LINUX_KERNEL)
         before = world.files()
         with pytest.raises(MicaError) as caught:
-            await world.storage.create_volume(volume_id, spec, actor="me")
+            await world.storage.volumes.create(volume_id, spec, actor="me")
         assert caught.value.problem.code is code
         pointers = [field.pointer for field in caught.value.problem.fields]
         assert pointers == ([pointer] if pointer else [])
         assert world.files() == before
-        assert world.storage.stores.entries["d"].reserved_bytes == 0
+        assert world.storage.datastores.entries["d"].reserved_bytes == 0
 
     run(tmp_path, scenario)
 
@@ -114,7 +114,7 @@ def test_a_failed_tool_leaves_nothing(tmp_path: Path) -> None:
             output="",
             code=ErrorCode.INSUFFICIENT_SPACE,
         )
-        ended = await world.ended(await world.storage.create_volume("v", _spec(), actor="me"))
+        ended = await world.ended(await world.storage.volumes.create("v", _spec(), actor="me"))
         assert ended.error is not None
         assert ended.error.code is ErrorCode.INSUFFICIENT_SPACE
         assert world.files() == []
@@ -129,9 +129,9 @@ def test_a_cancelled_creation_leaves_nothing_and_tells_progress(tmp_path: Path) 
         await world.upload("base", qcow2(size=64 * MIB))
         before = world.files()
         world.qemu_img.gate = asyncio.Event()
-        operation = await world.storage.create_volume("v", _spec(source_image="base"), actor="me")
+        operation = await world.storage.volumes.create("v", _spec(source_image="base"), actor="me")
         with pytest.raises(MicaError) as caught:
-            await world.storage.create_volume("v", _spec(), actor="me")
+            await world.storage.volumes.create("v", _spec(), actor="me")
         assert caught.value.problem.code is ErrorCode.CONFLICT
         while not world.operations.get(operation.id).progress.done:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -149,7 +149,7 @@ def test_resizing(tmp_path: Path) -> None:
     async def resize(world: World, size: int, **options: object) -> None:
         fields = {"revision": None, "allow_shrink": False, "actor": "me", **options}
         await world.succeeded(
-            await world.storage.changes.resize("v", size, **fields)  # type: ignore[arg-type]
+            await world.storage.volume_changes.resize("v", size, **fields)  # type: ignore[arg-type]
         )
 
     async def refused(world: World, size: int, **options: object) -> ErrorCode:
@@ -185,16 +185,16 @@ def test_deleting(tmp_path: Path) -> None:
         world.users.volumes["v"] = "vm-1"
         assert (await world.storage.volumes.get("v")).status.attached_to == "vm-1"
         with pytest.raises(MicaError) as caught:
-            await world.storage.delete_volume("v", actor="me")
+            await world.storage.volumes.delete("v", actor="me")
         assert caught.value.problem.code is ErrorCode.IN_USE
         world.users.volumes.clear()
         with pytest.raises(MicaError) as caught:
-            await world.storage.delete_volume("v", actor="me", revision=9)
+            await world.storage.volumes.delete("v", actor="me", revision=9)
         assert caught.value.problem.code is ErrorCode.REVISION_MISMATCH
-        await world.storage.delete_volume("v", actor="me", revision=1)
+        await world.storage.volumes.delete("v", actor="me", revision=1)
         assert world.files() == []
         with pytest.raises(MicaError) as caught:
-            world.storage.volume("v")
+            world.storage.for_vms.volume("v")
         assert caught.value.problem.code is ErrorCode.NOT_FOUND
 
     run(tmp_path, scenario)
@@ -211,10 +211,10 @@ def test_a_broken_volume_is_told_cannot_be_used_and_can_be_deleted(tmp_path: Pat
         assert broken.status.reason is not None
         assert [finding.code for finding in again.storage.findings()] == ["volume-unusable"]
         with pytest.raises(MicaError) as caught:
-            again.storage.volume("v")
+            again.storage.for_vms.volume("v")
         assert caught.value.problem.code is ErrorCode.CONFLICT
-        assert again.storage.volume("w").id == "w"
-        await again.storage.delete_volume("v", actor="me")
+        assert again.storage.for_vms.volume("w").id == "w"
+        await again.storage.volumes.delete("v", actor="me")
         assert again.files() == ["d/volumes/w.json", "d/volumes/w.qcow2"]
         await again.storage.stop()
 
@@ -225,7 +225,7 @@ def test_a_file_without_a_description_is_not_overwritten(tmp_path: Path) -> None
     async def scenario(world: World) -> None:
         (tmp_path / "d/volumes/v.qcow2").write_bytes(b"precious")
         with pytest.raises(MicaError) as caught:
-            await world.storage.create_volume("v", _spec(), actor="me")
+            await world.storage.volumes.create("v", _spec(), actor="me")
         assert caught.value.problem.code is ErrorCode.CONFLICT
 
     run(tmp_path, scenario)
@@ -237,11 +237,11 @@ def test_lists_are_cut_into_pages(tmp_path: Path) -> None:
         for name in ("c", "a", "b"):
             await _make(world, name, _spec(MIB))
         await _make(world, "z", _spec(MIB, datastore="e"))
-        items, more = await world.storage.list_volumes(None, None, 2)
+        items, more = await world.storage.volumes.list(None, None, 2)
         assert ([volume.id for volume in items], more) == (["a", "b"], True)
-        items, more = await world.storage.list_volumes(None, "b", 2)
+        items, more = await world.storage.volumes.list(None, "b", 2)
         assert ([volume.id for volume in items], more) == (["c", "z"], False)
-        items, more = await world.storage.list_volumes("e", None, 2)
+        items, more = await world.storage.volumes.list("e", None, 2)
         assert ([volume.id for volume in items], more) == (["z"], False)
 
     run(tmp_path, scenario)
@@ -278,7 +278,7 @@ def test_sizes_become_whole_sectors_of_4_kib_and_say_so(tmp_path: Path) -> None:
         volume = await world.storage.volumes.get("v")
         assert volume.spec.size_bytes == (1 << 20) + 4096
         assert (tmp_path / "d/volumes/v.raw").stat().st_size == (1 << 20) + 4096
-        operation = await world.storage.changes.resize(
+        operation = await world.storage.volume_changes.resize(
             "v", (2 << 20) + 512, revision=None, allow_shrink=False, actor="test"
         )
         await world.succeeded(operation)

@@ -287,7 +287,9 @@ class World:
     async def datastore(self, name: str = "d") -> None:
         """Make a datastore."""
         await self.succeeded(
-            await self.storage.create_datastore(name, self.spec(name), Consent(), actor="test")
+            await self.storage.datastore_changes.create(
+                name, self.spec(name), Consent(), actor="test"
+            )
         )
 
     async def upload(
@@ -300,7 +302,7 @@ class World:
     ) -> Operation:
         """Send all of `data` and wait for the end."""
         wanted = spec or image_spec(data, image_format)
-        operation, stream = await self.storage.upload_image(image_id, wanted, actor="test")
+        operation, stream = await self.storage.images.upload(image_id, wanted, actor="test")
         await asyncio.to_thread(_send, stream, data)
         return await self.ended(operation)
 

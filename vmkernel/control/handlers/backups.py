@@ -83,7 +83,7 @@ def register(
     async def write(request: WriteVolume, caller: Caller) -> Streamed:
         return Streamed(
             Done(),
-            await storage.write_volume(
+            await storage.volume_data().write(
                 request.id, request.offset, request.length, actor=caller.actor
             ),
         )

@@ -30,15 +30,15 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     """Serve the requests about datastores."""
 
     async def list_datastores(request: ListDatastores, _: Caller) -> DatastorePage:
-        found = await storage.list_datastores()
+        found = await storage.datastore_views.list()
         items, more = cut(found, lambda item: item.id, request.after, request.limit)
         return DatastorePage(items=items, more=more)
 
     async def get_datastore(request: GetDatastore, _: Caller) -> Datastore:
-        return await storage.get_datastore(request.id)
+        return await storage.datastore_views.get(request.id)
 
     async def create_datastore(request: CreateDatastore, caller: Caller) -> Operation:
-        return await storage.create_datastore(
+        return await storage.datastore_changes.create(
             request.id,
             request.spec,
             Consent(
@@ -50,7 +50,7 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         )
 
     async def update_datastore(request: UpdateDatastore, caller: Caller) -> Datastore:
-        return await storage.datastore_edits.update(
+        return await storage.datastore_changes.update(
             request.id,
             warning_percent=request.warning_percent,
             critical_percent=request.critical_percent,
@@ -59,33 +59,35 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         )
 
     async def rename_datastore(request: RenameDatastore, caller: Caller) -> Operation:
-        return await storage.datastore_edits.rename(request.id, request.new_id, actor=caller.actor)
+        return await storage.datastore_changes.rename(
+            request.id, request.new_id, actor=caller.actor
+        )
 
     async def mount_datastore(request: MountDatastore, caller: Caller) -> Operation:
-        return await storage.datastore_edits.mount(
+        return await storage.datastore_changes.mount(
             request.id, take_over=request.take_over, actor=caller.actor
         )
 
     async def unmount_datastore(request: UnmountDatastore, caller: Caller) -> Operation:
-        return await storage.datastore_edits.unmount(request.id, actor=caller.actor)
+        return await storage.datastore_changes.unmount(request.id, actor=caller.actor)
 
     async def grow_datastore(request: GrowDatastore, caller: Caller) -> Operation:
-        return await storage.datastore_edits.grow(request.id, actor=caller.actor)
+        return await storage.datastore_changes.grow(request.id, actor=caller.actor)
 
     async def add_disk(request: AddDatastoreDisk, caller: Caller) -> Operation:
         consent = Consent(wipe_serials=request.wipe_serials)
-        return await storage.add_datastore_disk(
+        return await storage.datastore_changes.add_disk(
             request.id, request.disk, consent, actor=caller.actor
         )
 
     async def replace_disk(request: ReplaceDatastoreDisk, caller: Caller) -> Operation:
         consent = Consent(wipe_serials=request.wipe_serials)
-        return await storage.replace_datastore_disk(
+        return await storage.datastore_changes.replace_disk(
             request.id, request.old, request.new, consent, actor=caller.actor
         )
 
     async def delete_datastore(request: DeleteDatastore, caller: Caller) -> Operation:
-        return await storage.delete_datastore(request.id, actor=caller.actor)
+        return await storage.datastore_changes.delete(request.id, actor=caller.actor)
 
     dispatcher.register(ListDatastores, list_datastores)
     dispatcher.register(GetDatastore, get_datastore)

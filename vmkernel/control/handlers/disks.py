@@ -16,12 +16,12 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     """Serve the requests about disks."""
 
     async def list_disks(request: ListDisks, _: Caller) -> DiskPage:
-        disks = await storage.list_disks()
+        disks = await storage.disks.list()
         items, more = cut(disks, lambda disk: disk.id, request.after, request.limit)
         return DiskPage(items=items, more=more)
 
     async def wipe_disk(request: WipeDisk, caller: Caller) -> Operation:
-        return await storage.wipe_disk(request.disk, request.wipe_serial, actor=caller.actor)
+        return await storage.disks.wipe(request.disk, request.wipe_serial, actor=caller.actor)
 
     dispatcher.register(ListDisks, list_disks)
     dispatcher.register(WipeDisk, wipe_disk)

@@ -22,7 +22,7 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     """Serve the requests about images."""
 
     async def list_images(request: ListImages, _: Caller) -> ImagePage:
-        found = storage.list_images(request.datastore)
+        found = storage.images.list(request.datastore)
         items, more = cut(found, lambda item: item.id, request.after, request.limit)
         return ImagePage(items=items, more=more)
 
@@ -30,7 +30,7 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         return storage.images.get(request.id)
 
     async def delete_image(request: DeleteImage, caller: Caller) -> Done:
-        await storage.delete_image(request.id, actor=caller.actor)
+        await storage.images.delete(request.id, actor=caller.actor)
         return Done()
 
     dispatcher.register(ListImages, list_images)

@@ -34,7 +34,9 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     """Serve the requests about data that come and go."""
 
     async def upload_image(request: UploadImage, caller: Caller) -> Streamed:
-        operation, stream = await storage.upload_image(request.id, request.spec, actor=caller.actor)
+        operation, stream = await storage.images.upload(
+            request.id, request.spec, actor=caller.actor
+        )
         return Streamed(operation, stream)
 
     async def pull_image(request: PullImage, caller: Caller) -> Operation:

@@ -26,17 +26,17 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     """Serve the requests about volumes."""
 
     async def list_volumes(request: ListVolumes, _: Caller) -> VolumePage:
-        items, more = await storage.list_volumes(request.datastore, request.after, request.limit)
+        items, more = await storage.volumes.list(request.datastore, request.after, request.limit)
         return VolumePage(items=items, more=more)
 
     async def get_volume(request: GetVolume, _: Caller) -> Volume:
         return await storage.volumes.get(request.id)
 
     async def create_volume(request: CreateVolume, caller: Caller) -> Operation:
-        return await storage.create_volume(request.id, request.spec, actor=caller.actor)
+        return await storage.volumes.create(request.id, request.spec, actor=caller.actor)
 
     async def resize_volume(request: ResizeVolume, caller: Caller) -> Operation:
-        return await storage.changes.resize(
+        return await storage.volume_changes.resize(
             request.id,
             request.size_bytes,
             revision=request.revision,
@@ -45,7 +45,7 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         )
 
     async def move_volume(request: MoveVolume, caller: Caller) -> Operation:
-        return await storage.changes.move(
+        return await storage.volume_changes.move(
             request.id,
             datastore=request.datastore,
             volume_format=request.format,
@@ -55,13 +55,13 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         )
 
     async def flatten_volume(request: FlattenVolume, caller: Caller) -> Operation:
-        return await storage.changes.flatten(request.id, actor=caller.actor)
+        return await storage.volume_changes.flatten(request.id, actor=caller.actor)
 
     async def check_volume(request: CheckVolume, caller: Caller) -> Operation:
-        return await storage.changes.check(request.id, request.repair, actor=caller.actor)
+        return await storage.volume_changes.check(request.id, request.repair, actor=caller.actor)
 
     async def delete_volume(request: DeleteVolume, caller: Caller) -> Done:
-        await storage.delete_volume(request.id, actor=caller.actor, revision=request.revision)
+        await storage.volumes.delete(request.id, actor=caller.actor, revision=request.revision)
         return Done()
 
     dispatcher.register(ListVolumes, list_volumes)

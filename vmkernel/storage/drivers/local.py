@@ -35,7 +35,7 @@ from vmkernel.storage.drivers.base import (
     Report,
     as_found,
 )
-from vmkernel.storage.drivers.disk_choice import DATASTORE_TYPE, DiskChoice, Found
+from vmkernel.storage.drivers.disk_selection import DATASTORE_TYPE, DiskChoice, Found
 from vmkernel.storage.drivers.mounting import MOUNTABLE, Mounting
 from vmkernel.storage.errors import DatastoreMissing
 

@@ -40,7 +40,7 @@ from vmkernel.storage.drivers.base import (
     Report,
     as_found,
 )
-from vmkernel.storage.drivers.disk_choice import MEMBER_TYPE, DiskChoice, Found
+from vmkernel.storage.drivers.disk_selection import MEMBER_TYPE, DiskChoice, Found
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.errors import DatastoreMissing
 

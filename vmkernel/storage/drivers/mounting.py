@@ -18,7 +18,7 @@ from vmkernel.host.files import make_directory
 from vmkernel.host.mounts import Mount, mount, mounts, unmount
 from vmkernel.host.runner import Runner
 from vmkernel.model import ErrorCode, Filesystem, MicaError
-from vmkernel.storage.drivers.disk_choice import describe
+from vmkernel.storage.drivers.disk_selection import describe
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.records import RecordError

@@ -38,7 +38,7 @@ from vmkernel.storage.drivers.base import (
     Report,
     as_found,
 )
-from vmkernel.storage.drivers.disk_choice import MEMBER_TYPE, DiskChoice, Found
+from vmkernel.storage.drivers.disk_selection import MEMBER_TYPE, DiskChoice, Found
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.raid_status import node_disks, observe_array
 from vmkernel.storage.errors import DatastoreMissing, StorageError

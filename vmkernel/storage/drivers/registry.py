@@ -7,7 +7,7 @@ from vmkernel.host.lvm import Lvm
 from vmkernel.host.md import Mdadm
 from vmkernel.storage.drivers.base import DatastoreDriver
 from vmkernel.storage.drivers.directory import DirectoryDriver
-from vmkernel.storage.drivers.disk_choice import DiskChoice
+from vmkernel.storage.drivers.disk_selection import DiskChoice
 from vmkernel.storage.drivers.local import LocalDriver
 from vmkernel.storage.drivers.lvm import LvmDriver
 from vmkernel.storage.drivers.mounting import Mounting

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmkernel import clock
+from vmkernel.events import EventBus
 from vmkernel.host.errors import from_os_error
 from vmkernel.host.extents import data_extents
 from vmkernel.host.files import exists, look, remove
@@ -46,15 +47,16 @@ from vmkernel.model import (
 from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.operations.places import Places
 from vmkernel.storage.catalogue import Catalogue, ImageEntry
-from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.datastores.capacity import Capacity
+from vmkernel.storage.datastores.registry import Datastores
+from vmkernel.storage.datastores.room import Room
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Layout
-from vmkernel.storage.room import Room
 from vmkernel.storage.sending import Sender
 from vmkernel.storage.spool import file_sha256, make_spool, settle_file
-from vmkernel.storage.still import StillSource, StillVolumes
 from vmkernel.storage.uploads import MAX_UPLOADS, UPLOADS_EACH, Uploader
-from vmkernel.storage.users import Users
+from vmkernel.storage.usage import Users
+from vmkernel.storage.volumes.still import StillSource, StillVolumes
 from vmkernel.text import clean
 
 if TYPE_CHECKING:
@@ -80,8 +82,10 @@ class Images:
     def __init__(
         self,
         datastores: Datastores,
+        capacity: Capacity,
         catalogue: Catalogue,
         operations: OperationRegistry,
+        bus: EventBus,
         users: Users,
         volumes: StillVolumes,
         intake: Callable[[], Intake],
@@ -89,8 +93,10 @@ class Images:
         workers: Workers,
     ) -> None:
         self._datastores = datastores
+        self._capacity = capacity
         self._catalogue = catalogue
         self._operations = operations
+        self._bus = bus
         self._users = users
         self._volumes = volumes
         self._intake = intake
@@ -128,7 +134,7 @@ class Images:
         layout = await self._refuse_taken(image_id, source.datastore, actor)
         spool = layout.incoming / f"spool-{image_id}"
         with self._claimed(image_id, "uploaded", actor) as undo:
-            release = self._datastores.reserve(
+            release = self._capacity.reserve(
                 source.datastore, source.size_bytes, pointer="/spec/size_bytes"
             )
             undo.callback(release)
@@ -266,7 +272,7 @@ class Images:
         stream = await self._sender.send(source.entry.place.data, offset, length, held, actor=actor)
         return data, stream
 
-    async def delete(self, image_id: str) -> None:
+    async def delete(self, image_id: str, *, actor: str) -> None:
         """Delete an image that nobody uses; durable on return."""
         entry = self._catalogue.image(image_id)
         if vms := self._users.vms_of_image(image_id):
@@ -286,13 +292,14 @@ class Images:
                     if isinstance(error, OSError):
                         raise from_os_error(error, f"Image {image_id} can't be deleted") from error
                     raise
+        self._bus.publish("image.deleted", Subject(kind="image", id=image_id), actor=actor)
 
     # --- work ---------------------------------------------------------------------------------
 
     async def _pull(
         self, context: OperationContext, image_id: str, pull: ImagePull, layout: Layout
     ) -> None:
-        limit = await self._datastores.unreserved_bytes(pull.datastore)
+        limit = await self._capacity.unreserved_bytes(pull.datastore)
         limit = min(limit, pull.max_bytes or limit)
         spool = layout.incoming / f"spool-{image_id}"
         try:
@@ -345,7 +352,7 @@ class Images:
         entry = source.entry
         place = layout.image(image_id, capture.format)
         total = entry.size_bytes
-        room = Room(self._datastores, datastore, 0, pointer="/spec/volume")
+        room = Room(self._capacity, datastore, 0, pointer="/spec/volume")
         try:
             os.close(await asyncio.to_thread(make_spool, place.incoming))
             shape = (VolumeFormat(capture.format.value), Allocation.THIN, total)
@@ -395,7 +402,7 @@ class Images:
         stray = await self._datastores.look(
             datastore, lambda: next((path for path in paths if exists(path)), None)
         )
-        await self._datastores.measure(datastore)
+        await self._capacity.measure(datastore)
         if image_id in self._catalogue.images:
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is an image {image_id} already.")
         self._coming.check(actor)

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from vmkernel.host.files import reflink, remove, sync_file
 from vmkernel.host.qemu_img import QemuImg
-from vmkernel.model import ErrorCode, VolumeSpec
+from vmkernel.model import ErrorCode, VolumeFormat, VolumeSpec
 from vmkernel.storage.catalogue import CHAIN_MAX, Catalogue, VolumeEntry
-from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.ports import DiskPast
-from vmkernel.storage.volume_files import make_file, open_to_readers
-from vmkernel.storage.volumes import MIN_VOLUME_BYTES, Volumes
+from vmkernel.storage.usage import Users
+from vmkernel.storage.volumes.files import make_file, open_to_readers
+from vmkernel.storage.volumes.service import MIN_VOLUME_BYTES, Volumes
 
 __all__ = ["VolumeClones"]
 
@@ -33,11 +34,13 @@ class VolumeClones:
         volumes: Volumes,
         datastores: Datastores,
         catalogue: Catalogue,
+        users: Users,
         qemu_img: QemuImg,
     ) -> None:
         self._volumes = volumes
         self._datastores = datastores
         self._catalogue = catalogue
+        self._users = users
         self._qemu_img = qemu_img
 
     async def copy(
@@ -86,6 +89,11 @@ class VolumeClones:
         with held:
             async with self._datastores.using(spec.datastore):
                 await self._volumes.make(_Told(on_progress), new_id, spec, place, fill, clone=clone)
+        copy = self._volumes.usable(new_id)
+        if shared and copy.format is VolumeFormat.QCOW2 and self._users.snapshots_of(source_id):
+            # A copy that shares its blocks has taken them along.
+            for tag in sorted(await self._qemu_img.snapshots(copy.place.data)):
+                await self._qemu_img.snapshot("-d", tag, copy.place.data)
         return shared
 
     async def link(self, base_id: str, new_id: str, *, clone: str | None = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vmkernel.host.qemu_img import Layer, QemuImg
 from vmkernel.model import Allocation, VolumeFormat
-from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.datastores.capacity import Capacity
 
 __all__ = ["QCOW2_OVERHEAD_BYTES", "Room", "Shape", "qcow2_overhead"]
 
@@ -29,23 +29,21 @@ class Room:
     """So many bytes, until `release`; it grows where more turns out to be needed, or refuses."""
 
     def __init__(
-        self, datastores: Datastores, datastore: str, size_bytes: int, *, pointer: str
+        self, capacity: Capacity, datastore: str, size_bytes: int, *, pointer: str
     ) -> None:
-        self._datastores = datastores
+        self._capacity = capacity
         self._datastore = datastore
         self._pointer = pointer
         self.size_bytes = size_bytes
-        self._releases = [datastores.reserve(datastore, size_bytes, pointer=pointer)]
+        self._releases = [capacity.reserve(datastore, size_bytes, pointer=pointer)]
 
     async def grow_to(self, size_bytes: int) -> None:
         """`insufficient-space` where the rest isn't free."""
         more = size_bytes - self.size_bytes
         if more <= 0:
             return
-        await self._datastores.measure(self._datastore)
-        self._releases.append(
-            self._datastores.reserve(self._datastore, more, pointer=self._pointer)
-        )
+        await self._capacity.measure(self._datastore)
+        self._releases.append(self._capacity.reserve(self._datastore, more, pointer=self._pointer))
         self.size_bytes = size_bytes
 
     def release(self) -> None:

@@ -6,7 +6,7 @@ from vmkernel.model import ErrorCode
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.records import VolumeRecord
-from vmkernel.storage.users import Users
+from vmkernel.storage.usage import Users
 
 __all__ = ["VolumeChecks"]
 

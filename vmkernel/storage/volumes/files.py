@@ -18,7 +18,7 @@ from vmkernel.host.files import (
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import Allocation, VolumeFormat
 from vmkernel.storage.catalogue import VolumeEntry
-from vmkernel.storage.room import Room, Shape, qcow2_overhead
+from vmkernel.storage.datastores.room import Room, Shape, qcow2_overhead
 
 __all__ = [
     "allocate_raw",

@@ -11,10 +11,10 @@ from vmkernel.host.files import look
 from vmkernel.host.qemu_img import Layer
 from vmkernel.model import ErrorCode
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry
-from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.users import Users
-from vmkernel.storage.volume_checks import VolumeChecks
+from vmkernel.storage.usage import Users
+from vmkernel.storage.volumes.check import VolumeChecks
 
 __all__ = ["StillSource", "StillVolumes"]
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 from vmkernel.host.bounded import Bounded
 from vmkernel.host.errors import from_os_error
 from vmkernel.model import ErrorCode, MicaError
+from vmkernel.storage.datastores.lease import SILENT_S, Claim, LeaseHeld, LeaseLost, Leases
 from vmkernel.storage.drivers.base import Attached, Report
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.lease import SILENT_S, Claim, LeaseHeld, LeaseLost, Leases
 
 __all__ = ["LeaseKeeper"]
 

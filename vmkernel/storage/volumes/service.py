@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from vmkernel import clock
+from vmkernel.events import EventBus
 from vmkernel.host.errors import from_os_error, naming_datastore
 from vmkernel.host.extents import shared_bytes
 from vmkernel.host.files import allocated_bytes, exists, remove
@@ -32,14 +33,15 @@ from vmkernel.model import (
 )
 from vmkernel.operations import OperationContext, OperationRegistry, Work
 from vmkernel.storage.catalogue import Catalogue, ImageEntry, VolumeEntry
-from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.datastores.capacity import Capacity
+from vmkernel.storage.datastores.registry import Datastores
+from vmkernel.storage.datastores.room import QCOW2_OVERHEAD_BYTES, Room, Shape, qcow2_overhead
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
 from vmkernel.storage.records import Backing, VolumeRecord
-from vmkernel.storage.room import QCOW2_OVERHEAD_BYTES, Room, Shape, qcow2_overhead
-from vmkernel.storage.users import Users
-from vmkernel.storage.volume_checks import VolumeChecks
-from vmkernel.storage.volume_files import (
+from vmkernel.storage.usage import Users
+from vmkernel.storage.volumes.check import VolumeChecks
+from vmkernel.storage.volumes.files import (
     copy_volume,
     finish,
     make_file,
@@ -87,14 +89,18 @@ class Volumes:
     def __init__(
         self,
         datastores: Datastores,
+        capacity: Capacity,
         catalogue: Catalogue,
         operations: OperationRegistry,
+        bus: EventBus,
         users: Users,
         qemu_img: QemuImg,
     ) -> None:
         self._datastores = datastores
+        self._capacity = capacity
         self._catalogue = catalogue
         self._operations = operations
+        self._bus = bus
         self._users = users
         self._checks = VolumeChecks(catalogue, users)
         self._qemu_img = qemu_img
@@ -198,7 +204,7 @@ class Volumes:
             lambda: _needed_bytes(spec, image, origin, layers),
         )
         stray = await self._datastores.look(spec.datastore, lambda: exists(place.data))
-        await self._datastores.measure(spec.datastore)
+        await self._capacity.measure(spec.datastore)
         return Survey(needed, stray)
 
     def prepare(
@@ -223,7 +229,7 @@ class Volumes:
             )
         with contextlib.ExitStack() as undo:
             room = Room(
-                self._datastores, spec.datastore, survey.needed_bytes, pointer="/spec/size_bytes"
+                self._capacity, spec.datastore, survey.needed_bytes, pointer="/spec/size_bytes"
             )
             undo.callback(room.release)
             undo.enter_context(self._catalogue.claimed("volume", volume_id, "created"))
@@ -235,7 +241,7 @@ class Volumes:
                 undo.enter_context(self._catalogue.claimed("volume", origin.id, "copied"))
             return undo.pop_all(), place, room
 
-    async def delete(self, volume_id: str, *, revision: int | None) -> None:
+    async def delete(self, volume_id: str, *, actor: str, revision: int | None = None) -> None:
         """Delete a volume that no VM names; durable on return."""
         entry = self._catalogue.volume(volume_id)
         if entry.record is not None:
@@ -256,6 +262,7 @@ class Volumes:
                             error, f"Volume {volume_id} can't be deleted"
                         ) from error
                     raise
+        self._bus.publish("volume.deleted", Subject(kind="volume", id=volume_id), actor=actor)
 
     def usable(self, volume_id: str) -> VolumeEntry:
         """A volume that can be opened; the reason why not otherwise."""

@@ -28,20 +28,22 @@ from vmkernel.model import (
 )
 from vmkernel.operations import OperationContext
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry, look_at_file
-from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.datastores.capacity import Capacity
+from vmkernel.storage.datastores.registry import Datastores
+from vmkernel.storage.datastores.rescan import VolumeRescan
+from vmkernel.storage.datastores.room import Room, Shape
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
 from vmkernel.storage.records import MovedFrom, RecordError, VolumeRecord
-from vmkernel.storage.room import Room, Shape
-from vmkernel.storage.users import Users
-from vmkernel.storage.volume_files import (
+from vmkernel.storage.usage import Users
+from vmkernel.storage.volumes.files import (
     allocate_raw,
     copy_volume,
     finish,
     make_file,
     space_for_copy,
 )
-from vmkernel.storage.volumes import (
+from vmkernel.storage.volumes.service import (
     MAX_VOLUME_BYTES,
     MIN_VOLUME_BYTES,
     Volumes,
@@ -64,12 +66,16 @@ class VolumeChanges:
         self,
         volumes: Volumes,
         datastores: Datastores,
+        capacity: Capacity,
+        rescan: VolumeRescan,
         catalogue: Catalogue,
         users: Users,
         qemu_img: QemuImg,
     ) -> None:
         self._volumes = volumes
         self._datastores = datastores
+        self._capacity = capacity
+        self._rescan = rescan
         self._catalogue = catalogue
         self._users = users
         self._qemu_img = qemu_img
@@ -86,7 +92,7 @@ class VolumeChanges:
         actor: str,
     ) -> Operation:
         """Change the size; while its VM runs, a volume only grows, and the guest sees it."""
-        await self._datastores.measure(self._volumes.sound(volume_id)[0].datastore)
+        await self._capacity.measure(self._volumes.sound(volume_id)[0].datastore)
         entry, record = self._volumes.sound(volume_id)
         refuse_revision(record, revision)
         self._users.refuse_snapshots(volume_id)
@@ -125,7 +131,7 @@ class VolumeChanges:
         grown = max(0, size_bytes - entry.size_bytes) if thick else 0
         with contextlib.ExitStack() as undo:
             undo.callback(
-                self._datastores.reserve(entry.datastore, grown, pointer="/spec/size_bytes")
+                self._capacity.reserve(entry.datastore, grown, pointer="/spec/size_bytes")
             )
             undo.enter_context(self._catalogue.claimed("volume", volume_id, "resized"))
             held = undo.pop_all()
@@ -211,7 +217,7 @@ class VolumeChanges:
         stray, described = await self._datastores.look(
             datastore, lambda: (exists(place.data), exists(place.record))
         )
-        await self._datastores.measure(datastore)
+        await self._capacity.measure(datastore)
         entry, record = self._volumes.sound(volume_id)
         refuse_revision(record, revision)
         self._users.refuse_snapshots(volume_id)
@@ -231,7 +237,7 @@ class VolumeChanges:
             )
         live = self._users.volume_is_open(volume_id)
         with contextlib.ExitStack() as undo:
-            room = Room(self._datastores, datastore, needed, pointer="/spec/datastore")
+            room = Room(self._capacity, datastore, needed, pointer="/spec/datastore")
             undo.callback(room.release)
             undo.enter_context(self._catalogue.claimed("volume", volume_id, "moved"))
             held = undo.pop_all()
@@ -332,7 +338,7 @@ class VolumeChanges:
                     async with self._datastores.using(entry.datastore):
                         context.advance(0, stage="check")
                         await self._check(context, entry, repair)
-                await self._datastores.look_at_volumes([volume_id])
+                await self._rescan.volumes([volume_id])
 
             return self._volumes.begin(
                 "volume.check",

@@ -10,9 +10,23 @@ from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers.base import Attached, Observation
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Layout
-from vmkernel.storage.space import Space
 
-__all__ = ["Entry", "describe", "not_available"]
+__all__ = ["Entry", "Space", "describe", "not_available"]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a file system told, in bytes."""
+
+    capacity_bytes: int = 0
+    free_bytes: int = 0
+
+    @property
+    def used_percent(self) -> float:
+        """Of the capacity."""
+        if not self.capacity_bytes:
+            return 0.0
+        return 100 * (self.capacity_bytes - self.free_bytes) / self.capacity_bytes
 
 
 @dataclass

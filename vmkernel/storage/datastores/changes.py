@@ -7,7 +7,8 @@ changed first where the change can be found again on them, and the configuration
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 
@@ -23,12 +24,16 @@ from vmkernel.model import (
 )
 from vmkernel.operations import OperationContext, OperationRegistry
 from vmkernel.state import HostConfig, StateStore, StoredDatastore
-from vmkernel.storage.datastore_entry import Entry, not_available
-from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.datastores.attachment import Attachment
+from vmkernel.storage.datastores.capacity import check_thresholds
+from vmkernel.storage.datastores.entry import Entry, not_available
+from vmkernel.storage.datastores.events import DatastoreEvents
+from vmkernel.storage.datastores.lease import Claim
+from vmkernel.storage.datastores.registry import Datastores
+from vmkernel.storage.datastores.views import DatastoreViews
 from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.lease import Claim
-from vmkernel.storage.space import check_thresholds
+from vmkernel.storage.usage import Users
 
 __all__ = ["DatastoreChanges"]
 
@@ -37,11 +42,24 @@ class DatastoreChanges:
     """Each change is an operation that holds the datastore's lock."""
 
     def __init__(
-        self, stores: Datastores, store: StateStore, operations: OperationRegistry
+        self,
+        datastores: Datastores,
+        attachment: Attachment,
+        views: DatastoreViews,
+        events: DatastoreEvents,
+        users: Users,
+        store: StateStore,
+        operations: OperationRegistry,
     ) -> None:
-        self._stores = stores
+        self._datastores = datastores
+        self._attachment = attachment
+        self._views = views
+        self._events = events
+        self._users = users
         self._store = store
         self._operations = operations
+        self.on_disks_changed: Callable[[], None] = lambda: None
+        """Called when what a disk holds is about to change, and when it has changed."""
         self._coming: set[str] = set()
         """Ids that are being made or renamed to."""
         self._create_lock = asyncio.Lock()
@@ -53,7 +71,7 @@ class DatastoreChanges:
     ) -> Operation:
         """Make or adopt a datastore."""
         self._refuse_taken(datastore_id)
-        driver = self._stores.driver(spec.kind)
+        driver = self._datastores.driver(spec.kind)
         driver.check_fields(spec)
         check_thresholds(spec.warning_percent, spec.critical_percent)
         self._coming.add(datastore_id)
@@ -73,8 +91,8 @@ class DatastoreChanges:
 
     async def delete(self, datastore_id: str, *, actor: str) -> Operation:
         """Detach and forget a datastore; its data stay."""
-        entry = self._stores.entry(datastore_id)
-        self._stores.refuse_in_use(entry)
+        entry = self._datastores.entry(datastore_id)
+        self._refuse_in_use(entry)
 
         async def work(_: OperationContext) -> None:
             async with entry.lock:
@@ -95,7 +113,7 @@ class DatastoreChanges:
     ) -> Datastore:
         """Change the thresholds; durable on return."""
         check_thresholds(warning_percent, critical_percent)
-        entry = self._stores.entry(datastore_id)
+        entry = self._datastores.entry(datastore_id)
         async with entry.lock:
             if revision is not None and revision != entry.stored.revision:
                 raise MicaError(
@@ -109,14 +127,14 @@ class DatastoreChanges:
                 critical_percent=critical_percent,
             )
             await self._keep_spec(entry, spec)
-        self._stores.tell_changed(datastore_id, actor)
-        return await self._stores.get(datastore_id)
+        self._events.changed(datastore_id, actor)
+        return await self._views.get(datastore_id)
 
     async def rename(self, datastore_id: str, new_id: str, *, actor: str) -> Operation:
         """Call it otherwise on this host; what refers to it by its old name follows."""
-        entry = self._stores.entry(datastore_id)
+        entry = self._datastores.entry(datastore_id)
         self._refuse_taken(new_id, "/id")
-        self._stores.refuse_in_use(entry)
+        self._refuse_in_use(entry)
         self._coming.add(new_id)
 
         async def work(_: OperationContext) -> None:
@@ -130,16 +148,16 @@ class DatastoreChanges:
 
     async def unmount(self, datastore_id: str, *, actor: str) -> Operation:
         """Let go of it until `mount`; it stays known."""
-        entry = self._stores.entry(datastore_id)
-        self._stores.refuse_in_use(entry)
+        entry = self._datastores.entry(datastore_id)
+        self._refuse_in_use(entry)
 
         async def work(_: OperationContext) -> None:
             async with entry.lock:
-                async with _Leaving(self._stores, entry):
-                    await self._stores.keep(
+                async with self._leaving(entry):
+                    await self._datastores.keep(
                         entry, msgspec.structs.replace(entry.stored, unmounted=True)
                     )
-                await self._stores.attach_locked(entry)
+                await self._attachment.attach(entry)
 
         return self._begin("datastore.unmount", datastore_id, work, actor)
 
@@ -148,16 +166,16 @@ class DatastoreChanges:
 
         What another Mica holds is taken where that is silent, or at once with `take_over`.
         """
-        entry = self._stores.entry(datastore_id)
+        entry = self._datastores.entry(datastore_id)
         claim = Claim.FORCE if take_over else Claim.SILENT
 
         async def work(context: OperationContext) -> None:
             async with entry.lock:
                 if entry.stored.unmounted:
-                    await self._stores.keep(
+                    await self._datastores.keep(
                         entry, msgspec.structs.replace(entry.stored, unmounted=False)
                     )
-                await self._stores.attach_locked(entry, claim, _reporter(context))
+                await self._attachment.attach(entry, claim, _reporter(context))
                 if entry.state is not DatastoreState.AVAILABLE:
                     raise StorageError(
                         ErrorCode.IN_USE if entry.held else ErrorCode.UNAVAILABLE,
@@ -168,15 +186,15 @@ class DatastoreChanges:
 
     async def grow(self, datastore_id: str, *, actor: str) -> Operation:
         """Take the space that the disks have gained."""
-        entry = self._stores.entry(datastore_id)
+        entry = self._datastores.entry(datastore_id)
         self._attached(entry)
 
         async def work(context: OperationContext) -> None:
             async with entry.lock:
-                await self._driver(entry).grow(
+                await self._datastores.driver_of(entry).grow(
                     entry.stored, self._attached(entry), _reporter(context)
                 )
-                await self._stores.look_again(entry)
+                await self._attachment.look_again(entry)
 
         return self._begin("datastore.grow", datastore_id, work, actor)
 
@@ -184,16 +202,16 @@ class DatastoreChanges:
         self, datastore_id: str, disk: str, consent: Consent, *, actor: str
     ) -> Operation:
         """Give it one disk more."""
-        entry = self._stores.entry(datastore_id)
+        entry = self._datastores.entry(datastore_id)
         self._attached(entry)
 
         async def work(_: OperationContext) -> None:
             async with entry.lock:
-                spec = await self._driver(entry).add_disk(
+                spec = await self._datastores.driver_of(entry).add_disk(
                     entry.stored, self._attached(entry), disk, consent
                 )
                 await self._keep_spec(entry, spec)
-                await self._stores.look_again(entry)
+                await self._attachment.look_again(entry)
 
         return self._begin("datastore.add-disk", datastore_id, work, actor)
 
@@ -201,16 +219,16 @@ class DatastoreChanges:
         self, datastore_id: str, old: str, new: str, consent: Consent, *, actor: str
     ) -> Operation:
         """Put a disk in the place of another; it ends when the rebuild has begun."""
-        entry = self._stores.entry(datastore_id)
+        entry = self._datastores.entry(datastore_id)
         self._attached(entry)
 
         async def work(_: OperationContext) -> None:
             async with entry.lock:
-                spec = await self._driver(entry).replace_disk(
+                spec = await self._datastores.driver_of(entry).replace_disk(
                     entry.stored, self._attached(entry), old, new, consent
                 )
                 await self._keep_spec(entry, spec)
-                await self._stores.look_again(entry)
+                await self._attachment.look_again(entry)
 
         return self._begin("datastore.replace-disk", datastore_id, work, actor)
 
@@ -242,53 +260,84 @@ class DatastoreChanges:
                 await asyncio.shield(driver.detach(stored, force=True))
                 raise twin
             claim = Claim.FORCE if consent.take_over else Claim.SILENT
-            await self._stores.open(stored, attached, claim, report)
+            await self._attachment.open(stored, attached, claim, report)
             try:
                 await self._store.update(change)
             except BaseException:
-                await asyncio.shield(self._stores.let_go(stored, attached, force=True))
+                await asyncio.shield(self._attachment.let_go(stored, attached, force=True))
                 raise
-            entry = self._stores.entries[datastore_id] = Entry(stored)
+            entry = self._datastores.entries[datastore_id] = Entry(stored)
             async with entry.lock:
-                await self._stores.arrived(entry, attached)
+                await self._attachment.arrived(entry, attached)
 
     async def _delete(self, entry: Entry) -> None:
-        self._stores.refuse_in_use(entry)
-        async with _Leaving(self._stores, entry):
+        self._refuse_in_use(entry)
+        async with self._leaving(entry):
             await self._store.update(lambda config: _without(config, entry.id))
-        del self._stores.entries[entry.id]
-        self._stores.tell(entry.id, available=False)  # now that nobody knows it any more
-        self._stores.publish(entry.id, "deleted", None)
+        del self._datastores.entries[entry.id]
+        self._datastores.tell(entry.id, available=False)  # now that nobody knows it any more
+        self._events.state(entry.id, "deleted", None)
 
     async def _rename(self, entry: Entry, new_id: str) -> None:
-        self._stores.refuse_in_use(entry)
+        self._refuse_in_use(entry)
         old_id = entry.id
-        async with _Leaving(self._stores, entry):
+        async with self._leaving(entry):
             stored = msgspec.structs.replace(
                 entry.stored, id=new_id, revision=entry.stored.revision + 1
             )
-            await self._stores.keep(entry, stored)
-        del self._stores.entries[old_id]
-        renamed = self._stores.entries[new_id] = Entry(entry.stored)
-        self._stores.publish(old_id, "renamed", f"It is datastore {new_id} now.")
+            await self._datastores.keep(entry, stored)
+        del self._datastores.entries[old_id]
+        renamed = self._datastores.entries[new_id] = Entry(entry.stored)
+        self._events.state(old_id, "renamed", f"It is datastore {new_id} now.")
         async with renamed.lock:
-            await self._stores.attach_locked(renamed)
+            await self._attachment.attach(renamed)
 
     async def _keep_spec(self, entry: Entry, spec: DatastoreSpec) -> None:
         revision = entry.stored.revision + 1
-        await self._stores.keep(
+        await self._datastores.keep(
             entry, msgspec.structs.replace(entry.stored, spec=spec, revision=revision)
         )
 
     # --- small parts --------------------------------------------------------------------------
 
-    def _driver(self, entry: Entry) -> DatastoreDriver:
-        return self._stores.driver(entry.stored.spec.kind)
-
     def _attached(self, entry: Entry) -> Attached:
         if entry.attached is None or entry.leaving:
             raise not_available(entry)
         return entry.attached
+
+    def _refuse_in_use(self, entry: Entry) -> None:
+        """`in-use` or `conflict` where a datastore can't be let go now."""
+        if entry.leaving:
+            raise StorageError(ErrorCode.CONFLICT, f"Datastore {entry.id} is being changed.")
+        if entry.users:
+            raise StorageError(ErrorCode.IN_USE, f"Datastore {entry.id} has operations under way.")
+        if active := self._users.vms_on_datastore(entry.id, active=True):
+            raise StorageError(
+                ErrorCode.IN_USE, f"VM {active[0]} uses datastore {entry.id}; shut it down first."
+            )
+
+    @contextlib.asynccontextmanager
+    async def _leaving(self, entry: Entry) -> AsyncIterator[None]:
+        """Let go of a datastore, then do something that makes it final; attached again on
+        failure."""
+        self._refuse_in_use(entry)
+        entry.leaving = True
+        try:
+            if entry.state is DatastoreState.AVAILABLE:
+                self._attachment.leave(entry)
+                if entry.attached is not None:
+                    await self._attachment.let_go(entry.stored, entry.attached)
+                entry.state = DatastoreState.MISSING
+            yield
+        except BaseException:
+            entry.leaving = False
+            if entry.attached is not None:
+                entry.state = DatastoreState.MISSING
+                entry.attached = entry.layout = None
+                await asyncio.shield(self._attachment.attach(entry))
+            raise
+        entry.leaving = False
+        entry.attached = entry.layout = None
 
     def _twin(self, uuid: str) -> StorageError | None:
         """The refusal of a datastore that this host has by another name."""
@@ -300,7 +349,7 @@ class DatastoreChanges:
         return None
 
     def _refuse_taken(self, datastore_id: str, pointer: str | None = None) -> None:
-        if datastore_id not in self._stores.entries and datastore_id not in self._coming:
+        if datastore_id not in self._datastores.entries and datastore_id not in self._coming:
             return
         text = f"There is a datastore {datastore_id} already."
         if pointer is not None:
@@ -314,45 +363,15 @@ class DatastoreChanges:
         work: Callable[[OperationContext], Awaitable[None]],
         actor: str,
     ) -> Operation:
+        async def work_on_disks(context: OperationContext) -> None:
+            try:
+                await work(context)
+            finally:
+                self.on_disks_changed()
+
+        self.on_disks_changed()
         subject = Subject(kind="datastore", id=datastore_id)
-        return self._operations.begin(kind, subject, work, actor=actor)
-
-
-class _Leaving:
-    """Let go of a datastore, then do something that makes it final; attached again on failure."""
-
-    def __init__(self, stores: Datastores, entry: Entry) -> None:
-        self._stores = stores
-        self._entry = entry
-
-    async def __aenter__(self) -> None:
-        entry = self._entry
-        self._stores.refuse_in_use(entry)
-        entry.leaving = True
-        try:
-            if entry.state is DatastoreState.AVAILABLE:
-                self._stores.leave(entry)
-                if entry.attached is not None:
-                    await self._stores.let_go(entry.stored, entry.attached)
-                entry.state = DatastoreState.MISSING
-        except BaseException:
-            await self._back()
-            raise
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._entry.leaving = False
-            self._entry.attached = self._entry.layout = None
-        else:
-            await self._back()
-
-    async def _back(self) -> None:
-        entry = self._entry
-        entry.leaving = False
-        if entry.attached is not None:
-            entry.state = DatastoreState.MISSING
-            entry.attached = entry.layout = None
-            await asyncio.shield(self._stores.attach_locked(entry))
+        return self._operations.begin(kind, subject, work_on_disks, actor=actor)
 
 
 def _reporter(context: OperationContext) -> Report:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from vmkernel.host.blkid import Signature, probe
 from vmkernel.host.block import BlockDisk, BlockPartition
@@ -14,16 +14,17 @@ from vmkernel.model import (
     Disk,
     DiskPartition,
     ErrorCode,
+    Finding,
     MicaError,
     Operation,
     Subject,
 )
 from vmkernel.operations import OperationContext, OperationRegistry
-from vmkernel.storage.disk_health import DiskHealthWatch
+from vmkernel.storage.disks.health import DiskHealthWatch
 from vmkernel.storage.drivers.base import DatastoreDriver
-from vmkernel.storage.drivers.disk_choice import DATASTORE_TYPE, MEMBER_TYPE, DiskChoice
+from vmkernel.storage.drivers.disk_selection import DATASTORE_TYPE, MEMBER_TYPE, DiskChoice
 
-__all__ = ["Disks"]
+__all__ = ["Disks", "NoDisks"]
 
 _FRESH_S = 2.0
 """Lists are often read again at once, page by page; probing costs a process a partition."""
@@ -63,12 +64,21 @@ class Disks:
                 self._cached_s = time.monotonic()
             return self._cached
 
+    async def watch(self) -> None:
+        """Ask the disks how they are, again and again; until cancelled."""
+        await self.health.watch()
+
+    def findings(self) -> Iterator[Finding]:
+        """Disks that are failing."""
+        yield from self.health.findings()
+
     def forget(self) -> None:
         """What disks hold has changed."""
         self._cached_s = float("-inf")
 
     async def wipe(self, disk_id: str, wipe_serial: str, *, actor: str) -> Operation:
         """Destroy all that a disk holds; refused where it is a datastore's, or in use."""
+        self.forget()
         if wipe_serial != disk_id:
             raise MicaError.field(
                 "/wipe_serial",
@@ -148,6 +158,26 @@ class Disks:
             return await probe(self._choice.runner, device.path)
         except HostError:
             return _UNREADABLE
+
+
+class NoDisks:
+    """Hosted mode: the disks of the machine are not Mica's."""
+
+    async def list(self) -> tuple[Disk, ...]:
+        """None."""
+        return ()
+
+    async def wipe(self, disk_id: str, wipe_serial: str, *, actor: str) -> Operation:
+        """`unsupported`."""
+        del disk_id, wipe_serial, actor
+        raise MicaError(ErrorCode.UNSUPPORTED, "In hosted mode the disks are not Mica's.")
+
+    async def watch(self) -> None:
+        """There is nothing to watch."""
+
+    def findings(self) -> Iterator[Finding]:
+        """None."""
+        return iter(())
 
 
 def _owner(disk: BlockDisk, lives: dict[str, str]) -> str | None:

@@ -19,9 +19,9 @@ from vmkernel.host.files import open_regular
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.operations.places import Places
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry
-from vmkernel.storage.datastores import Datastores
+from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.volumes import Volumes
+from vmkernel.storage.volumes.service import Volumes
 
 __all__ = ["VolumeData"]
 

@@ -1,0 +1,196 @@
+"""How a datastore becomes available and stops being so: attached, claimed, loaded; let go.
+
+attach   the driver brings its root
+open     the lease is taken, what a crash left is repaired
+arrived  its volumes, images and VMs are known, its figures measured
+leave    the VMs and uploads there are told, what is known of it is forgotten
+let_go   the lease is released, the driver takes the root away
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from vmkernel.host.bounded import Bounded
+from vmkernel.model import DatastoreState, ErrorCode, MicaError
+from vmkernel.state import StoredDatastore
+from vmkernel.storage.catalogue import Catalogue, load
+from vmkernel.storage.datastores.capacity import Capacity
+from vmkernel.storage.datastores.entry import Entry
+from vmkernel.storage.datastores.events import DatastoreEvents
+from vmkernel.storage.datastores.interrupted_moves import settle_moves
+from vmkernel.storage.datastores.lease import Claim, LeaseHeld
+from vmkernel.storage.datastores.lease_keeper import LeaseKeeper
+from vmkernel.storage.datastores.registry import Datastores
+from vmkernel.storage.drivers.base import Attached, Observation, Report
+from vmkernel.storage.errors import DatastoreMissing, StorageError
+from vmkernel.storage.layout import Layout
+from vmkernel.storage.records import RecordError
+
+__all__ = ["Attachment"]
+
+_log = logging.getLogger(__name__)
+_LOAD_S = 120.0
+"""The headers and descriptions of all volumes and images, over a slow network."""
+
+
+class Attachment:
+    """The steps; each is made by one task at a time, which holds the datastore's lock."""
+
+    def __init__(
+        self,
+        datastores: Datastores,
+        catalogue: Catalogue,
+        leases: LeaseKeeper,
+        capacity: Capacity,
+        events: DatastoreEvents,
+        bounded: Bounded,
+    ) -> None:
+        self._datastores = datastores
+        self._catalogue = catalogue
+        self._leases = leases
+        self._capacity = capacity
+        self._events = events
+        self._bounded = bounded
+        self.ending = False
+        """True from when on nothing is attached any more."""
+
+    # --- coming -------------------------------------------------------------------------------
+
+    async def attach(
+        self, entry: Entry, claim: Claim = Claim.OWN, report: Report | None = None
+    ) -> None:
+        """Attach a datastore that is not available; what fails is its state then."""
+        known = self._datastores.entries.get(entry.id) is entry
+        if not known or entry.state is DatastoreState.AVAILABLE or self.ending:
+            return
+        if entry.stored.unmounted:
+            self.gone(entry, DatastoreState.UNMOUNTED, "It was unmounted by request.")
+            return
+        try:
+            attached = await self._datastores.driver_of(entry).attach(entry.stored)
+            await self.open(entry.stored, attached, claim, report)
+            await self.arrived(entry, attached)
+        except LeaseHeld as error:
+            self.gone(entry, DatastoreState.FAILED, str(error), held=True)
+        except DatastoreMissing as error:
+            self.gone(entry, DatastoreState.MISSING, str(error))
+        except MicaError as error:
+            self.gone(entry, DatastoreState.FAILED, str(error))
+        except OSError as error:
+            self.gone(entry, DatastoreState.FAILED, f"It can't be read: {error.strerror}.")
+
+    async def open(
+        self,
+        stored: StoredDatastore,
+        attached: Attached,
+        claim: Claim,
+        report: Report | None = None,
+    ) -> None:
+        """Make a tree that was attached ours, and repair it; detached again where that fails."""
+        layout = Layout(attached.root)
+
+        def repair() -> None:
+            marker = layout.read_marker()
+            if marker is None or marker.uuid != attached.uuid:
+                raise DatastoreMissing(f"Another datastore lies in the place of {stored.id} now.")
+            layout.open()
+
+        try:
+            lost = await self._leases.take(stored.id, attached, claim, report)
+            if lost is not None:
+                self._events.taken_over(stored.id, lost)
+            await self._bounded.run(
+                f"load-{stored.id}", repair, timeout_s=_LOAD_S, what=f"Datastore {stored.id}"
+            )
+        except RecordError as error:
+            await asyncio.shield(self.let_go(stored, attached, force=True))
+            raise StorageError(ErrorCode.UNAVAILABLE, f"{stored.id}: {error}.") from error
+        except BaseException:
+            await asyncio.shield(self.let_go(stored, attached, force=True))
+            raise
+
+    async def arrived(self, entry: Entry, attached: Attached) -> None:
+        """Take up a datastore that was attached: its contents, its figures, its VMs."""
+        layout = Layout(attached.root)
+        contents = await self._bounded.run(
+            f"load-{entry.id}",
+            lambda: load(layout, entry.id),
+            timeout_s=_LOAD_S,
+            what=f"Datastore {entry.id}",
+        )
+        entry.attached = attached
+        if attached.spec is not None and attached.spec != entry.stored.spec:
+            await self._datastores.keep(
+                entry, msgspec.structs.replace(entry.stored, spec=attached.spec)
+            )
+        await self._capacity.refresh(entry)
+        await self.observe(entry)
+        entry.layout = layout  # what is known of it and what is there change in one step
+        entry.state = DatastoreState.AVAILABLE
+        entry.reason = None
+        entry.held = False
+        void = self._catalogue.add(entry.id, contents)
+        others = self._datastores.entries.values()
+        await settle_moves(
+            self._catalogue,
+            void,
+            present={e.stored.uuid for e in others if e.layout is not None},
+            known={e.stored.uuid for e in others},
+        )
+        _log.info(
+            "datastore %s: available, %d volumes, %d images",
+            entry.id,
+            len(contents.volumes),
+            len(contents.images),
+        )
+        self._datastores.tell(entry.id, available=True)
+        self._events.state(entry.id, "available", None)
+
+    async def observe(self, entry: Entry) -> None:
+        """See what its disks or its server do now."""
+        observed = await self._datastores.driver_of(entry).observe(entry.stored)
+        before, entry.observed = entry.observed, observed
+        for news in observed.news(entry.id, before):
+            self._events.news(entry.id, news)
+
+    async def look_again(self, entry: Entry) -> None:
+        """See at once what a change has made of a datastore."""
+        if entry.attached is not None:
+            await self._capacity.glance(entry)
+            await self.observe(entry)
+
+    # --- going --------------------------------------------------------------------------------
+
+    def leave(self, entry: Entry) -> None:
+        """Tell everybody that what lies in a datastore is about to go."""
+        self._datastores.tell(entry.id, available=False)
+        self._catalogue.drop(entry.id)
+
+    async def let_go(
+        self, stored: StoredDatastore, attached: Attached, *, force: bool = False
+    ) -> None:
+        """Release the lease and detach; what fails by `force` is only logged."""
+        await self._leases.release(stored.id, attached)
+        try:
+            await self._datastores.driver(stored.spec.kind).detach(stored, force=force)
+        except MicaError as error:
+            if not force:
+                raise
+            _log.warning("datastore %s: %s", stored.id, error)
+
+    def gone(
+        self, entry: Entry, state: DatastoreState, reason: str | None, *, held: bool = False
+    ) -> None:
+        """A datastore is not available, for a reason; `held` where that is another Mica."""
+        if (entry.state, entry.reason) != (state, reason):
+            _log.warning("datastore %s is %s: %s", entry.id, state, reason)
+            self._events.state(entry.id, state.value, reason)
+        entry.state = state
+        entry.reason = reason
+        entry.held = held
+        entry.attached = entry.layout = None
+        entry.observed = Observation()

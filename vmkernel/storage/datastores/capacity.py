@@ -1,0 +1,155 @@
+"""How full the datastores are, and what is set aside before it is written.
+
+ok --used >= warning--> warning --used >= critical--> critical
+ok <-used < warning-2-- warning <-used < critical-2-- critical
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from vmkernel.host.bounded import Bounded
+from vmkernel.host.errors import DatastoreFullError, from_os_error
+from vmkernel.host.files import free_bytes
+from vmkernel.model import MicaError, SpaceLevel
+from vmkernel.storage.datastores.entry import Entry, Space
+from vmkernel.storage.datastores.events import DatastoreEvents
+from vmkernel.storage.datastores.registry import Datastores
+
+__all__ = [
+    "Capacity",
+    "HYSTERESIS_PERCENT",
+    "SPACE_MARGIN_BYTES",
+    "check_thresholds",
+    "next_level",
+]
+
+HYSTERESIS_PERCENT = 2
+"""Below a threshold, so that a file that comes and goes makes no stream of events."""
+SPACE_MARGIN_BYTES = 16 << 20
+"""Always left free, for descriptions and the file system's own needs."""
+_MEASURE_S = 20.0
+"""Longer than an NFS mount's own patience."""
+_GLANCE_S = 2.0
+"""A list of datastores is not held up longer by one that hangs."""
+
+
+class Capacity:
+    """Measures datastores, promises their space, and tells when they become full."""
+
+    def __init__(self, datastores: Datastores, events: DatastoreEvents, bounded: Bounded) -> None:
+        self._datastores = datastores
+        self._events = events
+        self._bounded = bounded
+
+    # --- promises -----------------------------------------------------------------------------
+
+    async def measure(self, datastore_id: str) -> None:
+        """Bring what is known of the free space up to date; `timed-out` where that takes long.
+
+        Space is promised by what was measured last (`reserve`): whoever promises measures first.
+        """
+        root = self._datastores.layout(datastore_id).root
+        entry = self._datastores.entry(datastore_id)
+        if self._datastores.driver_of(entry).remote:
+            return  # the monitor does it: each look would be a question to the server
+        try:
+            figures = await self._datastores.look(datastore_id, lambda: free_bytes(root))
+        except OSError as error:
+            raise from_os_error(error, f"Datastore {datastore_id} can't be measured") from error
+        self.note(entry, Space(*figures))
+
+    async def unreserved_bytes(self, datastore_id: str) -> int:
+        """What may still be written there without a reservation."""
+        await self.measure(datastore_id)
+        return max(0, self._left(self._datastores.entry(datastore_id)))
+
+    def reserve(self, datastore_id: str, size_bytes: int, *, pointer: str) -> Callable[[], None]:
+        """Set space aside before it is written; call the result to give it back. See `measure`.
+
+        `insufficient-space` names the field at `pointer`.
+        """
+        self._datastores.layout(datastore_id)
+        entry = self._datastores.entry(datastore_id)
+        left = self._left(entry)
+        if size_bytes > left:
+            raise DatastoreFullError(
+                f"{size_bytes} bytes are needed, and {max(0, left)} bytes are free on datastore"
+                f" {datastore_id}",
+                fields=(pointer,),
+            )
+        entry.reserved_bytes += size_bytes
+        given_back = False
+
+        def release() -> None:
+            nonlocal given_back
+            if not given_back:
+                given_back = True
+                entry.reserved_bytes -= size_bytes
+
+        return release
+
+    # --- figures ------------------------------------------------------------------------------
+
+    async def glance(self, entry: Entry) -> None:
+        """Measure what can be measured at once; remote ones are measured by the monitor."""
+        attached = entry.attached
+        if attached is None or self._datastores.driver_of(entry).remote:
+            return
+        with contextlib.suppress(OSError, MicaError):
+            figures = await self._datastores.look(
+                entry.id, lambda: free_bytes(attached.root), patience_s=_GLANCE_S
+            )
+            self.note(entry, Space(*figures))
+
+    async def refresh(self, entry: Entry) -> None:
+        """Measure the space; the last figures stay where that takes too long."""
+        attached = entry.attached
+        if attached is None or self._bounded.hangs(f"space-{entry.id}"):
+            return
+        with contextlib.suppress(OSError, MicaError):
+            figures = await self._bounded.run(
+                f"space-{entry.id}",
+                lambda: free_bytes(attached.root),
+                timeout_s=_MEASURE_S,
+                what=f"Datastore {entry.id}",
+            )
+            self.note(entry, Space(*figures))
+
+    def note(self, entry: Entry, space: Space) -> None:
+        """Keep what was measured, and publish the level when it is another one."""
+        entry.space = space
+        spec = entry.stored.spec
+        used = space.used_percent
+        level = next_level(entry.level, used, spec.warning_percent, spec.critical_percent)
+        if level is not entry.level:
+            entry.level = level
+            self._events.space(entry.id, level, used)
+
+    @staticmethod
+    def _left(entry: Entry) -> int:
+        return entry.space.free_bytes - entry.reserved_bytes - SPACE_MARGIN_BYTES
+
+
+def check_thresholds(warning_percent: int, critical_percent: int) -> None:
+    """`invalid` where the warning would come after the error."""
+    if not 1 <= warning_percent <= critical_percent <= 100:
+        raise MicaError.field(
+            "/spec/warning_percent", "It is between 1 and critical_percent, and that at most 100."
+        )
+
+
+def next_level(
+    before: SpaceLevel, used_percent: float, warning_percent: int, critical_percent: int
+) -> SpaceLevel:
+    """The level now; it is left downwards only when usage is clearly below its threshold."""
+    critical: float = critical_percent
+    warning: float = warning_percent
+    if before is SpaceLevel.CRITICAL:
+        critical -= HYSTERESIS_PERCENT
+    if before is not SpaceLevel.OK:
+        warning -= HYSTERESIS_PERCENT
+    if used_percent >= critical:
+        return SpaceLevel.CRITICAL
+    return SpaceLevel.WARNING if used_percent >= warning else SpaceLevel.OK

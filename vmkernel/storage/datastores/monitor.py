@@ -1,0 +1,133 @@
+"""Watching the datastores: what is missing is looked for, what is there is looked after."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from vmkernel.model import DatastoreState, MicaError
+from vmkernel.storage.datastores.attachment import Attachment
+from vmkernel.storage.datastores.capacity import Capacity
+from vmkernel.storage.datastores.entry import Entry
+from vmkernel.storage.datastores.lease import LeaseLost
+from vmkernel.storage.datastores.lease_keeper import LeaseKeeper
+from vmkernel.storage.datastores.registry import Datastores
+from vmkernel.storage.datastores.rescan import VolumeRescan
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.usage import Users
+
+__all__ = ["Monitor"]
+
+_log = logging.getLogger(__name__)
+_START_WAIT_S = 10.0
+"""The host's start waits no longer for its datastores; slow ones come later."""
+_WATCH_S = 5.0
+"""Of it depends how soon a lease is renewed: see lease.py."""
+
+
+class Monitor:
+    """One task for each datastore, so that one that hangs holds up itself alone."""
+
+    def __init__(
+        self,
+        datastores: Datastores,
+        attachment: Attachment,
+        capacity: Capacity,
+        leases: LeaseKeeper,
+        rescan: VolumeRescan,
+        users: Users,
+    ) -> None:
+        self._datastores = datastores
+        self._attachment = attachment
+        self._capacity = capacity
+        self._leases = leases
+        self._rescan = rescan
+        self._users = users
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        """Attach what the configuration names; slow ones come later, by `watch`."""
+        self._datastores.load()
+        for entry in self._datastores.entries.values():
+            self._look_in_background(entry)
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=_START_WAIT_S)
+
+    async def watch(self) -> None:
+        """Look every few seconds; until cancelled."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            for entry in list(self._datastores.entries.values()):
+                self._look_in_background(entry)
+
+    async def release_idle(self) -> None:
+        """Let go of the leases of datastores on which no VM runs: we end, and others may have
+        them. The VM side must be there still to be asked."""
+        self._attachment.ending = True
+        await self._leases.release_all(
+            [
+                (entry.id, entry.attached)
+                for entry in self._datastores.entries.values()
+                if entry.attached is not None
+                and not self._users.vms_on_datastore(entry.id, active=True)
+            ]
+        )
+
+    async def stop(self) -> None:
+        """Let go; what is mounted stays mounted, for the VMs that run on."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _look_in_background(self, entry: Entry) -> None:
+        task = self._tasks.get(entry.id)
+        if task is None or task.done():
+            self._tasks[entry.id] = asyncio.create_task(
+                self._look_safely(entry), name=f"datastore-{entry.id}"
+            )
+
+    async def _look_safely(self, entry: Entry) -> None:
+        try:
+            await self.look_after(entry)
+        except MicaError as error:
+            _log.warning("datastore %s: %s", entry.id, error)
+        except Exception:
+            _log.exception("watching datastore %s failed", entry.id)
+
+    async def look_after(self, entry: Entry) -> None:
+        """One look at one datastore: attach it, or see that all is well with it, or let it go."""
+        if entry.leaving or self._attachment.ending:
+            return
+        if entry.state is not DatastoreState.AVAILABLE:
+            async with entry.lock:
+                await self._attachment.attach(entry)
+            return
+        driver = self._datastores.driver_of(entry)
+        state, reason = DatastoreState.MISSING, "What it lies on went away while in use."
+        if await driver.present(entry.stored):
+            try:
+                # Disks are one host's alone, and may rest.
+                if entry.attached is not None and driver.shared:
+                    await self._leases.renew(entry.id, entry.attached)
+            except LeaseLost as error:
+                state, reason = DatastoreState.FAILED, str(error)
+            except StorageError as error:
+                reason = str(error)
+            else:
+                await self._capacity.refresh(entry)
+                await self._rescan.broken(entry)
+                await self._attachment.observe(entry)
+                return
+        async with entry.lock:
+            if (
+                entry.state is not DatastoreState.AVAILABLE
+                or entry.leaving
+                or self._attachment.ending
+            ):
+                return
+            self._attachment.leave(entry)
+            self._attachment.gone(entry, state, reason, held=state is DatastoreState.FAILED)
+            with contextlib.suppress(MicaError):
+                await driver.detach(entry.stored, force=True)

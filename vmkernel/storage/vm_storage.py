@@ -1,0 +1,144 @@
+"""What the VM side is given of storage: paths to open, copies to start from, news."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from pathlib import Path
+
+from vmkernel.host.qemu_img import QemuImg
+from vmkernel.model import ErrorCode
+from vmkernel.storage.catalogue import Catalogue
+from vmkernel.storage.datastores.registry import Datastores
+from vmkernel.storage.datastores.rescan import VolumeRescan
+from vmkernel.storage.errors import StorageError
+from vmkernel.storage.ports import DiskPast, ImageFile, VolumeFile, VolumeLayer
+from vmkernel.storage.volumes.clone import VolumeClones
+from vmkernel.storage.volumes.service import Volumes
+
+__all__ = ["VmStorage"]
+
+
+class VmStorage:
+    """Implements `vmkernel.storage.ports.Storage`, where its methods are described."""
+
+    def __init__(
+        self,
+        datastores: Datastores,
+        catalogue: Catalogue,
+        volumes: Volumes,
+        clones: VolumeClones,
+        rescan: VolumeRescan,
+        qemu_img: QemuImg,
+    ) -> None:
+        self._datastores = datastores
+        self._catalogue = catalogue
+        self._volumes = volumes
+        self._clones = clones
+        self._rescan = rescan
+        self.qemu_img = qemu_img
+
+    # --- datastores ---------------------------------------------------------------------------
+
+    def datastores(self) -> tuple[str, ...]:
+        """The ids of the available datastores, sorted."""
+        return self._datastores.available()
+
+    def known_datastores(self) -> tuple[str, ...]:
+        """The ids of all configured datastores, sorted."""
+        return tuple(sorted(self._datastores.entries))
+
+    def vms_folder(self, datastore: str) -> Path:
+        """The folder that holds one folder a VM."""
+        return self._datastores.layout(datastore).vms
+
+    def on_datastore_change(self, callback: Callable[[str, bool], None]) -> None:
+        """Tell `callback(datastore, available)` when one has come or is about to go."""
+        self._datastores.on_change(callback)
+
+    @contextlib.asynccontextmanager
+    async def reserve(self, datastores: Collection[str]) -> AsyncIterator[None]:
+        """Let what frees room on full datastores have the room that is set aside there."""
+        async with contextlib.AsyncExitStack() as given:
+            for datastore in sorted(set(datastores)):
+                held = self._datastores.layout(datastore).reserve()
+                await asyncio.to_thread(held.__enter__)
+                given.push_async_callback(asyncio.to_thread, held.__exit__, None, None, None)
+            yield
+
+    # --- files --------------------------------------------------------------------------------
+
+    def volume(self, volume: str, *, while_busy: bool = False) -> VolumeFile:
+        """A volume that can be opened."""
+        entry = self._volumes.sound(volume)[0] if while_busy else self._volumes.usable(volume)
+        chain = self._catalogue.chain(entry)
+        return VolumeFile(
+            id=entry.id,
+            datastore=entry.datastore,
+            path=entry.place.data,
+            format=entry.format,
+            size_bytes=entry.size_bytes,
+            backing=tuple(VolumeLayer(path=e.place.data, format=e.format) for e in chain),
+            children=self._catalogue.children(volume),
+        )
+
+    def image(self, image: str) -> ImageFile:
+        """An image that can be read."""
+        entry = self._catalogue.image(image)
+        if entry.record is None or entry.reason is not None:
+            raise StorageError(ErrorCode.CONFLICT, f"Image {image} can't be used: {entry.reason}.")
+        return ImageFile(
+            id=entry.id,
+            datastore=entry.datastore,
+            path=entry.place.data,
+            format=entry.format,
+            size_bytes=entry.record.size_bytes,
+        )
+
+    def children(self, volume: str) -> tuple[str, ...]:
+        """The volumes that are linked to one."""
+        return self._catalogue.children(volume)
+
+    def refuse_children(self, volume: str) -> None:
+        """Raise `in-use` where linked volumes need a volume's data as they are."""
+        self._catalogue.refuse_children(volume)
+
+    def clone_of(self, volume: str) -> str | None:
+        """The token of the clone that a volume was made for."""
+        entry = self._catalogue.volumes.get(volume)
+        return entry.record.clone if entry is not None and entry.record is not None else None
+
+    def fault(self, volume: str) -> str | None:
+        """Why a volume can't be used, as far as it was looked at."""
+        entry = self._catalogue.volumes.get(volume)
+        return f"there is no volume {volume}" if entry is None else self._catalogue.fault(entry)
+
+    async def look_again(self, volumes: Sequence[str]) -> None:
+        """Look at the files of volumes, and of what they stand on."""
+        await self._rescan.volumes(volumes)
+
+    # --- changes ------------------------------------------------------------------------------
+
+    async def copy_volume(
+        self,
+        source: str,
+        new: str,
+        *,
+        datastore: str | None,
+        on_progress: Callable[[int, int], None],
+        clone: str,
+        past: DiskPast | None = None,
+    ) -> bool:
+        """Make a volume of what another holds, or held, without its snapshots."""
+        return await self._clones.copy(
+            source, new, datastore=datastore, on_progress=on_progress, clone=clone, past=past
+        )
+
+    async def link_volume(self, source: str, new: str, *, clone: str) -> None:
+        """Make a volume that is the difference to another."""
+        await self._clones.link(source, new, clone=clone)
+
+    async def delete_volume(self, volume: str, *, actor: str) -> None:
+        """Delete a volume that no VM names."""
+        await self._volumes.delete(volume, actor=actor)
