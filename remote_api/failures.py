@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from remote_api.schema import PROBLEM_TYPE_PREFIX, FieldError, Problem, ProblemCode
+from remote_api.schema import Problem, ProblemCode
+from vmkernel.model import PROBLEM_TYPE_PREFIX, ErrorInfo, FieldError
 
-__all__ = ["ApiError", "Failures", "problem_document"]
+__all__ = ["ApiError", "Failures", "api_error", "problem_document"]
 
 _MAX_TOLD = 5
 """How many failures the sentence of a problem repeats; `errors` has them all."""
@@ -56,6 +57,16 @@ class ApiError(Exception):
             f"{pointer or 'The body'}: {detail}",
             errors=(FieldError(pointer=pointer, detail=detail),),
         )
+
+
+def api_error(error: ErrorInfo) -> ApiError:
+    """What the vmkernel answered, as this side raises it."""
+    return ApiError(
+        ProblemCode(error.code.value),
+        error.detail,
+        errors=error.fields,
+        retry_after_s=error.retry_after_s,
+    )
 
 
 class Failures:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import secrets
 
-from vmkernel.model import ErrorCode, MicaError, Problem
+from vmkernel.model import ErrorCode, ErrorInfo, MicaError
 
 __all__ = ["problem_of"]
 
 _log = logging.getLogger(__name__)
 
 
-def problem_of(error: BaseException, where: str) -> Problem:
+def problem_of(error: BaseException, where: str) -> ErrorInfo:
     """The problem that an exception is told as; one that nobody expected becomes an incident."""
     if isinstance(error, MicaError):
         return error.problem
     incident = secrets.token_hex(6)
     _log.error("incident %s in %s", incident, where, exc_info=error)
-    return Problem(
+    return ErrorInfo(
         code=ErrorCode.INTERNAL,
         detail=f"Something failed inside the vmkernel; its log has it as incident {incident}.",
     )

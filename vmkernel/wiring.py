@@ -28,8 +28,23 @@ from msgspec.structs import replace
 from vmkernel.adapters import Adapters, VmSide
 from vmkernel.auth import AccessService, Audit
 from vmkernel.auth.claim_file import ClaimFile
-from vmkernel.control import handlers
 from vmkernel.control.dispatch import Dispatcher
+from vmkernel.control.handlers import (
+    access,
+    backups,
+    clones,
+    console,
+    datastores,
+    disks,
+    host,
+    images,
+    operations,
+    snapshots,
+    statistics,
+    uploads,
+    vm,
+    volumes,
+)
 from vmkernel.control.handlers.statistics import StatisticsService
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.events import EventBus
@@ -156,21 +171,19 @@ class Vmkernel:
 
         show(self._store.config)
         self._store.on_change(show)
-        handlers.host.register_api_info(self._dispatcher, self._api_info)
-        handlers.access.register(
-            self._dispatcher, self._access, self._store, self._bus, make_identity
-        )
-        handlers.operations.register(self._dispatcher, self._operations)
+        host.register_api_info(self._dispatcher, self._api_info)
+        access.register(self._dispatcher, self._access, self._store, self._bus, make_identity)
+        operations.register(self._dispatcher, self._operations)
 
     async def _start_storage(self) -> None:
         self._storage = self._adapters.make_storage(self._store, self._operations, self._bus)
         self._ending.push_async_callback(self._storage.stop)
         await self._storage.start()
-        handlers.disks.register(self._dispatcher, self._storage)
-        handlers.datastores.register(self._dispatcher, self._storage)
-        handlers.images.register(self._dispatcher, self._storage)
-        handlers.uploads.register(self._dispatcher, self._storage)
-        handlers.volumes.register(self._dispatcher, self._storage)
+        disks.register(self._dispatcher, self._storage)
+        datastores.register(self._dispatcher, self._storage)
+        images.register(self._dispatcher, self._storage)
+        uploads.register(self._dispatcher, self._storage)
+        volumes.register(self._dispatcher, self._storage)
 
     async def _start_vms(self) -> None:
         self._vms = self._adapters.make_vms(self._storage, self._operations, self._bus)
@@ -180,15 +193,15 @@ class Vmkernel:
             self._ending.push_async_callback(self._vms.stop)
             self._ending.push_async_callback(self._storage.monitor.release_idle)
             await self._vms.start()
-            handlers.vm.register(self._dispatcher, self._vms)
-            handlers.clones.register(self._dispatcher, self._vms.clones)
-            handlers.snapshots.register(self._dispatcher, self._vms.snapshots)
-            handlers.console.register(self._dispatcher, VmConsoles(self._vms))
+            vm.register(self._dispatcher, self._vms)
+            clones.register(self._dispatcher, self._vms.clones)
+            snapshots.register(self._dispatcher, self._vms.snapshots)
+            console.register(self._dispatcher, VmConsoles(self._vms))
             make_scratch = self._storage.volumes.make_scratch
-            handlers.backups.register(
+            backups.register(
                 self._dispatcher, partial(self._vms.backups, make_scratch), self._storage
             )
-        handlers.statistics.register(self._dispatcher, self._figures)
+        statistics.register(self._dispatcher, self._figures)
         platform = self._adapters.platform
         platform.bind(
             Surroundings(
@@ -202,14 +215,14 @@ class Vmkernel:
                 accelerator_reason=lambda: self._vms.accelerator_reason() if self._vms else None,
             )
         )
-        handlers.host.register(self._dispatcher, platform)
+        host.register(self._dispatcher, platform)
 
     async def _serve(self) -> None:
         listener = self._listener()
         self._ending.callback(listener.close)
         self._ending.push_async_callback(self._operations.close)
         audit = Audit(self._bus)
-        handlers.access.register_audit(self._dispatcher, audit.trail)
+        access.register_audit(self._dispatcher, audit.trail)
         server = ControlServer(
             self._dispatcher,
             self._access,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from remote_api.auth.bearer import user_of
 from remote_api.failures import ApiError
 from remote_api.schema import ProblemCode
-from vmkernel.control import Stream, model
+from vmkernel.control import Stream
+from vmkernel.model import ConsoleKind, ConsoleMode
 
 __all__ = ["Opened", "TICKET_LIFE_S", "TicketBox"]
 
@@ -23,8 +24,8 @@ class Opened:
     """A console that the vmkernel has opened, and what its user wants of it."""
 
     vm: str
-    kind: model.ConsoleKind
-    mode: model.ConsoleMode = model.ConsoleMode.WRITE
+    kind: ConsoleKind
+    mode: ConsoleMode = ConsoleMode.WRITE
     raw: bool = False
     """Whether a serial line's messages are all its bytes."""
     stream: Stream

@@ -21,7 +21,7 @@ from remote_api.client.errors import ConflictError, UnexpectedError, Unreachable
 from remote_api.client.pinning import PinnedContext
 from remote_api.client.reading import read
 from remote_api.client.sdk import Mica
-from remote_api.schema import ConsoleKind, ConsoleMode, ConsoleNotice
+from vmkernel.model import ConsoleKind, ConsoleMode, ConsoleNotice
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection

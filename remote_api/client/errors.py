@@ -14,7 +14,8 @@ ClientError
 
 from __future__ import annotations
 
-from remote_api.schema import PROBLEM_TYPE_PREFIX, Operation, Problem
+from remote_api.schema import Problem
+from vmkernel.model import PROBLEM_TYPE_PREFIX, Operation
 
 __all__ = [
     "ClientError",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from remote_api.schema import HostStatistics, IoStatistics, VmStatistics
+from vmkernel.model import HostStatistics, IoStatistics, VmStatistics
 
 __all__ = ["HostRates", "IoRates", "VmRates", "host_rates", "vm_rates"]
 

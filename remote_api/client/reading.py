@@ -1,6 +1,6 @@
 """Reading answers leniently: what a newer host adds is left out, what is there must be right.
 
-A value that a set doesn't have yet is kept as text (`WireEnum`).
+A value that a set doesn't have yet is kept as text (`OpenEnum`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 import msgspec.inspect as mi
 
 from remote_api.client.errors import UnexpectedError
-from remote_api.schema import open_sets
+from vmkernel.model import open_sets
 
 __all__ = ["read"]
 

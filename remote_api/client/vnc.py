@@ -19,7 +19,7 @@ from pathlib import Path
 from remote_api.client.console import open_console
 from remote_api.client.errors import ClientError, ConflictError, MisuseError
 from remote_api.client.sdk import Mica
-from remote_api.schema import ConsoleKind
+from vmkernel.model import ConsoleKind
 
 __all__ = ["VncPort", "started_viewer", "viewer_words"]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 from msgspec import UNSET
 
+from remote_api.failures import ApiError
 from remote_api.routes.conditions import check_version, version_of
-from remote_api.routes.convert import from_wire, in_utc, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
@@ -14,16 +16,14 @@ from remote_api.schema import (
     AuditPage,
     AuditQuery,
     ClaimBody,
-    IssuedToken,
     NoQuery,
     PageQuery,
     ProblemCode,
-    Role,
-    Token,
     TokenBody,
     TokenPage,
 )
-from vmkernel.control import model, requests
+from vmkernel.control import requests
+from vmkernel.model import IssuedToken, Role, Token
 
 __all__ = ["ROUTES"]
 
@@ -33,9 +33,7 @@ async def claim(exchange: Exchange[NoQuery, ClaimBody]) -> Response:
     issued = await exchange.call(
         requests.Claim(code=exchange.body.code, token_id=exchange.body.token_id)
     )
-    return json_response(
-        to_wire(issued, IssuedToken), status=201, location=f"/v1/tokens/{issued.token.id}"
-    )
+    return json_response(issued, status=201, location=f"/v1/tokens/{issued.token.id}")
 
 
 async def who_am_i(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -51,7 +49,7 @@ async def list_tokens(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     ids = [item.id for item in page.items]
-    return json_response(to_wire(page, TokenPage, next=next_page(exchange.path, ids, page.more)))
+    return json_response(TokenPage(items=page.items, next=next_page(exchange.path, ids, page.more)))
 
 
 async def get_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -59,11 +57,11 @@ async def get_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return _token(await exchange.call(requests.GetToken(id=exchange.id)))
 
 
-def _token(token: model.Token) -> Response:
-    return json_response(to_wire(token, Token), version=_version(token))
+def _token(token: Token) -> Response:
+    return json_response(token, version=_version(token))
 
 
-def _version(token: model.Token) -> str:
+def _version(token: Token) -> str:
     return version_of(token.id.encode(), token.created_at.encode(), msgspec.json.encode(token.spec))
 
 
@@ -72,12 +70,19 @@ async def create_token(exchange: Exchange[NoQuery, TokenBody]) -> Response:
     wanted = exchange.body.spec
     if wanted.expires_at is not None:
         wanted = msgspec.structs.replace(
-            wanted, expires_at=in_utc(wanted.expires_at, "/spec/expires_at")
+            wanted, expires_at=_in_utc(wanted.expires_at, "/spec/expires_at")
         )
-    issued = await exchange.call(
-        requests.CreateToken(id=exchange.id, spec=from_wire(wanted, model.TokenSpec))
-    )
-    return json_response(to_wire(issued, IssuedToken), status=201, location=exchange.path)
+    issued = await exchange.call(requests.CreateToken(id=exchange.id, spec=wanted))
+    return json_response(issued, status=201, location=exchange.path)
+
+
+def _in_utc(moment: str, pointer: str) -> str:
+    """A SentTimestamp as a Timestamp. Raises ApiError (422) for a day or an hour that isn't."""
+    try:
+        when = datetime.fromisoformat(moment.upper()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ApiError.field(pointer, "There is no such point in time.") from error
+    return when.isoformat().replace("+00:00", "Z")
 
 
 async def delete_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -99,11 +104,11 @@ async def list_audit(exchange: Exchange[AuditQuery, NoBody]) -> Response:
             limit=query.limit,
             after=page_start(exchange.path, query),
             actor=None if query.actor is UNSET else query.actor,
-            outcome=None if query.outcome is UNSET else model.AuditOutcome(query.outcome.value),
+            outcome=None if query.outcome is UNSET else query.outcome,
         )
     )
     ids = [item.id for item in page.items]
-    return json_response(to_wire(page, AuditPage, next=next_page(exchange.path, ids, page.more)))
+    return json_response(AuditPage(items=page.items, next=next_page(exchange.path, ids, page.more)))
 
 
 ROUTES: tuple[AnyRoute, ...] = (

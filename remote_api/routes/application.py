@@ -19,9 +19,8 @@ from typing import Any, cast
 import msgspec
 
 from remote_api.auth import bearer_token
-from remote_api.failures import ApiError, Failures, problem_document
+from remote_api.failures import ApiError, Failures, api_error, problem_document
 from remote_api.routes.conditions import Absent, Matching, entity_tag, parse_precondition
-from remote_api.routes.convert import problem_to_error
 from remote_api.routes.decode import check_id, check_patch, decode_body, decode_query
 from remote_api.routes.exchange import (
     LINGER_S,
@@ -38,9 +37,9 @@ from remote_api.routes.exchange import (
 )
 from remote_api.routes.negotiation import PROBLEM_TYPE, check_accept, check_media_type
 from remote_api.routes.registry import MAX_BODY_BYTES, BodyKind, Condition, Registry, Route
-from remote_api.schema import FieldError, ProblemCode, Role
-from vmkernel.control import model
+from remote_api.schema import ProblemCode
 from vmkernel.control.requests import WhoAmI
+from vmkernel.model import FieldError, MicaError, Role
 
 __all__ = ["Application", "MAX_HEAD_BYTES"]
 
@@ -73,7 +72,6 @@ _SAID_ANYWAY = frozenset(
     }
 )
 """Failures that are about the token, or about the host: no missing right is answered instead."""
-_ROLES = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 
 
 class Application:
@@ -131,8 +129,8 @@ class Application:
             return
         except ApiError as error:
             response = problem_response(error, request_id)
-        except model.MicaError as error:
-            response = problem_response(problem_to_error(error.problem), request_id)
+        except MicaError as error:
+            response = problem_response(api_error(error.problem), request_id)
         except Exception:
             logger.exception(
                 "request %s (%s %s) failed by a defect", request_id, method, exchange.path
@@ -165,7 +163,7 @@ class Application:
                 # It asks the vmkernel for less than its GET does, which a viewer may know.
                 await self._require_role(exchange, route)
             response = await route.handler(exchange)
-        except (ApiError, model.MicaError) as error:
+        except (ApiError, MicaError) as error:
             failure = _settle(error, exchange, route)
             if failure.code not in _SAID_ANYWAY:
                 await self._require_role(exchange, route)
@@ -227,8 +225,8 @@ class Application:
             return
         token = await exchange.call(WhoAmI())
         exchange.linger_s = LINGER_S
-        role = Role(token.spec.role.value)
-        if _ROLES[role] < _ROLES[route.role]:
+        role = token.spec.role
+        if not role.includes(route.role):
             raise ApiError(
                 ProblemCode.FORBIDDEN,
                 f"The token {token.id} is a {role}'s; this needs the role {route.role}.",
@@ -354,11 +352,11 @@ def _conditional(exchange: Exchange[Any, Any], method: str, response: Response) 
 
 
 def _settle(
-    error: ApiError | model.MicaError, exchange: Exchange[Any, Any], route: Route[Any, Any]
+    error: ApiError | MicaError, exchange: Exchange[Any, Any], route: Route[Any, Any]
 ) -> ApiError:
     """A failure in the terms of the request that it answers."""
-    if isinstance(error, model.MicaError):
-        error = problem_to_error(error.problem)
+    if isinstance(error, MicaError):
+        error = api_error(error.problem)
     if error.code is ProblemCode.FORBIDDEN:
         exchange.linger_s = LINGER_S
     if error.code is ProblemCode.ALREADY_EXISTS and exchange.precondition is Absent.ABSENT:

@@ -10,24 +10,22 @@ import socket
 import msgspec
 
 from remote_api.failures import ApiError
-from remote_api.routes.convert import to_wire
 from remote_api.routes.downloads import parts_of
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.ranges import wanted_part
 from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
-from remote_api.schema import (
+from remote_api.schema import BackupBody, ExtentsQuery, NoQuery, ProblemCode
+from vmkernel.control import Stream, requests
+from vmkernel.model import (
     Backup,
-    BackupBody,
     BackupExtents,
     BackupList,
     CheckpointList,
-    ExtentsQuery,
-    NoQuery,
-    ProblemCode,
+    ErrorInfo,
+    MicaError,
     Role,
     SavedVm,
 )
-from vmkernel.control import Stream, model, requests
 
 __all__ = ["ROUTES"]
 
@@ -49,15 +47,13 @@ async def begin_backup(exchange: Exchange[NoQuery, BackupBody]) -> Response:
         ),
         timeout_s=180.0,
     )
-    return json_response(
-        to_wire(backup, Backup), status=201, location=f"{exchange.path}/{backup.id}"
-    )
+    return json_response(backup, status=201, location=f"{exchange.path}/{backup.id}")
 
 
 async def list_backups(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """The open backups."""
     found = await exchange.call(requests.ListBackups(id=exchange.id))
-    return json_response(to_wire(found, BackupList))
+    return json_response(found)
 
 
 async def get_backup(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -65,7 +61,7 @@ async def get_backup(exchange: Exchange[NoQuery, NoBody]) -> Response:
     found = await exchange.call(
         requests.GetBackup(id=exchange.id, backup=exchange.parameters["backup"])
     )
-    return json_response(to_wire(found, Backup))
+    return json_response(found)
 
 
 async def get_backup_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -73,7 +69,7 @@ async def get_backup_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
     saved = await exchange.call(
         requests.GetBackupVm(id=exchange.id, backup=exchange.parameters["backup"])
     )
-    return json_response(to_wire(saved, SavedVm))
+    return json_response(saved)
 
 
 async def end_backup(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -92,7 +88,7 @@ async def list_extents(exchange: Exchange[ExtentsQuery, NoBody]) -> Response:
             offset=exchange.query.offset,
         )
     )
-    return json_response(to_wire(found, BackupExtents))
+    return json_response(found)
 
 
 async def read_disk(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -122,7 +118,7 @@ async def read_disk(exchange: Exchange[NoQuery, NoBody]) -> Response:
 async def list_checkpoints(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """The checkpoints."""
     found = await exchange.call(requests.ListCheckpoints(id=exchange.id))
-    return json_response(to_wire(found, CheckpointList))
+    return json_response(found)
 
 
 async def delete_checkpoint(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -152,7 +148,7 @@ async def write_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     finally:
         stream.close()
     if verdict:
-        raise model.MicaError.from_problem(msgspec.json.decode(verdict, type=model.Problem))
+        raise MicaError.from_problem(msgspec.json.decode(verdict, type=ErrorInfo))
     return Response(status=204)
 
 

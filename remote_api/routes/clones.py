@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from remote_api.routes.convert import from_wire
 from remote_api.routes.exchange import Exchange, Response
 from remote_api.routes.operations import STARTED, accepted
 from remote_api.routes.registry import AnyRoute, BodyKind, Route
-from remote_api.schema import CloneBody, ProblemCode, Role, WaitQuery
-from vmkernel.control import model, requests
+from remote_api.schema import CloneBody, ProblemCode, WaitQuery
+from vmkernel.control import requests
+from vmkernel.model import Role
 
 __all__ = ["ROUTES"]
 
@@ -18,7 +18,7 @@ async def clone_vm(exchange: Exchange[WaitQuery, CloneBody]) -> Response:
         requests.CloneVm(
             source=exchange.id,
             id=exchange.body.id,
-            spec=from_wire(exchange.body.spec, model.CloneSpec),
+            spec=exchange.body.spec,
         )
     )
     return await accepted(exchange, operation, exchange.query.wait)

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from remote_api.auth.tickets import TICKET_LIFE_S, Opened
-from remote_api.failures import ApiError
-from remote_api.routes.convert import problem_to_error
+from remote_api.failures import ApiError, api_error
 from remote_api.routes.exchange import (
     ApiState,
     Exchange,
@@ -32,7 +31,6 @@ from remote_api.routes.exchange import (
 )
 from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.schema import (
-    ConsoleAsk,
     ConsoleBody,
     ConsoleFraming,
     ConsoleQuery,
@@ -40,10 +38,19 @@ from remote_api.schema import (
     KeysBody,
     NoQuery,
     ProblemCode,
+)
+from vmkernel.control.requests import InjectNmi, OpenConsole, SendKeys, TakeScreenshot, WhoAmI
+from vmkernel.model import (
+    CONTROL,
+    DATA,
+    MAX_CONSOLE_BYTES,
+    ConsoleAsk,
+    ConsoleKind,
+    ConsoleMode,
+    ErrorCode,
+    MicaError,
     Role,
 )
-from vmkernel.control import model
-from vmkernel.control.requests import InjectNmi, OpenConsole, SendKeys, TakeScreenshot, WhoAmI
 
 if TYPE_CHECKING:
     from remote_api.routes.registry import Registry
@@ -52,7 +59,7 @@ __all__ = ["ROUTES", "serve_console"]
 
 logger = logging.getLogger("mica.api")
 
-_PART_BYTES = model.MAX_CONSOLE_BYTES - 1
+_PART_BYTES = MAX_CONSOLE_BYTES - 1
 _SUBPROTOCOL = "binary"
 _NORMAL, _GOING_AWAY, _INVALID_DATA, _FORBIDDEN = 1000, 1001, 1003, 1008
 _RECHECK_S = 15.0
@@ -60,8 +67,8 @@ _RECHECK_S = 15.0
 
 async def open_console(exchange: Exchange[NoQuery, ConsoleBody]) -> Response:
     """Open a VM's console and give a ticket for it."""
-    kind = model.ConsoleKind(exchange.body.kind.value)
-    mode = model.ConsoleMode(exchange.body.mode.value)
+    kind = exchange.body.kind
+    mode = exchange.body.mode
     raw = exchange.body.framing is ConsoleFraming.RAW
     exchange.state.shares.tickets.check(exchange.user, exchange.origin)
     _, stream = await exchange.open(OpenConsole(id=exchange.id, kind=kind))
@@ -141,7 +148,7 @@ async def serve_console(
         offered = scope.get("subprotocols", ())
         chosen = {"subprotocol": _SUBPROTOCOL} if _SUBPROTOCOL in offered else {}
         await send({"type": "websocket.accept", **chosen})
-        lanes = _serial if console.kind is model.ConsoleKind.SERIAL else _plain
+        lanes = _serial if console.kind is ConsoleKind.SERIAL else _plain
         lost = _token_lost(state, console, origin)
         code = await _relay(state, lost, *await lanes(console, receive, send))
         await send({"type": "websocket.close", "code": code})
@@ -157,8 +164,8 @@ async def _admit(
     """Take the console's place, if its token is still good. Raises ApiError (401, 429, 503)."""
     try:
         await state.control.call(WhoAmI(), token=console.token, origin=origin, timeout_s=10.0)
-    except model.MicaError as error:
-        raise problem_to_error(error.problem) from error
+    except MicaError as error:
+        raise api_error(error.problem) from error
     held.callback(state.shares.consoles.take(console.user, origin))
     peer = scope.get("state", {}).get("peer")
     if peer is not None:
@@ -196,8 +203,8 @@ async def _token_lost(state: ApiState, console: Opened, origin: str) -> None:
         await asyncio.sleep(_RECHECK_S)
         try:
             await state.control.call(WhoAmI(), token=console.token, origin=origin, timeout_s=10.0)
-        except model.MicaError as error:
-            if error.problem.code is model.ErrorCode.UNAUTHENTICATED:
+        except MicaError as error:
+            if error.problem.code is ErrorCode.UNAUTHENTICATED:
                 return
 
 
@@ -240,13 +247,13 @@ async def _serial(console: Opened, receive: Receive, send: Send) -> tuple[Lane, 
     """The line's bytes as binary messages; who writes as text, unless the messages are raw."""
     loop, sock = asyncio.get_running_loop(), console.stream.socket
 
-    async def ask(mode: model.ConsoleMode) -> None:
-        asked = msgspec.json.encode(model.ConsoleAsk(mode=mode))
-        await loop.sock_sendall(sock, model.CONTROL + asked)
+    async def ask(mode: ConsoleMode) -> None:
+        asked = msgspec.json.encode(ConsoleAsk(mode=mode))
+        await loop.sock_sendall(sock, CONTROL + asked)
 
     async def to_client() -> None:
-        while message := await loop.sock_recv(sock, model.MAX_CONSOLE_BYTES):
-            if message.startswith(model.DATA):
+        while message := await loop.sock_recv(sock, MAX_CONSOLE_BYTES):
+            if message.startswith(DATA):
                 await send({"type": "websocket.send", "bytes": message[1:]})
             elif not console.raw:
                 await send({"type": "websocket.send", "text": message[1:].decode()})
@@ -261,10 +268,10 @@ async def _serial(console: Opened, receive: Receive, send: Send) -> tuple[Lane, 
                     wish = msgspec.json.decode(data, type=ConsoleAsk)
                 except msgspec.DecodeError:
                     return
-                await ask(model.ConsoleMode(wish.mode.value))
+                await ask(wish.mode)
                 continue
             for at in range(0, len(data), _PART_BYTES):
-                await loop.sock_sendall(sock, model.DATA + data[at : at + _PART_BYTES])
+                await loop.sock_sendall(sock, DATA + data[at : at + _PART_BYTES])
 
     await ask(console.mode)
     return to_client(), from_client()

@@ -6,7 +6,6 @@ from typing import Any
 
 from remote_api.failures import ApiError
 from remote_api.routes.conditions import Matching
-from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.decode import decode_patch
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.operations import STARTED, accepted
@@ -14,20 +13,18 @@ from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
     AddDiskBody,
-    Datastore,
     DatastoreBody,
     DatastorePage,
-    DatastoreSpec,
     MountQuery,
     NoQuery,
     PageQuery,
     ProblemCode,
     RenameDatastoreBody,
     ReplaceDiskBody,
-    Role,
     WaitQuery,
 )
-from vmkernel.control import model, requests
+from vmkernel.control import requests
+from vmkernel.model import Datastore, Role
 
 __all__ = ["ROUTES"]
 
@@ -40,13 +37,13 @@ async def list_datastores(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(to_wire(page, DatastorePage, next=token))
+    return json_response(DatastorePage(items=page.items, next=token))
 
 
 async def get_datastore(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """One datastore."""
     found = await exchange.call(requests.GetDatastore(id=exchange.id))
-    return json_response(to_wire(found, Datastore), version=found.revision)
+    return json_response(found, version=found.revision)
 
 
 async def create_datastore(exchange: Exchange[WaitQuery, DatastoreBody]) -> Response:
@@ -54,7 +51,7 @@ async def create_datastore(exchange: Exchange[WaitQuery, DatastoreBody]) -> Resp
     operation = await exchange.call(
         requests.CreateDatastore(
             id=exchange.id,
-            spec=from_wire(exchange.body.spec, model.DatastoreSpec),
+            spec=exchange.body.spec,
             wipe_serials=exchange.body.wipe_serials,
             adopt=exchange.body.adopt,
             take_over=exchange.body.take_over,
@@ -72,7 +69,7 @@ async def patch_datastore(exchange: Exchange[NoQuery, DatastoreBody]) -> Respons
             ProblemCode.REVISION_MISMATCH,
             f"Datastore {found.id} is at revision {found.revision}; read it and repeat the change.",
         )
-    before = DatastoreBody(spec=to_wire(found.spec, DatastoreSpec))
+    before = DatastoreBody(spec=found.spec)
     wanted = decode_patch(exchange.raw_body, before, DatastoreBody)
     for name in ("wipe_serials", "adopt", "take_over"):
         if getattr(wanted, name) != getattr(before, name):
@@ -89,7 +86,7 @@ async def patch_datastore(exchange: Exchange[NoQuery, DatastoreBody]) -> Respons
             revision=found.revision,
         )
     )
-    return json_response(to_wire(changed, Datastore), version=changed.revision)
+    return json_response(changed, version=changed.revision)
 
 
 async def rename_datastore(exchange: Exchange[WaitQuery, RenameDatastoreBody]) -> Response:

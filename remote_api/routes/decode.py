@@ -8,8 +8,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from remote_api.failures import ApiError
-from remote_api.schema import OBSERVED, FieldError, ObjectBody, ProblemCode
+from remote_api.schema import OBSERVED, ObjectBody, ProblemCode
 from remote_api.schema.violations import MAX_VIOLATIONS, examined
+from vmkernel.model import FieldError
 
 __all__ = [
     "check_id",

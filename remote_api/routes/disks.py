@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from remote_api.routes.convert import to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.operations import STARTED, accepted
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
-from remote_api.schema import (
-    DiskPage,
-    PageQuery,
-    ProblemCode,
-    Role,
-    WaitQuery,
-    WipeDiskBody,
-)
+from remote_api.schema import DiskPage, PageQuery, ProblemCode, WaitQuery, WipeDiskBody
 from vmkernel.control import requests
+from vmkernel.model import Role
 
 __all__ = ["ROUTES"]
 
@@ -28,7 +21,7 @@ async def list_disks(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     ids = [item.id for item in page.items]
-    return json_response(to_wire(page, DiskPage, next=next_page(exchange.path, ids, page.more)))
+    return json_response(DiskPage(items=page.items, next=next_page(exchange.path, ids, page.more)))
 
 
 async def wipe_disk(exchange: Exchange[WaitQuery, WipeDiskBody]) -> Response:

@@ -7,12 +7,12 @@ import base64
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from remote_api.routes.convert import to_wire
 from remote_api.routes.exchange import BrokenStreamError, Exchange, Response, json_response
 from remote_api.routes.ranges import Part, wanted_part
 from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import DataMap, DataMapQuery, ImageFormat, NoQuery, ProblemCode, Role
-from vmkernel.control import Stream, model, requests
+from remote_api.schema import DataMapQuery, NoQuery, ProblemCode
+from vmkernel.control import Stream, requests
+from vmkernel.model import DataMap, ErrorCode, ImageFormat, MicaError, Role
 
 __all__ = ["ROUTES", "parts_of"]
 
@@ -55,21 +55,19 @@ async def download_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
 async def map_image(exchange: Exchange[DataMapQuery, NoBody]) -> Response:
     """Where an image's data are."""
     found = await exchange.call(requests.GetImageMap(id=exchange.id, offset=exchange.query.offset))
-    return json_response(to_wire(found, DataMap))
+    return json_response(found)
 
 
 async def map_volume(exchange: Exchange[DataMapQuery, NoBody]) -> Response:
     """Where the data of a volume's file are."""
     found = await exchange.call(requests.GetVolumeMap(id=exchange.id, offset=exchange.query.offset))
-    return json_response(to_wire(found, DataMap))
+    return json_response(found)
 
 
 async def _image(exchange: Exchange[Any, Any]) -> tuple[Part, dict[str, str], Open]:
     image = await exchange.call(requests.GetImage(id=exchange.id))
     digest = base64.b64encode(bytes.fromhex(image.spec.sha256)).decode("ascii")
-    part, headers = _describe(
-        exchange, image.spec.size_bytes, image.spec.sha256, ImageFormat(image.spec.format.value)
-    )
+    part, headers = _describe(exchange, image.spec.size_bytes, image.spec.sha256, image.spec.format)
     headers["repr-digest"] = f"sha-256=:{digest}:"
 
     def request(offset: int, length: int) -> requests.ReadImage:
@@ -80,7 +78,7 @@ async def _image(exchange: Exchange[Any, Any]) -> tuple[Part, dict[str, str], Op
 
 async def _volume(exchange: Exchange[Any, Any]) -> tuple[Part, dict[str, str], Open]:
     data = await exchange.call(requests.GetVolumeData(id=exchange.id))
-    kept = ImageFormat.RAW if data.format is None else ImageFormat(data.format.value)
+    kept = data.format or ImageFormat.RAW
     part, headers = _describe(exchange, data.size_bytes, data.etag, kept)
 
     def request(offset: int, length: int) -> requests.ReadVolume:
@@ -108,9 +106,7 @@ async def _stream(
     data, stream = await exchange.open(request(part.offset, part.length))
     if f'"{data.etag}"' != headers["etag"]:
         stream.close()
-        raise model.MicaError(
-            model.ErrorCode.CONFLICT, "It was changed at this very moment; ask again."
-        )
+        raise MicaError(ErrorCode.CONFLICT, "It was changed at this very moment; ask again.")
     return Response(
         status=part.status,
         media_type=_MEDIA_TYPE,

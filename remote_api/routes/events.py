@@ -10,12 +10,11 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from remote_api.failures import ApiError
-from remote_api.routes.convert import to_wire
 from remote_api.routes.exchange import Exchange, Response
 from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import Event, NoQuery, ProblemCode
-from vmkernel.control import model
+from remote_api.schema import NoQuery, ProblemCode
 from vmkernel.control.requests import SubscribeEvents
+from vmkernel.model import ErrorCode, Event, MicaError
 
 __all__ = ["ROUTES"]
 
@@ -32,8 +31,8 @@ async def stream_events(exchange: Exchange[NoQuery, NoBody]) -> Response:
     after = _last_event_id(exchange)
     try:
         events = await stack.enter_async_context(exchange.events(SubscribeEvents(after=after)))
-    except model.MicaError as error:
-        if error.problem.code is model.ErrorCode.INVALID:
+    except MicaError as error:
+        if error.problem.code is ErrorCode.INVALID:
             raise _no_event_id() from error
         raise
     return Response(
@@ -44,9 +43,9 @@ async def stream_events(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 
 async def _frames(
-    exchange: Exchange[NoQuery, NoBody], events: AsyncIterator[model.Event], stack: AsyncExitStack
+    exchange: Exchange[NoQuery, NoBody], events: AsyncIterator[Event], stack: AsyncExitStack
 ) -> AsyncGenerator[bytes, None]:
-    async def following() -> model.Event | None:
+    async def following() -> Event | None:
         return await anext(events, None)
 
     gone = asyncio.create_task(exchange.gone())
@@ -73,7 +72,7 @@ async def _frames(
             yield retry + _frame(event)
             retry = b""
             upcoming = asyncio.create_task(following())
-    except model.MicaError as error:
+    except MicaError as error:
         # The client comes back by itself, with Last-Event-ID.
         logger.info("an event stream ended: %s", error)
     finally:
@@ -83,8 +82,8 @@ async def _frames(
         await stack.aclose()
 
 
-def _frame(event: model.Event) -> bytes:
-    data = msgspec.json.encode(to_wire(event, Event))
+def _frame(event: Event) -> bytes:
+    data = msgspec.json.encode(event)
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (
         _line(event.id),
         _line(event.type),

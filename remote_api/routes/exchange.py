@@ -25,8 +25,9 @@ from remote_api.routes.conditions import Precondition, entity_tag, holds, is_kno
 from remote_api.routes.registry import MAX_BODY_BYTES
 from remote_api.routes.shares import AllShares, Shares
 from remote_api.schema import ProblemCode
-from vmkernel.control import ControlClient, Stream, model
+from vmkernel.control import ControlClient, Stream
 from vmkernel.control.requests import Request, SubscribeEvents, WhoAmI
+from vmkernel.model import ErrorCode, Event, MicaError
 
 if TYPE_CHECKING:
     from remote_api.auth import TicketBox
@@ -38,7 +39,6 @@ __all__ = [
     "ConnectionFigures",
     "Exchange",
     "Headers",
-    "Items",
     "MAX_STRANGERS_BODY_BYTES",
     "Peer",
     "Receive",
@@ -54,7 +54,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 QueryT = TypeVar("QueryT")
 BodyT = TypeVar("BodyT")
 ReplyT = TypeVar("ReplyT")
-ItemT = TypeVar("ItemT")
 
 MAX_STRANGERS_BODY_BYTES = 16 << 10
 """What is read before the vmkernel has said that the token is good; connections are many."""
@@ -71,23 +70,16 @@ _LINGER_IDLE_S = 5.0
 
 _AFTER_THE_TOKEN = frozenset(
     {
-        model.ErrorCode.FORBIDDEN,
-        model.ErrorCode.NOT_FOUND,
-        model.ErrorCode.CONFLICT,
-        model.ErrorCode.ALREADY_EXISTS,
-        model.ErrorCode.IN_USE,
+        ErrorCode.FORBIDDEN,
+        ErrorCode.NOT_FOUND,
+        ErrorCode.CONFLICT,
+        ErrorCode.ALREADY_EXISTS,
+        ErrorCode.IN_USE,
     }
 )
 """What the vmkernel answers only to a token that it knows."""
 
 Headers = dict[bytes, list[bytes]]
-
-
-class Items(msgspec.Struct, Generic[ItemT], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of a list; `more` where others follow the last one."""
-
-    items: tuple[ItemT, ...]
-    more: bool
 
 
 class Peer(Protocol):
@@ -232,23 +224,13 @@ class Exchange(Generic[QueryT, BodyT]):
                 request, token=self.token, origin=self.origin, timeout_s=timeout_s
             )
 
-    async def items(self, request: Request[Any], item: type[ItemT]) -> Items[ItemT]:
-        """A list's answer as wire types, without the detour over the domain's: lists are long."""
-        with self._as_user():
-            return await self.state.control.call_as(
-                request,
-                Items[item],  # type: ignore[valid-type]
-                token=self.token,
-                origin=self.origin,
-            )
-
     async def open(self, request: Request[ReplyT]) -> tuple[ReplyT, Stream]:
         """The vmkernel's answer and the stream that it brings."""
         with self._as_user():
             return await self.state.control.open(request, token=self.token, origin=self.origin)
 
     @asynccontextmanager
-    async def events(self, request: SubscribeEvents) -> AsyncIterator[AsyncIterator[model.Event]]:
+    async def events(self, request: SubscribeEvents) -> AsyncIterator[AsyncIterator[Event]]:
         """Subscribe in the name of this request's token."""
         with self._as_user():
             subscription = self.state.control.events(request, token=self.token, origin=self.origin)
@@ -282,7 +264,7 @@ class Exchange(Generic[QueryT, BodyT]):
         """Once the vmkernel has taken the token for good, the connection is its user's."""
         try:
             yield
-        except model.MicaError as error:
+        except MicaError as error:
             if error.problem.code in _AFTER_THE_TOKEN:
                 self._proven()
             raise

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from remote_api.auth import bearer_token
-from remote_api.routes.convert import host_to_wire, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.operations import STARTED, accepted
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.schema import (
-    ApiInfo,
     DevicePage,
     Host,
-    HostCertificate,
     NoQuery,
     PageQuery,
     PowerBody,
     ProblemCode,
-    Role,
     WaitQuery,
 )
-from vmkernel.control import model, requests
+from vmkernel.control import requests
 from vmkernel.control.requests import WhoAmI
+from vmkernel.model import ApiInfo, ErrorCode, HostCertificate, MicaError, Role
 
 __all__ = ["ROUTES"]
 
@@ -32,7 +29,7 @@ async def get_api(exchange: Exchange[NoQuery, NoBody]) -> Response:
     if authorization:
         exchange.token = bearer_token(authorization)
         await exchange.call(WhoAmI())
-    info = to_wire(await exchange.call(requests.GetApiInfo()), ApiInfo)
+    info = await exchange.call(requests.GetApiInfo())
     if not authorization:
         info = ApiInfo(product=info.product, api_version=info.api_version, claimed=info.claimed)
     return json_response(info)
@@ -47,7 +44,7 @@ async def get_openapi(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 async def get_host(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """The host as a whole."""
-    return json_response(host_to_wire(await exchange.call(requests.GetHost())))
+    return json_response(Host(status=await exchange.call(requests.GetHost())))
 
 
 async def list_devices(exchange: Exchange[PageQuery, NoBody]) -> Response:
@@ -58,19 +55,21 @@ async def list_devices(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     ids = [f"{item.bus.value}/{item.address}" for item in page.items]
-    return json_response(to_wire(page, DevicePage, next=next_page(exchange.path, ids, page.more)))
+    return json_response(
+        DevicePage(items=page.items, next=next_page(exchange.path, ids, page.more))
+    )
 
 
 async def rotate_certificate(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Replace the API's key and certificate."""
     try:
         certificate = await exchange.call(requests.RotateCertificate())
-    except model.MicaError as error:
-        if error.problem.code in (model.ErrorCode.UNAVAILABLE, model.ErrorCode.TIMED_OUT):
+    except MicaError as error:
+        if error.problem.code in (ErrorCode.UNAVAILABLE, ErrorCode.TIMED_OUT):
             await _renew(exchange)  # it may have been done
         raise
     await _renew(exchange)
-    return json_response(to_wire(certificate, HostCertificate))
+    return json_response(certificate)
 
 
 async def _renew(exchange: Exchange[NoQuery, NoBody]) -> None:
@@ -81,9 +80,7 @@ async def _renew(exchange: Exchange[NoQuery, NoBody]) -> None:
 
 async def power_host(exchange: Exchange[WaitQuery, PowerBody]) -> Response:
     """End the guests in order, then power off or reboot."""
-    operation = await exchange.call(
-        requests.PowerHost(action=model.PowerAction(exchange.body.action.value))
-    )
+    operation = await exchange.call(requests.PowerHost(action=exchange.body.action))
     return await accepted(exchange, operation, exchange.query.wait)
 
 

@@ -6,19 +6,12 @@ import msgspec
 from msgspec import UNSET
 
 from remote_api.routes.conditions import check_version, version_of
-from remote_api.routes.convert import to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, Condition, NoBody, Reply, Route
-from remote_api.schema import (
-    Image,
-    ImagePage,
-    NoQuery,
-    ProblemCode,
-    Role,
-    StoredPageQuery,
-)
-from vmkernel.control import model, requests
+from remote_api.schema import ImagePage, NoQuery, ProblemCode, StoredPageQuery
+from vmkernel.control import requests
+from vmkernel.model import Image, Role
 
 __all__ = ["ROUTES", "image_response"]
 
@@ -34,7 +27,7 @@ async def list_images(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
         )
     )
     token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(to_wire(page, ImagePage, next=token))
+    return json_response(ImagePage(items=page.items, next=token))
 
 
 async def get_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -42,16 +35,12 @@ async def get_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return image_response(await exchange.call(requests.GetImage(id=exchange.id)))
 
 
-def image_response(
-    image: model.Image, *, status: int = 200, location: str | None = None
-) -> Response:
+def image_response(image: Image, *, status: int = 200, location: str | None = None) -> Response:
     """An image's answer, with its ETag."""
-    return json_response(
-        to_wire(image, Image), status=status, version=_version(image), location=location
-    )
+    return json_response(image, status=status, version=_version(image), location=location)
 
 
-def _version(image: model.Image) -> str:
+def _version(image: Image) -> str:
     return version_of(image.id.encode(), image.created_at.encode(), msgspec.json.encode(image.spec))
 
 

@@ -12,8 +12,16 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from remote_api.routes.exchange import ConnectionFigures
-from vmkernel.control import model
 from vmkernel.control.requests import AllStatistics
+from vmkernel.model import (
+    LATENCY_BOUNDS_S,
+    HostDiskStatistics,
+    HostStatistics,
+    IoStatistics,
+    LinkStatistics,
+    VmState,
+    VmStatistics,
+)
 from vmkernel.version import __version__
 
 __all__ = ["render"]
@@ -53,7 +61,7 @@ class _Page:
     ) -> None:
         """Counts by latency; they have no sum, because QEMU counts from another moment on."""
         lines: list[str] = []
-        bounds = [*(f"{bound:g}" for bound in model.LATENCY_BOUNDS_S), "+Inf"]
+        bounds = [*(f"{bound:g}" for bound in LATENCY_BOUNDS_S), "+Inf"]
         for labels, counts in samples:
             if len(counts) != len(bounds):
                 continue
@@ -97,7 +105,7 @@ def _connections(page: _Page, figures: ConnectionFigures) -> None:
     )
 
 
-def _host(page: _Page, host: model.HostStatistics) -> None:
+def _host(page: _Page, host: HostStatistics) -> None:
     page.gauge(
         "mica_host_uptime_seconds", "Since the host's kernel started.", [({}, host.uptime_s)]
     )
@@ -132,7 +140,7 @@ def _host(page: _Page, host: model.HostStatistics) -> None:
         )
 
 
-def _host_disks(page: _Page, disks: tuple[model.HostDiskStatistics, ...]) -> None:
+def _host_disks(page: _Page, disks: tuple[HostDiskStatistics, ...]) -> None:
     for name, text, field in (
         ("operations_total", "Operations of the host's disks.", "operations"),
         ("bytes_total", "Bytes that the host's disks moved.", "bytes"),
@@ -154,7 +162,7 @@ def _host_disks(page: _Page, disks: tuple[model.HostDiskStatistics, ...]) -> Non
     )
 
 
-def _links(page: _Page, links: tuple[model.LinkStatistics, ...]) -> None:
+def _links(page: _Page, links: tuple[LinkStatistics, ...]) -> None:
     for name, field in (("receive", "received"), ("transmit", "sent")):
         for unit in ("bytes", "packets", "dropped", "errors"):
             page.counter(
@@ -169,7 +177,7 @@ def _inventory(page: _Page, figures: AllStatistics) -> None:
     page.gauge(
         "mica_vms",
         "How many VMs are in a state.",
-        (({"state": state.value}, count[state]) for state in model.VmState),
+        (({"state": state.value}, count[state]) for state in VmState),
     )
     page.gauge(
         "mica_vm_state",
@@ -178,7 +186,7 @@ def _inventory(page: _Page, figures: AllStatistics) -> None:
     )
 
 
-def _machines(page: _Page, vms: tuple[model.VmStatistics, ...]) -> None:
+def _machines(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
     page.gauge(
         "mica_vm_statistics_complete",
         "0 where a VM's QEMU did not answer in time: its disks are missing then.",
@@ -224,7 +232,7 @@ def _machines(page: _Page, vms: tuple[model.VmStatistics, ...]) -> None:
     _guest_memory(page, vms)
 
 
-def _guest_memory(page: _Page, vms: tuple[model.VmStatistics, ...]) -> None:
+def _guest_memory(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
     told = [(vm.id, vm.memory.guest) for vm in vms if vm.memory.guest is not None]
     for name in _GUEST_GAUGES:
         page.gauge(
@@ -250,15 +258,15 @@ def _guest_memory(page: _Page, vms: tuple[model.VmStatistics, ...]) -> None:
 
 
 def _flows(
-    vms: tuple[model.VmStatistics, ...],
-) -> Iterator[tuple[dict[str, str], model.IoStatistics]]:
+    vms: tuple[VmStatistics, ...],
+) -> Iterator[tuple[dict[str, str], IoStatistics]]:
     for vm in vms:
         for disk in vm.disks:
             for kind in _OPERATIONS:
                 yield {"vm": vm.id, "disk": disk.key, "operation": kind}, getattr(disk, kind)
 
 
-def _disks(page: _Page, vms: tuple[model.VmStatistics, ...]) -> None:
+def _disks(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
     flows = list(_flows(vms))
     for name, text, field in (
         ("operations", "Operations of virtual disks.", "operations"),
@@ -278,7 +286,7 @@ def _disks(page: _Page, vms: tuple[model.VmStatistics, ...]) -> None:
     )
 
 
-def _nics(page: _Page, vms: tuple[model.VmStatistics, ...]) -> None:
+def _nics(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
     for name, field in (("receive", "received"), ("transmit", "sent")):
         for unit in ("bytes", "packets", "dropped"):
             page.counter(

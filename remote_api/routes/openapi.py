@@ -25,7 +25,8 @@ from remote_api.routes.openapi_schemas import (
 )
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, Reply
 from remote_api.routes.table import all_routes
-from remote_api.schema import Event, NoQuery, Operation, Problem, ProblemCode
+from remote_api.schema import NoQuery, Problem, ProblemCode
+from vmkernel.model import Event, Operation
 
 __all__ = ["document", "render"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import inspect
 
-from remote_api.schema import VmSpec
+from vmkernel.model import VmSpec
 from vmkernel.model.scope import Change
 from vmkernel.model.vm_differences import scope_of
 

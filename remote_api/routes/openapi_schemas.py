@@ -14,8 +14,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
+import msgspec.inspect as mi
 
 from remote_api.routes.openapi_changes import CHANGE, add_changes
+from remote_api.routes.openapi_descriptions import described
 from remote_api.schema import OBSERVED
 
 __all__ = ["REF", "answer_ref", "parameter_schemas", "patch_ref", "request_ref", "schemas"]
@@ -38,8 +40,7 @@ def schemas(
     """All components of these bodies, by name."""
     patched = sorted(patches, key=_name)
     wires = sorted({*requests, *answers, *patched}, key=_name)
-    _, found = msgspec.json.schema_components(wires, ref_template=REF)
-    parts: dict[str, Any] = _clean(found)
+    parts = _components(wires)
     add_changes(parts)
     sent = _reached({_name(wire) for wire in (*requests, *patched)}, parts)
     answered = _reached({_name(wire) for wire in answers}, parts)
@@ -74,11 +75,43 @@ def answer_ref(wire: type[Any], requests: Iterable[type[Any]]) -> dict[str, Any]
 
 def parameter_schemas(query: type[Any]) -> Iterator[tuple[str, dict[str, Any], bool]]:
     """Each parameter of a query: its name, its schema without references, whether it is needed."""
-    _, found = msgspec.json.schema_components([query], ref_template=REF)
-    parts: dict[str, Any] = _clean(found)
+    parts = _components([query])
     own = parts[_name(query)]
     for name, schema in own["properties"].items():
         yield name, _formatted(_inline(schema, parts)), name in own.get("required", [])
+
+
+def _components(wires: Iterable[type[Any]]) -> dict[str, Any]:
+    """The schemas of these types and of all that they lead to, by name."""
+    wires = list(wires)
+    _, found = msgspec.json.schema_components(wires, ref_template=REF)
+    parts: dict[str, Any] = _clean(found)
+    for record in _records(wires):
+        part = parts[_name(record)]
+        part["properties"] = described(record, part["properties"])
+    return parts
+
+
+def _records(wires: Iterable[type[Any]]) -> set[type[Any]]:
+    """These types and the records that they lead to."""
+    found: set[type[Any]] = set()
+    left = [mi.type_info(wire) for wire in wires]
+    while left:
+        info = left.pop()
+        if isinstance(info, mi.StructType):
+            if info.cls in found:
+                continue
+            found.add(info.cls)
+            left += [field.type for field in info.fields]
+        elif isinstance(info, mi.Metadata):
+            left.append(info.type)
+        elif isinstance(info, mi.UnionType):
+            left += info.types
+        elif isinstance(info, mi.CollectionType):
+            left.append(info.item_type)
+        elif isinstance(info, mi.DictType):
+            left += [info.key_type, info.value_type]
+    return found
 
 
 def _name(wire: type[Any]) -> str:

@@ -5,24 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from remote_api.failures import ApiError
-from remote_api.routes.convert import (
-    operation_page_to_wire,
-    operation_to_wire,
-    problem_to_error,
-)
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.paging import next_page, page_start
 from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import (
-    NoQuery,
-    Operation,
-    OperationPage,
-    PageQuery,
-    ProblemCode,
-    Role,
-    WaitQuery,
-)
-from vmkernel.control import model, requests
+from remote_api.schema import NoQuery, OperationPage, PageQuery, ProblemCode, WaitQuery
+from vmkernel.control import requests
+from vmkernel.model import Operation, OperationState, Role
 
 __all__ = ["ROUTES", "STARTED", "accepted", "raise_failed", "settled"]
 
@@ -33,9 +21,7 @@ STARTED = (
 """The replies of every route that ends in `accepted`."""
 
 
-async def settled(
-    exchange: Exchange[Any, Any], operation: model.Operation, wait_s: float
-) -> model.Operation:
+async def settled(exchange: Exchange[Any, Any], operation: Operation, wait_s: float) -> Operation:
     """An operation as it stands once it has finished or the time is over."""
     if wait_s > 0 and not operation.state.finished:
         return await exchange.call(
@@ -44,11 +30,12 @@ async def settled(
     return operation
 
 
-def raise_failed(operation: model.Operation) -> None:
+def raise_failed(operation: Operation) -> None:
     """Raise ApiError, which names the operation, where it has failed or was cancelled."""
     if operation.error is not None:
-        error = problem_to_error(operation.error)
-    elif operation.state in (model.OperationState.FAILED, model.OperationState.CANCELLED):
+        failure = operation.error
+        error = ApiError(ProblemCode(failure.code.value), failure.detail, errors=failure.errors)
+    elif operation.state in (OperationState.FAILED, OperationState.CANCELLED):
         error = ApiError(
             ProblemCode.CANCELLED,
             f"The operation {operation.id} ({operation.kind}) was {operation.state.value}.",
@@ -60,9 +47,7 @@ def raise_failed(operation: model.Operation) -> None:
     raise error
 
 
-async def accepted(
-    exchange: Exchange[Any, Any], operation: model.Operation, wait_s: float
-) -> Response:
+async def accepted(exchange: Exchange[Any, Any], operation: Operation, wait_s: float) -> Response:
     """The answer of what starts an operation: 202, or 200 where it succeeded within the wait.
 
     Raises ApiError where it failed: a client that looks at the status alone must see that.
@@ -70,7 +55,7 @@ async def accepted(
     now = await settled(exchange, operation, wait_s)
     raise_failed(now)
     return json_response(
-        operation_to_wire(now),
+        now,
         status=200 if now.state.finished else 202,
         location=f"/v1/operations/{now.id}",
     )
@@ -84,7 +69,9 @@ async def list_operations(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     ids = [item.id for item in page.items]
-    return json_response(operation_page_to_wire(page, next_page(exchange.path, ids, page.more)))
+    return json_response(
+        OperationPage(items=page.items, next=next_page(exchange.path, ids, page.more))
+    )
 
 
 async def get_operation(exchange: Exchange[WaitQuery, NoBody]) -> Response:
@@ -93,13 +80,13 @@ async def get_operation(exchange: Exchange[WaitQuery, NoBody]) -> Response:
     operation = await exchange.call(
         requests.GetOperation(id=exchange.id, wait_s=wait_s), timeout_s=wait_s + 30
     )
-    return json_response(operation_to_wire(operation))
+    return json_response(operation)
 
 
 async def cancel_operation(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Ask an operation to stop."""
     operation = await exchange.call(requests.CancelOperation(id=exchange.id))
-    return json_response(operation_to_wire(operation))
+    return json_response(operation)
 
 
 ROUTES: tuple[AnyRoute, ...] = (

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from remote_api.schema import NoQuery, ProblemCode, Role
+from remote_api.schema import NoQuery, ProblemCode
+from vmkernel.model import Role
 
 if TYPE_CHECKING:
     from remote_api.routes.exchange import Exchange, Response

@@ -6,7 +6,6 @@ from typing import Any
 
 from msgspec import UNSET
 
-from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.operations import STARTED, accepted
 from remote_api.routes.paging import next_page, page_start
@@ -16,13 +15,12 @@ from remote_api.schema import (
     PageQuery,
     ProblemCode,
     RevertQuery,
-    Role,
-    Snapshot,
     SnapshotBody,
     SnapshotPage,
     WaitQuery,
 )
-from vmkernel.control import model, requests
+from vmkernel.control import requests
+from vmkernel.model import Role, Snapshot
 
 __all__ = ["ROUTES"]
 
@@ -39,13 +37,13 @@ async def list_snapshots(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(to_wire(page, SnapshotPage, next=token))
+    return json_response(SnapshotPage(items=page.items, next=token))
 
 
 async def get_snapshot(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """One snapshot."""
     found = await exchange.call(requests.GetSnapshot(vm=exchange.id, id=_name(exchange)))
-    return json_response(to_wire(found, Snapshot))
+    return json_response(found)
 
 
 async def create_snapshot(exchange: Exchange[WaitQuery, SnapshotBody]) -> Response:
@@ -54,7 +52,7 @@ async def create_snapshot(exchange: Exchange[WaitQuery, SnapshotBody]) -> Respon
         requests.CreateSnapshot(
             vm=exchange.id,
             id=_name(exchange),
-            spec=from_wire(exchange.body.spec, model.SnapshotSpec),
+            spec=exchange.body.spec,
         )
     )
     return await accepted(exchange, operation, exchange.query.wait)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from remote_api.routes.convert import to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.registry import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import HostStatistics, NoQuery, ProblemCode, VmStatistics
+from remote_api.schema import NoQuery, ProblemCode
 from vmkernel.control.requests import GetAllStatistics, GetHostStatistics, GetVmStatistics
+from vmkernel.model import HostStatistics, VmStatistics
 
 __all__ = ["ROUTES"]
 
@@ -15,14 +15,14 @@ _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 async def get_vm_statistics(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """One virtual machine."""
-    return json_response(
-        to_wire(await exchange.call(GetVmStatistics(id=exchange.id)), VmStatistics)
-    )
+    figures = await exchange.call(GetVmStatistics(id=exchange.id))
+    return json_response(figures)
 
 
 async def get_host_statistics(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """The host."""
-    return json_response(to_wire(await exchange.call(GetHostStatistics()), HostStatistics))
+    figures = await exchange.call(GetHostStatistics())
+    return json_response(figures)
 
 
 async def get_metrics(exchange: Exchange[NoQuery, NoBody]) -> Response:

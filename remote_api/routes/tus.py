@@ -16,9 +16,9 @@ import msgspec
 
 from remote_api.failures import ApiError
 from remote_api.routes.exchange import Exchange
-from remote_api.schema import FieldError, ProblemCode, UploadSpec
+from remote_api.schema import ProblemCode
 from remote_api.schema.violations import examined
-from vmkernel.control import model
+from vmkernel.model import FieldError, Upload, UploadChecksum, UploadSpec
 
 __all__ = [
     "EXTENSIONS",
@@ -84,7 +84,7 @@ def spec_of(exchange: Exchange[Any, Any]) -> UploadSpec:
     return msgspec.convert(taken, UploadSpec)
 
 
-def checksum_of(exchange: Exchange[Any, Any]) -> model.UploadChecksum | None:
+def checksum_of(exchange: Exchange[Any, Any]) -> UploadChecksum | None:
     """The digest of the body that follows. Raises ApiError (400) for one that can't be used."""
     given = exchange.header("Upload-Checksum")
     if given is None:
@@ -103,10 +103,10 @@ def checksum_of(exchange: Exchange[Any, Any]) -> model.UploadChecksum | None:
         raise ApiError(
             ProblemCode.LENGTH_REQUIRED, "A part with a checksum needs a Content-Length."
         )
-    return model.UploadChecksum(algorithm=algorithm, digest=digest)
+    return UploadChecksum(algorithm=algorithm, digest=digest)
 
 
-def expires_header(upload: model.Upload) -> dict[str, str]:
+def expires_header(upload: Upload) -> dict[str, str]:
     """When the upload is given up (RFC 9110 section 5.6.7)."""
     when = datetime.fromisoformat(upload.status.expires_at).astimezone(UTC)
     return {"upload-expires": format_datetime(when.replace(microsecond=0), usegmt=True)}

@@ -16,8 +16,7 @@ from typing import Any
 
 import msgspec
 
-from remote_api.failures import ApiError
-from remote_api.routes.convert import from_wire, problem_to_error, to_wire
+from remote_api.failures import ApiError, api_error
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.operations import raise_failed, settled
 from remote_api.routes.paging import next_page, page_start
@@ -33,8 +32,9 @@ from remote_api.routes.tus import (
     require_version,
     spec_of,
 )
-from remote_api.schema import NoQuery, PageQuery, ProblemCode, Role, Upload, UploadPage
-from vmkernel.control import Stream, model, requests
+from remote_api.schema import NoQuery, PageQuery, ProblemCode, UploadPage
+from vmkernel.control import Stream, requests
+from vmkernel.model import Role, Upload, UploadChecksum, UploadOutcome
 
 __all__ = ["ROUTES"]
 
@@ -65,18 +65,19 @@ async def list_uploads(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(to_wire(page, UploadPage, next=token))
+    return json_response(UploadPage(items=page.items, next=token))
 
 
 async def get_upload(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """One resumable upload."""
-    return json_response(to_wire(await exchange.call(requests.GetUpload(id=exchange.id)), Upload))
+    found = await exchange.call(requests.GetUpload(id=exchange.id))
+    return json_response(found)
 
 
 async def create_upload(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Begin an upload, with its first part where the request brings one."""
     require_version(exchange)
-    wanted = from_wire(spec_of(exchange), model.UploadSpec)
+    wanted = spec_of(exchange)
     checksum = checksum_of(exchange) if exchange.announced_body else None
     upload = await exchange.call(requests.CreateUpload(spec=wanted))
     # Relative: behind a proxy that changes `Host`, an absolute one would lead past it.
@@ -134,7 +135,7 @@ async def _take_part(
     exchange: Exchange[Any, Any],
     upload_id: str,
     offset: int,
-    checksum: model.UploadChecksum | None,
+    checksum: UploadChecksum | None,
 ) -> dict[str, str]:
     """Pass the body on; the headers that tell what became of it. Raises ApiError."""
     await exchange.hold(exchange.state.shares.uploads)
@@ -149,7 +150,7 @@ async def _take_part(
     finally:
         stream.close()
     if outcome.problem is not None:
-        raise problem_to_error(outcome.problem)
+        raise api_error(outcome.problem)
     if not outcome.checksum_matches:
         raise ApiError(
             ProblemCode.CHECKSUM_MISMATCH,
@@ -182,7 +183,7 @@ async def _pump(exchange: Exchange[Any, Any], stream: Stream) -> None:
         return
 
 
-async def _outcome(stream: Stream) -> model.UploadOutcome:
+async def _outcome(stream: Stream) -> UploadOutcome:
     loop = asyncio.get_running_loop()
     data = b""
     try:
@@ -191,7 +192,7 @@ async def _outcome(stream: Stream) -> model.UploadOutcome:
                 part := await loop.sock_recv(stream.socket, _OUTCOME_BYTES)
             ):
                 data += part
-        return msgspec.json.decode(data, type=model.UploadOutcome)
+        return msgspec.json.decode(data, type=UploadOutcome)
     except (OSError, TimeoutError, msgspec.DecodeError) as error:
         raise ApiError(
             ProblemCode.UNAVAILABLE,

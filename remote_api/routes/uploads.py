@@ -15,22 +15,19 @@ import socket
 from msgspec import UNSET
 
 from remote_api.failures import ApiError
-from remote_api.routes.convert import from_wire, operation_to_wire
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.images import image_response
 from remote_api.routes.operations import STARTED, accepted, raise_failed, settled
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
-from remote_api.schema import (
-    CaptureBody,
+from remote_api.schema import CaptureBody, ProblemCode, PullBody, UploadQuery, WaitQuery
+from vmkernel.control import Stream, requests
+from vmkernel.model import (
     Image,
+    ImageSource,
     Operation,
-    ProblemCode,
-    PullBody,
+    OperationState,
     Role,
-    UploadQuery,
-    WaitQuery,
 )
-from vmkernel.control import Stream, model, requests
 
 __all__ = ["ROUTES"]
 
@@ -52,14 +49,12 @@ async def upload_image(exchange: Exchange[UploadQuery, NoBody]) -> Response:
     operation, stream = await exchange.open(
         requests.UploadImage(
             id=exchange.id,
-            spec=model.ImageSource(
+            spec=ImageSource(
                 datastore=query.datastore,
                 size_bytes=size,
                 sha256=query.sha256,
-                format=None if query.format is UNSET else model.SourceFormat(query.format.value),
-                compression=None
-                if query.compression is UNSET
-                else model.Compression(query.compression.value),
+                format=None if query.format is UNSET else query.format,
+                compression=None if query.compression is UNSET else query.compression,
             ),
         )
     )
@@ -71,12 +66,10 @@ async def upload_image(exchange: Exchange[UploadQuery, NoBody]) -> Response:
     wait_s = query.wait if whole else _VERDICT_S
     operation = await settled(exchange, operation, wait_s)
     raise_failed(operation)
-    if operation.state is model.OperationState.SUCCEEDED:
+    if operation.state is OperationState.SUCCEEDED:
         image = await exchange.call(requests.GetImage(id=exchange.id))
         return image_response(image, status=201, location=exchange.path)
-    return json_response(
-        operation_to_wire(operation), status=202, location=f"/v1/operations/{operation.id}"
-    )
+    return json_response(operation, status=202, location=f"/v1/operations/{operation.id}")
 
 
 async def _pump(exchange: Exchange[UploadQuery, NoBody], stream: Stream) -> bool:
@@ -102,19 +95,13 @@ async def _pump(exchange: Exchange[UploadQuery, NoBody], stream: Stream) -> bool
 
 async def pull_image(exchange: Exchange[WaitQuery, PullBody]) -> Response:
     """Let the host fetch a new image."""
-    operation = await exchange.call(
-        requests.PullImage(id=exchange.id, spec=from_wire(exchange.body.spec, model.ImagePull))
-    )
+    operation = await exchange.call(requests.PullImage(id=exchange.id, spec=exchange.body.spec))
     return await accepted(exchange, operation, exchange.query.wait)
 
 
 async def capture_image(exchange: Exchange[WaitQuery, CaptureBody]) -> Response:
     """Make a new image of a volume."""
-    operation = await exchange.call(
-        requests.CaptureImage(
-            id=exchange.id, spec=from_wire(exchange.body.spec, model.ImageCapture)
-        )
-    )
+    operation = await exchange.call(requests.CaptureImage(id=exchange.id, spec=exchange.body.spec))
     return await accepted(exchange, operation, exchange.query.wait)
 
 

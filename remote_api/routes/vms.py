@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 
 from remote_api.failures import ApiError
 from remote_api.routes.conditions import Matching, expected_revision, mismatch
-from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.decode import decode_patch
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.operations import STARTED, accepted
@@ -17,15 +16,13 @@ from remote_api.schema import (
     NoQuery,
     PageQuery,
     ProblemCode,
-    Role,
     ShutdownQuery,
-    Vm,
     VmBody,
     VmPage,
-    VmSpec,
     WaitQuery,
 )
-from vmkernel.control import model, requests
+from vmkernel.control import requests
+from vmkernel.model import ErrorCode, MicaError, Role, Vm, VmAction, VmSpec
 
 __all__ = ["ROUTES"]
 
@@ -39,7 +36,7 @@ async def list_vms(exchange: Exchange[PageQuery, NoBody]) -> Response:
     request = requests.ListVms(
         limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
     )
-    found = await exchange.items(request, Vm)
+    found = await exchange.call(request)
     token = next_page(exchange.path, [item.id for item in found.items], found.more)
     return json_response(VmPage(items=found.items, next=token))
 
@@ -51,19 +48,17 @@ async def get_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 async def put_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
     """Create a virtual machine, or replace what it is wanted to be."""
-    spec = from_wire(exchange.body.spec, model.VmSpec)
-    saved = exchange.body.machine
+    spec = exchange.body.spec
     if isinstance(exchange.precondition, Matching):
         _refuse_machine(exchange.body)
         return _vm(await _replaced(exchange, exchange.precondition, spec))
-    machine = None if saved is None else from_wire(saved, model.MachineState, at="/machine")
-    vm = await exchange.call(requests.CreateVm(id=exchange.id, spec=spec, machine=machine))
+    vm = await exchange.call(
+        requests.CreateVm(id=exchange.id, spec=spec, machine=exchange.body.machine)
+    )
     return _vm(vm, status=201, location=exchange.path)
 
 
-async def _replaced(
-    exchange: Exchange[NoQuery, VmBody], wanted: Matching, spec: model.VmSpec
-) -> model.Vm:
+async def _replaced(exchange: Exchange[NoQuery, VmBody], wanted: Matching, spec: VmSpec) -> Vm:
     async def current() -> int:
         return (await exchange.call(requests.GetVm(id=exchange.id))).revision
 
@@ -72,15 +67,15 @@ async def _replaced(
         try:
             revision = await expected_revision(wanted, current)
             revision = await current() if revision is None else revision
-        except model.MicaError as error:
-            if error.problem.code is model.ErrorCode.NOT_FOUND and wanted.versions is None:
+        except MicaError as error:
+            if error.problem.code is ErrorCode.NOT_FOUND and wanted.versions is None:
                 raise mismatch() from error  # `If-Match: *` holds for what exists alone
             raise
         request = requests.UpdateVm(id=exchange.id, spec=spec, revision=revision)
         try:
             return await exchange.call(request)
-        except model.MicaError as error:
-            lost_race = error.problem.code is model.ErrorCode.REVISION_MISMATCH
+        except MicaError as error:
+            lost_race = error.problem.code is ErrorCode.REVISION_MISMATCH
             if not lost_race or wanted.versions is not None or attempt == _ATTEMPTS:
                 raise
         attempt += 1
@@ -97,20 +92,20 @@ async def patch_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
                 ProblemCode.REVISION_MISMATCH,
                 f"VM {vm.id} is at revision {vm.revision}; read it again and repeat the change.",
             )
-        body = decode_patch(exchange.raw_body, VmBody(spec=to_wire(vm.spec, VmSpec)), VmBody)
+        body = decode_patch(exchange.raw_body, VmBody(spec=vm.spec), VmBody)
         _refuse_machine(body)
         try:
             return _vm(
                 await exchange.call(
                     requests.UpdateVm(
                         id=exchange.id,
-                        spec=from_wire(body.spec, model.VmSpec),
+                        spec=body.spec,
                         revision=vm.revision,
                     )
                 )
             )
-        except model.MicaError as error:
-            lost_race = error.problem.code is model.ErrorCode.REVISION_MISMATCH
+        except MicaError as error:
+            lost_race = error.problem.code is ErrorCode.REVISION_MISMATCH
             if not lost_race or not any_version or attempt == _ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
@@ -140,7 +135,7 @@ async def delete_vm(exchange: Exchange[DeleteVmQuery, NoBody]) -> Response:
     return Response(status=204)
 
 
-def _act(action: model.VmAction) -> Callable[[Exchange[WaitQuery, NoBody]], Awaitable[Response]]:
+def _act(action: VmAction) -> Callable[[Exchange[WaitQuery, NoBody]], Awaitable[Response]]:
     async def act(exchange: Exchange[WaitQuery, NoBody]) -> Response:
         operation = await exchange.call(requests.ActOnVm(id=exchange.id, action=action))
         return await accepted(exchange, operation, exchange.query.wait)
@@ -153,15 +148,15 @@ async def shut_down_vm(exchange: Exchange[ShutdownQuery, NoBody]) -> Response:
     operation = await exchange.call(
         requests.ActOnVm(
             id=exchange.id,
-            action=model.VmAction.SHUTDOWN,
+            action=VmAction.SHUTDOWN,
             timeout_s=exchange.query.timeout_s,
         )
     )
     return await accepted(exchange, operation, exchange.query.wait)
 
 
-def _vm(vm: model.Vm, *, status: int = 200, location: str | None = None) -> Response:
-    return json_response(to_wire(vm, Vm), status=status, version=vm.revision, location=location)
+def _vm(vm: Vm, *, status: int = 200, location: str | None = None) -> Response:
+    return json_response(vm, status=status, version=vm.revision, location=location)
 
 
 _CHANGE_PROBLEMS = (
@@ -180,7 +175,7 @@ _ACTION_PROBLEMS = (
 )
 
 
-def _action(action: model.VmAction, name: str, summary: str, *more: ProblemCode) -> AnyRoute:
+def _action(action: VmAction, name: str, summary: str, *more: ProblemCode) -> AnyRoute:
     """The route of an action that takes nothing but a wait; `more` is what else it may answer."""
     return Route(
         method="POST",
@@ -263,33 +258,31 @@ ROUTES: tuple[AnyRoute, ...] = (
         ),
     ),
     _action(
-        model.VmAction.START,
+        VmAction.START,
         "startVm",
         "Start a virtual machine; a suspended one goes on from its memory",
         ProblemCode.INSUFFICIENT_RESOURCES,
     ),
+    _action(VmAction.PAUSE, "pauseVm", "Let a running virtual machine stand still, in memory"),
     _action(
-        model.VmAction.PAUSE, "pauseVm", "Let a running virtual machine stand still, in memory"
-    ),
-    _action(
-        model.VmAction.RESUME,
+        VmAction.RESUME,
         "resumeVm",
         "Let a paused or suspended virtual machine go on",
         ProblemCode.INSUFFICIENT_RESOURCES,
     ),
     _action(
-        model.VmAction.SUSPEND,
+        VmAction.SUSPEND,
         "suspendVm",
         "Write a virtual machine's memory to disk and end it; it survives the host's end",
         ProblemCode.INSUFFICIENT_SPACE,
     ),
     _action(
-        model.VmAction.DISCARD_STATE,
+        VmAction.DISCARD_STATE,
         "discardVmState",
         "Throw the memory of a suspended virtual machine away, as by a power cut",
     ),
     _action(
-        model.VmAction.UPDATE_SECURE_BOOT,
+        VmAction.UPDATE_SECURE_BOOT,
         "updateVmSecureBoot",
         "Add the Secure Boot certificates that a stopped virtual machine lacks to its firmware"
         " variables; the others stay",
@@ -307,11 +300,9 @@ ROUTES: tuple[AnyRoute, ...] = (
         problems=_ACTION_PROBLEMS,
     ),
     _action(
-        model.VmAction.POWER_OFF,
+        VmAction.POWER_OFF,
         "powerOffVm",
         "End a virtual machine at once, as by pulling its plug",
     ),
-    _action(
-        model.VmAction.RESET, "resetVm", "Reset a running virtual machine, as by its reset button"
-    ),
+    _action(VmAction.RESET, "resetVm", "Reset a running virtual machine, as by its reset button"),
 )

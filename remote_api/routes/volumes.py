@@ -6,7 +6,6 @@ from msgspec import UNSET
 
 from remote_api.failures import ApiError
 from remote_api.routes.conditions import Matching, expected_revision
-from remote_api.routes.convert import from_wire, to_wire
 from remote_api.routes.decode import decode_patch
 from remote_api.routes.exchange import Exchange, Response, json_response
 from remote_api.routes.operations import STARTED, accepted
@@ -15,17 +14,15 @@ from remote_api.routes.registry import AnyRoute, BodyKind, Condition, NoBody, Re
 from remote_api.schema import (
     NoQuery,
     ProblemCode,
-    Role,
     StoredPageQuery,
-    Volume,
     VolumeBody,
     VolumeCheckQuery,
     VolumePage,
     VolumePatchQuery,
-    VolumeSpec,
     WaitQuery,
 )
-from vmkernel.control import model, requests
+from vmkernel.control import requests
+from vmkernel.model import Role, Volume
 
 __all__ = ["ROUTES"]
 
@@ -38,7 +35,7 @@ async def list_volumes(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
         after=page_start(exchange.path, query),
         datastore=None if query.datastore is UNSET else query.datastore,
     )
-    found = await exchange.items(request, Volume)
+    found = await exchange.call(request)
     token = next_page(exchange.path, [item.id for item in found.items], found.more)
     return json_response(VolumePage(items=found.items, next=token))
 
@@ -46,14 +43,12 @@ async def list_volumes(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
 async def get_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """One volume."""
     found = await exchange.call(requests.GetVolume(id=exchange.id))
-    return json_response(to_wire(found, Volume), version=found.revision)
+    return json_response(found, version=found.revision)
 
 
 async def create_volume(exchange: Exchange[WaitQuery, VolumeBody]) -> Response:
     """Make a volume."""
-    operation = await exchange.call(
-        requests.CreateVolume(id=exchange.id, spec=from_wire(exchange.body.spec, model.VolumeSpec))
-    )
+    operation = await exchange.call(requests.CreateVolume(id=exchange.id, spec=exchange.body.spec))
     return await accepted(exchange, operation, exchange.query.wait)
 
 
@@ -66,7 +61,7 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
             ProblemCode.REVISION_MISMATCH,
             f"Volume {volume.id} is at revision {volume.revision}; read it and repeat the change.",
         )
-    before = VolumeBody(spec=to_wire(volume.spec, VolumeSpec))
+    before = VolumeBody(spec=volume.spec)
     wanted = decode_patch(exchange.raw_body, before, VolumeBody).spec
     for name in ("source_image", "source_volume"):
         if getattr(wanted, name) != getattr(before.spec, name):
@@ -85,8 +80,8 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
             requests.MoveVolume(
                 id=exchange.id,
                 datastore=wanted.datastore,
-                format=model.VolumeFormat(wanted.format.value),
-                allocation=model.Allocation(wanted.allocation.value),
+                format=wanted.format,
+                allocation=wanted.allocation,
                 revision=volume.revision,
             )
         )
@@ -111,7 +106,7 @@ async def flatten_volume(exchange: Exchange[WaitQuery, NoBody]) -> Response:
 async def check_volume(exchange: Exchange[VolumeCheckQuery, NoBody]) -> Response:
     """Check a volume's file."""
     operation = await exchange.call(
-        requests.CheckVolume(id=exchange.id, repair=model.CheckRepair(exchange.query.repair.value))
+        requests.CheckVolume(id=exchange.id, repair=exchange.query.repair)
     )
     return await accepted(exchange, operation, exchange.query.wait)
 

@@ -6,40 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import Timestamp, WireEnum, WireModel
+from vmkernel.model import ConsoleKind, ConsoleMode, OpenEnum, Record, Timestamp
 
-__all__ = [
-    "ConsoleAsk",
-    "ConsoleBody",
-    "ConsoleFraming",
-    "ConsoleKind",
-    "ConsoleMode",
-    "ConsoleNotice",
-    "ConsoleQuery",
-    "ConsoleTicket",
-    "KeysBody",
-]
+__all__ = ["ConsoleBody", "ConsoleFraming", "ConsoleQuery", "ConsoleTicket", "KeysBody"]
 
 
-class ConsoleKind(WireEnum):
-    """The stream that a console opens."""
-
-    SERIAL = "serial"
-    VNC = "vnc"
-
-
-class ConsoleMode(WireEnum):
-    """What somebody wants of a serial line, which any number watch and at most one writes."""
-
-    WRITE = "write"
-    """To be its writer, where nobody else is."""
-    WATCH = "watch"
-    """To see it only."""
-    TAKEOVER = "takeover"
-    """To be its writer, whoever is it now."""
-
-
-class ConsoleFraming(WireEnum):
+class ConsoleFraming(OpenEnum):
     """What the messages of a serial line's WebSocket hold."""
 
     NOTICES = "notices"
@@ -48,49 +20,25 @@ class ConsoleFraming(WireEnum):
     """All messages its bytes, text as UTF-8, as xterm.js' addon-attach and websocat send it."""
 
 
-class ConsoleBody(WireModel, frozen=True, kw_only=True):
+class ConsoleBody(Record, frozen=True, kw_only=True):
     """The console that is wanted."""
 
     kind: ConsoleKind = ConsoleKind.SERIAL
-    mode: Annotated[
-        ConsoleMode,
-        Meta(
-            description="For the serial line: `write` where nobody else does, `watch` only, or"
-            " `takeover` from whoever writes now."
-        ),
-    ] = ConsoleMode.WRITE
-    framing: Annotated[
-        ConsoleFraming,
-        Meta(
-            description="For the serial line: `raw` makes all messages its bytes, so that nothing"
-            " says who writes; what is typed while another writes is dropped."
-        ),
-    ] = ConsoleFraming.NOTICES
+    mode: ConsoleMode = ConsoleMode.WRITE
+    """For the serial line: `write` where nobody else does, `watch` only, or `takeover` from whoever
+    writes now."""
+    framing: ConsoleFraming = ConsoleFraming.NOTICES
+    """For the serial line: `raw` makes all messages its bytes, so that nothing says who writes;
+    what is typed while another writes is dropped."""
 
 
-class ConsoleAsk(WireModel, frozen=True, kw_only=True):
-    """What a client of a serial console's WebSocket may say as a text message, at any time."""
-
-    mode: ConsoleMode
-
-
-class ConsoleNotice(WireModel, frozen=True, kw_only=True):
-    """What a serial console's WebSocket says as a text message: whether what is typed here
-    reaches the guest; first when it opens, then whenever that changes."""
-
-    writer: bool
-    holder: Annotated[
-        str | None, Meta(description="Who writes, where it is somebody else; null: nobody.")
-    ] = None
-
-
-class ConsoleTicket(WireModel, frozen=True, kw_only=True):
+class ConsoleTicket(Record, frozen=True, kw_only=True):
     """The right to open one console, once."""
 
-    ticket: Annotated[str, Meta(description="For the query parameter `ticket`; single use.")]
-    websocket: Annotated[
-        str, Meta(description="The path and query to open on this host by WebSocket.")
-    ]
+    ticket: str
+    """For the query parameter `ticket`; single use."""
+    websocket: str
+    """The path and query to open on this host by WebSocket."""
     expires_at: Timestamp
 
     def __repr__(self) -> str:
@@ -98,29 +46,22 @@ class ConsoleTicket(WireModel, frozen=True, kw_only=True):
         return f"ConsoleTicket(expires_at={self.expires_at!r})"
 
 
-class ConsoleQuery(WireModel, frozen=True, kw_only=True):
+class ConsoleQuery(Record, frozen=True, kw_only=True):
     """What opens a console's WebSocket."""
 
-    ticket: Annotated[str, Meta(min_length=1, max_length=128, description="The ticket.")]
+    ticket: Annotated[str, Meta(min_length=1, max_length=128)]
+    """The ticket."""
 
 
-class KeysBody(WireModel, frozen=True, kw_only=True):
+class KeysBody(Record, frozen=True, kw_only=True):
     """What is pressed on a virtual machine's keyboard: first the keys, then the text."""
 
     keys: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
-        Meta(
-            max_length=32,
-            description="Keys and chords, pressed one after the other: `f2`, `ctrl-alt-delete`."
-            " Names are those of QEMU (`spc`, `ret`, `pgup`, `meta_l`), and `enter`, `space`,"
-            " `escape`, `page_up`, `page_down`, `windows` and the characters of a US keyboard.",
-            examples=[["ctrl-alt-delete"]],
-        ),
+        Meta(max_length=32, examples=[["ctrl-alt-delete"]]),
     ] = ()
-    text: Annotated[
-        str,
-        Meta(
-            max_length=256,
-            description="Typed as on a US keyboard; a line feed is Enter, a tab is Tab.",
-        ),
-    ] = ""
+    """Keys and chords, pressed one after the other: `f2`, `ctrl-alt-delete`. Names are those of
+    QEMU (`spc`, `ret`, `pgup`, `meta_l`), and `enter`, `space`, `escape`, `page_up`, `page_down`,
+    `windows` and the characters of a US keyboard."""
+    text: Annotated[str, Meta(max_length=256)] = ""
+    """Typed as on a US keyboard; a line feed is Enter, a tab is Tab."""

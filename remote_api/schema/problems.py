@@ -7,11 +7,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import WireModel
+from vmkernel.model import ErrorCode, FieldError, Record
 
-__all__ = ["FieldError", "OperationError", "PROBLEM_TYPE_PREFIX", "Problem", "ProblemCode"]
-
-PROBLEM_TYPE_PREFIX = "urn:mica:problem:"
+__all__ = ["Problem", "ProblemCode"]
 
 
 class ProblemCode(StrEnum):
@@ -61,7 +59,7 @@ class ProblemCode(StrEnum):
     @property
     def headline(self) -> str:
         """The short name of the kind of problem, always the same."""
-        return _TITLES[self]
+        return _TITLES.get(self) or ErrorCode(self.value).headline
 
 
 _STATUS = {
@@ -103,25 +101,6 @@ _STATUS = {
 }
 
 _TITLES = {
-    ProblemCode.INVALID: "A value can't be used",
-    ProblemCode.UNAUTHENTICATED: "No valid token",
-    ProblemCode.FORBIDDEN: "The token's role doesn't allow it",
-    ProblemCode.NOT_FOUND: "No such object",
-    ProblemCode.ALREADY_EXISTS: "The object exists already",
-    ProblemCode.REVISION_MISMATCH: "The object was changed meanwhile",
-    ProblemCode.CONFLICT: "The object's state doesn't allow it now",
-    ProblemCode.ALREADY_IN_STATE: "The object is in that state already",
-    ProblemCode.IN_USE: "The object is in use",
-    ProblemCode.INSUFFICIENT_SPACE: "Not enough free space",
-    ProblemCode.INSUFFICIENT_RESOURCES: "Not enough CPU or memory",
-    ProblemCode.WIPE_NOT_CONFIRMED: "Wiping the disk was not confirmed",
-    ProblemCode.DIGEST_MISMATCH: "The data have another digest than announced",
-    ProblemCode.TRUNCATED: "The data ended too early",
-    ProblemCode.UNSUPPORTED: "This host doesn't support it",
-    ProblemCode.RATE_LIMITED: "Too many attempts",
-    ProblemCode.TIMED_OUT: "It took too long; the outcome is unknown",
-    ProblemCode.UNAVAILABLE: "The hypervisor is not available now",
-    ProblemCode.INTERNAL: "A defect in Mica",
     ProblemCode.MALFORMED: "The request can't be read",
     ProblemCode.METHOD_NOT_ALLOWED: "The resource doesn't know this method",
     ProblemCode.NOT_ACCEPTABLE: "No representation that the client accepts",
@@ -139,20 +118,7 @@ _TITLES = {
 }
 
 
-class FieldError(WireModel, frozen=True, kw_only=True):
-    """What is wrong with one field of the request."""
-
-    pointer: Annotated[
-        str,
-        Meta(
-            description="A JSON pointer (RFC 6901) into the body; a parameter's or header's name.",
-            examples=["/spec/cpus/count"],
-        ),
-    ]
-    detail: str
-
-
-class Problem(WireModel, frozen=True, kw_only=True):
+class Problem(Record, frozen=True, kw_only=True):
     """A failure (RFC 9457), as `application/problem+json`."""
 
     type: Annotated[
@@ -163,26 +129,15 @@ class Problem(WireModel, frozen=True, kw_only=True):
             examples=["urn:mica:problem:not-found"],
         ),
     ]
-    title: Annotated[str, Meta(description="The kind of problem in words.")]
-    status: Annotated[int, Meta(ge=400, le=599, description="The HTTP status.")]
-    detail: Annotated[str, Meta(description="One sentence: the object and what to do.")]
-    instance: Annotated[str, Meta(description="This request, as the host's log names it.")]
-    errors: Annotated[tuple[FieldError, ...], Meta(description="The fields at fault.")] = ()
-    operation: Annotated[
-        str | None,
-        Meta(
-            description="The operation that failed, if the request had begun one; `Location` is"
-            " its path."
-        ),
-    ] = None
-
-
-class OperationError(WireModel, frozen=True, kw_only=True):
-    """Why an operation failed: a problem without a request of its own."""
-
-    type: Annotated[
-        str, Meta(description="As in a problem.", pattern=r"^urn:mica:problem:[a-z-]+$(?!\n)")
-    ]
     title: str
+    """The kind of problem in words."""
+    status: Annotated[int, Meta(ge=400, le=599)]
+    """The HTTP status."""
     detail: str
+    """One sentence: the object and what to do."""
+    instance: str
+    """This request, as the host's log names it."""
     errors: tuple[FieldError, ...] = ()
+    """The fields at fault."""
+    operation: str | None = None
+    """The operation that failed, if the request had begun one; `Location` is its path."""

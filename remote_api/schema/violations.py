@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, UnsetType
 
-from remote_api.schema import FieldError
+from vmkernel.model import FieldError
 from vmkernel.text import PRINTABLE, PRINTABLE_LINES, PRINTABLE_WITH_TABS
 
 __all__ = ["MAX_VIOLATIONS", "examined"]

@@ -13,8 +13,9 @@ import os
 import ssl
 import time
 
-from vmkernel.control import ControlClient, model
+from vmkernel.control import ControlClient
 from vmkernel.control.requests import GetTlsIdentity, TlsIdentity
+from vmkernel.model import ErrorCode, MicaError
 
 __all__ = ["IdentityUnavailableError", "fetch_identity", "fingerprint_of", "tls_context"]
 
@@ -39,11 +40,11 @@ async def fetch_identity(control: ControlClient, timeout_s: float) -> TlsIdentit
     while True:
         try:
             return await control.call(GetTlsIdentity(), timeout_s=10.0)
-        except model.MicaError as error:
+        except MicaError as error:
             now = time.monotonic()
             passing = error.problem.code in (
-                model.ErrorCode.UNAVAILABLE,
-                model.ErrorCode.TIMED_OUT,
+                ErrorCode.UNAVAILABLE,
+                ErrorCode.TIMED_OUT,
             )
             if not passing or now - began > timeout_s:
                 raise IdentityUnavailableError(

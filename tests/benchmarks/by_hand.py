@@ -14,7 +14,11 @@ from pathlib import Path
 
 from appliance_build.tools.sandbox import loader_argv, qemu_environment
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework import inputs
+from tests.framework.guest.build import COMMAND_LINE
+from tests.framework.guest_images import upload_guest
+from tests.framework.hosted import HostedMica
+from vmkernel.model import (
     BootSpec,
     DatastoreKind,
     DatastoreSpec,
@@ -24,10 +28,6 @@ from remote_api.schema import (
     KernelBoot,
     VmSpec,
 )
-from tests.framework import inputs
-from tests.framework.guest.build import COMMAND_LINE
-from tests.framework.guest_images import upload_guest
-from tests.framework.hosted import HostedMica
 
 __all__ = [
     "ACCELERATOR",

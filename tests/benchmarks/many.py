@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework.hosted import HostedMica, hosted_mica, unclaimed_mica
+from vmkernel.model import (
     DatastoreKind,
     DatastoreSpec,
     DiskSpec,
@@ -27,7 +28,6 @@ from remote_api.schema import (
     VolumeFormat,
     VolumeSpec,
 )
-from tests.framework.hosted import HostedMica, hosted_mica, unclaimed_mica
 
 __all__ = ["DATASTORE", "ManyVms", "host_with", "vm_name"]
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from remote_api.client.sdk import Mica
-from remote_api.schema import Allocation, DiskSpec, VolumeFormat, VolumeSpec
 from tests.benchmarks.by_hand import (
     ACCELERATOR,
     DATASTORE,
@@ -30,6 +29,7 @@ from tests.framework.guest import guest_files
 from tests.framework.guest.build import COMMAND_LINE
 from tests.framework.hosted import hosted_mica
 from tests.framework.talk import Talk
+from vmkernel.model import Allocation, DiskSpec, VolumeFormat, VolumeSpec
 
 KIB, MIB = 1 << 10, 1 << 20
 MEMORY_MIB = 256

@@ -18,16 +18,9 @@ from pathlib import Path
 import pytest
 
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
-    DatastoreKind,
-    DatastoreSpec,
-    DiskSpec,
-    VmSpec,
-    VolumeFormat,
-    VolumeSpec,
-)
 from tests.benchmarks.records import REPEATS, Record
 from tests.framework.hosted import hosted_mica, qemu_programs
+from vmkernel.model import DatastoreKind, DatastoreSpec, DiskSpec, VmSpec, VolumeFormat, VolumeSpec
 
 GIB, MIB = 1 << 30, 1 << 20
 DATASTORE = "main"

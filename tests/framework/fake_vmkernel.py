@@ -18,7 +18,8 @@ from typing import Any
 
 import msgspec
 
-from vmkernel.control import ControlClient, model
+from vmkernel import model
+from vmkernel.control import ControlClient
 from vmkernel.control.requests import Request, SubscribeEvents, WhoAmI
 from vmkernel.control.wire import Call, Connection, Failure, Success, WireError
 

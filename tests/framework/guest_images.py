@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from remote_api.client.sdk import Mica
-from remote_api.schema import ImageFormat
 from tests.framework.guest import guest_files
+from vmkernel.model import ImageFormat
 
 __all__ = ["upload_guest"]
 

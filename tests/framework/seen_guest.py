@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from websockets.sync.client import ClientConnection
 
 from remote_api.client.console import open_console
-from remote_api.schema import (
+from tests.framework.guest_images import upload_guest
+from tests.framework.hosted import HostedMica
+from vmkernel.model import (
     BootSpec,
     ConsoleMode,
     DiskSpec,
@@ -20,8 +22,6 @@ from remote_api.schema import (
     VmSpec,
     VolumeSpec,
 )
-from tests.framework.guest_images import upload_guest
-from tests.framework.hosted import HostedMica
 
 __all__ = ["KEYS", "read_until", "seen_guest"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from remote_api.client.sdk import Mica
-from remote_api.schema import DatastoreKind, DatastoreSpec
 from tests.framework.hosted import HostedMica, hosted_mica
+from vmkernel.model import DatastoreKind, DatastoreSpec
 
 
 @pytest.fixture(scope="session")

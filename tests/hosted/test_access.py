@@ -11,9 +11,9 @@ import pytest
 
 from remote_api.client.errors import RefusedError, UntrustedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import Role, TokenSpec, VmSpec
 from tests.framework.api import checked_client
 from tests.framework.hosted import HostedMica, unclaimed_mica
+from vmkernel.model import Role, TokenSpec, VmSpec
 
 
 def test_claim_once(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import AuditOutcome, Role, TokenSpec
 from tests.framework.hosted import HostedMica, unclaimed_mica
 from tests.hosted.raw import RawClient
+from vmkernel.model import AuditOutcome, Role, TokenSpec
 
 
 def test_a_viewers_refusal_is_found_among_garbage(host: HostedMica, mica: Mica) -> None:

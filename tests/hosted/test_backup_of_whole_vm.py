@@ -18,7 +18,10 @@ from remote_api.client.backup.making import add_point
 from remote_api.client.backup.restoring import restore_vm
 from remote_api.client.errors import ConflictError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework.guest import guest_files
+from tests.framework.hosted import HostedMica
+from tests.framework.talk import Talk
+from vmkernel.model import (
     DiskSpec,
     DisplayModel,
     Firmware,
@@ -28,9 +31,6 @@ from remote_api.schema import (
     VmSpec,
     VolumeSpec,
 )
-from tests.framework.guest import guest_files
-from tests.framework.hosted import HostedMica
-from tests.framework.talk import Talk
 from vmkernel.vm.tpm_state import decode
 
 MIB = 1 << 20
@@ -108,7 +108,7 @@ def test_a_running_vm_is_backed_up_whole(host: HostedMica, mica: Mica, chain: Ba
 
 
 def test_a_viewer_does_not_get_it(host: HostedMica, mica: Mica) -> None:
-    from remote_api.schema import Role, TokenSpec
+    from vmkernel.model import Role, TokenSpec
 
     backup = mica.begin_backup("whole")
     issued = mica.create_token("whole-viewer", TokenSpec(role=Role.VIEWER))

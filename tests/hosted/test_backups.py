@@ -13,8 +13,9 @@ from remote_api.client.backup.making import add_point
 from remote_api.client.backup.restoring import restore_volumes
 from remote_api.client.errors import ConflictError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
-    BackupBody,
+from remote_api.schema import BackupBody
+from tests.framework.hosted import HostedMica
+from vmkernel.model import (
     CloneSpec,
     DiskSpec,
     DisplayModel,
@@ -23,7 +24,6 @@ from remote_api.schema import (
     VolumeFormat,
     VolumeSpec,
 )
-from tests.framework.hosted import HostedMica
 
 MIB = 1 << 20
 

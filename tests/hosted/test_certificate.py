@@ -18,9 +18,9 @@ from remote_api.client.contexts import ContextStore, KnownHost
 from remote_api.client.errors import ClientError, RefusedError, UntrustedError
 from remote_api.client.pinning import fetch_fingerprint
 from remote_api.client.sdk import Mica
-from remote_api.schema import Event, Role, TokenSpec
 from tests.framework.hosted import HostedMica, hosted_mica
 from tests.hosted.raw import RawClient
+from vmkernel.model import Event, Role, TokenSpec
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,11 @@ import pytest
 from appliance_build.tools.sandbox import ToolsSandbox
 from remote_api.client.errors import ClientError, OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework import inputs
+from tests.framework.guest_images import upload_guest
+from tests.framework.hosted import HostedMica
+from tests.framework.talk import Talk
+from vmkernel.model import (
     Allocation,
     BootSpec,
     CheckRepair,
@@ -36,10 +40,6 @@ from remote_api.schema import (
     VolumeFormat,
     VolumeSpec,
 )
-from tests.framework import inputs
-from tests.framework.guest_images import upload_guest
-from tests.framework.hosted import HostedMica
-from tests.framework.talk import Talk
 
 MIB = 1 << 20
 

@@ -20,7 +20,7 @@ from remote_api.client.console import open_console
 from remote_api.client.errors import RefusedError
 from remote_api.client.pinning import PinnedContext
 from remote_api.client.sdk import Mica
-from remote_api.schema import ConsoleFraming, ConsoleKind, ConsoleMode
+from remote_api.schema import ConsoleFraming
 from tests.framework import inputs
 from tests.framework.browser import opened_page
 from tests.framework.console import SocketWire
@@ -30,6 +30,7 @@ from tests.framework.png import png_rows
 from tests.framework.repository import REPOSITORY
 from tests.framework.rfb import Viewer
 from tests.framework.seen_guest import KEYS, read_until, seen_guest
+from vmkernel.model import ConsoleKind, ConsoleMode
 
 MIB = 1 << 20
 

@@ -14,7 +14,9 @@ import pytest
 
 from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework.hosted import HostedMica, hosted_mica
+from tests.framework.repository import REPOSITORY
+from vmkernel.model import (
     DatastoreKind,
     DatastoreSpec,
     DatastoreState,
@@ -23,8 +25,6 @@ from remote_api.schema import (
     VmState,
     VolumeSpec,
 )
-from tests.framework.hosted import HostedMica, hosted_mica
-from tests.framework.repository import REPOSITORY
 
 MIB = 1 << 20
 Run = Callable[..., str]

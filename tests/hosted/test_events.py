@@ -9,9 +9,9 @@ import pytest
 
 from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import Event, OperationState, Role, TokenSpec, VolumeSpec
 from tests.framework.api import checked_client
 from tests.framework.hosted import HostedMica
+from vmkernel.model import Event, OperationState, Role, TokenSpec, VolumeSpec
 
 MIB = 1 << 20
 

@@ -19,13 +19,13 @@ import click
 import pytest
 
 from remote_api.client.cli.root import main
-from remote_api.schema import DatastoreKind, DatastoreSpec
 from tests.framework import inputs
 from tests.framework.examples import blocks, checked, command_lines, words_of
 from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica, hosted_mica, unclaimed_mica
 from tests.framework.repository import REPOSITORY
 from tests.framework.web_server import web_server
+from vmkernel.model import DatastoreKind, DatastoreSpec
 
 README = REPOSITORY / "README.md"
 API_README = REPOSITORY / "remote_api/README.md"

@@ -19,18 +19,11 @@ import pytest
 
 from remote_api.client.errors import ClientError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
-    ConsoleKind,
-    DatastoreKind,
-    DatastoreSpec,
-    Role,
-    SourceFormat,
-    TokenSpec,
-)
 from tests.framework.hosted import HostedMica, hosted_mica
 from tests.framework.repository import REPOSITORY
 from tests.framework.seen_guest import seen_guest
 from tests.hosted.flooding import STRANGERS, USERS, VM
+from vmkernel.model import ConsoleKind, DatastoreKind, DatastoreSpec, Role, SourceFormat, TokenSpec
 
 MIB = 1 << 20
 FLOOD_S = 8

@@ -16,7 +16,13 @@ import pytest
 from appliance_build.tools.sandbox import ToolsSandbox
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework import inputs
+from tests.framework.guest import guest_files
+from tests.framework.guest.agent import OS_NAME, agent_initrd
+from tests.framework.guest_images import upload_guest
+from tests.framework.hosted import qemu_programs
+from tests.framework.talk import Talk
+from vmkernel.model import (
     AgentStatus,
     BootSpec,
     DiskSpec,
@@ -30,12 +36,6 @@ from remote_api.schema import (
     VmState,
     VolumeSpec,
 )
-from tests.framework import inputs
-from tests.framework.guest import guest_files
-from tests.framework.guest.agent import OS_NAME, agent_initrd
-from tests.framework.guest_images import upload_guest
-from tests.framework.hosted import qemu_programs
-from tests.framework.talk import Talk
 
 MIB = 1 << 20
 DISK_BYTES = 16 * MIB

@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework.guest.flooder import flooder_disk
+from tests.framework.hosted import HostedMica, hosted_mica, qemu_programs
+from tests.framework.taken_over_qemu import NAME, wrapper
+from tests.framework.talk import Talk
+from vmkernel.model import (
     BootSpec,
     DatastoreKind,
     DatastoreSpec,
@@ -30,10 +34,6 @@ from remote_api.schema import (
     VmState,
     VolumeSpec,
 )
-from tests.framework.guest.flooder import flooder_disk
-from tests.framework.hosted import HostedMica, hosted_mica, qemu_programs
-from tests.framework.taken_over_qemu import NAME, wrapper
-from tests.framework.talk import Talk
 
 MIB = 1 << 20
 FLOOD_S = 40.0

@@ -15,7 +15,10 @@ import pytest
 
 from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework.api import checked_client
+from tests.framework.hosted import HostedMica, qemu_programs
+from tests.framework.web_server import stored_zstd
+from vmkernel.model import (
     Compression,
     Image,
     ImageCapture,
@@ -25,9 +28,6 @@ from remote_api.schema import (
     VolumeFormat,
     VolumeSpec,
 )
-from tests.framework.api import checked_client
-from tests.framework.hosted import HostedMica, qemu_programs
-from tests.framework.web_server import stored_zstd
 
 MIB = 1 << 20
 PIECE = b"data" * 1024

@@ -15,9 +15,9 @@ import pytest
 
 from remote_api.client.errors import OperationFailedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import Compression, ImageFormat, ImagePull, OperationState, SourceFormat
 from tests.framework.hosted import HostedMica
 from tests.framework.web_server import WebServer, web_server
+from vmkernel.model import Compression, ImageFormat, ImagePull, OperationState, SourceFormat
 
 MIB = 1 << 20
 DATA = os.urandom(3 * MIB + 77)

@@ -13,10 +13,10 @@ import pytest
 from appliance_build.tools.sandbox import loader_argv, qemu_environment
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import Image, SourceFormat
 from tests.framework import inputs
 from tests.framework.hosted import HostedMica
 from tests.framework.vhdx import with_log_in_use, with_zeros_in_log
+from vmkernel.model import Image, SourceFormat
 
 MIB = 1 << 20
 DATA = os.urandom(2 * MIB) + bytes(5 * MIB) + os.urandom(MIB)

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from remote_api.client.pinning import fetch_fingerprint
-from remote_api.schema import (
+from tests.framework.api import checked_client
+from tests.framework.hosted import HostedMica, hosted_mica
+from tests.framework.openapi import DOCUMENT
+from tests.framework.repository import REPOSITORY
+from vmkernel.model import (
     DatastoreKind,
     DatastoreSpec,
     ImageFormat,
@@ -19,10 +23,6 @@ from remote_api.schema import (
     VmSpec,
     VolumeSpec,
 )
-from tests.framework.api import checked_client
-from tests.framework.hosted import HostedMica, hosted_mica
-from tests.framework.openapi import DOCUMENT
-from tests.framework.repository import REPOSITORY
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 EXAMPLE = "web-1"

@@ -9,9 +9,9 @@ import pytest
 
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import CloudInitSpec, DisplayModel, Firmware, NicSpec, VmSpec
 from tests.framework.cloud_init import Provisioned, Start, provisioned, verdicts
 from tests.framework.hosted import HostedMica
+from vmkernel.model import CloudInitSpec, DisplayModel, Firmware, NicSpec, VmSpec
 from vmkernel.model import CloudInitSpec as ModelSpec
 from vmkernel.vm.cloud_init.documents import check_cloud_init, seed_files
 from vmkernel.vm.cloud_init.seed import make_seed

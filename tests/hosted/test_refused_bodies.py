@@ -18,8 +18,8 @@ import httpx
 import pytest
 import requests
 
-from remote_api.schema import ImageFormat
 from tests.framework.hosted import HostedMica
+from vmkernel.model import ImageFormat
 
 BODY_BYTES = 96 << 20
 """Three times what was once read on, and more than any buffer on the way."""

@@ -14,8 +14,12 @@ from remote_api.client.backup.making import add_point
 from remote_api.client.backup.restoring import restore_volumes
 from remote_api.client.errors import ConflictError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
-    BackupBody,
+from remote_api.schema import BackupBody
+from tests.framework.guest.pattern import pattern, pattern_crc
+from tests.framework.guest_images import upload_guest
+from tests.framework.hosted import HostedMica, hosted_mica
+from tests.framework.talk import Talk
+from vmkernel.model import (
     BootSpec,
     CdromSpec,
     CpuSpec,
@@ -32,10 +36,6 @@ from remote_api.schema import (
     VolumeFormat,
     VolumeSpec,
 )
-from tests.framework.guest.pattern import pattern, pattern_crc
-from tests.framework.guest_images import upload_guest
-from tests.framework.hosted import HostedMica, hosted_mica
-from tests.framework.talk import Talk
 
 MIB = 1 << 20
 

@@ -14,7 +14,9 @@ from virt.firmware.varstore.edk2 import Edk2VarStore
 from firmware.guest_firmware.secure_boot_keys import MICROSOFT_2023
 from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework import inputs
+from tests.framework.hosted import HostedMica, hosted_mica
+from vmkernel.model import (
     DatastoreKind,
     DatastoreSpec,
     DisplayModel,
@@ -22,8 +24,6 @@ from remote_api.schema import (
     SecureBootStatus,
     VmSpec,
 )
-from tests.framework import inputs
-from tests.framework.hosted import HostedMica, hosted_mica
 
 MIB = 1 << 20
 NAMES = {key.name for key in MICROSOFT_2023}

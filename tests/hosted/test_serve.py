@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from remote_api.client.pinning import fetch_fingerprint
-from remote_api.schema import DatastoreKind, DatastoreSpec, Firmware, VmSpec
 from tests.framework.hosted import hosted_mica, qemu_programs
 from tests.framework.repository import REPOSITORY
+from vmkernel.model import DatastoreKind, DatastoreSpec, Firmware, VmSpec
 
 SERVE_S = 60.0
 

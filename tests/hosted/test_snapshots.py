@@ -19,7 +19,9 @@ from websockets.sync.client import ClientConnection
 from remote_api.client.console import open_console
 from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework.guest_images import upload_guest
+from tests.framework.hosted import HostedMica
+from vmkernel.model import (
     BootSpec,
     CloudInitSpec,
     DatastoreKind,
@@ -35,8 +37,6 @@ from remote_api.schema import (
     VolumeFormat,
     VolumeSpec,
 )
-from tests.framework.guest_images import upload_guest
-from tests.framework.hosted import HostedMica
 
 MIB = 1 << 20
 BOOT_S = 120.0

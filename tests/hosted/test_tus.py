@@ -18,12 +18,12 @@ import pytest
 
 from remote_api.client.errors import ClientError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import Image, OperationState
 from tests.framework.api import checked_client
 from tests.framework.browser import opened_page
 from tests.framework.hosted import HostedMica
 from tests.framework.npm import NpmPackage, unpacked_package
 from tests.hosted.raw import RawClient
+from vmkernel.model import Image, OperationState
 
 MIB = 1 << 20
 TUS = {"Tus-Resumable": "1.0.0"}

@@ -11,9 +11,9 @@ import pytest
 
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import Image, ImageFormat, OperationState
 from tests.framework.hosted import HostedMica
 from tests.hosted.raw import RawClient
+from vmkernel.model import Image, ImageFormat, OperationState
 
 MIB = 1 << 20
 

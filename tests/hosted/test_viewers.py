@@ -19,12 +19,12 @@ import pytest
 
 from remote_api.client.console import open_console
 from remote_api.client.sdk import Mica
-from remote_api.schema import ConsoleMode
 from tests.framework.hosted import HostedMica
 from tests.framework.png import png_rows
 from tests.framework.repository import REPOSITORY
 from tests.framework.seen_guest import KEYS, read_until, seen_guest
 from tests.framework.viewers import XScreen, x_screen
+from vmkernel.model import ConsoleMode
 
 SHOWN_S = 90.0
 VIEWERS = ("vncviewer", "gvncviewer", "remote-viewer")

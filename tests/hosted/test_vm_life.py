@@ -16,7 +16,12 @@ import pytest
 
 from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework.guest.pattern import pattern_crc
+from tests.framework.guest_images import upload_guest
+from tests.framework.hosted import HostedMica, hosted_mica, unclaimed_mica
+from tests.framework.repository import REPOSITORY
+from tests.framework.talk import Talk
+from vmkernel.model import (
     BootSpec,
     DatastoreKind,
     DatastoreSpec,
@@ -35,11 +40,6 @@ from remote_api.schema import (
     WatchdogAction,
     WatchdogSpec,
 )
-from tests.framework.guest.pattern import pattern_crc
-from tests.framework.guest_images import upload_guest
-from tests.framework.hosted import HostedMica, hosted_mica, unclaimed_mica
-from tests.framework.repository import REPOSITORY
-from tests.framework.talk import Talk
 
 MIB = 1 << 20
 TINY_MIB = 48

@@ -18,7 +18,12 @@ from remote_api.client.console import open_console
 from remote_api.client.errors import RefusedError
 from remote_api.client.pinning import PinnedContext
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from tests.framework.api import checked_client
+from tests.framework.guest import GuestFiles, guest_files
+from tests.framework.guest_images import upload_guest
+from tests.framework.hosted import HostedMica
+from tests.framework.repository import REPOSITORY
+from vmkernel.model import (
     BootSpec,
     DisplayModel,
     Firmware,
@@ -28,11 +33,6 @@ from remote_api.schema import (
     VmState,
     VolumeSpec,
 )
-from tests.framework.api import checked_client
-from tests.framework.guest import GuestFiles, guest_files
-from tests.framework.guest_images import upload_guest
-from tests.framework.hosted import HostedMica
-from tests.framework.repository import REPOSITORY
 
 MIB = 1 << 20
 BOOT_S = 120.0

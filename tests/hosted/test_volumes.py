@@ -11,8 +11,8 @@ import pytest
 
 from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import Allocation, ImageFormat, VolumeFormat, VolumeSpec
 from tests.framework.hosted import HostedMica
+from vmkernel.model import Allocation, ImageFormat, VolumeFormat, VolumeSpec
 
 MIB = 1 << 20
 

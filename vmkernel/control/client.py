@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -17,7 +17,6 @@ from vmkernel.model import ErrorCode, Event, MicaError
 
 __all__ = ["ControlClient", "Stream"]
 
-KindT = TypeVar("KindT")
 ReplyT = TypeVar("ReplyT")
 _REPLIES = msgspec.msgpack.Decoder(Success | Failure)
 
@@ -58,25 +57,6 @@ class ControlClient:
         try:
             reply = await self._exchange(connection, request, token, origin, timeout_s)
             return self._decode(request, reply)
-        finally:
-            connection.close()
-
-    async def call_as(
-        self,
-        request: Request[Any],
-        kind: type[KindT],
-        *,
-        token: str | None = None,
-        origin: str = "",
-        timeout_s: float = 60.0,
-    ) -> KindT:
-        """The reply, read as a type of the caller's whose fields agree with the reply's own."""
-        connection = await self._connect()
-        try:
-            reply = await self._exchange(connection, request, token, origin, timeout_s)
-            if isinstance(reply, Failure):
-                raise MicaError.from_problem(reply.problem)
-            return msgspec.msgpack.decode(reply.value, type=kind)
         finally:
             connection.close()
 
@@ -145,7 +125,7 @@ class ControlClient:
         origin: str,
         timeout_s: float,
     ) -> Success | Failure:
-        call = Call(request=request, token=token, origin=origin)  # type: ignore[arg-type]
+        call = Call(request=request, token=token, origin=origin)
         try:
             async with asyncio.timeout(timeout_s):
                 await connection.send(call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from vmkernel.model import ErrorCode, MicaError
 
 __all__ = ["Dispatcher", "Handler", "Streamed"]
 
-RequestT = TypeVar("RequestT", bound=Request[Any])
 Handler = Callable[[Any, Caller], Awaitable[object]]
+HandlerT = TypeVar("HandlerT", bound=Handler)
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,18 @@ class Dispatcher:
     def __init__(self) -> None:
         self._handlers: dict[type[Request[Any]], Handler] = {}
 
-    def register(
-        self, kind: type[RequestT], handler: Callable[[RequestT, Caller], Awaitable[object]]
-    ) -> None:
+    def handler(self, handle: HandlerT) -> HandlerT:
+        """A decorator: this function is the one handler of the request that it takes first."""
+        first = next(iter(inspect.signature(handle).parameters.values())).annotation
+        kind = handle.__globals__[first] if isinstance(first, str) else first
+        self.register(kind, handle)
+        return handle
+
+    def register(self, kind: type[Request[Any]], handle: Handler) -> None:
         """Name the one handler of a request type."""
         if kind in self._handlers:
             raise ValueError(f"{kind.__name__} has a handler already")
-        self._handlers[kind] = handler
+        self._handlers[kind] = handle
 
     @property
     def names(self) -> tuple[str, ...]:

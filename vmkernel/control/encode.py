@@ -55,7 +55,7 @@ def encodable(items: Iterable[Item]) -> tuple[Item, ...]:
     return tuple(item for item in items if _item(item) is not None)
 
 
-def _page(page: Page) -> msgspec.Raw:
+def _page(page: Page[Any]) -> msgspec.Raw:
     """As many items as are wanted and fit, but one at least."""
     items: list[msgspec.Raw] = []
     size, more = 0, page.more

@@ -33,7 +33,7 @@ from vmkernel.control.subjects import subject_of
 from vmkernel.control.wire import MAX_CALL_BYTES, Call, Connection, Failure, Success, WireError
 from vmkernel.events import EventBus, Subscription
 from vmkernel.incidents import problem_of
-from vmkernel.model import ErrorCode, MicaError, Problem
+from vmkernel.model import ErrorCode, ErrorInfo, MicaError
 from vmkernel.operations.places import Places
 
 __all__ = ["ControlServer", "bind_socket"]
@@ -155,7 +155,7 @@ class ControlServer:
             if len(self._tasks) > _MAX_CONNECTIONS:
                 await self._fail(
                     connection,
-                    Problem(
+                    ErrorInfo(
                         code=ErrorCode.UNAVAILABLE,
                         detail="The vmkernel has too many requests under way; ask again shortly.",
                         retry_after_s=1,
@@ -177,7 +177,7 @@ class ControlServer:
         except TimeoutError:
             await self._fail(
                 connection,
-                Problem(code=ErrorCode.TIMED_OUT, detail="The request did not arrive in time."),
+                ErrorInfo(code=ErrorCode.TIMED_OUT, detail="The request did not arrive in time."),
             )
             return
         if frame is None:
@@ -314,7 +314,7 @@ class ControlServer:
                     task.cancel()
                 await asyncio.gather(gone, sender, return_exceptions=True)
 
-    async def _fail(self, connection: Connection, problem: Problem) -> None:
+    async def _fail(self, connection: Connection, problem: ErrorInfo) -> None:
         try:
             async with asyncio.timeout(_SEND_TIMEOUT_S):
                 await connection.send(Failure(problem=problem))
@@ -363,12 +363,12 @@ def _peer_uid(sock: socket.socket) -> int:
 _PATH = re.compile(r" - at `\$((?:[^`]|`(?!$))*)`$")
 
 
-def _decoding_problem(error: Exception) -> Problem:
+def _decoding_problem(error: Exception) -> ErrorInfo:
     """A request that has the wrong shape, as `invalid` with a pointer to the field."""
     text = str(error)
     match = _PATH.search(text)
     if match is None:
-        return Problem(code=ErrorCode.INVALID, detail=f"The request can't be read: {text}.")
+        return ErrorInfo(code=ErrorCode.INVALID, detail=f"The request can't be read: {text}.")
     pointer = re.sub(r"\[(\d+|\.\.\.)\]", r".\1", match[1]).replace(".", "/")
     detail = text[: match.start()]
     return MicaError.field(pointer.removeprefix("/request"), f"{detail}.").problem

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from vmkernel.control.requests import AnyRequest
-from vmkernel.model import Problem
+from vmkernel.model import ErrorInfo
 
 __all__ = [
     "Call",
@@ -64,7 +64,7 @@ class Success(msgspec.Struct, frozen=True, kw_only=True, tag="ok"):
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     """A request that failed."""
 
-    problem: Problem
+    problem: ErrorInfo
 
 
 class Connection:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
-from vmkernel.model.base import Record, ShortText, Slug, Timestamp
+from vmkernel.model.base import OpenEnum, Record, SentTimestamp, ShortText, Slug, Timestamp
 
 __all__ = ["IssuedToken", "Role", "Token", "TokenSpec"]
 
 
-class Role(StrEnum):
-    """What a token may do; each role includes the ones below it."""
+class Role(OpenEnum):
+    """What a token may do; each role includes the ones after it."""
 
     ADMIN = "admin"
     OPERATOR = "operator"
@@ -26,8 +24,11 @@ class TokenSpec(Record, frozen=True, kw_only=True):
     """What a token is wanted to be."""
 
     role: Role
+    """What the token may do."""
     description: ShortText = ""
-    expires_at: Timestamp | None = None
+    """What the token is for."""
+    expires_at: SentTimestamp | None = None
+    """When it ends; never where it is null."""
 
 
 class Token(Record, frozen=True, kw_only=True):
@@ -39,8 +40,12 @@ class Token(Record, frozen=True, kw_only=True):
 
 
 class IssuedToken(Record, frozen=True, kw_only=True):
-    """A token with its secret, shown once."""
+    """A token with its secret, which is shown here and never again."""
 
     token: Token
     secret: str
     """The whole bearer token: `mica_<id>_<secret>`."""
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"IssuedToken(token={self.token!r})"

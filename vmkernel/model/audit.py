@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from typing import Annotated
 
-from vmkernel.model.base import Record, Timestamp
+import msgspec
+
+from vmkernel.model.base import OpenEnum, Record, Timestamp
 from vmkernel.model.operations import Subject
-from vmkernel.model.problems import ErrorCode
 
 __all__ = ["AuditOutcome", "AuditRecord"]
 
 
-class AuditOutcome(StrEnum):
+class AuditOutcome(OpenEnum):
     """What became of a request."""
 
     CHANGED = "changed"
@@ -25,18 +26,22 @@ class AuditRecord(Record, frozen=True, kw_only=True):
     """One kind of request by one actor about one object, and how often it came."""
 
     id: str
-    """Opaque; ordered by the first time."""
+    """Opaque; ordered by `first_at`."""
     outcome: AuditOutcome
-    request: str
-    """What was asked for, such as `vm.start`."""
+    """`changed`: it was carried out, or its operation has begun; `read`: it handed out what a guest
+    holds; `denied`: it was refused."""
+    request: Annotated[str, msgspec.Meta(examples=["vm.start"])]
+    """What was asked for."""
     subject: Subject
     actor: str
-    """The token's id; `anonymous` without a good one."""
+    """The token; `anonymous` without a good one."""
     origin: str
     """The client's address."""
     first_at: Timestamp
     last_at: Timestamp
     count: int = 1
-    code: ErrorCode | None = None
-    """Why it was refused."""
+    """How often it came between the two times, at most 5 minutes apart."""
+    code: str | None = None
+    """Why it was refused, such as `forbidden`."""
     message: str = ""
+    """Why it was refused, in words."""

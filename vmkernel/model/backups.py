@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from vmkernel.model.base import Record, Slug, Timestamp
 
-__all__ = ["Backup", "BackupDisk", "BackupExtent", "Checkpoint", "CheckpointDisk"]
+__all__ = [
+    "Backup",
+    "BackupDisk",
+    "BackupExtent",
+    "BackupExtents",
+    "BackupList",
+    "Checkpoint",
+    "CheckpointDisk",
+    "CheckpointList",
+]
 
 
 class BackupDisk(Record, frozen=True, kw_only=True):
@@ -28,8 +37,7 @@ class Backup(Record, frozen=True, kw_only=True):
     since: Slug | None = None
     """Only what changed since this checkpoint is listed."""
     quiet: bool
-    """True where the guest's agent had its file systems flushed and held still. Of a VM that is off
-    it is false: nobody knows how its last run has ended."""
+    """True where the guest's file systems were held still."""
     disks: tuple[BackupDisk, ...]
 
 
@@ -39,7 +47,7 @@ class BackupExtent(Record, frozen=True, kw_only=True):
     offset: int
     length: int
     zero: bool
-    """True where all of it is zero and need not be read."""
+    """All of it is zero and need not be read."""
 
 
 class CheckpointDisk(Record, frozen=True, kw_only=True):
@@ -47,9 +55,9 @@ class CheckpointDisk(Record, frozen=True, kw_only=True):
 
     key: str
     dirty_bytes: int | None
-    """What changed since, in whole blocks of the bitmap; null while the VM is off."""
+    """What changed since, in whole blocks; null while the VM is off."""
     usable: bool
-    """False after a crash: the next backup of the disk must be a full one."""
+    """False after a crash: the next backup must be a full one."""
     persistent: bool
     """False on a raw volume: it is gone once the VM is off."""
 
@@ -59,3 +67,23 @@ class Checkpoint(Record, frozen=True, kw_only=True):
 
     id: str
     disks: tuple[CheckpointDisk, ...]
+
+
+class BackupList(Record, frozen=True, kw_only=True):
+    """The backups of a VM that are open."""
+
+    items: tuple[Backup, ...]
+
+
+class BackupExtents(Record, frozen=True, kw_only=True):
+    """What is to be copied of a disk; between the extents nothing has changed."""
+
+    extents: tuple[BackupExtent, ...]
+    next: int | None
+    """The `offset` that goes on; null at the disk's end."""
+
+
+class CheckpointList(Record, frozen=True, kw_only=True):
+    """The checkpoints of a VM."""
+
+    items: tuple[Checkpoint, ...]

@@ -12,9 +12,9 @@ class CloneSpec(Record, frozen=True, kw_only=True):
 
     name: DisplayName = ""
     datastore: Slug | None = None
-    """Where it and its disks lie; beside the other's where it isn't given."""
+    """Where it and its disks lie; beside the other's where null."""
     linked: bool = False
-    """Its disks are the differences to those of the other, a template, which must stay as they are
-    from then on; made at once, whatever their size."""
+    """Its disks are only the differences to those of the other, which must be a template: that must
+    stay as it is while there are such clones."""
     snapshot: Slug | None = None
     """As the other was at this snapshot of it; it may run then."""

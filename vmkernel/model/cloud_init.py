@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
-from vmkernel.model.base import Record
+from vmkernel.model.base import OpenEnum, Record
 from vmkernel.text import PRINTABLE_WITH_TABS
 
 __all__ = ["CONCEALED", "CloudInitSpec", "UserDataFormat"]
@@ -16,8 +15,8 @@ CONCEALED = "***"
 """Stands for a secret in what is shown; where it is sent back, the secret stays as it is."""
 
 
-class UserDataFormat(StrEnum):
-    """Who reads the user data."""
+class UserDataFormat(OpenEnum):
+    """Who reads the user data: cloud-init, or any other program."""
 
     CLOUD_INIT = "cloud-init"
     """They are checked by cloud-init's rules, and joined with user, keys and password."""
@@ -26,32 +25,47 @@ class UserDataFormat(StrEnum):
 
 
 class CloudInitSpec(Record, frozen=True, kw_only=True):
-    """The seed: on a CD-ROM of its own, read by cloud-init once for each instance."""
+    """What a guest is told at its first start, on a CD-ROM of its own labelled CIDATA.
+
+    Secrets are answered as `***`; where that is sent back, they stay as they are.
+    """
 
     hostname: (
         Annotated[
             str,
-            msgspec.Meta(max_length=253, pattern=r"^[A-Za-z0-9_.-]+$(?!\n)"),
+            msgspec.Meta(
+                max_length=253,
+                pattern=r"^[A-Za-z0-9_.-]+$(?!\n)",
+                description="Letters, digits, `_`, `.` and `-`.",
+            ),
         ]
         | None
     ) = None
-    """The VM's id where it isn't given."""
+    """The VM's id by default."""
     user: (
-        Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,31}\$?$(?!\n)")] | None
+        Annotated[
+            str,
+            msgspec.Meta(
+                pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,31}\$?$(?!\n)",
+                description="Letters, digits, `_`, `.`, `@` and `-`; at most 32.",
+            ),
+        ]
+        | None
     ) = None
-    """The name of the system's first user; the system's own choice where it isn't given."""
+    """The name of the first user; the system's own choice where null."""
     password_hash: (
         Annotated[
             str,
             msgspec.Meta(
                 max_length=512,
                 pattern=r"^(\*\*\*|\$(y|gy|7|2[abxy]|5|6|1)\$[A-Za-z0-9./,=$-]+)$(?!\n)",
+                description="A hash as crypt(5) writes it, such as by `openssl passwd -6`.",
             ),
         ]
         | None
     ) = None
-    """Of that user, as crypt(5) writes it (`openssl passwd -6`); where `user` isn't given, of a
-    kind that cloud-init takes there. Never shown."""
+    """That user's, as crypt(5) writes it (`mica vm create --password` makes one); without `user`,
+    one that begins with $1$, $2a$, $2y$, $5$ or $6$. Never shown."""
     ssh_keys: Annotated[
         tuple[
             Annotated[
@@ -66,12 +80,13 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
         ],
         msgspec.Meta(max_length=64),
     ] = ()
-    """Public keys that may log in as that user, each a line as in authorized_keys."""
+    """Public keys that may log in as that user: lines of authorized_keys."""
     format: UserDataFormat = UserDataFormat.CLOUD_INIT
+    """Who reads `user_data`. With `any` (Talos, Ignition, cloudbase-init), they reach the guest
+    unchecked and as they are, without user, keys and password."""
     user_data: Annotated[str, msgspec.Meta(max_length=1 << 18)] | None = None
-    """In any form that cloud-init knows, or, with the format `any`, in one that it doesn't.
-    May hold secrets: shown to operators, of one VM alone."""
+    """As `format` says; shown to operators, of one VM alone."""
     meta_data: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
     """Further meta-data."""
     network_config: Annotated[str, msgspec.Meta(max_length=1 << 16)] | None = None
-    """Version 1 or 2, in YAML or JSON; DHCP on the first card where it isn't given."""
+    """Version 1 or 2; DHCP on the first card where null."""

@@ -11,9 +11,7 @@ Any number may watch; at most one writes. A stream of VNC has none of this: it i
 
 from __future__ import annotations
 
-from enum import StrEnum
-
-from vmkernel.model.base import Record
+from vmkernel.model.base import OpenEnum, Record
 
 __all__ = ["CONTROL", "ConsoleAsk", "ConsoleMode", "ConsoleNotice", "DATA", "MAX_CONSOLE_BYTES"]
 
@@ -23,8 +21,8 @@ MAX_CONSOLE_BYTES = (1 << 16) + 1
 """The longest message, its first octet included."""
 
 
-class ConsoleMode(StrEnum):
-    """What somebody wants of a serial line."""
+class ConsoleMode(OpenEnum):
+    """What somebody wants of a serial line, which any number watch and at most one writes."""
 
     WRITE = "write"
     """To be its writer, where nobody else is."""
@@ -35,14 +33,15 @@ class ConsoleMode(StrEnum):
 
 
 class ConsoleAsk(Record, frozen=True, kw_only=True):
-    """Says what a watcher wants from now on."""
+    """What a client of a serial console's WebSocket may say as a text message, at any time."""
 
     mode: ConsoleMode
 
 
 class ConsoleNotice(Record, frozen=True, kw_only=True):
-    """Tells a watcher whether what it types reaches the guest; sent whenever that changes."""
+    """What a serial console's WebSocket says as a text message: whether what is typed here reaches
+    the guest; first when it opens, then whenever that changes."""
 
     writer: bool
     holder: str | None = None
-    """Who writes, where it is somebody else; null where nobody does."""
+    """Who writes, where it is somebody else; null: nobody."""

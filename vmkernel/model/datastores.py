@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
-from vmkernel.model.base import PathText, Printable, Record, ShortText, Slug, Timestamp
+from vmkernel.model.base import OpenEnum, PathText, Printable, Record, ShortText, Slug, Timestamp
 
 __all__ = [
     "Datastore",
@@ -27,7 +26,7 @@ __all__ = [
 ]
 
 
-class DatastoreKind(StrEnum):
+class DatastoreKind(OpenEnum):
     """Where a datastore's files come from."""
 
     LOCAL = "local"
@@ -41,15 +40,15 @@ class DatastoreKind(StrEnum):
     """Hosted mode only."""
 
 
-class Filesystem(StrEnum):
+class Filesystem(OpenEnum):
     """File systems that Mica makes for a datastore."""
 
     XFS = "xfs"
     EXT4 = "ext4"
 
 
-class RaidLevel(StrEnum):
-    """How the disks of a `raid` datastore protect each other."""
+class RaidLevel(OpenEnum):
+    """`raid1`: every disk holds everything; `raid10`: striped pairs."""
 
     RAID1 = "raid1"
     """Every disk holds everything."""
@@ -57,7 +56,7 @@ class RaidLevel(StrEnum):
     """Striped pairs: half of the space, and the speed of all."""
 
 
-class NfsVersion(StrEnum):
+class NfsVersion(OpenEnum):
     """The version of the protocol."""
 
     V3 = "3"
@@ -75,12 +74,14 @@ class NfsSpec(Record, frozen=True, kw_only=True):
     server: Annotated[Printable, msgspec.Meta(min_length=1, max_length=255)]
     """A name or an address."""
     export: Annotated[PathText, msgspec.Meta(min_length=1)]
+    """Its absolute path on the server."""
     version: NfsVersion | None = None
-    """Only this one; by default the newest that the server speaks, at each mount."""
+    """Only this one; by default the newest that the server speaks, found anew at each mount (see
+    `status.nfs_version`). Version 3 has no locks on the server."""
     port: Port | None = None
     """2049, or what the server's rpcbind tells (version 3)."""
     mount_port: Port | None = None
-    """Version 3: the port of its mount service; its rpcbind is asked where none is given."""
+    """Version 3: the port of its mount service; else rpcbind is asked."""
 
 
 Percent = Annotated[int, msgspec.Meta(ge=1, le=100)]
@@ -91,16 +92,16 @@ class DatastoreSpec(Record, frozen=True, kw_only=True):
 
     kind: DatastoreKind
     disk: ShortText | None = None
-    """`local`: the id of the disk (see Disk.id)."""
+    """`local`: the id of the disk."""
     disks: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=64)] = ()
     """`raid` and `lvm`: the ids of the disks."""
     spares: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=16)] = ()
-    """`raid`: the ids of disks that stand in for one that fails."""
+    """`raid`: disks that stand in for one that fails."""
     raid_level: RaidLevel = RaidLevel.RAID1
     """`raid`: what is made."""
     nfs: NfsSpec | None = None
     filesystem: Filesystem = Filesystem.XFS
-    """`local`, `raid`, `lvm`: what is made when disks are wiped."""
+    """`local`, `raid`, `lvm`: what is made on wiped disks."""
     path: PathText | None = None
     """`directory` (hosted mode only): an absolute path."""
     warning_percent: Percent = 80
@@ -109,7 +110,7 @@ class DatastoreSpec(Record, frozen=True, kw_only=True):
     """The same, as an error."""
 
 
-class DatastoreState(StrEnum):
+class DatastoreState(OpenEnum):
     """Whether a datastore can be used now."""
 
     AVAILABLE = "available"
@@ -120,7 +121,7 @@ class DatastoreState(StrEnum):
     """It was unmounted by request, and stays so."""
 
 
-class SpaceLevel(StrEnum):
+class SpaceLevel(OpenEnum):
     """How full a datastore is, by its thresholds."""
 
     OK = "ok"
@@ -128,7 +129,7 @@ class SpaceLevel(StrEnum):
     CRITICAL = "critical"
 
 
-class MemberState(StrEnum):
+class MemberState(OpenEnum):
     """What a disk does in its datastore."""
 
     ACTIVE = "active"
@@ -147,7 +148,7 @@ class DatastoreMember(Record, frozen=True, kw_only=True):
     state: MemberState
 
 
-class RaidState(StrEnum):
+class RaidState(OpenEnum):
     """How a `raid` datastore's redundancy stands."""
 
     CLEAN = "clean"
@@ -177,6 +178,7 @@ class DatastoreStatus(Record, frozen=True, kw_only=True):
     state: DatastoreState
     uuid: str | None = None
     reason: str | None = None
+    """Why it can't be used."""
     capacity_bytes: int = 0
     free_bytes: int = 0
     provisioned_bytes: int = 0

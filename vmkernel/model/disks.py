@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
-from vmkernel.model.base import Record, Timestamp
+from vmkernel.model.base import OpenEnum, Record, Timestamp
 from vmkernel.model.datastores import DatastoreKind
 
 __all__ = ["Disk", "DiskHealth", "DiskPartition", "HealthState"]
@@ -16,13 +14,13 @@ class DiskPartition(Record, frozen=True, kw_only=True):
     number: int
     size_bytes: int
     filesystem: str | None = None
-    """The signature that blkid proves, such as `xfs`, `ntfs`, `LVM2_member`; none if blank."""
+    """The signature found, such as `xfs`, `ntfs`, `LVM2_member`."""
     label: str | None = None
     uuid: str | None = None
 
 
-class HealthState(StrEnum):
-    """What a disk says of itself, judged."""
+class HealthState(OpenEnum):
+    """What a disk says of itself, judged; `unknown` where it can't be asked or sleeps."""
 
     UNKNOWN = "unknown"
     """It can't be asked, sleeps, or was not asked yet."""
@@ -34,7 +32,7 @@ class HealthState(StrEnum):
 
 
 class DiskHealth(Record, frozen=True, kw_only=True):
-    """SMART, the NVMe health log or SCSI's log pages, in common terms; None where not told."""
+    """SMART, the NVMe health log or SCSI's log pages, in common terms; null where not told."""
 
     state: HealthState
     reason: str | None = None
@@ -43,7 +41,7 @@ class DiskHealth(Record, frozen=True, kw_only=True):
     """When the disk itself was last read."""
     temperature_celsius: int | None = None
     wear_percent: int | None = None
-    """Used part of the endurance of flash; it may go beyond 100."""
+    """Used part of the endurance of flash; may go beyond 100."""
     spare_percent: int | None = None
     power_on_hours: int | None = None
     reallocated_sectors: int | None = None
@@ -58,24 +56,24 @@ class Disk(Record, frozen=True, kw_only=True):
     """A disk of the host."""
 
     id: str
-    """The serial number; where the disk has none, its stable hardware path."""
+    """The serial number; its stable hardware path where it has none."""
     device: str
-    """The kernel's name now, such as `/dev/nvme0n1`; it may change at the next boot."""
+    """The kernel's name now; it may change at the next boot."""
     model: str | None
     serial: str | None
     size_bytes: int
     transport: str | None
-    """`nvme`, `sata`, `sas`, `usb`, `virtio`, `mmc`, … or none if unknown."""
+    """`nvme`, `sata`, `sas`, `usb`, `virtio`, `mmc`, …"""
     rotational: bool
     removable: bool
     is_stick: bool
     """True for the stick that Mica was started from."""
     blank: bool
-    """True where neither a partition table nor any known signature is on it."""
+    """True where no partition table and no known signature is on it."""
     partitions: tuple[DiskPartition, ...] = ()
     datastore: str | None = None
     """The id of the datastore that lives on it."""
     adoptable: DatastoreKind | None = None
     """The kind of datastore on it that this host does not know."""
     health: DiskHealth | None = None
-    """None where the host does not look after disks' health."""
+    """Null where the host does not look after disks' health."""

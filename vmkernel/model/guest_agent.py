@@ -14,7 +14,7 @@ class AgentInterface(Record, frozen=True, kw_only=True):
     name: str
     mac: str | None = None
     addresses: tuple[str, ...] = ()
-    """IPv4 and IPv6 addresses with their prefix lengths, such as `192.0.2.7/24`."""
+    """With prefix lengths, such as `192.0.2.7/24`."""
 
 
 class GuestSystem(Record, frozen=True, kw_only=True):
@@ -27,17 +27,17 @@ class GuestSystem(Record, frozen=True, kw_only=True):
 
 
 class AgentStatus(Record, frozen=True, kw_only=True):
-    """The guest agent. That there is none is normal: most guests come without."""
+    """The guest agent, in the guest's own words. That there is none is normal."""
 
     connected: bool
     """True while a program in the guest has the channel open."""
     checked_at: Timestamp | None = None
     """When the rest was asked."""
     reason: str | None = None
-    """Why an agent that is connected tells nothing, where that is so."""
+    """Why an agent that is connected tells nothing."""
     version: str | None = None
     hostname: str | None = None
     system: GuestSystem | None = None
     interfaces: tuple[AgentInterface, ...] = ()
     frozen: bool = False
-    """True while the guest's file systems are held still, for a snapshot or a backup."""
+    """True while its file systems are held still, for a snapshot."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from typing import Annotated
 
-from vmkernel.model.base import Record, Timestamp
+import msgspec
+
+from vmkernel.model.base import OpenEnum, Record, Timestamp
 
 __all__ = [
     "ApiInfo",
@@ -14,9 +16,9 @@ __all__ = [
     "DeviceBus",
     "Finding",
     "HostCertificate",
-    "HostInfo",
     "HostMode",
     "HostProgram",
+    "HostStatus",
     "LinkInfo",
     "MemoryInfo",
     "PowerAction",
@@ -27,22 +29,28 @@ __all__ = [
 ]
 
 
-class HostMode(StrEnum):
-    """How this vmkernel runs."""
+class HostMode(OpenEnum):
+    """How this Mica runs."""
 
     APPLIANCE = "appliance"
     HOSTED = "hosted"
 
 
 class ApiInfo(Record, frozen=True, kw_only=True):
-    """What anyone may know of this host before authenticating."""
+    """What this host is. Without a token, only what a client needs to claim it is told."""
 
-    product: str
-    version: str
-    api_version: str
-    mode: HostMode
+    product: Annotated[str, msgspec.Meta(examples=["Mica"])]
+    """The product's name."""
+    api_version: Annotated[str, msgspec.Meta(examples=["v1"])]
+    """The version of this API."""
     claimed: bool
-    capabilities: tuple[str, ...]
+    """False until someone spent the claim code."""
+    version: str | msgspec.UnsetType = msgspec.UNSET
+    """The version of Mica that runs; with a token only."""
+    mode: HostMode | msgspec.UnsetType = msgspec.UNSET
+    """Whether Mica owns the machine or is a guest; with a token only."""
+    capabilities: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Names of what this host can do, for clients to ask; with a token only."""
 
 
 class CpuInfo(Record, frozen=True, kw_only=True):
@@ -52,14 +60,18 @@ class CpuInfo(Record, frozen=True, kw_only=True):
     model: str
     sockets: int
     cores: int
+    """Cores of all sockets together."""
     threads: int
+    """Hardware threads of all cores together."""
 
 
 class MemoryInfo(Record, frozen=True, kw_only=True):
-    """The host's memory, as the kernel counts it (`MemTotal`, `MemAvailable`)."""
+    """The host's memory."""
 
     total_bytes: int
+    """The kernel's `MemTotal`."""
     available_bytes: int
+    """The kernel's `MemAvailable`."""
 
 
 class VirtualisationInfo(Record, frozen=True, kw_only=True):
@@ -67,10 +79,11 @@ class VirtualisationInfo(Record, frozen=True, kw_only=True):
 
     available: bool
     extension: str | None
-    """`svm` or `vmx`, where the processor has it."""
+    """`svm` or `vmx`, where the processor has one."""
     accelerator: str
     """What a VM started now would use: `kvm` or `tcg`."""
     reason: str | None = None
+    """Why it is not available."""
 
 
 class BootInfo(Record, frozen=True, kw_only=True):
@@ -80,11 +93,14 @@ class BootInfo(Record, frozen=True, kw_only=True):
     """`uefi` or `bios`."""
     secure_boot: bool
     kernel: str
+    """The release of the running kernel."""
     bank: str | None
+    """The boot bank that was started."""
     booted_at: Timestamp
     uptime_s: float
+    """Seconds since the kernel started."""
     timings_s: dict[str, float] = {}
-    """Seconds from power-on (or kernel start) to named stages, where they are known."""
+    """Seconds to named stages, where they are known."""
 
 
 class SecurityInfo(Record, frozen=True, kw_only=True):
@@ -115,7 +131,7 @@ class SecurityInfo(Record, frozen=True, kw_only=True):
     """How devices reach memory: `strict` or `lazy` (only what their driver gave them),
     `passthrough` or `none` (all of it)."""
     smt: str | None
-    """The kernel's SMT control: `on`, `off`, `forceoff`, `notsupported`, `notimplemented`."""
+    """The kernel's SMT control: `on`, `off`, `forceoff`, `notsupported` or `notimplemented`."""
     smt_active: bool | None
     """True if threads share cores now."""
     cpu_mitigations: dict[str, str]
@@ -125,7 +141,7 @@ class SecurityInfo(Record, frozen=True, kw_only=True):
 
 
 class StickInfo(Record, frozen=True, kw_only=True):
-    """The boot stick, by the block layer's counters since boot."""
+    """The boot stick, by the block layer's own counters since boot."""
 
     present: bool
     device: str | None = None
@@ -133,7 +149,9 @@ class StickInfo(Record, frozen=True, kw_only=True):
     serial: str | None = None
     size_bytes: int = 0
     written_bytes: int = 0
+    """Bytes written to the stick since boot."""
     read_bytes: int = 0
+    """Bytes read from the stick since boot."""
 
 
 class LinkInfo(Record, frozen=True, kw_only=True):
@@ -145,11 +163,12 @@ class LinkInfo(Record, frozen=True, kw_only=True):
     carrier: bool
     driver: str | None = None
     master: str | None = None
+    """The bridge or bond that it belongs to."""
     addresses: tuple[str, ...] = ()
     """In CIDR notation."""
 
 
-class Severity(StrEnum):
+class Severity(OpenEnum):
     """How much a finding matters."""
 
     INFO = "info"
@@ -161,22 +180,22 @@ class Finding(Record, frozen=True, kw_only=True):
     """Something that the host can't do or that needs attention."""
 
     code: str
-    """Stable, such as `no-virtualisation`, `device-without-driver`, `no-network-link`."""
+    """Stable, such as `no-virtualisation`."""
     severity: Severity
     message: str
-    """One sentence that names the object and what to do."""
+    """One sentence: the object and what to do."""
     subject: str | None = None
 
 
 class HostProgram(Record, frozen=True, kw_only=True):
     """A program that runs guests or their disks."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(examples=["qemu-system-x86_64"])]
     version: str
 
 
-class HostInfo(Record, frozen=True, kw_only=True):
-    """The host as a whole."""
+class HostStatus(Record, frozen=True, kw_only=True):
+    """What is observed of the host."""
 
     hostname: str
     uuid: str
@@ -191,19 +210,21 @@ class HostInfo(Record, frozen=True, kw_only=True):
     links: tuple[LinkInfo, ...]
     findings: tuple[Finding, ...]
     programs: tuple[HostProgram, ...] = ()
-    """Of hosted mode, whose programs are the machine's own."""
+    """Hosted mode: the machine's own programs that Mica uses."""
     tls_fingerprint_sha256: str
+    """SHA-256 of the API's certificate (DER), as the console shows it."""
 
 
 class HostCertificate(Record, frozen=True, kw_only=True):
-    """What the API proves itself with."""
+    """What this API proves itself with from now on."""
 
     certificate_pem: str
+    """The certificate, for clients that pin it."""
     fingerprint_sha256: str
-    """Of the certificate (DER), as the console shows it."""
+    """Its SHA-256 fingerprint, as the host's screen shows it."""
 
 
-class DeviceBus(StrEnum):
+class DeviceBus(OpenEnum):
     """The bus that a physical device hangs on."""
 
     PCI = "pci"
@@ -214,21 +235,22 @@ class Device(Record, frozen=True, kw_only=True):
     """A physical device."""
 
     bus: DeviceBus
-    address: str
-    """`0000:00:1f.2` (PCI) or `1-1.4` (USB)."""
+    address: Annotated[str, msgspec.Meta(examples=["0000:00:1f.2", "1-1.4"])]
+    """The place on its bus."""
     vendor_id: str
     product_id: str
     class_code: str
-    """PCI class, six hex digits; USB class of the device or its first interface."""
+    """The bus's class code, in hexadecimal."""
     name: str | None = None
     driver: str | None = None
     module: str | None = None
     bundle: str | None = None
     """The driver bundle that covers it."""
     finding: Finding | None = None
+    """What is wrong with it, such as a missing driver."""
 
 
-class PowerAction(StrEnum):
+class PowerAction(OpenEnum):
     """What the host's power control can do."""
 
     SHUTDOWN = "shutdown"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
-from vmkernel.model.base import Record, Sha256Hex, Slug, Timestamp
-from vmkernel.model.problems import Problem
+from vmkernel.model.base import OpenEnum, Record, Sha256Hex, Slug, Timestamp
+from vmkernel.model.problems import ErrorInfo
 from vmkernel.text import PRINTABLE, PRINTABLE_LINES
 
 __all__ = [
@@ -37,8 +36,8 @@ MAX_IMAGE_BYTES = 1 << 50
 ImageBytes = Annotated[int, msgspec.Meta(ge=1, le=MAX_IMAGE_BYTES)]
 
 
-class ImageFormat(StrEnum):
-    """How an image is kept; the header must prove it."""
+class ImageFormat(OpenEnum):
+    """How an image is kept; its header must prove it."""
 
     ISO = "iso"
     QCOW2 = "qcow2"
@@ -47,7 +46,7 @@ class ImageFormat(StrEnum):
     LINUX_INITRD = "linux-initrd"
 
 
-class SourceFormat(StrEnum):
+class SourceFormat(OpenEnum):
     """What an image may be made from. What isn't an ImageFormat is converted to qcow2."""
 
     ISO = "iso"
@@ -75,8 +74,8 @@ class SourceFormat(StrEnum):
         return self.value not in ImageFormat._value2member_map_
 
 
-class Compression(StrEnum):
-    """How data are compressed on their way here."""
+class Compression(OpenEnum):
+    """How data are compressed on their way to the host."""
 
     NONE = "none"
     GZIP = "gzip"
@@ -92,34 +91,47 @@ class ImageSource(Record, frozen=True, kw_only=True):
     sha256: Sha256Hex | None = None
     """Of the data as they are sent; checked where it is given."""
     format: SourceFormat | None = None
-    """None: the header tells; it must prove it either way."""
+    """Null: the header tells; it must prove it either way."""
     compression: Compression | None = None
-    """None: the header tells."""
+    """Null: the header tells."""
 
 
 class ImagePull(Record, frozen=True, kw_only=True):
     """An image that the host fetches itself."""
 
     datastore: Slug
-    url: Annotated[str, msgspec.Meta(min_length=8, max_length=2048, pattern=PRINTABLE)]
-    """`http://` or `https://`."""
+    """Where the image is kept."""
+    url: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=8,
+            max_length=2048,
+            pattern=PRINTABLE,
+            examples=["https://example.org/debian-13.qcow2"],
+        ),
+    ]
+    """`http://` or `https://`, without credentials. Addresses of this host itself and of a single
+    link are refused; at most five redirects are followed."""
     sha256: Sha256Hex
+    """The digest that the file must have."""
     format: SourceFormat | None = None
+    """What it is, unpacked; null: the header tells."""
     compression: Compression | None = None
+    """How it is compressed; null: the header tells."""
     max_bytes: ImageBytes | None = None
-    """More is refused; none: what fits on the datastore."""
+    """Larger files are refused; null: what fits on the datastore."""
     ca_pem: Annotated[str, msgspec.Meta(max_length=65536, pattern=PRINTABLE_LINES)] | None = None
-    """Certificates to trust instead of the public authorities."""
+    """Certificates to trust instead of the public authorities (PEM)."""
 
 
 class ImageCapture(Record, frozen=True, kw_only=True):
-    """An image that is made of a volume that nothing writes to meanwhile."""
+    """An image that is made of a volume that no running VM has."""
 
     volume: Slug
     datastore: Slug | None = None
-    """None: the volume's."""
+    """Null: the volume's."""
     format: ImageFormat = ImageFormat.QCOW2
-    """qcow2 or raw."""
+    """`qcow2` or `raw`."""
     compress: bool = False
     """qcow2: compress the clusters."""
 
@@ -139,21 +151,26 @@ class ImageOrigin(Record, frozen=True, kw_only=True):
     format: SourceFormat
     compression: Compression
     size_bytes: int
+    """Of the data as they came."""
     sha256: Sha256Hex | None = None
+    """Of the data as they came."""
     url: str | None = None
+    """Where it was pulled from, after redirects."""
     volume: str | None = None
+    """The volume that it was made of."""
 
 
 class ImageStatus(Record, frozen=True, kw_only=True):
     """What is observed of an image."""
 
     virtual_size_bytes: int
-    """The size of the disk that the image holds; the file's size where it is no disk."""
+    """The size of the disk in it; the file's size where it is none."""
     used_by: tuple[str, ...] = ()
-    """The ids of the VMs whose specs name it."""
+    """Ids of the VMs that name it."""
     origin: ImageOrigin | None = None
+    """Where it came from."""
     reason: str | None = None
-    """Why the image can't be used, where it can't."""
+    """Why the image can't be used."""
 
 
 class Image(Record, frozen=True, kw_only=True):
@@ -186,20 +203,20 @@ class DataMap(Record, frozen=True, kw_only=True):
 
     size_bytes: int
     etag: str
-    """That of the download."""
+    """That of the download, without its quotation marks."""
     extents: tuple[DataExtent, ...]
     """In order; a part of them, if there is a `next_offset`."""
     next_offset: int | None = None
-    """Where to ask for more; null at the end."""
+    """The `offset` to go on from; null at the end."""
 
 
 class UploadSpec(ImageSource, frozen=True, kw_only=True):
-    """A resumable upload: what it becomes."""
+    """A resumable upload: what comes, and what it becomes."""
 
     image: Slug
 
 
-class UploadState(StrEnum):
+class UploadState(OpenEnum):
     """Where a resumable upload stands."""
 
     RECEIVING = "receiving"
@@ -215,6 +232,7 @@ class UploadStatus(Record, frozen=True, kw_only=True):
     """So many bytes are durable."""
     expires_at: Timestamp
     operation: str | None = None
+    """What makes the image of it."""
 
 
 class Upload(Record, frozen=True, kw_only=True):
@@ -242,5 +260,5 @@ class UploadOutcome(Record, frozen=True, kw_only=True):
     """False: the part was dropped."""
     operation: str | None = None
     """What makes the image, where the upload is whole now."""
-    problem: Problem | None = None
+    problem: ErrorInfo | None = None
     """Why not all of it was taken."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from typing import Annotated
 
-from vmkernel.model.base import Record, SubjectKind, Timestamp
-from vmkernel.model.problems import Problem
+import msgspec
+
+from vmkernel.model.base import OpenEnum, Record, SubjectKind, Timestamp
+from vmkernel.model.problems import OperationError
 
 __all__ = ["Event", "Operation", "OperationState", "Progress", "Subject"]
 
@@ -13,11 +15,12 @@ __all__ = ["Event", "Operation", "OperationState", "Progress", "Subject"]
 class Subject(Record, frozen=True, kw_only=True):
     """What an operation or event is about."""
 
-    kind: SubjectKind
+    kind: Annotated[SubjectKind, msgspec.Meta(examples=["vm", "image"])]
+    """The noun."""
     id: str
 
 
-class OperationState(StrEnum):
+class OperationState(OpenEnum):
     """Where an operation stands."""
 
     RUNNING = "running"
@@ -32,10 +35,11 @@ class OperationState(StrEnum):
 
 
 class Progress(Record, frozen=True, kw_only=True):
-    """How far an operation is; `total` is 0 while it is unknown."""
+    """How far an operation is."""
 
     done: int = 0
     total: int = 0
+    """0 while it is unknown."""
     unit: str = "bytes"
     stage: str = ""
 
@@ -44,26 +48,28 @@ class Operation(Record, frozen=True, kw_only=True):
     """A piece of work that outlasts its request."""
 
     id: str
-    kind: str
-    """What is done, such as `vm.start`, `volume.create`."""
+    kind: Annotated[str, msgspec.Meta(examples=["vm.start"])]
+    """What is done."""
     subject: Subject
     state: OperationState
     progress: Progress
     cancellable: bool
     actor: str
+    """The token that asked for it."""
     created_at: Timestamp
     finished_at: Timestamp | None = None
-    error: Problem | None = None
+    error: OperationError | None = None
+    """Why it failed."""
 
 
 class Event(Record, frozen=True, kw_only=True):
-    """Something that happened."""
+    """Something that happened; the `data` of one server-sent event."""
 
     id: str
-    """Opaque; ordered within one boot; what `Last-Event-ID` takes."""
+    """Opaque; what `Last-Event-ID` takes."""
     time: Timestamp
-    type: str
-    """What happened, such as `vm.state`, `audit.denied`, `operation.finished`."""
+    type: Annotated[str, msgspec.Meta(examples=["vm.state"])]
+    """What happened."""
     subject: Subject
     actor: str | None = None
     message: str = ""

@@ -1,20 +1,32 @@
 """Typed failures: what went wrong, in which field, and what to do.
 
 MicaError
-  every failure that a request can end in; carries one Problem
+  every failure that a request can end in; carries one ErrorInfo
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
+from typing import Annotated
 
-from vmkernel.model.base import Record
+import msgspec
+
+from vmkernel.model.base import OpenEnum, Record
 from vmkernel.text import clean_lines
 
-__all__ = ["ErrorCode", "FieldProblem", "MicaError", "Problem"]
+__all__ = [
+    "ErrorCode",
+    "ErrorInfo",
+    "FieldError",
+    "FieldProblem",
+    "MicaError",
+    "OperationError",
+    "PROBLEM_TYPE_PREFIX",
+]
+
+PROBLEM_TYPE_PREFIX = "urn:mica:problem:"
 
 
-class ErrorCode(StrEnum):
+class ErrorCode(OpenEnum):
     """The closed set of failures; each is the last part of an RFC 9457 problem type."""
 
     INVALID = "invalid"
@@ -40,16 +52,47 @@ class ErrorCode(StrEnum):
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 
+    @property
+    def headline(self) -> str:
+        """The short name of the kind of failure, always the same."""
+        return _HEADLINES[self]
 
-class FieldProblem(Record, frozen=True, kw_only=True):
-    """What is wrong with one field."""
 
-    pointer: str
-    """A JSON pointer (RFC 6901) into the request's body, or the name of a parameter."""
+_HEADLINES = {
+    ErrorCode.INVALID: "A value can't be used",
+    ErrorCode.UNAUTHENTICATED: "No valid token",
+    ErrorCode.FORBIDDEN: "The token's role doesn't allow it",
+    ErrorCode.NOT_FOUND: "No such object",
+    ErrorCode.ALREADY_EXISTS: "The object exists already",
+    ErrorCode.REVISION_MISMATCH: "The object was changed meanwhile",
+    ErrorCode.CONFLICT: "The object's state doesn't allow it now",
+    ErrorCode.ALREADY_IN_STATE: "The object is in that state already",
+    ErrorCode.IN_USE: "The object is in use",
+    ErrorCode.INSUFFICIENT_SPACE: "Not enough free space",
+    ErrorCode.INSUFFICIENT_RESOURCES: "Not enough CPU or memory",
+    ErrorCode.WIPE_NOT_CONFIRMED: "Wiping the disk was not confirmed",
+    ErrorCode.DIGEST_MISMATCH: "The data have another digest than announced",
+    ErrorCode.TRUNCATED: "The data ended too early",
+    ErrorCode.UNSUPPORTED: "This host doesn't support it",
+    ErrorCode.RATE_LIMITED: "Too many attempts",
+    ErrorCode.TIMED_OUT: "It took too long; the outcome is unknown",
+    ErrorCode.UNAVAILABLE: "The hypervisor is not available now",
+    ErrorCode.INTERNAL: "A defect in Mica",
+}
+
+
+class FieldError(Record, frozen=True, kw_only=True):
+    """What is wrong with one field of the request."""
+
+    pointer: Annotated[str, msgspec.Meta(examples=["/spec/cpus/count"])]
+    """A JSON pointer (RFC 6901) into the body; a parameter's or header's name."""
     detail: str
 
 
-class Problem(Record, frozen=True, kw_only=True):
+FieldProblem = FieldError
+
+
+class ErrorInfo(Record, frozen=True, kw_only=True):
     """A failure as it travels."""
 
     code: ErrorCode
@@ -59,8 +102,35 @@ class Problem(Record, frozen=True, kw_only=True):
     retry_after_s: int | None = None
 
 
+class OperationError(Record, frozen=True, kw_only=True):
+    """Why an operation failed: a problem without a request of its own."""
+
+    type: Annotated[
+        str,
+        msgspec.Meta(description="As in a problem.", pattern=r"^urn:mica:problem:[a-z-]+$(?!\n)"),
+    ]
+    title: str
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+
+    @classmethod
+    def of(cls, error: ErrorInfo) -> OperationError:
+        """A failure as an operation shows it."""
+        return cls(
+            type=PROBLEM_TYPE_PREFIX + error.code,
+            title=error.code.headline,
+            detail=error.detail,
+            errors=error.fields,
+        )
+
+    @property
+    def code(self) -> ErrorCode:
+        """The last part of its type. Raises ValueError for one that only a newer host has."""
+        return ErrorCode(self.type.removeprefix(PROBLEM_TYPE_PREFIX))
+
+
 class MicaError(Exception):
-    """A failed request: carries its Problem."""
+    """A failed request: carries its ErrorInfo."""
 
     def __init__(
         self,
@@ -72,7 +142,9 @@ class MicaError(Exception):
     ) -> None:
         detail = clean_lines(detail)  # it may quote what others wrote
         super().__init__(detail)
-        self.problem = Problem(code=code, detail=detail, fields=fields, retry_after_s=retry_after_s)
+        self.problem = ErrorInfo(
+            code=code, detail=detail, fields=fields, retry_after_s=retry_after_s
+        )
 
     @classmethod
     def field(cls, pointer: str, detail: str, code: ErrorCode = ErrorCode.INVALID) -> MicaError:
@@ -80,7 +152,7 @@ class MicaError(Exception):
         return cls(code, detail, fields=(FieldProblem(pointer=pointer, detail=detail),))
 
     @classmethod
-    def from_problem(cls, problem: Problem) -> MicaError:
+    def from_problem(cls, problem: ErrorInfo) -> MicaError:
         """The exception for a problem that came over a wire."""
         return cls(
             problem.code,

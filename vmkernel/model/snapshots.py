@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
-from vmkernel.model.base import Description, Record, Slug, Timestamp
+from vmkernel.model.base import Description, OpenEnum, Record, Slug, Timestamp
 
 __all__ = ["Snapshot", "SnapshotSpec", "SnapshotState", "SnapshotStatus"]
 
 
-class SnapshotState(StrEnum):
-    """Where a snapshot stands."""
+class SnapshotState(OpenEnum):
+    """Where a snapshot stands; one that is `deleting` goes when it is deleted again."""
 
     CREATING = "creating"
     READY = "ready"
@@ -23,12 +21,11 @@ class SnapshotSpec(Record, frozen=True, kw_only=True):
 
     description: Description = ""
     memory: bool = False
-    """With the memory of the running guest, which goes on from there after a revert."""
+    """With the memory of the running guest, which goes on from there."""
     quiesce: bool = False
-    """Let the guest agent hold the file systems of a running guest still meanwhile; the snapshot is
-    refused if it can't."""
+    """Let the guest agent hold the file systems of a running guest still; refused if it can't."""
     best_effort: bool = False
-    """Take it in any case; the status says why the guest was not quiet."""
+    """With `quiesce`: take it in any case; the status says why not quiet."""
 
 
 class SnapshotStatus(Record, frozen=True, kw_only=True):
@@ -36,21 +33,21 @@ class SnapshotStatus(Record, frozen=True, kw_only=True):
 
     state: SnapshotState
     parent: Slug | None = None
-    """The snapshot that it was taken after; None for a first one."""
+    """The snapshot after which it was taken; null for a first."""
     current: bool = False
     """True where the VM's present state came after this one."""
     disks: tuple[Slug, ...] = ()
     """The volumes that it holds."""
     machine_type: str = ""
     memory_bytes: int = 0
-    """Of the memory image; 0 without one."""
+    """0 without memory."""
     quiesced: bool = False
     reason: str | None = None
     """Why the guest was not quiet, where that was wanted."""
 
 
 class Snapshot(Record, frozen=True, kw_only=True):
-    """One snapshot of one VM."""
+    """One snapshot of one virtual machine."""
 
     id: Slug
     vm: Slug

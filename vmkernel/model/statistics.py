@@ -41,8 +41,8 @@ class IoStatistics(Record, frozen=True, kw_only=True):
     """The sum of what each operation took."""
     failed: int = 0
     latency_counts: tuple[int, ...] = ()
-    """How many took less than the first bound, from it to below the second, …, and the last bound
-    or more (LATENCY_BOUNDS_S); since the first time that this VM's figures were asked for."""
+    """How many took less than 0.1 ms, then below 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250 and 500
+    ms, below 1 s, below 5 s, and more; counted since these figures were first asked for."""
 
 
 class DiskStatistics(Record, frozen=True, kw_only=True):

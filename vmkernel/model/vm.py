@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated, Final
 
 import msgspec
 
-from vmkernel.model.base import Description, DisplayName, Record, ShortText, Slug, Timestamp
+from vmkernel.model.base import (
+    Description,
+    DisplayName,
+    OpenEnum,
+    Record,
+    ShortText,
+    Slug,
+    Timestamp,
+)
 from vmkernel.model.cloud_init import CloudInitSpec
 from vmkernel.model.guest_agent import AgentStatus
 from vmkernel.model.scope import Change, Scope
@@ -60,7 +67,7 @@ class VmSpec(Record, frozen=True, kw_only=True):
     """What a virtual machine is wanted to be."""
 
     datastore: Slug
-    """Where the VM's folder lies; fixed at creation."""
+    """Where its folder lies; fixed at creation."""
     name: DisplayName = ""
     """A free display name; the id is shown where it is empty."""
     description: Description = ""
@@ -73,6 +80,7 @@ class VmSpec(Record, frozen=True, kw_only=True):
     memory_bytes: Annotated[
         int, msgspec.Meta(ge=16 << 20, le=16 << 40, multiple_of=MEMORY_STEP_BYTES)
     ] = 512 << 20
+    """Whole mebibytes."""
     memory: MemorySpec = MemorySpec()
     firmware: Firmware = Firmware.UEFI
     clock: ClockSpec = ClockSpec()
@@ -189,8 +197,8 @@ field that holds such paths alone, such as `cpus`, has none. A
 disk or card with another key is another one: the one goes, the other comes."""
 
 
-class VmState(StrEnum):
-    """Where a virtual machine stands; the diagram is in vmkernel/vm/states.py."""
+class VmState(OpenEnum):
+    """Where a virtual machine stands; `migrating` is reserved, no VM is in it yet."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -207,7 +215,7 @@ class VmState(StrEnum):
     UNUSABLE = "unusable"
 
 
-class VmAction(StrEnum):
+class VmAction(OpenEnum):
     """A request that changes a VM's state."""
 
     START = "start"
@@ -225,7 +233,7 @@ class VmAction(StrEnum):
     """Add the Secure Boot certificates that it lacks to its firmware variables."""
 
 
-class ConsoleKind(StrEnum):
+class ConsoleKind(OpenEnum):
     """The stream that a console opens."""
 
     SERIAL = "serial"
@@ -247,12 +255,12 @@ class VmStatus(Record, frozen=True, kw_only=True):
     state: VmState
     uuid: str
     machine_type: str
-    """QEMU machine type, pinned at creation, such as `pc-q35-10.0`."""
+    """QEMU's machine type, pinned at creation, such as `pc-q35-10.0`."""
     reason: str | None = None
-    """Why it is paused, crashed or unusable, or why the last start failed."""
+    """Why it is paused, crashed or unusable, or the last start failed."""
     started_at: Timestamp | None = None
     accelerator: str | None = None
-    """`kvm` or `tcg` while it runs."""
+    """`kvm` or `tcg`, while it runs."""
     nics: tuple[NicStatus, ...] = ()
     unplugging: tuple[str, ...] = ()
     """The keys of devices that the guest was asked to give up and still has: the VM loses each when
@@ -260,11 +268,11 @@ class VmStatus(Record, frozen=True, kw_only=True):
     agent: AgentStatus | None = None
     """The agent in the guest, while it runs with a channel to one."""
     restart: RestartStatus | None = None
-    """None where the policy has had nothing to do."""
+    """Null where the policy has had nothing to do."""
     memory_image: MemoryImageStatus | None = None
     """What it goes on from, while it is suspended."""
     secure_boot: SecureBootStatus | None = None
-    """None without Secure Boot, and until its variables are made or looked at."""
+    """Null without Secure Boot, and until the firmware variables are made or looked at."""
 
 
 class Vm(Record, frozen=True, kw_only=True):
@@ -272,7 +280,7 @@ class Vm(Record, frozen=True, kw_only=True):
 
     id: Slug
     revision: int
-    """Counts the changes of the spec; the ETag of the API."""
+    """Counts the changes of the spec; the ETag."""
     created_at: Timestamp
     spec: VmSpec
     status: VmStatus

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-from vmkernel.model.base import Record, Slug
+from vmkernel.model.base import OpenEnum, Record, Slug
 
 __all__ = [
     "BootDevice",
@@ -63,7 +62,7 @@ BootIndex = Annotated[
 ]
 
 
-class GuestOs(StrEnum):
+class GuestOs(OpenEnum):
     """The kind of operating system: chooses the defaults of what isn't given."""
 
     LINUX = "linux"
@@ -71,7 +70,7 @@ class GuestOs(StrEnum):
     OTHER = "other"
 
 
-class Firmware(StrEnum):
+class Firmware(OpenEnum):
     """What the guest's machine starts with."""
 
     UEFI = "uefi"
@@ -79,14 +78,14 @@ class Firmware(StrEnum):
     BIOS = "bios"
 
 
-class Clock(StrEnum):
+class Clock(OpenEnum):
     """What the guest's hardware clock shows."""
 
     UTC = "utc"
     LOCAL = "local"
 
 
-class HugePages(StrEnum):
+class HugePages(OpenEnum):
     """The pages of the host that hold the guest's memory."""
 
     NONE = "none"
@@ -94,7 +93,7 @@ class HugePages(StrEnum):
     SIZE_1G = "1G"
 
 
-class DiskBus(StrEnum):
+class DiskBus(OpenEnum):
     """The controller that a disk or CD-ROM hangs on."""
 
     VIRTIO_BLK = "virtio-blk"
@@ -105,7 +104,7 @@ class DiskBus(StrEnum):
     USB = "usb"
 
 
-class DiskCache(StrEnum):
+class DiskCache(OpenEnum):
     """How the host's memory is used between the guest and its disk."""
 
     NONE = "none"
@@ -114,7 +113,7 @@ class DiskCache(StrEnum):
     UNSAFE = "unsafe"
 
 
-class NicModel(StrEnum):
+class NicModel(OpenEnum):
     """The network card that the guest sees."""
 
     VIRTIO = "virtio"
@@ -124,7 +123,7 @@ class NicModel(StrEnum):
     RTL8139 = "rtl8139"
 
 
-class DisplayModel(StrEnum):
+class DisplayModel(OpenEnum):
     """The graphics card that the guest sees."""
 
     VIRTIO = "virtio"
@@ -132,15 +131,16 @@ class DisplayModel(StrEnum):
     NONE = "none"
 
 
-class WatchdogModel(StrEnum):
+class WatchdogModel(OpenEnum):
     """The watchdog that the guest sees."""
 
     I6300ESB = "i6300esb"
     ITCO = "itco"
 
 
-class WatchdogAction(StrEnum):
-    """What happens once the guest has not fed its watchdog in time."""
+class WatchdogAction(OpenEnum):
+    """What happens once the guest has not fed its watchdog in time; a power-off counts as a crash
+    for the restart policy."""
 
     RESET = "reset"
     POWER_OFF = "power-off"
@@ -150,7 +150,7 @@ class WatchdogAction(StrEnum):
     NONE = "none"
 
 
-class BootDevice(StrEnum):
+class BootDevice(OpenEnum):
     """A class of devices in the boot order."""
 
     DISK = "disk"
@@ -171,7 +171,13 @@ class CpuSpec(Record, frozen=True, kw_only=True):
     """Cores of a socket."""
     threads: Annotated[int, Meta(ge=1, le=2)] | None = None
     """Threads of a core."""
-    model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)")] = "host"
+    model: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)",
+            description="`host`, or a CPU model of QEMU's, such as `EPYC-v4`.",
+        ),
+    ] = "host"
     """`host`, or a CPU model of QEMU's, such as `EPYC-v4`."""
 
 
@@ -191,6 +197,7 @@ class HotPlugSpec(Record, frozen=True, kw_only=True):
     disks: Annotated[int, Meta(ge=0, le=32)] = 4
     """For virtio-blk and NVMe disks; the other buses need none."""
     nics: Annotated[int, Meta(ge=0, le=8)] = 2
+    """For network cards."""
 
 
 class MemorySpec(Record, frozen=True, kw_only=True):
@@ -239,14 +246,22 @@ class DiskSpec(Record, frozen=True, kw_only=True):
     """A volume attached as a disk."""
 
     volume: Slug
-    key: Annotated[str, Meta(pattern=r"^disk([0-9]|[1-5][0-9]|6[0-3])$(?!\n)")] | None = None
+    key: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^disk([0-9]|[1-5][0-9]|6[0-3])$(?!\n)", description="`disk0` to `disk63`."
+            ),
+        ]
+        | None
+    ) = None
     """Names the disk within its VM and fixes its place in the guest; chosen where null."""
     bus: DiskBus | None = None
     """Where null: `virtio-blk`, or `sata` for Windows, which has no driver for the other."""
     boot_index: BootIndex | None = None
     cache: DiskCache = DiskCache.NONE
-    """`none` leaves the host's page cache out, where the datastore can; `unsafe` ignores
-    flushes: data may be lost with the host."""
+    """`none` leaves the host's page cache out, where the datastore can; `unsafe` ignores flushes:
+    data may be lost with the host."""
     discard: bool = True
     """Blocks that the guest frees are given back to the datastore."""
     read_only: bool = False
@@ -258,7 +273,10 @@ class CdromSpec(Record, frozen=True, kw_only=True):
     """A CD-ROM drive, with an ISO image in it or empty."""
 
     image: Slug | None = None
-    key: Annotated[str, Meta(pattern=r"^cdrom[0-7]$(?!\n)")] | None = None
+    key: (
+        Annotated[str, Meta(pattern=r"^cdrom[0-7]$(?!\n)", description="`cdrom0` to `cdrom7`.")]
+        | None
+    ) = None
     """Names the drive within its VM and fixes its place in the guest; chosen where null."""
     bus: DiskBus = DiskBus.SATA
     boot_index: BootIndex | None = None
@@ -268,7 +286,10 @@ class NicSpec(Record, frozen=True, kw_only=True):
     """A network card on a port group."""
 
     port_group: Slug = "vm-network"
-    key: Annotated[str, Meta(pattern=r"^nic([0-9]|1[0-5])$(?!\n)")] | None = None
+    key: (
+        Annotated[str, Meta(pattern=r"^nic([0-9]|1[0-5])$(?!\n)", description="`nic0` to `nic15`.")]
+        | None
+    ) = None
     """Names the card within its VM and fixes its place in the guest; chosen where null."""
     model: NicModel | None = None
     """Where null: `virtio`, or `e1000e` for Windows, which has no driver for the other."""
@@ -302,7 +323,9 @@ class KernelBoot(Record, frozen=True, kw_only=True):
     """An image of the format `linux-kernel`."""
     initrd: Slug | None = None
     """An image of the format `linux-initrd`."""
-    cmdline: Annotated[str, Meta(max_length=2048, pattern=r"^[ -~]*$(?!\n)")] = ""
+    cmdline: Annotated[
+        str, Meta(max_length=2048, pattern=r"^[ -~]*$(?!\n)", description="Printable ASCII.")
+    ] = ""
     """Printable ASCII."""
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
-from vmkernel.model.base import Record, Timestamp
+from vmkernel.model.base import OpenEnum, Record, Timestamp
 
 __all__ = [
     "AutostartSpec",
@@ -23,8 +22,9 @@ __all__ = [
 ]
 
 
-class RestartPolicy(StrEnum):
-    """What happens after a VM has ended that nobody asked to end."""
+class RestartPolicy(OpenEnum):
+    """What happens after a VM has ended that nobody asked to end: nothing, a start where it
+    crashed, or a start whatever the reason (also where the guest switched itself off)."""
 
     NEVER = "never"
     ON_FAILURE = "on-failure"
@@ -35,19 +35,17 @@ class RestartPolicy(StrEnum):
 
 
 class RestartSpec(Record, frozen=True, kw_only=True):
-    """Starting a VM again after an end that nobody asked for.
-
-    The wait before it is one second, doubled each time up to five minutes; ten minutes without
-    another end begin anew.
-    """
+    """Starting a VM again after an end that nobody asked for; the wait before it is one second,
+    doubled each time up to five minutes."""
 
     policy: RestartPolicy = RestartPolicy.NEVER
     max_attempts: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
-    """How often in a row; 0: for ever."""
+    """How often in a row (ten minutes of running begin anew); 0: for ever."""
 
 
-class WaitFor(StrEnum):
-    """What must be seen of a VM before the next one is started."""
+class WaitFor(OpenEnum):
+    """What must be seen of a VM before the next one is started: nothing, or that its guest agent
+    answers within `delay_s`."""
 
     NONE = "none"
     AGENT = "agent"
@@ -61,13 +59,13 @@ class AutostartSpec(Record, frozen=True, kw_only=True):
     order: Annotated[int, msgspec.Meta(ge=0, le=9999)] = 100
     """Lower ones first; those with the same number together."""
     delay_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
-    """How long the next ones wait after this one has been started."""
+    """Seconds that the next ones wait after its start."""
     wait_for: WaitFor = WaitFor.NONE
     """What ends that wait early."""
 
 
-class StopAction(StrEnum):
-    """How a VM ends with the host."""
+class StopAction(OpenEnum):
+    """How a VM ends with the host; what can't be suspended is shut down."""
 
     SHUTDOWN = "shutdown"
     SUSPEND = "suspend"
@@ -79,15 +77,15 @@ class StopSpec(Record, frozen=True, kw_only=True):
     """Ending with the host."""
 
     order: Annotated[int, msgspec.Meta(ge=0, le=9999)] | None = None
-    """Higher ones first; the order of the start where none is given, so that the end is its
-    reverse."""
+    """Higher ones first; the order of the start where none is given."""
     timeout_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 90.0
-    """After that it is powered off."""
+    """Seconds after which it is powered off."""
     action: StopAction = StopAction.SHUTDOWN
 
 
-class OnPanic(StrEnum):
-    """What happens when the guest's kernel reports a panic (pvpanic)."""
+class OnPanic(OpenEnum):
+    """What happens when the guest's kernel reports a panic, besides an event; `power-off` counts as
+    a crash for the restart policy."""
 
     NONE = "none"
     """An event; the guest may write its dump and restart itself."""
@@ -103,15 +101,15 @@ class RestartStatus(Record, frozen=True, kw_only=True):
     attempts: int
     """Starts since the VM last ran for a while."""
     next_at: Timestamp | None = None
-    """When the next one is due; none where nothing waits."""
+    """When the next one is due; null where nothing waits."""
 
 
 class SecureBootStatus(Record, frozen=True, kw_only=True):
-    """The keys in the firmware variables of a VM with Secure Boot, as they were when it last stood
-    still."""
+    """The keys in the firmware variables of a VM with Secure Boot, when it last stood still."""
 
     missing: tuple[str, ...] = ()
-    """Certificates of 2023 that it lacks though it trusts those of 2011 which they replace."""
+    """Certificates of 2023 that it lacks though it trusts those of 2011 which they replace;
+    `update-secure-boot` adds them."""
     revoked: int | None = None
     """Entries of dbx, the list of what may not start though it is signed."""
     error: str | None = None
@@ -124,4 +122,4 @@ class MemoryImageStatus(Record, frozen=True, kw_only=True):
     taken_at: Timestamp
     size_bytes: int
     accelerator: str
-    """What it ran with, `kvm` or `tcg`, and will again."""
+    """What it ran with, and will again."""

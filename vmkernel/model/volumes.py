@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
-from vmkernel.model.base import Record, Slug, Timestamp
+from vmkernel.model.base import OpenEnum, Record, Slug, Timestamp
 
 __all__ = [
     "Allocation",
@@ -23,15 +22,15 @@ __all__ = [
 SECTOR_BYTES = 512
 
 
-class VolumeFormat(StrEnum):
+class VolumeFormat(OpenEnum):
     """How a volume's data lie in its file."""
 
     QCOW2 = "qcow2"
     RAW = "raw"
 
 
-class Allocation(StrEnum):
-    """When a volume takes its space from the datastore."""
+class Allocation(OpenEnum):
+    """When a volume takes its space: as it is written, or all at creation."""
 
     THIN = "thin"
     """As the guest writes; what it discards is given back."""
@@ -39,8 +38,8 @@ class Allocation(StrEnum):
     """All of it at creation, and for ever."""
 
 
-class CheckRepair(StrEnum):
-    """What a check may mend."""
+class CheckRepair(OpenEnum):
+    """What a check may mend: nothing, what is only wasted, or all (corrupt data may be lost)."""
 
     NONE = "none"
     LEAKS = "leaks"
@@ -53,13 +52,15 @@ class VolumeSpec(Record, frozen=True, kw_only=True):
     """What a volume is wanted to be."""
 
     datastore: Slug
+    """Where it lies; a patch moves it."""
     size_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 50, multiple_of=SECTOR_BYTES)]
+    """What the guest sees."""
     format: VolumeFormat = VolumeFormat.QCOW2
     allocation: Allocation = Allocation.THIN
     source_image: Slug | None = None
-    """Filled from this image at creation; the size must hold it."""
+    """Filled from this image at creation."""
     source_volume: Slug | None = None
-    """A copy of this volume at creation; the size must hold it."""
+    """A copy of this volume, which no running VM may have, at creation."""
 
 
 class VolumeCheck(Record, frozen=True, kw_only=True):
@@ -72,7 +73,8 @@ class VolumeCheck(Record, frozen=True, kw_only=True):
     leaks_fixed: int = 0
     snapshots: int = 0
     """Snapshots inside the file that belong to no VM: nothing can go back to them, and they take
-    room. A repair of `leaks` removes those that Mica made, one of `all` every one."""
+    room. A repair of `leaks` removes those that Mica made, one of `all` every one; none is removed
+    while a datastore, a VM or a snapshot is missing or unusable."""
     snapshots_removed: int = 0
 
 
@@ -83,14 +85,14 @@ class VolumeStatus(Record, frozen=True, kw_only=True):
     attached_to: str | None = None
     """The id of the VM whose spec names the volume."""
     reason: str | None = None
-    """Why the volume can't be used, where it can't."""
+    """Why the volume can't be used."""
     backing: Slug | None = None
     """The volume that a linked one is the difference to."""
     children: tuple[Slug, ...] = ()
-    """The volumes that are linked to it: while there are any, it must stay as it is."""
+    """The volumes linked to it: while there are any, it must stay as it is."""
     shared_bytes: int | None = None
-    """How much of what it takes of its datastore it shares with other files there, such as a
-    clone; of one volume alone, and where the file system tells."""
+    """How much of what it takes it shares with other files, such as a clone; null in lists, and
+    where the file system doesn't tell."""
     last_check: VolumeCheck | None = None
 
 

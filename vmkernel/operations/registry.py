@@ -26,10 +26,11 @@ from vmkernel.host.work_places import Asker, asked_by
 from vmkernel.incidents import problem_of
 from vmkernel.model import (
     ErrorCode,
+    ErrorInfo,
     MicaError,
     Operation,
+    OperationError,
     OperationState,
-    Problem,
     Progress,
     Subject,
 )
@@ -219,13 +220,13 @@ class OperationRegistry:
         if not entry.done.is_set():
             self._finish(entry, OperationState.CANCELLED)
 
-    def _finish(self, entry: _Entry, state: OperationState, error: Problem | None = None) -> None:
+    def _finish(self, entry: _Entry, state: OperationState, error: ErrorInfo | None = None) -> None:
         entry.operation = msgspec.structs.replace(
             entry.operation,
             state=state,
             cancellable=False,
             finished_at=clock.now(),
-            error=error,
+            error=OperationError.of(error) if error else None,
         )
         entry.finished_monotonic_s = time.monotonic()
         entry.done.set()

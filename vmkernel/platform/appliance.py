@@ -35,8 +35,8 @@ from vmkernel.incidents import problem_of
 from vmkernel.model import (
     Device,
     Finding,
-    HostInfo,
     HostMode,
+    HostStatus,
     MicaError,
     Operation,
     PowerAction,
@@ -200,7 +200,7 @@ class AppliancePlatform:
 
     # --- requests -----------------------------------------------------------------------------
 
-    async def host_info(self) -> HostInfo:
+    async def host_info(self) -> HostStatus:
         """The host as a whole."""
         rest = self._rest
         assert rest is not None, "bind() comes first"
@@ -210,7 +210,7 @@ class AppliancePlatform:
             if self._userspace_s is not None:
                 self._times["userspace"] = self._userspace_s
         config = rest.store.config
-        return HostInfo(
+        return HostStatus(
             hostname=config.hostname,
             uuid=config.uuid,
             version=__version__,

@@ -12,8 +12,8 @@ from vmkernel.host_devices import BundleCatalogue, Inventory
 from vmkernel.model import (
     Device,
     ErrorCode,
-    HostInfo,
     HostMode,
+    HostStatus,
     MicaError,
     Operation,
     PowerAction,
@@ -59,11 +59,11 @@ class HostedPlatform:
         """Nothing to watch; ends when cancelled."""
         await asyncio.Event().wait()
 
-    async def host_info(self) -> HostInfo:
+    async def host_info(self) -> HostStatus:
         """The host as a whole."""
         rest = self._rest
         config = rest.store.config
-        return HostInfo(
+        return HostStatus(
             hostname=config.hostname,
             uuid=config.uuid,
             version=__version__,

@@ -24,7 +24,7 @@ import msgspec
 
 from remote_api.client.backup.extents import Run, clipped, overlay
 from remote_api.client.errors import ConflictError, MisuseError
-from remote_api.schema import BackupExtent, VolumeFormat
+from vmkernel.model import BackupExtent, VolumeFormat
 
 __all__ = ["BackupFolder", "Chain", "DiskPart", "Point", "VmPart", "read_part"]
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from remote_api.client.backup.folder import BackupFolder, DiskPart, Point
 from remote_api.client.errors import ClientError, ConflictError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import Backup, BackupBody, Vm, VmState
+from remote_api.schema import BackupBody
+from vmkernel.model import Backup, Vm, VmState
 
 __all__ = ["OnStep", "add_point"]
 

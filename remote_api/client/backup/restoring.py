@@ -12,7 +12,7 @@ from remote_api.client.backup.extents import Run
 from remote_api.client.backup.folder import BackupFolder, Chain, DiskPart, read_part
 from remote_api.client.errors import ClientError, ConflictError, RefusedError, UnreachableError
 from remote_api.client.sdk import Mica
-from remote_api.schema import Vm, VolumeFormat, VolumeSpec
+from vmkernel.model import Vm, VolumeFormat, VolumeSpec
 
 __all__ = ["restore_vm", "restore_volumes"]
 

@@ -8,7 +8,7 @@ import click
 
 from remote_api.client.cli.common import Session, pass_session, show_rows
 from remote_api.client.cli.parameters import NAME
-from remote_api.schema import AuditOutcome
+from vmkernel.model import AuditOutcome
 
 __all__ = ["audit_group"]
 

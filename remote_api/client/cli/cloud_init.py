@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from remote_api.client.cli import output
-from remote_api.schema import CloudInitSpec, UserDataFormat
 from remote_api.schema.violations import examined
+from vmkernel.model import CloudInitSpec, UserDataFormat
 
 __all__ = ["cloud_init_of", "cloud_init_options"]
 

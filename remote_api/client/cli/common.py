@@ -17,7 +17,7 @@ from remote_api.client.cli.parameters import NAME
 from remote_api.client.contexts import ContextStore, KnownHost, default_store
 from remote_api.client.errors import DeclinedError, MisuseError
 from remote_api.client.sdk import Mica, OnBytes
-from remote_api.schema import Operation, OperationState
+from vmkernel.model import Operation, OperationState
 
 __all__ = [
     "Session",

@@ -11,7 +11,7 @@ import click
 from remote_api.client.cli import output
 from remote_api.client.cli.common import Session, pass_session, say
 from remote_api.client.cli.parameters import NAME
-from remote_api.schema import ConsoleMode, ConsoleNotice, VmState
+from vmkernel.model import ConsoleMode, ConsoleNotice, VmState
 
 __all__ = ["console", "keys", "nmi", "screenshot", "vnc"]
 

@@ -16,7 +16,7 @@ from remote_api.client.cli.common import (
 )
 from remote_api.client.cli.parameters import NAME
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from vmkernel.model import (
     Datastore,
     DatastoreKind,
     DatastoreMember,

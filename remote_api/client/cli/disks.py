@@ -13,7 +13,7 @@ from remote_api.client.cli.common import (
     wait_option,
 )
 from remote_api.client.errors import ConflictError
-from remote_api.schema import DiskPartition
+from vmkernel.model import DiskPartition
 
 __all__ = ["disk_group"]
 

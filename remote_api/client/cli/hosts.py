@@ -29,7 +29,7 @@ from remote_api.client.pinning import (
     shown_fingerprint,
 )
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from vmkernel.model import (
     CpuInfo,
     Finding,
     LinkInfo,

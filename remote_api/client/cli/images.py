@@ -19,7 +19,7 @@ from remote_api.client.cli.common import (
 )
 from remote_api.client.cli.parameters import NAME, SIZE
 from remote_api.client.sdk import file_sha256
-from remote_api.schema import (
+from vmkernel.model import (
     Compression,
     Image,
     ImageCapture,

@@ -6,7 +6,8 @@ import click
 
 from remote_api.client.cli import output
 from remote_api.client.cli.common import Session, pass_session, show_object, show_rows
-from remote_api.schema import PROBLEM_TYPE_PREFIX, Operation, Problem
+from remote_api.schema import Problem
+from vmkernel.model import PROBLEM_TYPE_PREFIX, Operation
 
 __all__ = ["events", "operation_group"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remote_api.schema import SecurityInfo
+from vmkernel.model import SecurityInfo
 
 __all__ = ["security_text"]
 

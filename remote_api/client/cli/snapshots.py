@@ -14,7 +14,7 @@ from remote_api.client.cli.common import (
     wait_option,
 )
 from remote_api.client.cli.parameters import NAME
-from remote_api.schema import Snapshot, SnapshotSpec
+from vmkernel.model import Snapshot, SnapshotSpec
 
 __all__ = ["snapshot_group"]
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import inspect
 
 from remote_api.client.cli.parameters import SIZE
-from remote_api.schema import VmSpec
+from vmkernel.model import VmSpec
 from vmkernel.model.scope import Change
 from vmkernel.model.vm_differences import differences
 

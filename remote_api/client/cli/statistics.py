@@ -13,7 +13,7 @@ from remote_api.client.cli.common import Session, bytes_text, pass_session, show
 from remote_api.client.cli.parameters import NAME
 from remote_api.client.rates import VmRates, host_rates, vm_rates
 from remote_api.client.sdk import Mica
-from remote_api.schema import HostStatistics, VmState, VmStatistics
+from vmkernel.model import HostStatistics, VmState, VmStatistics
 
 __all__ = ["host_stats", "top", "vm_stats"]
 

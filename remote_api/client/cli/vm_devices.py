@@ -23,7 +23,7 @@ from remote_api.client.cli.common import (
 from remote_api.client.cli.parameters import NAME, SIZE
 from remote_api.client.errors import ClientError, ConflictError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import (
+from vmkernel.model import (
     CdromSpec,
     DiskBus,
     DiskCache,

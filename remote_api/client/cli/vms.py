@@ -25,7 +25,8 @@ from remote_api.client.cli.spec_paths import patch_of, set_path, spec_as_json, w
 from remote_api.client.cli.statistics import vm_stats
 from remote_api.client.cli.vm_devices import DEVICE_COMMANDS, made_volumes
 from remote_api.client.cli.vm_life import LIFE_COMMANDS, life_lines
-from remote_api.schema import (
+from remote_api.schema.violations import examined
+from vmkernel.model import (
     BootDevice,
     BootSpec,
     CdromSpec,
@@ -43,7 +44,6 @@ from remote_api.schema import (
     VmSpec,
     VmState,
 )
-from remote_api.schema.violations import examined
 
 __all__ = ["vm_group"]
 

@@ -13,7 +13,7 @@ from remote_api.client.cli.common import Session, pass_session, say
 from remote_api.client.cli.parameters import NAME
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.schema import ImageCapture, ImageFormat
+from vmkernel.model import ImageCapture, ImageFormat
 
 __all__ = ["export_volume"]
 

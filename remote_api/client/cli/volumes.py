@@ -18,14 +18,7 @@ from remote_api.client.cli.common import (
 )
 from remote_api.client.cli.parameters import NAME, SIZE
 from remote_api.client.cli.volume_export import export_volume
-from remote_api.schema import (
-    Allocation,
-    CheckRepair,
-    Volume,
-    VolumeCheck,
-    VolumeFormat,
-    VolumeSpec,
-)
+from vmkernel.model import Allocation, CheckRepair, Volume, VolumeCheck, VolumeFormat, VolumeSpec
 
 __all__ = ["volume_group"]
 

@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from remote_api.client.sdk.base import CREATE, Calls
-from remote_api.schema import (
-    AuditOutcome,
-    AuditPage,
-    AuditRecord,
-    ClaimBody,
-    IssuedToken,
-    Token,
-    TokenBody,
-    TokenPage,
-    TokenSpec,
-)
+from remote_api.schema import AuditPage, ClaimBody, TokenBody, TokenPage
+from vmkernel.model import AuditOutcome, AuditRecord, IssuedToken, Token, TokenSpec
 
 __all__ = ["AccessCalls"]
 

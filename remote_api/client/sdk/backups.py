@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from remote_api.client.sdk.base import Calls
-from remote_api.schema import (
+from remote_api.schema import BackupBody
+from vmkernel.model import (
     Backup,
-    BackupBody,
     BackupExtent,
     BackupExtents,
     BackupList,

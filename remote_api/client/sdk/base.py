@@ -10,7 +10,7 @@ import msgspec
 
 from remote_api.client.errors import OperationFailedError, TimedOutError
 from remote_api.client.transport import ANSWER_TIMEOUT_S, Answer, Transport
-from remote_api.schema import Operation, OperationState
+from vmkernel.model import Operation, OperationState
 
 __all__ = ["CREATE", "Calls", "MERGE_PATCH", "OnBytes", "OnProgress", "POLL_S"]
 

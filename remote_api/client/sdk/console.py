@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from remote_api.client.sdk.base import Calls
-from remote_api.schema import (
-    ConsoleBody,
-    ConsoleFraming,
-    ConsoleKind,
-    ConsoleMode,
-    ConsoleTicket,
-    KeysBody,
-)
+from remote_api.schema import ConsoleBody, ConsoleFraming, ConsoleTicket, KeysBody
+from vmkernel.model import ConsoleKind, ConsoleMode
 
 __all__ = ["ConsoleCalls"]
 

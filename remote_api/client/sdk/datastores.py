@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
 from remote_api.schema import (
     AddDiskBody,
-    Datastore,
     DatastoreBody,
     DatastorePage,
-    DatastoreSpec,
-    Operation,
     RenameDatastoreBody,
     ReplaceDiskBody,
     WipeDiskBody,
 )
+from vmkernel.model import Datastore, DatastoreSpec, Operation
 
 __all__ = ["DatastoreCalls"]
 

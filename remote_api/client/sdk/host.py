@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from remote_api.client.sdk.base import Calls
-from remote_api.schema import (
-    ApiInfo,
-    Device,
-    DevicePage,
-    Disk,
-    DiskPage,
-    Host,
-    HostCertificate,
-    Operation,
-    PowerAction,
-    PowerBody,
-)
+from remote_api.schema import DevicePage, DiskPage, Host, PowerBody
+from vmkernel.model import ApiInfo, Device, Disk, HostCertificate, Operation, PowerAction
 
 __all__ = ["HostCalls"]
 

@@ -20,20 +20,17 @@ from remote_api.client.errors import (
     UnreachableError,
 )
 from remote_api.client.sdk.base import CREATE, POLL_S, Calls, OnBytes
-from remote_api.schema import (
-    CaptureBody,
+from remote_api.schema import CaptureBody, ImagePage, PullBody, UploadPage
+from vmkernel.model import (
     Compression,
     DataMap,
     Image,
     ImageCapture,
-    ImagePage,
     ImagePull,
     Operation,
     OperationState,
-    PullBody,
     SourceFormat,
     Upload,
-    UploadPage,
 )
 
 __all__ = ["ImageCalls", "file_sha256"]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from remote_api.client.errors import UnreachableError
 from remote_api.client.reading import read
 from remote_api.client.sdk.base import POLL_S, Calls
-from remote_api.schema import Event, Operation, OperationPage
+from remote_api.schema import OperationPage
+from vmkernel.model import Event, Operation
 
 __all__ = ["OperationCalls"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from remote_api.client.sdk.base import CREATE, Calls
-from remote_api.schema import Operation, Snapshot, SnapshotBody, SnapshotPage, SnapshotSpec
+from remote_api.schema import SnapshotBody, SnapshotPage
+from vmkernel.model import Operation, Snapshot, SnapshotSpec
 
 __all__ = ["SnapshotCalls"]
 

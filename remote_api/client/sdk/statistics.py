@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remote_api.client.sdk.base import Calls
-from remote_api.schema import HostStatistics, VmStatistics
+from vmkernel.model import HostStatistics, VmStatistics
 
 __all__ = ["StatisticsCalls"]
 

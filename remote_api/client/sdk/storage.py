@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
-from remote_api.schema import (
-    Allocation,
-    CheckRepair,
-    Operation,
-    Volume,
-    VolumeBody,
-    VolumeFormat,
-    VolumePage,
-    VolumeSpec,
-)
+from remote_api.schema import VolumeBody, VolumePage
+from vmkernel.model import Allocation, CheckRepair, Operation, Volume, VolumeFormat, VolumeSpec
 
 __all__ = ["StorageCalls"]
 

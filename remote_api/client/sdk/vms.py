@@ -6,15 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
-from remote_api.schema import (
-    CloneBody,
-    CloneSpec,
-    Operation,
-    Vm,
-    VmBody,
-    VmPage,
-    VmSpec,
-)
+from remote_api.schema import CloneBody, VmBody, VmPage
+from vmkernel.model import CloneSpec, Operation, Vm, VmSpec
 
 __all__ = ["VmCalls"]
 

@@ -46,25 +46,25 @@ def _broken(kind: str) -> Operation:
     return _operation(1, **BROKEN[kind])
 
 
-def _read(reply: msgspec.Raw) -> requests.OperationPage:
-    return msgspec.msgpack.decode(reply, type=requests.OperationPage)
+def _read(reply: msgspec.Raw) -> requests.Page[Operation]:
+    return msgspec.msgpack.decode(reply, type=requests.Page[Operation])
 
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_an_item_that_cant_be_sent_is_left_out(kind: str) -> None:
     items = (_operation(0), _broken(kind), _operation(2))
-    page = _read(encode_reply(requests.OperationPage(items=items, more=True)))
+    page = _read(encode_reply(requests.Page[Operation](items=items, more=True)))
     assert [item.id for item in page.items] == ["op-0000", "op-0002"]
     assert page.more
 
 
 def test_a_page_ends_early_if_its_items_are_large() -> None:
     items = tuple(_operation(number, actor="x" * (PAGE_BYTES // 3)) for number in range(5))
-    page = _read(encode_reply(requests.OperationPage(items=items, more=False)))
+    page = _read(encode_reply(requests.Page[Operation](items=items, more=False)))
     assert [item.id for item in page.items] == ["op-0000", "op-0001"]
     assert page.more
     huge = (_operation(0, actor="x" * (2 * PAGE_BYTES)), _operation(1))
-    page = _read(encode_reply(requests.OperationPage(items=huge, more=False)))
+    page = _read(encode_reply(requests.Page[Operation](items=huge, more=False)))
     assert [item.id for item in page.items] == ["op-0000"]
     assert page.more
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_subjects(request_: requests.Request[Any], subject: tuple[str, str]) -> 
 def test_every_request_with_an_id_names_its_kind_of_object() -> None:
     unnamed = [
         kind.__name__
-        for kind in get_args(requests.AnyRequest)
+        for kind in requests.REQUESTS
         if {"id", "vm"} & set(kind.__struct_fields__) and noun_of(kind) is None
     ]
     assert unnamed == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from remote_api.routes import Application, make_application
 from tests.framework.fake_vmkernel import FakeVmkernel, fake_vmkernel
-from vmkernel.control import model
+from vmkernel import model
 
 __all__ = ["JSON", "MERGE_PATCH", "NOW", "image", "operation", "served", "vm", "volume"]
 
@@ -57,7 +57,7 @@ def image(image_id: str = "iso-1") -> model.Image:
 
 def operation(
     state: model.OperationState = model.OperationState.RUNNING,
-    error: model.Problem | None = None,
+    error: model.ErrorInfo | None = None,
 ) -> model.Operation:
     """An operation."""
     return model.Operation(
@@ -70,7 +70,7 @@ def operation(
         actor="root",
         created_at=NOW,
         finished_at=NOW if state.finished else None,
-        error=error,
+        error=None if error is None else model.OperationError.of(error),
     )
 
 

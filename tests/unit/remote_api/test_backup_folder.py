@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from remote_api.client.backup.extents import Run, clipped, overlay
 from remote_api.client.backup.folder import BackupFolder, DiskPart, Point, read_part
 from remote_api.client.errors import ConflictError
-from remote_api.schema import BackupExtent, VolumeFormat
+from vmkernel.model import BackupExtent, VolumeFormat
 
 SIZE = 64
 

@@ -22,8 +22,8 @@ from remote_api.client.cli import main
 from remote_api.client.cli.words import in_words_of_the_command
 from remote_api.client.errors import MisuseError
 from remote_api.client.names import check_path, checked_name
-from remote_api.schema.base import Slug
 from tests.framework.repository import REPOSITORY
+from vmkernel.model import Slug
 
 
 def _mica(*words: str, **environment: str) -> tuple[int, str]:

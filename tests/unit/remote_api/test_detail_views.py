@@ -19,16 +19,8 @@ from click.testing import CliRunner
 
 from remote_api.client.cli import main
 from remote_api.client.cli.common import Session
-from remote_api.schema import (
-    Datastore,
-    Disk,
-    Host,
-    Operation,
-    Snapshot,
-    Token,
-    Vm,
-    Volume,
-)
+from remote_api.schema import Host
+from vmkernel.model import Datastore, Disk, Operation, Snapshot, Token, Vm, Volume
 
 Path = tuple[str, ...]
 

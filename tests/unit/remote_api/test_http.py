@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from remote_api.routes.registry import AnyRoute, BodyKind, Condition
-from remote_api.schema import ObjectBody, Operation, Role
+from remote_api.schema import ObjectBody
 from tests.framework.asgi import Answer, request
 from tests.framework.fake_vmkernel import FakeVmkernel
 from tests.framework.running import on_loop
@@ -25,7 +25,9 @@ from tests.unit.remote_api.samples import (
     volume,
 )
 from tests.unit.remote_api.whole_requests import BODIES, ROUTES, Whole, whole
-from vmkernel.control import model, requests
+from vmkernel import model
+from vmkernel.control import requests
+from vmkernel.model import Operation, Role
 
 UNAVAILABLE = model.MicaError(model.ErrorCode.UNAVAILABLE, "Not now.", retry_after_s=1)
 NOT_FOUND = model.MicaError(model.ErrorCode.NOT_FOUND, "There is no such object.")
@@ -201,7 +203,7 @@ async def test_a_failed_operation_is_a_failed_answer(
 ) -> None:
     async with served(tmp_path) as (fake, api):
         _start_all(fake)
-        problem = model.Problem(code=model.ErrorCode(code), detail="It can't be.")
+        problem = model.ErrorInfo(code=model.ErrorCode(code), detail="It can't be.")
         fake.answer(requests.GetOperation, operation(model.OperationState.FAILED, problem))
         asked = whole(route)
         query = "&".join(filter(None, (asked.query, "wait=5")))
@@ -234,7 +236,7 @@ def _token(token_id: str = "root", role: model.Role = model.Role.ADMIN) -> model
 @on_loop
 async def test_failed_operation_is_read_as_it_is(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, api):
-        problem = model.Problem(code=model.ErrorCode.CONFLICT, detail="No.")
+        problem = model.ErrorInfo(code=model.ErrorCode.CONFLICT, detail="No.")
         fake.answer(requests.GetOperation, operation(model.OperationState.FAILED, problem))
         answer = await request(api, "GET", "/v1/operations/op-1?wait=1")
         assert (answer.status, answer.json["state"]) == (200, "failed")
@@ -247,7 +249,7 @@ READS: dict[str, tuple[type[requests.Request[Any]], Any]] = {
     "/v1/tokens/a": (requests.GetToken, _token("a")),
     "/v1/whoami": (requests.WhoAmI, _token()),
     "/v1/operations/op-1": (requests.GetOperation, operation()),
-    "/v1/vms": (requests.ListVms, requests.VmPage(items=(vm(),), more=False)),
+    "/v1/vms": (requests.ListVms, requests.Page[model.Vm](items=(vm(),), more=False)),
     "/v1/openapi.json": (requests.WhoAmI, _token()),
 }
 

@@ -8,21 +8,16 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_api.failures import ApiError
 from remote_api.routes import Registry, all_routes
-from remote_api.routes.convert import to_wire
 from remote_api.routes.decode import merge_patch
-from remote_api.routes.exchange import Items
 from remote_api.routes.paging import next_page, page_start
-from remote_api.schema import PageQuery, Vm, Volume
+from remote_api.schema import PageQuery
 from remote_api.server.notify import notify, passed_sockets, watchdog_pause_s
-from tests.unit.remote_api.samples import vm, volume
-from vmkernel.control import requests
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -126,14 +121,3 @@ def test_sockets_for_another_process_are_left_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LISTEN_FDS", "1")
     monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
     assert passed_sockets() == []
-
-
-def test_a_list_that_is_read_directly_says_what_a_conversion_says() -> None:
-    vms = msgspec.msgpack.encode(requests.VmPage(items=(vm(), vm("db", 7)), more=True))
-    found = msgspec.msgpack.decode(vms, type=Items[Vm])
-    assert found.items == (to_wire(vm(), Vm), to_wire(vm("db", 7), Vm))
-    assert found.more
-    volumes = msgspec.msgpack.encode(requests.VolumePage(items=(volume(),), more=False))
-    assert msgspec.msgpack.decode(volumes, type=Items[Volume]) == Items(
-        items=(to_wire(volume(), Volume),), more=False
-    )

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from remote_api.client.cli import main, output
 from remote_api.client.cli.common import Session, say, show_object, show_rows
 from remote_api.client.errors import UnexpectedError
-from remote_api.schema import Subject
+from vmkernel.model import Subject
 
 EVIL = "a\x1b]52;c;eA==\x07\x1b[2J\x9b2J\u202eb\rc"
 SAFE = "a]52;c;eA==[2J2Jb"

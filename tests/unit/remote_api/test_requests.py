@@ -10,7 +10,8 @@ import pytest
 from tests.framework.asgi import request
 from tests.framework.running import on_loop
 from tests.unit.remote_api.samples import JSON, MERGE_PATCH, operation, served, vm
-from vmkernel.control import model, requests
+from vmkernel import model
+from vmkernel.control import requests
 
 SPEC = json.dumps({"spec": {"datastore": "main"}}).encode()
 
@@ -348,10 +349,10 @@ async def test_pages(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, api):
         ids = [f"vm-{number}" for number in range(5)]
 
-        def page(asked: requests.ListVms) -> requests.VmPage:
+        def page(asked: requests.ListVms) -> requests.Page[model.Vm]:
             rest = [each for each in ids if asked.after is None or each > asked.after]
             items = tuple(vm(each) for each in rest[: asked.limit])
-            return requests.VmPage(items=items, more=len(rest) > asked.limit)
+            return requests.Page[model.Vm](items=items, more=len(rest) > asked.limit)
 
         fake.answer(requests.ListVms, page)
         seen: list[str] = []
@@ -379,7 +380,7 @@ async def test_operations_are_202_or_200(tmp_path: Path) -> None:
         answer = await request(api, "POST", "/v1/vms/web/start?wait=5")
         assert (answer.status, answer.json["state"]) == (200, "succeeded")
         assert fake.asked(requests.GetOperation)[0].wait_s == 5
-        problem = model.Problem(code=model.ErrorCode.CONFLICT, detail="No.")
+        problem = model.ErrorInfo(code=model.ErrorCode.CONFLICT, detail="No.")
         fake.answer(requests.GetOperation, operation(model.OperationState.FAILED, problem))
         answer = await request(api, "GET", "/v1/operations/op-1")
         assert answer.json["error"]["type"] == "urn:mica:problem:conflict"

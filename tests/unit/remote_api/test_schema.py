@@ -2,54 +2,43 @@
 
 from __future__ import annotations
 
-import enum
+import ast
 import json
 import re
-import typing
 from typing import Any
-
-import msgspec
-import pytest
 
 import remote_api.schema as wire
 from remote_api.routes import all_routes
 from remote_api.routes.openapi import document, render
 from tests.framework.openapi import DOCUMENT
-from vmkernel.control import model, requests
+from tests.style.sources import modules
+from vmkernel import model
+from vmkernel.control import requests
+from vmkernel.model import IssuedToken, Role, Token, TokenSpec
 
-APART = {"ApiInfo", "Operation", "Problem"}
-"""Types whose shapes differ on purpose; routes/convert.py says how."""
-RENAMED = {"HostStatus": model.HostInfo}
 UPGRADE = "python -m remote_api.routes.openapi > remote_api/openapi.json"
+NOUNS = ("vmkernel.model", "vmkernel.control.requests", "remote_api.schema")
+"""The packages that declare what is stored, asked for and sent."""
 
 
-def _pairs() -> list[Any]:
-    pairs = []
-    for name in wire.__all__:
-        ours = getattr(wire, name)
-        theirs = RENAMED.get(name, getattr(model, name, None))
-        if isinstance(ours, type) and isinstance(theirs, type) and name not in APART:
-            pairs.append(pytest.param(ours, theirs, id=name))
-    return pairs
+def test_each_noun_is_declared_once() -> None:
+    places: dict[str, list[str]] = {}
+    for module in modules():
+        if module.name.startswith(NOUNS):
+            for node in module.tree.body:
+                if isinstance(node, ast.ClassDef):
+                    places.setdefault(node.name, []).append(module.shown)
+    assert len(places) > 200
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
-@pytest.mark.parametrize(("ours", "theirs"), _pairs())
-def test_shapes_agree_with_the_domain(ours: type[Any], theirs: type[Any]) -> None:
-    if issubclass(ours, enum.Enum):
-        assert {each.value for each in ours} == {each.value for each in theirs}
-        return
-    mine = {field.name: field for field in msgspec.structs.fields(ours)}
-    domain = {field.name: field for field in msgspec.structs.fields(theirs)}
-    assert mine.keys() == domain.keys()
-    for name, field in mine.items():
-        assert field.required == domain[name].required, name
-        assert _default(field) == _default(domain[name]), name
-
-
-def _default(field: msgspec.structs.FieldInfo) -> object:
-    if field.default is not msgspec.NODEFAULT:
-        return msgspec.to_builtins(field.default)
-    return None if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+def test_every_request_is_known_by_its_module() -> None:
+    """Requests are found by their base; their tags and names are told apart."""
+    tags = [str(kind.__struct_config__.tag) for kind in requests.REQUESTS]
+    assert len(set(tags)) == len(tags) > 70
+    for kind in requests.REQUESTS:
+        assert getattr(requests, kind.__name__) is kind
+        assert kind.REPLY is not None, kind
 
 
 def test_every_problem_of_the_vmkernel_is_known() -> None:
@@ -88,16 +77,14 @@ def test_every_request_of_the_vmkernel_is_reachable() -> None:
     """A request that no route makes is either forgotten, or for the API's own use."""
     own = {requests.GetTlsIdentity}
     source = "".join(path.read_text() for path in (DOCUMENT.parent / "routes").glob("*.py"))
-    for kind in typing.get_args(requests.AnyRequest):
+    for kind in requests.REQUESTS:
         if kind not in own:
             assert re.search(rf"\b{kind.__name__}\(", source), kind.__name__
 
 
 def test_secrets_are_not_shown() -> None:
-    token = wire.Token(
-        id="a", created_at="2026-01-01T00:00:00Z", spec=wire.TokenSpec(role=wire.Role.ADMIN)
-    )
-    assert "geheim" not in repr(wire.IssuedToken(token=token, secret="geheim"))
+    token = Token(id="a", created_at="2026-01-01T00:00:00Z", spec=TokenSpec(role=Role.ADMIN))
+    assert "geheim" not in repr(IssuedToken(token=token, secret="geheim"))
     assert "geheim" not in repr(
         wire.ConsoleTicket(ticket="geheim", websocket="geheim", expires_at="2026-01-01T00:00:00Z")
     )

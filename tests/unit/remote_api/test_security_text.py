@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from remote_api.client.cli.security_text import security_text
-from remote_api.schema import SecurityInfo
+from vmkernel.model import SecurityInfo
 
 SILENT: dict[str, Any] = {
     "lockdown": None,

@@ -12,7 +12,8 @@ from remote_api.routes.shares import Shares
 from tests.framework.asgi import request
 from tests.framework.running import on_loop
 from tests.unit.remote_api.samples import JSON, served, vm
-from vmkernel.control import model, requests
+from vmkernel import model
+from vmkernel.control import requests
 
 
 def _refusal(shares: Shares, user: str, origin: str) -> int:

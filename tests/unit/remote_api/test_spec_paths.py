@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from remote_api.client.cli.spec_paths import patch_of, set_path, spec_as_json, waiting_for_start
-from remote_api.schema import BootSpec, CdromSpec, DiskSpec, NicSpec, VmSpec
+from vmkernel.model import BootSpec, CdromSpec, DiskSpec, NicSpec, VmSpec
 
 SPEC: dict[str, Any] = {
     "cpus": {"count": 1, "model": "host"},

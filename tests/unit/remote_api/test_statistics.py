@@ -8,13 +8,12 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from remote_api.client.rates import host_rates, vm_rates
-from remote_api.routes.convert import to_wire
 from remote_api.routes.metrics import render
-from remote_api.schema import HostStatistics, VmStatistics
 from tests.framework.asgi import request
 from tests.framework.running import on_loop
 from tests.unit.remote_api.samples import served
-from vmkernel.control import model, requests
+from vmkernel import model
+from vmkernel.control import requests
 
 NOW = "2026-01-01T00:00:00.000Z"
 LATER = "2026-01-01T00:00:02.000Z"
@@ -158,14 +157,14 @@ async def test_routes(tmp_path: Path) -> None:
 
 
 def test_rates_of_a_vm() -> None:
-    before, after = to_wire(_vm(), VmStatistics), to_wire(_vm(at=LATER, grown=100), VmStatistics)
+    before, after = _vm(), _vm(at=LATER, grown=100)
     rates = vm_rates(before, after)
     assert rates is not None
     assert (rates.cpu, rates.waiting) == (0.5, 0.5)
     assert (rates.read.operations_s, rates.read.bytes_s) == (50, 50 * 4096)
     assert rates.read.latency_s == 0.01
     assert (rates.received_bytes_s, rates.sent_bytes_s) == (50, 0)
-    still = vm_rates(before, to_wire(_vm(at=LATER), VmStatistics))
+    still = vm_rates(before, _vm(at=LATER))
     assert still is not None
     assert still.read.latency_s is None
     assert vm_rates(after, before) is None
@@ -173,8 +172,8 @@ def test_rates_of_a_vm() -> None:
 
 def test_rates_of_the_host() -> None:
     before, after = (
-        to_wire(_host(), HostStatistics),
-        to_wire(_host(at=LATER, grown=100), HostStatistics),
+        _host(),
+        _host(at=LATER, grown=100),
     )
     rates = host_rates(before, after)
     assert rates is not None

@@ -19,7 +19,8 @@ from tests.framework.asgi import Answer, request
 from tests.framework.fake_vmkernel import FakeVmkernel, Streamed
 from tests.framework.running import on_loop
 from tests.unit.remote_api.samples import JSON, NOW, image, operation, served
-from vmkernel.control import Stream, model, requests
+from vmkernel import model
+from vmkernel.control import Stream, requests
 
 DATA = b"0123456789"
 UPLOAD = f"/v1/images/iso-1?datastore=main&format=iso&sha256={hashlib.sha256(DATA).hexdigest()}"
@@ -55,7 +56,7 @@ class Sink:
         await self.ended.wait()
         if len(self.taken) == self.size:
             return operation(model.OperationState.SUCCEEDED)
-        problem = model.Problem(code=model.ErrorCode.TRUNCATED, detail="Too short.")
+        problem = model.ErrorInfo(code=model.ErrorCode.TRUNCATED, detail="Too short.")
         return operation(model.OperationState.FAILED, problem)
 
 
@@ -121,7 +122,7 @@ async def test_upload_announces_what_it_is(
 async def test_upload_tells_the_operations_problem(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, api):
         ours, theirs = socket.socketpair()
-        problem = model.Problem(code=model.ErrorCode.DIGEST_MISMATCH, detail="Other digest.")
+        problem = model.ErrorInfo(code=model.ErrorCode.DIGEST_MISMATCH, detail="Other digest.")
         fake.answer(requests.UploadImage, Streamed(operation(), theirs))
         fake.answer(requests.GetOperation, operation(model.OperationState.FAILED, problem))
         ours.close()

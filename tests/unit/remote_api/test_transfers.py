@@ -10,7 +10,7 @@ import pytest
 from remote_api.failures import ApiError
 from remote_api.routes.ranges import wanted_part
 from remote_api.routes.tus import checksum_of, count_of, require_version, spec_of
-from remote_api.schema import SourceFormat
+from vmkernel.model import SourceFormat
 
 
 class _Exchange:

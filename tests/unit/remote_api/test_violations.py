@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from remote_api.failures import ApiError
 from remote_api.routes.decode import decode_body, decode_patch, decode_query
-from remote_api.schema import PageQuery, UploadQuery, VmBody, VmSpec, VolumeBody
+from remote_api.schema import PageQuery, UploadQuery, VmBody, VolumeBody
 from remote_api.schema.violations import MAX_VIOLATIONS, examined
 from tests.framework.asgi import request
 from tests.framework.running import on_loop
 from tests.unit.remote_api.samples import JSON, MERGE_PATCH, served, vm
 from vmkernel.control import requests
+from vmkernel.model import VmSpec
 
 WRONG_SPEC = {
     "cpu": 2,

@@ -10,9 +10,9 @@ import pytest
 from remote_api.client.cli.vm_devices import change_vm, with_image
 from remote_api.client.errors import ConflictError, RefusedError
 from remote_api.client.sdk import Mica
-from remote_api.routes.convert import to_wire
-from remote_api.schema import CdromSpec, DiskSpec, Problem, Vm
+from remote_api.schema import Problem
 from tests.unit.remote_api.samples import vm
+from vmkernel.model import CdromSpec, DiskSpec, Vm
 
 CHANGED = Problem(
     type="urn:mica:problem:revision-mismatch", title="t", status=412, detail="d", instance="i"
@@ -24,7 +24,7 @@ class Raced:
 
     def __init__(self, races: int) -> None:
         self.races = races
-        self.vm_now = to_wire(vm(), Vm)
+        self.vm_now = vm()
         self.sent: list[tuple[dict[str, Any], int]] = []
 
     def vm(self, _: str) -> Vm:

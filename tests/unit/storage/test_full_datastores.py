@@ -17,11 +17,12 @@ from vmkernel.host import DatastoreFullError, HostError, from_os_error, naming_d
 from vmkernel.model import (
     Allocation,
     ErrorCode,
+    ErrorInfo,
     ImageCapture,
     ImageFormat,
     MicaError,
     Operation,
-    Problem,
+    OperationError,
     VolumeFormat,
     VolumeSpec,
 )
@@ -34,7 +35,7 @@ REFUSED = HostError("The disk can't be copied: it needs more space.", ErrorCode.
 HELPS = "delete volumes, images or snapshots there, move some to another datastore, or grow it."
 
 
-def _names(problem: Problem | None, datastore: str) -> None:
+def _names(problem: ErrorInfo | OperationError | None, datastore: str) -> None:
     assert problem is not None
     assert problem.code is ErrorCode.INSUFFICIENT_SPACE
     assert problem.detail.endswith(f" on datastore {datastore}; {HELPS}"), problem.detail
@@ -111,7 +112,7 @@ def test_data_written_into_a_volume_name_it(
         with await world.storage.volume_data().write("v", 0, 6, actor="me") as stream:
             stream.settimeout(10)
             verdict = await asyncio.to_thread(stream.recv, 65536)
-        _names(msgspec.json.decode(verdict, type=Problem), "d")
+        _names(msgspec.json.decode(verdict, type=ErrorInfo), "d")
 
     run(tmp_path, scenario)
 

@@ -80,7 +80,7 @@ def test_a_wrong_upload_leaves_nothing(
         assert ended.state is OperationState.FAILED
         assert ended.error is not None
         assert ended.error.code is code
-        assert [field.pointer for field in ended.error.fields] == ([pointer] if pointer else [])
+        assert [field.pointer for field in ended.error.errors] == ([pointer] if pointer else [])
         assert world.files() == []
         assert _free(world) == 0
         # The name is free again.
@@ -97,7 +97,7 @@ def test_a_disk_that_nothing_closed_is_completed_from_its_log(tmp_path: Path) ->
         spec = image_spec(data, ISO, format=SourceFormat.VHDX)
         ended = await world.upload("x", data, spec=spec)
         assert ended.error is not None
-        assert [field.pointer for field in ended.error.fields] == ["/spec/format"]
+        assert [field.pointer for field in ended.error.errors] == ["/spec/format"]
         assert world.files() == []
         world.qemu_img.error = None
         world.qemu_img.calls.clear()

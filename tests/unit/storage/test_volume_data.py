@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.unit.storage.world import World, run
-from vmkernel.model import ErrorCode, MicaError, Problem, VolumeFormat, VolumeSpec
+from vmkernel.model import ErrorCode, ErrorInfo, MicaError, VolumeFormat, VolumeSpec
 
 MIB = 1 << 20
 
@@ -50,7 +50,7 @@ def test_a_wrong_length_is_told(tmp_path: Path, data: bytes, code: ErrorCode) ->
         await _make(world, "v", VolumeFormat.RAW)
         stream = await world.storage.volume_data().write("v", 0, 6, actor="test")
         verdict = await asyncio.to_thread(_send, stream, data)
-        assert msgspec.json.decode(verdict, type=Problem).code is code
+        assert msgspec.json.decode(verdict, type=ErrorInfo).code is code
         assert world.storage.for_vms.volume("v").id == "v"
 
     run(tmp_path, scenario)

@@ -265,7 +265,7 @@ def test_a_volume_that_went_away_fails_the_start(tmp_path: Path) -> None:
             del world.storage.volumes["disk"]
             operation = await world.act(VmAction.START)
             assert operation.error is not None
-            assert [f.pointer for f in operation.error.fields] == ["/spec/disks/0/volume"]
+            assert [f.pointer for f in operation.error.errors] == ["/spec/disks/0/volume"]
             status = world.vms.get("web").status
             assert status.state is VmState.UNUSABLE
             assert status.reason is not None

@@ -157,7 +157,7 @@ async def test_the_memory_and_the_disk_of_then_come_back(tmp_path: Path) -> None
 @on_loop
 async def test_without_memory_the_vm_runs_as_it_ran_before(tmp_path: Path) -> None:
     async with guest(tmp_path) as world:
-        with pytest.raises(AssertionError, match=r"can't be held still|can't b\.\.\."):
+        with pytest.raises(AssertionError, match="no agent running"):
             await take(world, "one", SnapshotSpec(quiesce=True))
         assert await tree(world) == {}
         await take(world, "one", SnapshotSpec(quiesce=True, best_effort=True))
@@ -264,7 +264,7 @@ async def test_raw_disks_without_shared_blocks_are_refused(
         operation = await world.vms.snapshots().create("web", "one", SnapshotSpec(), actor="test")
         ended = await world.operations.wait(operation.id, 10)
         assert ended.error is not None
-        assert (ended.error.code, ended.error.fields[0].pointer) == (
+        assert (ended.error.code, ended.error.errors[0].pointer) == (
             ErrorCode.UNSUPPORTED,
             "/spec/disks/0/volume",
         )

@@ -90,7 +90,7 @@ def test_a_host_without_the_firmware(tmp_path: Path) -> None:
         ended = await world.act(VmAction.START)
         assert ended.error is not None
         assert "UEFI with Secure Boot" in ended.error.detail
-        assert [field.pointer for field in ended.error.fields] == ["/spec/firmware"]
+        assert [field.pointer for field in ended.error.errors] == ["/spec/firmware"]
         await world.operations.close()
         await world.vms.stop()
 

@@ -10,7 +10,6 @@ from vmkernel.auth import AccessService, AuditTrail, Caller
 from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.handlers.paging import cut
 from vmkernel.control.requests import (
-    AuditPage,
     Claim,
     CreateToken,
     DeleteToken,
@@ -19,13 +18,21 @@ from vmkernel.control.requests import (
     GetToken,
     ListAudit,
     ListTokens,
+    Page,
     RotateCertificate,
     TlsIdentity,
-    TokenPage,
     WhoAmI,
 )
 from vmkernel.events import EventBus
-from vmkernel.model import ErrorCode, HostCertificate, IssuedToken, MicaError, Subject, Token
+from vmkernel.model import (
+    AuditRecord,
+    ErrorCode,
+    HostCertificate,
+    IssuedToken,
+    MicaError,
+    Subject,
+    Token,
+)
 from vmkernel.state import StateStore
 from vmkernel.state.config import TlsMaterial
 from vmkernel.state.identity import fingerprint
@@ -38,16 +45,15 @@ MakeIdentity = Callable[[str, str], Awaitable[TlsMaterial]]
 def register_audit(dispatcher: Dispatcher, trail: AuditTrail) -> None:
     """Serve the requests about the audit trail."""
 
-    async def list_audit(request: ListAudit, _: Caller) -> AuditPage:
+    @dispatcher.handler
+    async def list_audit(request: ListAudit, _: Caller) -> Page[AuditRecord]:
         items, more = trail.list(
             before=request.after,
             limit=request.limit,
             actor=request.actor,
             outcome=request.outcome,
         )
-        return AuditPage(items=items, more=more)
-
-    dispatcher.register(ListAudit, list_audit)
+        return Page(items=items, more=more)
 
 
 def register(
@@ -59,6 +65,7 @@ def register(
 ) -> None:
     """Serve the requests about access; `make_identity(hostname, uuid)` makes certificates."""
 
+    @dispatcher.handler
     async def tls(_: GetTlsIdentity, __: Caller) -> TlsIdentity:
         material = store.config.tls
         if material is None:
@@ -68,6 +75,7 @@ def register(
             private_key_pem=material.private_key_pem.encode(),
         )
 
+    @dispatcher.handler
     async def rotate(_: RotateCertificate, caller: Caller) -> HostCertificate:
         material = await make_identity(store.config.hostname, store.config.uuid)
         await store.update(lambda config: msgspec.structs.replace(config, tls=material))
@@ -81,31 +89,28 @@ def register(
         )
         return HostCertificate(certificate_pem=material.certificate_pem, fingerprint_sha256=shown)
 
+    @dispatcher.handler
     async def claim(request: Claim, caller: Caller) -> IssuedToken:
         return await access.claim(request.code, request.token_id, origin=caller.origin)
 
-    async def list_tokens(request: ListTokens, _: Caller) -> TokenPage:
+    @dispatcher.handler
+    async def list_tokens(request: ListTokens, _: Caller) -> Page[Token]:
         items, more = cut(access.list(), lambda token: token.id, request.after, request.limit)
-        return TokenPage(items=items, more=more)
+        return Page(items=items, more=more)
 
+    @dispatcher.handler
     async def get_token(request: GetToken, _: Caller) -> Token:
         return access.get(request.id)
 
+    @dispatcher.handler
     async def who_am_i(_: WhoAmI, caller: Caller) -> Token:
         return access.get(caller.actor)
 
+    @dispatcher.handler
     async def create_token(request: CreateToken, caller: Caller) -> IssuedToken:
         return await access.create(request.id, request.spec, actor=caller.actor)
 
+    @dispatcher.handler
     async def delete_token(request: DeleteToken, caller: Caller) -> Done:
         await access.delete(request.id, actor=caller.actor)
         return Done()
-
-    dispatcher.register(GetTlsIdentity, tls)
-    dispatcher.register(RotateCertificate, rotate)
-    dispatcher.register(Claim, claim)
-    dispatcher.register(ListTokens, list_tokens)
-    dispatcher.register(GetToken, get_token)
-    dispatcher.register(WhoAmI, who_am_i)
-    dispatcher.register(CreateToken, create_token)
-    dispatcher.register(DeleteToken, delete_token)

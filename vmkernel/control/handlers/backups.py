@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher, Streamed
 from vmkernel.control.requests import (
-    BackupExtents,
-    BackupList,
     BeginBackup,
-    CheckpointList,
     DeleteCheckpoint,
     Done,
     EndBackup,
@@ -22,7 +19,7 @@ from vmkernel.control.requests import (
     ReadBackup,
     WriteVolume,
 )
-from vmkernel.model import Backup, SavedVm
+from vmkernel.model import Backup, BackupExtents, BackupList, CheckpointList, SavedVm
 from vmkernel.storage.service import StorageService
 
 if TYPE_CHECKING:
@@ -38,6 +35,7 @@ def register(
 ) -> None:
     """Serve the requests; `backups` makes the service when it is first asked for."""
 
+    @dispatcher.handler
     async def begin(request: BeginBackup, caller: Caller) -> Backup:
         return await backups().begin(
             request.id,
@@ -48,38 +46,47 @@ def register(
             actor=caller.actor,
         )
 
+    @dispatcher.handler
     async def list_backups(request: ListBackups, _: Caller) -> BackupList:
         return BackupList(items=backups().list(request.id))
 
+    @dispatcher.handler
     async def get(request: GetBackup, _: Caller) -> Backup:
         return backups().get(request.id, request.backup)
 
+    @dispatcher.handler
     async def get_vm(request: GetBackupVm, _: Caller) -> SavedVm:
         return await backups().saved_vm(request.id, request.backup)
 
+    @dispatcher.handler
     async def end(request: EndBackup, caller: Caller) -> Done:
         await backups().end(request.id, request.backup, actor=caller.actor)
         return Done()
 
+    @dispatcher.handler
     async def extents(request: ListExtents, _: Caller) -> BackupExtents:
         found, further = await backups().extents(
             request.id, request.backup, request.disk, request.offset
         )
         return BackupExtents(extents=found, next=further)
 
+    @dispatcher.handler
     async def read(request: ReadBackup, _: Caller) -> Streamed:
         stream = await backups().read(
             request.id, request.backup, request.disk, request.offset, request.length
         )
         return Streamed(Done(), stream)
 
+    @dispatcher.handler
     async def checkpoints(request: ListCheckpoints, _: Caller) -> CheckpointList:
         return CheckpointList(items=await backups().checkpoints(request.id))
 
+    @dispatcher.handler
     async def delete_checkpoint(request: DeleteCheckpoint, _: Caller) -> Done:
         await backups().delete_checkpoint(request.id, request.checkpoint)
         return Done()
 
+    @dispatcher.handler
     async def write(request: WriteVolume, caller: Caller) -> Streamed:
         return Streamed(
             Done(),
@@ -87,14 +94,3 @@ def register(
                 request.id, request.offset, request.length, actor=caller.actor
             ),
         )
-
-    dispatcher.register(BeginBackup, begin)
-    dispatcher.register(ListBackups, list_backups)
-    dispatcher.register(GetBackup, get)
-    dispatcher.register(GetBackupVm, get_vm)
-    dispatcher.register(EndBackup, end)
-    dispatcher.register(ListExtents, extents)
-    dispatcher.register(ReadBackup, read)
-    dispatcher.register(ListCheckpoints, checkpoints)
-    dispatcher.register(DeleteCheckpoint, delete_checkpoint)
-    dispatcher.register(WriteVolume, write)

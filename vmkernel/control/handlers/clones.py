@@ -24,7 +24,6 @@ class CloneService(Protocol):
 def register(dispatcher: Dispatcher, service: Callable[[], CloneService]) -> None:
     """Serve the requests about clones; the service is made at the first."""
 
+    @dispatcher.handler
     async def clone(request: CloneVm, caller: Caller) -> Operation:
         return await service().clone(request.source, request.id, request.spec, actor=caller.actor)
-
-    dispatcher.register(CloneVm, clone)

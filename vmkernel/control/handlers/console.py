@@ -45,22 +45,21 @@ class ConsoleService(Protocol):
 def register(dispatcher: Dispatcher, consoles: ConsoleService) -> None:
     """Serve the requests about consoles."""
 
+    @dispatcher.handler
     async def open_console(request: OpenConsole, caller: Caller) -> Streamed:
         who = f"{caller.actor} at {caller.origin}" if caller.origin else caller.actor
         return Streamed(Done(), await consoles.open(request.id, request.kind, who=who))
 
+    @dispatcher.handler
     async def take_screenshot(request: TakeScreenshot, _: Caller) -> Screenshot:
         return Screenshot(png=await consoles.screenshot(request.id))
 
+    @dispatcher.handler
     async def send_keys(request: SendKeys, _: Caller) -> Done:
         await consoles.press(request.id, request.keys, request.text)
         return Done()
 
+    @dispatcher.handler
     async def inject_nmi(request: InjectNmi, _: Caller) -> Done:
         await consoles.inject_nmi(request.id)
         return Done()
-
-    dispatcher.register(OpenConsole, open_console)
-    dispatcher.register(TakeScreenshot, take_screenshot)
-    dispatcher.register(SendKeys, send_keys)
-    dispatcher.register(InjectNmi, inject_nmi)

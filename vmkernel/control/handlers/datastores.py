@@ -8,12 +8,12 @@ from vmkernel.control.handlers.paging import cut
 from vmkernel.control.requests import (
     AddDatastoreDisk,
     CreateDatastore,
-    DatastorePage,
     DeleteDatastore,
     GetDatastore,
     GrowDatastore,
     ListDatastores,
     MountDatastore,
+    Page,
     RenameDatastore,
     ReplaceDatastoreDisk,
     UnmountDatastore,
@@ -29,14 +29,17 @@ __all__ = ["register"]
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     """Serve the requests about datastores."""
 
-    async def list_datastores(request: ListDatastores, _: Caller) -> DatastorePage:
+    @dispatcher.handler
+    async def list_datastores(request: ListDatastores, _: Caller) -> Page[Datastore]:
         found = await storage.datastore_views.list()
         items, more = cut(found, lambda item: item.id, request.after, request.limit)
-        return DatastorePage(items=items, more=more)
+        return Page(items=items, more=more)
 
+    @dispatcher.handler
     async def get_datastore(request: GetDatastore, _: Caller) -> Datastore:
         return await storage.datastore_views.get(request.id)
 
+    @dispatcher.handler
     async def create_datastore(request: CreateDatastore, caller: Caller) -> Operation:
         return await storage.datastore_changes.create(
             request.id,
@@ -49,6 +52,7 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
             actor=caller.actor,
         )
 
+    @dispatcher.handler
     async def update_datastore(request: UpdateDatastore, caller: Caller) -> Datastore:
         return await storage.datastore_changes.update(
             request.id,
@@ -58,45 +62,40 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
             actor=caller.actor,
         )
 
+    @dispatcher.handler
     async def rename_datastore(request: RenameDatastore, caller: Caller) -> Operation:
         return await storage.datastore_changes.rename(
             request.id, request.new_id, actor=caller.actor
         )
 
+    @dispatcher.handler
     async def mount_datastore(request: MountDatastore, caller: Caller) -> Operation:
         return await storage.datastore_changes.mount(
             request.id, take_over=request.take_over, actor=caller.actor
         )
 
+    @dispatcher.handler
     async def unmount_datastore(request: UnmountDatastore, caller: Caller) -> Operation:
         return await storage.datastore_changes.unmount(request.id, actor=caller.actor)
 
+    @dispatcher.handler
     async def grow_datastore(request: GrowDatastore, caller: Caller) -> Operation:
         return await storage.datastore_changes.grow(request.id, actor=caller.actor)
 
+    @dispatcher.handler
     async def add_disk(request: AddDatastoreDisk, caller: Caller) -> Operation:
         consent = Consent(wipe_serials=request.wipe_serials)
         return await storage.datastore_changes.add_disk(
             request.id, request.disk, consent, actor=caller.actor
         )
 
+    @dispatcher.handler
     async def replace_disk(request: ReplaceDatastoreDisk, caller: Caller) -> Operation:
         consent = Consent(wipe_serials=request.wipe_serials)
         return await storage.datastore_changes.replace_disk(
             request.id, request.old, request.new, consent, actor=caller.actor
         )
 
+    @dispatcher.handler
     async def delete_datastore(request: DeleteDatastore, caller: Caller) -> Operation:
         return await storage.datastore_changes.delete(request.id, actor=caller.actor)
-
-    dispatcher.register(ListDatastores, list_datastores)
-    dispatcher.register(GetDatastore, get_datastore)
-    dispatcher.register(CreateDatastore, create_datastore)
-    dispatcher.register(DeleteDatastore, delete_datastore)
-    dispatcher.register(UpdateDatastore, update_datastore)
-    dispatcher.register(RenameDatastore, rename_datastore)
-    dispatcher.register(MountDatastore, mount_datastore)
-    dispatcher.register(UnmountDatastore, unmount_datastore)
-    dispatcher.register(GrowDatastore, grow_datastore)
-    dispatcher.register(AddDatastoreDisk, add_disk)
-    dispatcher.register(ReplaceDatastoreDisk, replace_disk)

@@ -8,13 +8,13 @@ from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.handlers.paging import cut
 from vmkernel.control.requests import (
-    DevicePage,
     GetApiInfo,
     GetHost,
     ListDevices,
+    Page,
     PowerHost,
 )
-from vmkernel.model import ApiInfo, Device, HostInfo, Operation, PowerAction
+from vmkernel.model import ApiInfo, Device, HostStatus, Operation, PowerAction
 
 __all__ = ["ApiDescription", "HostService", "register", "register_api_info"]
 
@@ -30,7 +30,7 @@ class ApiDescription(Protocol):
 class HostService(Protocol):
     """What the platform side offers to requests."""
 
-    async def host_info(self) -> HostInfo:
+    async def host_info(self) -> HostStatus:
         """The host as a whole."""
         ...
 
@@ -46,30 +46,28 @@ class HostService(Protocol):
 def register_api_info(dispatcher: Dispatcher, describe: ApiDescription) -> None:
     """Serve what anyone may know."""
 
+    @dispatcher.handler
     async def api_info(_: GetApiInfo, __: Caller) -> ApiInfo:
         return describe()
-
-    dispatcher.register(GetApiInfo, api_info)
 
 
 def register(dispatcher: Dispatcher, host: HostService) -> None:
     """Serve the requests about the host."""
 
-    async def get_host(_: GetHost, __: Caller) -> HostInfo:
+    @dispatcher.handler
+    async def get_host(_: GetHost, __: Caller) -> HostStatus:
         return await host.host_info()
 
-    async def list_devices(request: ListDevices, _: Caller) -> DevicePage:
+    @dispatcher.handler
+    async def list_devices(request: ListDevices, _: Caller) -> Page[Device]:
         items, more = cut(
             await host.devices(),
             lambda device: f"{device.bus}/{device.address}",
             request.after,
             request.limit,
         )
-        return DevicePage(items=items, more=more)
+        return Page(items=items, more=more)
 
+    @dispatcher.handler
     async def power(request: PowerHost, caller: Caller) -> Operation:
         return await host.power(request.action, actor=caller.actor)
-
-    dispatcher.register(GetHost, get_host)
-    dispatcher.register(ListDevices, list_devices)
-    dispatcher.register(PowerHost, power)

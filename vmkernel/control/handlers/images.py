@@ -9,8 +9,8 @@ from vmkernel.control.requests import (
     DeleteImage,
     Done,
     GetImage,
-    ImagePage,
     ListImages,
+    Page,
 )
 from vmkernel.model import Image
 from vmkernel.storage.service import StorageService
@@ -21,18 +21,17 @@ __all__ = ["register"]
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     """Serve the requests about images."""
 
-    async def list_images(request: ListImages, _: Caller) -> ImagePage:
+    @dispatcher.handler
+    async def list_images(request: ListImages, _: Caller) -> Page[Image]:
         found = storage.images.list(request.datastore)
         items, more = cut(found, lambda item: item.id, request.after, request.limit)
-        return ImagePage(items=items, more=more)
+        return Page(items=items, more=more)
 
+    @dispatcher.handler
     async def get_image(request: GetImage, _: Caller) -> Image:
         return storage.images.get(request.id)
 
+    @dispatcher.handler
     async def delete_image(request: DeleteImage, caller: Caller) -> Done:
         await storage.images.delete(request.id, actor=caller.actor)
         return Done()
-
-    dispatcher.register(ListImages, list_images)
-    dispatcher.register(GetImage, get_image)
-    dispatcher.register(DeleteImage, delete_image)

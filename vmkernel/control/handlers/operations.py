@@ -9,7 +9,7 @@ from vmkernel.control.requests import (
     CancelOperation,
     GetOperation,
     ListOperations,
-    OperationPage,
+    Page,
 )
 from vmkernel.model import Operation
 from vmkernel.operations import OperationRegistry
@@ -20,16 +20,15 @@ __all__ = ["register"]
 def register(dispatcher: Dispatcher, operations: OperationRegistry) -> None:
     """Serve the requests about operations."""
 
-    async def list_operations(request: ListOperations, _: Caller) -> OperationPage:
+    @dispatcher.handler
+    async def list_operations(request: ListOperations, _: Caller) -> Page[Operation]:
         items, more = cut(operations.all(), lambda item: item.id, request.after, request.limit)
-        return OperationPage(items=items, more=more)
+        return Page(items=items, more=more)
 
+    @dispatcher.handler
     async def get_operation(request: GetOperation, _: Caller) -> Operation:
         return await operations.wait(request.id, request.wait_s)
 
+    @dispatcher.handler
     async def cancel_operation(request: CancelOperation, caller: Caller) -> Operation:
         return await operations.cancel(request.id, caller.actor)
-
-    dispatcher.register(ListOperations, list_operations)
-    dispatcher.register(GetOperation, get_operation)
-    dispatcher.register(CancelOperation, cancel_operation)

@@ -13,8 +13,8 @@ from vmkernel.control.requests import (
     DeleteSnapshot,
     GetSnapshot,
     ListSnapshots,
+    Page,
     RevertToSnapshot,
-    SnapshotPage,
 )
 from vmkernel.model import Operation, Snapshot, SnapshotSpec
 
@@ -52,27 +52,26 @@ class SnapshotService(Protocol):
 def register(dispatcher: Dispatcher, service: Callable[[], SnapshotService]) -> None:
     """Serve the requests about snapshots; the service is made at the first."""
 
-    async def list_snapshots(request: ListSnapshots, _: Caller) -> SnapshotPage:
+    @dispatcher.handler
+    async def list_snapshots(request: ListSnapshots, _: Caller) -> Page[Snapshot]:
         found = await service().list(request.vm)
         items, more = cut(found, lambda item: item.id, request.after, request.limit)
-        return SnapshotPage(items=items, more=more)
+        return Page(items=items, more=more)
 
+    @dispatcher.handler
     async def get_snapshot(request: GetSnapshot, _: Caller) -> Snapshot:
         return await service().get(request.vm, request.id)
 
+    @dispatcher.handler
     async def create_snapshot(request: CreateSnapshot, caller: Caller) -> Operation:
         return await service().create(request.vm, request.id, request.spec, actor=caller.actor)
 
+    @dispatcher.handler
     async def revert(request: RevertToSnapshot, caller: Caller) -> Operation:
         return await service().revert(
             request.vm, request.id, start=request.start, actor=caller.actor
         )
 
+    @dispatcher.handler
     async def delete_snapshot(request: DeleteSnapshot, caller: Caller) -> Operation:
         return await service().delete(request.vm, request.id, actor=caller.actor)
-
-    dispatcher.register(ListSnapshots, list_snapshots)
-    dispatcher.register(GetSnapshot, get_snapshot)
-    dispatcher.register(CreateSnapshot, create_snapshot)
-    dispatcher.register(RevertToSnapshot, revert)
-    dispatcher.register(DeleteSnapshot, delete_snapshot)

@@ -44,17 +44,16 @@ def register(dispatcher: Dispatcher, make: Callable[[], StatisticsService]) -> N
     """Serve the requests about statistics; the service is made for the first of them."""
     service = cache(make)
 
+    @dispatcher.handler
     async def get_vm(request: GetVmStatistics, _: Caller) -> VmStatistics:
         return await service().vm(request.id)
 
+    @dispatcher.handler
     async def get_host(_: GetHostStatistics, __: Caller) -> HostStatistics:
         return await service().host()
 
+    @dispatcher.handler
     async def get_all(_: GetAllStatistics, __: Caller) -> AllStatistics:
         figures = service()
         vms = encodable(await figures.running_vms())
         return AllStatistics(host=await figures.host(), states=figures.states(), vms=vms)
-
-    dispatcher.register(GetVmStatistics, get_vm)
-    dispatcher.register(GetHostStatistics, get_host)
-    dispatcher.register(GetAllStatistics, get_all)

@@ -15,11 +15,11 @@ from vmkernel.control.requests import (
     GetVolumeData,
     GetVolumeMap,
     ListUploads,
+    Page,
     PullImage,
     ReadImage,
     ReadVolume,
     UploadImage,
-    UploadPage,
     WriteUpload,
 )
 from vmkernel.model import DataMap, Operation, StoredData, Upload
@@ -33,18 +33,22 @@ __all__ = [
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     """Serve the requests about data that come and go."""
 
+    @dispatcher.handler
     async def upload_image(request: UploadImage, caller: Caller) -> Streamed:
         operation, stream = await storage.images.upload(
             request.id, request.spec, actor=caller.actor
         )
         return Streamed(operation, stream)
 
+    @dispatcher.handler
     async def pull_image(request: PullImage, caller: Caller) -> Operation:
         return await storage.images.pull(request.id, request.spec, actor=caller.actor)
 
+    @dispatcher.handler
     async def capture_image(request: CaptureImage, caller: Caller) -> Operation:
         return await storage.images.capture(request.id, request.spec, actor=caller.actor)
 
+    @dispatcher.handler
     async def read_image(request: ReadImage, caller: Caller) -> Streamed:
         return Streamed(
             *await storage.images.read(
@@ -52,15 +56,19 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
             )
         )
 
+    @dispatcher.handler
     async def get_volume_data(request: GetVolumeData, _: Caller) -> StoredData:
         return await storage.images.volume_data(request.id)
 
+    @dispatcher.handler
     async def map_image(request: GetImageMap, _: Caller) -> DataMap:
         return await storage.images.map(request.id, request.offset)
 
+    @dispatcher.handler
     async def map_volume(request: GetVolumeMap, _: Caller) -> DataMap:
         return await storage.images.map_volume(request.id, request.offset)
 
+    @dispatcher.handler
     async def read_volume(request: ReadVolume, caller: Caller) -> Streamed:
         return Streamed(
             *await storage.images.read_volume(
@@ -68,29 +76,25 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
             )
         )
 
-    dispatcher.register(UploadImage, upload_image)
-    dispatcher.register(PullImage, pull_image)
-    dispatcher.register(CaptureImage, capture_image)
-    dispatcher.register(ReadImage, read_image)
-    dispatcher.register(GetVolumeData, get_volume_data)
-    dispatcher.register(GetImageMap, map_image)
-    dispatcher.register(GetVolumeMap, map_volume)
-    dispatcher.register(ReadVolume, read_volume)
     _register_resumable(dispatcher, storage)
 
 
 def _register_resumable(dispatcher: Dispatcher, storage: StorageService) -> None:
-    async def list_uploads(request: ListUploads, _: Caller) -> UploadPage:
+    @dispatcher.handler
+    async def list_uploads(request: ListUploads, _: Caller) -> Page[Upload]:
         found = await storage.uploads.list()
         items, more = cut(found, lambda item: item.id, request.after, request.limit)
-        return UploadPage(items=items, more=more)
+        return Page(items=items, more=more)
 
+    @dispatcher.handler
     async def get_upload(request: GetUpload, _: Caller) -> Upload:
         return await storage.uploads.get(request.id)
 
+    @dispatcher.handler
     async def create_upload(request: CreateUpload, caller: Caller) -> Upload:
         return await storage.uploads.create(request.spec, actor=caller.actor)
 
+    @dispatcher.handler
     async def write_upload(request: WriteUpload, caller: Caller) -> Streamed:
         return Streamed(
             *await storage.uploads.write(
@@ -102,12 +106,7 @@ def _register_resumable(dispatcher: Dispatcher, storage: StorageService) -> None
             )
         )
 
+    @dispatcher.handler
     async def delete_upload(request: DeleteUpload, _: Caller) -> Done:
         await storage.uploads.delete(request.id)
         return Done()
-
-    dispatcher.register(ListUploads, list_uploads)
-    dispatcher.register(GetUpload, get_upload)
-    dispatcher.register(CreateUpload, create_upload)
-    dispatcher.register(WriteUpload, write_upload)
-    dispatcher.register(DeleteUpload, delete_upload)

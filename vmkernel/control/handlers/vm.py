@@ -11,8 +11,8 @@ from vmkernel.control.requests import (
     Done,
     GetVm,
     ListVms,
+    Page,
     UpdateVm,
-    VmPage,
 )
 from vmkernel.model import Operation, Role, Vm
 from vmkernel.vm.ports import VmDirectory
@@ -23,21 +23,26 @@ __all__ = ["register"]
 def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
     """Serve the requests about virtual machines."""
 
-    async def list_vms(request: ListVms, _: Caller) -> VmPage:
+    @dispatcher.handler
+    async def list_vms(request: ListVms, _: Caller) -> Page[Vm]:
         items, more = vms.page(request.after, request.limit)
-        return VmPage(items=tuple(_shown(vm) for vm in items), more=more)
+        return Page(items=tuple(_shown(vm) for vm in items), more=more)
 
+    @dispatcher.handler
     async def get_vm(request: GetVm, caller: Caller) -> Vm:
         return _shown(vms.get(request.id), caller)
 
+    @dispatcher.handler
     async def create_vm(request: CreateVm, caller: Caller) -> Vm:
         vm = await vms.create(request.id, request.spec, actor=caller.actor, machine=request.machine)
         return _shown(vm, caller)
 
+    @dispatcher.handler
     async def update_vm(request: UpdateVm, caller: Caller) -> Vm:
         vm = await vms.update(request.id, request.spec, request.revision, actor=caller.actor)
         return _shown(vm, caller)
 
+    @dispatcher.handler
     async def delete_vm(request: DeleteVm, caller: Caller) -> Done:
         await vms.delete(
             request.id,
@@ -47,17 +52,11 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
         )
         return Done()
 
+    @dispatcher.handler
     async def act(request: ActOnVm, caller: Caller) -> Operation:
         return await vms.act(
             request.id, request.action, timeout_s=request.timeout_s, actor=caller.actor
         )
-
-    dispatcher.register(ListVms, list_vms)
-    dispatcher.register(GetVm, get_vm)
-    dispatcher.register(CreateVm, create_vm)
-    dispatcher.register(UpdateVm, update_vm)
-    dispatcher.register(DeleteVm, delete_vm)
-    dispatcher.register(ActOnVm, act)
 
 
 def _shown(vm: Vm, caller: Caller | None = None) -> Vm:

@@ -13,8 +13,8 @@ from vmkernel.control.requests import (
     GetVolume,
     ListVolumes,
     MoveVolume,
+    Page,
     ResizeVolume,
-    VolumePage,
 )
 from vmkernel.model import Operation, Volume
 from vmkernel.storage.service import StorageService
@@ -25,16 +25,20 @@ __all__ = ["register"]
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     """Serve the requests about volumes."""
 
-    async def list_volumes(request: ListVolumes, _: Caller) -> VolumePage:
+    @dispatcher.handler
+    async def list_volumes(request: ListVolumes, _: Caller) -> Page[Volume]:
         items, more = await storage.volumes.list(request.datastore, request.after, request.limit)
-        return VolumePage(items=items, more=more)
+        return Page(items=items, more=more)
 
+    @dispatcher.handler
     async def get_volume(request: GetVolume, _: Caller) -> Volume:
         return await storage.volumes.get(request.id)
 
+    @dispatcher.handler
     async def create_volume(request: CreateVolume, caller: Caller) -> Operation:
         return await storage.volumes.create(request.id, request.spec, actor=caller.actor)
 
+    @dispatcher.handler
     async def resize_volume(request: ResizeVolume, caller: Caller) -> Operation:
         return await storage.volume_changes.resize(
             request.id,
@@ -44,6 +48,7 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
             actor=caller.actor,
         )
 
+    @dispatcher.handler
     async def move_volume(request: MoveVolume, caller: Caller) -> Operation:
         return await storage.volume_changes.move(
             request.id,
@@ -54,21 +59,15 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
             actor=caller.actor,
         )
 
+    @dispatcher.handler
     async def flatten_volume(request: FlattenVolume, caller: Caller) -> Operation:
         return await storage.volume_changes.flatten(request.id, actor=caller.actor)
 
+    @dispatcher.handler
     async def check_volume(request: CheckVolume, caller: Caller) -> Operation:
         return await storage.volume_changes.check(request.id, request.repair, actor=caller.actor)
 
+    @dispatcher.handler
     async def delete_volume(request: DeleteVolume, caller: Caller) -> Done:
         await storage.volumes.delete(request.id, actor=caller.actor, revision=request.revision)
         return Done()
-
-    dispatcher.register(ListVolumes, list_volumes)
-    dispatcher.register(GetVolume, get_volume)
-    dispatcher.register(CreateVolume, create_volume)
-    dispatcher.register(ResizeVolume, resize_volume)
-    dispatcher.register(MoveVolume, move_volume)
-    dispatcher.register(FlattenVolume, flatten_volume)
-    dispatcher.register(CheckVolume, check_volume)
-    dispatcher.register(DeleteVolume, delete_volume)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -19,36 +19,20 @@ from vmkernel.model import (
 from vmkernel.model.base import Printable, ShortText
 
 __all__ = [
-    "AuditPage",
     "Claim",
     "CreateToken",
     "DeleteToken",
     "GetToken",
     "ListAudit",
     "ListTokens",
-    "TokenPage",
     "WhoAmI",
 ]
-
-
-class TokenPage(Page, frozen=True, kw_only=True):
-    """A part of the tokens."""
-
-    items: tuple[Token, ...]
-    more: bool
-
-
-class AuditPage(Page, frozen=True, kw_only=True):
-    """A part of the audit trail, newest first."""
-
-    items: tuple[AuditRecord, ...]
 
 
 class Claim(Request[IssuedToken], frozen=True, kw_only=True, tag="access.claim"):
     """Spend the one-time claim code for an admin token."""
 
     ROLE: ClassVar[Role | None] = None
-    REPLY: ClassVar[Any] = IssuedToken
 
     code: Annotated[Printable, msgspec.Meta(min_length=1, max_length=64)]
     token_id: Slug = "admin"  # noqa: S105 - the id, not the secret
@@ -58,18 +42,16 @@ class Claim(Request[IssuedToken], frozen=True, kw_only=True, tag="access.claim")
         return f"Claim(token_id={self.token_id!r})"
 
 
-class ListTokens(ListRequest[TokenPage], frozen=True, kw_only=True, tag="access.tokens"):
+class ListTokens(ListRequest[Page[Token]], frozen=True, kw_only=True, tag="access.tokens"):
     """All tokens, without secrets."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = TokenPage
 
 
-class ListAudit(ListRequest[AuditPage], frozen=True, kw_only=True, tag="access.audit"):
+class ListAudit(ListRequest[Page[AuditRecord]], frozen=True, kw_only=True, tag="access.audit"):
     """The audit trail, newest first: `after` is the id of the last record seen."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = AuditPage
 
     actor: ShortText | None = None
     outcome: AuditOutcome | None = None
@@ -79,7 +61,6 @@ class GetToken(Request[Token], frozen=True, kw_only=True, tag="access.token"):
     """One token, without its secret."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Token
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -88,7 +69,6 @@ class GetToken(Request[Token], frozen=True, kw_only=True, tag="access.token"):
 class WhoAmI(Request[Token], frozen=True, kw_only=True, tag="access.whoami"):
     """The token that the call came with; it fails as any request does where there is none."""
 
-    REPLY: ClassVar[Any] = Token
     READ_ONLY: ClassVar[bool] = True
 
 
@@ -96,7 +76,6 @@ class CreateToken(Request[IssuedToken], frozen=True, kw_only=True, tag="access.c
     """Make a token; its secret is told once, here."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = IssuedToken
 
     id: Slug
     spec: TokenSpec
@@ -106,6 +85,5 @@ class DeleteToken(Request[Done], frozen=True, kw_only=True, tag="access.delete-t
     """Revoke a token at once."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Done
 
     id: Slug

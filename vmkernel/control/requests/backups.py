@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from vmkernel.control.requests.base import Done, Request
-from vmkernel.model import Backup, BackupExtent, Checkpoint, Record, Role, SavedVm, Slug
+from vmkernel.model import (
+    Backup,
+    BackupExtents,
+    BackupList,
+    CheckpointList,
+    Role,
+    SavedVm,
+    Slug,
+)
 from vmkernel.model.base import ShortText
 
 __all__ = [
-    "BackupExtents",
-    "BackupList",
     "BeginBackup",
-    "CheckpointList",
     "DeleteCheckpoint",
     "EndBackup",
     "GetBackup",
@@ -29,30 +34,10 @@ __all__ = [
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
-class BackupList(Record, frozen=True, kw_only=True):
-    """The open backups of a VM."""
-
-    items: tuple[Backup, ...]
-
-
-class BackupExtents(Record, frozen=True, kw_only=True):
-    """Extents, and the offset at which the next ones begin; none at the end."""
-
-    extents: tuple[BackupExtent, ...]
-    next: int | None
-
-
-class CheckpointList(Record, frozen=True, kw_only=True):
-    """The checkpoints of a VM."""
-
-    items: tuple[Checkpoint, ...]
-
-
 class BeginBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.begin-backup"):
     """Keep the disks of a VM readable as they are now."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Backup
 
     id: Slug
     disks: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=64)] | None = None
@@ -64,7 +49,6 @@ class BeginBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.begin-back
 class ListBackups(Request[BackupList], frozen=True, kw_only=True, tag="vm.backups"):
     """The open backups of a VM."""
 
-    REPLY: ClassVar[Any] = BackupList
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -73,7 +57,6 @@ class ListBackups(Request[BackupList], frozen=True, kw_only=True, tag="vm.backup
 class GetBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.backup"):
     """One backup."""
 
-    REPLY: ClassVar[Any] = Backup
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -84,7 +67,6 @@ class GetBackupVm(Request[SavedVm], frozen=True, kw_only=True, tag="vm.backup-vm
     """The VM of a backup without its disks: spec, firmware variables, TPM state, with secrets."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = SavedVm
     READ_ONLY: ClassVar[bool] = True
     DISCLOSES: ClassVar[bool] = True
 
@@ -96,7 +78,6 @@ class EndBackup(Request[Done], frozen=True, kw_only=True, tag="vm.end-backup"):
     """End a backup; its checkpoint stays."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
 
     id: Slug
     backup: ShortText
@@ -106,7 +87,6 @@ class ListExtents(Request[BackupExtents], frozen=True, kw_only=True, tag="vm.bac
     """What is to be copied of a disk of a backup, from an offset on."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = BackupExtents
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -119,7 +99,6 @@ class ReadBackup(Request[Done], frozen=True, kw_only=True, tag="vm.read-backup")
     """A part of a disk of a backup as a stream, which ends early where it can't be read."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
     STREAM: ClassVar[bool] = True
     READ_ONLY: ClassVar[bool] = True
     DISCLOSES: ClassVar[bool] = True
@@ -134,7 +113,6 @@ class ReadBackup(Request[Done], frozen=True, kw_only=True, tag="vm.read-backup")
 class ListCheckpoints(Request[CheckpointList], frozen=True, kw_only=True, tag="vm.checkpoints"):
     """The checkpoints of a VM."""
 
-    REPLY: ClassVar[Any] = CheckpointList
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -144,7 +122,6 @@ class DeleteCheckpoint(Request[Done], frozen=True, kw_only=True, tag="vm.delete-
     """Forget a checkpoint of a VM."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
 
     id: Slug
     checkpoint: Slug
@@ -154,11 +131,10 @@ class WriteVolume(Request[Done], frozen=True, kw_only=True, tag="storage.write-v
     """Write a part of a raw volume that no running VM has, from a stream.
 
     The stream takes exactly `length` bytes and is then shut down for writing; the answer on it is
-    empty where the data are durable, or a Problem as JSON.
+    empty where the data are durable, or a ErrorInfo as JSON.
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
     STREAM: ClassVar[bool] = True
     IN_PARTS: ClassVar[bool] = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -10,6 +10,7 @@ from vmkernel.model import Record, Role
 
 __all__ = ["Done", "ListRequest", "MAX_PAGE", "Page", "ReplyT", "Request"]
 
+ItemT = TypeVar("ItemT")
 ReplyT = TypeVar("ReplyT")
 
 MAX_PAGE = 1000
@@ -28,6 +29,7 @@ class Request(
 
     ROLE: ClassVar[Role | None] = Role.VIEWER
     REPLY: ClassVar[Any] = None
+    """`ReplyT`, for whoever decodes the reply."""
     STREAM: ClassVar[bool] = False
     READ_ONLY: ClassVar[bool] = False
     """True where it changes nothing: it ends when its peer goes away, and is not audited."""
@@ -35,6 +37,11 @@ class Request(
     """True where it changes nothing but hands out what a guest holds: audited as `audit.read`."""
     IN_PARTS: ClassVar[bool] = False
     """True where one piece of work sends it again and again; audited once in a while."""
+
+    def __init_subclass__(cls) -> None:
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            if replies := get_args(base):
+                cls.REPLY = replies[0]
 
 
 class ListRequest(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):
@@ -46,11 +53,11 @@ class ListRequest(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):
     after: str | None = None
 
 
-class Page(Record, frozen=True, kw_only=True):
-    """Base of the lists' replies. It holds fewer items than were asked for if they are large
+class Page(Record, Generic[ItemT], frozen=True, kw_only=True):
+    """The reply of a list. It holds fewer items than were asked for if they are large
     (see control/encode.py); what follows comes with the next page."""
 
-    items: tuple[Any, ...]
+    items: tuple[ItemT, ...]
     more: bool
     """True if others follow."""
 

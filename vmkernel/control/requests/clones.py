@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from vmkernel.control.requests.base import Request
 from vmkernel.model import CloneSpec, Operation, Role, Slug
@@ -14,7 +14,6 @@ class CloneVm(Request[Operation], frozen=True, kw_only=True, tag="vm.clone"):
     """Make the VM `id` of another, which is off or a template."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     source: Slug
     id: Slug

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
@@ -26,7 +26,6 @@ class OpenConsole(Request[Done], frozen=True, kw_only=True, tag="vm.console"):
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
     STREAM: ClassVar[bool] = True
 
     id: Slug
@@ -37,7 +36,6 @@ class TakeScreenshot(Request[Screenshot], frozen=True, kw_only=True, tag="vm.scr
     """What a VM's first display shows now."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Screenshot
     READ_ONLY: ClassVar[bool] = True
     DISCLOSES: ClassVar[bool] = True
 
@@ -48,7 +46,6 @@ class SendKeys(Request[Done], frozen=True, kw_only=True, tag="vm.keys"):
     """Press keys and chords of a VM's keyboard, then type a text; the reply comes afterwards."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
 
     id: Slug
     keys: Annotated[
@@ -65,6 +62,5 @@ class InjectNmi(Request[Done], frozen=True, kw_only=True, tag="vm.nmi"):
     """Send a VM's processors a non-maskable interrupt."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
 
     id: Slug

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -13,9 +13,7 @@ from vmkernel.model.base import ShortText
 __all__ = [
     "AddDatastoreDisk",
     "CreateDatastore",
-    "DatastorePage",
     "DeleteDatastore",
-    "DiskPage",
     "GetDatastore",
     "GrowDatastore",
     "ListDatastores",
@@ -31,38 +29,19 @@ __all__ = [
 WipeSerials = Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=64)]
 
 
-class DiskPage(Page, frozen=True, kw_only=True):
-    """A part of the host's disks."""
-
-    items: tuple[Disk, ...]
-    more: bool
-
-
-class DatastorePage(Page, frozen=True, kw_only=True):
-    """A part of the datastores."""
-
-    items: tuple[Datastore, ...]
-    more: bool
-
-
-class ListDisks(ListRequest[DiskPage], frozen=True, kw_only=True, tag="host.disks"):
+class ListDisks(ListRequest[Page[Disk]], frozen=True, kw_only=True, tag="host.disks"):
     """The host's disks and what they hold."""
-
-    REPLY: ClassVar[Any] = DiskPage
 
 
 class ListDatastores(
-    ListRequest[DatastorePage], frozen=True, kw_only=True, tag="storage.datastores"
+    ListRequest[Page[Datastore]], frozen=True, kw_only=True, tag="storage.datastores"
 ):
     """All datastores."""
-
-    REPLY: ClassVar[Any] = DatastorePage
 
 
 class GetDatastore(Request[Datastore], frozen=True, kw_only=True, tag="storage.datastore"):
     """One datastore."""
 
-    REPLY: ClassVar[Any] = Datastore
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -78,7 +57,6 @@ class CreateDatastore(
     """
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     spec: DatastoreSpec
@@ -92,7 +70,6 @@ class DeleteDatastore(Request[Operation], frozen=True, kw_only=True, tag="storag
     """Unmount and forget a datastore; its data stay on the disk."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
 
@@ -103,7 +80,6 @@ class UpdateDatastore(
     """Change the thresholds of a datastore; all else is fixed or has a request of its own."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Datastore
 
     id: Slug
     warning_percent: int
@@ -117,7 +93,6 @@ class RenameDatastore(
     """Call a datastore otherwise on this host; no VM on it may be running."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     new_id: Slug
@@ -127,7 +102,6 @@ class MountDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage
     """Mount a datastore that was unmounted, or that another Mica holds."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     take_over: bool = False
@@ -140,7 +114,6 @@ class UnmountDatastore(
     """Unmount a datastore and keep it so; no VM on it may be running."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
 
@@ -149,7 +122,6 @@ class GrowDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.
     """Take the space that its disks have gained."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
 
@@ -158,7 +130,6 @@ class AddDatastoreDisk(Request[Operation], frozen=True, kw_only=True, tag="stora
     """Give a datastore one disk more: a spare of `raid`, space of `lvm`."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     disk: ShortText
@@ -171,7 +142,6 @@ class ReplaceDatastoreDisk(
     """Put a disk in the place of another in a `raid` datastore; ends when the rebuild has begun."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     old: ShortText
@@ -183,7 +153,6 @@ class WipeDisk(Request[Operation], frozen=True, kw_only=True, tag="host.wipe-dis
     """Destroy all that a disk holds, so that it is blank; `wipe_serial` must equal its id."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
 
     disk: ShortText
     wipe_serial: ShortText

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from vmkernel.control.requests.base import ListRequest, Page, Request
 from vmkernel.model import (
     ApiInfo,
     Device,
     HostCertificate,
-    HostInfo,
+    HostStatus,
     Operation,
     PowerAction,
     Record,
@@ -17,7 +17,6 @@ from vmkernel.model import (
 )
 
 __all__ = [
-    "DevicePage",
     "GetApiInfo",
     "GetHost",
     "GetTlsIdentity",
@@ -39,18 +38,10 @@ class TlsIdentity(Record, frozen=True, kw_only=True):
         return "TlsIdentity(…)"
 
 
-class DevicePage(Page, frozen=True, kw_only=True):
-    """A part of the physical devices, ordered by bus and address (`after` is `bus/address`)."""
-
-    items: tuple[Device, ...]
-    more: bool
-
-
 class GetApiInfo(Request[ApiInfo], frozen=True, kw_only=True, tag="api.info"):
     """What anyone may know."""
 
     ROLE: ClassVar[Role | None] = None
-    REPLY: ClassVar[Any] = ApiInfo
     READ_ONLY: ClassVar[bool] = True
 
 
@@ -58,7 +49,6 @@ class GetTlsIdentity(Request[TlsIdentity], frozen=True, kw_only=True, tag="api.t
     """The API's certificate and key; no token, given to the peer on the socket alone."""
 
     ROLE: ClassVar[Role | None] = None
-    REPLY: ClassVar[Any] = TlsIdentity
     READ_ONLY: ClassVar[bool] = True
 
 
@@ -66,26 +56,21 @@ class RotateCertificate(Request[HostCertificate], frozen=True, kw_only=True, tag
     """Replace the API's key and certificate by new ones, durably; whoever asks presents them."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = HostCertificate
 
 
-class GetHost(Request[HostInfo], frozen=True, kw_only=True, tag="host.get"):
+class GetHost(Request[HostStatus], frozen=True, kw_only=True, tag="host.get"):
     """The host as a whole."""
 
-    REPLY: ClassVar[Any] = HostInfo
     READ_ONLY: ClassVar[bool] = True
 
 
-class ListDevices(ListRequest[DevicePage], frozen=True, kw_only=True, tag="host.devices"):
+class ListDevices(ListRequest[Page[Device]], frozen=True, kw_only=True, tag="host.devices"):
     """Physical PCI and USB devices."""
-
-    REPLY: ClassVar[Any] = DevicePage
 
 
 class PowerHost(Request[Operation], frozen=True, kw_only=True, tag="host.power"):
     """End the guests in order, then power off or reboot."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
-    REPLY: ClassVar[Any] = Operation
 
     action: PowerAction

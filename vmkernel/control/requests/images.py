@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -34,18 +34,10 @@ __all__ = [
     "ReadImage",
     "ReadVolume",
     "UploadImage",
-    "UploadPage",
     "WriteUpload",
 ]
 
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
-
-
-class UploadPage(Page, frozen=True, kw_only=True):
-    """A part of the resumable uploads."""
-
-    items: tuple[Upload, ...]
-    more: bool
 
 
 class UploadImage(Request[Operation], frozen=True, kw_only=True, tag="storage.upload-image"):
@@ -57,7 +49,6 @@ class UploadImage(Request[Operation], frozen=True, kw_only=True, tag="storage.up
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
     STREAM: ClassVar[bool] = True
 
     id: Slug
@@ -68,7 +59,6 @@ class PullImage(Request[Operation], frozen=True, kw_only=True, tag="storage.pull
     """Fetch a new image from an HTTP or HTTPS server."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     spec: ImagePull
@@ -78,7 +68,6 @@ class CaptureImage(Request[Operation], frozen=True, kw_only=True, tag="storage.c
     """Make a new image of a volume that no running VM has."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     spec: ImageCapture
@@ -88,7 +77,6 @@ class ReadImage(Request[StoredData], frozen=True, kw_only=True, tag="storage.rea
     """A part of an image's file as a stream, which ends after it."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = StoredData
     STREAM: ClassVar[bool] = True
     READ_ONLY: ClassVar[bool] = True
     DISCLOSES: ClassVar[bool] = True
@@ -102,7 +90,6 @@ class GetVolumeData(Request[StoredData], frozen=True, kw_only=True, tag="storage
     """What the file of a volume is that no running VM has."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = StoredData
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -112,7 +99,6 @@ class GetImageMap(Request[DataMap], frozen=True, kw_only=True, tag="storage.map-
     """Where the data of an image's file are, from an offset on."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = DataMap
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -123,7 +109,6 @@ class GetVolumeMap(Request[DataMap], frozen=True, kw_only=True, tag="storage.map
     """The same of the file of a volume that no running VM has."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = DataMap
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -134,7 +119,6 @@ class ReadVolume(Request[StoredData], frozen=True, kw_only=True, tag="storage.re
     """A part of a volume's file as a stream; nothing can open the volume until it ends."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = StoredData
     STREAM: ClassVar[bool] = True
     READ_ONLY: ClassVar[bool] = True
     DISCLOSES: ClassVar[bool] = True
@@ -144,18 +128,16 @@ class ReadVolume(Request[StoredData], frozen=True, kw_only=True, tag="storage.re
     length: Bytes
 
 
-class ListUploads(ListRequest[UploadPage], frozen=True, kw_only=True, tag="storage.uploads"):
+class ListUploads(ListRequest[Page[Upload]], frozen=True, kw_only=True, tag="storage.uploads"):
     """The resumable uploads."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = UploadPage
 
 
 class GetUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.upload"):
     """One resumable upload; its offset is durable."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Upload
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -165,7 +147,6 @@ class CreateUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.crea
     """Begin a resumable upload; space is set aside."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Upload
 
     spec: UploadSpec
 
@@ -179,7 +160,6 @@ class WriteUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.write
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Upload
     STREAM: ClassVar[bool] = True
     IN_PARTS: ClassVar[bool] = True
 
@@ -193,6 +173,5 @@ class DeleteUpload(Request[Done], frozen=True, kw_only=True, tag="storage.delete
     """Give a resumable upload up."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
 
     id: Slug

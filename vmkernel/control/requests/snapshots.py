@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from vmkernel.control.requests.base import ListRequest, Page, Request
 from vmkernel.model import Operation, Role, Slug, Snapshot, SnapshotSpec
@@ -13,21 +13,11 @@ __all__ = [
     "GetSnapshot",
     "ListSnapshots",
     "RevertToSnapshot",
-    "SnapshotPage",
 ]
 
 
-class SnapshotPage(Page, frozen=True, kw_only=True):
-    """A part of a VM's snapshots."""
-
-    items: tuple[Snapshot, ...]
-    more: bool
-
-
-class ListSnapshots(ListRequest[SnapshotPage], frozen=True, kw_only=True, tag="vm.snapshots"):
+class ListSnapshots(ListRequest[Page[Snapshot]], frozen=True, kw_only=True, tag="vm.snapshots"):
     """The snapshots of one VM."""
-
-    REPLY: ClassVar[Any] = SnapshotPage
 
     vm: Slug
 
@@ -35,7 +25,6 @@ class ListSnapshots(ListRequest[SnapshotPage], frozen=True, kw_only=True, tag="v
 class GetSnapshot(Request[Snapshot], frozen=True, kw_only=True, tag="vm.snapshot"):
     """One snapshot."""
 
-    REPLY: ClassVar[Any] = Snapshot
     READ_ONLY: ClassVar[bool] = True
 
     vm: Slug
@@ -46,7 +35,6 @@ class CreateSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.crea
     """Take a snapshot of a VM as it stands now."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     vm: Slug
     id: Slug
@@ -61,7 +49,6 @@ class RevertToSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.re
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     vm: Slug
     id: Slug
@@ -72,7 +59,6 @@ class DeleteSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.dele
     """Delete a snapshot; those taken after it stay."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     vm: Slug
     id: Slug

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from vmkernel.control.requests.base import Request
 from vmkernel.model import HostStatistics, Record, Slug, VmState, VmStatistics
@@ -23,7 +23,6 @@ class AllStatistics(Record, frozen=True, kw_only=True):
 class GetVmStatistics(Request[VmStatistics], frozen=True, kw_only=True, tag="vm.statistics"):
     """One VM's figures."""
 
-    REPLY: ClassVar[Any] = VmStatistics
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -32,7 +31,6 @@ class GetVmStatistics(Request[VmStatistics], frozen=True, kw_only=True, tag="vm.
 class GetHostStatistics(Request[HostStatistics], frozen=True, kw_only=True, tag="host.statistics"):
     """The host's figures."""
 
-    REPLY: ClassVar[Any] = HostStatistics
     READ_ONLY: ClassVar[bool] = True
 
 
@@ -41,5 +39,4 @@ class GetAllStatistics(
 ):
     """The figures of the host and of every VM."""
 
-    REPLY: ClassVar[Any] = AllStatistics
     READ_ONLY: ClassVar[bool] = True

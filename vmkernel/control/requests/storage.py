@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from vmkernel.control.requests.base import Done, ListRequest, Page, Request
 from vmkernel.model import (
@@ -25,33 +25,15 @@ __all__ = [
     "FlattenVolume",
     "GetImage",
     "GetVolume",
-    "ImagePage",
     "ListImages",
     "ListVolumes",
     "MoveVolume",
     "ResizeVolume",
-    "VolumePage",
 ]
 
 
-class VolumePage(Page, frozen=True, kw_only=True):
-    """A part of the volumes."""
-
-    items: tuple[Volume, ...]
-    more: bool
-
-
-class ImagePage(Page, frozen=True, kw_only=True):
-    """A part of the images."""
-
-    items: tuple[Image, ...]
-    more: bool
-
-
-class ListImages(ListRequest[ImagePage], frozen=True, kw_only=True, tag="storage.images"):
+class ListImages(ListRequest[Page[Image]], frozen=True, kw_only=True, tag="storage.images"):
     """All images, of one datastore or of all."""
-
-    REPLY: ClassVar[Any] = ImagePage
 
     datastore: Slug | None = None
 
@@ -59,7 +41,6 @@ class ListImages(ListRequest[ImagePage], frozen=True, kw_only=True, tag="storage
 class GetImage(Request[Image], frozen=True, kw_only=True, tag="storage.image"):
     """One image."""
 
-    REPLY: ClassVar[Any] = Image
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -69,15 +50,12 @@ class DeleteImage(Request[Done], frozen=True, kw_only=True, tag="storage.delete-
     """Delete an image that no VM names."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
 
     id: Slug
 
 
-class ListVolumes(ListRequest[VolumePage], frozen=True, kw_only=True, tag="storage.volumes"):
+class ListVolumes(ListRequest[Page[Volume]], frozen=True, kw_only=True, tag="storage.volumes"):
     """All volumes, of one datastore or of all."""
-
-    REPLY: ClassVar[Any] = VolumePage
 
     datastore: Slug | None = None
 
@@ -85,7 +63,6 @@ class ListVolumes(ListRequest[VolumePage], frozen=True, kw_only=True, tag="stora
 class GetVolume(Request[Volume], frozen=True, kw_only=True, tag="storage.volume"):
     """One volume."""
 
-    REPLY: ClassVar[Any] = Volume
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -95,7 +72,6 @@ class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.c
     """Make a volume, blank or filled from an image."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     spec: VolumeSpec
@@ -105,7 +81,6 @@ class ResizeVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.r
     """Grow a volume, also while its VM runs; shrinking needs `allow_shrink` and no running VM."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     size_bytes: int
@@ -118,7 +93,6 @@ class MoveVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.mov
     while its VM runs."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     datastore: Slug
@@ -131,7 +105,6 @@ class FlattenVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.
     """Make a linked volume whole; also while its VM runs."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
 
@@ -140,7 +113,6 @@ class CheckVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.ch
     """Check the file of a volume that no running VM has."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     repair: CheckRepair = CheckRepair.NONE
@@ -150,7 +122,6 @@ class DeleteVolume(Request[Done], frozen=True, kw_only=True, tag="storage.delete
     """Delete a volume that no VM names."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
 
     id: Slug
     revision: int | None = None

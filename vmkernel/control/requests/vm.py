@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -16,27 +16,16 @@ __all__ = [
     "GetVm",
     "ListVms",
     "UpdateVm",
-    "VmPage",
 ]
 
 
-class VmPage(Page, frozen=True, kw_only=True):
-    """A part of the VMs; `more` where others follow the last one."""
-
-    items: tuple[Vm, ...]
-    more: bool
-
-
-class ListVms(ListRequest[VmPage], frozen=True, kw_only=True, tag="vm.list"):
+class ListVms(ListRequest[Page[Vm]], frozen=True, kw_only=True, tag="vm.list"):
     """All virtual machines."""
-
-    REPLY: ClassVar[Any] = VmPage
 
 
 class GetVm(Request[Vm], frozen=True, kw_only=True, tag="vm.get"):
     """One virtual machine."""
 
-    REPLY: ClassVar[Any] = Vm
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
@@ -46,7 +35,6 @@ class CreateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.create"):
     """Make a virtual machine; the id must be new."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Vm
 
     id: Slug
     spec: VmSpec
@@ -58,7 +46,6 @@ class UpdateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.update"):
     """Replace a VM's spec where `revision` is still the present one."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Vm
 
     id: Slug
     spec: VmSpec
@@ -69,7 +56,6 @@ class DeleteVm(Request[Done], frozen=True, kw_only=True, tag="vm.delete"):
     """Delete a stopped VM; its volumes stay unless `with_volumes`."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Done
 
     id: Slug
     revision: int | None = None
@@ -80,7 +66,6 @@ class ActOnVm(Request[Operation], frozen=True, kw_only=True, tag="vm.act"):
     """Start, end, pause, suspend or reset a VM, or let it go on."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
-    REPLY: ClassVar[Any] = Operation
 
     id: Slug
     action: VmAction

@@ -1,7 +1,7 @@
 """Writing into a raw volume from a stream, as a restore does; in a thread of its own.
 
 The sender writes exactly the declared number of bytes and shuts its side down for writing. The
-answer on the stream is empty where all is durable, or a Problem as JSON.
+answer on the stream is empty where all is durable, or a ErrorInfo as JSON.
 """
 
 from __future__ import annotations
