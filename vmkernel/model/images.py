@@ -81,6 +81,7 @@ class Compression(OpenEnum):
     GZIP = "gzip"
     XZ = "xz"
     ZSTD = "zstd"
+    BZIP2 = "bzip2"
 
 
 class ImageSource(Record, frozen=True, kw_only=True):

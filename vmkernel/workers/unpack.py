@@ -1,10 +1,11 @@
-"""Unpack gzip, xz or zstd from one file into another, with bounded memory and bounded output.
+"""Unpack gzip, xz, zstd or bzip2 from one file into another; memory and output are bounded.
 
 JOB: source, target (descriptors), compression, limit_bytes. Outcome: size_bytes.
 Blocks of zeros become holes. Several members after one another are one file (RFC 1952 2.2, the
 .xz format 1.1 and 2.2, RFC 8878 3.1), and what a format lets follow or skip does no harm:
 
 gzip   zeros behind the last member, and anything else that isn't a member, as gzip(1) has it
+bzip2  the same, as bzip2(1) has it; its blocks have at most 900 kB, so that memory is bounded
 xz     zeros between and behind streams, in fours
 zstd   skippable frames anywhere, also first
 
@@ -14,6 +15,7 @@ Windows and dictionaries have a bound, and a message names it. zstd is libzstd b
 
 from __future__ import annotations
 
+import bz2
 import ctypes
 import lzma
 import os
@@ -24,7 +26,7 @@ from typing import Any, Protocol
 
 from vmkernel.workers.report import Refusal, Report, run
 
-__all__ = ["decoder", "main", "unpack"]
+__all__ = ["DECODERS", "decoder", "main", "unpack"]
 
 _INPUT_BYTES = 1 << 18
 _OUTPUT_BYTES = 1 << 20
@@ -36,7 +38,8 @@ _XZ_DICTIONARY_BYTES = 192 << 20
 _ZSTD_WINDOW_LOG_MAX = 27
 """`zstd --long` and `--ultra -22` take no more: 128 MiB."""
 _XZ_PADDING = 4
-_GZIP_MEMBER = b"\x1f\x8b"
+_MEMBERS = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}
+"""How a further member begins, of what lets anything else follow the last one."""
 _ZSTD_D_WINDOW_LOG_MAX = 100
 
 
@@ -112,6 +115,29 @@ class _Xz:
             raise _broken("xz") from error
 
 
+class _Bzip2:
+    def __init__(self) -> None:
+        self._inner = bz2.BZ2Decompressor()
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused(self) -> bytes:
+        return self._inner.unused_data
+
+    @property
+    def hungry(self) -> bool:
+        return self._inner.needs_input
+
+    def feed(self, data: bytes) -> bytes:
+        try:
+            return self._inner.decompress(data, _OUTPUT_BYTES)
+        except OSError as error:
+            raise _broken("bzip2") from error
+
+
 class _Buffer(ctypes.Structure):
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -178,12 +204,17 @@ def _zstd_refusal(name: bytes) -> Refusal:
     return _broken("zstd")
 
 
-_DECODERS: dict[str, Callable[[], Decoder]] = {"gzip": _Gzip, "xz": _Xz, "zstd": _Zstd}
+DECODERS: dict[str, Callable[[], Decoder]] = {
+    "gzip": _Gzip,
+    "xz": _Xz,
+    "zstd": _Zstd,
+    "bzip2": _Bzip2,
+}
 
 
 def decoder(compression: str) -> Decoder:
     """A decoder of one member."""
-    return _DECODERS[compression]()
+    return DECODERS[compression]()
 
 
 class _Sparse:
@@ -249,13 +280,14 @@ def unpack(source: int, target: int, compression: str, limit_bytes: int, report:
                 if read >= total:
                     break
                 continue
-            if compression == "gzip" and member is not None:
-                if len(data) < len(_GZIP_MEMBER) and read < total:
+            begin = _MEMBERS.get(compression)
+            if begin is not None and member is not None:
+                if len(data) < len(begin) and read < total:
                     waiting = data + os.pread(source, _INPUT_BYTES, read)
                     read += len(waiting) - len(data)
                     continue
-                if not data.startswith(_GZIP_MEMBER):
-                    break  # gzip(1): "trailing garbage ignored"
+                if not data.startswith(begin):
+                    break  # gzip(1) and bzip2(1): "trailing garbage ignored"
             _check_padding(compression, padding)
             padding = 0
             member = decoder(compression)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
@@ -46,6 +46,19 @@ _compression_option = click.option(
 )
 
 
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}"
+
+
+_UPLOAD_HELP = f"""Upload FILE as a new image.
+
+FILE may be of the format {_listed(f.value for f in SourceFormat)}, also compressed by
+{_listed(c.value for c in Compression if c is not Compression.NONE)}. Run the same command again to
+go on with a large file.
+"""
+
+
 @click.group("image")
 def image_group() -> None:
     """ISO images, disk templates, kernels and initrds."""
@@ -79,7 +92,7 @@ def show_image(session: Session, image_id: str) -> None:
         show_object(session, mica.image(image_id))
 
 
-@image_group.command("upload")
+@image_group.command("upload", help=_UPLOAD_HELP)
 @click.argument("image_id", type=NAME)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--datastore", type=NAME, required=True, help="Where to keep it.")
@@ -104,11 +117,7 @@ def upload_image(
     resumable: bool | None,
     wait: bool,
 ) -> None:
-    """Upload FILE as a new image.
-
-    FILE may be an ISO, qcow2, raw, vmdk, vhd, vhdx, vdi or Parallels disk, a kernel or an initrd,
-    also compressed by gzip, xz or zstd. Run the same command again to go on with a large file.
-    """
+    """See _UPLOAD_HELP."""
     if sha256 is not None:
         sha256 = sha256.lower()
     if image_format is None and file.suffix.lower() == _RAW_SUFFIX:

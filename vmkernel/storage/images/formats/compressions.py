@@ -58,7 +58,7 @@ PACKINGS = (
         linux_unpacks=True,
         skips_frames=True,
     ),
-    Packing("bzip2", _BZIP2, linux_unpacks=True),
+    Packing("bzip2", _BZIP2, Compression.BZIP2, linux_unpacks=True),
     Packing("lz4", (Magic(0, b"\x04\x22\x4d\x18"),), skips_frames=True),
     Packing("lz4", (Magic(0, b"\x02\x21\x4c\x18"),), linux_unpacks=True),
     Packing("lzma", _LZMA, linux_unpacks=True),
