@@ -7,10 +7,15 @@ stopped -> starting -> ready -> (crash) -> waiting 0.2 … 5 s -> starting -> �
 The wait doubles while a process keeps crashing, and starts over once it has run for STEADY_S.
 What a process has to say comes by the service manager's own protocol (sd_notify(3)), on a socket in
 a folder that is its user's alone: `READY=1`, `STATUS=` and, of ours, the `X_MICA_…` fields.
+
+Whatever a process prints goes into its log. The log is looked at whenever the process is: once it
+has LOG_MAX_BYTES, its newest half becomes `.log.1` in place of the one before, and it begins anew.
+What is printed at that very moment may be lost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -23,9 +28,11 @@ from pathlib import Path
 
 from remote_api.client.errors import ClientError
 
-__all__ = ["Child", "ChildFailedError", "Supervisor"]
+__all__ = ["Child", "ChildFailedError", "LOG_MAX_BYTES", "Supervisor"]
 
 STEADY_S = 30.0
+LOG_MAX_BYTES = 4 << 20
+"""Days of ordinary work; with `.log.1`, two processes keep 12 MiB."""
 _FIRST_WAIT_S = 0.2
 _LAST_WAIT_S = 5.0
 _POLL_S = 0.05
@@ -97,12 +104,31 @@ class Child:
                 self.told[name] = value
 
     def tail(self) -> str:
-        """The end of its log."""
-        try:
-            lines = self.log.read_text(errors="replace").splitlines()
-        except OSError:
-            return ""
+        """The end of its log, which may just have begun anew."""
+        lines: list[str] = []
+        for log in (self._older_log, self.log):
+            with contextlib.suppress(OSError):
+                lines += log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+    @property
+    def _older_log(self) -> Path:
+        return self.log.with_name(f"{self.log.name}.1")
+
+    def bound_log(self) -> None:
+        """Begin the log anew if it is full."""
+        with contextlib.suppress(FileNotFoundError), self.log.open("r+b") as log:
+            size = os.fstat(log.fileno()).st_size
+            if size < LOG_MAX_BYTES:
+                return
+            log.seek(-LOG_MAX_BYTES // 2, os.SEEK_END)
+            log.readline()
+            kept = log.read(LOG_MAX_BYTES // 2)
+            try:
+                self._older_log.write_bytes(kept)
+            finally:
+                # A full disk is the more reason to do so. The process appends: it goes on at 0.
+                log.truncate(0)
 
     def failure(self, status: int) -> str:
         """Why it ended, in a sentence if it gave one."""
@@ -155,6 +181,7 @@ class Supervisor:
         """Look after all once: notice crashes, start again what is due."""
         now = time.monotonic()
         for child in self._children:
+            child.bound_log()
             if child.process is None:
                 if now >= child.due:
                     child.start()
@@ -188,6 +215,7 @@ class Supervisor:
         said = child.told.get("STATUS")
         while process.poll() is None:
             child.listen()
+            child.bound_log()
             if (status := child.told.get("STATUS")) not in (said, "ending", None):
                 self._report(str(status))
             said = child.told.get("STATUS")

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from remote_api.client.pinning import fetch_fingerprint
+from remote_api.client.supervisor import LOG_MAX_BYTES, Child, Supervisor
 from tests.framework.hosted import hosted_mica, qemu_programs
 from tests.framework.repository import REPOSITORY
 from vmkernel.model import DatastoreKind, DatastoreSpec, Firmware, VmSpec
@@ -149,6 +150,72 @@ def test_a_folder_has_one_mica(tmp_path: Path, programs: list[str]) -> None:
         assert f"another mica serve uses {tmp_path / 's'}" in said
         assert fetch_fingerprint(_address(lines)), "the first one goes on"
         assert (tmp_path / "s/run/vmkernel.log").read_text().startswith(log)
+
+
+_FLOOD = """
+import os, socket, sys, time
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as say:
+    say.connect(os.environ["NOTIFY_SOCKET"])
+    say.send(b"READY=1")
+number = 0
+end = time.monotonic() + {seconds}
+while time.monotonic() < end:
+    for _ in range(500):
+        number += 1
+        print(f"line {{number:09}} " + "x" * 100, file=sys.stderr)
+    time.sleep(0.002)
+print("the last line", file=sys.stderr)
+{then}
+"""
+
+
+def _sizes(log: Path) -> list[int]:
+    return [path.stat().st_size for path in sorted(log.parent.glob(f"{log.name}*"))]
+
+
+@pytest.mark.parametrize("then", ["time.sleep(60)", "sys.exit(3)"], ids=["runs", "crashes"])
+def test_a_process_that_prints_without_end_fills_no_disk(tmp_path: Path, then: str) -> None:
+    """Its log and the one before have a size; what came last is there."""
+    log = tmp_path / "noisy.log"
+    words = [sys.executable, "-c", _FLOOD.format(seconds=3, then=then)]
+    child = Child(name="noisy", argv=words, log=log, stop_s=5)
+    told: list[str] = []
+    supervisor = Supervisor([child], told.append)
+    supervisor.start(SERVE_S)
+    try:
+        largest, began = 0, time.monotonic()
+        while "the last line" not in child.tail() and not told:
+            assert time.monotonic() - began < SERVE_S, _sizes(log)
+            time.sleep(0.1)
+            supervisor.tend()
+            largest = max(largest, sum(_sizes(log)))
+        # Between two looks it can print a while: at most as much as it has printed in 3 s.
+        assert largest < 3 * LOG_MAX_BYTES, largest
+        supervisor.tend()
+        older = log.with_suffix(".log.1").read_text().splitlines()
+        assert older[0].startswith("line "), "it begins with a whole line"
+        assert len(older) * 115 > LOG_MAX_BYTES // 4
+        numbers = [int(line.split()[1]) for line in older if "last" not in line]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        assert bool(told) == ("exit" in then)
+    finally:
+        supervisor.stop()
+
+
+def test_a_log_that_is_full_begins_anew_at_once(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    child = Child(name="x", argv=(), log=log, stop_s=1)
+    child.bound_log()
+    log.write_bytes(b"a" * (LOG_MAX_BYTES - 1))
+    child.bound_log()
+    assert _sizes(log) == [LOG_MAX_BYTES - 1]
+    with log.open("ab") as process:
+        process.write(b"\n" + b"b" * 10 + b"\n")
+        process.flush()
+        child.bound_log()
+        process.write(b"c\n")
+    assert log.read_bytes() == b"c\n"
+    assert log.with_suffix(".log.1").read_bytes() == b"b" * 10 + b"\n"
 
 
 def _script(path: Path, text: str) -> Path:
