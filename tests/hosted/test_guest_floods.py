@@ -3,6 +3,9 @@
 A real guest writes to its panic device, its serial line and its virtio devices as fast as it can;
 beside it runs a QEMU that its guest has taken over. The vmkernel's memory stays as it is, the run
 folder as well, and another user's requests are answered within a second.
+
+Both guests and whatever else runs share the machine's processors. What a process that has nothing
+to do with Mica loses to them (control_process.py) is no waiting for Mica, and is taken off.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from remote_api.client.sdk import Mica
+from tests.framework.control_process import ControlProcess
 from tests.framework.guest.flooder import flooder_disk
 from tests.framework.hosted import HostedMica, hosted_mica, qemu_programs
 from tests.framework.taken_over_qemu import NAME, wrapper
@@ -42,7 +46,6 @@ WARM_S = 6.0
 GROWTH_MAX_BYTES = 12 * MIB
 """What a request or two more at a time may leave; a flood that was kept made 40 MiB a second."""
 GET_MAX_S = 1.0
-STALL_MAX_S = 5.0
 RUN_MAX_BYTES = MIB
 REQUESTS = ("metrics", "vms", "operations", "vm")
 
@@ -71,6 +74,11 @@ def flooded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HostedMi
         mica.create_vm("flooder", VmSpec(**common, disks=(disk,)))  # type: ignore[arg-type]
         mica.create_vm(NAME, VmSpec(**common))  # type: ignore[arg-type]
         yield host, mica
+
+
+def _client(host: HostedMica, token: str) -> Mica:
+    """One that holds no answer against the document: that takes longer than the answer."""
+    return Mica(host.address, token=token, fingerprint=host.fingerprint)
 
 
 def _resident_bytes(pid: int) -> int:
@@ -102,9 +110,8 @@ def test_hostile_guests_cost_nobody_else_anything(
     with Talk(mica, "flooder") as talk:
         assert "panic yes virtio yes" in talk.until("MICA FLOOD")
     mica.wait(mica.start_vm(NAME))
-    with host.client(issued.secret) as other:
-        took_s: list[float] = []
-        slow: list[tuple[str, float]] = []
+    with _client(host, issued.secret) as other, ControlProcess() as control:
+        took: list[tuple[float, float, str]] = []
         ends = time.monotonic() + FLOOD_S
         warm = time.monotonic() + WARM_S
         settled, cpu_s = 0, 0.0
@@ -122,26 +129,29 @@ def test_hostile_guests_cost_nobody_else_anything(
                     assert list(other.operations())
                 case "vm":
                     assert other.vm("flooder").status.state is VmState.RUNNING
-            took_s.append(time.monotonic() - began)
-            if took_s[-1] > GET_MAX_S / 2:
-                slow.append((name, round(took_s[-1], 2)))
+            took.append((began, time.monotonic(), name))
             if now > warm and not settled:
                 settled, cpu_s = _resident_bytes(pid), _cpu_s(pid)
             time.sleep(0.2)
         after, used_s = _resident_bytes(pid), _cpu_s(pid) - cpu_s
+        took_s, own_s = control.own_s((began, ended) for began, ended, _ in took)
+    slow = [
+        (name, round(seconds, 2), round(own, 2))
+        for (_, _, name), seconds, own in zip(took, took_s, own_s, strict=True)
+        if seconds > GET_MAX_S / 2
+    ]
     run_bytes = _used_bytes(host.folder / "state/run/vm")
     told = {
         "rss_bytes": [before, settled, after],
         "cpu_share": used_s / (FLOOD_S - WARM_S),
         "get_s": [statistics.median(took_s), sorted(took_s)[-len(took_s) // 20], max(took_s)],
+        "get_own_s": [statistics.median(own_s), max(own_s)],
         "slow": slow,
         "run_bytes": run_bytes,
     }
     print(told)
     assert after - settled < GROWTH_MAX_BYTES, told
-    # A few may have waited for the machine itself, whose processors both guests keep busy.
-    assert sorted(took_s)[-1 - len(took_s) // 33] < GET_MAX_S, told
-    assert max(took_s) < STALL_MAX_S, told
+    assert max(own_s) < GET_MAX_S, told
     assert run_bytes < RUN_MAX_BYTES, told
     # All of it has come.
     assert "reported a panic" in (mica.vm("flooder").status.reason or "")
