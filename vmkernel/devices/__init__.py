@@ -1,6 +1,7 @@
 """Virtual hardware, one file a kind, as QEMU arguments; it must not start or talk to QEMU."""
 
 from vmkernel.devices.arguments import Arguments
+from vmkernel.devices.disk_buses import DISK_BUSES
 from vmkernel.devices.plan import (
     Accelerator,
     Aio,
@@ -15,15 +16,15 @@ from vmkernel.devices.plan import (
     SerialPlan,
     TapBackend,
     UserBackend,
-    VsockPlan,
 )
-from vmkernel.devices.registry import DISK_BUSES
+from vmkernel.devices.registry import DEVICES, SETTINGS
 
 __all__ = [
     "Accelerator",
     "Aio",
     "Arguments",
     "CdromPlan",
+    "DEVICES",
     "DISK_BUSES",
     "DiskLayer",
     "DiskPlan",
@@ -32,8 +33,8 @@ __all__ = [
     "KernelPlan",
     "MachinePlan",
     "NicPlan",
+    "SETTINGS",
     "SerialPlan",
     "TapBackend",
     "UserBackend",
-    "VsockPlan",
 ]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.slots import Slots
+from vmkernel.devices.device import Board, Device
+from vmkernel.devices.plan import Family, MachinePlan
 
-__all__ = ["add_agent"]
+__all__ = ["AGENT"]
+
+_PLACE = {Family.Q35: "0x4", Family.PC: "0x5"}
 
 
-def add_agent(args: Arguments, slots: Slots, fd: int) -> None:
+def _add(board: Board, plan: MachinePlan) -> None:
     """The channel, on a listening socket."""
-    args.keyval("chardev", "socket", id="agent", fd=fd, server=True, wait=False)
-    args.device("virtio-serial-pci", {"max_ports": 2}, id="virtio-serial", **slots.fixed("agent"))
+    if plan.agent_fd is None:
+        return
+    args = board.args
+    args.keyval("chardev", "socket", id="agent", fd=plan.agent_fd, server=True, wait=False)
+    args.device("virtio-serial-pci", {"max_ports": 2}, id="virtio-serial", **board.slots.at(_PLACE))
     args.device(
         "virtserialport",
         id="agent0",
@@ -20,3 +25,6 @@ def add_agent(args: Arguments, slots: Slots, fd: int) -> None:
         chardev="agent",
         name="org.qemu.guest_agent.0",
     )
+
+
+AGENT = Device(add=_add, place=_PLACE)

@@ -15,17 +15,17 @@ itself, over `cdrom0-file-<t>`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vmkernel.devices.arguments import NULL, Arguments
+from vmkernel.devices.device import Board
 from vmkernel.devices.plan import CdromPlan, DiskPlan, Family, number_of
-from vmkernel.devices.slots import Slots
+from vmkernel.devices.slots import Place
 from vmkernel.model import DiskLimits, Rate, VolumeFormat
 
 __all__ = [
-    "Board",
     "DiskBusKind",
     "IOTHREAD",
     "Unit",
@@ -78,15 +78,6 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Board:
-    """The machine under construction, as device modules see it."""
-
-    args: Arguments
-    slots: Slots
-    family: Family
-
-
-@dataclass(frozen=True)
 class DiskBusKind:
     """A disk bus: its limits, and how it is put on the command line."""
 
@@ -97,6 +88,8 @@ class DiskBusKind:
     """Adds one disk or CD-ROM drive."""
     controllers: Callable[[Board], None] | None = None
     """Adds the controllers; called once where the bus is used and the disks aren't controllers."""
+    place: Mapping[Family, Place] = field(default_factory=dict)
+    """That of the controllers."""
     pci: bool = False
     """True where each unit is a PCI device of its own."""
     read_only: bool = True

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from vmkernel.devices.disk import Board, DiskBusKind, Unit
+from vmkernel.devices.device import Board
+from vmkernel.devices.disk import DiskBusKind, Unit
 from vmkernel.devices.plan import Family
 
 __all__ = ["KIND"]
 
 _PORTS = 6
+_PLACE = {Family.PC: "0x7"}
 
 
 def _controllers(board: Board) -> None:
     if board.family is Family.PC:
-        board.args.device("ich9-ahci", id="ahci", **board.slots.fixed("ahci"))
+        board.args.device("ich9-ahci", id="ahci", **board.slots.at(_PLACE))
 
 
 def _unit(board: Board, unit: Unit) -> None:
@@ -35,6 +37,7 @@ KIND = DiskBusKind(
     units_max=lambda _family: _PORTS,
     cdroms=True,
     controllers=_controllers,
+    place=_PLACE,
     unit=_unit,
     read_only=False,
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vmkernel.devices.disk import Board, DiskBusKind, Unit
+from vmkernel.devices.device import Board
+from vmkernel.devices.disk import DiskBusKind, Unit
 from vmkernel.devices.usb import FIRST_STORAGE_PORT, STORAGE_PORTS, USB_BUS
 
 __all__ = ["KIND"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vmkernel.devices.disk import IOTHREAD, Board, DiskBusKind, Unit
+from vmkernel.devices.device import Board
+from vmkernel.devices.disk import IOTHREAD, DiskBusKind, Unit
 from vmkernel.devices.plan import Family
 from vmkernel.devices.slots import PCI_DISKS_MAX
 

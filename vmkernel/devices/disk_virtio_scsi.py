@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from vmkernel.devices.disk import IOTHREAD, Board, DiskBusKind, Unit
+from vmkernel.devices.device import Board
+from vmkernel.devices.disk import IOTHREAD, DiskBusKind, Unit
+from vmkernel.devices.plan import Family
 
 __all__ = ["KIND"]
 
 _UNITS_MAX = 64
+_PLACE = {Family.Q35: "0x6", Family.PC: "0x6"}
 _CDROM_TARGET = 64
 
 
 def _controllers(board: Board) -> None:
-    board.args.device("virtio-scsi-pci", id="scsi", **board.slots.fixed("scsi"), iothread=IOTHREAD)
+    board.args.device("virtio-scsi-pci", id="scsi", **board.slots.at(_PLACE), iothread=IOTHREAD)
 
 
 def _unit(board: Board, unit: Unit) -> None:
@@ -34,6 +37,7 @@ KIND = DiskBusKind(
     units_max=lambda _family: _UNITS_MAX,
     cdroms=True,
     controllers=_controllers,
+    place=_PLACE,
     unit=_unit,
     hot_plug=lambda _family: True,
 )

@@ -3,21 +3,25 @@ QEMU itself listens nowhere."""
 
 from __future__ import annotations
 
-from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.slots import Slots
+from vmkernel.devices.device import Board, Device
+from vmkernel.devices.plan import Family, MachinePlan
 from vmkernel.model import DisplayModel
 
-__all__ = ["add_display"]
+__all__ = ["DISPLAY"]
 
 _DRIVERS = {DisplayModel.STD: "VGA", DisplayModel.VIRTIO: "virtio-vga"}
+_PLACE = {Family.Q35: "0x1", Family.PC: "0x2"}
 
 
-def add_display(args: Arguments, slots: Slots, model: DisplayModel) -> None:
+def _add(board: Board, plan: MachinePlan) -> None:
     """The card, where there is one, and the VNC server behind it."""
-    args.text("display", "none")
-    driver = _DRIVERS.get(model)
+    board.args.text("display", "none")
+    driver = _DRIVERS.get(plan.spec.display)
     if driver is None:
-        args.text("vga", "none")
+        board.args.text("vga", "none")
         return
-    args.device(driver, id="display", **slots.fixed("display"))
-    args.keyval("vnc", "none", share="ignore")
+    board.args.device(driver, id="display", **board.slots.at(_PLACE))
+    board.args.keyval("vnc", "none", share="ignore")
+
+
+DISPLAY = Device(add=_add, place=_PLACE)

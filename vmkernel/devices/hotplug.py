@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from vmkernel.devices.arguments import Arguments, Command
-from vmkernel.devices.disk import Board, add_cdrom_nodes, add_disk_nodes, disk_unit
+from vmkernel.devices.device import Board
+from vmkernel.devices.disk import add_cdrom_nodes, add_disk_nodes, disk_unit
+from vmkernel.devices.disk_buses import DISK_BUSES
 from vmkernel.devices.memory import add_dimm
 from vmkernel.devices.nic import NIC_KINDS, add_nic
-from vmkernel.devices.plan import CdromPlan, DiskPlan, Family, NicPlan, number_of
-from vmkernel.devices.registry import DISK_BUSES
+from vmkernel.devices.plan import CdromPlan, DiskPlan, Family, NicPlan
 from vmkernel.devices.slots import Slots, ports_at_start
 from vmkernel.model import DiskBus, HugePages, NicModel
 
@@ -91,7 +92,7 @@ def cdrom_medium_commands(cdrom: CdromPlan, *, tag: str) -> list[Command]:
 def nic_commands(nic: NicPlan, family: Family) -> list[Command]:
     """A network card and its backend."""
     board = _board(family)
-    add_nic(board.args, board.slots, number_of(nic.key), nic, bootindex=None)
+    add_nic(board, nic)
     return board.args.commands()
 
 

@@ -9,17 +9,20 @@ is ordinary memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from vmkernel.devices.arguments import Arguments
-from vmkernel.model import HugePages
+from vmkernel.devices.device import Board, Device
+from vmkernel.devices.plan import Family, MachinePlan
+from vmkernel.model import FieldProblem, HugePages, VmSpec
 
 __all__ = [
     "DIMMS_MAX",
     "DIMM_STEP_BYTES",
     "MEMORY",
+    "MEMORY_DEVICE",
     "add_dimm",
-    "add_memory",
     "dimm_memory",
     "huge_page_bytes",
 ]
@@ -37,16 +40,18 @@ def huge_page_bytes(pages: HugePages) -> int | None:
     return _PAGE_BYTES.get(pages)
 
 
-def add_memory(
-    args: Arguments, size_bytes: int, max_bytes: int | None, huge_pages: HugePages
-) -> None:
-    """The memory at the start, and room for more."""
-    _backend(args, MEMORY, size_bytes, huge_pages)
+def _add(board: Board, plan: MachinePlan) -> None:
+    """The memory at the start, room for more, and what had been added."""
+    args, spec = board.args, plan.spec
+    size_bytes, max_bytes = spec.memory_bytes, spec.memory.max_bytes
+    _backend(args, MEMORY, size_bytes, spec.memory.huge_pages)
     size = f"{size_bytes // _MIB}M"
     if max_bytes is None or max_bytes <= size_bytes:
         args.text("m", size)
     else:
         args.keyval("m", size=size, slots=DIMMS_MAX, maxmem=f"{max_bytes // _MIB}M")
+    for number, dimm_bytes in () if board.begun is None else board.begun.dimms:
+        add_dimm(args, number, dimm_bytes, spec.memory.huge_pages)
 
 
 def add_dimm(args: Arguments, number: int, size_bytes: int, huge_pages: HugePages) -> None:
@@ -78,3 +83,27 @@ def _backend(args: Arguments, name: str, size_bytes: int, huge_pages: HugePages)
         prealloc=True,
         seal=False,
     )
+
+
+def _check(spec: VmSpec, _family: Family) -> Iterator[FieldProblem]:
+    memory, size = spec.memory, spec.memory_bytes
+    if memory.max_bytes is not None:
+        if memory.max_bytes < size:
+            yield FieldProblem(
+                pointer="/spec/memory/max_bytes", detail="It must be at least `memory_bytes`."
+            )
+        elif (memory.max_bytes - size) % DIMM_STEP_BYTES:
+            yield FieldProblem(
+                pointer="/spec/memory/max_bytes",
+                detail="It must exceed `memory_bytes` by a multiple of"
+                f" {DIMM_STEP_BYTES // _MIB} MiB, the size of what can be added.",
+            )
+    page = huge_page_bytes(memory.huge_pages)
+    if page is not None and size % page:
+        yield FieldProblem(
+            pointer="/spec/memory_bytes",
+            detail=f"It must be a multiple of its huge pages, {page // _MIB} MiB.",
+        )
+
+
+MEMORY_DEVICE = Device(add=_add, check=_check)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.plan import NicPlan, TapBackend
-from vmkernel.devices.slots import Slots
-from vmkernel.model import NicModel
+from vmkernel.devices.arguments import Command
+from vmkernel.devices.device import Board, Device, Setting, duplicate_problems
+from vmkernel.devices.plan import Family, MachinePlan, NicPlan, TapBackend, number_of
+from vmkernel.model import FieldProblem, NicModel, VmSpec
 
-__all__ = ["NIC_KINDS", "NicKind", "add_nic", "netdev_of"]
+__all__ = ["NICS", "NIC_KINDS", "NicKind", "add_nic", "link_commands", "netdev_of"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,13 @@ def netdev_of(key: str) -> str:
     return f"{key}-host"
 
 
-def add_nic(
-    args: Arguments, slots: Slots, number: int, nic: NicPlan, *, bootindex: int | None
-) -> None:
+def add_nic(board: Board, nic: NicPlan) -> None:
     """One card and its backend.
 
     Without a place in the boot order the card has no option ROM: that saves the guest's firmware
     the time of starting it.
     """
+    args, bootindex = board.args, board.order.get(nic.key)
     netdev = netdev_of(nic.key)
     backend = nic.backend
     if isinstance(backend, TapBackend):
@@ -60,9 +60,44 @@ def add_nic(
     args.device(
         kind.driver,
         id=nic.key,
-        **slots.nic(number, express=kind.express),
+        **board.slots.nic(number_of(nic.key), express=kind.express),
         netdev=netdev,
         mac=nic.mac,
         bootindex=bootindex,
         romfile="" if bootindex is None else None,
     )
+
+
+def _add(board: Board, plan: MachinePlan) -> None:
+    for nic in plan.nics:
+        add_nic(board, nic)
+
+
+def _check(spec: VmSpec, _family: Family) -> Iterator[FieldProblem]:
+    yield from duplicate_problems(
+        "The MAC address {} is named twice.",
+        ((f"/spec/nics/{i}/mac", n.mac) for i, n in enumerate(spec.nics) if n.mac),
+    )
+
+
+def link_commands(spec: VmSpec, key: str | None) -> list[Command]:
+    """Plug a card's cable in, or pull it."""
+    return [
+        ("set_link", {"name": nic.key, "up": nic.connected})
+        for nic in spec.nics
+        if nic.key is not None and nic.key == key
+    ]
+
+
+def _before_run(spec: VmSpec, _incoming: bool) -> list[Command]:
+    """A card's cable is in until somebody pulls it."""
+    pulled = [nic.key for nic in spec.nics if not nic.connected]
+    return [command for key in pulled for command in link_commands(spec, key)]
+
+
+NICS = Device(
+    add=_add,
+    check=_check,
+    settings={"nics[].connected": Setting(link_commands)},
+    before_run=_before_run,
+)

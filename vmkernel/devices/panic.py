@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.slots import Slots
+from vmkernel.devices.device import Board, Device
+from vmkernel.devices.plan import Family, MachinePlan
 
-__all__ = ["add_panic"]
+__all__ = ["PANIC"]
+
+_PLACE = {Family.Q35: "0x5", Family.PC: "0x4.0x0"}
 
 
-def add_panic(args: Arguments, slots: Slots) -> None:
-    """pvpanic on PCI, which needs no ACPI table."""
-    args.device("pvpanic-pci", id="panic", **slots.fixed("panic"))
+def _add(board: Board, _plan: MachinePlan) -> None:
+    """pvpanic on PCI, which needs no ACPI table; every machine has it."""
+    board.args.device("pvpanic-pci", id="panic", **board.slots.at(_PLACE))
+
+
+PANIC = Device(add=_add, place=_PLACE)

@@ -1,43 +1,56 @@
 """A virtual machine with every reference resolved: what the device modules and QEMU's command
-line are made from. Plain data; building it is the VM driver's work."""
+line are made from. Plain data.
+
+`of` makes a device's plan from its spec, for a start and for hot-plug alike. It takes the fields of
+the spec by name, all of them: a new one that nothing is done with is a TypeError in every test.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
+from msgspec.structs import asdict
+
+from vmkernel.devices.defaults import disk_bus_of, nic_model_of
 from vmkernel.model import (
-    BootDevice,
-    CpuSpec,
+    CdromSpec,
     DiskBus,
+    DiskCache,
     DiskLimits,
-    DisplayModel,
-    HotPlugSpec,
-    HugePages,
-    MemorySpec,
+    DiskSpec,
     NicModel,
+    NicSpec,
+    VmSpec,
     VolumeFormat,
-    WatchdogSpec,
 )
 
 __all__ = [
     "Accelerator",
     "Aio",
     "CdromPlan",
+    "DiskFile",
     "DiskLayer",
     "DiskPlan",
     "Family",
     "FirmwarePlan",
     "KernelPlan",
+    "LayerFile",
     "MachinePlan",
     "NicPlan",
     "SerialPlan",
     "TapBackend",
     "UserBackend",
-    "VsockPlan",
     "number_of",
 ]
+
+
+_SERIAL_MAX = 20
+"""Of IDE and SATA; the other buses take longer ones."""
 
 
 def number_of(key: str) -> int:
@@ -85,6 +98,34 @@ class DiskLayer:
     format: VolumeFormat
 
 
+class LayerFile(Protocol):
+    """A file that a disk is made of, as the storage knows it."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        ...
+
+    @property
+    def format(self) -> VolumeFormat:
+        """What it is, never guessed."""
+        ...
+
+
+class DiskFile(LayerFile, Protocol):
+    """A volume's own file."""
+
+    @property
+    def id(self) -> str:
+        """The volume's id."""
+        ...
+
+    @property
+    def backing(self) -> Sequence[LayerFile]:
+        """What it stands on, from the upper to the lowest layer."""
+        ...
+
+
 @dataclass(frozen=True)
 class DiskPlan:
     """One disk."""
@@ -109,6 +150,53 @@ class DiskPlan:
     limits: DiskLimits | None = None
     boot_index: int | None = None
 
+    @classmethod
+    def of(cls, spec: VmSpec, disk: DiskSpec, file: DiskFile) -> DiskPlan:
+        """A disk of the spec on its volume. Which way to the file is the best one is not known
+        without asking the file system, so it is one that always works."""
+        return cls._of(disk_bus_of(spec, disk), file, **asdict(disk))
+
+    @classmethod
+    def _of(
+        cls,
+        on: DiskBus,
+        file: DiskFile,
+        *,
+        volume: str,
+        key: str | None,
+        bus: DiskBus | None,
+        boot_index: int | None,
+        cache: DiskCache,
+        discard: bool,
+        read_only: bool,
+        limits: DiskLimits | None,
+    ) -> DiskPlan:
+        del volume, bus  # `file` and `on`
+        return cls(
+            key=key or "",
+            bus=on,
+            path=file.path,
+            format=file.format,
+            backing=tuple(DiskLayer(layer.path, layer.format) for layer in file.backing),
+            serial=_serial(file.id),
+            aio=Aio.THREADS,
+            direct=cache is DiskCache.NONE,
+            flushes=cache is not DiskCache.UNSAFE,
+            write_cache=cache is not DiskCache.WRITETHROUGH,
+            discard=discard,
+            read_only=read_only,
+            limits=limits,
+            boot_index=boot_index,
+        )
+
+
+def _serial(volume: str) -> str:
+    """What the guest reads as the disk's serial number: the volume's id, or a digest of a long
+    one."""
+    if len(volume) <= _SERIAL_MAX:
+        return volume
+    return hashlib.sha256(volume.encode()).hexdigest()[:_SERIAL_MAX]
+
 
 @dataclass(frozen=True)
 class CdromPlan:
@@ -119,6 +207,24 @@ class CdromPlan:
     bus: DiskBus
     path: Path | None
     boot_index: int | None = None
+
+    @classmethod
+    def of(cls, cdrom: CdromSpec, path: Path | None) -> CdromPlan:
+        """A drive of a spec, with its image at a path."""
+        return cls._of(path, **asdict(cdrom))
+
+    @classmethod
+    def _of(
+        cls,
+        path: Path | None,
+        *,
+        image: str | None,
+        key: str | None,
+        bus: DiskBus,
+        boot_index: int | None,
+    ) -> CdromPlan:
+        del image  # `path`
+        return cls(key=key or "", bus=bus, path=path, boot_index=boot_index)
 
 
 @dataclass(frozen=True)
@@ -146,6 +252,29 @@ class NicPlan:
     mac: str
     backend: TapBackend | UserBackend
     boot_index: int | None = None
+
+    @classmethod
+    def of(cls, spec: VmSpec, nic: NicSpec, backend: TapBackend | UserBackend) -> NicPlan:
+        """A card of the spec on its open port."""
+        return cls._of(nic_model_of(spec, nic), backend, **asdict(nic))
+
+    @classmethod
+    def _of(
+        cls,
+        kind: NicModel,
+        backend: TapBackend | UserBackend,
+        *,
+        port_group: str,
+        key: str | None,
+        model: NicModel | None,
+        mac: str | None,
+        connected: bool,
+        boot_index: int | None,
+    ) -> NicPlan:
+        del port_group, model  # `backend` and `kind`
+        del connected  # a setting (nic.py)
+        assert mac is not None, "the roster gives every card one"
+        return cls(key=key or "", model=kind, mac=mac, backend=backend, boot_index=boot_index)
 
 
 @dataclass(frozen=True)
@@ -177,14 +306,6 @@ class SerialPlan:
 
 
 @dataclass(frozen=True)
-class VsockPlan:
-    """A vsock device, on an open /dev/vhost-vsock."""
-
-    cid: int
-    fd: int
-
-
-@dataclass(frozen=True)
 class Beginning:
     """What a machine was first started with, where that isn't what it has now.
 
@@ -208,52 +329,40 @@ class Beginning:
 
 @dataclass(frozen=True)
 class MachinePlan:
-    """Everything QEMU needs to know."""
+    """Everything QEMU needs to know: the spec, and what it names, found and opened."""
 
     vm_id: str
     uuid: str
     machine_type: str
     accelerator: Accelerator
-    cpus: CpuSpec
-    memory_bytes: int
+    spec: VmSpec
+    """Complete, and as the machine starts: with a memory image, its processors and memory are those
+    of its first start, without what was added since. What the spec says of files, taps and
+    descriptors is in the other fields."""
     firmware: FirmwarePlan | None
     """None for BIOS."""
     disks: tuple[DiskPlan, ...]
     cdroms: tuple[CdromPlan, ...]
+    """With the drive of cloud-init's seed."""
     nics: tuple[NicPlan, ...]
-    display: DisplayModel
-    boot_order: tuple[BootDevice, ...]
     kernel: KernelPlan | None
     qmp_fd: int
     kvm_fd: int | None
     """An open /dev/kvm for a QEMU that sees no devices; None where it opens it itself."""
     serial: tuple[SerialPlan, ...]
     agent_fd: int | None
-    memory: MemorySpec = field(default_factory=MemorySpec)
     rtc_base: str = "utc"
     """What the clock starts with: `utc`, or a local time such as `2026-11-23T10:00:00`."""
-    boot_menu_s: int = 0
-    hot_plug: HotPlugSpec = field(default_factory=HotPlugSpec)
-    hyperv: bool = False
-    """Hyper-V's interfaces, which make Windows run well; KVM only."""
-    tablet: bool = True
-    keyboard: bool = False
-    rng: bool = True
-    watchdog: WatchdogSpec | None = None
-    vsock: VsockPlan | None = None
+    vsock_fd: int | None = None
+    """An open /dev/vhost-vsock."""
     tpm_fd: int | None = None
     """A connected socket whose other end is the TPM's emulator."""
     incoming: bool = False
     """True where its state will be loaded from a memory image before it runs."""
     beginning: Beginning | None = None
-    """For an incoming one; `memory_bytes` is then without the DIMMs."""
+    """For an incoming one."""
 
     @property
     def family(self) -> Family:
         """The chipset."""
         return Family.of(self.machine_type)
-
-    @property
-    def huge_pages(self) -> HugePages:
-        """The pages that the memory is made of."""
-        return self.memory.huge_pages

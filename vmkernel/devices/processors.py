@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.plan import Accelerator, MachinePlan
-from vmkernel.model import CpuSpec
+from vmkernel.devices.device import Board, Device
+from vmkernel.devices.plan import Accelerator, Family, MachinePlan
+from vmkernel.model import CpuSpec, FieldProblem, GuestOs, VmSpec
 
-__all__ = ["HOST_MODEL", "Topology", "add_processors", "topology_of"]
+__all__ = ["CPUS_MAX", "HOST_MODEL", "PROCESSORS", "Topology", "topology_of"]
+
+CPUS_MAX = 255
+"""More need an interrupt remapping unit in the guest."""
 
 HOST_MODEL = "host"
 """The host's own processor; without KVM, all that QEMU can emulate."""
@@ -70,23 +74,48 @@ def topology_of(cpus: CpuSpec) -> Topology:
     return Topology(most, sockets, cores, threads)
 
 
-def add_processors(args: Arguments, plan: MachinePlan) -> None:
+def _add(board: Board, plan: MachinePlan) -> None:
     """`-cpu` and `-smp`. A named model is had whole or, with KVM, the VM doesn't start."""
+    args, cpus = board.args, plan.spec.cpus
     kvm = plan.accelerator is Accelerator.KVM
-    words = [plan.cpus.model]
-    if plan.cpus.model == HOST_MODEL:
+    words = [cpus.model]
+    if cpus.model == HOST_MODEL:
         words = ["host" if kvm else "max"]
     elif kvm:
         words.append("enforce")
-    if kvm and plan.hyperv:
+    if kvm and plan.spec.guest_os is GuestOs.WINDOWS:
         words += _HYPERV
     args.text("cpu", ",".join(words))
-    topology = topology_of(plan.cpus)
+    topology = topology_of(cpus)
     args.keyval(
         "smp",
-        cpus=plan.cpus.count,
-        maxcpus=topology.most if topology.most > plan.cpus.count else None,
+        cpus=cpus.count,
+        maxcpus=topology.most if topology.most > cpus.count else None,
         sockets=topology.sockets,
         cores=topology.cores,
         threads=topology.threads,
     )
+
+
+def _check(spec: VmSpec, _family: Family) -> Iterator[FieldProblem]:
+    cpus, topology = spec.cpus, topology_of(spec.cpus)
+    if cpus.max_count is not None and cpus.max_count < cpus.count:
+        yield FieldProblem(
+            pointer="/spec/cpus/max_count",
+            detail=f"It must be at least `count`, {cpus.count}.",
+        )
+    elif topology.most > CPUS_MAX:
+        which = "count" if cpus.max_count is None else "max_count"
+        yield FieldProblem(
+            pointer=f"/spec/cpus/{which}", detail=f"At most {CPUS_MAX} CPUs are possible."
+        )
+    elif not topology.fits:
+        given = next((n for n in ("sockets", "cores", "threads") if getattr(cpus, n)), "count")
+        yield FieldProblem(
+            pointer=f"/spec/cpus/{given}",
+            detail=f"{topology.sockets} sockets of {topology.cores} cores with {topology.threads}"
+            f" threads are not {topology.most} CPUs: leave one of them out, or change the count.",
+        )
+
+
+PROCESSORS = Device(add=_add, check=_check)

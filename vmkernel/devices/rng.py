@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.slots import Slots
+from vmkernel.devices.device import Board, Device
+from vmkernel.devices.plan import Family, MachinePlan
 
-__all__ = ["add_rng"]
+__all__ = ["RNG"]
+
+_PLACE = {Family.Q35: "0x3", Family.PC: "0x4.0x1"}
 
 
-def add_rng(args: Arguments, slots: Slots) -> None:
+def _add(board: Board, plan: MachinePlan) -> None:
     """The virtio random number device."""
-    args.object("rng-builtin", "entropy")
-    args.device("virtio-rng-pci", id="rng", **slots.fixed("rng"), rng="entropy")
+    if plan.spec.rng:
+        board.args.object("rng-builtin", "entropy")
+        board.args.device("virtio-rng-pci", id="rng", **board.slots.at(_PLACE), rng="entropy")
+
+
+RNG = Device(add=_add, place=_PLACE)

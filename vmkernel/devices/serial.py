@@ -6,10 +6,10 @@ while no vmkernel was connected is not lost.
 
 from __future__ import annotations
 
-from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.plan import SerialPlan
+from vmkernel.devices.device import Board, Device
+from vmkernel.devices.plan import MachinePlan
 
-__all__ = ["RINGBUF", "SERIAL_PORTS_MAX", "add_serial", "ring_of"]
+__all__ = ["RINGBUF", "SERIAL", "SERIAL_PORTS_MAX", "ring_of"]
 
 SERIAL_PORTS_MAX = 4
 """COM1 to COM4."""
@@ -24,13 +24,18 @@ RINGBUF = ring_of(0)
 """The first line's ring buffer."""
 
 
-def add_serial(args: Arguments, port: int, plan: SerialPlan) -> None:
-    """One line; port 0 is COM1."""
-    source = f"serial{port}-socket"
-    args.keyval("chardev", "socket", id=source, fd=plan.fd, server=True, wait=False)
-    if plan.scrollback_bytes:
-        ring, hub = ring_of(port), f"serial{port}-hub"
-        args.keyval("chardev", "ringbuf", id=ring, size=plan.scrollback_bytes)
-        args.text("chardev", f"hub,id={hub},chardevs.0={source},chardevs.1={ring}")
-        source = hub
-    args.device("isa-serial", id=f"serial{port}", chardev=source, index=port)
+def _add(board: Board, plan: MachinePlan) -> None:
+    """All lines; port 0 is COM1."""
+    args = board.args
+    for port, line in enumerate(plan.serial):
+        source = f"serial{port}-socket"
+        args.keyval("chardev", "socket", id=source, fd=line.fd, server=True, wait=False)
+        if line.scrollback_bytes:
+            ring, hub = ring_of(port), f"serial{port}-hub"
+            args.keyval("chardev", "ringbuf", id=ring, size=line.scrollback_bytes)
+            args.text("chardev", f"hub,id={hub},chardevs.0={source},chardevs.1={ring}")
+            source = hub
+        args.device("isa-serial", id=f"serial{port}", chardev=source, index=port)
+
+
+SERIAL = Device(add=_add)

@@ -1,20 +1,15 @@
 """Where devices sit on the PCI bus: fixed by kind and number, so that adding or removing one
 device never moves another, and a guest's names for its devices stay.
 
-q35: pcie.0                               pc: pci.0
-  01    display                             01    PIIX3 (ISA, IDE, power management)
-  02    USB controller                      02    display
-  03    random numbers                      03    USB controller
-  04    virtio-serial (guest agent)         04    .0 panic device, .1 random numbers, .2 balloon,
-  05    panic device                              .3 watchdog, .4 vsock
-  06    SCSI controller                     05    virtio-serial (guest agent)
-  07    bridge for conventional PCI         06    SCSI controller
-  08    balloon                             07    AHCI controller
-  09    watchdog                            08-0f disks (virtio-blk, NVMe)
-  0a    vsock                               10-1f network cards
-  10-11 root ports of network cards
-  12-19 root ports of disks
-  1f    ICH9 (ISA, AHCI, SMBus)
+q35: pcie.0                                pc: pci.0
+  01-0a  devices that exist at most once     01     PIIX3 (ISA, IDE, power management)
+         (07: bridge for conventional PCI)   02-07  devices that exist at most once
+  10-11  root ports of network cards         08-0f  disks (virtio-blk, NVMe)
+  12-19  root ports of disks                 10-1f  network cards
+  1f     ICH9 (ISA, AHCI, SMBus)
+
+A device that exists at most once names its place in its own module; a test fails if two have one
+place, or one is outside its range.
 
 On q35, network cards and PCI disks each get a root port of their own, because only what hangs on
 a port can be added and removed while the guest runs. Ports exist for what is there, and for the
@@ -24,45 +19,24 @@ is not the first of its eight is only seen where the first is there, so that one
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from vmkernel.devices.arguments import Arguments
 from vmkernel.devices.plan import Beginning, Family
 from vmkernel.model import HotPlugSpec
 
-__all__ = ["PCI_DISKS_MAX", "Slots", "ports_at_start"]
+__all__ = ["PCI_DISKS_MAX", "Place", "Slots", "ports_at_start"]
+
+Place = str
+"""A device number in hexadecimal, `0x3`, or one with a function, `0x4.0x1`. The function 0 of a
+device with several must exist in every machine."""
 
 PCI_DISKS_MAX = {Family.Q35: 64, Family.PC: 8}
 """How many virtio-blk and NVMe disks a machine takes."""
 
 _DISKS_MAX = 64
 _NICS_MAX = 16
-_FIXED = {
-    Family.Q35: {
-        "display": "0x1",
-        "usb": "0x2",
-        "rng": "0x3",
-        "agent": "0x4",
-        "panic": "0x5",
-        "scsi": "0x6",
-        "balloon": "0x8",
-        "watchdog": "0x9",
-        "vsock": "0xa",
-    },
-    Family.PC: {
-        "display": "0x2",
-        "usb": "0x3",
-        "panic": "0x4.0x0",
-        "rng": "0x4.0x1",
-        "balloon": "0x4.0x2",
-        "watchdog": "0x4.0x3",
-        "vsock": "0x4.0x4",
-        "agent": "0x5",
-        "scsi": "0x6",
-        "ahci": "0x7",
-    },
-}
 _CONVENTIONAL_BRIDGE_SLOT = 0x07
 _NIC_SLOT = 0x10
 _DISK_SLOT = {Family.Q35: 0x12, Family.PC: 0x08}
@@ -106,13 +80,13 @@ class Slots:
             slot = _DISK_SLOT[self._family]
             self._port(f"disk{number}.port", slot, number, chassis=_DISK_CHASSIS + number)
 
-    def fixed(self, name: str) -> dict[str, Any]:
+    def at(self, place: Mapping[Family, Place]) -> dict[str, Any]:
         """The place of a device that exists at most once."""
-        address = _FIXED[self._family][name]
-        place: dict[str, Any] = {"bus": self._root, "addr": address}
+        address = place[self._family]
+        found: dict[str, Any] = {"bus": self._root, "addr": address}
         if address.endswith(".0x0"):
-            place["multifunction"] = True
-        return place
+            found["multifunction"] = True
+        return found
 
     def nic(self, number: int, *, express: bool) -> dict[str, Any]:
         """The place of a network card."""

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from vmkernel.devices.arguments import Arguments
+from collections.abc import Iterator
 
-__all__ = ["add_tpm"]
+from vmkernel.devices.device import Board, Device
+from vmkernel.devices.plan import Family, MachinePlan
+from vmkernel.model import FieldProblem, Firmware, VmSpec
+
+__all__ = ["TPM"]
 
 
-def add_tpm(args: Arguments, fd: int) -> None:
+def _add(board: Board, plan: MachinePlan) -> None:
     """The command-response-buffer interface, which every system with TPM 2.0 knows."""
-    args.keyval("chardev", "socket", id="tpm", fd=fd)
-    args.keyval("tpmdev", "emulator", id="tpm0", chardev="tpm")
-    args.device("tpm-crb", id="tpm", tpmdev="tpm0")
+    if plan.tpm_fd is None:
+        return
+    board.args.keyval("chardev", "socket", id="tpm", fd=plan.tpm_fd)
+    board.args.keyval("tpmdev", "emulator", id="tpm0", chardev="tpm")
+    board.args.device("tpm-crb", id="tpm", tpmdev="tpm0")
+
+
+def _check(spec: VmSpec, _family: Family) -> Iterator[FieldProblem]:
+    if spec.tpm and spec.firmware is Firmware.BIOS and spec.boot.kernel is not None:
+        yield FieldProblem(
+            pointer="/spec/tpm",
+            detail="With BIOS, the TPM's log lies where a directly booted kernel finds its initrd:"
+            " choose UEFI, or boot from a disk.",
+        )
+
+
+TPM = Device(add=_add, check=_check)

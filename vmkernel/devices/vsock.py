@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.plan import VsockPlan
-from vmkernel.devices.slots import Slots
+from vmkernel.devices.device import Board, Device
+from vmkernel.devices.plan import Family, MachinePlan
 
-__all__ = ["add_vsock"]
+__all__ = ["VSOCK"]
+
+_PLACE = {Family.Q35: "0xa", Family.PC: "0x4.0x4"}
 
 
-def add_vsock(args: Arguments, slots: Slots, plan: VsockPlan) -> None:
+def _add(board: Board, plan: MachinePlan) -> None:
     """The vhost device; the kernel moves the data."""
-    args.device(
+    if plan.spec.vsock is None:
+        return
+    board.args.device(
         "vhost-vsock-pci",
         id="vsock",
-        **slots.fixed("vsock"),
-        guest_cid=plan.cid,
-        vhostfd=str(plan.fd),
+        **board.slots.at(_PLACE),
+        guest_cid=plan.spec.vsock.cid,
+        vhostfd=str(plan.vsock_fd),
     )
+
+
+VSOCK = Device(add=_add, place=_PLACE)

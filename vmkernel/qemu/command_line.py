@@ -8,44 +8,15 @@ needs no folder that it can write to.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-
-from vmkernel.devices import (
-    DISK_BUSES,
-    Accelerator,
-    Arguments,
-    CdromPlan,
-    DiskPlan,
-    Family,
-    FirmwarePlan,
-    MachinePlan,
-    NicPlan,
-)
-from vmkernel.devices.agent import add_agent
-from vmkernel.devices.balloon import add_balloon
-from vmkernel.devices.disk import (
-    IOTHREAD,
-    Board,
-    add_cdrom_nodes,
-    add_disk_nodes,
-    cdrom_unit,
-    disk_unit,
-)
-from vmkernel.devices.display import add_display
-from vmkernel.devices.memory import MEMORY, add_dimm, add_memory
-from vmkernel.devices.nic import NIC_KINDS, add_nic
-from vmkernel.devices.panic import add_panic
-from vmkernel.devices.plan import Beginning, number_of
-from vmkernel.devices.processors import add_processors
-from vmkernel.devices.rng import add_rng
-from vmkernel.devices.serial import add_serial
+from vmkernel.devices import Accelerator, Arguments, Family, FirmwarePlan, MachinePlan
+from vmkernel.devices.beginning import beginning_of
+from vmkernel.devices.boot_order import boot_places
+from vmkernel.devices.device import Board
+from vmkernel.devices.memory import MEMORY, MEMORY_DEVICE
+from vmkernel.devices.processors import PROCESSORS
+from vmkernel.devices.registry import PLUGGED
 from vmkernel.devices.slots import Slots
-from vmkernel.devices.tpm import add_tpm
-from vmkernel.devices.usb import add_controller, add_keyboard, add_tablet
-from vmkernel.devices.vsock import add_vsock
-from vmkernel.devices.watchdog import ACTION_WORDS, add_watchdog
-from vmkernel.model import BootDevice, DiskBus, DisplayModel, HugePages
+from vmkernel.devices.watchdog import action_word
 
 __all__ = ["TCG_CACHE_BYTES", "build_arguments"]
 
@@ -59,37 +30,18 @@ _MIB = 1 << 20
 def build_arguments(plan: MachinePlan) -> list[str]:
     """The arguments after the program's name."""
     args = Arguments()
-    board = Board(args, Slots(plan.family, args), plan.family)
-    order = _boot_order(plan)
+    begun = plan.beginning or beginning_of(plan.spec)
+    board = Board(args, Slots(plan.family, args), plan.family, begun, boot_places(plan))
     _process(args, plan)
+    MEMORY_DEVICE.add(board, plan)
     _machine(args, plan)
-    add_processors(args, plan)
+    PROCESSORS.add(board, plan)
     _control(args, plan)
     _boot(args, plan)
-    begun = plan.beginning or _beginning(plan)
-    board.slots.add_ports(begun, plan.hot_plug)
-    _usb(board, plan, begun)
-    _disks(board, plan, begun, order)
-    for nic in plan.nics:
-        add_nic(args, board.slots, number_of(nic.key), nic, bootindex=order.get(nic.key))
-    add_display(args, board.slots, plan.display)
-    for port, line in enumerate(plan.serial):
-        add_serial(args, port, line)
-    _small_devices(board, plan)
+    board.slots.add_ports(begun, plan.spec.hot_plug)
+    for device in PLUGGED:
+        device.add(board, plan)
     return args.words()
-
-
-def _beginning(plan: MachinePlan) -> Beginning:
-    """That of a machine that begins now."""
-    buses = frozenset({d.bus for d in plan.disks} | {c.bus for c in plan.cdroms})
-    return Beginning(
-        pci_disks=tuple(number_of(d.key) for d in plan.disks if DISK_BUSES[d.bus].pci),
-        express_nics=tuple(number_of(n.key) for n in plan.nics if NIC_KINDS[n.model].express),
-        buses=buses,
-        usb=plan.display is not DisplayModel.NONE or plan.keyboard or DiskBus.USB in buses,
-        other_disks=tuple(number_of(d.key) for d in plan.disks if not DISK_BUSES[d.bus].pci),
-        other_nics=tuple(number_of(n.key) for n in plan.nics if not NIC_KINDS[n.model].express),
-    )
 
 
 def _process(args: Arguments, plan: MachinePlan) -> None:
@@ -111,9 +63,6 @@ def _process(args: Arguments, plan: MachinePlan) -> None:
 
 
 def _machine(args: Arguments, plan: MachinePlan) -> None:
-    add_memory(args, plan.memory_bytes, plan.memory.max_bytes, plan.huge_pages)
-    for number, size_bytes in plan.beginning.dimms if plan.beginning is not None else ():
-        add_dimm(args, number, size_bytes, plan.huge_pages)
     if plan.firmware is not None:
         _pflash(args, plan.firmware)
     secure = plan.firmware is not None and plan.firmware.secure
@@ -167,12 +116,18 @@ def _pflash(args: Arguments, firmware: FirmwarePlan) -> None:
 def _control(args: Arguments, plan: MachinePlan) -> None:
     args.keyval("chardev", "socket", id="qmp", fd=plan.qmp_fd, server=True, wait=False)
     args.keyval("mon", chardev="qmp", mode="control")
-    action = None if plan.watchdog is None else ACTION_WORDS[plan.watchdog.action]
-    args.keyval("action", reboot="reset", shutdown="poweroff", panic="none", watchdog=action)
+    args.keyval(
+        "action",
+        reboot="reset",
+        shutdown="poweroff",
+        panic="none",
+        watchdog=action_word(plan.spec),
+    )
 
 
 def _boot(args: Arguments, plan: MachinePlan) -> None:
-    wait = plan.boot_menu_s * 1000 if plan.boot_menu_s else None
+    menu_s = plan.spec.boot.menu_s
+    wait = menu_s * 1000 if menu_s else None
     args.keyval("boot", menu=bool(wait), splash_time=wait, strict=True)
     if plan.kernel is None:
         return
@@ -181,67 +136,3 @@ def _boot(args: Arguments, plan: MachinePlan) -> None:
         args.text("initrd", str(plan.kernel.initrd))
     if plan.kernel.cmdline:
         args.text("append", plan.kernel.cmdline)
-
-
-def _usb(board: Board, plan: MachinePlan, begun: Beginning) -> None:
-    if not begun.usb:
-        return
-    add_controller(board.args, board.slots)
-    if plan.display is not DisplayModel.NONE and plan.tablet:
-        add_tablet(board.args)
-    if plan.keyboard:
-        add_keyboard(board.args)
-
-
-def _disks(board: Board, plan: MachinePlan, begun: Beginning, order: Mapping[str, int]) -> None:
-    args = board.args
-    args.object("iothread", IOTHREAD)
-    for bus in DiskBus:
-        controllers = DISK_BUSES[bus].controllers
-        if bus in begun.buses and controllers is not None:
-            controllers(board)
-    positions: Counter[DiskBus] = Counter()
-    for disk in plan.disks:
-        add_disk_nodes(args, disk)
-        unit = disk_unit(disk, positions[disk.bus], order.get(disk.key))
-        DISK_BUSES[disk.bus].unit(board, unit)
-        positions[disk.bus] += 1
-    for cdrom in plan.cdroms:
-        if cdrom.path is not None:
-            add_cdrom_nodes(args, cdrom)
-        unit = cdrom_unit(cdrom, positions[cdrom.bus], order.get(cdrom.key))
-        DISK_BUSES[cdrom.bus].unit(board, unit)
-        positions[cdrom.bus] += 1
-
-
-def _small_devices(board: Board, plan: MachinePlan) -> None:
-    args, slots = board.args, board.slots
-    add_panic(args, slots)
-    if plan.agent_fd is not None:
-        add_agent(args, slots, plan.agent_fd)
-    if plan.rng:
-        add_rng(args, slots)
-    if plan.memory.balloon:
-        add_balloon(args, slots, gives_back=plan.huge_pages is HugePages.NONE)
-    if plan.watchdog is not None:
-        add_watchdog(args, slots, plan.watchdog)
-    if plan.vsock is not None:
-        add_vsock(args, slots, plan.vsock)
-    if plan.tpm_fd is not None:
-        add_tpm(args, plan.tpm_fd)
-
-
-def _boot_order(plan: MachinePlan) -> dict[str, int]:
-    """Each device's place in the boot order, counted from 1: those with an index of their own
-    first, then the classes; what is in neither is left out."""
-    classes: dict[BootDevice, tuple[DiskPlan | CdromPlan | NicPlan, ...]] = {
-        BootDevice.DISK: plan.disks,
-        BootDevice.CDROM: plan.cdroms,
-        BootDevice.NETWORK: plan.nics,
-    }
-    everything = [device for devices in classes.values() for device in devices]
-    first = [device for device in everything if device.boot_index is not None]
-    first.sort(key=lambda device: device.boot_index or 0)
-    keys = [device.key for device in first]
-    keys += [device.key for kind in plan.boot_order for device in classes[kind]]
-    return {key: place for place, key in enumerate(dict.fromkeys(keys), 1)}

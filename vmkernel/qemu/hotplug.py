@@ -1,11 +1,12 @@
-"""Devices of a running QEMU: added, removed, changed. The commands that add them are made by
-vmkernel/devices/hotplug.py; names of QMP commands stay here."""
+"""Devices of a running QEMU: added, removed, changed. The commands that add or set one device are
+made by vmkernel/devices."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from vmkernel.devices.arguments import Command
 from vmkernel.devices.disk import limits_group
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.qemu.answers import MemoryDevice, ProcessorPlace, QomProperty
@@ -15,6 +16,7 @@ from vmkernel.qemu.session import Qmp
 
 __all__ = [
     "add_processors",
+    "apply",
     "devices",
     "dimm_numbers",
     "dimms",
@@ -24,15 +26,12 @@ __all__ = [
     "eject",
     "insert",
     "make_room",
-    "set_balloon",
-    "set_limits",
-    "set_link",
-    "set_watchdog",
     "unplug",
 ]
 
 _PERIPHERAL = "/machine/peripheral"
 _OBJECTS = "/objects"
+_OF_DEVICES = frozenset({"device_add", "device_del"})
 _UNDER_WAY = "already in the process of unplug"
 
 
@@ -103,27 +102,15 @@ async def insert(qmp: Qmp, key: str) -> None:
     await qmp.execute("blockdev-close-tray", {"id": key})
 
 
-async def set_limits(qmp: Qmp, key: str, limits: Mapping[str, int]) -> None:
-    """Change what a disk may take."""
-    await qmp.execute(
-        "qom-set",
-        {"path": f"{_OBJECTS}/{limits_group(key)}", "property": "limits", "value": dict(limits)},
-    )
-
-
-async def set_link(qmp: Qmp, key: str, *, up: bool) -> None:
-    """Plug a card's cable in, or pull it."""
-    await qmp.execute("set_link", {"name": key, "up": up})
-
-
-async def set_watchdog(qmp: Qmp, action: str) -> None:
-    """What happens when the guest has not fed its watchdog."""
-    await qmp.execute("watchdog-set-action", {"action": action})
-
-
-async def set_balloon(qmp: Qmp, keep_bytes: int) -> None:
-    """What the guest shall keep of its memory."""
-    await qmp.execute("balloon", {"value": keep_bytes})
+async def apply(qmp: Qmp, commands: Iterable[Command]) -> None:
+    """What the device modules want of a running machine. A device that is there is not added again,
+    and one that is not there need not go: an earlier try may have done it whose answer was lost."""
+    for name, arguments in commands:
+        if name in _OF_DEVICES:
+            present = arguments["id"] in await devices(qmp)
+            if present is (name == "device_add"):
+                continue
+        await qmp.execute(name, arguments)
 
 
 async def add_processors(qmp: Qmp, count: int) -> int:

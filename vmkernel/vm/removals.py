@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from vmkernel.devices import DISK_BUSES
+from vmkernel.devices.defaults import disk_bus_of
 from vmkernel.devices.nic import netdev_of
 from vmkernel.model import DiskSpec, ErrorCode, MicaError, NicSpec, VmSpec, VmState
 from vmkernel.qemu import QemuError, QmpCommandError, hotplug
@@ -26,7 +27,6 @@ from vmkernel.vm import definition as definitions
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.messages import Due, Timer
 from vmkernel.vm.running import Running
-from vmkernel.vm.spec_defaults import disk_bus_of
 
 __all__ = ["Removal", "drop", "guest_refused", "keys_of", "look_later", "settle", "without"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Callable, Collection, Container
 from functools import partial
 from itertools import count
@@ -11,12 +10,10 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from vmkernel.devices import DISK_BUSES, Family
-from vmkernel.devices.slots import PCI_DISKS_MAX
+from vmkernel.devices import Family
 from vmkernel.model import (
     DiskBus,
     ErrorCode,
-    FieldProblem,
     ImageFormat,
     MicaError,
     VmSpec,
@@ -24,12 +21,11 @@ from vmkernel.model import (
 )
 from vmkernel.storage.ports import Storage
 from vmkernel.vm.definition import check_size
-from vmkernel.vm.hardware_check import duplicate_problems, hardware_problems
+from vmkernel.vm.hardware_check import hardware_problems
 from vmkernel.vm.macs import mac_problem
-from vmkernel.vm.spec_defaults import disk_bus_of, with_defaults
+from vmkernel.vm.spec_defaults import with_defaults
 
 __all__ = [
-    "SEED_BUS",
     "check_references",
     "check_structure",
     "completed",
@@ -42,8 +38,6 @@ _FIRST_CID = 3
 Found = TypeVar("Found")
 
 CDROMS_MAX = 8
-SEED_BUS = DiskBus.SATA
-"""What the CD-ROM with cloud-init's seed hangs on."""
 
 _OUI = "52:54:00"
 """The prefix, locally administered, that QEMU's guests carry everywhere."""
@@ -66,22 +60,7 @@ def check_structure(spec: VmSpec, family: Family) -> None:
             raise MicaError.field(
                 "/spec/cdroms", f"With cloud_init, at most {CDROMS_MAX - 1} drives are possible."
             )
-    wrong = [
-        *_bus_problems(spec, family),
-        *hardware_problems(spec, family),
-        *duplicate_problems(
-            "The volume {} is named twice.",
-            ((f"/spec/disks/{i}/volume", d.volume) for i, d in enumerate(spec.disks)),
-        ),
-        *duplicate_problems(
-            "The MAC address {} is named twice.",
-            ((f"/spec/nics/{i}/mac", n.mac) for i, n in enumerate(spec.nics) if n.mac),
-        ),
-        *duplicate_problems(
-            "{} is named twice.",
-            ((f"/spec/boot/order/{i}", d.value) for i, d in enumerate(spec.boot.order)),
-        ),
-    ]
+    wrong = hardware_problems(spec, family)
     if wrong:
         raise MicaError(ErrorCode.INVALID, wrong[0].detail, fields=tuple(wrong))
 
@@ -189,44 +168,6 @@ def _draw_mac(*used: Container[str]) -> str:
         mac = f"{_OUI}:{octets[0]:02x}:{octets[1]:02x}:{octets[2]:02x}"
         if not any(mac in some for some in used):
             return mac
-
-
-def _bus_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
-    wrong: list[FieldProblem] = []
-    units: Counter[DiskBus] = Counter()
-    pci_disks = 0
-    places = [
-        (f"/spec/disks/{i}/bus", disk_bus_of(spec, d), False) for i, d in enumerate(spec.disks)
-    ]
-    places += [(f"/spec/cdroms/{i}/bus", c.bus, True) for i, c in enumerate(spec.cdroms)]
-    if spec.cloud_init is not None:
-        places.append(("/spec/cloud_init", SEED_BUS, True))
-    for pointer, bus, cdrom in places:
-        kind = DISK_BUSES[bus]
-        units[bus] += 1
-        pci_disks += kind.pci
-        limit = kind.units_max(family)
-        if cdrom and not kind.cdroms:
-            wrong.append(FieldProblem(pointer=pointer, detail=f"A CD-ROM can't hang on {bus}."))
-        elif limit == 0:
-            wrong.append(
-                FieldProblem(
-                    pointer=pointer,
-                    detail=f"This VM's machine ({family}) has no {bus}; make the VM anew for it.",
-                )
-            )
-        elif units[bus] > limit:
-            wrong.append(
-                FieldProblem(pointer=pointer, detail=f"At most {limit} units hang on {bus}.")
-            )
-        elif kind.pci and pci_disks > PCI_DISKS_MAX[family]:
-            wrong.append(
-                FieldProblem(
-                    pointer=pointer,
-                    detail=f"At most {PCI_DISKS_MAX[family]} disks are PCI devices on {family}.",
-                )
-            )
-    return wrong
 
 
 def _image(storage: Storage, pointer: str, image: str, wanted: ImageFormat) -> None:

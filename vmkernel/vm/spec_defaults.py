@@ -2,8 +2,7 @@
 what is free. A stored spec is complete, so that a later Mica with other defaults changes no guest.
 
                     linux, other      windows
-disks without bus   virtio-blk        sata (Windows has no driver for virtio)
-cards without model virtio            e1000e
+disks, cards        vmkernel/devices/defaults.py
 clock               utc               local
 CD-ROM drives       as given          and one with the image `virtio-win`, where there is one
 """
@@ -15,15 +14,13 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from vmkernel.devices.defaults import disk_bus_of, nic_model_of
 from vmkernel.model import (
     CdromSpec,
     Clock,
-    DiskBus,
     DiskSpec,
-    DisplayModel,
     GuestOs,
     MicaError,
-    NicModel,
     NicSpec,
     VmSpec,
 )
@@ -31,10 +28,6 @@ from vmkernel.vm.macs import normal_mac
 
 __all__ = [
     "VIRTIO_WIN",
-    "disk_bus_of",
-    "has_bus",
-    "has_usb",
-    "nic_model_of",
     "with_defaults",
     "with_drivers",
 ]
@@ -45,33 +38,6 @@ VIRTIO_WIN = "virtio-win"
 _CDROMS_MAX = 8
 
 Keyed = TypeVar("Keyed", DiskSpec, CdromSpec, NicSpec)
-
-
-def disk_bus_of(spec: VmSpec, disk: DiskSpec) -> DiskBus:
-    """The bus of a disk, given or by default."""
-    if disk.bus is not None:
-        return disk.bus
-    return DiskBus.SATA if spec.guest_os is GuestOs.WINDOWS else DiskBus.VIRTIO_BLK
-
-
-def nic_model_of(spec: VmSpec, nic: NicSpec) -> NicModel:
-    """The model of a card, given or by default."""
-    if nic.model is not None:
-        return nic.model
-    return NicModel.E1000E if spec.guest_os is GuestOs.WINDOWS else NicModel.VIRTIO
-
-
-def has_usb(spec: VmSpec) -> bool:
-    """True where a machine that starts with this has a USB controller (qemu/command_line.py)."""
-    shown = spec.display is not DisplayModel.NONE
-    return shown or spec.keyboard or has_bus(spec, DiskBus.USB)
-
-
-def has_bus(spec: VmSpec, bus: DiskBus) -> bool:
-    """True where a disk or drive of a machine that starts with this is on the bus."""
-    return any(disk_bus_of(spec, d) is bus for d in spec.disks) or any(
-        cdrom.bus is bus for cdrom in spec.cdroms
-    )
 
 
 def with_defaults(spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:

@@ -6,34 +6,30 @@ disks.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vmkernel.devices import Aio, CdromPlan, DiskLayer, DiskPlan, FirmwarePlan, KernelPlan
+from vmkernel.devices import Aio, CdromPlan, DiskPlan, FirmwarePlan, KernelPlan
+from vmkernel.devices.defaults import SEED_BUS
 from vmkernel.host.file_io import linux_aio_works, takes_direct_io
 from vmkernel.host.files import exists, open_regular, write_durably
-from vmkernel.model import DiskCache, DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
+from vmkernel.model import DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
 from vmkernel.storage.ports import VolumeFile
 from vmkernel.vm import tpm_state
 from vmkernel.vm.definition import NVRAM_FILES, SEED_FILE, VmDefinition
 from vmkernel.vm.first_variables import first_variables
-from vmkernel.vm.spec_check import SEED_BUS
-from vmkernel.vm.spec_defaults import disk_bus_of
 from vmkernel.vm.surroundings import Surroundings
 
 __all__ = [
     "StartFiles",
     "disk_plan",
-    "disk_serial",
     "find_files",
     "prepare_files",
     "refuse_template",
     "with_access",
 ]
 
-_SERIAL_MAX = 20
 _VARIABLES_MAX_BYTES = 16 << 20
 """A template of the host's own: the largest flash that a machine has."""
 _SEED_MAX_BYTES = 4 << 20
@@ -85,13 +81,7 @@ def find_files(host: Surroundings, definition: VmDefinition, vm_folder: Path) ->
     refuse_template(definition)
     disks = [disk_plan(spec, disk, host.storage.volume(disk.volume)) for disk in spec.disks]
     cdroms = [
-        CdromPlan(
-            key=c.key or "",
-            bus=c.bus,
-            path=host.storage.image(c.image).path if c.image else None,
-            boot_index=c.boot_index,
-        )
-        for c in spec.cdroms
+        CdromPlan.of(c, host.storage.image(c.image).path if c.image else None) for c in spec.cdroms
     ]
     kernel = None
     if spec.boot.kernel is not None:
@@ -137,22 +127,7 @@ def disk_plan(spec: VmSpec, disk: DiskSpec, volume: VolumeFile) -> DiskPlan:
             f"Volume {volume.id} must stay as it is: {', '.join(volume.children)} are linked to"
             " it. Delete these, or make them whole (`flatten`), first.",
         )
-    return DiskPlan(
-        key=disk.key or "",
-        bus=disk_bus_of(spec, disk),
-        path=volume.path,
-        format=volume.format,
-        backing=tuple(DiskLayer(layer.path, layer.format) for layer in volume.backing),
-        serial=disk_serial(volume.id),
-        aio=Aio.THREADS,
-        direct=disk.cache is DiskCache.NONE,
-        flushes=disk.cache is not DiskCache.UNSAFE,
-        write_cache=disk.cache is not DiskCache.WRITETHROUGH,
-        discard=disk.discard,
-        read_only=disk.read_only,
-        limits=disk.limits,
-        boot_index=disk.boot_index,
-    )
+    return DiskPlan.of(spec, disk, volume)
 
 
 def with_access(disk: DiskPlan) -> DiskPlan:
@@ -209,14 +184,6 @@ def _write_seed(definition: VmDefinition, path: Path) -> None:
     assert definition.spec.cloud_init is not None
     files = seed_files(definition.spec.cloud_init, uuid=definition.uuid, vm_id=definition.id)
     write_durably(path, make_seed(files), mode=0o400, limit=_SEED_MAX_BYTES)
-
-
-def disk_serial(volume: str) -> str:
-    """What the guest reads as the disk's serial number: the volume's id, or a digest of a long
-    one."""
-    if len(volume) <= _SERIAL_MAX:
-        return volume
-    return hashlib.sha256(volume.encode()).hexdigest()[:_SERIAL_MAX]
 
 
 def _find_firmware(

@@ -13,27 +13,24 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from vmkernel.devices import (
-    DISK_BUSES,
     Accelerator,
     MachinePlan,
     NicPlan,
     SerialPlan,
     TapBackend,
     UserBackend,
-    VsockPlan,
 )
-from vmkernel.devices.nic import NIC_KINDS
-from vmkernel.devices.plan import Beginning, number_of
+from vmkernel.devices.beginning import beginning_of
+from vmkernel.devices.plan import Beginning
 from vmkernel.host.kvm import open_kvm
 from vmkernel.host.unix_socket import listen_stream
 from vmkernel.host.vsock import open_vhost_vsock
-from vmkernel.model import Clock, ClockSpec, ErrorCode, GuestOs, MicaError, VmSpec, VsockSpec
+from vmkernel.model import Clock, ClockSpec, ErrorCode, MicaError, VmSpec, VsockSpec
 from vmkernel.network import NetworkPort
 from vmkernel.qemu import QemuProgram
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.launch import RunFolder, TpmLaunch
-from vmkernel.vm.spec_check import SEED_BUS
-from vmkernel.vm.spec_defaults import disk_bus_of, has_usb, nic_model_of, with_defaults
+from vmkernel.vm.spec_defaults import with_defaults
 from vmkernel.vm.start_files import StartFiles
 from vmkernel.vm.surroundings import Surroundings
 from vmkernel.vm.suspension import Skeleton
@@ -103,11 +100,11 @@ def make_plan(
         device = open_kvm()
         opened.callback(os.close, device)
         kvm_fd = handover.add(device)
-    vsock = None
+    vsock_fd = None
     if spec.vsock is not None:
         device = _open_vsock(definition.id, spec.vsock)
         opened.callback(os.close, device)
-        vsock = VsockPlan(cid=spec.vsock.cid or 0, fd=handover.add(device))
+        vsock_fd = handover.add(device)
     tpm_fd, tpm = None, None
     if files.tpm is not None:
         qemus, emulators = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -120,30 +117,18 @@ def make_plan(
         uuid=definition.uuid,
         machine_type=definition.machine_type,
         accelerator=accelerator,
-        # As at the start, for disks have as many queues; the others are added before it runs.
-        cpus=spec.cpus if incoming is None else incoming.started.cpus,
-        memory_bytes=spec.memory_bytes - (0 if incoming is None else incoming.dimm_bytes),
-        memory=spec.memory,
+        spec=_as_started(spec, incoming),
         firmware=files.firmware,
         disks=files.disks,
         cdroms=files.cdroms,
         nics=_nics(definition, ports, handover),
-        display=spec.display,
-        boot_order=spec.boot.order,
-        boot_menu_s=spec.boot.menu_s,
-        hot_plug=spec.hot_plug,
         kernel=files.kernel,
         qmp_fd=qmp_fd,
         kvm_fd=kvm_fd,
         serial=serial,
         agent_fd=agent_fd,
         rtc_base=rtc_base(spec.clock, time.time() if now is None else now),
-        hyperv=spec.guest_os is GuestOs.WINDOWS,
-        tablet=spec.tablet,
-        keyboard=spec.keyboard,
-        rng=spec.rng,
-        watchdog=spec.watchdog,
-        vsock=vsock,
+        vsock_fd=vsock_fd,
         tpm_fd=tpm_fd,
         incoming=incoming is not None,
         beginning=None if incoming is None else _beginning(incoming, spec),
@@ -151,23 +136,23 @@ def make_plan(
     return StartPlan(machine, tuple(handover.fds), tpm)
 
 
+def _as_started(spec: VmSpec, incoming: Skeleton | None) -> VmSpec:
+    """The spec with the processors and the memory of the first start: disks have as many queues as
+    it had processors then. What was added since is added again: DIMMs on the command line,
+    processors before the guest runs."""
+    if incoming is None:
+        return spec
+    return replace(
+        spec,
+        cpus=incoming.started.cpus,
+        memory_bytes=spec.memory_bytes - incoming.dimm_bytes,
+    )
+
+
 def _beginning(skeleton: Skeleton, now: VmSpec) -> Beginning:
     """A memory image says nothing of cloud-init, whose drive can't change while the VM runs."""
-    spec = with_defaults(replace(skeleton.started, cloud_init=now.cloud_init))
-    disks = [(number_of(d.key or ""), disk_bus_of(spec, d)) for d in spec.disks]
-    nics = [(number_of(n.key or ""), NIC_KINDS[nic_model_of(spec, n)]) for n in spec.nics]
-    buses = frozenset(bus for _, bus in disks) | frozenset(c.bus for c in spec.cdroms)
-    if spec.cloud_init is not None:
-        buses |= {SEED_BUS}
-    return Beginning(
-        pci_disks=tuple(number for number, bus in disks if DISK_BUSES[bus].pci),
-        express_nics=tuple(number for number, kind in nics if kind.express),
-        other_disks=tuple(number for number, bus in disks if not DISK_BUSES[bus].pci),
-        other_nics=tuple(number for number, kind in nics if not kind.express),
-        buses=buses,
-        usb=has_usb(spec),
-        dimms=skeleton.dimms,
-    )
+    started = with_defaults(replace(skeleton.started, cloud_init=now.cloud_init))
+    return beginning_of(started, skeleton.dimms)
 
 
 def rtc_base(wanted: ClockSpec, now: float) -> str:
@@ -190,16 +175,7 @@ def _nics(
         if port.tap_fd is not None:
             vhost = None if port.vhost_fd is None else handover.add(port.vhost_fd)
             backend = TapBackend(handover.add(port.tap_fd), vhost, port.tap or "")
-        assert nic.mac is not None
-        nics.append(
-            NicPlan(
-                key=nic.key or "",
-                model=nic_model_of(definition.spec, nic),
-                mac=nic.mac,
-                backend=backend,
-                boot_index=nic.boot_index,
-            )
-        )
+        nics.append(NicPlan.of(definition.spec, nic, backend))
     return tuple(nics)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from vmkernel import clock
+from vmkernel.devices import DEVICES
 from vmkernel.devices.memory import huge_page_bytes
 from vmkernel.host import from_os_error
 from vmkernel.host.files import remove
@@ -142,12 +143,8 @@ async def start_qemu(
         qmp = await _greet(host, vm_id, link)
         if incoming is not None:
             await _add_processors(qmp, vm_id, spec.cpus.count - incoming.started.cpus.count)
-        for nic in spec.nics:
-            if not nic.connected:
-                await qmp.execute("set_link", {"name": nic.key, "up": False})
-        if spec.memory.target_bytes is not None and incoming is None:
-            # The guest's driver finds it when it comes up.
-            await qmp.execute("balloon", {"value": spec.memory.target_bytes})
+        for device in DEVICES:
+            await hotplug.apply(qmp, device.before_run(spec, incoming is not None))
         return Started(qmp, record)
     except BaseException as error:
         await asyncio.shield(_undo(host, vm_id))

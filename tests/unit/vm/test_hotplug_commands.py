@@ -16,7 +16,7 @@ from vmkernel.devices.hotplug import (
     free_nic_numbers,
     nic_commands,
 )
-from vmkernel.model import DiskBus, HugePages, NicModel
+from vmkernel.model import BootSpec, DiskBus, HugePages, NicModel
 from vmkernel.qemu import build_arguments
 
 
@@ -33,7 +33,7 @@ def test_a_disk_gets_the_place_that_it_keeps(bus: DiskBus) -> None:
     device = plugged[-1][1]
     if bus is not DiskBus.VIRTIO_SCSI:
         assert any(f'"id":"{device["bus"]}"' in word for word in before)
-    after = build_arguments(plan(disks=(disk(bus, key="disk2"),), boot_order=()))
+    after = build_arguments(plan(disks=(disk(bus, key="disk2"),), boot=BootSpec(order=())))
     args = Arguments()
     args.device(device["driver"], {k: v for k, v in device.items() if k != "driver"})
     assert args.words()[1] in after

@@ -100,14 +100,29 @@ def test_what_can_be_done_is_planned() -> None:
     changes = plan(new)
     assert [d.volume for d in changes.new_disks] == ["c"]
     assert [d.volume for d in changes.old_disks] == ["b"]
-    assert [d.limits for d in changes.limits] == [limits]
     assert [n.key for n in changes.new_nics] == ["nic1"]
-    assert [n.connected for n in changes.links] == [False]
     assert [c.image for c in changes.media] == [None]
     assert (changes.cpus, changes.memory_bytes) == (2, 256 * MIB)
-    assert changes.balloon_bytes == 256 * MIB
-    assert (changes.new_usb, changes.old_usb) == (["keyboard"], ["tablet"])
-    assert changes.watchdog is WatchdogAction.PAUSE
+    assert {found.name: found.new for found in changes.settings} == {
+        "memory.target_bytes": 256 * MIB,
+        "disks.disk0.limits": limits,
+        "nics.nic0.connected": False,
+        "tablet": False,
+        "keyboard": True,
+        "watchdog.action": WatchdogAction.PAUSE,
+    }
+
+
+def test_more_memory_lets_the_balloon_count_again() -> None:
+    old = replace(OLD, memory=replace(OLD.memory, target_bytes=256 * MIB))
+    changes = plan(replace(old, memory_bytes=768 * MIB), old)
+    assert [found.path for found in changes.settings] == ["memory.target_bytes"]
+    assert plan(replace(OLD, memory_bytes=768 * MIB)).settings == []
+
+
+def test_no_limits_and_limits_of_nothing_are_the_same() -> None:
+    new = replace(OLD, disks=(replace(OLD.disks[0], limits=DiskLimits()), OLD.disks[1]))
+    assert plan(new) == Changes()
 
 
 @pytest.mark.parametrize(

@@ -11,28 +11,40 @@ from msgspec.structs import replace
 
 from tests.unit.vm.spec_argv import UUID, command_line, host_of
 from tests.unit.vm.spec_paths import BASE, changed, declared, decodes, paths
-from vmkernel.devices import Family
-from vmkernel.model import DiskSpec, ErrorCode, MicaError, VmSpec
+from vmkernel.devices import (
+    DEVICES,
+    SETTINGS,
+    CdromPlan,
+    DiskPlan,
+    Family,
+    NicPlan,
+    UserBackend,
+)
+from vmkernel.devices.arguments import Command
+from vmkernel.devices.hotplug import disk_commands, nic_commands
+from vmkernel.devices.nic import link_commands
+from vmkernel.model import CdromSpec, DiskSpec, ErrorCode, MicaError, NicSpec, VmSpec
 from vmkernel.model.scope import Change, Scope
 from vmkernel.model.vm import SCOPES
 from vmkernel.model.vm_differences import differences, scope_of
 from vmkernel.vm.cloud_init.documents import seed_files
-from vmkernel.vm.plugging.plan import Changes, plan_changes
+from vmkernel.vm.plugging.plan import _FOLLOWED, Changes, plan_changes
 from vmkernel.vm.plugging.steps import removals_of, steps_of
 from vmkernel.vm.spec.scope import after_revert, for_clone, is_host_only, without_host_fields
 from vmkernel.vm.spec_check import check_structure
 from vmkernel.vm.spec_defaults import with_defaults
+from vmkernel.vm.start_files import disk_plan
+from vmkernel.vm.surroundings import Surroundings
 
 PATHS = paths()
 KEYS = {"disks[].key", "nics[].key", "cdroms[].key"}
 """Whoever changes one means another device."""
-UNSEEN_BY_QEMU = {
+UNSEEN = {
     "nics[].port_group": "the network opens the tap on its bridge",
-    "nics[].connected": "the link is set before the guest runs",
-    "memory.target_bytes": "the balloon gets its target before the guest runs",
     "cloud_init.format": "it decides what user data may be, not what becomes of them",
 }
-"""What the guest sees although it is no part of the command line or the seed."""
+"""What changes neither the command line, nor what QEMU is told before the guest runs, nor the seed,
+with the reason."""
 
 
 def scope(path: str) -> Scope:
@@ -94,15 +106,55 @@ def test_items_are_the_same_by_their_keys() -> None:
 def test_what_the_guest_sees_reaches_qemu_and_nothing_else_does(path: str) -> None:
     """A field that is stored and answered, and then forgotten on the way, fails here."""
     old, new = (_machine(spec) for spec in changed(path))
-    guest = scope(path).guest and path not in UNSEEN_BY_QEMU
-    assert (old != new) is guest, UNSEEN_BY_QEMU.get(path, path)
+    guest = scope(path).guest and path not in UNSEEN
+    assert (old != new) is guest, UNSEEN.get(path, path)
 
 
-def _machine(spec: VmSpec) -> tuple[list[str], dict[str, bytes]]:
+def _machine(spec: VmSpec) -> tuple[list[str], list[Command], dict[str, bytes]]:
     spec = replace(spec, template=False)
     wanted = spec.cloud_init
     seed = {} if wanted is None else seed_files(wanted, uuid=UUID, vm_id="web")
-    return command_line(spec), seed
+    told = [command for device in DEVICES for command in device.before_run(spec, False)]
+    return command_line(spec), told, seed
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if p.startswith(("disks[].", "nics[]."))])
+def test_a_device_that_is_plugged_in_has_all_of_its_fields(path: str, tmp_path: Path) -> None:
+    """By the same function as at a start; only the boot order is for the next start."""
+    old, new = (
+        _plugged(spec, host_of(tmp_path / name))
+        for spec, name in zip(changed(path), "ab", strict=True)
+    )
+    seen = path not in UNSEEN and scope(path).change is not Change.NEXT_START
+    assert (old != new) is seen
+
+
+def _plugged(spec: VmSpec, host: Surroundings) -> list[list[Command]]:
+    disk, nic = spec.disks[0], spec.nics[0]
+    return [
+        disk_commands(disk_plan(spec, disk, host.storage.volume(disk.volume)), Family.Q35, tag="1"),
+        nic_commands(NicPlan.of(spec, nic, UserBackend()), Family.Q35),
+        link_commands(spec, nic.key),
+    ]
+
+
+def test_a_new_field_of_a_device_can_not_be_forgotten(tmp_path: Path) -> None:
+    class WiderNic(NicSpec, frozen=True, kw_only=True):
+        mtu: int = 1500
+
+    class WiderDisk(DiskSpec, frozen=True, kw_only=True):
+        sectors: int = 512
+
+    class WiderDrive(CdromSpec, frozen=True, kw_only=True):
+        locked: bool = False
+
+    with pytest.raises(TypeError, match="mtu"):
+        NicPlan.of(BASE, WiderNic(key="nic0", mac="52:54:00:00:00:01"), UserBackend())
+    volume = host_of(tmp_path).storage.volume("a")
+    with pytest.raises(TypeError, match="sectors"):
+        DiskPlan.of(BASE, WiderDisk(volume="a", key="disk0"), volume)
+    with pytest.raises(TypeError, match="locked"):
+        CdromPlan.of(WiderDrive(key="cdrom0"), None)
 
 
 # --- while it runs -----------------------------------------------------------------------------
@@ -127,12 +179,22 @@ def test_a_running_vm_follows_as_the_scope_says(path: str, tmp_path: Path) -> No
             assert pointers == {one.pointer for one in differences(old, new)}
 
 
+def test_what_is_live_is_a_setting_or_planned() -> None:
+    """Each by one of them, and nothing else is."""
+    live = {path for path, found in SCOPES.items() if found.change is Change.LIVE}
+    assert not SETTINGS.keys() & _FOLLOWED.keys()
+    assert {*SETTINGS, *_FOLLOWED} == live - KEYS
+
+
 @pytest.mark.parametrize("path", [p for p in PATHS if scope(p).change is Change.LIVE])
 def test_what_is_live_is_done_in_steps(path: str, tmp_path: Path) -> None:
     old, new = changed(path)
     changes = _plan(old, new)
     steps = steps_of(host_of(tmp_path), changes, old, new, Family.Q35)
     assert [*steps, *removals_of(changes, old)]
+    for step in steps:  # undone, the spec is the old one again
+        if path in SETTINGS:
+            assert step.unmark(new) == old
 
 
 def _plan(old: VmSpec, new: VmSpec) -> Changes:

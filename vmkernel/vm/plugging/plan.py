@@ -2,7 +2,7 @@
 
 Each difference between the two specs goes by its scope (`SCOPES` in `vmkernel/model/vm.py`): what
 is the host's alone or counts from the next start needs nothing, what needs a VM that is off is
-refused, and what is live has a function here, in `_FOLLOWED`.
+refused, and what is live is a setting of a device or has a function here, in `_FOLLOWED`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from vmkernel.devices import DISK_BUSES, Family
+from vmkernel.devices import DISK_BUSES, SETTINGS, Family
+from vmkernel.devices.defaults import disk_bus_of, has_bus, nic_model_of
+from vmkernel.devices.device import Setting
 from vmkernel.devices.hotplug import (
     can_plug_disk,
     can_plug_nic,
@@ -21,30 +23,27 @@ from vmkernel.devices.hotplug import (
 from vmkernel.devices.memory import DIMM_STEP_BYTES
 from vmkernel.devices.nic import NIC_KINDS
 from vmkernel.devices.plan import number_of
+from vmkernel.devices.usb import NO_USB, has_usb
 from vmkernel.model import (
     CdromSpec,
     DiskBus,
-    DiskLimits,
     DiskSpec,
-    DisplayModel,
     ErrorCode,
     FieldProblem,
     MicaError,
     NicSpec,
     VmSpec,
-    WatchdogAction,
 )
 from vmkernel.model.scope import Change
 from vmkernel.model.vm import SCOPES
 from vmkernel.model.vm_differences import Difference, differences
-from vmkernel.vm.spec_defaults import disk_bus_of, has_bus, has_usb, nic_model_of
 
 __all__ = ["Changes", "plan_changes"]
 
 Keyed = TypeVar("Keyed", DiskSpec, CdromSpec, NicSpec)
 
 _STOP = "It can't change while the VM runs: shut the VM down first."
-_NO_USB = "The VM was started without a USB controller."
+_TARGET = "memory.target_bytes"
 
 
 @dataclass
@@ -54,19 +53,13 @@ class Changes:
 
     new_disks: list[DiskSpec] = field(default_factory=list)
     new_nics: list[NicSpec] = field(default_factory=list)
-    new_usb: list[str] = field(default_factory=list)
-    """`tablet`, `keyboard`."""
-    limits: list[DiskSpec] = field(default_factory=list)
-    links: list[NicSpec] = field(default_factory=list)
     media: list[CdromSpec] = field(default_factory=list)
-    watchdog: WatchdogAction | None = None
     cpus: int = 0
     """How many more."""
     memory_bytes: int = 0
     """How much more."""
-    balloon_bytes: int | None = None
-    """What the guest shall keep."""
-    old_usb: list[str] = field(default_factory=list)
+    settings: list[Difference] = field(default_factory=list)
+    """Fields that need commands alone; those marked `last` come after the memory."""
     old_nics: list[NicSpec] = field(default_factory=list)
     old_disks: list[DiskSpec] = field(default_factory=list)
 
@@ -82,7 +75,10 @@ def plan_changes(old: VmSpec, new: VmSpec, *, at_start: VmSpec, family: Family) 
             case Change.HOST_ONLY | Change.NEXT_START:
                 pass
             case Change.LIVE:
-                _FOLLOWED[found.path](planner, found)
+                if (setting := SETTINGS.get(found.path)) is not None:
+                    _plan_setting(planner, found, setting)
+                else:
+                    _FOLLOWED[found.path](planner, found)
             case Change.POWERED_OFF | Change.CREATION:
                 planner.bar(found.pointer, _why_off(found))
     if planner.wrong:
@@ -159,16 +155,11 @@ def _plan_disk(planner: _Planner, found: Difference) -> None:
         ]
         planner.bar(f"{pointer}/key", _no_place(key, spare, places, helps))
     elif bus is DiskBus.USB and not has_usb(at_start):
-        planner.bar(f"{pointer}/bus", _NO_USB)
+        planner.bar(f"{pointer}/bus", NO_USB)
     elif bus is DiskBus.VIRTIO_SCSI and not has_bus(at_start, bus):
         planner.bar(f"{pointer}/bus", "The VM was started without a SCSI controller.")
     else:
         planner.changes.new_disks.append(disk)
-
-
-def _plan_limits(planner: _Planner, found: Difference) -> None:
-    if (found.old or DiskLimits()) != (found.new or DiskLimits()):
-        planner.changes.limits += [d for d in planner.new.disks if d.key == found.key]
 
 
 def _plan_nic(planner: _Planner, found: Difference) -> None:
@@ -195,10 +186,6 @@ def _plan_nic(planner: _Planner, found: Difference) -> None:
         planner.bar(f"{found.pointer}/key", _no_place(key, spare, places, []))
     else:
         planner.changes.new_nics.append(nic)
-
-
-def _plan_link(planner: _Planner, found: Difference) -> None:
-    planner.changes.links += [nic for nic in planner.new.nics if nic.key == found.key]
 
 
 def _no_place(key: str, spare: int, places: list[int], helps: list[str]) -> str:
@@ -249,46 +236,32 @@ def _plan_memory(planner: _Planner, found: Difference) -> None:
             found.pointer, f"While the VM runs, memory grows by multiples of {DIMM_STEP_BYTES}."
         )
     planner.changes.memory_bytes = max(0, more)
-    if more and planner.new.memory.target_bytes == planner.old.memory.target_bytes is not None:
-        _plan_balloon(planner, found)
+    target = planner.new.memory.target_bytes
+    if more and target is not None and target == planner.old.memory.target_bytes:
+        # What the balloon takes is counted from all of the memory.
+        again = Difference(_TARGET, "/spec/memory/target_bytes", target, target)
+        _plan_setting(planner, again, SETTINGS[_TARGET], always=True)
 
 
-def _plan_balloon(planner: _Planner, _: Difference) -> None:
-    """The target, or what it is measured by, has changed."""
-    new = planner.new
-    if new.memory.balloon:
-        planner.changes.balloon_bytes = new.memory.target_bytes or new.memory_bytes
-    else:
-        planner.bar("/spec/memory/target_bytes", "The VM has no balloon.")
-
-
-def _plan_usb(planner: _Planner, found: Difference) -> None:
-    """The tablet, which there is only beside a display, or the keyboard."""
-    if not has_usb(planner.at_start):
-        planner.bar(found.pointer, _NO_USB)
-    elif found.path == "tablet" and planner.new.display is DisplayModel.NONE:
+def _plan_setting(
+    planner: _Planner, found: Difference, setting: Setting, *, always: bool = False
+) -> None:
+    """What commands do alone; nothing if QEMU can't tell the old from the new."""
+    if why := setting.barred(planner.at_start, planner.new):
+        planner.bar(found.pointer, why)
         return
-    elif found.new:
-        planner.changes.new_usb.append(found.path)
-    else:
-        planner.changes.old_usb.append(found.path)
-
-
-def _plan_watchdog(planner: _Planner, found: Difference) -> None:
-    planner.changes.watchdog = found.new
+    new = setting.commands(planner.new, found.key)
+    if new and (always or new != setting.commands(planner.old, found.key)):
+        planner.changes.settings.append(found)
 
 
 _FOLLOWED: Mapping[str, Callable[[_Planner, Difference], None]] = {
     "disks[]": _plan_disk,
-    "disks[].limits": _plan_limits,
     "nics[]": _plan_nic,
-    "nics[].connected": _plan_link,
     "cdroms[].image": _plan_medium,
     "cpus.count": _plan_processors,
     "memory_bytes": _plan_memory,
-    "memory.target_bytes": _plan_balloon,
-    "tablet": _plan_usb,
-    "keyboard": _plan_usb,
-    "watchdog.action": _plan_watchdog,
 }
-"""What is planned for each live field; a key is that of its disk or card."""
+"""What is planned for each live field that needs more than commands: a file, a tap, memory of the
+host, the guest's consent. A key is that of its disk or card. The others are settings of devices
+(`SETTINGS` in vmkernel/devices/registry.py)."""

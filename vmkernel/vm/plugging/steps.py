@@ -12,9 +12,15 @@ from typing import Protocol
 
 from msgspec.structs import replace as with_fields
 
-from vmkernel.devices import Accelerator, CdromPlan, Family, NicPlan, TapBackend, UserBackend
-from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.disk import throttle_limits
+from vmkernel.devices import (
+    SETTINGS,
+    Accelerator,
+    CdromPlan,
+    Family,
+    NicPlan,
+    TapBackend,
+    UserBackend,
+)
 from vmkernel.devices.hotplug import (
     cdrom_medium_commands,
     dimm_commands,
@@ -22,9 +28,7 @@ from vmkernel.devices.hotplug import (
     nic_commands,
 )
 from vmkernel.devices.memory import DIMMS_MAX, dimm_memory, huge_page_bytes
-from vmkernel.devices.nic import netdev_of
-from vmkernel.devices.usb import add_keyboard, add_tablet
-from vmkernel.devices.watchdog import ACTION_WORDS
+from vmkernel.devices.nic import link_commands, netdev_of
 from vmkernel.model import (
     CdromSpec,
     DiskSpec,
@@ -33,14 +37,14 @@ from vmkernel.model import (
     NicSpec,
     NicStatus,
     VmSpec,
-    WatchdogAction,
 )
+from vmkernel.model.vm_differences import Difference
 from vmkernel.qemu import QemuError, QmpCommandError, block_graph, hotplug
 from vmkernel.resources import expected_bytes
 from vmkernel.vm.plugging.plan import Changes
 from vmkernel.vm.removals import Removal, drop, without
 from vmkernel.vm.running import Running
-from vmkernel.vm.spec_defaults import nic_model_of
+from vmkernel.vm.spec.scope import restored
 from vmkernel.vm.start_files import disk_plan, with_access
 from vmkernel.vm.surroundings import Surroundings
 
@@ -129,17 +133,12 @@ class _AddNic:
                     await qmp.name_fd(port.vhost_fd, names[1])
                 vhost = names[1] if port.vhost_fd is not None else None
                 backend = TapBackend(names[0], vhost, port.tap or "")
-            plan = NicPlan(
-                key=key,
-                model=nic_model_of(self.spec, self.nic),
-                mac=self.nic.mac or "",
-                backend=backend,
-            )
+            plan = NicPlan.of(self.spec, self.nic, backend)
             await block_graph.add_nodes(qmp, nic_commands(plan, self.family))
         finally:
             port.close()
         if not self.nic.connected:
-            await hotplug.set_link(qmp, key, up=False)
+            await hotplug.apply(qmp, link_commands(self.spec, key))
         if running.record is not None:
             status = NicStatus(key=key, mac=plan.mac, port_group=port.port_group, tap=port.tap)
             running.keep_record(with_fields(running.record, nics=(*running.record.nics, status)))
@@ -152,82 +151,27 @@ class _AddNic:
 
 
 @dataclass
-class _AddUsb:
-    name: str
+class _Set:
+    """A setting of a device."""
+
+    found: Difference
+    old: VmSpec
+    new: VmSpec
     settled = False
 
     async def do(self, running: Running) -> None:
-        if self.name in await hotplug.devices(running.qmp):
-            return
-        args = Arguments()
-        {"tablet": add_tablet, "keyboard": add_keyboard}[self.name](args)
-        await block_graph.add_nodes(running.qmp, args.commands())
+        await self._apply(running, self.new)
 
     async def undo(self, running: Running) -> bool:
-        await hotplug.unplug(running.qmp, self.name)
+        await self._apply(running, self.old)
         return True
 
     def unmark(self, spec: VmSpec) -> VmSpec:
-        return with_fields(spec, **{self.name: False})
+        return restored(spec, self.found)
 
-
-@dataclass
-class _RemoveUsb:
-    name: str
-    settled = False
-
-    async def do(self, running: Running) -> None:
-        """A USB device needs no consent of the guest."""
-        if self.name in await hotplug.devices(running.qmp):
-            await hotplug.unplug(running.qmp, self.name)
-
-    async def undo(self, running: Running) -> bool:
-        await _AddUsb(self.name).do(running)
-        return True
-
-    def unmark(self, spec: VmSpec) -> VmSpec:
-        return with_fields(spec, **{self.name: True})
-
-
-@dataclass
-class _SetLimits:
-    old: DiskSpec
-    new: DiskSpec
-    settled = False
-
-    async def do(self, running: Running) -> None:
-        await hotplug.set_limits(running.qmp, self.new.key or "", throttle_limits(self.new.limits))
-
-    async def undo(self, running: Running) -> bool:
-        await hotplug.set_limits(running.qmp, self.new.key or "", throttle_limits(self.old.limits))
-        return True
-
-    def unmark(self, spec: VmSpec) -> VmSpec:
-        disks = tuple(
-            with_fields(d, limits=self.old.limits) if d.key == self.new.key else d
-            for d in spec.disks
-        )
-        return with_fields(spec, disks=disks)
-
-
-@dataclass
-class _SetLink:
-    nic: NicSpec
-    settled = False
-
-    async def do(self, running: Running) -> None:
-        await hotplug.set_link(running.qmp, self.nic.key or "", up=self.nic.connected)
-
-    async def undo(self, running: Running) -> bool:
-        await hotplug.set_link(running.qmp, self.nic.key or "", up=not self.nic.connected)
-        return True
-
-    def unmark(self, spec: VmSpec) -> VmSpec:
-        nics = tuple(
-            with_fields(n, connected=not self.nic.connected) if n.key == self.nic.key else n
-            for n in spec.nics
-        )
-        return with_fields(spec, nics=nics)
+    async def _apply(self, running: Running, spec: VmSpec) -> None:
+        commands = SETTINGS[self.found.path].commands(spec, self.found.key)
+        await hotplug.apply(running.qmp, commands)
 
 
 @dataclass
@@ -266,7 +210,7 @@ class _ChangeMedium:
         path = self.host.storage.image(cdrom.image).path
         given = await block_graph.give_file(qmp, path, node, read_only=True)
         try:
-            plan = CdromPlan(key=key, bus=cdrom.bus, path=given.path)
+            plan = CdromPlan.of(cdrom, given.path)
             await block_graph.add_nodes(qmp, cdrom_medium_commands(plan, tag=tag))
             try:
                 await hotplug.insert(qmp, key)
@@ -276,25 +220,6 @@ class _ChangeMedium:
         except QmpCommandError:
             await block_graph.take_file_back(qmp, node)
             raise
-
-
-@dataclass
-class _SetWatchdog:
-    old: WatchdogAction
-    new: WatchdogAction
-    settled = False
-
-    async def do(self, running: Running) -> None:
-        await hotplug.set_watchdog(running.qmp, ACTION_WORDS[self.new])
-
-    async def undo(self, running: Running) -> bool:
-        await hotplug.set_watchdog(running.qmp, ACTION_WORDS[self.old])
-        return True
-
-    def unmark(self, spec: VmSpec) -> VmSpec:
-        if spec.watchdog is None:
-            return spec
-        return with_fields(spec, watchdog=with_fields(spec.watchdog, action=self.old))
 
 
 @dataclass
@@ -375,46 +300,20 @@ class _AddMemory:
         return with_fields(spec, memory_bytes=spec.memory_bytes - self.more_bytes)
 
 
-@dataclass
-class _SetBalloon:
-    old: VmSpec
-    keep_bytes: int
-    settled = False
-
-    async def do(self, running: Running) -> None:
-        await hotplug.set_balloon(running.qmp, self.keep_bytes)
-
-    async def undo(self, running: Running) -> bool:
-        await hotplug.set_balloon(
-            running.qmp, self.old.memory.target_bytes or self.old.memory_bytes
-        )
-        return True
-
-    def unmark(self, spec: VmSpec) -> VmSpec:
-        memory = with_fields(spec.memory, target_bytes=self.old.memory.target_bytes)
-        return with_fields(spec, memory=memory)
-
-
 def steps_of(
     host: Surroundings, changes: Changes, old: VmSpec, new: VmSpec, family: Family
 ) -> list[Step]:
     """The steps that need nobody's consent, in order; the spec that is stored meanwhile is
     `new` with all that is going to be removed."""
-    old_disks = {d.key: d for d in old.disks}
     old_cdroms = {c.key: c for c in old.cdroms}
     steps: list[Step] = [_AddDisk(host, new, disk, family) for disk in changes.new_disks]
     steps += [_AddNic(host, new, nic, family) for nic in changes.new_nics]
-    steps += [_AddUsb(name) for name in changes.new_usb]
-    steps += [_SetLimits(old_disks[disk.key], disk) for disk in changes.limits]
-    steps += [_SetLink(nic) for nic in changes.links]
+    first = [found for found in changes.settings if not SETTINGS[found.path].last]
+    steps += [_Set(found, old, new) for found in first]
     steps += [_ChangeMedium(host, old_cdroms[cd.key], cd) for cd in changes.media]
-    if changes.watchdog is not None and old.watchdog is not None:
-        steps.append(_SetWatchdog(old.watchdog.action, changes.watchdog))
-    steps += [_RemoveUsb(name) for name in changes.old_usb]
     if changes.memory_bytes:
         steps.append(_AddMemory(host, new, changes.memory_bytes))
-    if changes.balloon_bytes is not None:
-        steps.append(_SetBalloon(old, changes.balloon_bytes))
+    steps += [_Set(found, old, new) for found in changes.settings if found not in first]
     if changes.cpus:
         steps.append(_AddProcessors(changes.cpus))
     return steps

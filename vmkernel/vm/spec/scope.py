@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from vmkernel.model import VmSpec
 from vmkernel.model.scope import Change, Scope
 from vmkernel.model.vm import SCOPES
+from vmkernel.model.vm_differences import Difference
 
-__all__ = ["after_revert", "for_clone", "is_host_only", "without_host_fields"]
+__all__ = ["after_revert", "for_clone", "is_host_only", "restored", "without_host_fields"]
 
 Anything = TypeVar("Anything")
 
@@ -39,6 +40,25 @@ def without_host_fields(spec: VmSpec) -> VmSpec:
     """What a memory image says of its machine: it needs nothing that the guest doesn't see, and
     outlives every change of that. Nor what a guest was told at its first start."""
     return _changed(spec, lambda scope: not scope.guest or scope.first_start)
+
+
+def restored(spec: VmSpec, found: Difference) -> VmSpec:
+    """The spec with the old value of a field that differs; as it is if it lacks what has the
+    field."""
+    return _with(spec, found.path, found.key, found.old)
+
+
+def _with(record: Anything, path: str, key: str | None, value: Any) -> Anything:
+    part, _, below = path.partition(".")
+    name = part.removesuffix("[]")
+    present = getattr(record, name)
+    if not below:
+        new = value
+    elif part.endswith("[]"):
+        new = tuple(_with(one, below, key, value) if one.key == key else one for one in present)
+    else:
+        new = None if present is None else _with(present, below, key, value)
+    return replace(record, **{name: new})  # type: ignore[type-var]
 
 
 def _changed(

@@ -1,0 +1,1 @@
+"""Tests of vmkernel/devices; they start no QEMU."""

@@ -1,0 +1,36 @@
+"""What a device is if its spec leaves it open, by the kind of the guest's system.
+
+        linux, other      windows
+disks   virtio-blk        sata (Windows has no driver for virtio)
+cards   virtio            e1000e
+"""
+
+from __future__ import annotations
+
+from vmkernel.model import DiskBus, DiskSpec, GuestOs, NicModel, NicSpec, VmSpec
+
+__all__ = ["SEED_BUS", "disk_bus_of", "has_bus", "nic_model_of"]
+
+SEED_BUS = DiskBus.SATA
+"""What the CD-ROM with cloud-init's seed hangs on."""
+
+
+def disk_bus_of(spec: VmSpec, disk: DiskSpec) -> DiskBus:
+    """The bus of a disk, given or by default."""
+    if disk.bus is not None:
+        return disk.bus
+    return DiskBus.SATA if spec.guest_os is GuestOs.WINDOWS else DiskBus.VIRTIO_BLK
+
+
+def nic_model_of(spec: VmSpec, nic: NicSpec) -> NicModel:
+    """The model of a card, given or by default."""
+    if nic.model is not None:
+        return nic.model
+    return NicModel.E1000E if spec.guest_os is GuestOs.WINDOWS else NicModel.VIRTIO
+
+
+def has_bus(spec: VmSpec, bus: DiskBus) -> bool:
+    """True if a disk or drive of the spec is on the bus; the seed's drive doesn't count."""
+    return any(disk_bus_of(spec, d) is bus for d in spec.disks) or any(
+        cdrom.bus is bus for cdrom in spec.cdroms
+    )

@@ -1,0 +1,157 @@
+"""Disks and CD-ROM drives: on the command line, what a spec of them must satisfy, their limits.
+
+The buses are modules of their own (disk_<bus>.py, listed in disk_buses.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from vmkernel.devices.arguments import Command
+from vmkernel.devices.defaults import SEED_BUS, disk_bus_of
+from vmkernel.devices.device import Board, Device, Setting, duplicate_problems
+from vmkernel.devices.disk import (
+    IOTHREAD,
+    add_cdrom_nodes,
+    add_disk_nodes,
+    cdrom_unit,
+    disk_unit,
+    limits_group,
+    throttle_limits,
+)
+from vmkernel.devices.disk_buses import DISK_BUSES
+from vmkernel.devices.plan import Family, MachinePlan
+from vmkernel.devices.slots import PCI_DISKS_MAX
+from vmkernel.model import DiskBus, DiskCache, DiskLimits, FieldProblem, Rate, VmSpec
+
+__all__ = ["DISKS"]
+
+
+def _add(board: Board, plan: MachinePlan) -> None:
+    args, order = board.args, board.order
+    args.object("iothread", IOTHREAD)
+    begun = frozenset[DiskBus]() if board.begun is None else board.begun.buses
+    for bus in DiskBus:
+        controllers = DISK_BUSES[bus].controllers
+        if bus in begun and controllers is not None:
+            controllers(board)
+    positions: Counter[DiskBus] = Counter()
+    for disk in plan.disks:
+        add_disk_nodes(args, disk)
+        unit = disk_unit(disk, positions[disk.bus], order.get(disk.key))
+        DISK_BUSES[disk.bus].unit(board, unit)
+        positions[disk.bus] += 1
+    for cdrom in plan.cdroms:
+        if cdrom.path is not None:
+            add_cdrom_nodes(args, cdrom)
+        unit = cdrom_unit(cdrom, positions[cdrom.bus], order.get(cdrom.key))
+        DISK_BUSES[cdrom.bus].unit(board, unit)
+        positions[cdrom.bus] += 1
+
+
+def _check(spec: VmSpec, family: Family) -> Iterator[FieldProblem]:
+    yield from _bus_problems(spec, family)
+    yield from _disk_problems(spec)
+    yield from duplicate_problems(
+        "The volume {} is named twice.",
+        ((f"/spec/disks/{i}/volume", d.volume) for i, d in enumerate(spec.disks)),
+    )
+
+
+def _bus_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
+    wrong: list[FieldProblem] = []
+    units: Counter[DiskBus] = Counter()
+    pci_disks = 0
+    places = [
+        (f"/spec/disks/{i}/bus", disk_bus_of(spec, d), False) for i, d in enumerate(spec.disks)
+    ]
+    places += [(f"/spec/cdroms/{i}/bus", c.bus, True) for i, c in enumerate(spec.cdroms)]
+    if spec.cloud_init is not None:
+        places.append(("/spec/cloud_init", SEED_BUS, True))
+    for pointer, bus, cdrom in places:
+        kind = DISK_BUSES[bus]
+        units[bus] += 1
+        pci_disks += kind.pci
+        limit = kind.units_max(family)
+        if cdrom and not kind.cdroms:
+            wrong.append(FieldProblem(pointer=pointer, detail=f"A CD-ROM can't hang on {bus}."))
+        elif limit == 0:
+            wrong.append(
+                FieldProblem(
+                    pointer=pointer,
+                    detail=f"This VM's machine ({family}) has no {bus}; make the VM anew for it.",
+                )
+            )
+        elif units[bus] > limit:
+            wrong.append(
+                FieldProblem(pointer=pointer, detail=f"At most {limit} units hang on {bus}.")
+            )
+        elif kind.pci and pci_disks > PCI_DISKS_MAX[family]:
+            wrong.append(
+                FieldProblem(
+                    pointer=pointer,
+                    detail=f"At most {PCI_DISKS_MAX[family]} disks are PCI devices on {family}.",
+                )
+            )
+    return wrong
+
+
+def _disk_problems(spec: VmSpec) -> Iterator[FieldProblem]:
+    for index, disk in enumerate(spec.disks):
+        bus = disk_bus_of(spec, disk)
+        kind, pointer = DISK_BUSES[bus], f"/spec/disks/{index}"
+        if disk.read_only and not kind.read_only:
+            yield FieldProblem(
+                pointer=f"{pointer}/read_only", detail=f"A disk on {bus} can't be read-only."
+            )
+        if disk.cache is DiskCache.WRITETHROUGH and not kind.write_through:
+            yield FieldProblem(
+                pointer=f"{pointer}/cache",
+                detail=f"A disk on {bus} always has a write cache, which the guest flushes.",
+            )
+        if disk.limits is not None:
+            yield from _limit_problems(f"{pointer}/limits", disk.limits)
+
+
+def _limit_problems(pointer: str, limits: DiskLimits) -> Iterator[FieldProblem]:
+    for kind in ("iops", "bytes"):
+        parts = [f"{way}_{kind}" for way in ("read", "write")]
+        if getattr(limits, kind) is not None:
+            for name in parts:
+                if getattr(limits, name) is not None:
+                    yield FieldProblem(
+                        pointer=f"{pointer}/{name}",
+                        detail=f"Either a limit for all (`{kind}`) or one for each direction.",
+                    )
+        for name in (kind, *parts):
+            rate: Rate | None = getattr(limits, name)
+            if rate is not None and rate.burst_per_s is not None:
+                if rate.burst_per_s < rate.per_s:
+                    yield FieldProblem(
+                        pointer=f"{pointer}/{name}/burst_per_s",
+                        detail="A burst can't be slower than the limit, `per_s`.",
+                    )
+            elif rate is not None and rate.burst_s != 1:
+                yield FieldProblem(
+                    pointer=f"{pointer}/{name}/burst_s",
+                    detail="Say how fast a burst may be (`burst_per_s`), or leave this out.",
+                )
+
+
+def _limits(spec: VmSpec, key: str | None) -> list[Command]:
+    return [
+        (
+            "qom-set",
+            {
+                "path": f"/objects/{limits_group(disk.key)}",
+                "property": "limits",
+                "value": throttle_limits(disk.limits),
+            },
+        )
+        for disk in spec.disks
+        if disk.key is not None and disk.key == key
+    ]
+
+
+DISKS = Device(add=_add, check=_check, settings={"disks[].limits": Setting(_limits)})
