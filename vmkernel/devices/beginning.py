@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmkernel.devices.defaults import SEED_BUS, disk_bus_of, nic_model_of
+from vmkernel.devices.defaults import SEED_BUS, disk_bus_of, nic_model_of, seed_key
 from vmkernel.devices.disk_buses import DISK_BUSES
 from vmkernel.devices.nic import NIC_KINDS
 from vmkernel.devices.plan import Beginning, number_of
@@ -16,15 +16,16 @@ def beginning_of(spec: VmSpec, dimms: tuple[tuple[int, int], ...] = ()) -> Begin
     """That of a machine which starts with a complete spec; `dimms` were added since."""
     disks = [(number_of(d.key or ""), disk_bus_of(spec, d)) for d in spec.disks]
     nics = [(number_of(n.key or ""), NIC_KINDS[nic_model_of(spec, n)]) for n in spec.nics]
-    buses = {bus for _, bus in disks} | {cdrom.bus for cdrom in spec.cdroms}
+    units = [(disk_bus_of(spec, disk), disk.key or "") for disk in spec.disks]
+    units += [(cdrom.bus, cdrom.key or "") for cdrom in spec.cdroms]
     if spec.cloud_init is not None:
-        buses.add(SEED_BUS)
+        units.append((SEED_BUS, seed_key(spec)))
     return Beginning(
         pci_disks=tuple(number for number, bus in disks if DISK_BUSES[bus].pci),
         express_nics=tuple(number for number, kind in nics if kind.express),
         other_disks=tuple(number for number, bus in disks if not DISK_BUSES[bus].pci),
         other_nics=tuple(number for number, kind in nics if not kind.express),
-        buses=frozenset(buses),
+        units=tuple(units),
         usb=has_usb(spec),
         dimms=dimms,
     )

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from vmkernel.model import DiskBus, DiskSpec, GuestOs, NicModel, NicSpec, VmSpec
 
-__all__ = ["SEED_BUS", "disk_bus_of", "has_bus", "nic_model_of"]
+__all__ = ["CDROMS_MAX", "SEED_BUS", "disk_bus_of", "has_bus", "nic_model_of", "seed_key"]
 
+CDROMS_MAX = 8
+"""Drives of a VM, that of cloud-init's seed included: `cdrom0` to `cdrom7`."""
 SEED_BUS = DiskBus.SATA
 """What the CD-ROM with cloud-init's seed hangs on."""
 
@@ -34,3 +36,10 @@ def has_bus(spec: VmSpec, bus: DiskBus) -> bool:
     return any(disk_bus_of(spec, d) is bus for d in spec.disks) or any(
         cdrom.bus is bus for cdrom in spec.cdroms
     )
+
+
+def seed_key(spec: VmSpec) -> str:
+    """The key of the drive with cloud-init's seed: the last one that is free."""
+    used = {cdrom.key for cdrom in spec.cdroms}
+    keys = (f"cdrom{number}" for number in reversed(range(CDROMS_MAX)))
+    return next(key for key in keys if key not in used)

@@ -31,23 +31,28 @@ __all__ = ["DISKS"]
 def _add(board: Board, plan: MachinePlan) -> None:
     args, order = board.args, board.order
     args.object("iothread", IOTHREAD)
-    begun = frozenset[DiskBus]() if board.begun is None else board.begun.buses
+    begun = board.begun
+    assert begun is not None, "a disk that is plugged in comes by itself (hotplug.py)"
     for bus in DiskBus:
         controllers = DISK_BUSES[bus].controllers
-        if bus in begun and controllers is not None:
+        if bus in begun.buses and controllers is not None:
             controllers(board)
-    positions: Counter[DiskBus] = Counter()
+    came: Counter[DiskBus] = Counter()
+
+    def position(bus: DiskBus, key: str) -> int:
+        found = begun.position(bus, key, came[bus])
+        came[bus] += (bus, key) not in begun.units
+        return found
+
     for disk in plan.disks:
         add_disk_nodes(args, disk)
-        unit = disk_unit(disk, positions[disk.bus], order.get(disk.key))
+        unit = disk_unit(disk, position(disk.bus, disk.key), order.get(disk.key))
         DISK_BUSES[disk.bus].unit(board, unit)
-        positions[disk.bus] += 1
     for cdrom in plan.cdroms:
         if cdrom.path is not None:
             add_cdrom_nodes(args, cdrom)
-        unit = cdrom_unit(cdrom, positions[cdrom.bus], order.get(cdrom.key))
+        unit = cdrom_unit(cdrom, position(cdrom.bus, cdrom.key), order.get(cdrom.key))
         DISK_BUSES[cdrom.bus].unit(board, unit)
-        positions[cdrom.bus] += 1
 
 
 def _check(spec: VmSpec, family: Family) -> Iterator[FieldProblem]:

@@ -317,7 +317,9 @@ class Beginning:
     """The numbers of the disks that were PCI devices of their own."""
     express_nics: tuple[int, ...]
     """The numbers of the cards that hung on ports."""
-    buses: frozenset[DiskBus]
+    units: tuple[tuple[DiskBus, str], ...]
+    """Bus and key of each disk, then of each CD-ROM drive, in their order: on IDE, SATA and USB
+    they are counted, as are PCI disks on pc."""
     usb: bool
     """True where there was a USB controller."""
     dimms: tuple[tuple[int, int], ...] = ()
@@ -325,6 +327,18 @@ class Beginning:
     other_disks: tuple[int, ...] = ()
     """The numbers of the disks that need no port."""
     other_nics: tuple[int, ...] = ()
+
+    @property
+    def buses(self) -> frozenset[DiskBus]:
+        """Those in use; their controllers are there."""
+        return frozenset(bus for bus, _ in self.units)
+
+    def position(self, bus: DiskBus, key: str, others: int) -> int:
+        """The place of a unit on its bus, counted from 0: what came while the machine ran, `others`
+        of it before this one, is behind what it began with. No order of a list that was changed
+        since moves a unit."""
+        keys = [known for where, known in self.units if where is bus]
+        return keys.index(key) if key in keys else len(keys) + others
 
 
 @dataclass(frozen=True)

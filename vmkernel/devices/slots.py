@@ -59,16 +59,17 @@ def ports_at_start(
 
 
 class Slots:
-    """Hands out the places of one machine; `add_ports` adds the ports that they need."""
+    """Hands out the places of one machine; `begin` adds the ports that they need."""
 
     def __init__(self, family: Family, args: Arguments) -> None:
         self._family = family
         self._args = args
-        self._disks = 0
+        self._pci_disks: tuple[int, ...] = ()
         self._conventional = False
 
-    def add_ports(self, begun: Beginning, spare: HotPlugSpec) -> None:
-        """The root ports of a q35 machine that began like that."""
+    def begin(self, begun: Beginning, spare: HotPlugSpec) -> None:
+        """Know how the machine began; a q35 machine gets its root ports."""
+        self._pci_disks = begun.pci_disks
         if self._family is not Family.Q35:
             return
         nics = ports_at_start(begun.express_nics, spare.nics, disks=False, others=begun.other_nics)
@@ -106,11 +107,10 @@ class Slots:
 
     def disk(self, number: int) -> dict[str, Any]:
         """The place of a disk that is a PCI device of its own: on q35 by its number, on pc, which
-        has few, by its rank."""
+        has few, by its rank among those that it began with: there, none come or go."""
         if self._family is Family.Q35:
             return {"bus": f"disk{number}.port", "addr": "0x0"}
-        rank = self._disks
-        self._disks += 1
+        rank = self._pci_disks.index(number)
         return {"bus": self._root, "addr": f"0x{_DISK_SLOT[self._family] + rank:x}"}
 
     @property

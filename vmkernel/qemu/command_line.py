@@ -38,7 +38,7 @@ def build_arguments(plan: MachinePlan) -> list[str]:
     PROCESSORS.add(board, plan)
     _control(args, plan)
     _boot(args, plan)
-    board.slots.add_ports(begun, plan.spec.hot_plug)
+    board.slots.begin(begun, plan.spec.hot_plug)
     for device in PLUGGED:
         device.add(board, plan)
     return args.words()

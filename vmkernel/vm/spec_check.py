@@ -11,6 +11,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from vmkernel.devices import Family
+from vmkernel.devices.defaults import CDROMS_MAX
 from vmkernel.model import (
     DiskBus,
     ErrorCode,
@@ -37,7 +38,6 @@ _FIRST_CID = 3
 
 Found = TypeVar("Found")
 
-CDROMS_MAX = 8
 
 _OUI = "52:54:00"
 """The prefix, locally administered, that QEMU's guests carry everywhere."""

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from vmkernel.devices.defaults import disk_bus_of, nic_model_of
+from vmkernel.devices.defaults import CDROMS_MAX, disk_bus_of, nic_model_of
 from vmkernel.model import (
     CdromSpec,
     Clock,
@@ -34,8 +34,6 @@ __all__ = [
 
 VIRTIO_WIN = "virtio-win"
 """The id of the image with drivers for Windows; a new VM for it gets a drive with that."""
-
-_CDROMS_MAX = 8
 
 Keyed = TypeVar("Keyed", DiskSpec, CdromSpec, NicSpec)
 
@@ -74,11 +72,7 @@ def with_drivers(spec: VmSpec, image: Callable[[str], object]) -> VmSpec:
     """A new VM's spec: one for Windows gets a CD-ROM drive with the drivers, where `image` knows
     the image and no drive holds it already."""
     held = {cdrom.image for cdrom in spec.cdroms}
-    if (
-        spec.guest_os is not GuestOs.WINDOWS
-        or VIRTIO_WIN in held
-        or len(spec.cdroms) >= _CDROMS_MAX
-    ):
+    if spec.guest_os is not GuestOs.WINDOWS or VIRTIO_WIN in held or len(spec.cdroms) >= CDROMS_MAX:
         return spec
     try:
         image(VIRTIO_WIN)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmkernel.devices import Aio, CdromPlan, DiskPlan, FirmwarePlan, KernelPlan
-from vmkernel.devices.defaults import SEED_BUS
+from vmkernel.devices.defaults import SEED_BUS, seed_key
 from vmkernel.host.file_io import linux_aio_works, takes_direct_io
 from vmkernel.host.files import exists, open_regular, write_durably
 from vmkernel.model import DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
@@ -95,9 +95,7 @@ def find_files(host: Surroundings, definition: VmDefinition, vm_folder: Path) ->
     seed = None
     if spec.cloud_init is not None:
         seed = vm_folder / SEED_FILE
-        used = {c.key for c in spec.cdroms}
-        key = next(name for n in reversed(range(8)) if (name := f"cdrom{n}") not in used)
-        cdroms.append(CdromPlan(key=key, bus=SEED_BUS, path=seed))
+        cdroms.append(CdromPlan(key=seed_key(spec), bus=SEED_BUS, path=seed))
     return StartFiles(
         disks=tuple(disks),
         cdroms=tuple(cdroms),

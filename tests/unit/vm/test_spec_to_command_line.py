@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from tests.unit.vm.spec_argv import LINKED, command_line
 from vmkernel.devices import Accelerator, Family
@@ -35,6 +35,7 @@ from vmkernel.model import (
     WatchdogAction,
     WatchdogSpec,
 )
+from vmkernel.model.vm import SCOPES
 from vmkernel.model.vm_hardware import Clock, ClockSpec, DiskCache, KernelBoot, WatchdogModel
 from vmkernel.vm.spec.scope import without_host_fields
 from vmkernel.vm.spec_check import family_of
@@ -165,6 +166,13 @@ SPECS = {
         nics=(NicSpec(mac=f"{MAC}1", key="nic12", boot_index=1),),
     ),
 }
+SWITCHES: dict[str, Any] = {
+    info.name: not info.default
+    for info in fields(VmSpec)
+    if info.type is bool and SCOPES[info.name].guest
+}
+SPECS["every-switch-turned"] = VmSpec(datastore="main", **SWITCHES)
+"""By reflection, so that a new switch gets into golden data."""
 SPECS = {name: with_defaults(spec) for name, spec in SPECS.items()}
 
 PLUGGED_IN = replace(
@@ -230,6 +238,36 @@ def test_a_machine_resumes_as_it_was_started(name: str) -> None:
     place = resumed.index("-incoming")
     assert resumed[place : place + 2] == ["-incoming", "defer"]
     assert [*resumed[:place], *resumed[place + 2 :]] == started
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_no_new_order_of_the_list_moves_a_device_of_one_that_resumes(name: str) -> None:
+    """Lists can be put in another order while a VM runs; its guest must find each disk where it
+    was, or it would write to another."""
+    spec = SPECS[name]
+    family = family_of(spec)
+    skeleton = Skeleton(without_host_fields(spec))
+    turned = replace(spec, disks=spec.disks[::-1], cdroms=spec.cdroms[::-1], nics=spec.nics[::-1])
+    first, then = (command_line(s, family=family, incoming=skeleton) for s in (spec, turned))
+    assert _places(first) == _places(then)
+
+
+def test_what_went_leaves_its_place_free_on_usb() -> None:
+    """The others stay where they are when a VM resumes."""
+    disks = tuple(DiskSpec(volume=f"v{n}", key=f"disk{n}", bus=DiskBus.USB) for n in range(3))
+    started = replace(SPECS["nothing-given"], disks=disks)
+    words = command_line(
+        replace(started, disks=disks[1:]), incoming=Skeleton(without_host_fields(started))
+    )
+    before = _places(command_line(started))
+    assert _places(words) == {key: place for key, place in before.items() if key != "disk0"}
+
+
+def _places(words: list[str]) -> dict[str, tuple[Any, ...]]:
+    """Where each device is, by its id."""
+    devices = [json.loads(value) for option, value in pairwise(words) if option == "-device"]
+    keys = ("bus", "addr", "unit", "port", "scsi_id", "lun", "drive")
+    return {device["id"]: tuple(device.get(key) for key in keys) for device in devices}
 
 
 @pytest.mark.parametrize("name", sorted(SPECS))
