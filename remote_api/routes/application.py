@@ -16,14 +16,13 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
-import msgspec
-
 from remote_api.auth import bearer_token
-from remote_api.failures import ApiError, Failures, api_error, problem_document
+from remote_api.failures import ApiError, Failures, api_error
 from remote_api.routes.conditions import Absent, Matching, entity_tag, parse_precondition
 from remote_api.routes.decode import check_id, check_patch, decode_body, decode_query
 from remote_api.routes.exchange import (
     LINGER_S,
+    MAX_BODY_BYTES,
     MAX_STRANGERS_BODY_BYTES,
     ApiState,
     BrokenStreamError,
@@ -35,8 +34,9 @@ from remote_api.routes.exchange import (
     Scope,
     Send,
 )
-from remote_api.routes.negotiation import PROBLEM_TYPE, check_accept, check_media_type
-from remote_api.routes.registry import MAX_BODY_BYTES, BodyKind, Condition, Registry, Route
+from remote_api.routes.negotiation import check_accept, check_media_type
+from remote_api.routes.registry import BodyKind, Condition, Registry, Route
+from remote_api.routes.responses import encoded_headers, problem_response
 from remote_api.schema import ProblemCode
 from vmkernel.control.requests import WhoAmI
 from vmkernel.model import FieldError, MicaError, Role
@@ -52,12 +52,6 @@ _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _NOTHING = re.compile(rb"\s*(\{\s*\}|null)?\s*\Z")
 _ABSOLUTE = re.compile(r"https?://[^/]*", re.I)
 _OPERATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-_FIXED_HEADERS = (
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-)
 _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 """For a year (RFC 6797); browsers heed it once they trust the certificate."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -231,36 +225,6 @@ class Application:
                 ProblemCode.FORBIDDEN,
                 f"The token {token.id} is a {role}'s; this needs the role {route.role}.",
             )
-
-
-def problem_response(error: ApiError, request_id: str) -> Response:
-    """The answer for a failure."""
-    headers = dict(error.headers)
-    if error.status == 401:
-        headers["www-authenticate"] = 'Bearer realm="mica"'
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(error.retry_after_s)
-    return Response(
-        status=error.status,
-        body=msgspec.json.encode(problem_document(error, request_id)),
-        media_type=PROBLEM_TYPE,
-        headers=headers,
-    )
-
-
-def encoded_headers(response: Response, request_id: str) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer as ASGI takes them."""
-    headers = [
-        *_FIXED_HEADERS,
-        (b"x-request-id", request_id.encode("ascii")),
-        *(
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in response.headers.items()
-        ),
-    ]
-    if response.media_type is not None:
-        headers.append((b"content-type", response.media_type.encode("ascii")))
-    return headers
 
 
 def _this_machine(headers: Headers) -> bool:

@@ -14,12 +14,13 @@ import secrets
 from collections.abc import Coroutine
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from remote_api.auth.tickets import TICKET_LIFE_S, Opened
 from remote_api.failures import ApiError, api_error
+from remote_api.routes.decode import decode_query
 from remote_api.routes.exchange import (
     ApiState,
     Exchange,
@@ -29,7 +30,8 @@ from remote_api.routes.exchange import (
     Send,
     json_response,
 )
-from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Reply, Route
+from remote_api.routes.registry import AnyRoute, BodyKind, NoBody, Registry, Reply, Route
+from remote_api.routes.responses import encoded_headers, problem_response
 from remote_api.schema import (
     ConsoleBody,
     ConsoleFraming,
@@ -51,9 +53,6 @@ from vmkernel.model import (
     MicaError,
     Role,
 )
-
-if TYPE_CHECKING:
-    from remote_api.routes.registry import Registry
 
 __all__ = ["ROUTES", "serve_console"]
 
@@ -173,8 +172,6 @@ async def _admit(
 
 
 def _spend(state: ApiState, registry: Registry, scope: Scope) -> Opened:
-    from remote_api.routes.decode import decode_query
-
     routes, parameters = registry.find(scope["path"])
     route = routes.get("GET")
     if route is None or not route.websocket:
@@ -184,8 +181,6 @@ def _spend(state: ApiState, registry: Registry, scope: Scope) -> Opened:
 
 
 async def _refuse(error: ApiError, request_id: str, send: Send) -> None:
-    from remote_api.routes.application import encoded_headers, problem_response
-
     response = problem_response(error, request_id)
     headers = encoded_headers(response, request_id)
     await send(

@@ -22,7 +22,6 @@ import msgspec
 from remote_api.auth.bearer import user_of
 from remote_api.failures import ApiError
 from remote_api.routes.conditions import Precondition, entity_tag, holds, is_known, mismatch
-from remote_api.routes.registry import MAX_BODY_BYTES
 from remote_api.routes.shares import AllShares, Shares
 from remote_api.schema import ProblemCode
 from vmkernel.control import ControlClient, Stream
@@ -39,6 +38,7 @@ __all__ = [
     "ConnectionFigures",
     "Exchange",
     "Headers",
+    "MAX_BODY_BYTES",
     "MAX_STRANGERS_BODY_BYTES",
     "Peer",
     "Receive",
@@ -55,6 +55,8 @@ QueryT = TypeVar("QueryT")
 BodyT = TypeVar("BodyT")
 ReplyT = TypeVar("ReplyT")
 
+MAX_BODY_BYTES = 1 << 20
+"""Of a body in JSON, where a route says nothing else."""
 MAX_STRANGERS_BODY_BYTES = 16 << 10
 """What is read before the vmkernel has said that the token is good; connections are many."""
 BODY_TIMEOUT_S = 30.0

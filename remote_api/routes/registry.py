@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from remote_api.routes.exchange import MAX_BODY_BYTES, Exchange, Response
 from remote_api.schema import NoQuery, ProblemCode
 from vmkernel.model import Role
-
-if TYPE_CHECKING:
-    from remote_api.routes.exchange import Exchange, Response
 
 __all__ = [
     "AnyRoute",
     "BodyKind",
     "Condition",
-    "MAX_BODY_BYTES",
     "NoBody",
     "Registry",
     "Reply",
     "Route",
 ]
-
-MAX_BODY_BYTES = 1 << 20
 
 QueryT = TypeVar("QueryT", bound=msgspec.Struct)
 BodyT = TypeVar("BodyT")

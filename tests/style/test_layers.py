@@ -1,0 +1,191 @@
+"""Imports point one way: down the layers of the vmkernel, and round no circle in any package.
+
+Every import counts, also those inside functions and below TYPE_CHECKING: a module that needs
+another's types needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pytest
+
+from tests.style.sources import modules
+
+Graph = Mapping[str, frozenset[str]]
+
+LAYERS: Sequence[frozenset[str]] = tuple(
+    frozenset(layer.split())
+    for layer in (
+        "clock jail text version",
+        "model",
+        "decoding incidents",
+        "devices events host",
+        "auth console host_devices network operations qemu state syslog workers",
+        "platform resources storage",
+        "vm",
+        "control options",
+        "adapters figures",
+        "adapters_appliance adapters_hosted",
+        "wiring",
+        "__main__",
+    )
+)
+"""From the lowest. A part imports lower layers, and parts of its own layer that don't import it."""
+
+KNOWN_CIRCLES = (
+    {
+        "vmkernel.vm.machine",
+        "vmkernel.vm.snapshots.deleting",
+        "vmkernel.vm.snapshots.disks",
+        "vmkernel.vm.snapshots.repair",
+        "vmkernel.vm.snapshots.reverting",
+        "vmkernel.vm.snapshots.taking",
+    },
+    {
+        "vmkernel.vm.backups",
+        "vmkernel.vm.clones",
+        "vmkernel.vm.live_disks",
+        "vmkernel.vm.service",
+        "vmkernel.vm.snapshots.service",
+    },
+)
+"""What is left to cut. Whoever cuts one deletes it here."""
+
+
+def graph_of(imports: Mapping[str, Sequence[str]]) -> Graph:
+    """Which module imports which; a name that is no module's counts for the module that has it."""
+    found = {}
+    for module, names in imports.items():
+        needed = set()
+        for name in names:
+            while name and name not in imports:
+                name = name.rpartition(".")[0]
+            if name and name != module:
+                needed.add(name)
+        found[module] = frozenset(needed)
+    return found
+
+
+def circles_of(graph: Graph) -> list[set[str]]:
+    """The groups of modules each of which reaches all others of its group (Tarjan, 1972)."""
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    path: list[str] = []
+    found: list[set[str]] = []
+    for start in sorted(graph):
+        if start in number:
+            continue
+        number[start] = low[start] = len(number)
+        path.append(start)
+        work = [(start, iter(sorted(graph[start])))]
+        while work:
+            node, targets = work[-1]
+            for target in targets:
+                if target not in number:
+                    number[target] = low[target] = len(number)
+                    path.append(target)
+                    work.append((target, iter(sorted(graph[target]))))
+                    break
+                if target in path:
+                    low[node] = min(low[node], number[target])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
+                if low[node] == number[node]:
+                    place = path.index(node)
+                    group, path[place:] = set(path[place:]), []
+                    if len(group) > 1:
+                        found.append(group)
+    return found
+
+
+def climbs_of(graph: Graph, layers: Sequence[frozenset[str]]) -> Iterator[str]:
+    """Imports of the vmkernel's modules that don't lead down."""
+    level = {part: place for place, layer in enumerate(layers) for part in layer}
+    beside: dict[str, frozenset[str]] = {part: frozenset() for part in level}
+    for module, needed in sorted(graph.items()):
+        part = _part(module)
+        if part is None:
+            continue
+        if part not in level:
+            yield f"{module}: {part} is in no layer"
+            continue
+        for target in sorted(needed):
+            other = _part(target)
+            if other is None or other == part or other not in level:
+                continue
+            if level[other] > level[part]:
+                yield f"{module} imports {target}, which is of a higher layer"
+            elif level[other] == level[part]:
+                beside[part] |= {other}
+    for group in circles_of(beside):
+        yield f"{', '.join(sorted(group))}: parts of one layer that import each other"
+
+
+def _part(module: str) -> str | None:
+    top, _, rest = module.partition(".")
+    return rest.partition(".")[0] if top == "vmkernel" and rest else None
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return graph_of({module.name: [name for _, name in module.imports()] for module in modules()})
+
+
+def test_there_are_no_circles_but_those_known(graph: Graph) -> None:
+    found = circles_of(graph)
+    new = [sorted(circle) for circle in found if circle not in KNOWN_CIRCLES]
+    assert new == []
+    cut = [sorted(circle) for circle in KNOWN_CIRCLES if circle not in found]
+    assert cut == [], "these are cut: delete them from KNOWN_CIRCLES"
+
+
+def test_the_vmkernel_imports_down_its_layers(graph: Graph) -> None:
+    assert list(climbs_of(graph, LAYERS)) == []
+
+
+def test_every_layer_names_what_is_there(graph: Graph) -> None:
+    there = {part for module in graph if (part := _part(module)) is not None}
+    assert frozenset().union(*LAYERS) == there
+    assert sum(map(len, LAYERS)) == len(there)
+
+
+@pytest.mark.parametrize(
+    ("imports", "circles"),
+    [
+        ({"a": ["b"], "b": ["c"], "c": []}, []),
+        ({"a": ["b"], "b": ["a"]}, [{"a", "b"}]),
+        ({"a": ["b.Name"], "b": ["c.Name"], "c": ["a.Name", "d"], "d": []}, [{"a", "b", "c"}]),
+        ({"a": ["a.Name"], "a.b": ["a.b.c"]}, []),
+        ({"a": ["b"], "b": ["a"], "c": ["d"], "d": ["c", "a"]}, [{"a", "b"}, {"c", "d"}]),
+        ({"p": ["p.a.Name"], "p.a": ["p.b.Name"], "p.b": ["p.Name"]}, [{"p", "p.a", "p.b"}]),
+    ],
+)
+def test_a_circle_is_found(imports: dict[str, list[str]], circles: list[set[str]]) -> None:
+    assert circles_of(graph_of(imports)) == circles
+
+
+@pytest.mark.parametrize(
+    ("imports", "climbs"),
+    [
+        ({"vmkernel.high.a": ["vmkernel.low.b"], "vmkernel.low.b": []}, 0),
+        ({"vmkernel.high.a": [], "vmkernel.low.b": ["vmkernel.high.a.Name"]}, 1),
+        ({"vmkernel.low.a": ["vmkernel.base.b"], "vmkernel.base.b": []}, 0),
+        ({"vmkernel.low.a": ["vmkernel.base.b"], "vmkernel.base.b": ["vmkernel.low.c"]}, 0),
+        (
+            {
+                "vmkernel.low.a": ["vmkernel.base.b"],
+                "vmkernel.base.b": [],
+                "vmkernel.base.d": ["vmkernel.low.c"],
+                "vmkernel.low.c": [],
+            },
+            1,
+        ),
+        ({"vmkernel.new.a": []}, 1),
+    ],
+)
+def test_a_climb_is_found(imports: dict[str, list[str]], climbs: int) -> None:
+    layers = (frozenset({"low", "base"}), frozenset({"high"}))
+    assert len(list(climbs_of(graph_of(imports), layers))) == climbs
