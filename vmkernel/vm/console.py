@@ -32,9 +32,8 @@ from vmkernel.model import (
     ConsoleAsk,
     ConsoleMode,
     ConsoleNotice,
-    ErrorCode,
-    MicaError,
 )
+from vmkernel.operations.places import Places
 from vmkernel.vm.replay import Replay
 
 __all__ = ["Scrollback", "SerialConsole", "merge_overlap"]
@@ -102,8 +101,12 @@ def merge_overlap(old: bytes, new: bytes) -> bytes:
 class _Watcher:
     """One end of a socketpair and what it has not taken yet."""
 
-    def __init__(self, console: SerialConsole, sock: socket.socket, name: str) -> None:
+    def __init__(
+        self, console: SerialConsole, sock: socket.socket, name: str, leave: Callable[[], None]
+    ) -> None:
         self.name = name
+        self.leave = leave
+        """Gives its place among all back."""
         self.mode = ConsoleMode.WRITE
         self._console = console
         self._sock = sock
@@ -234,6 +237,9 @@ class SerialConsole:
     def __init__(self, on_takeover: OnTakeover | None = None) -> None:
         self._scrollback = Scrollback()
         self._watchers: set[_Watcher] = set()
+        self._places = Places(
+            "consoles are open on this serial line", total=_WATCHERS_MAX, each=_WATCHERS_EACH
+        )
         self._writer: _Watcher | None = None
         self._on_takeover = on_takeover
         self._sock: socket.socket | None = None
@@ -298,23 +304,14 @@ class SerialConsole:
         for watcher in list(self._watchers):
             watcher.close()
 
-    def watch(self, name: str = "somebody") -> socket.socket:
+    def watch(self, actor: str = "somebody", origin: str = "") -> socket.socket:
         """A new watcher's socket; it begins with the scrollback.
 
         It becomes the writer once it asks to, or types while nobody is.
         """
-        if len(self._watchers) >= _WATCHERS_MAX:
-            raise MicaError(
-                ErrorCode.CONFLICT,
-                f"{_WATCHERS_MAX} consoles are open on this serial line: close one.",
-            )
-        if sum(watcher.name == name for watcher in self._watchers) >= _WATCHERS_EACH:
-            raise MicaError(
-                ErrorCode.RATE_LIMITED,
-                f"{_WATCHERS_EACH} consoles of {name} are open on this serial line: close one.",
-            )
+        leave = self._places.take(actor)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        watcher = _Watcher(self, ours, name)
+        watcher = _Watcher(self, ours, f"{actor} at {origin}" if origin else actor, leave)
         self._watchers.add(watcher)
         watcher.begin(self._scrollback.content())
         return theirs
@@ -417,6 +414,7 @@ class SerialConsole:
 
     def _forget(self, watcher: _Watcher) -> None:
         self._watchers.discard(watcher)
+        watcher.leave()
         if self._writer is watcher:
             self._writer = None
             self._tell_all()

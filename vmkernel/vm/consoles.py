@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 class UsedVms(Protocol):
     """What is needed of the VM side; VmService has it."""
 
-    async def open_console(self, vm_id: str, kind: ConsoleKind, *, who: str) -> socket.socket:
+    async def open_console(
+        self, vm_id: str, kind: ConsoleKind, *, actor: str, origin: str
+    ) -> socket.socket:
         """See VmDirectory."""
         ...
 
@@ -51,9 +53,11 @@ class VmConsoles:
     def __init__(self, vms: UsedVms) -> None:
         self._vms = vms
 
-    async def open(self, vm_id: str, kind: ConsoleKind, *, who: str) -> socket.socket:
+    async def open(
+        self, vm_id: str, kind: ConsoleKind, *, actor: str, origin: str
+    ) -> socket.socket:
         """See ConsoleService."""
-        return await self._vms.open_console(vm_id, kind, who=who)
+        return await self._vms.open_console(vm_id, kind, actor=actor, origin=origin)
 
     async def screenshot(self, vm_id: str) -> bytes:
         """See ConsoleService."""

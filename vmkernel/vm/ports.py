@@ -150,10 +150,10 @@ class VmDirectory(VmUsers, Protocol):
         ...
 
     async def open_console(
-        self, vm_id: str, kind: ConsoleKind, *, who: str = "somebody"
+        self, vm_id: str, kind: ConsoleKind, *, actor: str = "somebody", origin: str = ""
     ) -> socket.socket:
         """A connected socket for the peer of the request; the caller closes it after handing it
-        on. `who` is named to the others at a serial line, whose messages are those of
+        on. Who it is is named to the others at a serial line, whose messages are those of
         vmkernel/model/console.py."""
         ...
 

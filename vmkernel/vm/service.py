@@ -371,14 +371,14 @@ class VmService:
         )
 
     async def open_console(
-        self, vm_id: str, kind: ConsoleKind, *, who: str = "somebody"
+        self, vm_id: str, kind: ConsoleKind, *, actor: str = "somebody", origin: str = ""
     ) -> socket.socket:
         """See VmDirectory."""
         driver = self.roster.driver(vm_id)
         await driver.ready()
         driver.check(VmRequest.CONSOLE)
         if kind is ConsoleKind.SERIAL:
-            return driver.console.watch(who)
+            return driver.console.watch(actor, origin)
         if driver.definition.spec.display is DisplayModel.NONE:
             raise MicaError(ErrorCode.CONFLICT, f"VM {vm_id} has no display.")
         theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

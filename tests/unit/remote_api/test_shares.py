@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from remote_api.failures import ApiError
+from remote_api.routes import Application
 from remote_api.routes.shares import Shares
-from tests.framework.asgi import request
+from tests.framework.asgi import Answer, request
+from tests.framework.fake_vmkernel import FakeVmkernel, Streamed
 from tests.framework.running import on_loop
-from tests.unit.remote_api.samples import JSON, served, vm
+from tests.unit.remote_api.samples import JSON, image, served, vm
 from vmkernel import model
 from vmkernel.control import requests
 
@@ -94,3 +98,65 @@ async def test_a_stranger_takes_no_users_places(tmp_path: Path) -> None:
             answer = await request(api, "GET", "/v1/events", token="mica_root_guessed")
             assert answer.status == 401
         assert api.state.shares.events.taken == 0
+
+
+_TAKEN = model.MicaError(model.ErrorCode.CONFLICT, "It is in use.")
+Ask = Callable[[FakeVmkernel, Application, str], Awaitable[Answer]]
+
+
+async def _events(fake: FakeVmkernel, api: Application, token: str) -> Answer:
+    """A stream of events, left at once."""
+    return await request(api, "GET", "/v1/events", token=token, leave_after_answer_s=0.05)
+
+
+async def _ticket(fake: FakeVmkernel, api: Application, token: str) -> Answer:
+    fake.answer(requests.OpenConsole, Streamed(requests.Done(), socket.socketpair()[0]))
+    body = b'{"kind": "serial"}'
+    return await request(api, "POST", "/v1/vms/web/console", token=token, headers=JSON, body=body)
+
+
+async def _upload(fake: FakeVmkernel, api: Application, token: str) -> Answer:
+    fake.answer(requests.UploadImage, _TAKEN)
+    return await request(
+        api,
+        "PUT",
+        f"/v1/images/x?datastore=main&format=iso&sha256={'0' * 64}",
+        token=token,
+        headers={"content-type": "application/octet-stream", "if-none-match": "*"},
+        body=b"x",
+    )
+
+
+async def _download(fake: FakeVmkernel, api: Application, token: str) -> Answer:
+    fake.answer(requests.GetImage, image("x"))
+    fake.answer(requests.ReadImage, _TAKEN)
+    return await request(api, "GET", "/v1/images/x/data", token=token, headers={"accept": "*/*"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "ask", "good"),
+    [
+        ("events", _events, 200),
+        ("tickets", _ticket, 201),
+        ("uploads", _upload, 409),
+        ("downloads", _download, 409),
+    ],
+)
+@on_loop
+async def test_a_token_at_its_limit_is_told_so_and_another_is_served(
+    tmp_path: Path, kind: str, ask: Ask, good: int
+) -> None:
+    """Of each kind that the API has shares of. `good` is what the call answers else."""
+    async with served(tmp_path) as (fake, api):
+        shares: Shares = getattr(api.state.shares, kind)
+        held = [shares.take("op", f"2001:db8:0:{n}::1") for n in range(shares.per_user)]
+        answer = await ask(fake, api, "mica_op_secret")
+        assert (answer.status, answer.problem) == (429, "rate-limited")
+        assert answer.headers["retry-after"]
+        assert (await ask(fake, api, "mica_root_secret")).status == good
+        held[0]()
+        assert (await ask(fake, api, "mica_op_secret")).status == good
+        for release in held:
+            release()
+        api.state.tickets.close()
+        assert shares.taken == 0, "nothing is left of what was asked"

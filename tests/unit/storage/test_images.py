@@ -250,3 +250,42 @@ def test_an_image_that_came_with_a_datastore_is_proven_again(tmp_path: Path, fau
         await again.storage.stop()
 
     run(tmp_path, scenario)
+
+
+def test_one_token_leaves_places_for_others(tmp_path: Path) -> None:
+    """Uploads and downloads of images; what ends, by itself or not, gives its place back."""
+
+    async def scenario(world: World) -> None:
+        storage = world.storage
+        spec = image_spec(iso(), ISO)
+        mine = [await storage.images.upload(f"i{n}", spec, actor="loud") for n in range(8)]
+        with pytest.raises(MicaError) as caught:
+            await storage.images.upload("more", spec, actor="loud")
+        assert caught.value.problem.code is ErrorCode.RATE_LIMITED
+        assert "8 images are being made for the token loud" in str(caught.value)
+        large = iso() + bytes(4 << 20)  # more than waits in a socket
+        assert (await world.upload("other", large, ISO)).error is None
+        operation, stream = mine[0]
+        stream.close()
+        assert (await world.ended(operation)).error is not None
+        operation, again = await storage.images.upload("more", spec, actor="loud")
+        for _, stream in (*mine[1:], (operation, again)):
+            stream.close()
+
+        read = [await storage.images.read("other", 0, len(large), actor="loud") for _ in range(8)]
+        with pytest.raises(MicaError) as caught:
+            await storage.images.read("other", 0, len(large), actor="loud")
+        assert caught.value.problem.code is ErrorCode.RATE_LIMITED
+        (await storage.images.read("other", 0, len(large), actor="quiet"))[1].close()
+        for _, stream in read:
+            stream.close()
+        for _ in range(500):
+            try:
+                (await storage.images.read("other", 0, len(large), actor="loud"))[1].close()
+                break
+            except MicaError:
+                await asyncio.sleep(0.01)
+        else:
+            raise AssertionError("no place came back")
+
+    run(tmp_path, scenario)

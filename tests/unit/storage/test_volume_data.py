@@ -74,3 +74,28 @@ def test_what_takes_no_data_is_refused(tmp_path: Path) -> None:
         assert caught.value.problem.code is ErrorCode.IN_USE
 
     run(tmp_path, scenario)
+
+
+def test_one_token_leaves_places_for_others(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        for number in range(9):
+            await _make(world, f"v{number}", VolumeFormat.RAW)
+        writing = [
+            await world.storage.volume_data().write(f"v{n}", 0, 6, actor="loud") for n in range(4)
+        ]
+        with pytest.raises(MicaError) as caught:
+            await world.storage.volume_data().write("v4", 0, 6, actor="loud")
+        assert caught.value.problem.code is ErrorCode.RATE_LIMITED
+        assert world.storage.for_vms.volume("v4").id == "v4", "and the volume is free"
+        others = [
+            await world.storage.volume_data().write(f"v{n}", 0, 6, actor="quiet") for n in (4, 5)
+        ]
+        # A slow sender holds nobody up: each has a thread.
+        for stream in others:
+            assert await asyncio.to_thread(_send, stream, b"abcdef") == b""
+        assert await asyncio.to_thread(_send, writing.pop(), b"abcdef") == b""
+        writing.append(await world.storage.volume_data().write("v6", 0, 6, actor="loud"))
+        for stream in writing:
+            stream.close()
+
+    run(tmp_path, scenario)

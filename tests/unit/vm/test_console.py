@@ -20,6 +20,7 @@ from vmkernel.model import (
     ConsoleAsk,
     ConsoleMode,
     ConsoleNotice,
+    ErrorCode,
     MicaError,
 )
 from vmkernel.vm.console import Scrollback, SerialConsole, merge_overlap
@@ -268,6 +269,29 @@ async def test_a_guest_that_talks_while_the_ring_is_read_fills_no_memory() -> No
 
 
 @on_loop
+async def test_one_token_leaves_places_at_a_line_for_others() -> None:
+    """From wherever it comes."""
+    line = Line()
+    loud = [line.console.watch("loud", f"192.0.2.{number}") for number in range(16)]
+    with pytest.raises(MicaError) as caught:
+        line.console.watch("loud", "198.51.100.1")
+    assert caught.value.problem.code is ErrorCode.RATE_LIMITED
+    assert "16 consoles are open on this serial line for the token loud" in str(caught.value)
+    others = [line.console.watch(f"quiet-{number // 16}") for number in range(48)]
+    with pytest.raises(MicaError) as caught:
+        line.console.watch("late")
+    assert caught.value.problem.code is ErrorCode.UNAVAILABLE
+    loud.pop().close()
+    others.pop().close()
+    await asyncio.sleep(0.05)
+    line.console.watch("loud").close()
+    line.console.watch("late").close()
+    for seat in (*loud, *others):
+        seat.close()
+    line.close()
+
+
+@on_loop
 async def test_notices_pile_up_for_nobody() -> None:
     """Somebody who never reads, while another takes the line over and over."""
     line = Line()
@@ -282,7 +306,7 @@ async def test_notices_pile_up_for_nobody() -> None:
     for _ in range(100):
         with contextlib.suppress(MicaError):
             line.console.watch().close()
-    with pytest.raises(MicaError, match="close one"):
+    with pytest.raises(MicaError, match="end one"):
         line.console.watch()
     restless.sock.close()
     asleep.sock.close()

@@ -59,8 +59,8 @@ async def test_a_takeover_is_an_event(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         consoles = VmConsoles(world.vms)
         with (
-            await consoles.open("web", ConsoleKind.SERIAL, who="anna") as anna,
-            await consoles.open("web", ConsoleKind.SERIAL, who="bert") as bert,
+            await consoles.open("web", ConsoleKind.SERIAL, actor="anna", origin="") as anna,
+            await consoles.open("web", ConsoleKind.SERIAL, actor="bert", origin="") as bert,
         ):
             anna.send(CONTROL + b'{"mode":"write"}')
             await world.settle()

@@ -24,7 +24,9 @@ __all__ = ["ConsoleService", "register"]
 class ConsoleService(Protocol):
     """What the VM side offers to requests. `VmConsoles` implements it."""
 
-    async def open(self, vm_id: str, kind: ConsoleKind, *, who: str) -> socket.socket:
+    async def open(
+        self, vm_id: str, kind: ConsoleKind, *, actor: str, origin: str
+    ) -> socket.socket:
         """A connected socket for the peer of the request, who is named to the others; the caller
         closes it after handing it on."""
         ...
@@ -47,8 +49,10 @@ def register(dispatcher: Dispatcher, consoles: ConsoleService) -> None:
 
     @dispatcher.handler
     async def open_console(request: OpenConsole, caller: Caller) -> Streamed:
-        who = f"{caller.actor} at {caller.origin}" if caller.origin else caller.actor
-        return Streamed(Done(), await consoles.open(request.id, request.kind, who=who))
+        stream = await consoles.open(
+            request.id, request.kind, actor=caller.actor, origin=caller.origin
+        )
+        return Streamed(Done(), stream)
 
     @dispatcher.handler
     async def take_screenshot(request: TakeScreenshot, _: Caller) -> Screenshot:
