@@ -27,8 +27,8 @@ from remote_api.client.supervisor import Child, Supervisor
 
 __all__ = ["HOST_MODULES", "serve"]
 
-HOST_MODULES = ("pycdlib", "pyroute2", "uvicorn")
-"""What the servers import beyond the client: the extra `host` of pyproject.toml."""
+HOST_MODULES = ("pycdlib", "pyroute2", "uvicorn", "vmkernel.wiring")
+"""What the servers import beyond the client: the extra `host` of pyproject.toml, and our own."""
 _ROOT = Path(__file__).resolve().parents[3]
 """The folder that our own packages are in."""
 _TICK_S = 0.1
@@ -68,7 +68,7 @@ class _Signals:
 
 @click.command(
     epilog="Needs Linux with QEMU 10.0 or newer, on Debian: apt install qemu-system-x86 qemu-utils"
-    " ovmf swtpm; and the Python packages of pip install 'mica-hypervisor[host]'. KVM is used if"
+    " ovmf swtpm; and the Python package mica-hypervisor. KVM is used if"
     " you may open /dev/kvm. Guests have user networking: they reach out, and nothing reaches in."
     " A second host on the same machine needs a --dir and a --listen of its own."
 )
@@ -193,7 +193,8 @@ def _check_extra() -> None:
             found = None
         if found is None:
             raise ConflictError(
-                f"mica serve needs the Python package {name}: pip install 'mica-hypervisor[host]'"
+                f"mica serve needs the Python module {name}: install the package mica-hypervisor"
+                " beside this one"
             )
 
 
