@@ -12,6 +12,7 @@ __all__ = [
     "parallels",
     "qcow2",
     "qed",
+    "stream_vmdk",
     "vdi",
     "vhd",
     "vhdx",
@@ -81,24 +82,57 @@ def elf(machine: int = 62, bits: int = 2) -> bytes:
     return b"\x7fELF" + bytes([bits, 1, 1]) + bytes(9) + struct.pack("<HH", 2, machine) + bytes(200)
 
 
-def vmdk(*, capacity: int = 2048, text: bytes = b"", gd: int = 1) -> bytes:
+EXTENT = b'RW 2048 SPARSE "disk.vmdk"\n'
+
+
+def vmdk(
+    *, capacity: int = 2048, text: bytes = EXTENT, gd: int = 1, kind: bytes = b"monolithicSparse"
+) -> bytes:
     """A sparse VMDK with a descriptor behind its header."""
+    header = _vmdk_header(capacity, gd)
+    descriptor = b'# Disk DescriptorFile\ncreateType="' + kind + b'"\n' + text
+    return header + descriptor.ljust(20 * 512, b"\0") + bytes(4096)
+
+
+def stream_vmdk(*, capacity: int = 2048, footer_capacity: int | None = None) -> bytes:
+    """A VMDK whose footer says where its tables are."""
+    footer = _vmdk_header(footer_capacity or capacity, 21)
+    marker = struct.pack("<QII", 1, 0, 3).ljust(512, b"\0")
+    whole = vmdk(capacity=capacity, gd=(1 << 64) - 1, kind=b"streamOptimized")
+    return whole + marker + footer + bytes(512)
+
+
+def _vmdk_header(capacity: int, gd: int) -> bytes:
     header = struct.pack(
         "<4sIIQQQQIQQQBcccc",
         *(b"KDMV", 1, 3, capacity, 128, 1, 20, 512, 1, gd, 128, 0, b"\n", b" ", b"\r", b"\n"),
     )
-    descriptor = b'# Disk DescriptorFile\ncreateType="monolithicSparse"\n' + text
-    return header.ljust(512, b"\0") + descriptor.ljust(20 * 512, b"\0") + bytes(4096)
+    return header.ljust(512, b"\0")
 
 
-def vhd(*, kind: int = 3, size: int = MIB) -> bytes:
+def vhd(*, kind: int = 3, size: int = MIB, original: int | None = None) -> bytes:
     """A VHD footer alone."""
     raw = bytearray(512)
     struct.pack_into(
         ">8sIIQI4sI4sQQHBBI",
         raw,
         0,
-        *(b"conectix", 2, 0x10000, 512, 0, b"win ", 0, b"Wi2k", size, size, 1, 1, 1, kind),
+        *(
+            b"conectix",
+            2,
+            0x10000,
+            512,
+            0,
+            b"win ",
+            0,
+            b"Wi2k",
+            original or size,
+            size,
+            1,
+            1,
+            1,
+            kind,
+        ),
     )
     struct.pack_into(">I", raw, 64, ~sum(raw) & 0xFFFFFFFF)
     return bytes(raw)

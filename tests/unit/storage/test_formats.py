@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.storage.samples import iso, parallels, qcow2, qed, vdi, vhd, vhdx, vmdk
+from tests.unit.storage.samples import iso, parallels, qcow2, qed, stream_vmdk, vdi, vhd, vhdx, vmdk
 from vmkernel.model import Compression, SourceFormat
 from vmkernel.storage.images.formats import inspection
 from vmkernel.storage.images.formats.base import FormatError, MemoryData
@@ -27,6 +27,7 @@ MIB = 1 << 20
 
 GOOD = [
     (SourceFormat.VMDK, vmdk(), MIB),
+    (SourceFormat.VMDK, stream_vmdk(), MIB),
     (SourceFormat.VHD, vhd() + bytes(2048), MIB),
     (SourceFormat.VHD, bytes(MIB) + vhd(kind=2), MIB),
     (SourceFormat.VHDX, vhdx(), 3 * MIB),
@@ -49,7 +50,12 @@ BAD = [
     (SourceFormat.VMDK, vmdk(text=b'createType="x"\n').replace(b"monolithicS", b"vmfsThinXXX"), ""),
     (SourceFormat.VMDK, vmdk(text=b'RW 9 SPARSE "a"\nRW 9 SPARSE "/b"\n'), "'/b'"),
     (SourceFormat.VMDK, vmdk().replace(b"createType", b"x"), "one of the files of a disk"),
-    (SourceFormat.VMDK, vmdk(gd=(1 << 64) - 1), "does not begin"),
+    (SourceFormat.VMDK, vmdk(gd=(1 << 64) - 1), "cut off"),
+    (SourceFormat.VMDK, stream_vmdk()[:-512], "cut off"),
+    (SourceFormat.VMDK, stream_vmdk(footer_capacity=4096), "different things"),
+    (SourceFormat.VMDK, stream_vmdk().replace((21).to_bytes(8, "little"), b"\xff" * 8), "another"),
+    (SourceFormat.VMDK, vmdk(text=b""), "names no data"),
+    (SourceFormat.VMDK, vmdk(text=b'RW 9 SPARSE "/etc/a"\n'), "'/etc/a'"),
     (SourceFormat.VMDK, b'# Disk DescriptorFile\nRW 4 FLAT "/dev/sda" 0\n', "/dev/sda"),
     (SourceFormat.VMDK, b"COWD" + bytes(99), "COWD"),
     (SourceFormat.VHD, vhd(kind=4), "differencing"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from typing import NamedTuple
 
 from vmkernel.model import SourceFormat
 from vmkernel.storage.images.formats.base import (
@@ -30,7 +31,10 @@ _HEADER = struct.Struct("<4sIIQQQQIQQQBcccc")
 _VERSIONS = (1, 2, 3)
 _AT_END = (1 << 64) - 1
 _FOOTER_SECTORS = 2
-"""The footer is the last but one sector of a streamed file; the last one ends the stream."""
+"""The footer is the last but one sector of a streamed file, between a marker and the end of the
+stream."""
+_FOOTER_MARKER = struct.pack("<II", 0, 3).ljust(SECTOR_BYTES - 8, b"\0")
+"""Behind a count of sectors, which nothing needs."""
 _DESCRIPTOR_AT = 0x200
 _DESCRIPTOR_BYTES = 20 * SECTOR_BYTES
 """Where, and how far, qemu looks for a parent whatever the header says."""
@@ -57,9 +61,12 @@ class Vmdk(Format):
             )
         if _ESX_SPARSE.at(data):
             raise FormatError("it is an ESX sparse extent (COWD); export it as streamOptimized")
-        return _capacity(data, 0) * SECTOR_BYTES
+        return _header(data, 0).capacity_sectors * SECTOR_BYTES
 
     def check(self, data: Data) -> None:
+        header = _header(data, 0)
+        if header.directory_at == _AT_END:
+            _check_footer(data, header)
         described = [_check_descriptor(block) for block in _descriptors(data)]
         if not any(described):
             raise FormatError(
@@ -67,30 +74,47 @@ class Vmdk(Format):
             )
 
 
-def _capacity(data: Data, offset: int, *, footer: bool = False) -> int:
+class _Header(NamedTuple):
+    """What is needed of a sparse header, at the beginning of a file or in its footer."""
+
+    version: int
+    capacity_sectors: int
+    descriptor_at: int
+    descriptor_sectors: int
+    directory_at: int
+
+
+def _header(data: Data, offset: int) -> _Header:
     fields = unpack(_HEADER, data, offset)
-    magic, version, _, capacity = fields[:4]
-    gd_offset = fields[9]
-    if magic != _SPARSE.value:
+    if fields[0] != _SPARSE.value:
         raise FormatError("it does not begin like a sparse VMDK file")
-    if version not in _VERSIONS:
-        raise FormatError(f"VMDK version {version!r} is not known")
-    if not capacity:
+    numbers = (fields[place] for place in (1, 3, 5, 6, 9))
+    found = _Header(*(number for number in numbers if isinstance(number, int)))
+    if found.version not in _VERSIONS:
+        raise FormatError(f"VMDK version {found.version} is not known")
+    if not found.capacity_sectors:
         # qemu would then go by the descriptor, which may name any file.
         raise FormatError("its header has no capacity; it only describes other files")
-    assert isinstance(capacity, int)
-    if gd_offset == _AT_END and not footer:
-        at = data.size - _FOOTER_SECTORS * SECTOR_BYTES
-        if _capacity(data, at, footer=True) != capacity:
-            raise FormatError("its header and its footer name different sizes")
-    return capacity
+    return found
+
+
+def _check_footer(data: Data, header: _Header) -> None:
+    """Of a streamed file the footer counts, and not the header: both must say the same."""
+    at = data.size - _FOOTER_SECTORS * SECTOR_BYTES
+    marker = data.read(at - SECTOR_BYTES, SECTOR_BYTES) if at >= SECTOR_BYTES else b""
+    end = data.read(at + SECTOR_BYTES, SECTOR_BYTES)
+    if marker[8:] != _FOOTER_MARKER or end != bytes(SECTOR_BYTES):
+        raise FormatError("it is cut off: its footer is not at its end")
+    footer = _header(data, at)
+    if footer.directory_at == _AT_END:
+        raise FormatError("its footer names another footer")
+    if footer._replace(directory_at=header.directory_at) != header:
+        raise FormatError("its header and its footer say different things")
 
 
 def _descriptors(data: Data) -> list[bytes]:
-    fields = unpack(_HEADER, data, 0)
-    at, length = fields[5], fields[6]
-    assert isinstance(at, int)
-    assert isinstance(length, int)
+    header = _header(data, 0)
+    at, length = header.descriptor_at, header.descriptor_sectors
     blocks = [data.read(_DESCRIPTOR_AT, _DESCRIPTOR_BYTES)]
     if at and length:
         length *= SECTOR_BYTES
@@ -115,6 +139,10 @@ def _check_descriptor(block: bytes) -> bool:
         )
     if len(names) > 1:
         raise FormatError(f"its data lie in several files: {', '.join(names)}")
+    if not names:
+        raise FormatError("its descriptor names no data")
+    if any("/" in name for name in names):
+        raise FormatError(f"its descriptor names the data of another file: {names[0]}")
     return True
 
 
