@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import UNSET
 
 from remote_api.failures import ApiError
@@ -22,7 +23,7 @@ from remote_api.schema import (
     WaitQuery,
 )
 from vmkernel.control import requests
-from vmkernel.model import Role, Volume
+from vmkernel.model import Role, Volume, VolumeSpec
 
 __all__ = ["ROUTES"]
 
@@ -66,6 +67,8 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
     for name in ("source_image", "source_volume"):
         if getattr(wanted, name) != getattr(before.spec, name):
             raise ApiError.field(f"/spec/{name}", "It is fixed at creation; make a new volume.")
+    if wanted.delete_unless_used_s != before.spec.delete_unless_used_s:
+        return await _keep_volume(exchange, before.spec, wanted)
     moves = [
         name
         for name in ("datastore", "format", "allocation")
@@ -94,6 +97,18 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
             allow_shrink=exchange.query.allow_shrink,
         )
     )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def _keep_volume(
+    exchange: Exchange[VolumePatchQuery, VolumeBody], before: VolumeSpec, wanted: VolumeSpec
+) -> Response:
+    pointer = "/spec/delete_unless_used_s"
+    if wanted.delete_unless_used_s is not None:
+        raise ApiError.field(pointer, "It is fixed at creation; null lets the volume stay.")
+    if wanted != msgspec.structs.replace(before, delete_unless_used_s=None):
+        raise ApiError.field(pointer, "Change it apart from the rest: one after another.")
+    operation = await exchange.call(requests.KeepVolume(id=exchange.id))
     return await accepted(exchange, operation, exchange.query.wait)
 
 

@@ -20,6 +20,8 @@ __all__ = [
 
 
 SECTOR_BYTES = 512
+MAX_UNUSED_S = 7 * 86_400
+"""Longer than any restore goes without writing."""
 
 
 class VolumeFormat(OpenEnum):
@@ -61,6 +63,11 @@ class VolumeSpec(Record, frozen=True, kw_only=True):
     """Filled from this image at creation."""
     source_volume: Slug | None = None
     """A copy of this volume, which no running VM may have, at creation."""
+    delete_unless_used_s: Annotated[int, msgspec.Meta(ge=1, le=MAX_UNUSED_S)] | None = None
+    """Delete the volume again once no VM has named it, and nothing was done with it, for so many
+    seconds: for a client that makes volumes before their VM, and may end in between. The time
+    begins again when the host starts. A VM whose spec names the volume lets it stay for good, and
+    this is null then; so does a patch to null."""
 
 
 class VolumeCheck(Record, frozen=True, kw_only=True):
@@ -94,6 +101,8 @@ class VolumeStatus(Record, frozen=True, kw_only=True):
     """How much of what it takes it shares with other files, such as a clone; null in lists, and
     where the file system doesn't tell."""
     last_check: VolumeCheck | None = None
+    expires_at: Timestamp | None = None
+    """When it is deleted if nothing uses it by then; null if it stays."""
 
 
 class Volume(Record, frozen=True, kw_only=True):

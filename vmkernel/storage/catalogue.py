@@ -107,6 +107,7 @@ class Catalogue:
         self.images: dict[str, ImageEntry] = {}
         self._busy: dict[tuple[str, str], str] = {}
         self._copied: Counter[str] = Counter()
+        self._used: set[str] = set()
         self._readers: dict[str, int] = {}
         self._left_out: dict[str, list[Finding]] = {}
         self._hidden: dict[str, list[VolumeEntry]] = {}
@@ -284,6 +285,13 @@ class Catalogue:
     def release(self, kind: str, object_id: str) -> None:
         """Let others at an object again."""
         self._busy.pop((kind, object_id), None)
+        if kind == "volume":
+            self._used.add(object_id)
+
+    def take_used(self) -> frozenset[str]:
+        """The volumes that somebody was at since this was last asked."""
+        used, self._used = self._used, set()
+        return frozenset(used)
 
     @contextlib.contextmanager
     def claimed(self, kind: str, object_id: str, what: str) -> Iterator[None]:

@@ -10,7 +10,7 @@ block, so that "check, then change" needs no lock where no `await` lies between 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -125,6 +125,11 @@ class Storage(Protocol):
         stay as it is; durable on return, nothing left where it fails or is cancelled."""
         ...
 
+    async def keep_volumes(self, volumes: Iterable[str]) -> None:
+        """Let volumes stay that were to be deleted unless a VM names them: the stored spec of one
+        does now. Durable on return."""
+        ...
+
     def children(self, volume: str) -> tuple[str, ...]:
         """The volumes that are linked to one, sorted; none for an id that nothing has."""
         ...
@@ -164,6 +169,11 @@ class VmUsers(Protocol):
 
     def vm_of_volume(self, volume: str) -> str | None:
         """The id of the VM whose spec names the volume."""
+        ...
+
+    def names_volume(self, volume: str) -> bool | None:
+        """True if the stored spec of a VM names the volume; None while that of one may, or is
+        about to."""
         ...
 
     def volume_is_open(self, volume: str) -> bool:

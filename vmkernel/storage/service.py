@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vmkernel.events import EventBus
@@ -34,6 +35,7 @@ from vmkernel.storage.usage import Users
 from vmkernel.storage.vm_storage import VmStorage
 from vmkernel.storage.volumes.changes import VolumeChanges
 from vmkernel.storage.volumes.clone import VolumeClones
+from vmkernel.storage.volumes.provisional import ProvisionalVolumes
 from vmkernel.storage.volumes.service import Volumes
 from vmkernel.storage.volumes.still import StillVolumes
 
@@ -117,6 +119,7 @@ class StorageService:
         self.uploads = ResumableUploads(
             self.datastores, self.capacity, self._catalogue, operations, intake
         )
+        self._provisional = ProvisionalVolumes(self._catalogue, self.datastores, self._users, bus)
         self.volumes = Volumes(
             self.datastores,
             self.capacity,
@@ -125,6 +128,7 @@ class StorageService:
             bus,
             self._users,
             qemu_img,
+            self._provisional,
         )
         self.clones = VolumeClones(
             self.volumes, self.datastores, self._catalogue, self._users, qemu_img
@@ -139,7 +143,13 @@ class StorageService:
             qemu_img,
         )
         self.for_vms = VmStorage(
-            self.datastores, self._catalogue, self.volumes, self.clones, rescan, qemu_img
+            self.datastores,
+            self._catalogue,
+            self.volumes,
+            self.clones,
+            rescan,
+            qemu_img,
+            self._provisional,
         )
 
         @functools.cache
@@ -174,6 +184,10 @@ class StorageService:
         for name, work in (
             ("datastores", self.monitor.watch()),
             ("uploads", self.uploads.sweep()),
+            (
+                "provisional-volumes",
+                self._provisional.watch(partial(self.volumes.delete, actor="time limit")),
+            ),
             ("disk-health", self.disks.watch()),
         ):
             self._watchers.append(asyncio.create_task(work, name=name))

@@ -37,6 +37,10 @@ class Users:
         """The id of the VM whose spec names the volume."""
         return self._vms.vm_of_volume(volume) if self._vms else None
 
+    def names_volume(self, volume: str) -> bool | None:
+        """True if the stored spec of a VM names the volume; None while that isn't certain."""
+        return self._vms.names_volume(volume) if self._vms else None
+
     def volume_is_open(self, volume: str) -> bool:
         """True where a VM that has the volume is not certainly off."""
         return self._vms.volume_is_open(volume) if self._vms else False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from vmkernel.host.qemu_img import QemuImg
@@ -15,6 +15,7 @@ from vmkernel.storage.datastores.rescan import VolumeRescan
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.ports import DiskPast, ImageFile, VolumeFile, VolumeLayer
 from vmkernel.storage.volumes.clone import VolumeClones
+from vmkernel.storage.volumes.provisional import ProvisionalVolumes
 from vmkernel.storage.volumes.service import Volumes
 
 __all__ = ["VmStorage"]
@@ -31,6 +32,7 @@ class VmStorage:
         clones: VolumeClones,
         rescan: VolumeRescan,
         qemu_img: QemuImg,
+        provisional: ProvisionalVolumes,
     ) -> None:
         self._datastores = datastores
         self._catalogue = catalogue
@@ -38,6 +40,7 @@ class VmStorage:
         self._clones = clones
         self._rescan = rescan
         self.qemu_img = qemu_img
+        self._provisional = provisional
 
     # --- datastores ---------------------------------------------------------------------------
 
@@ -95,6 +98,10 @@ class VmStorage:
             format=entry.format,
             size_bytes=entry.record.size_bytes,
         )
+
+    async def keep_volumes(self, volumes: Iterable[str]) -> None:
+        """Let volumes stay that a VM names now."""
+        await self._provisional.keep_named(volumes)
 
     def children(self, volume: str) -> tuple[str, ...]:
         """The volumes that are linked to one."""

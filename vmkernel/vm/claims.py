@@ -72,6 +72,10 @@ class Claims:
         """The VMs that name a volume, the first one first."""
         return tuple(dict.fromkeys(self.holders(_Kind.VOLUME, volume)))
 
+    def is_stored(self, volume: str) -> bool:
+        """True if a VM's stored spec names a volume, and not only a change under way."""
+        return any(not change for _, change in self._holders.get((_Kind.VOLUME, volume), ()))
+
     def vms_of_image(self, image: str) -> tuple[str, ...]:
         """The VMs that name an image, sorted."""
         return tuple(sorted(set(self.holders(_Kind.IMAGE, image))))

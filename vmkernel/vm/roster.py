@@ -88,6 +88,8 @@ class Roster:
         self._unusable: dict[str, UnusableVm] = {}
         self._clashes: dict[tuple[str, str], Finding] = {}
         self._claims = Claims()
+        self._loaded: set[str] = set()
+        """The datastores that are there, and whose VMs are known."""
         self._changing: set[str] = set()
         """VMs whose specs are being changed: what the new ones name is taken already."""
         self.cloning: set[str] = set()
@@ -204,6 +206,23 @@ class Roster:
         """See VmUsers."""
         return next(iter(self._claims.vms_of_volume(volume)), None)
 
+    def names_volume(self, volume: str) -> bool | None:
+        """See VmUsers."""
+        if self._claims.is_stored(volume):
+            return True
+        if self._claims.vms_of_volume(volume) or not self._all_known():
+            return None
+        return False
+
+    def _all_known(self) -> bool:
+        """True if the spec of every VM is known that this host may have."""
+        storage = self._host.storage
+        return (
+            self._loaded.issuperset(storage.known_datastores())
+            and all(broken.definition is not None for broken in self._unusable.values())
+            and not self._clashes
+        )
+
     def volume_is_open(self, volume: str) -> bool:
         """See VmUsers."""
         # Not the first VM that names it only: a datastore that came later may bring another one.
@@ -276,6 +295,7 @@ class Roster:
             spec = running.driver.definition.spec
             if running.driver.active and datastore in self._datastores_of(spec):
                 running.driver.datastore_changed(datastore, available)
+        self._loaded.discard(datastore)
         if available:
             self.background(self._load(datastore), f"{_LOADING}{datastore}")
             return
@@ -333,6 +353,7 @@ class Roster:
                 await _write(folder, fitted)
         for driver in starting:
             await driver.ready()
+        self._loaded.add(datastore)
 
     def _fitted(self, definition: VmDefinition, datastore: str) -> VmDefinition:
         """A definition as it is used here: a datastore may carry another name on this host, and

@@ -174,6 +174,10 @@ class VmService:
         """See VmUsers."""
         return self.roster.vm_of_volume(volume)
 
+    def names_volume(self, volume: str) -> bool | None:
+        """See VmUsers."""
+        return self.roster.names_volume(volume)
+
     def volume_is_open(self, volume: str) -> bool:
         """See VmUsers."""
         return self.roster.volume_is_open(volume)
@@ -222,6 +226,7 @@ class VmService:
         if machine is not None:
             await asyncio.to_thread(check_state, self._host, machine)
         with self.roster.claim(vm_id, spec):
+            self.roster.check_references(vm_id, spec)  # something may have gone meanwhile
             program = await self._host.program()
             async with self._write_lock:
                 definition = VmDefinition(
@@ -245,6 +250,7 @@ class VmService:
                 with naming_datastore(spec.datastore):
                     await _in_thread(f"VM {vm_id}", _make_folder, folder, definition, fill)
             driver = self.roster.adopt(definition, folder)
+            await self._host.storage.keep_volumes(disk.volume for disk in spec.disks)
         await driver.ready()
         self._publish("vm.created", vm_id, actor)
         return self.roster.view(driver)
@@ -289,12 +295,17 @@ class VmService:
             return replace(known, spec=spec, revision=revision + 1)
 
         with self.roster.claim(vm_id, spec):
-            if plugs:
-                from vmkernel.vm.plugging import change_running
+            self.roster.check_references(vm_id, spec)  # something may have gone meanwhile
+            try:
+                if plugs:
+                    from vmkernel.vm.plugging import change_running
 
-                await change_running(self._host, driver, spec, renew)
-            else:
-                await driver.change(request, renew)
+                    await change_running(self._host, driver, spec, renew)
+                else:
+                    await driver.change(request, renew)
+            finally:
+                stored = driver.definition.spec.disks
+                await self._host.storage.keep_volumes(disk.volume for disk in stored)
         self._publish("vm.updated", vm_id, actor)
         return self.roster.view(driver)
 

@@ -19,6 +19,8 @@ __all__ = ["restore_vm", "restore_volumes"]
 OnStep = Callable[[str], None]
 
 _REQUEST_BYTES = 64 << 20
+_UNUSED_S = 86_400
+"""Each write begins it anew, so this bounds the time that the other disks of a VM take."""
 
 
 def restore_volumes(
@@ -38,7 +40,10 @@ def restore_volumes(
     on_step("verifying the backup")
     folder.verify_points(chain)
     with _rolled_back(mica) as made:
-        return _volumes(folder, mica, chain, datastore, prefix, made, on_step)
+        volumes = _volumes(folder, mica, chain, datastore, prefix, made, on_step)
+        for volume in volumes:
+            mica.wait(mica.keep_volume(volume))
+        return volumes
 
 
 def restore_vm(
@@ -153,7 +158,12 @@ def _volumes(
     for disk in chain[max(chain)].disks:
         volume = f"{prefix}-{disk.key}"
         on_step(f"volume {volume}")
-        spec = VolumeSpec(datastore=datastore, size_bytes=disk.size_bytes, format=VolumeFormat.RAW)
+        spec = VolumeSpec(
+            datastore=datastore,
+            size_bytes=disk.size_bytes,
+            format=VolumeFormat.RAW,
+            delete_unless_used_s=_UNUSED_S,
+        )
         operation = mica.create_volume(volume, spec)
         made.append(volume)
         mica.wait(operation)

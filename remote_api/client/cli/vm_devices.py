@@ -38,6 +38,8 @@ from vmkernel.model import (
 __all__ = ["DEVICE_COMMANDS", "change_vm", "made_volumes", "with_image"]
 
 _ATTEMPTS = 5
+_UNUSED_S = 600
+"""Blank volumes are made within a moment each; their VM follows at once."""
 
 
 @click.command("attach")
@@ -246,11 +248,12 @@ def _told(session: Session, vm: Vm, text: str) -> None:
 def made_volumes(
     session: Session, mica: Mica, datastore: str, sizes: dict[str, int]
 ) -> Iterator[None]:
-    """New volumes; all are deleted again if one of them, or what comes after, fails."""
+    """New volumes for a VM that names them inside; all are deleted again if one of them, or what
+    comes after, fails: by the server if this process ends."""
     made = []
     try:
         for volume, size in sizes.items():
-            spec = VolumeSpec(datastore=datastore, size_bytes=size)
+            spec = VolumeSpec(datastore=datastore, size_bytes=size, delete_unless_used_s=_UNUSED_S)
             mica.wait(mica.create_volume(volume, spec))
             made.append(volume)
         yield

@@ -78,6 +78,7 @@ def show_volume(session: Session, volume_id: str) -> None:
                 ("datastore", lambda v: v.spec.datastore),
                 ("made of", lambda v: v.spec.source_image or v.spec.source_volume),
                 ("vm", lambda v: v.status.attached_to),
+                ("deleted if unused", _expiry),
                 ("reason", lambda v: v.status.reason),
                 ("base", lambda v: v.status.backing),
                 ("linked to it", lambda v: v.status.children),
@@ -87,6 +88,12 @@ def show_volume(session: Session, volume_id: str) -> None:
                 ("revision", lambda v: v.revision),
             ),
         )
+
+
+def _expiry(volume: Volume) -> str | None:
+    if volume.spec.delete_unless_used_s is None:
+        return None
+    return f"by {volume.status.expires_at} ({volume.spec.delete_unless_used_s} s without use)"
 
 
 @volume_group.command("create")

@@ -28,6 +28,15 @@ class StorageCalls(Calls):
             "PUT", f"/v1/volumes/{volume_id}", body=VolumeBody(spec=spec), headers=CREATE
         )
 
+    def keep_volume(self, volume_id: str) -> Operation:
+        """Let a volume stay that was made with `delete_unless_used_s`, without a VM."""
+        return self._operation(
+            "PATCH",
+            f"/v1/volumes/{volume_id}",
+            body={"spec": {"delete_unless_used_s": None}},
+            headers=MERGE_PATCH,
+        )
+
     def resize_volume(
         self, volume_id: str, size_bytes: int, *, allow_shrink: bool = False
     ) -> Operation:

@@ -207,6 +207,10 @@ class FakeUsers:
 
     def __init__(self) -> None:
         self.volumes: dict[str, str] = {}
+        self.claims: set[str] = set()
+        """The volumes that VMs are about to name."""
+        self.unknown = False
+        """True while not all VMs are known."""
         self.open: set[str] = set()
         self.images: dict[str, tuple[str, ...]] = {}
         self.active: dict[str, tuple[str, ...]] = {}
@@ -216,6 +220,12 @@ class FakeUsers:
     def vm_of_volume(self, volume: str) -> str | None:
         """The VM that names the volume."""
         return self.volumes.get(volume)
+
+    def names_volume(self, volume: str) -> bool | None:
+        """True if a stored spec does."""
+        if volume in self.volumes:
+            return True
+        return None if self.unknown or volume in self.claims else False
 
     def volume_is_open(self, volume: str) -> bool:
         """True where its VM is not certainly off."""
@@ -250,6 +260,7 @@ class World:
         self.store = StateStore(StateLog(self.medium))
         self.store.open()
         self.bus = EventBus()
+        self.heard = self.bus.subscribe()
         self.operations = OperationRegistry(self.bus)
         self.qemu_img = PretendingQemuImg()
         self.users = FakeUsers()

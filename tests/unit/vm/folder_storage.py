@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -84,6 +84,8 @@ class FolderStorage:
         self.volumes: dict[str, VolumeFile] = {}
         self.images: dict[str, ImageFile] = {}
         self.deleted: list[str] = []
+        self.kept: tuple[str, ...] = ()
+        """The volumes that were told to stay, in order."""
         self.copy_fails: str | None = None
         self.copy_waits: asyncio.Event | None = None
         self.clones: dict[str, str] = {}
@@ -96,6 +98,9 @@ class FolderStorage:
 
     def datastores(self) -> tuple[str, ...]:
         return tuple(sorted(self.available))
+
+    async def keep_volumes(self, volumes: Iterable[str]) -> None:
+        self.kept += tuple(volumes)
 
     def known_datastores(self) -> tuple[str, ...]:
         return tuple(sorted(self.known))

@@ -11,6 +11,7 @@ from vmkernel.control.requests import (
     Done,
     FlattenVolume,
     GetVolume,
+    KeepVolume,
     ListVolumes,
     MoveVolume,
     Page,
@@ -37,6 +38,10 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
     @dispatcher.handler
     async def create_volume(request: CreateVolume, caller: Caller) -> Operation:
         return await storage.volumes.create(request.id, request.spec, actor=caller.actor)
+
+    @dispatcher.handler
+    async def keep_volume(request: KeepVolume, caller: Caller) -> Operation:
+        return await storage.volumes.keep(request.id, actor=caller.actor)
 
     @dispatcher.handler
     async def resize_volume(request: ResizeVolume, caller: Caller) -> Operation:

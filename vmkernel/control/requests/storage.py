@@ -25,6 +25,7 @@ __all__ = [
     "FlattenVolume",
     "GetImage",
     "GetVolume",
+    "KeepVolume",
     "ListImages",
     "ListVolumes",
     "MoveVolume",
@@ -75,6 +76,14 @@ class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.c
 
     id: Slug
     spec: VolumeSpec
+
+
+class KeepVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.keep-volume"):
+    """Let a volume stay that was to be deleted unless a VM names it."""
+
+    ROLE: ClassVar[Role | None] = Role.OPERATOR
+
+    id: Slug
 
 
 class ResizeVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.resize-volume"):

@@ -47,6 +47,7 @@ from vmkernel.storage.volumes.files import (
     make_file,
     space_for_copy,
 )
+from vmkernel.storage.volumes.provisional import ProvisionalVolumes
 
 __all__ = ["MAX_VOLUME_BYTES", "MIN_VOLUME_BYTES", "Teller", "Volumes", "refuse_revision"]
 
@@ -95,6 +96,7 @@ class Volumes:
         bus: EventBus,
         users: Users,
         qemu_img: QemuImg,
+        provisional: ProvisionalVolumes,
     ) -> None:
         self._datastores = datastores
         self._capacity = capacity
@@ -104,6 +106,7 @@ class Volumes:
         self._users = users
         self._checks = VolumeChecks(catalogue, users)
         self._qemu_img = qemu_img
+        self._provisional = provisional
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -241,6 +244,17 @@ class Volumes:
                 undo.enter_context(self._catalogue.claimed("volume", origin.id, "copied"))
             return undo.pop_all(), place, room
 
+    async def keep(self, volume_id: str, *, actor: str) -> Operation:
+        """Let a volume stay, although no VM has named it."""
+        self.described(volume_id)
+
+        async def work(context: OperationContext) -> None:
+            context.commit_point()
+            await self._provisional.keep(volume_id)
+
+        held = contextlib.ExitStack()
+        return self.begin("volume.keep", volume_id, work, actor, held, cancellable=False)
+
     async def delete(self, volume_id: str, *, actor: str, revision: int | None = None) -> None:
         """Delete a volume that no VM names; durable on return."""
         entry = self._catalogue.volume(volume_id)
@@ -343,11 +357,13 @@ class Volumes:
             source_volume=spec.source_volume,
             backing=Backing(volume=base[0].id, created_at=base[1].created_at) if base else None,
             clone=clone,
+            delete_unless_used_s=spec.delete_unless_used_s,
         )
         try:
             await asyncio.to_thread(place.publish, record)
         except OSError as error:
             raise from_os_error(error, f"Volume {volume_id} can't be made") from error
+        self._provisional.made(volume_id)
         self._catalogue.volumes[volume_id] = VolumeEntry(
             volume_id,
             spec.datastore,
@@ -503,6 +519,7 @@ class Volumes:
                 allocation=record.allocation if record else Allocation.THIN,
                 source_image=record.source_image if record else None,
                 source_volume=record.source_volume if record else None,
+                delete_unless_used_s=record.delete_unless_used_s if record else None,
             ),
             status=VolumeStatus(
                 allocated_bytes=allocated_bytes,
@@ -511,6 +528,7 @@ class Volumes:
                 backing=record.backing.volume if record and record.backing else None,
                 children=children,
                 last_check=record.last_check if record else None,
+                expires_at=self._provisional.expires_at(entry),
             ),
         )
 

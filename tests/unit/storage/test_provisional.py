@@ -1,0 +1,307 @@
+"""Volumes that are deleted unless a VM names them: in time, over restarts, and never by mistake."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.storage.world import World, run
+from vmkernel.host import files
+from vmkernel.model import (
+    Allocation,
+    MicaError,
+    OperationState,
+    VolumeFormat,
+    VolumeSpec,
+)
+from vmkernel.storage.volumes import provisional
+
+MIB = 1 << 20
+
+
+SWEPT = [0]
+"""How often there was a whole sweep."""
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provisional, "SWEEP_S", 0.01)
+    sweep = provisional.ProvisionalVolumes.sweep
+
+    async def counted(volumes: provisional.ProvisionalVolumes) -> tuple[str, ...]:
+        over = await sweep(volumes)
+        SWEPT[0] += 1
+        return over
+
+    monkeypatch.setattr(provisional.ProvisionalVolumes, "sweep", counted)
+
+
+class Clock:
+    """`time`, as provisional.py sees it."""
+
+    now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return 1_800_000_000.0 + self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(provisional, "time", found)
+    return found
+
+
+async def _make(world: World, volume_id: str = "v", seconds: int | None = 60) -> None:
+    spec = VolumeSpec(
+        datastore="d",
+        size_bytes=2 * MIB,
+        format=VolumeFormat.RAW,
+        delete_unless_used_s=seconds,
+    )
+    await world.succeeded(await world.storage.volumes.create(volume_id, spec, actor="me"))
+    await _sweeps()  # the clock stands still until then
+
+
+async def _until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def _sweeps() -> None:
+    end = SWEPT[0] + 4
+    await _until(lambda: SWEPT[0] >= end)
+
+
+def _there(world: World, volume_id: str = "v") -> bool:
+    return world.storage.for_vms.fault(volume_id) is None
+
+
+def _send(stream: socket.socket) -> None:
+    with stream:
+        stream.sendall(bytes(512))
+        stream.shutdown(socket.SHUT_WR)
+        assert stream.recv(100) == b""
+
+
+def _events(world: World) -> list[str]:
+    found = []
+    while (event := world.heard.poll()) is not None:
+        found.append(event.type)
+    return found
+
+
+def test_one_that_nothing_uses_is_deleted_in_its_time(tmp_path: Path, clock: Clock) -> None:
+    async def scenario(world: World) -> None:
+        await _make(world)
+        await _make(world, "stays", None)
+        shown = await world.storage.volumes.get("v")
+        assert shown.spec.delete_unless_used_s == 60
+        assert shown.status.expires_at is not None
+        assert (await world.storage.volumes.get("stays")).status.expires_at is None
+        clock.now += 59
+        await _sweeps()
+        assert _there(world)
+        clock.now += 2
+        await _until(lambda: world.files() == ["d/volumes/stays.json", "d/volumes/stays.raw"])
+        await _until(lambda: "volume.expired" in _events(world))
+
+    run(tmp_path, scenario)
+
+
+def test_one_that_a_vm_names_stays_for_good(tmp_path: Path, clock: Clock) -> None:
+    """Also if the VM goes again, and over a restart."""
+
+    async def scenario(world: World) -> None:
+        await _make(world)
+        world.users.volumes["v"] = "web"
+        await world.storage.for_vms.keep_volumes(["v"])
+        world.users.volumes.clear()
+        shown = await world.storage.volumes.get("v")
+        assert (shown.spec.delete_unless_used_s, shown.status.expires_at) == (None, None)
+        clock.now += 1_000
+        await _sweeps()
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        clock.now += 1_000
+        await _sweeps()
+        assert _there(again)
+        await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_a_restart_forgets_no_mark(tmp_path: Path, clock: Clock) -> None:
+    """The time begins anew; one that a VM names by then is kept, whoever had to write that down."""
+
+    async def scenario(world: World) -> None:
+        await _make(world)
+        await _make(world, "named")
+        clock.now += 59
+        again = World(tmp_path, world.medium)
+        again.users.volumes["named"] = "web"  # the vmkernel ended before it took the mark away
+        await again.storage.start()
+        await _sweeps()
+        clock.now += 59
+        await _sweeps()
+        assert _there(again)
+        assert (await again.storage.volumes.get("named")).spec.delete_unless_used_s is None
+        again.users.volumes.clear()
+        clock.now += 2
+        await _until(lambda: not _there(again))
+        assert _there(again, "named")
+        await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_nothing_is_deleted_while_its_vm_may_be_unknown(tmp_path: Path, clock: Clock) -> None:
+    async def scenario(world: World) -> None:
+        await _make(world)
+        world.users.unknown = True
+        await _sweeps()
+        clock.now += 1_000
+        await _sweeps()
+        assert _there(world)
+        world.users.unknown = False
+        await _until(lambda: not _there(world))
+
+    run(tmp_path, scenario)
+
+
+def test_work_on_it_moves_its_time_on(tmp_path: Path, clock: Clock) -> None:
+    async def scenario(world: World) -> None:
+        await _make(world)
+        await _sweeps()
+        for _ in range(4):
+            clock.now += 40
+            await asyncio.to_thread(
+                _send, await world.storage.volume_data().write("v", 0, 512, actor="me")
+            )
+            await _sweeps()
+            assert _there(world)
+        clock.now += 61
+        await _until(lambda: not _there(world))
+
+    run(tmp_path, scenario)
+
+
+def test_a_use_at_the_very_end_wins_or_is_refused(tmp_path: Path, clock: Clock) -> None:
+    """What a VM is about to name isn't deleted; one that is being deleted can't be named."""
+
+    async def scenario(world: World) -> None:
+        await _make(world)
+        await _sweeps()
+        world.users.claims.add("v")
+        clock.now += 1_000
+        await _sweeps()
+        assert _there(world)
+        entry = world.storage.volumes.usable("v")
+        removing, go_on = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        class Slow:
+            """Its place, whose removal takes a while."""
+
+            def remove(self) -> None:
+                loop.call_soon_threadsafe(removing.set)
+                assert go_on.wait(10)
+                type(entry.place).remove(entry.place)
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(entry.place, name)
+
+        object.__setattr__(entry, "place", Slow())
+        world.users.claims.clear()
+        await asyncio.wait_for(removing.wait(), 10)
+        with pytest.raises(MicaError):
+            world.storage.for_vms.volume("v")
+        go_on.set()
+        await _until(lambda: not _there(world))
+
+    run(tmp_path, scenario)
+
+
+def test_another_by_the_same_id_has_its_own_time(tmp_path: Path, clock: Clock) -> None:
+    async def scenario(world: World) -> None:
+        await _make(world)
+        await _sweeps()
+        clock.now += 50
+        await world.storage.volumes.delete("v", actor="me")
+        await _make(world)
+        await _sweeps()
+        clock.now += 50
+        await _sweeps()
+        assert _there(world)
+        clock.now += 11
+        await _until(lambda: not _there(world))
+
+    run(tmp_path, scenario)
+
+
+def test_one_can_be_kept_without_a_vm(tmp_path: Path, clock: Clock) -> None:
+    async def scenario(world: World) -> None:
+        await _make(world)
+        await world.succeeded(await world.storage.volumes.keep("v", actor="me"))
+        clock.now += 1_000
+        await _sweeps()
+        assert (await world.storage.volumes.get("v")).spec.delete_unless_used_s is None
+
+    run(tmp_path, scenario)
+
+
+def test_a_mark_that_can_not_go_now_goes_later(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fails while a VM gets its volume: the VM has it, and it stays."""
+
+    async def scenario(world: World) -> None:
+        await _make(world)
+        real = files.write_durably
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr("vmkernel.storage.layout.write_durably", fail)
+        world.users.volumes["v"] = "web"
+        await world.storage.for_vms.keep_volumes(["v"])
+        operation = await world.ended(await world.storage.volumes.keep("v", actor="me"))
+        assert operation.state is OperationState.FAILED
+        clock.now += 1_000
+        await _sweeps()
+        assert _there(world)
+        assert (await world.storage.volumes.get("v")).spec.delete_unless_used_s == 60
+        monkeypatch.setattr("vmkernel.storage.layout.write_durably", real)
+        await _until(lambda: world.storage.volumes.sound("v")[1].delete_unless_used_s is None)
+
+    run(tmp_path, scenario)
+
+
+def test_a_move_takes_the_mark_along(tmp_path: Path, clock: Clock) -> None:
+    async def scenario(world: World) -> None:
+        await _make(world)
+        await world.datastore("other")
+        move = await world.storage.volume_changes.move(
+            "v",
+            datastore="other",
+            volume_format=VolumeFormat.RAW,
+            allocation=Allocation.THIN,
+            revision=None,
+            actor="me",
+        )
+        await world.succeeded(move)
+        assert (await world.storage.volumes.get("v")).spec.delete_unless_used_s == 60
+        await _sweeps()
+        clock.now += 61
+        await _until(lambda: world.files() == [])
+
+    run(tmp_path, scenario)
