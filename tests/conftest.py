@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.framework.retries import FAULTS
+from tests.framework.story import MARKER, check_story
 
 STAGES = ("style", "unit", "hosted", "boot", "benchmarks")
 TESTS = Path(__file__).parent
@@ -26,6 +27,17 @@ def _stage(path: Path) -> str:
 def _rank(item: pytest.Item) -> int:
     stage = _stage(item.path)
     return STAGES.index(stage) if stage in STAGES else len(STAGES)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers."""
+    config.addinivalue_line("markers", MARKER)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: is the test's story told from its beginning?"""
+    check_story(item)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

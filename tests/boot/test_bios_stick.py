@@ -19,6 +19,8 @@ from tests.framework.guest.old_pc import (
 from tests.framework.machine import Firmware
 from tests.framework.plugged_in import Setup, plugged_in, restarted
 
+pytestmark = pytest.mark.story
+
 GIB = 1 << 30
 MIB = 1 << 20
 NVME = "NVMEDISK01"

@@ -20,6 +20,8 @@ from tests.framework.machine import Firmware
 from tests.framework.nfs_server import NFS_HOST, NfsServer
 from tests.framework.plugged_in import STICK_SERIAL, Setup, new_stick, plugged_in, restarted
 
+pytestmark = pytest.mark.story
+
 MIB = 1 << 20
 DISK_BYTES = 640 * MIB
 GROWN_BYTES = 1024 * MIB

@@ -95,6 +95,7 @@ def test_without_a_network_the_console_says_so(odd: Odd) -> None:
         console.expect(pattern, timeout_s=30, what="the console says so", after=position)
 
 
+@pytest.mark.story
 def test_the_api_comes_up_with_the_link(odd: Odd) -> None:
     odd.plug("net0")
     odd.machine.wait_api(timeout_s=60)
@@ -105,6 +106,7 @@ def test_the_api_comes_up_with_the_link(odd: Odd) -> None:
     assert odd.appliance.host()["hostname"] == "odd-one"
 
 
+@pytest.mark.story
 def test_the_log_arrives_with_what_was_before(odd: Odd) -> None:
     """Events of the start waited for the network; the journal's lines come besides."""
     collector = odd.collector
@@ -114,6 +116,7 @@ def test_the_log_arrives_with_what_was_before(odd: Odd) -> None:
     assert "syslog-unreachable" not in odd.codes()
 
 
+@pytest.mark.story
 def test_a_second_port_takes_over(odd: Odd) -> None:
     machine = odd.machine
     forward = f"tcp:127.0.0.1:{machine.port}"
@@ -130,6 +133,7 @@ def test_a_second_port_takes_over(odd: Odd) -> None:
     assert sorted(link["carrier"] for link in links if link["master"] == "bond0") == [False, True]
 
 
+@pytest.mark.story
 def test_a_restart_by_the_api_keeps_the_state(odd: Odd) -> None:
     before = odd.appliance.host()
     position = odd.machine.console.count()
@@ -144,6 +148,7 @@ def test_a_restart_by_the_api_keeps_the_state(odd: Odd) -> None:
     assert "mica-toml-taken" not in odd.codes(), "the same file is not taken twice"
 
 
+@pytest.mark.story
 def test_a_panic_is_read_on_the_screen_and_on_the_serial_line(odd: Odd, folder: Path) -> None:
     """The last test of this machine; a minute later it would restart itself."""
     before = _picture(odd, folder / "before.ppm")

@@ -110,6 +110,7 @@ def test_devices_come_and_go_in_the_jail(appliance: Appliance) -> None:
         assert MAC not in seen
 
 
+@pytest.mark.story
 def test_what_the_guest_wrote_meanwhile_is_in_the_new_file(appliance: Appliance) -> None:
     """Seen without the QEMU that moved it; the last test of this machine."""
     appliance.power_off("web")

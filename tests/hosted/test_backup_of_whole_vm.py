@@ -33,6 +33,8 @@ from vmkernel.model import (
 )
 from vmkernel.vm.tpm_state import decode
 
+pytestmark = pytest.mark.story
+
 MIB = 1 << 20
 
 

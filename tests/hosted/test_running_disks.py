@@ -271,6 +271,7 @@ def test_backups_of_a_guest_that_writes(
         mica.delete_volume(volume)
 
 
+@pytest.mark.story
 def test_it_wakes_as_it_has_become(host: HostedMica, mica: Mica, guest: Talk) -> None:
     """The last test of this guest: with the disk, the memory and the processors that it was given
     while it ran, on a machine that is otherwise as it was started."""

@@ -44,7 +44,10 @@ from vmkernel.model import (
 MIB = 1 << 20
 TINY_MIB = 48
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is mounted")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is mounted"),
+    pytest.mark.story,
+]
 
 
 @contextmanager
