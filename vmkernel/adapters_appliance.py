@@ -26,7 +26,7 @@ from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.registry import appliance_drivers
 from vmkernel.storage.proof import prove_open_disk
 from vmkernel.storage.service import StorageService
-from vmkernel.vm import assemble_vms
+from vmkernel.vm.assembly import assemble_vms
 from vmkernel.vm.definition import FIRST_UID, LAST_UID
 
 __all__ = ["ApplianceAdapters", "PULL_UID", "QEMU_IMG_UID"]

@@ -21,7 +21,7 @@ from vmkernel.state.media import FileMedium
 from vmkernel.storage.drivers.registry import hosted_drivers
 from vmkernel.storage.proof import prove_open_disk
 from vmkernel.storage.service import StorageService
-from vmkernel.vm import AcceleratorWish, assemble_vms
+from vmkernel.vm.assembly import AcceleratorWish, assemble_vms
 
 __all__ = ["HostedAdapters"]
 

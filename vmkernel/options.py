@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmkernel.model import HostMode
-from vmkernel.vm import AcceleratorWish
+from vmkernel.vm.assembly import AcceleratorWish
 
 __all__ = ["Options", "parse"]
 

@@ -53,8 +53,10 @@ from vmkernel.model import (
 from vmkernel.operations import OperationRegistry
 from vmkernel.qemu.answers import Balloon, GuestStatistics
 from vmkernel.qemu.block_graph import top_format_node
-from vmkernel.vm import AcceleratorWish, VmService, assemble_vms, tpm_state
+from vmkernel.vm import tpm_state
+from vmkernel.vm.assembly import AcceleratorWish, assemble_vms
 from vmkernel.vm.running import Running
+from vmkernel.vm.service import VmService
 from vmkernel.vm.states import VmRequest
 
 MIB = 1 << 20

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmkernel.host.gpt import GptPartition, read_gpt
+from vmkernel.model.volumes import SECTOR_BYTES
 
 __all__ = ["BlockDisk", "BlockPartition", "BlockTree", "STATE_TYPE_GUID"]
 
 STATE_TYPE_GUID = "6d696361-7374-4174-a5e5-0f1d2c3b4a59"
 """The GPT type of a stick's state partition (appliance_build/assemble/stick.py writes it)."""
 
-_SECTOR_BYTES = 512
-"""sysfs counts in these, whatever the disk's own sectors are."""
 _NO_DISKS = ("loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd", "mtdblock")
 
 
@@ -103,7 +102,7 @@ class BlockTree:
         fields = (_text(self._sys / "block" / disk_name / "stat") or "").split()
         if len(fields) < 7:
             return 0, 0
-        return int(fields[6]) * _SECTOR_BYTES, int(fields[2]) * _SECTOR_BYTES
+        return int(fields[6]) * SECTOR_BYTES, int(fields[2]) * SECTOR_BYTES
 
     def gpt(self, disk: BlockDisk) -> tuple[GptPartition, ...] | None:
         """The partition table on the disk itself; OSError where it can't be read."""
@@ -145,8 +144,8 @@ class BlockTree:
             id=serial or path_id,
             model=_model(place) or udev.get("ID_MODEL"),
             serial=serial,
-            size_bytes=int(_text(place / "size") or 0) * _SECTOR_BYTES,
-            sector_bytes=int(_text(place / "queue/logical_block_size") or _SECTOR_BYTES),
+            size_bytes=int(_text(place / "size") or 0) * SECTOR_BYTES,
+            sector_bytes=int(_text(place / "queue/logical_block_size") or SECTOR_BYTES),
             transport=_transport(name, str(real)),
             rotational=_text(place / "queue/rotational") == "1",
             removable=_text(place / "removable") == "1",
@@ -169,8 +168,8 @@ class BlockTree:
         return BlockPartition(
             name=place.name,
             number=int(_text(place / "partition") or 0),
-            size_bytes=int(_text(place / "size") or 0) * _SECTOR_BYTES,
-            start_bytes=int(_text(place / "start") or 0) * _SECTOR_BYTES,
+            size_bytes=int(_text(place / "size") or 0) * SECTOR_BYTES,
+            start_bytes=int(_text(place / "start") or 0) * SECTOR_BYTES,
             device_number=_text(place / "dev") or "",
             holders=_names(place / "holders"),
         )

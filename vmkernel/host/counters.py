@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmkernel.host.sysfs import PROC, SYS, read_text, subfolders
+from vmkernel.model.volumes import SECTOR_BYTES
 
 __all__ = [
     "BlockCounters",
@@ -28,7 +29,6 @@ __all__ = [
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_SECTOR_BYTES = 512
 _MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest")
 _NO_DISK = re.compile(r"(loop|ram|zram|fd|sr)\d+")
 
@@ -103,10 +103,10 @@ def block_counters(proc: Path = PROC, sys: Path = SYS) -> dict[str, BlockCounter
         n = [int(word) for word in words[3:14]]
         found[words[2]] = BlockCounters(
             read_operations=n[0],
-            read_bytes=n[2] * _SECTOR_BYTES,
+            read_bytes=n[2] * SECTOR_BYTES,
             read_seconds=n[3] / 1e3,
             write_operations=n[4],
-            write_bytes=n[6] * _SECTOR_BYTES,
+            write_bytes=n[6] * SECTOR_BYTES,
             write_seconds=n[7] / 1e3,
             busy_seconds=n[9] / 1e3,
         )

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from vmkernel.host.runner import Runner
 from vmkernel.host.sysfs import SYS, link_name, read_int, read_text, subfolders
+from vmkernel.model.volumes import SECTOR_BYTES
 
 __all__ = ["MdArray", "MdMember", "Mdadm", "NAME_PREFIX", "Superblock", "arrays", "parse_export"]
 
 NAME_PREFIX = "mica-"
 _QUICK_S = 30.0
 _SLOW_S = 120.0
-_SECTOR_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _array(place: Path, sys: Path) -> MdArray:
         sync_total=total,
         sync_kib_per_s=_first_number(read_text(md / "sync_speed")) or None,
         members=tuple(members),
-        size_bytes=(read_int(place / "size") or 0) * _SECTOR_BYTES,
+        size_bytes=(read_int(place / "size") or 0) * SECTOR_BYTES,
     )
 
 

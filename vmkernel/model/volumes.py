@@ -11,6 +11,7 @@ from vmkernel.model.base import OpenEnum, Record, Slug, Timestamp
 __all__ = [
     "Allocation",
     "CheckRepair",
+    "SECTOR_BYTES",
     "Volume",
     "VolumeCheck",
     "VolumeFormat",
@@ -20,6 +21,7 @@ __all__ = [
 
 
 SECTOR_BYTES = 512
+"""The unit of disks' sizes and positions, in the kernel's figures and in the formats of images."""
 MAX_UNUSED_S = 7 * 86_400
 """Longer than any restore goes without writing."""
 

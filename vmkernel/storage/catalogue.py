@@ -26,7 +26,7 @@ from vmkernel.model import (
     Severity,
     VolumeFormat,
 )
-from vmkernel.storage.errors import StorageError
+from vmkernel.storage.errors import StorageError, volume_linked
 from vmkernel.storage.images.formats.base import FormatError
 from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_header
 from vmkernel.storage.layout import RECORD_LIMIT, Layout, Place
@@ -46,7 +46,6 @@ __all__ = [
 _log = logging.getLogger(__name__)
 CHAIN_MAX = 8
 """Volumes below a linked one: each is a file more that every read may have to look into."""
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -235,12 +234,7 @@ class Catalogue:
     def refuse_children(self, volume_id: str) -> None:
         """Raise `in-use` where linked volumes need a volume's data as they are."""
         if children := self.children(volume_id):
-            named = ", ".join(children[:_NAMED]) + (" …" if len(children) > _NAMED else "")
-            raise StorageError(
-                ErrorCode.IN_USE,
-                f"Volume {volume_id} must stay as it is: {len(children)} linked to it ({named})."
-                " Delete these, or make them whole (`flatten`), first.",
-            )
+            raise volume_linked(volume_id, children)
 
     def image(self, image_id: str) -> ImageEntry:
         """One image; `not-found` otherwise."""

@@ -7,9 +7,14 @@ MicaError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vmkernel.model import ErrorCode, MicaError
 
-__all__ = ["DatastoreMissing", "StorageError"]
+__all__ = ["DatastoreMissing", "StorageError", "volume_linked"]
+
+_NAMED = 5
+"""Of the volumes that are linked to one; a message names no more."""
 
 
 class StorageError(MicaError):
@@ -21,3 +26,13 @@ class DatastoreMissing(StorageError):  # noqa: N818 - a state, told as a failure
 
     def __init__(self, detail: str) -> None:
         super().__init__(ErrorCode.UNAVAILABLE, detail)
+
+
+def volume_linked(volume: str, children: Sequence[str]) -> StorageError:
+    """The refusal to change or delete a volume that others are linked to."""
+    named = ", ".join(children[:_NAMED]) + (" …" if len(children) > _NAMED else "")
+    return StorageError(
+        ErrorCode.IN_USE,
+        f"Volume {volume} must stay as it is: {len(children)} linked to it ({named})."
+        " Delete these, or make them whole (`flatten`), first.",
+    )

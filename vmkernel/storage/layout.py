@@ -47,6 +47,7 @@ from vmkernel.host.files import (
 )
 from vmkernel.model import ImageFormat, VolumeFormat
 from vmkernel.model.base import SLUG_PATTERN
+from vmkernel.model.volumes import SECTOR_BYTES
 from vmkernel.storage.records import (
     Marker,
     RecordError,
@@ -265,4 +266,4 @@ class Layout:
 def file_figures(path: Path) -> tuple[int, int]:
     """Length and allocated bytes of a regular file; no link is followed."""
     info = look(path)
-    return info.st_size, info.st_blocks * 512
+    return info.st_size, info.st_blocks * SECTOR_BYTES

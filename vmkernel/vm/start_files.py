@@ -15,6 +15,7 @@ from vmkernel.devices.defaults import SEED_BUS, seed_key
 from vmkernel.host.file_io import linux_aio_works, takes_direct_io
 from vmkernel.host.files import exists, open_regular, write_durably
 from vmkernel.model import DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
+from vmkernel.storage.errors import volume_linked
 from vmkernel.storage.ports import VolumeFile
 from vmkernel.vm import tpm_state
 from vmkernel.vm.definition import NVRAM_FILES, SEED_FILE, VmDefinition
@@ -120,11 +121,7 @@ def disk_plan(spec: VmSpec, disk: DiskSpec, volume: VolumeFile) -> DiskPlan:
     """A disk of the spec on its volume; how the file is best accessed is found out by
     `with_access`. MicaError where others stand on what it would write to."""
     if volume.children and not disk.read_only:
-        raise MicaError(
-            ErrorCode.IN_USE,
-            f"Volume {volume.id} must stay as it is: {', '.join(volume.children)} are linked to"
-            " it. Delete these, or make them whole (`flatten`), first.",
-        )
+        raise volume_linked(volume.id, volume.children)
     return DiskPlan.of(spec, disk, volume)
 
 

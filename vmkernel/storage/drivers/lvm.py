@@ -277,7 +277,8 @@ class LvmDriver(DatastoreDriver):
             node = volume_node(group)
             used = {item for founds in self._attached.values() for item in _nodes(founds)}
             mine = [volume for volume in volumes if volume.group == group]
-            if node.exists() and not any(volume.device in used for volume in mine):
+            stray = not any(volume.device in used for volume in mine)
+            if stray and await asyncio.to_thread(node.exists):
                 await self._deactivate_quietly(group)
 
     async def _deactivate_quietly(self, group: str) -> None:

@@ -26,6 +26,7 @@ from vmkernel.model import (
     VolumeCheck,
     VolumeFormat,
 )
+from vmkernel.model.volumes import SECTOR_BYTES
 from vmkernel.operations import OperationContext
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry, look_at_file
 from vmkernel.storage.datastores.capacity import Capacity
@@ -53,7 +54,6 @@ from vmkernel.storage.volumes.service import (
 __all__ = ["LastStep", "VolumeChanges"]
 
 _log = logging.getLogger(__name__)
-_SECTOR_BYTES = 512
 _BLOCK_BYTES = 4096
 _OWN_SNAPSHOT = re.compile(r"mica-[0-9a-f]{16}")
 """What Mica calls a VM's snapshot inside its disks."""
@@ -97,10 +97,10 @@ class VolumeChanges:
         refuse_revision(record, revision)
         self._users.refuse_snapshots(volume_id)
         self._catalogue.refuse_children(volume_id)
-        if not MIN_VOLUME_BYTES <= size_bytes <= MAX_VOLUME_BYTES or size_bytes % _SECTOR_BYTES:
+        if not MIN_VOLUME_BYTES <= size_bytes <= MAX_VOLUME_BYTES or size_bytes % SECTOR_BYTES:
             raise MicaError.field(
                 "/spec/size_bytes",
-                f"The size must be a multiple of {_SECTOR_BYTES} from {MIN_VOLUME_BYTES} to "
+                f"The size must be a multiple of {SECTOR_BYTES} from {MIN_VOLUME_BYTES} to "
                 f"{MAX_VOLUME_BYTES}.",
             )
         if size_bytes != entry.size_bytes:

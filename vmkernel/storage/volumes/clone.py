@@ -13,6 +13,7 @@ from pathlib import Path
 from vmkernel.host.files import reflink, remove, sync_file
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import ErrorCode, VolumeFormat, VolumeSpec
+from vmkernel.model.volumes import SECTOR_BYTES
 from vmkernel.storage.catalogue import CHAIN_MAX, Catalogue, VolumeEntry
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.errors import StorageError
@@ -22,8 +23,6 @@ from vmkernel.storage.volumes.files import make_file, open_to_readers
 from vmkernel.storage.volumes.service import MIN_VOLUME_BYTES, Volumes
 
 __all__ = ["VolumeClones"]
-
-_SECTOR_BYTES = 512
 
 
 class VolumeClones:
@@ -163,7 +162,7 @@ class VolumeClones:
 
 def _size(entry: VolumeEntry) -> int:
     """A size that a new volume may have."""
-    return max(MIN_VOLUME_BYTES, -(-entry.size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES)
+    return max(MIN_VOLUME_BYTES, -(-entry.size_bytes // SECTOR_BYTES) * SECTOR_BYTES)
 
 
 class _Told:

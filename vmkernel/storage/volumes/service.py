@@ -31,6 +31,7 @@ from vmkernel.model import (
     VolumeSpec,
     VolumeStatus,
 )
+from vmkernel.model.volumes import SECTOR_BYTES
 from vmkernel.operations import OperationContext, OperationRegistry, Work
 from vmkernel.storage.catalogue import Catalogue, ImageEntry, VolumeEntry
 from vmkernel.storage.datastores.capacity import Capacity
@@ -53,7 +54,6 @@ __all__ = ["MAX_VOLUME_BYTES", "MIN_VOLUME_BYTES", "Teller", "Volumes", "refuse_
 
 MIN_VOLUME_BYTES = 1 << 20
 MAX_VOLUME_BYTES = 1 << 50
-_SECTOR_BYTES = 512
 _BLOCK_BYTES = 4096
 _GLANCE_S = 2.0
 _DISK_IMAGES = {
@@ -507,14 +507,14 @@ class Volumes:
         self, entry: VolumeEntry, allocated_bytes: int, children: tuple[str, ...]
     ) -> Volume:
         record = entry.record
-        sectors = -(-entry.size_bytes // _SECTOR_BYTES)
+        sectors = -(-entry.size_bytes // SECTOR_BYTES)
         return Volume(
             id=entry.id,
             revision=record.revision if record else 0,
             created_at=record.created_at if record else clock.format_time(0),
             spec=VolumeSpec(
                 datastore=entry.datastore,
-                size_bytes=max(MIN_VOLUME_BYTES, sectors * _SECTOR_BYTES),
+                size_bytes=max(MIN_VOLUME_BYTES, sectors * SECTOR_BYTES),
                 format=entry.format,
                 allocation=record.allocation if record else Allocation.THIN,
                 source_image=record.source_image if record else None,

@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import ClassVar, NamedTuple, Protocol
 
 from vmkernel.model import SourceFormat
+from vmkernel.model.volumes import SECTOR_BYTES
 
 __all__ = [
     "Data",
@@ -25,7 +26,6 @@ __all__ = [
     "whole_sectors",
 ]
 
-SECTOR_BYTES = 512
 HEAD_BYTES = 1 << 16
 """So much is enough to judge the formats that are kept as they come."""
 _MAX_BYTES = 1 << 50
