@@ -94,6 +94,7 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     assert bad.count("\n") == 1
     mica("volume", "delete", "v", status=1)
     _devices(mica, tmp_path)
+    _changes_while_it_runs(mica)
     mica("vm", "delete", "web", "--with-volumes", "--yes")
     assert mica("volume", "list") == ""
     mica("image", "delete", "disk")
@@ -105,6 +106,22 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     assert {"datastore.create", "image.upload", "volume.create"} <= kinds
     mica("context", "forget", "lab")
     assert mica("context", "list") == ""
+
+
+def _changes_while_it_runs(mica: Command) -> None:
+    """What is set at once says nothing, what waits for the next start does, the rest is refused."""
+    mica("vm", "create", "idle", "--datastore", "main", "--firmware", "bios", "--start")
+    waits = "VM idle is running: boot.menu_s takes effect at its next start"
+    assert waits in mica("vm", "set", "idle", "boot.menu_s=5", "description=new")
+    assert "next start" not in mica("vm", "set", "idle", "nics.nic0.connected=false", "name=Idle")
+    both = mica("vm", "patch", "idle", '{"boot": {"menu_s": 0, "order": ["cdrom"]}}')
+    assert "boot.order, boot.menu_s take effect at its next start" in both
+    assert "next start" not in mica("-o", "json", "vm", "set", "idle", "boot.menu_s=1")
+    refused = mica("vm", "set", "idle", "serial_ports=2", status=1)
+    assert "while the VM runs: shut the VM down first. (serial_ports)" in refused
+    mica("vm", "stop", "idle", "--force")
+    assert "next start" not in mica("vm", "set", "idle", "boot.menu_s=3", "serial_ports=2")
+    mica("vm", "delete", "idle", "--yes")
 
 
 def _devices(mica: Command, folder: Path) -> None:
