@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,8 +58,8 @@ class Tpm:
 
 
 @contextmanager
-def tpm(folder: Path, state: str) -> Iterator[Tpm]:
-    """A swtpm with that state, shut down in order at the end."""
+def tpm(folder: Path, state: str, *, kill: bool = False) -> Iterator[Tpm]:
+    """A swtpm with that state, shut down in order at the end, or killed."""
     folder.mkdir(exist_ok=True)
     at = folder / "tpm.sock"
     at.unlink(missing_ok=True)
@@ -73,7 +76,10 @@ def tpm(folder: Path, state: str) -> Iterator[Tpm]:
             stream.connect(str(at))
             found = Tpm(stream)
             yield found
-            found._command(_PLAIN, _SHUTDOWN, bytes(2))
+            if kill:
+                process.kill()
+            else:
+                found._command(_PLAIN, _SHUTDOWN, bytes(2))
         process.wait(20)
 
 
@@ -119,3 +125,33 @@ def test_the_stored_sample_and_a_new_file_are_taken(tmp_path: Path) -> None:
         fresh.write(b"new")
         assert fresh.read() == b"new"
     assert set(tpm_state.decode(path.read_bytes())) == {"permall"}
+
+
+def test_a_kill_in_the_middle_of_writes_leaves_a_tpm(tmp_path: Path) -> None:
+    """Whatever the kill leaves, the next start has what was written last, or the good copy."""
+    vm = tmp_path / "vm"
+    vm.mkdir()
+    path = tpm_state.prepare(vm)
+    with tpm(tmp_path / "run", _as_launched(path)) as first:
+        first.define()
+        first.write(b"0")
+    for turn in range(1, 5):
+        began, _ = tpm_state.prove(vm)
+        done = threading.Event()
+        with tpm(tmp_path / "run", _as_launched(path), kill=True) as busy:
+            tpm_state.keep(vm, began)
+
+            def write(busy: Tpm = busy, done: threading.Event = done) -> None:
+                with contextlib.suppress(OSError, struct.error, AssertionError):
+                    for number in range(100_000):
+                        busy.write(f"{number}".encode())
+                        done.set()
+
+            writer = threading.Thread(target=write)
+            writer.start()
+            assert done.wait(20)
+            time.sleep(0.05 * turn)
+        writer.join(20)
+        began, _ = tpm_state.prove(vm)
+        with tpm(tmp_path / "run", _as_launched(path)) as again:
+            assert re.fullmatch(rb"[0-9]+", again.read())

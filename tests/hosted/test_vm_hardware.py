@@ -68,7 +68,8 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.storage = FolderStorage(root / "ds")
-        self.operations = OperationRegistry(EventBus())
+        self.bus = EventBus()
+        self.operations = OperationRegistry(self.bus)
         self.asked = 0
         self.vms: VmService = assemble_vms(
             HostMode.HOSTED,
@@ -76,7 +77,7 @@ class Bench:
             runner=Runner(programs=qemu_programs(root)),
             storage=self.storage,
             operations=self.operations,
-            events=EventBus(),
+            events=self.bus,
             wish=AcceleratorWish.TCG,
             data_dir=inputs.tools() / "usr/share",
         )
@@ -437,3 +438,30 @@ def test_secure_boot_and_tpm(tmp_path: Path) -> None:
         tpm=True,
         disks=disks(DiskBus.VIRTIO_BLK),
     )
+
+
+@pytest.mark.parametrize("damage", ["cut off", "torn"])
+def test_a_damaged_tpm_gets_its_last_good_state(tmp_path: Path, damage: str) -> None:
+    """Also where only libtpms can see it: the lengths are right, a part of the data is old."""
+
+    async def story(bench: Bench) -> None:
+        path = bench.storage.vms_folder("main") / "web/tpm.state"
+        for _ in range(2):
+            await bench.act(VmAction.START)
+            await bench.act(VmAction.POWER_OFF)
+        good = path.with_name("tpm.state.good").read_bytes()
+        assert "permall" in tpm_state.decode(good)
+        whole = path.read_bytes()
+        at = 192 + 64
+        broken = whole[:400] if damage == "cut off" else whole[:at] + bytes(800) + whole[at + 800 :]
+        path.write_bytes(broken)
+        heard = bench.bus.subscribe()
+        await bench.act(VmAction.START)
+        types = []
+        while (event := heard.poll()) is not None:
+            types.append(event.type)
+        assert "vm.tpm-restored" in types
+        assert path.with_name("tpm.state.damaged").read_bytes() == broken
+        await bench.act(VmAction.POWER_OFF)
+
+    run(tmp_path, story, firmware=Firmware.BIOS, tpm=True)

@@ -16,6 +16,7 @@ from vmkernel.model import ErrorCode, MicaError, VmState
 from vmkernel.qemu import RunState
 from vmkernel.qemu.guest_agent import AgentError
 from vmkernel.vm import definition as definitions
+from vmkernel.vm import tpm_state
 from vmkernel.vm.machine import Machine, words
 from vmkernel.vm.messages import Ask, Due, Timer
 from vmkernel.vm.secure_boot import update_secure_boot
@@ -110,6 +111,9 @@ async def power_off(machine: Machine, _: Ask) -> None:
         return
     machine.note_record(end_asked=True)
     await machine.end_qemu()
+    if machine.definition.spec.tpm:
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(tpm_state.make_durable, machine.folder)
     machine.off(VmState.STOPPED)
 
 

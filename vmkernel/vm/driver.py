@@ -23,6 +23,7 @@ from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.incidents import problem_of
 from vmkernel.model import ErrorCode, MicaError, Progress, SecureBootStatus, Vm, VmState
 from vmkernel.qemu import QemuError, QmpLostError
+from vmkernel.vm import tpm_state
 from vmkernel.vm.actions import WAITS, carry_out
 from vmkernel.vm.agent import GuestAgent
 from vmkernel.vm.console import SerialConsole
@@ -43,7 +44,7 @@ from vmkernel.vm.removals import settle
 from vmkernel.vm.reports import come_due, datastore_changed, note
 from vmkernel.vm.running import Running
 from vmkernel.vm.secure_boot import keys_unseen, look_at_keys
-from vmkernel.vm.states import ACTIVE, OFF, VmRequest, check_legal
+from vmkernel.vm.states import ACTIVE, AT_REST, OFF, VmRequest, check_legal
 from vmkernel.vm.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -301,6 +302,8 @@ class VmDriver:
             await self._guarded(settle(machine))
         elif message.event is None:
             await self._guarded(machine.lost())
+            if machine.state in AT_REST and machine.definition.spec.tpm:
+                await self._guarded(asyncio.to_thread(tpm_state.make_durable, machine.folder))
             await self._guarded(settle(machine))
         else:
             await self._guarded(note(machine, message.event))

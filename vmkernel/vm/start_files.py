@@ -50,6 +50,10 @@ class StartFiles:
     """The file of the TPM's state."""
     seed: Path | None = None
     """The image with what cloud-init reads; it may hold secrets."""
+    tpm_began: bytes | None = None
+    """The TPM's state, as the VM starts with it."""
+    tpm_restored: str | None = None
+    """What was wrong with the state in whose place its copy was put."""
 
     def read_only(self) -> tuple[Path, ...]:
         """The files that QEMU only reads."""
@@ -141,7 +145,17 @@ def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFile
             if files.firmware.secure:
                 data = first_variables(data)
             write_durably(variables, data, limit=_VARIABLES_MAX_BYTES)
+    began: bytes | None = None
+    restored: str | None = None
     if files.tpm is not None:
+        try:
+            began, restored = tpm_state.prove(files.tpm.parent)
+        except tpm_state.TpmDamagedError as error:
+            raise MicaError(
+                ErrorCode.CONFLICT,
+                f"The TPM state of VM {definition.id} is damaged ({error}): go back to a snapshot,"
+                " or restore the VM from a backup.",
+            ) from error
         tpm_state.prepare(files.tpm.parent)
     if files.seed is not None:
         _write_seed(definition, files.seed)
@@ -151,7 +165,12 @@ def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFile
     for path in files.read_only():
         if files.firmware is None or path != files.firmware.code:  # the host's own may be a link
             _give(path, uid, owned=path == files.seed)
-    return replace(files, disks=tuple(with_access(disk) for disk in files.disks))
+    return replace(
+        files,
+        disks=tuple(with_access(disk) for disk in files.disks),
+        tpm_began=began,
+        tpm_restored=restored,
+    )
 
 
 def _give(path: Path, uid: int | None, *, owned: bool) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,10 @@ from vmkernel.devices.memory import huge_page_bytes
 from vmkernel.host import from_os_error
 from vmkernel.host.files import remove
 from vmkernel.host.unix_socket import connect_stream
-from vmkernel.model import ErrorCode, MicaError, NicStatus
+from vmkernel.model import ErrorCode, MicaError, NicStatus, Subject
 from vmkernel.qemu import Qmp, QmpLostError, build_arguments, hotplug
 from vmkernel.resources import expected_bytes, limit_bytes
+from vmkernel.vm import tpm_state
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.launch import LaunchRequest
 from vmkernel.vm.record import LaunchRecord, boot_id, write_record
@@ -41,6 +43,11 @@ from vmkernel.vm.surroundings import Surroundings
 from vmkernel.vm.suspension import Skeleton
 
 __all__ = ["SERIAL_RING_BYTES", "Started", "start_qemu"]
+
+_log = logging.getLogger(__name__)
+
+_TPM_REFUSED = "tpm-emulator"
+"""QEMU's word when swtpm ends, or refuses the state, at the machine's first reset."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,35 @@ async def start_qemu(
     """Go through all phases; MicaError, with everything undone, where one fails.
 
     An `incoming` one waits for a memory image (qemu/memory_image.py) of a machine like that, the
-    guest of a `reading` one never runs.
+    guest of a `reading` one never runs. A TPM whose state isn't taken gets the last good one.
     """
+    try:
+        return await _start(host, definition, vm_folder, incoming=incoming, reading=reading)
+    except MicaError as error:
+        refused = definition.spec.tpm and _TPM_REFUSED in error.problem.detail
+        if not refused or not await asyncio.to_thread(tpm_state.go_back, vm_folder):
+            raise
+        _tell_of_tpm(host, definition.id, "the TPM's emulator refused it")
+        return await _start(host, definition, vm_folder, incoming=incoming, reading=reading)
+
+
+def _tell_of_tpm(host: Surroundings, vm_id: str, why: str) -> None:
+    message = (
+        f"The state of its TPM was damaged ({why}); the VM starts with the copy of its last good"
+        " start. What the guest has kept in the TPM since is lost."
+    )
+    _log.warning("VM %s: %s", vm_id, message)
+    host.events.publish("vm.tpm-restored", Subject(kind="vm", id=vm_id), message=message)
+
+
+async def _start(
+    host: Surroundings,
+    definition: VmDefinition,
+    vm_folder: Path,
+    *,
+    incoming: Skeleton | None,
+    reading: bool,
+) -> Started:
     definition = replace(definition, spec=with_defaults(definition.spec))
     vm_id, spec = definition.id, definition.spec
     accelerator = await host.accelerator()
@@ -83,6 +117,8 @@ async def start_qemu(
         await host.storage.look_again([disk.volume for disk in spec.disks])
         files = find_files(host, definition, vm_folder)
         files = await asyncio.to_thread(prepare_files, host, definition, files)
+        if files.tpm_restored is not None:
+            _tell_of_tpm(host, vm_id, files.tpm_restored)
         async with contextlib.AsyncExitStack() as opened:
             ports = await host.network.open_ports(vm_id, spec.nics)
             for port in ports:
@@ -141,6 +177,8 @@ async def start_qemu(
             link = connect_stream(folder.qmp)
         # Our copies of QEMU's descriptors are closed now: should QEMU end, the link ends with it.
         qmp = await _greet(host, vm_id, link)
+        if files.tpm_began is not None:  # QEMU greets once the TPM has taken its state
+            await asyncio.to_thread(tpm_state.keep, vm_folder, files.tpm_began)
         if incoming is not None:
             await _add_processors(qmp, vm_id, spec.cpus.count - incoming.started.cpus.count)
         for device in DEVICES:

@@ -1,6 +1,8 @@
 """The state of a VM's TPM: one file in its folder, bound as a file into its jail.
 
 vms/<id>/tpm.state    swtpm's linear store (`backend-uri=file://`)
+vms/<id>/tpm.state.good     a copy of the last one that a start has proven
+vms/<id>/tpm.state.damaged  the last one in whose place that copy was put
 vms/<id>/tpm/         how it lay before: a folder with a file for each part; taken over at the
                       first start, and out of old snapshots when the VM goes back to them
 
@@ -8,7 +10,16 @@ Layout: swtpm's src/swtpm/swtpm_nvstore_linear.h, little-endian: magic, version,
 padding, length of the header, then 15 entries of offset, length and room; the first three are
 the permanent, the volatile and the saved state.
 
-swtpm writes in place while it runs, so a copy is taken only once two readings agree.
+swtpm writes in place while it runs, so a copy is taken only once two readings agree, and a power
+cut or a kill in the middle can damage it. (Its other form, a folder, is replaced file by file; but
+a folder in the jail is one in which QEMU can make files.) Therefore:
+
+  start     damaged: the good copy takes its place       `prove`
+  runs      libtpms took the state: that is the copy      `keep`
+            it didn't: the copy, and another start        `go_back`
+  end       what swtpm wrote is made durable              `make_durable`
+
+A new state that is put in the place of the present one (`copy`, `write`) voids the good copy first.
 """
 
 from __future__ import annotations
@@ -25,14 +36,31 @@ from vmkernel.host.files import (
     exists,
     fsync_directory,
     remove_tree,
+    sync_file,
     unlink_durably,
     write_durably,
 )
 from vmkernel.host.folder import FileFault, UnsafeFileError, open_folder
 
-__all__ = ["STATE_FILE", "copy", "decode", "encode", "prepare", "read", "write"]
+__all__ = [
+    "GOOD_FILE",
+    "STATE_FILE",
+    "TpmDamagedError",
+    "copy",
+    "decode",
+    "encode",
+    "go_back",
+    "keep",
+    "make_durable",
+    "prepare",
+    "prove",
+    "read",
+    "write",
+]
 
 STATE_FILE = "tpm.state"
+GOOD_FILE = "tpm.state.good"
+DAMAGED_FILE = "tpm.state.damaged"
 OLD_FOLDER = "tpm"
 _PARTS = ("permall", "volatilestate", "savestate")
 _OLD_NAMES = tuple(f"tpm2-00.{part}" for part in _PARTS)
@@ -43,11 +71,17 @@ _HEAD = struct.Struct("<QBBH")
 _ENTRY = struct.Struct("<III")
 _ENTRIES = 15
 _HEAD_BYTES = _HEAD.size + _ENTRIES * _ENTRY.size
+_BLOB = struct.Struct(">BBHHI")
+"""Before each part: version, least version, length of this, flags, length of all."""
 
 _MAX_BYTES = 4 << 20
 """A TPM 2.0's parts have some 100 KiB together; each gets room up to the next power of two."""
 _READINGS = 20
 _BETWEEN_S = 0.05
+
+
+class TpmDamagedError(Exception):
+    """The state is damaged, and there is no copy; the message says how."""
 
 
 def encode(parts: Mapping[str, bytes]) -> bytes:
@@ -103,12 +137,90 @@ def prepare(folder: Path) -> Path:
     return path
 
 
+def prove(folder: Path) -> tuple[bytes, str | None]:
+    """Look at the state of a VM that is about to start (blocking): what it starts with, and, if the
+    good copy had to take its place, why."""
+    data = _content(folder, STATE_FILE)
+    fault = _fault(data) if data is not None else "it is missing"
+    good = _content(folder, GOOD_FILE)
+    if fault is None and (good is None or _permanent(data or b"")):
+        return data or b"", None
+    if good is None:
+        if data is None:
+            return b"", None  # there never was one
+        raise TpmDamagedError(fault)
+    if (worse := _fault(good)) is not None or not _permanent(good):
+        raise TpmDamagedError(f"{fault}; and of its copy: {worse or 'it is empty'}")
+    _replace(folder, data, good)
+    return good, fault or "it is empty"
+
+
+def keep(folder: Path, data: bytes) -> None:
+    """A start has proven this state (blocking): it is the good copy now; durable on return."""
+    if data and _permanent(data) and data != _content(folder, GOOD_FILE):
+        write_durably(folder / GOOD_FILE, data, limit=_MAX_BYTES)
+
+
+def go_back(folder: Path) -> bool:
+    """The state was not taken at a start: put the good copy in its place (blocking). False if
+    there is none, or none that differs."""
+    data, good = _content(folder, STATE_FILE), _content(folder, GOOD_FILE)
+    if good is None or good == data or _fault(good) is not None:
+        return False
+    _replace(folder, data, good)
+    return True
+
+
+def make_durable(folder: Path) -> None:
+    """swtpm has ended and left to the kernel when its last writes reach the disk (blocking)."""
+    with contextlib.suppress(FileNotFoundError):
+        sync_file(folder / STATE_FILE)
+
+
+def _replace(folder: Path, damaged: bytes | None, good: bytes) -> None:
+    """What was damaged is kept beside, for who wants to look at it."""
+    if damaged is not None:
+        write_durably(folder / DAMAGED_FILE, damaged, limit=_MAX_BYTES)
+    write_durably(folder / STATE_FILE, good, limit=_MAX_BYTES)
+
+
+def _content(folder: Path, name: str) -> bytes | None:
+    try:
+        with open_folder(folder) as opened:
+            return opened.read(name, _MAX_BYTES, single=True)
+    except FileNotFoundError:
+        return None
+
+
+def _permanent(data: bytes) -> bool:
+    """True if a TPM was ever used with this state."""
+    return "permall" in decode(data)
+
+
+def _fault(data: bytes) -> str | None:
+    """What is wrong with a state at rest, as far as lengths and names tell."""
+    try:
+        parts = decode(data)
+    except ValueError as error:
+        return str(error)
+    for part in parts.values():
+        if len(part) < _BLOB.size:
+            return "it is cut off"
+        _, _, head, _, total = _BLOB.unpack_from(part)
+        if head != _BLOB.size or total != len(part):
+            return "a part of it is not whole"
+    if data and not parts and any(data):
+        return "it is cut off"
+    return None
+
+
 def copy(source: Path, target: Path) -> None:
     """Let a folder hold the state that another one holds, or none as that; durable on return.
 
     UnsafeFileError where something else lies in its place, or where it is never at rest.
     """
     data = _read(source)
+    unlink_durably(target / GOOD_FILE)
     if data is None:
         unlink_durably(target / STATE_FILE)
     else:
@@ -124,6 +236,7 @@ def read(folder: Path) -> dict[str, bytes]:
 
 def write(folder: Path, parts: Mapping[str, bytes]) -> None:
     """Let a folder hold a state of these parts; durable on return."""
+    unlink_durably(folder / GOOD_FILE)
     write_durably(folder / STATE_FILE, encode(parts))
 
 

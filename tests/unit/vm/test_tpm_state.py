@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,86 @@ def test_going_back_to_an_old_snapshot_and_to_one_without_a_tpm(tmp_path: Path) 
     (tmp_path / "none").mkdir()
     tpm_state.copy(tmp_path / "none", vm)
     assert list(vm.iterdir()) == []
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+WHOLE = tpm_state.encode({"permall": SAMPLE})
+DAMAGE: dict[str, bytes] = {
+    "empty": b"",
+    "zeros": bytes(len(WHOLE)),
+    "cut in its header": WHOLE[:40],
+    "cut in its data": WHOLE[: len(WHOLE) // 2],
+    "the header did not reach the disk": bytes(512) + WHOLE[512:],
+    "the data did not reach the disk": WHOLE[:192] + bytes(len(WHOLE) - 192),
+    "a length of another write": tpm_state.encode({"permall": SAMPLE + b"x"}),
+    "something else": b"x" * len(WHOLE),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_state_gives_way_to_the_good_one(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "tpm.state"
+    path.write_bytes(WHOLE)
+    began, restored = tpm_state.prove(tmp_path)
+    assert (began, restored) == (WHOLE, None)
+    tpm_state.keep(tmp_path, began)
+    path.write_bytes(DAMAGE[kind])
+    began, restored = tpm_state.prove(tmp_path)
+    assert began == WHOLE
+    assert restored
+    assert path.read_bytes() == WHOLE
+    assert (tmp_path / "tpm.state.damaged").read_bytes() == DAMAGE[kind]
+    assert tpm_state.prove(tmp_path) == (WHOLE, None)
+    path.unlink()
+    assert tpm_state.prove(tmp_path)[1] == "it is missing"
+
+
+@pytest.mark.parametrize("kind", set(DAMAGE) - {"empty", "zeros"})
+def test_damage_without_a_copy_is_told(tmp_path: Path, kind: str) -> None:
+    """And not overwritten by swtpm, which would make a new TPM of it."""
+    (tmp_path / "tpm.state").write_bytes(DAMAGE[kind])
+    with pytest.raises(tpm_state.TpmDamagedError):
+        tpm_state.prove(tmp_path)
+    assert (tmp_path / "tpm.state").read_bytes() == DAMAGE[kind]
+    (tmp_path / "tpm.state.good").write_bytes(DAMAGE[kind])
+    with pytest.raises(tpm_state.TpmDamagedError, match="of its copy"):
+        tpm_state.prove(tmp_path)
+
+
+def test_a_new_tpm_has_no_copy_until_it_was_used(tmp_path: Path) -> None:
+    assert tpm_state.prove(tmp_path) == (b"", None)
+    tpm_state.prepare(tmp_path)
+    began, restored = tpm_state.prove(tmp_path)
+    tpm_state.keep(tmp_path, began)
+    assert (began, restored) == (b"", None)
+    assert [path.name for path in tmp_path.iterdir()] == ["tpm.state"]
+    assert not tpm_state.go_back(tmp_path)
+
+
+def test_a_state_that_was_not_taken_gives_way_once(tmp_path: Path) -> None:
+    tpm_state.keep(tmp_path, WHOLE)
+    torn = WHOLE[:1000] + bytes(len(WHOLE) - 1000)
+    (tmp_path / "tpm.state").write_bytes(torn)
+    assert tpm_state.go_back(tmp_path)
+    assert (tmp_path / "tpm.state").read_bytes() == WHOLE
+    assert (tmp_path / "tpm.state.damaged").read_bytes() == torn
+    assert not tpm_state.go_back(tmp_path)
+
+
+def test_another_state_voids_the_copy_of_the_former(tmp_path: Path) -> None:
+    """A VM that went back to a snapshot must not get the TPM of after it."""
+    vm, snapshot, none = (tmp_path / name for name in ("vm", "snapshot", "none"))
+    for folder in (vm, snapshot, none):
+        folder.mkdir()
+    older = tpm_state.encode({"permall": SAMPLE, "savestate": SAMPLE})
+    (snapshot / "tpm.state").write_bytes(older)
+    puts: list[Callable[[], None]] = [
+        lambda: tpm_state.copy(snapshot, vm),
+        lambda: tpm_state.copy(none, vm),
+        lambda: tpm_state.write(vm, {"permall": SAMPLE}),
+    ]
+    for put in puts:
+        tpm_state.keep(vm, WHOLE)
+        put()
+        assert not (vm / "tpm.state.good").exists()
