@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -54,11 +56,27 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how long each stage took, and what was tried again."""
-    if _seconds:
+    """Say how long each stage took, those of the run before included, and what was tried again.
+
+    Where tests run on several processors, it is their time by the clock, shared out by what each
+    took of it.
+    """
+    if hasattr(terminalreporter.config, "workerinput"):
+        return  # one of several processes; the first of them reports
+    spread = max(1, len(getattr(terminalreporter.config.option, "tx", None) or ()))
+    lines = [
+        f"{stage:12} {_counts[stage]:5} tests {seconds / spread:8.1f} s"
+        for stage, seconds in _seconds.items()
+    ]
+    if kept := os.environ.get("MICA_STAGES"):
+        path = Path(kept)
+        lines = [*(json.loads(path.read_text()) if path.exists() else ()), *lines]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(lines))
+    if lines:
         terminalreporter.section("time by stage")
-    for stage, seconds in _seconds.items():
-        terminalreporter.line(f"{stage:12} {_counts[stage]:5} tests {seconds:8.1f} s")
+    for line in lines:
+        terminalreporter.line(line)
     if FAULTS:
         terminalreporter.section("faults of the emulator that were tried again")
     for fault in FAULTS:
