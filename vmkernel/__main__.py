@@ -8,9 +8,9 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from vmkernel.host.notify import notify
 from vmkernel.options import Options, parse
 from vmkernel.platform.programs import StartRefusedError
+from vmkernel.service_manager import notify
 from vmkernel.text import CleanFormatter
 from vmkernel.wiring import Vmkernel
 

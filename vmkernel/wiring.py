@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -48,11 +47,11 @@ from vmkernel.control.handlers import (
 from vmkernel.control.handlers.statistics import StatisticsService
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.events import EventBus
-from vmkernel.host.notify import inherited_sockets, notify
 from vmkernel.model import ApiInfo, Finding, HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform import Surroundings
+from vmkernel.service_manager import notify, passed_sockets, watchdog_pause_s
 from vmkernel.state import HostConfig, StateLog, StateStore
 from vmkernel.state.identity import fingerprint, new_identity
 from vmkernel.storage.service import StorageService
@@ -282,7 +281,7 @@ class Vmkernel:
         )
 
     def _listener(self) -> socket.socket:
-        passed = inherited_sockets()
+        passed = passed_sockets()
         if passed:
             for extra in passed[1:]:
                 extra.close()
@@ -304,9 +303,7 @@ def _choose(options: Options) -> Adapters:
 
 async def _feed_watchdog() -> None:
     """Tell systemd that the event loop turns, at a third of the time it allows."""
-    allowed = os.environ.get("WATCHDOG_USEC", "")
-    if not allowed.isdigit():
-        return
-    while True:
+    pause_s = watchdog_pause_s()
+    while pause_s is not None:
         notify("WATCHDOG=1")
-        await asyncio.sleep(int(allowed) / 3e6)
+        await asyncio.sleep(pause_s)

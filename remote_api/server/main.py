@@ -32,7 +32,6 @@ from remote_api.routes import MAX_HEAD_BYTES, Application, make_application  # n
 from remote_api.routes.exchange import ConnectionFigures  # noqa: E402
 from remote_api.server.admission import Admission, Peer, Stage  # noqa: E402
 from remote_api.server.listener import BACKLOG, Listener  # noqa: E402
-from remote_api.server.notify import notify, passed_sockets, watchdog_pause_s  # noqa: E402
 from remote_api.server.protocol import BoundedH11Protocol  # noqa: E402
 from remote_api.server.tls import (  # noqa: E402
     IdentityUnavailableError,
@@ -43,6 +42,7 @@ from remote_api.server.tls import (  # noqa: E402
 from remote_api.server.websocket import make_protocol  # noqa: E402
 from vmkernel.control import ControlClient  # noqa: E402
 from vmkernel.control.requests import TlsIdentity  # noqa: E402
+from vmkernel.service_manager import notify, passed_sockets, watchdog_pause_s  # noqa: E402
 from vmkernel.text import CleanFormatter  # noqa: E402
 
 __all__ = ["main"]

@@ -24,7 +24,6 @@ from vmkernel.events import EventBus
 from vmkernel.host import rtnetlink
 from vmkernel.host.efi import secure_boot
 from vmkernel.host.kernel_log import kernel_log, silence_kernel
-from vmkernel.host.notify import notify
 from vmkernel.host.power_button import PowerButton, power_buttons
 from vmkernel.host.runner import Runner
 from vmkernel.host.sysfs import PROC, read_text
@@ -57,6 +56,7 @@ from vmkernel.platform.security import security_findings, security_info
 from vmkernel.platform.stick import StickWatch
 from vmkernel.platform.stick_settings import StickSettings
 from vmkernel.platform.watched_units import WatchedUnits
+from vmkernel.service_manager import notify
 from vmkernel.state import NetworkSettings, StateStore
 from vmkernel.state.identity import fingerprint
 from vmkernel.version import __version__

@@ -11,7 +11,7 @@ import pytest
 from vmkernel.host.blkid import _parse
 from vmkernel.host.files import allocate, make_directory, read_limited
 from vmkernel.host.mounts import Mount, mount, mounts, unmount
-from vmkernel.host.notify import inherited_sockets, notify
+from vmkernel.service_manager import notify, passed_sockets
 
 
 def test_mounts_are_read(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_sockets_of_others_are_not_taken(
 ) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()) if pid == "self" else pid)
     monkeypatch.setenv("LISTEN_FDS", count)
-    assert inherited_sockets() == []
+    assert passed_sockets() == []
     assert "LISTEN_FDS" not in os.environ
 
 

@@ -17,7 +17,7 @@ from remote_api.routes import Registry, all_routes
 from remote_api.routes.decode import merge_patch
 from remote_api.routes.paging import next_page, page_start
 from remote_api.schema import PageQuery
-from remote_api.server.notify import notify, passed_sockets, watchdog_pause_s
+from vmkernel.service_manager import notify, passed_sockets, watchdog_pause_s
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
