@@ -1,4 +1,11 @@
-"""The WebSocket protocol, loaded when the first console is opened."""
+"""The WebSocket protocol, loaded when the first console is opened.
+
+connected -> asked -> open -> closing (the guest's line ended, the client closed or broke the
+                 |              protocol, the server ends, nothing is taken for STALL_S) -> lost
+                 +-> refused (an HTTP answer) -> lost
+A connection that is closing takes nothing more: whoever sends is told that the client has gone
+(ClientDisconnected, an OSError), and the server's end leaves it as it is.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +25,7 @@ STALL_S = 30.0
 
 def make_protocol(**arguments: Any) -> asyncio.Protocol:
     """A protocol for one upgraded connection, as uvicorn makes it."""
+    from uvicorn.protocols.utils import ClientDisconnected
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
     class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
@@ -54,11 +62,53 @@ def make_protocol(**arguments: Any) -> asyncio.Protocol:
                 self._stall_timer.cancel()
                 self._stall_timer = None
 
+        def data_received(self, data: bytes) -> None:
+            """What still comes over TLS once the connection is closing is nobody's any more."""
+            if not self.transport.is_closing():
+                super().data_received(data)
+
+        def handle_parser_exception(self) -> None:
+            """The client broke the protocol; before the handshake there is no frame to say so."""
+            if self.conn.close_sent is not None:
+                super().handle_parser_exception()
+                return
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            self.close_sent = self.handshake_complete = True
+            self.transport.close()
+
+        def shutdown(self) -> None:
+            """The server ends: say so to the client, unless the connection is closing already.
+
+            uvicorn would send a second close frame then, which is an error that ends the loop over
+            all connections.
+            """
+            if self._closing:
+                self.stop_keepalive()
+                self.transport.close()
+                return
+            super().shutdown()
+            self.close_sent = True
+
+        def send_500_response(self) -> None:
+            """Answer a handshake that failed, if it can still be answered."""
+            if not self._closing:
+                super().send_500_response()
+
+        @property
+        def _closing(self) -> bool:
+            conn = self.conn  # it answers a client's close frame by itself
+            ended = conn.close_sent is not None or conn.eof_sent
+            return self.close_sent or self.disconnected or ended or self.transport.is_closing()
+
         async def send(self, message: ASGISendEvent) -> None:
             """Send; an HTTP answer that is whole ends the handshake too.
 
             uvicorn takes it for a handshake that was never answered, and logs an error.
             """
+            await self.writable.wait()
+            if self._closing:
+                self.handshake_complete = True  # there is none to be answered any more
+                raise ClientDisconnected
             await super().send(message)
             if message["type"] == "websocket.http.response.body":
                 self.handshake_complete = not message.get("more_body", False)
