@@ -272,13 +272,14 @@ window.loaded = true;
 @pytest.mark.parametrize("protocols", [[], ["binary"]])
 def test_novnc_in_a_browser(host: HostedMica, mica: Mica, seen: str, protocols: list[str]) -> None:
     """The page shows the guest's screen and types on its keyboard; its ticket is good once."""
-    websocket = mica.console_ticket(seen, ConsoleKind.VNC).websocket
-    uri = json.dumps(host.address.replace("https", "wss") + websocket)
     with (
         opened_page(NOVNC, inputs.browser() / "usr/share/novnc") as page,
         open_console(mica, seen, mode=ConsoleMode.WATCH) as line,
     ):
         page.wait_for("window.loaded")
+        # Not before: a ticket is good for 30 s, and a browser may take longer to start.
+        websocket = mica.console_ticket(seen, ConsoleKind.VNC).websocket
+        uri = json.dumps(host.address.replace("https", "wss") + websocket)
         page.evaluate(f"open_screen({uri}, {json.dumps(protocols)})")
         page.wait_for("said.some(s => s.startsWith('connect'))")
         page.wait_for("lit() > 100")
