@@ -191,10 +191,10 @@ the API document (`x-mica-change`) and the CLI derive from it. A test fails for 
 missing here, and for a field of the guest's whose change reaches neither QEMU's command line nor a
 running machine.
 
-By path: `disks[]` are the disks themselves, `disks[].limits` a field of each. What lies below a
-path that is no key of its own, such as `autostart.enabled`, has the scope of the path above it; the
-field that holds such paths alone, such as `cpus`, has none. A
-disk or card with another key is another one: the one goes, the other comes."""
+By path: `disks[]` are the disks themselves, `disks[].limits` a field of each. A field below a path
+that is given whole, such as `autostart.enabled`, has the scope of that path. A record whose fields
+are given one by one, such as `cpus`, has no scope of its own. A disk or card whose key changes is
+another device: the old one is removed and the new one added."""
 
 
 class VmState(OpenEnum):
