@@ -117,6 +117,24 @@ def test_what_qemu_img_makes_is_taken(mica: Mica, tmp_path: Path, raw: Path, nam
     assert image.status.virtual_size_bytes == len(data)
 
 
+CUT_OFF = [
+    name for name in TAKEN if name not in ("vhd-fixed", "vhd-fixed-exact", "qcow2-large-clusters")
+]
+"""Without what has no header at its beginning, and one whose last cluster is most of the file: what
+is missing of the last cluster alone may be nothing that was ever written."""
+
+
+@pytest.mark.parametrize("name", CUT_OFF)
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_what_was_cut_off_is_refused(
+    mica: Mica, tmp_path: Path, raw: Path, name: str, part: float
+) -> None:
+    sample = _converted(raw, tmp_path / "sample", *TAKEN[name])
+    os.truncate(sample, int(sample.stat().st_size * part))
+    with pytest.raises(RefusedError, match=r"cut off|damaged"):
+        mica.upload_image("no", sample, datastore="main")
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_taken_says_what_to_do(
     mica: Mica, tmp_path: Path, raw: Path, name: str

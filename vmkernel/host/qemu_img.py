@@ -523,7 +523,7 @@ def _told(error: CommandError, what: str) -> CommandError:
         code = ErrorCode.IN_USE
         detail = f"The disk can't be {what}: another program has its file open."
     elif error.returncode is not None and error.returncode < 0:
-        detail = f"The disk can't be {what}: the program that reads it crashed on its data."
+        detail = f"The disk can't be {what}: its data are damaged, and crash what reads them."
     elif error.returncode is None:
         return error  # it can't be started
     else:

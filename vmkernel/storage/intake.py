@@ -2,6 +2,7 @@
 
 spool -> verify -> [unpack] -> inspect -> kept as it is ------------------> settle -> publish
           digest    worker      header  -> [replay], convert by qemu-img -> digest ->
+                                tables
 Whatever fails, is cancelled or crashes leaves neither image nor temporary file: they lie in
 `.incoming`, which is emptied at opening. What was a resumable upload stays with its owner until the
 image is published. No format is ever guessed by qemu-img: it is told what the header has proven.
@@ -73,6 +74,7 @@ class _Work:
     virtual_size: int = 0
     pending_bytes: int = 0
     """The length of a log to be replayed."""
+    has_tables: bool = False
 
     def temporary(self, name: str) -> Path:
         return self.layout.incoming / f"{name}-{self.image_id}"
@@ -215,6 +217,8 @@ class Intake:
         """Unpack, inspect, convert; the file that is the image, and its place to be."""
         ready = await self._unpack(work, made)
         await asyncio.to_thread(_inspect, work, ready)
+        if work.has_tables:
+            await self._check(work, ready)
         place = work.layout.image(work.image_id, work.format.kept_as)
         if work.format.converted:
             made.append(place.incoming)
@@ -261,6 +265,23 @@ class Intake:
         if not work.keep_spool:
             await asyncio.to_thread(_discard, [work.spool])
         return target
+
+    async def _check(self, work: _Work, source: Path) -> None:
+        """Refuse a disk that was cut off or damaged: qemu would read zeros for what is missing."""
+        work.context.advance(0, stage="check")
+        try:
+            report = await self._qemu_img.check(source, _qemu_name(work.format), repair=None)
+        except CommandError as error:
+            if (found := _of_the_data(error)) is not None:
+                raise found from error
+            raise
+        if report.corruptions:
+            raise MicaError.field(
+                "/spec/format",
+                f"The data are no usable {work.format} image: its tables have"
+                f" {report.corruptions} errors, because it was cut off or damaged. Send it again,"
+                " or repair it before by `qemu-img check -r all`.",
+            )
 
     async def _replay(self, work: _Work, source: Path, overlay: Path) -> None:
         """Complete a disk that nothing has closed; what came stays as it is, as it may have to
@@ -340,7 +361,9 @@ def _inspect(work: _Work, path: Path) -> None:
         except FormatError as error:
             raise MicaError.field("/spec/format", _sentence(error)) from error
         work.virtual_size = _prove(work.format, data)
-        work.pending_bytes = format_of_source(work.format).pending_bytes(data)
+        found = format_of_source(work.format)
+        work.pending_bytes = found.pending_bytes(data)
+        work.has_tables = not work.pending_bytes and found.has_tables(data)
     finally:
         os.close(fd)
 

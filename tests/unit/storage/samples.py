@@ -138,11 +138,12 @@ def vhd(*, kind: int = 3, size: int = MIB, original: int | None = None) -> bytes
     return bytes(raw)
 
 
-def vdi(*, kind: int = 1, parent: bytes = bytes(32)) -> bytes:
+def vdi(*, kind: int = 1, parent: bytes = bytes(32), blocks: int = 0) -> bytes:
     """A VDI header."""
     raw = bytearray(1024)
     struct.pack_into("<IIII", raw, 0x40, 0xBEDA107F, 0x10001, 400, kind)
     struct.pack_into("<Q", raw, 0x170, MIB)
+    struct.pack_into("<IIII", raw, 0x178, MIB, 0, 1, blocks)
     raw[0x1A8 : 0x1A8 + 32] = parent
     return bytes(raw)
 
@@ -179,9 +180,10 @@ def vhdx(*, flags: int = 0, parent: bool = False, log: str = "", log_bytes: int 
     return bytes(raw)
 
 
-def parallels(*, magic: bytes = b"WithouFreSpacExt") -> bytes:
-    """A Parallels header."""
-    return struct.pack("<16sIIIIIQ", magic, 2, 16, 1, 63, 1, 2048).ljust(64, b"\0")
+def parallels(*, magic: bytes = b"WithouFreSpacExt", cluster: int = 0) -> bytes:
+    """A Parallels header, and where its one cluster is."""
+    header = struct.pack("<16sIIIIIQ", magic, 2, 16, 1, 63, 1, 2048).ljust(64, b"\0")
+    return header + struct.pack("<I", cluster)
 
 
 def qed(*, size: int = MIB) -> bytes:

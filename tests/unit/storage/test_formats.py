@@ -35,6 +35,8 @@ GOOD = [
     (SourceFormat.VHDX, vhdx(log="to be replayed"), 3 * MIB),
     (SourceFormat.VDI, vdi(), MIB),
     (SourceFormat.PARALLELS, parallels(), MIB),
+    (SourceFormat.PARALLELS, parallels(cluster=2) + bytes(3 * 63 * 512 - 68), MIB),
+    (SourceFormat.VDI, vdi(blocks=1) + bytes(MIB - 1024), MIB),
 ]
 
 
@@ -68,6 +70,8 @@ BAD = [
     (SourceFormat.VHDX, vhdx(log="to be replayed", log_bytes=257 * MIB), "more than 256 MiB"),
     (SourceFormat.VDI, vdi(kind=4), "differencing"),
     (SourceFormat.VDI, vdi(parent=b"x" * 32), "differencing"),
+    (SourceFormat.VDI, vdi(blocks=1) + bytes(MIB - 1025), "cut off"),
+    (SourceFormat.PARALLELS, parallels(cluster=2) + bytes(3 * 63 * 512 - 69), "cut off"),
     (SourceFormat.PARALLELS, b"<?xml version='1.0'?>", ".hds"),
     (SourceFormat.PARALLELS, parallels(magic=b"WithoutFreeSpacX"), "does not begin"),
 ]

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.storage.samples import iso, qcow2, vhdx
 from tests.unit.storage.world import World, image_spec, run
 from vmkernel.host.errors import CommandError
+from vmkernel.host.qemu_img import CheckReport
 from vmkernel.model import (
     ErrorCode,
     ImageFormat,
@@ -85,6 +86,26 @@ def test_a_wrong_upload_leaves_nothing(
         assert _free(world) == 0
         # The name is free again.
         assert (await world.upload("x", iso(), ISO)).state is OperationState.SUCCEEDED
+
+    run(tmp_path, scenario)
+
+
+def test_a_disk_with_broken_tables_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.qemu_img.report = CheckReport(3, 1, 0, 0)
+        spec = image_spec(qcow2(), ImageFormat.QCOW2)
+        ended = await world.upload("x", qcow2(), spec=spec)
+        assert ended.error is not None
+        assert "its tables have 3 errors" in ended.error.errors[0].detail
+        assert world.files() == []
+        assert _free(world) == 0
+        world.qemu_img.report = CheckReport(0, 1, 0, 0)  # what is only wasted does no harm
+        assert (await world.upload("x", qcow2(), spec=spec)).state is OperationState.SUCCEEDED
+        # Of one that nothing has closed, the reference counts may be behind.
+        world.qemu_img.report = CheckReport(3, 0, 0, 0)
+        dirty = qcow2(incompatible=1)
+        spec = image_spec(dirty, ImageFormat.QCOW2)
+        assert (await world.upload("y", dirty, spec=spec)).state is OperationState.SUCCEEDED
 
     run(tmp_path, scenario)
 

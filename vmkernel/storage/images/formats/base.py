@@ -140,6 +140,13 @@ class Format(ABC):
         del data
         return 0
 
+    def has_tables(self, data: Data) -> bool:
+        """True if qemu-img can check, by tables as they are, that no piece of the disk is missing.
+
+        Otherwise its pieces are where its size says, or it finds out as it opens the disk."""
+        del data
+        return False
+
     def prove(self, data: Data) -> int:
         """The virtual size of a disk that can be taken; FormatError if it can't be."""
         size = self.size(data)

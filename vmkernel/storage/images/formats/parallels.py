@@ -19,6 +19,10 @@ __all__ = ["Parallels"]
 _HEADER = struct.Struct("<16sIIIIIQ")
 _OLD, _NEW = b"WithoutFreeSpace", b"WithouFreSpacExt"
 _VERSION = 2
+_TABLE_AT = 64
+_MAX_ENTRIES = 64 << 20
+"""64 TiB in clusters of 1 MiB, which is the usual size."""
+_PIECE_BYTES = 1 << 20
 
 
 class Parallels(Format):
@@ -28,6 +32,26 @@ class Parallels(Format):
     source = SourceFormat.PARALLELS
     magics = (Magic(0, _OLD), Magic(0, _NEW))
     qemu_name = "parallels"
+
+    def check(self, data: Data) -> None:
+        magic, _, _, _, cluster_sectors, entries, _ = unpack(_HEADER, data, 0)
+        assert isinstance(cluster_sectors, int)
+        assert isinstance(entries, int)
+        if entries > _MAX_ENTRIES:
+            raise FormatError(f"its table of {entries} clusters is too long")
+        last = 0
+        for at in range(_TABLE_AT, _TABLE_AT + 4 * entries, _PIECE_BYTES):
+            piece = data.read(at, min(_PIECE_BYTES, _TABLE_AT + 4 * entries - at))
+            last = max(
+                last, *struct.unpack(f"<{len(piece) // 4}I", piece[: len(piece) // 4 * 4]), 0
+            )
+        sectors = last * (1 if magic == _OLD else cluster_sectors) + cluster_sectors
+        if last and sectors * SECTOR_BYTES > data.size:
+            raise FormatError("it is cut off: its last clusters lie behind its end")
+
+    def has_tables(self, data: Data) -> bool:
+        del data
+        return True
 
     def size(self, data: Data) -> int:
         if data.read(0, 64).lstrip().startswith(b"<?xml"):

@@ -22,6 +22,8 @@ HEADER_PROBE_BYTES = 1 << 16
 _KNOWN_INCOMPATIBLE = 0b11011
 """Dirty, corrupt, compression type, extended L2; bit 2 (external data file) is refused."""
 _EXTERNAL_DATA = 1 << 2
+_DIRTY = 1 << 0
+"""Its reference counts are behind, as those of a disk that nothing has closed: QEMU mends them."""
 _CORRUPT = 1 << 1
 _EXT_DATA_FILE = 0x44415441
 _EXT_END = 0
@@ -130,6 +132,11 @@ class Qcow2(Format):
 
     def check(self, data: Data) -> None:
         self._header(data)
+
+    def has_tables(self, data: Data) -> bool:
+        header = data.read(0, _V2.size + _V3.size)
+        dirty = header[7:8] != b"\2" and _V3.unpack_from(header, _V2.size)[0] & _DIRTY
+        return not dirty
 
     @staticmethod
     def _header(data: Data) -> Qcow2Header:

@@ -21,6 +21,7 @@ _SIGNATURE_AT = 0x40
 _MAGIC = 0xBEDA107F
 _VERSION_1_1 = 0x00010001
 _SIZE_AT = 0x170
+_BLOCKS_AT, _BLOCK_BYTES_AT, _EXTRA_BYTES_AT, _ALLOCATED_AT = 0x158, 0x178, 0x17C, 0x184
 _PARENTS_AT, _PARENTS_BYTES = 0x1A8, 32
 _DYNAMIC, _FIXED, _DIFFERENCING = 1, 2, 4
 
@@ -47,3 +48,9 @@ class Vdi(Format):
             raise FormatError("it is a differencing VDI, which needs its parent; clone it first")
         if kind not in (_DYNAMIC, _FIXED):
             raise FormatError(f"VDI type {kind!r} is not known")
+        blocks_at, block_bytes, extra_bytes, allocated = (
+            int.from_bytes(data.read(at, 4), "little")
+            for at in (_BLOCKS_AT, _BLOCK_BYTES_AT, _EXTRA_BYTES_AT, _ALLOCATED_AT)
+        )
+        if blocks_at + allocated * (block_bytes + extra_bytes) > data.size:
+            raise FormatError("it is cut off: its last blocks lie behind its end")

@@ -47,6 +47,10 @@ class Vhdx(Format):
     magics = (Magic(0, b"vhdxfile"),)
     qemu_name = "vhdx"
 
+    def has_tables(self, data: Data) -> bool:
+        del data
+        return True
+
     def size(self, data: Data) -> int:
         if not self.begins(data):
             raise FormatError("it does not begin like a VHDX file")

@@ -52,6 +52,10 @@ class Vmdk(Format):
     magics = (_SPARSE, _ESX_SPARSE, _DESCRIPTOR)
     qemu_name = "vmdk"
 
+    def has_tables(self, data: Data) -> bool:
+        del data
+        return True
+
     def size(self, data: Data) -> int:
         if _DESCRIPTOR.at(data):
             names = _extent_names(data.read(0, _MAX_DESCRIPTOR_BYTES))
