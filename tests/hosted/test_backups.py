@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,29 @@ def test_a_disk_is_backed_up_and_restored(host: HostedMica, mica: Mica, tmp_path
         file.write(b"\0" * 512)
     with pytest.raises(ConflictError, match="damaged"):
         folder.verify()
+
+
+def test_a_slow_handshake_is_waited_for(host: HostedMica, mica: Mica) -> None:
+    """A busy host takes longer than the 10 s after which QEMU drops a client of itself."""
+    mica.wait(mica.create_volume("slow", VolumeSpec(datastore="main", size_bytes=MIB)))
+    mica.create_vm(
+        "slow",
+        VmSpec(
+            datastore="main",
+            memory_bytes=64 * MIB,
+            firmware=Firmware.BIOS,
+            display=DisplayModel.NONE,
+            disks=(DiskSpec(volume="slow"),),
+        ),
+    )
+    backup = mica.begin_backup("slow")
+    (path,) = host.folder.rglob("nbd.sock")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.settimeout(12)
+        assert client.recv(18)[:8] == b"NBDMAGIC"
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+    assert list(mica.backup_extents(backup, "disk0"))
+    mica.end_backup(backup)
+    mica.delete_vm("slow", with_volumes=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vmkernel.text import clean
@@ -39,6 +40,8 @@ _MAX_ANSWER = 4 << 20
 most 1 MiB about blocks for each of two contexts."""
 _MAX_SIZE = 1 << 62
 _ANSWER_S = 120.0
+_TRIES = 3
+"""Each connection that is lost in between costs a handshake; a QEMU that has ended, none."""
 
 
 class NbdError(Exception):
@@ -84,11 +87,19 @@ def extents_of(offset: int, allocation: Runs, dirty: Runs | None) -> list[Extent
 
 
 class NbdReader:
-    """One export, open for reading. One request at a time."""
+    """One export, open for reading. One request at a time. A server that closes the connection and
+    takes another one is asked again: QEMU drops a client whose handshake took long, even if its
+    last answer has gone out just then."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        again: Callable[[], Awaitable[NbdReader]],
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._again = again
         self._cookies = itertools.count(1)
         self._contexts: dict[int, str] = {}
         self.size_bytes = 0
@@ -99,7 +110,7 @@ class NbdReader:
         try:
             async with asyncio.timeout(_ANSWER_S):
                 reader, writer = await asyncio.open_unix_connection(str(path))
-                nbd = cls(reader, writer)
+                nbd = cls(reader, writer, partial(cls.open, path, export, contexts))
                 try:
                     await nbd._negotiate(export, contexts)
                 except BaseException:
@@ -148,16 +159,30 @@ class NbdReader:
         return found
 
     async def _ask(self, command: int, offset: int, length: int) -> list[tuple[int, bytes]]:
-        cookie = next(self._cookies)
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                self._writer.write(
-                    struct.pack(">IHHQQI", _REQUEST, 0, command, cookie, offset, length)
-                )
-                await self._writer.drain()
-                return await self._chunks(cookie)
-        except (OSError, EOFError, TimeoutError) as error:
-            raise NbdError(f"the server is gone: {error}") from error
+        for left in reversed(range(_TRIES)):
+            cookie = next(self._cookies)
+            try:
+                async with asyncio.timeout(_ANSWER_S):
+                    self._writer.write(
+                        struct.pack(">IHHQQI", _REQUEST, 0, command, cookie, offset, length)
+                    )
+                    await self._writer.drain()
+                    return await self._chunks(cookie)
+            except (OSError, EOFError, TimeoutError) as error:
+                if not left or isinstance(error, TimeoutError):
+                    raise NbdError(f"the server is gone: {error}") from error
+                await self._reconnect()
+        raise AssertionError("unreachable")
+
+    async def _reconnect(self) -> None:
+        """Go on with another connection to the same export; NbdError if there is none any more."""
+        other = await self._again()
+        if other.size_bytes != self.size_bytes:
+            await other.close()
+            raise NbdError("the server has another disk by that name")
+        self._writer.close()
+        self._reader, self._writer = other._reader, other._writer
+        self._contexts = other._contexts
 
     async def _chunks(self, cookie: int) -> list[tuple[int, bytes]]:
         found = []

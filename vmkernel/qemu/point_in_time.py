@@ -35,6 +35,10 @@ __all__ = [
 
 CHECKPOINT = "checkpoint-"
 _PREFIX = "backup-"
+_HANDSHAKE = "handshake-max-seconds"
+"""QEMU has it since 10.0; before, and without it, clients are dropped after 10 s."""
+_HANDSHAKE_S = 120
+"""Nobody but us can connect, and a busy host may take its time; as nbd.py waits for an answer."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,16 @@ async def remove_bitmap(qmp: Qmp, node: str, checkpoint: str) -> None:
 
 async def serve(qmp: Qmp, listener_fd: int) -> None:
     """Let QEMU serve NBD on a listening Unix socket of ours."""
-    await qmp.name_fd(listener_fd, "nbd-listener")
-    await qmp.execute("nbd-server-start", {"addr": {"type": "fd", "data": {"str": "nbd-listener"}}})
+    addr = {"addr": {"type": "fd", "data": {"str": "nbd-listener"}}}
+    for more in ({_HANDSHAKE: _HANDSHAKE_S}, {}):
+        await qmp.name_fd(listener_fd, "nbd-listener")
+        try:
+            await qmp.execute("nbd-server-start", {**addr, **more})
+        except QmpCommandError as error:
+            if not more or _HANDSHAKE not in str(error):
+                raise
+        else:
+            return
 
 
 async def begin(qmp: Qmp, disks: Sequence[DiskPoint]) -> None:

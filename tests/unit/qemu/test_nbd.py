@@ -43,8 +43,15 @@ class _Server:
     """One export of 8 KiB: `x` in the first half, a hole in the other."""
 
     def __init__(
-        self, *, refuse: bool = False, lie: bool = False, status: bytes | None = None
+        self,
+        *,
+        refuse: bool = False,
+        lie: bool = False,
+        status: bytes | None = None,
+        drops: int = 0,
     ) -> None:
+        self.drops = drops
+        """How many connections it closes right after their handshake."""
         self.refuse = refuse
         self.status = status
         self.lie = lie
@@ -54,6 +61,9 @@ class _Server:
             writer.write(struct.pack(">QQH", 0x4E42444D41474943, 0x49484156454F5054, 3))
             await reader.readexactly(4)
             await self._options(reader, writer)
+            if self.drops:
+                self.drops -= 1
+                return
             while True:
                 head = await reader.readexactly(28)
                 _, _, command, cookie, offset, length = struct.unpack(">IHHQQI", head)
@@ -173,3 +183,35 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 def test_extent_is_plain() -> None:
     assert extents_of(0, [(5, 2)], None) == [Extent(0, 5, True)]
+
+
+@pytest.mark.parametrize("drops", [1, 2, 3])
+def test_a_connection_that_is_closed_is_made_again(tmp_path: Path, drops: int) -> None:
+    """A few times; a server that goes on closing them is given up."""
+
+    async def tell(path: Path) -> None:
+        nbd = await NbdReader.open(path, "disk", [ALLOCATION])
+        await asyncio.sleep(0.05)  # it is closed by now
+        if drops < 3:
+            assert await nbd.read(0, 8192) == b"x" * 4096 + bytes(4096)
+            assert await nbd.status(0, 8192) == {ALLOCATION: [(4096, 0), (4096, 3)]}
+        else:
+            with pytest.raises(NbdError, match="is gone"):
+                await nbd.read(0, 8192)
+        await nbd.close()
+
+    _with(tmp_path, _Server(drops=drops), tell)
+
+
+def test_a_server_that_has_ended_is_gone(tmp_path: Path) -> None:
+    async def story() -> None:
+        path = tmp_path / "nbd.sock"
+        server = await asyncio.start_unix_server(_Server(drops=1).serve, path)
+        nbd = await NbdReader.open(path, "disk", [ALLOCATION])
+        server.close()
+        path.unlink()
+        with pytest.raises(NbdError, match="can't be opened"):
+            await nbd.read(0, 4096)
+        await nbd.close()
+
+    asyncio.run(story())
