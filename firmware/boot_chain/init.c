@@ -183,6 +183,18 @@ static void microcode(void)
 	unlink("/kernel/x86/microcode/GenuineIntel.bin");
 }
 
+/* From here on drivers find their devices, and the kernel tells an error of each USB device, the stick
+ * included, because it comes unauthorised. The story on the console is of Mica's own units, which
+ * say what failed; the kernel's errors are in its log. What is worse than an error is still shown. */
+static void quiet_kernel(void)
+{
+	int fd = open("/proc/sys/kernel/printk", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (write(fd, "3", 1) < 0) { /* the story then has more lines */ }
+	close(fd);
+}
+
 static _Noreturn void switch_root(char **argv)
 {
 	static const char *const moved[] = { "/dev", "/proc", "/sys", "/run" };
@@ -215,5 +227,6 @@ int main(int argc, char **argv)
 	microcode();
 	root_image();
 	write_layer();
+	quiet_kernel();
 	switch_root(argv);
 }

@@ -65,6 +65,16 @@ BY_THE_UNIT = {
     "a set-user-id program",
 }
 KEYBOARD, SERIAL, NETWORK, LATE = "0627:0001", "0403:6001", "0525:a4a2", "MICALATE01"
+OPEN_IN_SLICE = """
+import os, pathlib, sys
+pathlib.Path("/sys/fs/cgroup/mica.slice/mica-work.slice/cgroup.procs").write_text(str(os.getpid()))
+for path in sys.argv[1:]:
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+        print(path, "opened")
+    except OSError as error:
+        print(path, error.strerror)
+"""
 
 
 @dataclass(frozen=True)
@@ -180,11 +190,18 @@ def test_the_api_reports_what_is_in_force(inside: Inside) -> None:
 
 
 def test_usb_devices_are_let_in_by_what_they_are(inside: Inside) -> None:
-    """Storage and a network adapter of a bundle; no keyboard, no serial adapter."""
+    """Storage and a network adapter of a bundle; no keyboard, no serial adapter, and each says why.
+    The console's story has no line of the kernel's for them."""
     found = _usb(inside)
     assert found[NETWORK]["driver"] is not None
     assert (found[KEYBOARD]["driver"], found[KEYBOARD]["class_code"]) == (None, "03")
     assert found[SERIAL]["driver"] is None
+    for kept_out in (KEYBOARD, SERIAL):
+        assert found[kept_out]["finding"]["code"] == "usb-device-not-listed"
+    assert found[NETWORK]["finding"] is None
+    assert "not authorized" not in "\n".join(
+        x.text for x in inside.appliance.machine.console.lines()
+    )
     authorized = {
         ids: inside.agent.read(f"/sys/bus/usb/devices/{device['address']}/authorized").strip()
         for ids, device in found.items()
@@ -196,12 +213,19 @@ def test_usb_devices_are_let_in_by_what_they_are(inside: Inside) -> None:
 def test_storage_that_is_plugged_in_later_is_used(inside: Inside) -> None:
     machine = inside.appliance.machine
     machine.qmp("device_add", driver="usb-storage", id="late", drive="late", serial=LATE)
-    machine.wait_for(
-        "the disk is listed",
-        lambda: any(d["serial"] == LATE for d in inside.appliance.get("/v1/host/disks")["items"]),
-        timeout_s=60,
-        interval_s=1.0,
-    )
+    _wait_disk(inside, LATE)
+
+
+def test_work_on_data_from_outside_opens_no_device(inside: Inside) -> None:
+    """The slice of qemu-img, unpacking and fetching; the same process could, elsewhere."""
+    paths = ("/dev/null", "/dev/urandom", "/dev/vda", "/dev/sda", "/dev/kvm", "/dev/tty1")
+    said = inside.agent.run("/usr/bin/python3", "-I", "-c", OPEN_IN_SLICE, *paths)
+    outcomes = dict(line.split(" ", 1) for line in said.splitlines())
+    assert {path for path, outcome in outcomes.items() if outcome == "opened"} == {
+        "/dev/null",
+        "/dev/urandom",
+    }
+    assert set(outcomes.values()) == {"opened", "Operation not permitted"}
 
 
 @pytest.mark.parametrize(
@@ -213,6 +237,18 @@ def test_what_a_process_asks_for_loads_no_module(inside: Inside, asked: str) -> 
         inside.agent.run("/usr/sbin/modprobe", "--quiet", "--", asked)
 
 
+def _wait_disk(inside: Inside, serial: str) -> None:
+    inside.appliance.machine.wait_for(
+        f"the disk {serial} is listed",
+        lambda: any(d["serial"] == serial for d in inside.appliance.get("/v1/host/disks")["items"]),
+        timeout_s=60,
+        interval_s=1.0,
+    )
+
+
+def _usb_devices(inside: Inside) -> list[dict[str, Any]]:
+    return [d for d in inside.appliance.get("/v1/host/devices")["items"] if d["bus"] == "usb"]
+
+
 def _usb(inside: Inside) -> dict[str, dict[str, Any]]:
-    items = inside.appliance.get("/v1/host/devices")["items"]
-    return {f"{d['vendor_id']}:{d['product_id']}": d for d in items if d["bus"] == "usb"}
+    return {f"{d['vendor_id']}:{d['product_id']}": d for d in _usb_devices(inside)}

@@ -10,7 +10,8 @@ from vmkernel.host.runner import Runner
 
 __all__ = ["Systemd", "UnitStatus"]
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 200.0
+"""More than a unit's own time to start (DefaultTimeoutStartSec), whose end systemd reports."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ ModuleResolver = Callable[[str], Awaitable[tuple[str, ...]]]
 """The modules of this system that claim a `modalias`."""
 
 
+_NOT_LISTED = "usb-device-not-listed"
 _DISPLAY = "03"
 """PCI base class of display controllers."""
 
@@ -75,8 +76,14 @@ class Inventory:
                         _log.warning("display driver %s can't be loaded: %s", module, error)
 
     async def findings(self) -> tuple[Finding, ...]:
-        """The devices' findings."""
-        return tuple(d.finding for d in await self.devices() if d.finding is not None)
+        """The devices' findings, of those that their owner may expect the host to use: that a
+        keyboard is left alone is said with the device, not in every host's list of findings."""
+        return tuple(
+            d.finding
+            for d in await self.devices()
+            if d.finding is not None
+            and (d.finding.code != _NOT_LISTED or usb_class_needs_driver(d.class_code))
+        )
 
     def _read(self) -> Iterator[tuple[Device, str]]:
         pci = self._sys / "bus/pci/devices"
@@ -181,12 +188,10 @@ class Inventory:
 
 
 def _unused(device: Device) -> Device:
-    """With a finding, if it is of a kind that its owner may expect a host to use."""
-    if not usb_class_needs_driver(device.class_code):
-        return device
+    """With a finding that says why."""
     ids = f"{device.vendor_id}:{device.product_id}"
     finding = Finding(
-        code="usb-device-not-listed",
+        code=_NOT_LISTED,
         severity=Severity.INFO,
         message=(
             f"The {usb_class_name(device.class_code)} {ids} at usb {device.address} is not used: "

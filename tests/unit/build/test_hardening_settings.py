@@ -45,6 +45,25 @@ def test_the_vmkernel_keeps_no_capability_that_units_of_their_own_have() -> None
     }
 
 
+def test_no_start_of_a_service_is_given_up_because_the_machine_is_slow() -> None:
+    """Each is given three minutes at least, as by systemd's own watchdogs; what only says why
+    another failed may give up, and so may what systemd itself would wait for no longer."""
+    units = ROOT / "systemd/system"
+    manager = (ROOT.parents[1] / "etc/systemd/system.conf").read_text()
+    found = {"the default": _limit_s(manager, "DefaultTimeoutStartSec")}
+    for path in sorted({*units.glob("*.service"), *units.glob("*.d/*.conf")}):
+        if "TimeoutStartSec=" in path.read_text() and "trouble" not in path.name:
+            name = path.parent.stem if path.parent != units else path.name
+            found[name] = _limit_s(path.read_text(), "TimeoutStartSec")
+    assert {"mica-vmkernel.service", "mica-api.service", "systemd-udevd.service"} <= set(found)
+    assert {name: limit_s for name, limit_s in found.items() if limit_s < 180} == {}
+
+
+def _limit_s(text: str, name: str) -> int:
+    (match,) = re.findall(rf"^{name}=(\d+)(s|min)$", text, re.MULTILINE)
+    return int(match[0]) * (60 if match[1] == "min" else 1)
+
+
 @pytest.mark.parametrize(
     "parameter",
     [

@@ -188,11 +188,13 @@ def test_usb_devices_without_hubs_of_the_root(tree: Tree) -> None:
     assert devices[1].finding is None
 
 
-def test_a_usb_device_that_was_not_let_in_is_told_if_a_host_might_use_it(tree: Tree) -> None:
+def test_a_usb_device_that_was_not_let_in_says_why(tree: Tree) -> None:
+    """Among the host's own findings is only what a host might use."""
     tree.refused_usb("1-1", "02", "0a")
     tree.refused_usb("1-2", "03")
     tree.refused_usb("1-3")
-    network, keyboard, empty = asyncio.run(inventory(tree, {}).devices())
+    found = inventory(tree, {})
+    network, keyboard, empty = asyncio.run(found.devices())
     assert (network.class_code, keyboard.class_code, empty.class_code) == ("02", "03", "00")
     assert network.finding is not None
     assert (network.finding.code, network.finding.severity) == (
@@ -200,8 +202,10 @@ def test_a_usb_device_that_was_not_let_in_is_told_if_a_host_might_use_it(tree: T
         Severity.INFO,
     )
     assert "0525:a4a2 at usb 1-1" in network.finding.message
-    assert keyboard.finding is None
-    assert empty.finding is None
+    assert keyboard.finding is not None
+    assert "The input device 0525:a4a2 at usb 1-2 is not used" in keyboard.finding.message
+    assert empty.finding is not None
+    assert [finding.subject for finding in asyncio.run(found.findings())] == ["usb/1-1"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ def test_the_slice_has_limits_and_yields() -> None:
     settings = _unit("mica-work.slice")["Slice"]
     for name in ("MemoryHigh", "MemoryMax", "TasksMax", "CPUWeight", "IOWeight"):
         assert settings[name]
+    assert settings["DevicePolicy"] == "closed"
+    assert not [name for name in settings if name == "DeviceAllow"]
     assert int(settings["IOWeight"]) < 100
     assert int(settings["CPUWeight"]) < 100
 
