@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.framework.asgi import request
@@ -293,6 +294,34 @@ async def test_merge_patch(tmp_path: Path) -> None:
         spec = fake.asked(requests.UpdateVm)[0].spec
         assert spec.labels == {"b": "2", "c": "3"}
         assert spec.memory_bytes == 512 << 20
+
+
+@on_loop
+async def test_a_patch_is_converted_no_more_than_it_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spec becomes what JSON has, is merged with the patch, and becomes a spec again."""
+    steps: list[str] = []
+
+    def counted(name: str) -> None:
+        made = getattr(msgspec, name)
+
+        def step(*arguments: object, **named: object) -> object:
+            steps.append(name)
+            return made(*arguments, **named)
+
+        monkeypatch.setattr(msgspec, name, step)
+
+    async with served(tmp_path) as (fake, api):
+        fake.answer(requests.GetVm, vm())
+        fake.answer(requests.UpdateVm, vm(revision=4))
+        for name in ("convert", "to_builtins"):
+            counted(name)
+        body = b'{"spec": {"name": "x"}}'
+        answer = await request(api, "PATCH", "/v1/vms/web", headers=MERGE_PATCH, body=body)
+        assert answer.status == 200
+        assert steps.count("to_builtins") == 1
+        assert len([step for step in steps if step == "convert"]) <= 2  # the query is the other
 
 
 @pytest.mark.parametrize(
