@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,9 @@ executed; it can do with two views of it."""
 _QUESTIONS = ("qmp_capabilities", "query-cpu-definitions", "quit")
 
 
+_VERSION = re.compile(r"-v\d+\Z")
+
+
 @dataclass(frozen=True)
 class CpuModels:
     """What there is with one accelerator."""
@@ -55,10 +59,13 @@ class CpuModels:
             return
         usable = sorted(m for m, without in self.lacking.items() if self._usable(m, without))
         near = difflib.get_close_matches(model, usable, n=_NAMED_MAX, cutoff=0.4)
-        named = ", ".join([HOST_MODEL, *(near or usable[:_NAMED_MAX])])
-        raise MicaError.field(
-            "/spec/cpus/model", f"{problem}; possible are {named} and others.", ErrorCode.INVALID
-        )
+        if near:
+            told = f"possible are {', '.join([HOST_MODEL, *near])} and others"
+        else:
+            # Each has versions (-v1 …) besides; the model alone is the newest that is possible.
+            told = ", ".join([HOST_MODEL, *(m for m in usable if not _VERSION.search(m))])
+            told = f"possible are {told}"
+        raise MicaError.field("/spec/cpus/model", f"{problem}; {told}.", ErrorCode.INVALID)
 
     def _usable(self, model: str, without: tuple[str, ...]) -> bool:
         return model != HOST_MODEL and not (without and self.accelerator is Accelerator.KVM)

@@ -52,6 +52,11 @@ _CODES = frozenset(
         *("henkan", "hiragana", "katakanahiragana", "muhenkan", "ro", "yen"),
     ]
 )
+_NAMED = sorted(
+    code for code in _CODES if len(code) > 1 and not (code[0] == "f" and code[1:].isdigit())
+)
+_SHOWN = 40
+"""Of a wrong name in a message."""
 _ALIASES = {
     "del": "delete",
     "enter": "ret",
@@ -98,15 +103,25 @@ def chord_of(name: str) -> Chord:
     codes = []
     for each in modifiers:
         if each not in _MODIFIERS:
-            raise ValueError(f"{each!r} is no modifier; those are ctrl, alt, shift, meta, altgr")
+            raise ValueError(f"{each[:_SHOWN]!r} is no modifier; those are {', '.join(_MODIFIERS)}")
         codes.append(_MODIFIERS[each])
     code = _MODIFIERS.get(key) or _ALIASES.get(key, key)
     if code not in _CODES and code not in _MODIFIERS:
-        raise ValueError(f"there is no key {key!r}")
+        raise ValueError(f"there is no key {key[:_SHOWN]!r}{_instead(key)}")
     codes.append(code)
     if len(set(codes)) != len(codes):
         raise ValueError("a key is in it twice")
     return tuple(codes)
+
+
+def _instead(key: str) -> str:
+    """The names that are close to a wrong one, or else all of them."""
+    import difflib
+
+    near = difflib.get_close_matches(key[:_SHOWN], [*_NAMED, *_ALIASES, *_MODIFIERS], n=3)
+    if near:
+        return f"; {' or '.join(near)} may be meant"
+    return f"; keys are a to z, 0 to 9, f1 to f12, {', '.join(_NAMED)}"
 
 
 def chords_of_text(text: str) -> list[Chord]:

@@ -49,6 +49,16 @@ def test_an_unknown_name_gets_near_ones() -> None:
         read_cpu_models(OUTPUT, Accelerator.TCG).check("EPYC-v9")
 
 
+def test_a_name_like_none_gets_all_of_them() -> None:
+    with pytest.raises(MicaError) as caught:
+        read_cpu_models(OUTPUT, Accelerator.TCG).check("zzzz")
+    named = caught.value.problem.detail.partition("possible are ")[2].rstrip(".").split(", ")
+    models = read_cpu_models(OUTPUT, Accelerator.TCG).lacking
+    assert named[0] == "host"
+    assert set(named) >= {m for m in models if "-v" not in m}
+    assert not any("-v" in m for m in named)
+
+
 def test_a_qemu_that_does_not_tell() -> None:
     with pytest.raises(MicaError, match="does not tell"):
         read_cpu_models(b"{}\nnonsense\n", Accelerator.KVM)

@@ -97,6 +97,18 @@ async def test_wrong_keys_are_all_named_and_nothing_is_pressed(tmp_path: Path) -
             await consoles.press("web", ("f1", "any", "a-b"), "\u20ac")
         fields = caught.value.problem.fields
         assert [field.pointer for field in fields] == ["/keys/1", "/keys/2", "/text"]
+        assert "those are alt, " in fields[1].detail
+        for key, told in (
+            ("delte", "there is no key 'delte'; delete or del or enter may be meant."),
+            ("ctrl-page-dwn", "'page' is no modifier"),
+            ("ctrl-entr", "there is no key 'entr'; enter or "),
+            ("xyzzy" * 100, "keys are a to z, 0 to 9, f1 to f12, apostrophe, asterisk, "),
+        ):
+            with pytest.raises(MicaError) as caught:
+                await consoles.press("web", (key,), "")
+            (field,) = caught.value.problem.fields
+            assert told in field.detail, field.detail
+            assert len(field.detail) < 1000
         with pytest.raises(MicaError) as caught:
             await consoles.press("web", (), "")
         assert [field.pointer for field in caught.value.problem.fields] == ["/keys"]
