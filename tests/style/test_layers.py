@@ -17,7 +17,7 @@ Graph = Mapping[str, frozenset[str]]
 LAYERS: Sequence[frozenset[str]] = tuple(
     frozenset(layer.split())
     for layer in (
-        "clock jail service_manager text version",
+        "aio clock jail service_manager text version",
         "model",
         "decoding incidents",
         "devices events host",

@@ -21,12 +21,13 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from vmkernel.aio import run_to_end
 from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.model import (
     CloneSpec,
@@ -110,7 +111,7 @@ class Clones:
             with held, naming_datastore(datastore):
                 async with self._journaled(journal, datastore, actor):
                     await self._copy(source, disks, spec, journal.token, shared, handle)
-                    await _to_its_end(self._write_down(source, new_id, wanted, actor))
+                    await run_to_end(self._write_down(source, new_id, wanted, actor))
             self._host.events.publish(
                 "vm.cloned",
                 Subject(kind="vm", id=new_id),
@@ -149,7 +150,7 @@ class Clones:
                 await asyncio.shield(self._discard(journal, vms, actor))
                 raise
             try:
-                await _to_its_end(asyncio.to_thread(end, vms, journal.vm))
+                await run_to_end(asyncio.to_thread(end, vms, journal.vm))
             except OSError as error:
                 _log.warning("the journal of clone %s stays: %s", journal.vm, error)
         finally:
@@ -232,15 +233,6 @@ class Clones:
         raise MicaError.field(
             "/id", f"There is a volume {volume} already.", ErrorCode.ALREADY_EXISTS
         )
-
-
-async def _to_its_end(work: Coroutine[None, None, None]) -> None:
-    """Await what must not be left half done; who cancels it comes too late."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
-    task.result()
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,10 @@ class VmDriver:
                 await machine.host.network.adopt_ports(self.vm_id, machine.record.nics)
             await self._guarded(settle(machine))
             self._ready.set()
-            while not self._deleted:
+            me = asyncio.current_task()
+            assert me is not None
+            # What had to be brought to its end may have been cancelled in vain.
+            while not self._deleted and not me.cancelling():
                 message = await self._next()
                 if message is not None:
                     await self._handle(message)

@@ -15,6 +15,7 @@ import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from vmkernel.aio import run_to_end
 from vmkernel.devices import Accelerator
 from vmkernel.model import ErrorCode, MicaError, Progress, VmState
 from vmkernel.qemu import QemuError, Qmp, QmpCommandError, QmpLostError, memory_image
@@ -124,7 +125,7 @@ async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:
                 suspension.seal, folder, fd, machine.definition, accelerator, skeleton
             )
         )
-        return await _to_its_end(sealing)
+        return await run_to_end(sealing)
     finally:
         os.close(fd)
 
@@ -190,14 +191,3 @@ async def _interruptible(machine: Machine, ask: Ask, work: Coroutine[Any, Any, O
     finally:
         machine.interruptible = None
         ask.done.remove_done_callback(give_up)
-
-
-async def _to_its_end(task: asyncio.Task[Outcome]) -> Outcome:
-    """Await something that must not be left half done, even where we are cancelled."""
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait((task,))
-        if task.cancelled() or task.exception() is not None:
-            raise
-        return task.result()

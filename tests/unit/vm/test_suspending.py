@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -297,6 +299,35 @@ async def test_a_sealed_image_is_the_truth(tmp_path: Path) -> None:
         assert world.launcher.qemus == {}
         await _succeeds(world, VmAction.START)
         assert world.qemu().memory == b"counted to 7"
+
+
+@on_loop
+async def test_a_stop_waits_for_the_seal_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate = threading.Event(), threading.Event()
+    seal = suspension.seal
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        assert gate.wait(10)
+        return seal(*arguments)
+
+    monkeypatch.setattr(suspension, "seal", slow)
+    async with running(tmp_path) as world:
+        await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
+        await asyncio.to_thread(begun.wait, 10)
+        stopping = asyncio.create_task(world.vms.stop())
+        await world.settle()
+        assert not stopping.done()
+        gate.set()
+        async with asyncio.timeout(10):
+            await stopping
+        assert (_folder(world) / "suspend.json").exists()
+        await world.operations.close()
+        world._make()
+        await world.vms.start()
+        assert state(world) is VmState.SUSPENDED
 
 
 @on_loop
