@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,11 @@ __all__ = ["restore_vm", "restore_volumes"]
 OnStep = Callable[[str], None]
 
 _REQUEST_BYTES = 64 << 20
+_BACK_S = 30.0
+"""A vmkernel that has ended answers again within some seconds."""
+_AGAIN_S = 0.5
+_LATER = ("conflict", "unavailable")
+"""It is starting, or a request that was cut off still has the volume."""
 _UNUSED_S = 86_400
 """Each write begins it anew, so this bounds the time that the other disks of a VM take."""
 
@@ -132,18 +138,35 @@ def _rolled_back(mica: Mica) -> Iterator[list[str]]:
     try:
         yield made
     except BaseException as error:
-        left = []
-        for volume in made:
-            try:
-                mica.delete_volume(volume)
-            except (RefusedError, UnreachableError):
-                left.append(volume)
+        end = time.monotonic() + _BACK_S
+        left = [volume for volume in made if not _deleted(mica, volume, end)]
         if left and isinstance(error, ClientError):
             raise ClientError(
-                f"{error}; what was restored can't be removed, delete it yourself:"
-                f" volumes {', '.join(left)}"
+                f"{error}; what was restored can't be removed now: the host deletes it within a"
+                f" day, or delete it yourself: volumes {', '.join(left)}"
             ) from error
         raise
+
+
+def _deleted(mica: Mica, volume: str, end: float) -> bool:
+    """Delete a volume; a host that is starting again is waited for."""
+    while True:
+        try:
+            mica.delete_volume(volume)
+        except RefusedError as error:
+            if error.code == "not-found":
+                return True
+            if error.code not in _LATER:
+                return False
+        except UnreachableError:
+            pass
+        except ClientError:
+            return False
+        else:
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(_AGAIN_S)
 
 
 def _volumes(
