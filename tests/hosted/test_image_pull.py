@@ -100,7 +100,7 @@ def test_what_is_refused(mica: Mica, web: WebServer) -> None:
         assert words in _fails(mica, _pull(url)), url
     assert "digest-mismatch" in _fails(mica, _pull(f"{base}/file/disk.raw", "disk.gz"))
     small = _pull(f"{base}/file/disk.raw", max_bytes=MIB)
-    assert "insufficient-space" in _fails(mica, small)
+    assert "more than its `max_bytes` of 1048576" in _fails(mica, small)
 
 
 def test_a_pull_is_cancelled_in_the_middle(mica: Mica, web: WebServer) -> None:

@@ -15,6 +15,7 @@ from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
 from tests.framework import inputs
 from tests.framework.hosted import HostedMica
+from tests.framework.image_oracle import differences
 from tests.framework.vhdx import with_log_in_use, with_zeros_in_log
 from vmkernel.model import Image, SourceFormat
 
@@ -109,6 +110,7 @@ def _data_of(mica: Mica, image: object, folder: Path) -> bytes:
 @pytest.mark.parametrize("name", TAKEN)
 def test_what_qemu_img_makes_is_taken(mica: Mica, tmp_path: Path, raw: Path, name: str) -> None:
     sample = _converted(raw, tmp_path / "sample", *TAKEN[name])
+    assert differences(sample.read_bytes()) == []
     image = mica.upload_image("shape", sample, datastore="main")
     data = _data_of(mica, image, tmp_path)
     assert data[: len(DATA)] == DATA
