@@ -14,9 +14,8 @@ from tests.framework.appliance import Appliance
 from tests.framework.drives import Bus, Drive, blank_disk
 from tests.framework.guest import GuestFiles
 from tests.framework.guest.build import COMMAND_LINE
-from tests.framework.machine import Firmware
-from tests.framework.plugged_in import Setup, plugged_in
-from tests.framework.variant import Agent, variant
+from tests.framework.inside import plugged_in_with_agent, upload_boot_files
+from tests.framework.variant import Agent
 
 GIB = 1 << 30
 DISK = "CRASHDISK01"
@@ -56,27 +55,16 @@ class Counting:
 @pytest.fixture(scope="module")
 def counting(folder: Path, guest: GuestFiles) -> Iterator[Counting]:
     """The variant with the agent, and a guest from kernel and initrd."""
-    socket = folder / "agent.sock"
-    socket.unlink(missing_ok=True)
     disk = Drive("main", blank_disk(folder / "main.img", 4 * GIB), Bus.VIRTIO, DISK)
-    setup = Setup(
-        folder=folder,
-        firmware=Firmware.BIOS,
-        disks=(disk,),
-        extra=variant().arguments(socket),
-    )
-    with plugged_in(setup) as appliance:
-        agent = Agent(socket)
+    with plugged_in_with_agent(folder, disks=[disk]) as (appliance, agent):
         appliance.create_datastore("main", DISK)
-        appliance.upload("kernel", guest.kernel, "linux-kernel")
-        appliance.upload("initrd", guest.initrd, "linux-initrd")
+        upload_boot_files(appliance, guest)
         boot = {"kernel": "kernel", "initrd": "initrd", "cmdline": COMMAND_LINE}
         appliance.create_vm("counter", firmware="bios", boot={"kernel": boot})
         appliance.start("counter")
         with appliance.console("counter") as console:
             console.expect(r"tick 2", timeout_s=90, what="the guest counts")
         yield Counting(appliance, agent)
-        agent.close()
 
 
 @pytest.mark.parametrize("unit", [VMKERNEL, API])

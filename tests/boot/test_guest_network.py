@@ -19,9 +19,8 @@ from tests.framework.drives import Bus, Drive, blank_disk
 from tests.framework.guest import GuestFiles
 from tests.framework.guest.build import COMMAND_LINE
 from tests.framework.guest_frames import SCENE, Scene, forbidden
-from tests.framework.machine import Firmware
-from tests.framework.plugged_in import Setup, plugged_in
-from tests.framework.variant import Agent, variant
+from tests.framework.inside import plugged_in_with_agent, upload_boot_files
+from tests.framework.variant import Agent
 
 GIB = 1 << 30
 DISK = "WIREDISK01"
@@ -105,17 +104,10 @@ class Wire:
 @pytest.fixture(scope="module")
 def wire(folder: Path, guest: GuestFiles) -> Iterator[Wire]:
     """Both guests run."""
-    socket = folder / "agent.sock"
-    socket.unlink(missing_ok=True)
     disk = Drive("main", blank_disk(folder / "main.img", 2 * GIB), Bus.VIRTIO, DISK)
-    setup = Setup(
-        folder=folder, firmware=Firmware.BIOS, disks=(disk,), extra=variant().arguments(socket)
-    )
-    with plugged_in(setup) as appliance:
-        agent = Agent(socket)
+    with plugged_in_with_agent(folder, disks=[disk]) as (appliance, agent):
         appliance.create_datastore("main", DISK)
-        appliance.upload("kernel", guest.kernel, "linux-kernel")
-        appliance.upload("initrd", guest.initrd, "linux-initrd")
+        upload_boot_files(appliance, guest)
         for vm, mac in MACS.items():
             # What the evil one sends is then what it is told to send.
             cmdline = f"{COMMAND_LINE} ipv6.disable=1" if vm == "evil" else COMMAND_LINE
@@ -141,7 +133,6 @@ def wire(folder: Path, guest: GuestFiles) -> Iterator[Wire]:
             host_local=local,
         )
         yield Wire(appliance, agent, scene)
-        agent.close()
 
 
 def test_guests_get_addresses_and_reach_the_host(wire: Wire) -> None:

@@ -18,11 +18,11 @@ import pytest
 
 from tests.framework.appliance import Appliance
 from tests.framework.drives import Bus, Drive, blank_disk
+from tests.framework.guest import GuestFiles
+from tests.framework.inside import plugged_in_with_agent
 from tests.framework.jail import Policy
-from tests.framework.machine import Firmware
-from tests.framework.plugged_in import Setup, plugged_in
 from tests.framework.repository import REPOSITORY
-from tests.framework.variant import Agent, variant
+from tests.framework.variant import Agent
 
 MIB = 1 << 20
 UNITS = REPOSITORY / "appliance_build/image/rootfs/usr/lib/systemd/system"
@@ -65,6 +65,7 @@ BY_THE_UNIT = {
     "a set-user-id program",
 }
 KEYBOARD, SERIAL, NETWORK, LATE = "0627:0001", "0403:6001", "0525:a4a2", "MICALATE01"
+DISK = "HARDDISK01"
 OPEN_IN_SLICE = """
 import os, pathlib, sys
 pathlib.Path("/sys/fs/cgroup/mica.slice/mica-work.slice/cgroup.procs").write_text(str(os.getpid()))
@@ -90,27 +91,15 @@ class Inside:
 @pytest.fixture(scope="module")
 def inside(folder: Path) -> Iterator[Inside]:
     """It is up, and all its drivers are there."""
-    socket = folder / "agent.sock"
-    socket.unlink(missing_ok=True)
     late = blank_disk(folder / "late.img", 64 * MIB)
-    setup = Setup(
-        folder=folder,
-        firmware=Firmware.BIOS,
-        disks=(Drive("main", blank_disk(folder / "main.img", 64 * MIB), Bus.VIRTIO, "HARDDISK01"),),
-        extra=(
-            *variant().arguments(socket),
-            *("-device", "usb-kbd", "-device", "usb-net"),
-            *(
-                "-chardev",
-                "null,id=nowhere",
-                "-device",
-                "usb-serial,chardev=nowhere,always-plugged=on",
-            ),
-            *("-blockdev", f"driver=file,filename={late},node-name=late"),
-        ),
+    disk = Drive("main", blank_disk(folder / "main.img", 2048 * MIB), Bus.VIRTIO, DISK)
+    extra = (
+        *("-device", "usb-kbd", "-device", "usb-net"),
+        *("-chardev", "null,id=nowhere"),
+        *("-device", "usb-serial,chardev=nowhere,always-plugged=on"),
+        *("-blockdev", f"driver=file,filename={late},node-name=late"),
     )
-    with plugged_in(setup) as appliance:
-        agent = Agent(socket)
+    with plugged_in_with_agent(folder, disks=[disk], extra=extra) as (appliance, agent):
         appliance.machine.wait_for(
             "all drivers are loaded",
             lambda: (
@@ -137,7 +126,6 @@ def inside(folder: Path) -> Iterator[Inside]:
         agent.run("/usr/bin/systemctl", "daemon-reload")
         agent.run("/usr/bin/systemctl", "start", UNIT, timeout_s=120)
         yield Inside(appliance, agent, as_root, json.loads(agent.read(OUTCOME)))
-        agent.close()
 
 
 def test_the_kernel_refuses_even_root(inside: Inside) -> None:
@@ -226,6 +214,19 @@ def test_work_on_data_from_outside_opens_no_device(inside: Inside) -> None:
         "/dev/urandom",
     }
     assert set(outcomes.values()) == {"opened", "Operation not permitted"}
+
+
+def test_work_on_data_from_outside_goes_on_without_devices(
+    inside: Inside, guest: GuestFiles
+) -> None:
+    """An image is looked at, converted to another format and measured, all inside the slice."""
+    appliance = inside.appliance
+    appliance.create_datastore("main", DISK)
+    appliance.upload("disk", guest.bios_disk, "raw")
+    size = guest.bios_disk.stat().st_size
+    made = appliance.create_volume("disk", size, source_image="disk")
+    assert made["spec"]["format"] == "qcow2"
+    assert made["status"]["allocated_bytes"] > 0
 
 
 @pytest.mark.parametrize(

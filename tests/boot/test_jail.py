@@ -19,11 +19,10 @@ from tests.framework.appliance import Appliance
 from tests.framework.drives import Bus, Drive, blank_disk
 from tests.framework.guest import GuestFiles
 from tests.framework.guest.build import COMMAND_LINE
+from tests.framework.inside import plugged_in_with_agent, upload_boot_files
 from tests.framework.jail import Jailed, differences, look_at
 from tests.framework.jail_probe import PROBE, REFUSED_CALL, outcomes
-from tests.framework.machine import Firmware
-from tests.framework.plugged_in import Setup, plugged_in
-from tests.framework.variant import Agent, variant
+from tests.framework.variant import Agent
 
 GIB, MIB = 1 << 30, 1 << 20
 DISK = "JAILDISK01"
@@ -103,17 +102,10 @@ class Prison:
 @pytest.fixture(scope="module")
 def prison(folder: Path, guest: GuestFiles) -> Iterator[Prison]:
     """Both guests run."""
-    socket = folder / "agent.sock"
-    socket.unlink(missing_ok=True)
     disk = Drive("main", blank_disk(folder / "main.img", 4 * GIB), Bus.VIRTIO, DISK)
-    setup = Setup(
-        folder=folder, firmware=Firmware.BIOS, disks=(disk,), extra=variant().arguments(socket)
-    )
-    with plugged_in(setup) as appliance:
-        agent = Agent(socket)
+    with plugged_in_with_agent(folder, disks=[disk]) as (appliance, agent):
         appliance.create_datastore("main", DISK)
-        appliance.upload("kernel", guest.kernel, "linux-kernel")
-        appliance.upload("initrd", guest.initrd, "linux-initrd")
+        upload_boot_files(appliance, guest)
         appliance.upload("bios-disk", guest.bios_disk, "raw")
         appliance.create_volume("one-disk", 8 * MIB)
         size = guest.bios_disk.stat().st_size
@@ -127,7 +119,6 @@ def prison(folder: Path, guest: GuestFiles) -> Iterator[Prison]:
         (pids[TPM],) = {int(pid) for pid in processes} - {pids["two"]}
         jailed[TPM] = look_at(agent, "two", pids[TPM])
         yield Prison(appliance, agent, pids, jailed)
-        agent.close()
 
 
 def _start(appliance: Appliance, vm: str, **more: Any) -> None:
