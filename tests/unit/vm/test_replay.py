@@ -129,7 +129,15 @@ def test_a_string_without_an_end_is_left_out_and_held_nowhere() -> None:
     assert replay.feed(b"\x1b\\after") == b"after"
 
 
-def test_the_longest_scrollback_is_filtered_at_once() -> None:
+def _feed_s(octets: bytes, length: int) -> float:
+    """The processor's seconds that so many bytes take."""
+    began = time.process_time()
+    Replay().feed(octets * (length // len(octets)))
+    return time.process_time() - began
+
+
+def test_the_work_grows_with_the_scrollback_and_no_faster() -> None:
+    """Four times the bytes take about four times as long; by a quadratic rule they'd take 16."""
     for octets in (
         b"a",
         b"\x1b",
@@ -140,9 +148,8 @@ def test_the_longest_scrollback_is_filtered_at_once() -> None:
         b"\xe2\x82",
         b"\x9b;",
     ):
-        began = time.process_time()
-        Replay().feed(octets * ((256 << 10) // len(octets)))
-        assert time.process_time() - began < 2
+        short = min(_feed_s(octets, 64 << 10) for _ in range(3))
+        assert min(_feed_s(octets, 256 << 10) for _ in range(3)) < 10 * short + 0.05, octets
 
 
 @given(
