@@ -88,7 +88,7 @@ class Replay:
 
     def _sequence(self, data: bytes, at: int, out: bytearray) -> int | None:
         """Take what begins here; where it ends, or None if that has not come yet."""
-        if _CUT.match(data, at) or data[at:] == b"\x1b":
+        if _cut_off(data, at):
             return None
         if begun := _CSI.match(data, at):
             return _control(data, begun, out)
@@ -112,6 +112,11 @@ class Replay:
             ended = _STRING_END.match(data, end.end())
             return ended.end() if ended else end.end()
         return len(data)
+
+
+def _cut_off(data: bytes, at: int) -> bool:
+    """True if the rest is the beginning of a character or of an escape sequence."""
+    return _CUT.match(data, at) is not None or (data[at] == _ESC and at == len(data) - 1)
 
 
 def _control(data: bytes, begun: re.Match[bytes], out: bytearray) -> int | None:
@@ -142,7 +147,7 @@ def _string(data: bytes, begun: re.Match[bytes], out: bytearray) -> int | None:
     """OSC, DCS, SOS, PM, APC: only a clean OSC is kept."""
     body = _IN_STRING.match(data, begun.end())
     assert body is not None
-    if body.end() == len(data) or _CUT.match(data, body.end()) or data[body.end() :] == b"\x1b":
+    if body.end() == len(data) or _cut_off(data, body.end()):
         return None
     ended = _STRING_END.match(data, body.end())
     is_osc = begun[1] == b"]" or begun[2] == b"\x9d"
