@@ -66,6 +66,7 @@ BY_THE_UNIT = {
 }
 KEYBOARD, SERIAL, NETWORK, LATE = "0627:0001", "0403:6001", "0525:a4a2", "MICALATE01"
 DISK = "HARDDISK01"
+HUB, BEHIND = "0409:55aa", "MICAHUB01"
 OPEN_IN_SLICE = """
 import os, pathlib, sys
 pathlib.Path("/sys/fs/cgroup/mica.slice/mica-work.slice/cgroup.procs").write_text(str(os.getpid()))
@@ -91,13 +92,14 @@ class Inside:
 @pytest.fixture(scope="module")
 def inside(folder: Path) -> Iterator[Inside]:
     """It is up, and all its drivers are there."""
-    late = blank_disk(folder / "late.img", 64 * MIB)
+    late, behind = (blank_disk(folder / f"{name}.img", 64 * MIB) for name in ("late", "behind"))
     disk = Drive("main", blank_disk(folder / "main.img", 2048 * MIB), Bus.VIRTIO, DISK)
     extra = (
-        *("-device", "usb-kbd", "-device", "usb-net"),
+        *("-device", "usb-kbd", "-device", "usb-net", "-device", "qemu-xhci,id=later"),
         *("-chardev", "null,id=nowhere"),
         *("-device", "usb-serial,chardev=nowhere,always-plugged=on"),
         *("-blockdev", f"driver=file,filename={late},node-name=late"),
+        *("-blockdev", f"driver=file,filename={behind},node-name=behind"),
     )
     with plugged_in_with_agent(folder, disks=[disk], extra=extra) as (appliance, agent):
         appliance.machine.wait_for(
@@ -202,6 +204,37 @@ def test_storage_that_is_plugged_in_later_is_used(inside: Inside) -> None:
     machine = inside.appliance.machine
     machine.qmp("device_add", driver="usb-storage", id="late", drive="late", serial=LATE)
     _wait_disk(inside, LATE)
+
+
+def test_what_is_plugged_in_behind_a_hub_later_is_let_in_too(inside: Inside) -> None:
+    """The hub, storage behind it and a second network adapter; no keyboard behind it."""
+    machine = inside.appliance.machine
+    known = {device["address"] for device in _usb_devices(inside)}
+
+    def add(driver: str, port: str, **more: str) -> None:
+        machine.qmp("device_add", driver=driver, id=driver, bus="later.0", port=port, **more)
+
+    add("usb-hub", "3")
+    add("usb-storage", "3.1", drive="behind", serial=BEHIND)
+    add("usb-net", "3.2")
+    add("usb-kbd", "3.3")
+
+    def plugged() -> dict[str, dict[str, Any]]:
+        new = [device for device in _usb_devices(inside) if device["address"] not in known]
+        return {f"{d['vendor_id']}:{d['product_id']}": d for d in new}
+
+    _wait_disk(inside, BEHIND)
+    machine.wait_for(
+        "hub, storage and network adapter have drivers, the keyboard has none",
+        lambda: sorted(d["driver"] is None for d in plugged().values()) == [False] * 3 + [True],
+        timeout_s=60,
+        interval_s=1.0,
+    )
+    found = plugged()
+    assert found[HUB]["driver"] == "hub"
+    assert found[NETWORK]["driver"] is not None
+    assert found[KEYBOARD]["finding"]["code"] == "usb-device-not-listed"
+    assert found[KEYBOARD]["address"].startswith(found[HUB]["address"] + ".")
 
 
 def test_work_on_data_from_outside_opens_no_device(inside: Inside) -> None:
