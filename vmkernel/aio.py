@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
-__all__ = ["run_to_end"]
+__all__ = ["begun", "run_to_end", "run_to_end_then_cancel"]
 
 T = TypeVar("T")
 
@@ -18,11 +18,38 @@ async def run_to_end(work: Awaitable[T]) -> T:
     `Task.cancelling()` still tells that it was asked for: a task that goes on for ever looks there.
     """
     task = asyncio.ensure_future(work)
+    await _wait(task)
+    return task.result()
+
+
+async def run_to_end_then_cancel(work: Coroutine[Any, Any, T]) -> T:
+    """Await work to its end; if we are cancelled meanwhile, CancelledError comes after it."""
+    task = asyncio.ensure_future(work)
+    if await _wait(task):
+        if not task.cancelled():
+            task.exception()  # it has been looked at
+        raise asyncio.CancelledError
+    return task.result()
+
+
+async def begun(begin: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[None]]) -> T:
+    """Await work that leaves something behind, which its outcome names. If we are cancelled
+    meanwhile, the work comes to its end, what it left is taken away, and then CancelledError is
+    raised: the caller couldn't know what to take away."""
+    task = asyncio.ensure_future(begin)
+    if await _wait(task):
+        if not task.cancelled() and task.exception() is None:
+            await _wait(asyncio.ensure_future(undo(task.result())))
+        raise asyncio.CancelledError
+    return task.result()
+
+
+async def _wait(task: asyncio.Future[Any]) -> bool:
+    """Wait for its end; True if we were cancelled meanwhile."""
+    cancelled = False
     while not task.done():
         try:
-            await asyncio.shield(task)
+            await asyncio.wait((task,))
         except asyncio.CancelledError:
-            continue  # ours, or the work's own: then it is done
-        except Exception:
-            break
-    return task.result()
+            cancelled = True
+    return cancelled

@@ -30,6 +30,7 @@ from typing import IO, TypeVar
 import msgspec
 
 from vmkernel import clock
+from vmkernel.aio import begun
 from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.host.files import create_nameless, remove
 from vmkernel.host.unix_socket import listen_stream
@@ -57,7 +58,6 @@ from vmkernel.vm.service import VmService
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.still_disks import StillDisks, checkpoints_of, forget_checkpoint
 from vmkernel.vm.surroundings import Surroundings
-from vmkernel.vm.whole import begun
 
 __all__ = ["MakeScratch", "VmBackups"]
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
 
+from vmkernel.aio import begun, run_to_end_then_cancel
 from vmkernel.devices import DiskPlan
 from vmkernel.devices.arguments import Arguments, Command
 from vmkernel.devices.disk import add_disk_nodes
@@ -24,7 +25,6 @@ from vmkernel.vm.service import VmService
 from vmkernel.vm.start_files import disk_plan, with_access
 from vmkernel.vm.states import VmRequest
 from vmkernel.vm.surroundings import Surroundings
-from vmkernel.vm.whole import begun, to_its_end
 
 __all__ = ["VmLiveDisks"]
 
@@ -93,7 +93,7 @@ class VmLiveDisks:
                 try:
                     await self._until_ready(vm_id, job, on_progress)
                 except BaseException:
-                    await to_its_end(self._give_up(vm_id, job, nodes))
+                    await run_to_end_then_cancel(self._give_up(vm_id, job, nodes))
                     raise
                 await self._switch(vm_id, key, job, nodes, commit, revert)
             finally:

@@ -65,7 +65,6 @@ class Decoder(Protocol):
 class _Gzip:
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
-        self._left = b""
         self.hungry = True
 
     @property
@@ -85,9 +84,11 @@ class _Gzip:
         return out
 
 
-class _Xz:
-    def __init__(self) -> None:
-        self._inner = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+class _KeepsInput:
+    """The decoders of `lzma` and `bz2`, which keep what they haven't taken yet."""
+
+    def __init__(self, inner: lzma.LZMADecompressor | bz2.BZ2Decompressor) -> None:
+        self._inner = inner
 
     @property
     def eof(self) -> bool:
@@ -100,6 +101,11 @@ class _Xz:
     @property
     def hungry(self) -> bool:
         return self._inner.needs_input
+
+
+class _Xz(_KeepsInput):
+    def __init__(self) -> None:
+        super().__init__(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES))
 
     def feed(self, data: bytes) -> bytes:
         try:
@@ -115,21 +121,9 @@ class _Xz:
             raise _broken("xz") from error
 
 
-class _Bzip2:
+class _Bzip2(_KeepsInput):
     def __init__(self) -> None:
-        self._inner = bz2.BZ2Decompressor()
-
-    @property
-    def eof(self) -> bool:
-        return self._inner.eof
-
-    @property
-    def unused(self) -> bytes:
-        return self._inner.unused_data
-
-    @property
-    def hungry(self) -> bool:
-        return self._inner.needs_input
+        super().__init__(bz2.BZ2Decompressor())
 
     def feed(self, data: bytes) -> bytes:
         try:

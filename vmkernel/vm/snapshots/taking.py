@@ -19,6 +19,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from vmkernel.aio import run_to_end_then_cancel
 from vmkernel.devices import Accelerator
 from vmkernel.host.files import look
 from vmkernel.model import ErrorCode, MicaError, Progress, SnapshotState, VmState
@@ -30,7 +31,6 @@ from vmkernel.vm.firmware_files import copy_variables
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.snapshots.disks import forget_disks, keep_disks
 from vmkernel.vm.snapshots.records import SnapshotRecord, folder_of, remove, save
-from vmkernel.vm.whole import to_its_end
 
 __all__ = ["Tell", "copy_small", "stand_behind", "take"]
 
@@ -61,7 +61,7 @@ async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
         )
         await asyncio.to_thread(save, machine.folder, ready)
     except BaseException as error:
-        await to_its_end(_undo(machine, record))
+        await run_to_end_then_cancel(_undo(machine, record))
         if isinstance(error, QmpCommandError):
             what = f"Snapshot {record.id} of VM {machine.vm_id} can't be taken"
             raise suspension.refusal_of_qemu(what, error) from error
@@ -110,9 +110,9 @@ async def _keep(machine: Machine, record: SnapshotRecord, folder: Path, tell: Te
             await _keep_memory(machine, folder, tell)
     finally:
         if runs:
-            await to_its_end(_go_on(machine))
+            await run_to_end_then_cancel(_go_on(machine))
         elif record.memory and machine.connected:
-            await to_its_end(memory_image.take_disks_back(machine.qmp()))
+            await run_to_end_then_cancel(memory_image.take_disks_back(machine.qmp()))
 
 
 async def _go_on(machine: Machine) -> None:
