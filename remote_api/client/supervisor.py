@@ -9,7 +9,7 @@ What a process has to say comes by the service manager's own protocol (sd_notify
 a folder that is its user's alone: `READY=1`, `STATUS=` and, of ours, the `X_MICA_…` fields.
 
 Whatever a process prints goes into its log. The log is looked at whenever the process is: once it
-has LOG_MAX_BYTES, its newest half becomes `.log.1` in place of the one before, and it begins anew.
+has LOG_MAX_BYTES, its newest half becomes `.log.1` in place of the one before, and it starts empty.
 What is printed at that very moment may be lost.
 """
 
@@ -104,7 +104,7 @@ class Child:
                 self.told[name] = value
 
     def tail(self) -> str:
-        """The end of its log, which may just have begun anew."""
+        """The end of its log, which may just have been emptied."""
         lines: list[str] = []
         for log in (self._older_log, self.log):
             with contextlib.suppress(OSError):
@@ -116,7 +116,7 @@ class Child:
         return self.log.with_name(f"{self.log.name}.1")
 
     def bound_log(self) -> None:
-        """Begin the log anew if it is full."""
+        """Rotate the log if it is full."""
         with contextlib.suppress(FileNotFoundError), self.log.open("r+b") as log:
             size = os.fstat(log.fileno()).st_size
             if size < LOG_MAX_BYTES:

@@ -26,7 +26,7 @@ _AGAIN_S = 0.5
 _LATER = ("conflict", "unavailable")
 """It is starting, or a request that was cut off still has the volume."""
 _UNUSED_S = 86_400
-"""Each write begins it anew, so this bounds the time that the other disks of a VM take."""
+"""Each write restarts it, so this bounds the time that the other disks of a VM take."""
 
 
 def restore_volumes(

@@ -49,7 +49,7 @@ _UNUSED_S = 600
 @click.option(
     "--datastore",
     type=NAME,
-    help="Where the new volume shall lie; where the machine does otherwise.",
+    help="Datastore of the new volume (default: the VM's).",
 )
 @click.option("--bus", type=click.Choice([b.value for b in DiskBus]))
 @click.option("--key", help="Its place in the guest, such as disk3; a free one otherwise.")

@@ -249,7 +249,7 @@ def _say_what_waits(session: Session, before: Vm, changed: Vm) -> None:
 @click.argument("new_id", type=NAME)
 @click.option("--name", default="", help="A free display name.")
 @click.option(
-    "--datastore", type=NAME, help="Where it and its disks lie; beside the other's by default."
+    "--datastore", type=NAME, help="Datastore of the clone and its disks (default: the source's)."
 )
 @click.option(
     "--linked",

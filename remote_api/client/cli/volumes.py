@@ -137,9 +137,7 @@ def create_volume(
 @volume_group.command("clone")
 @click.argument("volume_id", type=NAME)
 @click.argument("new_id", type=NAME)
-@click.option(
-    "--datastore", type=NAME, help="Where the copy shall lie; where the volume does otherwise."
-)
+@click.option("--datastore", type=NAME, help="Datastore of the copy (default: the volume's).")
 @wait_option
 @pass_session
 def clone_volume(
@@ -161,7 +159,7 @@ def clone_volume(
 
 @volume_group.command("move")
 @click.argument("volume_id", type=NAME)
-@click.option("--datastore", type=NAME, help="Where it shall lie.")
+@click.option("--datastore", type=NAME, help="Datastore to move it to.")
 @click.option("--format", "volume_format", type=click.Choice([f.value for f in VolumeFormat]))
 @click.option("--allocation", type=click.Choice([a.value for a in Allocation]))
 @wait_option
