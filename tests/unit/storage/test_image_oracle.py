@@ -37,6 +37,13 @@ def _partitioned() -> bytes:
     return bytes(data)
 
 
+def _changed(image: bytes, *changes: tuple[int, bytes]) -> bytes:
+    data = bytearray(image)
+    for at, value in changes:
+        data[at : at + len(value)] = value
+    return bytes(data)
+
+
 IMAGES: dict[str, tuple[st.SearchStrategy[bytes], tuple[int, ...]]] = {
     "qcow2": (
         st.builds(qcow2, version=st.sampled_from([2, 3]), size=sizes, cluster_bits=st.just(16)),
@@ -113,6 +120,7 @@ def test_whole_images_are_the_same_to_both(name: str, image: bytes, size: int) -
         vmdk(kind=b"monolithicFlat"),
         vmdk(text=b'RW 9 SPARSE "/etc/shadow"\n'),
         vmdk(text=b""),
+        _changed(vmdk(), (512, b"\0")),
         stream_vmdk()[:-512],
         qed(),
         _luks(2),
@@ -121,13 +129,6 @@ def test_whole_images_are_the_same_to_both(name: str, image: bytes, size: int) -
 def test_what_is_unsafe_to_the_inspector_is_refused_here(image: bytes) -> None:
     assert not oracle(image).safe
     assert not ours(image).safe
-
-
-def _changed(image: bytes, *changes: tuple[int, bytes]) -> bytes:
-    data = bytearray(image)
-    for at, value in changes:
-        data[at : at + len(value)] = value
-    return bytes(data)
 
 
 EXAMPLES = (

@@ -129,13 +129,17 @@ def _descriptors(data: Data) -> list[bytes]:
 
 
 def _check_descriptor(block: bytes) -> bool:
-    """True if it is one; FormatError if it is of a disk that needs other files."""
+    """True if it is one; FormatError if it is of a disk that needs other files.
+
+    The text ends at its first NUL, as it does for qemu; a parent's name is refused behind it, too.
+    """
     if (found := re.search(rb'parentFileNameHint\s*=?\s*"?([^"\r\n\0]*)', block)) is not None:
         raise FormatError(f"it is the difference to {shown_name(found[1])}; flatten it first")
-    kind = re.search(rb'createType\s*=\s*"([^"\r\n\0]*)"', block)
+    text = block.partition(b"\0")[0]
+    kind = re.search(rb'createType\s*=\s*"([^"\r\n]*)"', text)
     if kind is None:
         return False
-    names = _extent_names(block)
+    names = _extent_names(text)
     if kind[1].decode("latin-1").lower() not in _WHOLE:
         raise FormatError(
             f"it is of the type {shown_name(kind[1])}, whose data lie in"
