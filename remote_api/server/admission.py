@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import islice
 
-from remote_api.failures import ApiError
+from remote_api.http.problems import ApiError
+from remote_api.http.sources import source_of
 from remote_api.schema import ProblemCode
-from remote_api.sources import source_of
 
 __all__ = ["Admission", "Limits", "Peer", "Stage"]
 

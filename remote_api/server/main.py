@@ -28,8 +28,9 @@ import uvicorn.lifespan.off  # noqa: E402, F401 - uvicorn takes it by name
 from uvicorn.config import Config  # noqa: E402
 from uvicorn.server import Server  # noqa: E402
 
-from remote_api.routes import MAX_HEAD_BYTES, Application, make_application  # noqa: E402
-from remote_api.routes.exchange import ConnectionFigures  # noqa: E402
+from remote_api.http.application import MAX_HEAD_BYTES, Application  # noqa: E402
+from remote_api.http.exchange import ConnectionFigures  # noqa: E402
+from remote_api.resources.table import make_application  # noqa: E402
 from remote_api.server.admission import Admission, Peer, Stage  # noqa: E402
 from remote_api.server.listener import BACKLOG, Listener  # noqa: E402
 from remote_api.server.protocol import BoundedH11Protocol  # noqa: E402

@@ -19,7 +19,7 @@ import msgspec
 from h11._receivebuffer import ReceiveBuffer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from remote_api.failures import ApiError, problem_document
+from remote_api.http.problems import ApiError, problem_document
 from remote_api.schema import ProblemCode
 from remote_api.server.admission import Peer
 from remote_api.server.listener import grow_buffer

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from remote_api.routes import Application, make_application
+from remote_api.http.application import Application
+from remote_api.resources.table import make_application
 from tests.framework.fake_vmkernel import FakeVmkernel, fake_vmkernel
 from vmkernel import model
 

@@ -12,10 +12,10 @@ from h11._receivebuffer import ReceiveBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_api.failures import ApiError
+from remote_api.http.problems import ApiError
+from remote_api.http.sources import source_of
 from remote_api.server.admission import Admission, Limits, Peer, Stage
 from remote_api.server.protocol import _StrictBuffer
-from remote_api.sources import source_of
 
 SMALL = Limits(
     waiting=12,

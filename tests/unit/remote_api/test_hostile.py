@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from remote_api.routes import application
-from remote_api.routes.exchange import MAX_STRANGERS_BODY_BYTES, Exchange, Response
+from remote_api.http import application
+from remote_api.http.exchange import MAX_STRANGERS_BODY_BYTES, Exchange, Response
 from tests.framework.asgi import request
 from tests.framework.running import on_loop
 from tests.unit.remote_api.samples import JSON, served

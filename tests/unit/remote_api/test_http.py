@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from remote_api.routes.registry import AnyRoute, BodyKind, Condition
+from remote_api.http.routing import AnyRoute, BodyKind, Condition
 from remote_api.schema import ObjectBody
 from tests.framework.asgi import Answer, request
 from tests.framework.fake_vmkernel import FakeVmkernel

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from remote_api.routes.openapi import document
+from remote_api.document.openapi import document
 from tests.framework.openapi_growth import losses
 
 BASELINE: dict[str, Any] = json.loads((Path(__file__).parent / "openapi-baseline.json").read_text())

@@ -14,10 +14,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from remote_api import schema as wires
-from remote_api.routes import all_routes
-from remote_api.routes.openapi import document
-from remote_api.routes.openapi_examples import EXAMPLES
-from remote_api.routes.registry import AnyRoute, BodyKind
+from remote_api.document.examples import EXAMPLES
+from remote_api.document.openapi import document
+from remote_api.http.routing import AnyRoute, BodyKind
+from remote_api.resources.table import all_routes
 from vmkernel import model
 from vmkernel.model.vm_differences import scope_of
 

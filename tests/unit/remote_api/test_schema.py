@@ -8,15 +8,15 @@ import re
 from typing import Any
 
 import remote_api.schema as wire
-from remote_api.routes import all_routes
-from remote_api.routes.openapi import document, render
+from remote_api.document.openapi import document, render
+from remote_api.resources.table import all_routes
 from tests.framework.openapi import DOCUMENT
 from tests.style.sources import modules
 from vmkernel import model
 from vmkernel.control import requests
 from vmkernel.model import IssuedToken, Role, Token, TokenSpec
 
-UPGRADE = "python -m remote_api.routes.openapi > remote_api/openapi.json"
+UPGRADE = "python -m remote_api.document.openapi > remote_api/openapi.json"
 NOUNS = ("vmkernel.model", "vmkernel.control.requests", "remote_api.schema")
 """The packages that declare what is stored, asked for and sent."""
 
@@ -76,7 +76,7 @@ def test_operation_ids_are_unique() -> None:
 def test_every_request_of_the_vmkernel_is_reachable() -> None:
     """A request that no route makes is either forgotten, or for the API's own use."""
     own = {requests.GetTlsIdentity}
-    source = "".join(path.read_text() for path in (DOCUMENT.parent / "routes").glob("*.py"))
+    source = "".join(path.read_text() for path in (DOCUMENT.parent / "resources").rglob("*.py"))
     for kind in requests.REQUESTS:
         if kind not in own:
             assert re.search(rf"\b{kind.__name__}\(", source), kind.__name__

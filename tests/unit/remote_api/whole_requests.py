@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from remote_api.routes import all_routes
-from remote_api.routes.registry import AnyRoute, BodyKind, Condition
+from remote_api.http.routing import AnyRoute, BodyKind, Condition
+from remote_api.resources.table import all_routes
 
 __all__ = ["BODIES", "ROUTES", "Whole", "whole"]
 

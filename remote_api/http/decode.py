@@ -1,0 +1,160 @@
+"""Strict decoding of JSON bodies, queries and merge patches, with pointers to all that is wrong."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from remote_api.http.problems import ApiError
+from remote_api.schema import OBSERVED, ObjectBody, ProblemCode
+from remote_api.schema.violations import MAX_VIOLATIONS, examined
+from vmkernel.model import FieldError
+
+__all__ = [
+    "check_id",
+    "check_patch",
+    "convert",
+    "decode_body",
+    "decode_patch",
+    "decode_query",
+    "merge_patch",
+]
+
+T = TypeVar("T")
+
+_MAX_DEPTH = 32
+
+
+def decode_body(body: bytes, wire: type[T]) -> T:
+    """A JSON body as a wire type.
+
+    Raises ApiError: 400 where it is no JSON, 422 with a pointer to each value that can't be used.
+    """
+    if not body:
+        raise ApiError(ProblemCode.MALFORMED, "The request needs a JSON body.")
+    try:
+        return msgspec.json.decode(body, type=wire)
+    except msgspec.ValidationError:
+        return convert(_json(body), wire)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+
+
+def convert(value: Any, wire: type[T], *, at: str = "") -> T:
+    """A value made of what JSON has as a wire type; `at` points to it. Raises ApiError (422)."""
+    try:
+        return msgspec.convert(value, wire)
+    except msgspec.ValidationError as error:
+        try:
+            taken, wrong = examined(value, wire, at=at)
+        except RecursionError as deep:
+            raise _malformed(deep) from deep
+        if wrong:
+            raise ApiError.fields(wrong) from error
+        return _converted(taken, wire, at)
+
+
+def decode_query(query: bytes, wire: type[T]) -> T:
+    """The query parameters as a wire type; unknown and repeated ones are refused.
+
+    Raises ApiError: 400 where the query can't be read, 422 with the parameters' names.
+    """
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(query),
+            errors="strict",
+            max_num_fields=32,
+        )
+    except ValueError as error:
+        raise ApiError(
+            ProblemCode.MALFORMED, "The query can't be read; write `name=value`, joined by `&`."
+        ) from error
+    values = dict(pairs)
+    names = [name for name, _ in pairs]
+    wrong = [
+        FieldError(pointer=name, detail="The parameter stands more than once.")
+        for name in values
+        if names.count(name) > 1
+    ]
+    try:
+        taken = msgspec.convert(values, wire, strict=False)
+    except msgspec.ValidationError:
+        _, more = examined(values, wire, texts=True)
+        wrong += [FieldError(pointer=each.pointer[1:], detail=each.detail) for each in more]
+    if wrong:
+        raise ApiError.fields(wrong[:MAX_VIOLATIONS])
+    return taken
+
+
+def decode_patch(body: bytes, target: Any, wire: type[T]) -> T:
+    """The outcome of an RFC 7396 merge patch on a wire object, decoded as strictly as a whole one.
+
+    Raises ApiError as decode_body does.
+    """
+    return convert(merge_patch(msgspec.to_builtins(target), _patch(body, wire)), wire)
+
+
+def check_patch(body: bytes, wire: Any) -> None:
+    """Raise ApiError for what is wrong with a merge patch whatever it is merged into."""
+    _, wrong = examined(_patch(body, wire), wire, partial=True)
+    if wrong:
+        raise ApiError.fields(wrong)
+
+
+def check_id(body: Any, path: str) -> None:
+    """Raise ApiError (422) if an object that is sent back is another one than its path names."""
+    name = path.rpartition("/")[2]
+    if isinstance(body, ObjectBody) and body.id not in (msgspec.UNSET, name):
+        raise ApiError.field("/id", f"The path names {name}; send the body there, or leave it out.")
+
+
+def merge_patch(target: Any, patch: Any, depth: int = 0) -> Any:
+    """RFC 7396: objects are merged member by member, null removes, anything else replaces."""
+    if not isinstance(patch, dict):
+        return patch
+    if depth > _MAX_DEPTH:
+        raise ApiError.field("", f"The patch is nested deeper than {_MAX_DEPTH} objects.")
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value, depth + 1)
+    return merged
+
+
+def _patch(body: bytes, wire: Any) -> dict[str, Any]:
+    if not body:
+        raise ApiError(ProblemCode.MALFORMED, "The request needs a JSON body.")
+    patch = _json(body)
+    if not isinstance(patch, dict):
+        raise ApiError.field("", "A merge patch here is a JSON object.")
+    if issubclass(wire, ObjectBody) and (fixed := [n for n in OBSERVED if n in patch]):
+        # In the whole object that a PUT brings back they say nothing; here they would be a wish.
+        raise ApiError.fields(
+            [FieldError(pointer=f"/{n}", detail="It is not changed by a patch.") for n in fixed]
+        )
+    return patch
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+
+
+def _converted(value: Any, wire: type[T], at: str) -> T:
+    try:
+        return msgspec.convert(value, wire)
+    except msgspec.ValidationError as error:
+        raise ApiError.field(at, f"{error}.") from error
+
+
+def _malformed(error: Exception) -> ApiError:
+    reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return ApiError(ProblemCode.MALFORMED, f"The body is not JSON in UTF-8: {reason}.")

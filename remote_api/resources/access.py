@@ -1,0 +1,205 @@
+"""Claiming the host, and tokens."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import UNSET
+
+from remote_api.http.conditions import check_version, version_of
+from remote_api.http.exchange import Exchange, Response, json_response
+from remote_api.http.paging import next_page, page_start
+from remote_api.http.problems import ApiError
+from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
+from remote_api.schema import (
+    AuditPage,
+    AuditQuery,
+    ClaimBody,
+    NoQuery,
+    PageQuery,
+    ProblemCode,
+    TokenBody,
+    TokenPage,
+)
+from vmkernel.control import requests
+from vmkernel.model import IssuedToken, Role, Token
+
+__all__ = ["ROUTES"]
+
+
+async def claim(exchange: Exchange[NoQuery, ClaimBody]) -> Response:
+    """Spend the claim code for an admin token."""
+    issued = await exchange.call(
+        requests.Claim(code=exchange.body.code, token_id=exchange.body.token_id)
+    )
+    return json_response(issued, status=201, location=f"/v1/tokens/{issued.token.id}")
+
+
+async def who_am_i(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The token of this request."""
+    return _token(await exchange.call(requests.WhoAmI()))
+
+
+async def list_tokens(exchange: Exchange[PageQuery, NoBody]) -> Response:
+    """All tokens."""
+    page = await exchange.call(
+        requests.ListTokens(
+            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
+        )
+    )
+    ids = [item.id for item in page.items]
+    return json_response(TokenPage(items=page.items, next=next_page(exchange.path, ids, page.more)))
+
+
+async def get_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """One token."""
+    return _token(await exchange.call(requests.GetToken(id=exchange.id)))
+
+
+def _token(token: Token) -> Response:
+    return json_response(token, version=_version(token))
+
+
+def _version(token: Token) -> str:
+    return version_of(token.id.encode(), token.created_at.encode(), msgspec.json.encode(token.spec))
+
+
+async def create_token(exchange: Exchange[NoQuery, TokenBody]) -> Response:
+    """Make a token."""
+    wanted = exchange.body.spec
+    if wanted.expires_at is not None:
+        wanted = msgspec.structs.replace(
+            wanted, expires_at=_in_utc(wanted.expires_at, "/spec/expires_at")
+        )
+    issued = await exchange.call(requests.CreateToken(id=exchange.id, spec=wanted))
+    return json_response(issued, status=201, location=exchange.path)
+
+
+def _in_utc(moment: str, pointer: str) -> str:
+    """A SentTimestamp as a Timestamp. Raises ApiError (422) for a day or an hour that isn't."""
+    try:
+        when = datetime.fromisoformat(moment.upper()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ApiError.field(pointer, "There is no such point in time.") from error
+    return when.isoformat().replace("+00:00", "Z")
+
+
+async def delete_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """Revoke a token at once."""
+
+    async def current() -> str:
+        return _version(await exchange.call(requests.GetToken(id=exchange.id)))
+
+    await check_version(exchange.precondition, current)
+    await exchange.call(requests.DeleteToken(id=exchange.id))
+    return Response(status=204)
+
+
+async def list_audit(exchange: Exchange[AuditQuery, NoBody]) -> Response:
+    """The audit trail, newest first."""
+    query = exchange.query
+    page = await exchange.call(
+        requests.ListAudit(
+            limit=query.limit,
+            after=page_start(exchange.path, query),
+            actor=None if query.actor is UNSET else query.actor,
+            outcome=None if query.outcome is UNSET else query.outcome,
+        )
+    )
+    ids = [item.id for item in page.items]
+    return json_response(AuditPage(items=page.items, next=next_page(exchange.path, ids, page.more)))
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="POST",
+        path="/v1/claim",
+        name="claim",
+        summary="Spend the one-time claim code that the console shows for an admin token",
+        handler=claim,
+        role=None,
+        body=ClaimBody,
+        body_kind=BodyKind.JSON,
+        replies=(
+            Reply(status=201, description="The admin token.", body=IssuedToken, location=True),
+        ),
+        problems=(
+            ProblemCode.UNAUTHENTICATED,
+            ProblemCode.FORBIDDEN,
+            ProblemCode.ALREADY_EXISTS,
+            ProblemCode.CONFLICT,
+            ProblemCode.RATE_LIMITED,
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/v1/whoami",
+        name="getOwnToken",
+        summary="The token that this request carries",
+        details="Its id, role, description and when it ends, but not its secret.",
+        handler=who_am_i,
+        replies=(
+            Reply(status=200, description="The token, without its secret.", body=Token, etag=True),
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/v1/tokens",
+        name="listTokens",
+        summary="All tokens, without their secrets",
+        handler=list_tokens,
+        role=Role.ADMIN,
+        query=PageQuery,
+        replies=(Reply(status=200, description="A page of tokens.", body=TokenPage),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/tokens/{id}",
+        name="getToken",
+        summary="One token, without its secret",
+        details="Its id, role, description and when it ends.",
+        handler=get_token,
+        role=Role.ADMIN,
+        replies=(Reply(status=200, description="The token.", body=Token, etag=True),),
+        problems=(ProblemCode.NOT_FOUND,),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/tokens/{id}",
+        name="createToken",
+        summary="Make a token; its secret is told in this answer and never again",
+        handler=create_token,
+        role=Role.ADMIN,
+        body=TokenBody,
+        body_kind=BodyKind.JSON,
+        condition=Condition.CREATE,
+        replies=(
+            Reply(
+                status=201, description="The token and its secret.", body=IssuedToken, location=True
+            ),
+        ),
+        problems=(ProblemCode.ALREADY_EXISTS, ProblemCode.CONFLICT),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/tokens/{id}",
+        name="deleteToken",
+        summary="Revoke a token at once",
+        handler=delete_token,
+        role=Role.ADMIN,
+        condition=Condition.MATCH,
+        replies=(Reply(status=204, description="It is revoked."),),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+    Route(
+        method="GET",
+        path="/v1/audit",
+        name="listAudit",
+        summary="Who changed, read or was refused what since the start, newest first",
+        handler=list_audit,
+        role=Role.ADMIN,
+        query=AuditQuery,
+        replies=(Reply(status=200, description="A page of records.", body=AuditPage),),
+    ),
+)

@@ -1,0 +1,48 @@
+"""Clones of virtual machines."""
+
+from __future__ import annotations
+
+from remote_api.http.exchange import Exchange, Response
+from remote_api.http.routing import AnyRoute, BodyKind, Route
+from remote_api.resources.operations import STARTED, accepted
+from remote_api.schema import CloneBody, ProblemCode, WaitQuery
+from vmkernel.control import requests
+from vmkernel.model import Role
+
+__all__ = ["ROUTES"]
+
+
+async def clone_vm(exchange: Exchange[WaitQuery, CloneBody]) -> Response:
+    """Make a virtual machine of another."""
+    operation = await exchange.call(
+        requests.CloneVm(
+            source=exchange.id,
+            id=exchange.body.id,
+            spec=exchange.body.spec,
+        )
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="POST",
+        path="/v1/vms/{id}/clone",
+        name="cloneVm",
+        summary="Make a new virtual machine of one that is off, of a template, or of a snapshot",
+        handler=clone_vm,
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        body=CloneBody,
+        body_kind=BodyKind.JSON,
+        replies=STARTED,
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.ALREADY_EXISTS,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
+            ProblemCode.INSUFFICIENT_SPACE,
+            ProblemCode.UNSUPPORTED,
+        ),
+    ),
+)

@@ -1,0 +1,147 @@
+"""The host: what anyone may know, what it is, its devices and power."""
+
+from __future__ import annotations
+
+from remote_api.auth import bearer_token
+from remote_api.http.exchange import Exchange, Response, json_response
+from remote_api.http.paging import next_page, page_start
+from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
+from remote_api.resources.operations import STARTED, accepted
+from remote_api.schema import (
+    DevicePage,
+    Host,
+    NoQuery,
+    PageQuery,
+    PowerBody,
+    ProblemCode,
+    WaitQuery,
+)
+from vmkernel.control import requests
+from vmkernel.control.requests import WhoAmI
+from vmkernel.model import ApiInfo, ErrorCode, HostCertificate, MicaError, Role
+
+__all__ = ["ROUTES"]
+
+
+async def get_api(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """What this host is: strangers learn no more than they need to claim it."""
+    authorization = exchange.headers.get(b"authorization")
+    if authorization:
+        exchange.token = bearer_token(authorization)
+        await exchange.call(WhoAmI())
+    info = await exchange.call(requests.GetApiInfo())
+    if not authorization:
+        info = ApiInfo(product=info.product, api_version=info.api_version, claimed=info.claimed)
+    return json_response(info)
+
+
+async def get_openapi(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The OpenAPI document of this API."""
+    await exchange.call(WhoAmI())
+    body = exchange.state.openapi.read_bytes()
+    return Response(status=200, body=body, media_type="application/json")
+
+
+async def get_host(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The host as a whole."""
+    return json_response(Host(status=await exchange.call(requests.GetHost())))
+
+
+async def list_devices(exchange: Exchange[PageQuery, NoBody]) -> Response:
+    """The host's PCI and USB devices."""
+    page = await exchange.call(
+        requests.ListDevices(
+            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
+        )
+    )
+    ids = [f"{item.bus.value}/{item.address}" for item in page.items]
+    return json_response(
+        DevicePage(items=page.items, next=next_page(exchange.path, ids, page.more))
+    )
+
+
+async def rotate_certificate(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """Replace the API's key and certificate."""
+    try:
+        certificate = await exchange.call(requests.RotateCertificate())
+    except MicaError as error:
+        if error.problem.code in (ErrorCode.UNAVAILABLE, ErrorCode.TIMED_OUT):
+            await _renew(exchange)  # it may have been done
+        raise
+    await _renew(exchange)
+    return json_response(certificate)
+
+
+async def _renew(exchange: Exchange[NoQuery, NoBody]) -> None:
+    renew = exchange.state.renew_identity
+    if renew is not None:
+        await renew()
+
+
+async def power_host(exchange: Exchange[WaitQuery, PowerBody]) -> Response:
+    """End the guests in order, then power off or reboot."""
+    operation = await exchange.call(requests.PowerHost(action=exchange.body.action))
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1",
+        name="getApi",
+        summary="The product, and whether it is claimed; with a token its version and capabilities",
+        handler=get_api,
+        role=None,
+        replies=(Reply(status=200, description="The host's public face.", body=ApiInfo),),
+        problems=(ProblemCode.UNAUTHENTICATED,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/openapi.json",
+        name="getOpenapi",
+        summary="This document",
+        details="Generators of clients read it.",
+        handler=get_openapi,
+        replies=(Reply(status=200, description="OpenAPI 3.1.", body=dict),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/host",
+        name="getHost",
+        summary="The host: identity, hardware, boot, stick, links, findings",
+        handler=get_host,
+        replies=(Reply(status=200, description="The host.", body=Host),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/host/devices",
+        name="listHostDevices",
+        summary="Physical PCI and USB devices, with driver and bundle, or what is wrong",
+        handler=list_devices,
+        query=PageQuery,
+        replies=(Reply(status=200, description="A page of devices.", body=DevicePage),),
+    ),
+    Route(
+        method="POST",
+        path="/v1/host/certificate/rotate",
+        name="rotateCertificate",
+        summary="Replace the API's key and certificate; the answer comes by the old one, and every"
+        " connection made with it ends",
+        handler=rotate_certificate,
+        role=Role.ADMIN,
+        replies=(Reply(status=200, description="The new certificate.", body=HostCertificate),),
+    ),
+    Route(
+        method="POST",
+        path="/v1/host/power",
+        name="powerHost",
+        summary="End the guests in order, then power off or reboot",
+        handler=power_host,
+        role=Role.ADMIN,
+        query=WaitQuery,
+        body=PowerBody,
+        body_kind=BodyKind.JSON,
+        replies=STARTED,
+        problems=(ProblemCode.CONFLICT, ProblemCode.UNSUPPORTED),
+    ),
+)

@@ -1,0 +1,89 @@
+"""Images (their upload stands in uploads.py)."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET
+
+from remote_api.http.conditions import check_version, version_of
+from remote_api.http.exchange import Exchange, Response, json_response
+from remote_api.http.paging import next_page, page_start
+from remote_api.http.routing import AnyRoute, Condition, NoBody, Reply, Route
+from remote_api.schema import ImagePage, NoQuery, ProblemCode, StoredPageQuery
+from vmkernel.control import requests
+from vmkernel.model import Image, Role
+
+__all__ = ["ROUTES", "image_response"]
+
+
+async def list_images(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
+    """All images."""
+    query = exchange.query
+    page = await exchange.call(
+        requests.ListImages(
+            limit=query.limit,
+            after=page_start(exchange.path, query),
+            datastore=None if query.datastore is UNSET else query.datastore,
+        )
+    )
+    token = next_page(exchange.path, [item.id for item in page.items], page.more)
+    return json_response(ImagePage(items=page.items, next=token))
+
+
+async def get_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """One image."""
+    return image_response(await exchange.call(requests.GetImage(id=exchange.id)))
+
+
+def image_response(image: Image, *, status: int = 200, location: str | None = None) -> Response:
+    """An image's answer, with its ETag."""
+    return json_response(image, status=status, version=_version(image), location=location)
+
+
+def _version(image: Image) -> str:
+    return version_of(image.id.encode(), image.created_at.encode(), msgspec.json.encode(image.spec))
+
+
+async def delete_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """Delete an image that no VM names."""
+
+    async def current() -> str:
+        return _version(await exchange.call(requests.GetImage(id=exchange.id)))
+
+    await check_version(exchange.precondition, current)
+    await exchange.call(requests.DeleteImage(id=exchange.id))
+    return Response(status=204)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1/images",
+        name="listImages",
+        summary="All images, of one datastore or of all, ordered by id",
+        handler=list_images,
+        query=StoredPageQuery,
+        replies=(Reply(status=200, description="A page of images.", body=ImagePage),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/images/{id}",
+        name="getImage",
+        summary="One image",
+        details="What it is, where it came from, and which virtual machines name it.",
+        handler=get_image,
+        replies=(Reply(status=200, description="The image.", body=Image, etag=True),),
+        problems=(ProblemCode.NOT_FOUND,),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/images/{id}",
+        name="deleteImage",
+        summary="Delete an image that no virtual machine names",
+        handler=delete_image,
+        role=Role.OPERATOR,
+        condition=Condition.MATCH,
+        replies=(Reply(status=204, description="It is gone."),),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.IN_USE),
+    ),
+)

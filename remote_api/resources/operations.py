@@ -1,0 +1,125 @@
+"""Operations, and the answer of everything that starts one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from remote_api.http.exchange import Exchange, Response, json_response
+from remote_api.http.paging import next_page, page_start
+from remote_api.http.problems import ApiError
+from remote_api.http.routing import AnyRoute, NoBody, Reply, Route
+from remote_api.schema import NoQuery, OperationPage, PageQuery, ProblemCode, WaitQuery
+from vmkernel.control import requests
+from vmkernel.model import Operation, OperationState, Role
+
+__all__ = ["ROUTES", "STARTED", "accepted", "raise_failed", "settled"]
+
+STARTED = (
+    Reply(status=202, description="It is under way.", body=Operation, location=True),
+    Reply(status=200, description="It has finished.", body=Operation, location=True),
+)
+"""The replies of every route that ends in `accepted`."""
+
+
+async def settled(exchange: Exchange[Any, Any], operation: Operation, wait_s: float) -> Operation:
+    """An operation as it stands once it has finished or the time is over."""
+    if wait_s > 0 and not operation.state.finished:
+        return await exchange.call(
+            requests.GetOperation(id=operation.id, wait_s=wait_s), timeout_s=wait_s + 30
+        )
+    return operation
+
+
+def raise_failed(operation: Operation) -> None:
+    """Raise ApiError, which names the operation, where it has failed or was cancelled."""
+    if operation.error is not None:
+        failure = operation.error
+        error = ApiError(ProblemCode(failure.code.value), failure.detail, errors=failure.errors)
+    elif operation.state in (OperationState.FAILED, OperationState.CANCELLED):
+        error = ApiError(
+            ProblemCode.CANCELLED,
+            f"The operation {operation.id} ({operation.kind}) was {operation.state.value}.",
+        )
+    else:
+        return
+    error.operation = operation.id
+    error.headers["location"] = f"/v1/operations/{operation.id}"
+    raise error
+
+
+async def accepted(exchange: Exchange[Any, Any], operation: Operation, wait_s: float) -> Response:
+    """The answer of what starts an operation: 202, or 200 where it succeeded within the wait.
+
+    Raises ApiError where it failed: a client that looks at the status alone must see that.
+    """
+    now = await settled(exchange, operation, wait_s)
+    raise_failed(now)
+    return json_response(
+        now,
+        status=200 if now.state.finished else 202,
+        location=f"/v1/operations/{now.id}",
+    )
+
+
+async def list_operations(exchange: Exchange[PageQuery, NoBody]) -> Response:
+    """Running and recent operations."""
+    page = await exchange.call(
+        requests.ListOperations(
+            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
+        )
+    )
+    ids = [item.id for item in page.items]
+    return json_response(
+        OperationPage(items=page.items, next=next_page(exchange.path, ids, page.more))
+    )
+
+
+async def get_operation(exchange: Exchange[WaitQuery, NoBody]) -> Response:
+    """One operation."""
+    wait_s = exchange.query.wait
+    operation = await exchange.call(
+        requests.GetOperation(id=exchange.id, wait_s=wait_s), timeout_s=wait_s + 30
+    )
+    return json_response(operation)
+
+
+async def cancel_operation(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """Ask an operation to stop."""
+    operation = await exchange.call(requests.CancelOperation(id=exchange.id))
+    return json_response(operation)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1/operations",
+        name="listOperations",
+        summary="Running and recent operations, oldest first",
+        handler=list_operations,
+        query=PageQuery,
+        replies=(Reply(status=200, description="A page of operations.", body=OperationPage),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/operations/{id}",
+        name="getOperation",
+        summary="One operation; with `wait`, once it has finished or the time is over",
+        handler=get_operation,
+        query=WaitQuery,
+        replies=(Reply(status=200, description="The operation as it stands.", body=Operation),),
+        problems=(ProblemCode.NOT_FOUND,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/operations/{id}/cancel",
+        name="cancelOperation",
+        summary="Ask an operation to stop",
+        details="It ends as `cancelled` when it has undone what it did, or goes on to its end.",
+        handler=cancel_operation,
+        role=Role.OPERATOR,
+        replies=(
+            Reply(status=200, description="The operation as it then stands.", body=Operation),
+        ),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+)

@@ -1,0 +1,146 @@
+"""Snapshots of virtual machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET
+
+from remote_api.http.exchange import Exchange, Response, json_response
+from remote_api.http.paging import next_page, page_start
+from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
+from remote_api.resources.operations import STARTED, accepted
+from remote_api.schema import (
+    NoQuery,
+    PageQuery,
+    ProblemCode,
+    RevertQuery,
+    SnapshotBody,
+    SnapshotPage,
+    WaitQuery,
+)
+from vmkernel.control import requests
+from vmkernel.model import Role, Snapshot
+
+__all__ = ["ROUTES"]
+
+_ONE = "/v1/vms/{id}/snapshots/{snapshot}"
+
+
+async def list_snapshots(exchange: Exchange[PageQuery, NoBody]) -> Response:
+    """The snapshots of one virtual machine."""
+    page = await exchange.call(
+        requests.ListSnapshots(
+            vm=exchange.id,
+            limit=exchange.query.limit,
+            after=page_start(exchange.path, exchange.query),
+        )
+    )
+    token = next_page(exchange.path, [item.id for item in page.items], page.more)
+    return json_response(SnapshotPage(items=page.items, next=token))
+
+
+async def get_snapshot(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """One snapshot."""
+    found = await exchange.call(requests.GetSnapshot(vm=exchange.id, id=_name(exchange)))
+    return json_response(found)
+
+
+async def create_snapshot(exchange: Exchange[WaitQuery, SnapshotBody]) -> Response:
+    """Take a snapshot."""
+    operation = await exchange.call(
+        requests.CreateSnapshot(
+            vm=exchange.id,
+            id=_name(exchange),
+            spec=exchange.body.spec,
+        )
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def revert(exchange: Exchange[RevertQuery, NoBody]) -> Response:
+    """Go back to a snapshot."""
+    start = exchange.query.start
+    operation = await exchange.call(
+        requests.RevertToSnapshot(
+            vm=exchange.id, id=_name(exchange), start=None if start is UNSET else start
+        )
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def delete_snapshot(exchange: Exchange[WaitQuery, NoBody]) -> Response:
+    """Delete a snapshot."""
+    operation = await exchange.call(requests.DeleteSnapshot(vm=exchange.id, id=_name(exchange)))
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+def _name(exchange: Exchange[Any, Any]) -> str:
+    return exchange.parameters["snapshot"]
+
+
+_PROBLEMS = (
+    ProblemCode.NOT_FOUND,
+    ProblemCode.CONFLICT,
+    ProblemCode.IN_USE,
+    ProblemCode.UNSUPPORTED,
+)
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1/vms/{id}/snapshots",
+        name="listSnapshots",
+        summary="The snapshots of a virtual machine, ordered by id",
+        handler=list_snapshots,
+        query=PageQuery,
+        replies=(Reply(status=200, description="A page of snapshots.", body=SnapshotPage),),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+    Route(
+        method="GET",
+        path=_ONE,
+        name="getSnapshot",
+        summary="One snapshot",
+        details="What it holds, after which other it was taken, and whether it is whole.",
+        handler=get_snapshot,
+        replies=(Reply(status=200, description="The snapshot.", body=Snapshot),),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+    Route(
+        method="PUT",
+        path=_ONE,
+        name="createSnapshot",
+        summary="Take a snapshot of a virtual machine as it stands now, running or not",
+        handler=create_snapshot,
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        body=SnapshotBody,
+        body_kind=BodyKind.JSON,
+        condition=Condition.CREATE,
+        replies=STARTED,
+        problems=(*_PROBLEMS, ProblemCode.ALREADY_EXISTS, ProblemCode.INSUFFICIENT_SPACE),
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/revert",
+        name="revertToSnapshot",
+        summary="Go back to a snapshot; what came after it and is in no other is lost",
+        handler=revert,
+        role=Role.OPERATOR,
+        query=RevertQuery,
+        replies=STARTED,
+        problems=(*_PROBLEMS, ProblemCode.INVALID),
+    ),
+    Route(
+        method="DELETE",
+        path=_ONE,
+        name="deleteSnapshot",
+        summary="Delete a snapshot; those taken after it stay",
+        handler=delete_snapshot,
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        replies=STARTED,
+        problems=_PROBLEMS,
+    ),
+)

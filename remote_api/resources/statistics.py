@@ -1,0 +1,71 @@
+"""What virtual machines and the host use: as JSON, and all of it as Prometheus' text."""
+
+from __future__ import annotations
+
+from remote_api.http.exchange import Exchange, Response, json_response
+from remote_api.http.routing import AnyRoute, NoBody, Reply, Route
+from remote_api.schema import NoQuery, ProblemCode
+from vmkernel.control.requests import GetAllStatistics, GetHostStatistics, GetVmStatistics
+from vmkernel.model import HostStatistics, VmStatistics
+
+__all__ = ["ROUTES"]
+
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def get_vm_statistics(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """One virtual machine."""
+    figures = await exchange.call(GetVmStatistics(id=exchange.id))
+    return json_response(figures)
+
+
+async def get_host_statistics(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The host."""
+    figures = await exchange.call(GetHostStatistics())
+    return json_response(figures)
+
+
+async def get_metrics(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """The host and all virtual machines."""
+    from remote_api.resources.metrics import render
+
+    figures = await exchange.call(GetAllStatistics())
+    count = exchange.state.connections
+    body = render(figures, None if count is None else count())
+    return Response(status=200, body=body, media_type=_PROMETHEUS)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1/vms/{id}/stats",
+        name="getVmStatistics",
+        summary="What a virtual machine uses: processors, memory, disks, network",
+        handler=get_vm_statistics,
+        replies=(Reply(status=200, description="The figures.", body=VmStatistics),),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+    ),
+    Route(
+        method="GET",
+        path="/v1/host/stats",
+        name="getHostStatistics",
+        summary="What the host uses: processors, memory, disks, network, datastores",
+        handler=get_host_statistics,
+        replies=(Reply(status=200, description="The figures.", body=HostStatistics),),
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        name="getMetrics",
+        summary="The figures of the host and of all virtual machines, as Prometheus reads them",
+        handler=get_metrics,
+        replies=(
+            Reply(
+                status=200,
+                description="Prometheus' text format, version 0.0.4.",
+                body=str,
+                media_type="text/plain",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,308 @@
+"""Virtual machines: create, read, change, delete, act."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from remote_api.http.conditions import Matching, expected_revision, mismatch
+from remote_api.http.decode import decode_patch
+from remote_api.http.exchange import Exchange, Response, json_response
+from remote_api.http.paging import next_page, page_start
+from remote_api.http.problems import ApiError
+from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
+from remote_api.resources.operations import STARTED, accepted
+from remote_api.schema import (
+    DeleteVmQuery,
+    NoQuery,
+    PageQuery,
+    ProblemCode,
+    ShutdownQuery,
+    VmBody,
+    VmPage,
+    WaitQuery,
+)
+from vmkernel.control import requests
+from vmkernel.model import ErrorCode, MicaError, Role, Vm, VmAction, VmSpec
+
+__all__ = ["ROUTES"]
+
+_ATTEMPTS = 5
+SAVED_VM_BYTES = 10 << 20
+"""Three files of machine state (2 MiB each, a third more in base64) and a spec."""
+
+
+async def list_vms(exchange: Exchange[PageQuery, NoBody]) -> Response:
+    """All virtual machines."""
+    request = requests.ListVms(
+        limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
+    )
+    found = await exchange.call(request)
+    token = next_page(exchange.path, [item.id for item in found.items], found.more)
+    return json_response(VmPage(items=found.items, next=token))
+
+
+async def get_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """One virtual machine."""
+    return _vm(await exchange.call(requests.GetVm(id=exchange.id)))
+
+
+async def put_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
+    """Create a virtual machine, or replace what it is wanted to be."""
+    spec = exchange.body.spec
+    if isinstance(exchange.precondition, Matching):
+        _refuse_machine(exchange.body)
+        return _vm(await _replaced(exchange, exchange.precondition, spec))
+    vm = await exchange.call(
+        requests.CreateVm(id=exchange.id, spec=spec, machine=exchange.body.machine)
+    )
+    return _vm(vm, status=201, location=exchange.path)
+
+
+async def _replaced(exchange: Exchange[NoQuery, VmBody], wanted: Matching, spec: VmSpec) -> Vm:
+    async def current() -> int:
+        return (await exchange.call(requests.GetVm(id=exchange.id))).revision
+
+    attempt = 1
+    while True:
+        try:
+            revision = await expected_revision(wanted, current)
+            revision = await current() if revision is None else revision
+        except MicaError as error:
+            if error.problem.code is ErrorCode.NOT_FOUND and wanted.versions is None:
+                raise mismatch() from error  # `If-Match: *` holds for what exists alone
+            raise
+        request = requests.UpdateVm(id=exchange.id, spec=spec, revision=revision)
+        try:
+            return await exchange.call(request)
+        except MicaError as error:
+            lost_race = error.problem.code is ErrorCode.REVISION_MISMATCH
+            if not lost_race or wanted.versions is not None or attempt == _ATTEMPTS:
+                raise
+        attempt += 1
+
+
+async def patch_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
+    """Merge a patch into what the virtual machine is wanted to be."""
+    expected = exchange.precondition
+    any_version = not isinstance(expected, Matching) or expected.versions is None
+    for attempt in range(1, _ATTEMPTS + 1):
+        vm = await exchange.call(requests.GetVm(id=exchange.id))
+        if isinstance(expected, Matching) and not expected.admits(str(vm.revision)):
+            raise ApiError(
+                ProblemCode.REVISION_MISMATCH,
+                f"VM {vm.id} is at revision {vm.revision}; read it again and repeat the change.",
+            )
+        body = decode_patch(exchange.raw_body, VmBody(spec=vm.spec), VmBody)
+        _refuse_machine(body)
+        try:
+            return _vm(
+                await exchange.call(
+                    requests.UpdateVm(
+                        id=exchange.id,
+                        spec=body.spec,
+                        revision=vm.revision,
+                    )
+                )
+            )
+        except MicaError as error:
+            lost_race = error.problem.code is ErrorCode.REVISION_MISMATCH
+            if not lost_race or not any_version or attempt == _ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _refuse_machine(body: VmBody) -> None:
+    if body.machine is not None:
+        raise ApiError.field(
+            "/machine", "A saved machine state is taken only when a VM is created; leave it out."
+        )
+
+
+async def delete_vm(exchange: Exchange[DeleteVmQuery, NoBody]) -> Response:
+    """Delete a stopped virtual machine."""
+
+    async def current() -> int:
+        return (await exchange.call(requests.GetVm(id=exchange.id))).revision
+
+    revision = await expected_revision(exchange.precondition, current)
+    await exchange.call(
+        requests.DeleteVm(
+            id=exchange.id,
+            revision=revision,
+            with_volumes=exchange.query.with_volumes,
+        )
+    )
+    return Response(status=204)
+
+
+def _act(action: VmAction) -> Callable[[Exchange[WaitQuery, NoBody]], Awaitable[Response]]:
+    async def act(exchange: Exchange[WaitQuery, NoBody]) -> Response:
+        operation = await exchange.call(requests.ActOnVm(id=exchange.id, action=action))
+        return await accepted(exchange, operation, exchange.query.wait)
+
+    return act
+
+
+async def shut_down_vm(exchange: Exchange[ShutdownQuery, NoBody]) -> Response:
+    """Ask the guest to shut down."""
+    operation = await exchange.call(
+        requests.ActOnVm(
+            id=exchange.id,
+            action=VmAction.SHUTDOWN,
+            timeout_s=exchange.query.timeout_s,
+        )
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+def _vm(vm: Vm, *, status: int = 200, location: str | None = None) -> Response:
+    return json_response(vm, status=status, version=vm.revision, location=location)
+
+
+_CHANGE_PROBLEMS = (
+    ProblemCode.CONFLICT,
+    ProblemCode.IN_USE,
+    ProblemCode.UNSUPPORTED,
+    ProblemCode.INSUFFICIENT_SPACE,
+    ProblemCode.REVISION_MISMATCH,
+)
+_ACTION_PROBLEMS = (
+    ProblemCode.NOT_FOUND,
+    ProblemCode.CONFLICT,
+    ProblemCode.IN_USE,
+    ProblemCode.UNSUPPORTED,
+    ProblemCode.INVALID,
+)
+
+
+def _action(action: VmAction, name: str, summary: str, *more: ProblemCode) -> AnyRoute:
+    """The route of an action that takes nothing but a wait; `more` is what else it may answer."""
+    return Route(
+        method="POST",
+        path=f"/v1/vms/{{id}}/{action.value}",
+        name=name,
+        summary=summary,
+        handler=_act(action),
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        replies=STARTED,
+        problems=(*_ACTION_PROBLEMS, *more),
+    )
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1/vms",
+        name="listVms",
+        summary="All virtual machines, ordered by id",
+        handler=list_vms,
+        query=PageQuery,
+        replies=(Reply(status=200, description="A page of virtual machines.", body=VmPage),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/vms/{id}",
+        name="getVm",
+        summary="One virtual machine",
+        details="Its spec as it is wanted, and its status: state, guest agent, network cards.",
+        handler=get_vm,
+        replies=(Reply(status=200, description="The virtual machine.", body=Vm, etag=True),),
+        problems=(ProblemCode.NOT_FOUND,),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/vms/{id}",
+        name="putVm",
+        summary="Create a virtual machine (`If-None-Match: *`) or replace its spec (`If-Match`)",
+        handler=put_vm,
+        role=Role.OPERATOR,
+        body=VmBody,
+        body_kind=BodyKind.JSON,
+        max_body_bytes=SAVED_VM_BYTES,
+        condition=Condition.EITHER,
+        replies=(
+            Reply(status=201, description="It is made.", body=Vm, etag=True, location=True),
+            Reply(status=200, description="It is changed.", body=Vm, etag=True),
+        ),
+        problems=(ProblemCode.NOT_FOUND, ProblemCode.ALREADY_EXISTS, *_CHANGE_PROBLEMS),
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/vms/{id}",
+        name="patchVm",
+        summary="Merge a patch (RFC 7396) into the virtual machine's spec",
+        handler=patch_vm,
+        role=Role.OPERATOR,
+        body=VmBody,
+        body_kind=BodyKind.MERGE_PATCH,
+        condition=Condition.MATCH,
+        replies=(Reply(status=200, description="It is changed.", body=Vm, etag=True),),
+        problems=(ProblemCode.NOT_FOUND, *_CHANGE_PROBLEMS),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/vms/{id}",
+        name="deleteVm",
+        summary="Delete a stopped virtual machine; its volumes stay unless `with_volumes`",
+        handler=delete_vm,
+        role=Role.OPERATOR,
+        query=DeleteVmQuery,
+        condition=Condition.MATCH,
+        replies=(Reply(status=204, description="It is gone."),),
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
+            ProblemCode.REVISION_MISMATCH,
+        ),
+    ),
+    _action(
+        VmAction.START,
+        "startVm",
+        "Start a virtual machine; a suspended one goes on from its memory",
+        ProblemCode.INSUFFICIENT_RESOURCES,
+    ),
+    _action(VmAction.PAUSE, "pauseVm", "Let a running virtual machine stand still, in memory"),
+    _action(
+        VmAction.RESUME,
+        "resumeVm",
+        "Let a paused or suspended virtual machine go on",
+        ProblemCode.INSUFFICIENT_RESOURCES,
+    ),
+    _action(
+        VmAction.SUSPEND,
+        "suspendVm",
+        "Write a virtual machine's memory to disk and end it; it survives the host's end",
+        ProblemCode.INSUFFICIENT_SPACE,
+    ),
+    _action(
+        VmAction.DISCARD_STATE,
+        "discardVmState",
+        "Throw the memory of a suspended virtual machine away, as by a power cut",
+    ),
+    _action(
+        VmAction.UPDATE_SECURE_BOOT,
+        "updateVmSecureBoot",
+        "Add the Secure Boot certificates that a stopped virtual machine lacks to its firmware"
+        " variables; the others stay",
+    ),
+    Route(
+        method="POST",
+        path="/v1/vms/{id}/shutdown",
+        name="shutDownVm",
+        summary="Ask the guest to shut down, by its agent or its power button, which is pressed"
+        " again every 10 seconds until the guest ends; it is not forced",
+        handler=shut_down_vm,
+        role=Role.OPERATOR,
+        query=ShutdownQuery,
+        replies=STARTED,
+        problems=_ACTION_PROBLEMS,
+    ),
+    _action(
+        VmAction.POWER_OFF,
+        "powerOffVm",
+        "End a virtual machine at once, as by pulling its plug",
+    ),
+    _action(VmAction.RESET, "resetVm", "Reset a running virtual machine, as by its reset button"),
+)

@@ -1,0 +1,250 @@
+"""Volumes."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET
+
+from remote_api.http.conditions import Matching, expected_revision
+from remote_api.http.decode import decode_patch
+from remote_api.http.exchange import Exchange, Response, json_response
+from remote_api.http.paging import next_page, page_start
+from remote_api.http.problems import ApiError
+from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
+from remote_api.resources.operations import STARTED, accepted
+from remote_api.schema import (
+    NoQuery,
+    ProblemCode,
+    StoredPageQuery,
+    VolumeBody,
+    VolumeCheckQuery,
+    VolumePage,
+    VolumePatchQuery,
+    WaitQuery,
+)
+from vmkernel.control import requests
+from vmkernel.model import Role, Volume, VolumeSpec
+
+__all__ = ["ROUTES"]
+
+
+async def list_volumes(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
+    """All volumes."""
+    query = exchange.query
+    request = requests.ListVolumes(
+        limit=query.limit,
+        after=page_start(exchange.path, query),
+        datastore=None if query.datastore is UNSET else query.datastore,
+    )
+    found = await exchange.call(request)
+    token = next_page(exchange.path, [item.id for item in found.items], found.more)
+    return json_response(VolumePage(items=found.items, next=token))
+
+
+async def get_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """One volume."""
+    found = await exchange.call(requests.GetVolume(id=exchange.id))
+    return json_response(found, version=found.revision)
+
+
+async def create_volume(exchange: Exchange[WaitQuery, VolumeBody]) -> Response:
+    """Make a volume."""
+    operation = await exchange.call(requests.CreateVolume(id=exchange.id, spec=exchange.body.spec))
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Response:
+    """Change a volume's size, or where and how it lies; its sources are history."""
+    volume = await exchange.call(requests.GetVolume(id=exchange.id))
+    expected = exchange.precondition
+    if isinstance(expected, Matching) and not expected.admits(str(volume.revision)):
+        raise ApiError(
+            ProblemCode.REVISION_MISMATCH,
+            f"Volume {volume.id} is at revision {volume.revision}; read it and repeat the change.",
+        )
+    before = VolumeBody(spec=volume.spec)
+    wanted = decode_patch(exchange.raw_body, before, VolumeBody).spec
+    for name in ("source_image", "source_volume"):
+        if getattr(wanted, name) != getattr(before.spec, name):
+            raise ApiError.field(f"/spec/{name}", "It is fixed at creation; make a new volume.")
+    if wanted.delete_unless_used_s != before.spec.delete_unless_used_s:
+        return await _keep_volume(exchange, before.spec, wanted)
+    moves = [
+        name
+        for name in ("datastore", "format", "allocation")
+        if getattr(wanted, name) != getattr(before.spec, name)
+    ]
+    if moves:
+        if wanted.size_bytes != before.spec.size_bytes:
+            raise ApiError.field(
+                "/spec/size_bytes", f"Change the size apart from the {moves[0]}: one after another."
+            )
+        operation = await exchange.call(
+            requests.MoveVolume(
+                id=exchange.id,
+                datastore=wanted.datastore,
+                format=wanted.format,
+                allocation=wanted.allocation,
+                revision=volume.revision,
+            )
+        )
+        return await accepted(exchange, operation, exchange.query.wait)
+    operation = await exchange.call(
+        requests.ResizeVolume(
+            id=exchange.id,
+            size_bytes=wanted.size_bytes,
+            revision=volume.revision,
+            allow_shrink=exchange.query.allow_shrink,
+        )
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def _keep_volume(
+    exchange: Exchange[VolumePatchQuery, VolumeBody], before: VolumeSpec, wanted: VolumeSpec
+) -> Response:
+    pointer = "/spec/delete_unless_used_s"
+    if wanted.delete_unless_used_s is not None:
+        raise ApiError.field(pointer, "It is fixed at creation; null lets the volume stay.")
+    if wanted != msgspec.structs.replace(before, delete_unless_used_s=None):
+        raise ApiError.field(pointer, "Change it apart from the rest: one after another.")
+    operation = await exchange.call(requests.KeepVolume(id=exchange.id))
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def flatten_volume(exchange: Exchange[WaitQuery, NoBody]) -> Response:
+    """Make a linked volume whole."""
+    operation = await exchange.call(requests.FlattenVolume(id=exchange.id))
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def check_volume(exchange: Exchange[VolumeCheckQuery, NoBody]) -> Response:
+    """Check a volume's file."""
+    operation = await exchange.call(
+        requests.CheckVolume(id=exchange.id, repair=exchange.query.repair)
+    )
+    return await accepted(exchange, operation, exchange.query.wait)
+
+
+async def delete_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
+    """Delete a volume that no VM names."""
+
+    async def current() -> int:
+        return (await exchange.call(requests.GetVolume(id=exchange.id))).revision
+
+    revision = await expected_revision(exchange.precondition, current)
+    await exchange.call(requests.DeleteVolume(id=exchange.id, revision=revision))
+    return Response(status=204)
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        method="GET",
+        path="/v1/volumes",
+        name="listVolumes",
+        summary="All volumes, of one datastore or of all, ordered by id",
+        handler=list_volumes,
+        query=StoredPageQuery,
+        replies=(Reply(status=200, description="A page of volumes.", body=VolumePage),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/volumes/{id}",
+        name="getVolume",
+        summary="One volume",
+        details="Its size and format, the space that it takes, and which virtual machine has it.",
+        handler=get_volume,
+        replies=(Reply(status=200, description="The volume.", body=Volume, etag=True),),
+        problems=(ProblemCode.NOT_FOUND,),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/volumes/{id}",
+        name="createVolume",
+        summary="Make a volume, blank, filled from an image, or as a copy of another",
+        handler=create_volume,
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        body=VolumeBody,
+        body_kind=BodyKind.JSON,
+        condition=Condition.CREATE,
+        replies=STARTED,
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.ALREADY_EXISTS,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
+            ProblemCode.INSUFFICIENT_SPACE,
+            ProblemCode.UNSUPPORTED,
+        ),
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/volumes/{id}",
+        name="patchVolume",
+        summary="Resize, convert or move a volume by a merge patch (RFC 7396)",
+        handler=patch_volume,
+        role=Role.OPERATOR,
+        query=VolumePatchQuery,
+        body=VolumeBody,
+        body_kind=BodyKind.MERGE_PATCH,
+        condition=Condition.MATCH,
+        replies=STARTED,
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
+            ProblemCode.INSUFFICIENT_SPACE,
+            ProblemCode.REVISION_MISMATCH,
+            ProblemCode.UNSUPPORTED,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/volumes/{id}/flatten",
+        name="flattenVolume",
+        summary="Make a linked volume whole, also while its virtual machine runs",
+        handler=flatten_volume,
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        replies=STARTED,
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
+            ProblemCode.INSUFFICIENT_SPACE,
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/volumes/{id}/check",
+        name="checkVolume",
+        summary="Check a volume's file; what is found is in the volume's status",
+        handler=check_volume,
+        role=Role.OPERATOR,
+        query=VolumeCheckQuery,
+        replies=STARTED,
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
+            ProblemCode.UNSUPPORTED,
+        ),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/volumes/{id}",
+        name="deleteVolume",
+        summary="Delete a volume that no virtual machine names",
+        handler=delete_volume,
+        role=Role.OPERATOR,
+        condition=Condition.MATCH,
+        replies=(Reply(status=204, description="It is gone."),),
+        problems=(
+            ProblemCode.NOT_FOUND,
+            ProblemCode.CONFLICT,
+            ProblemCode.IN_USE,
+            ProblemCode.REVISION_MISMATCH,
+        ),
+    ),
+)
