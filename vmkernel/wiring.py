@@ -257,7 +257,7 @@ class Vmkernel:
         self._ending.push_async_callback(end)
 
     def _figures(self) -> StatisticsService:
-        from vmkernel.figures import Figures
+        from vmkernel.metrics import Figures
 
         return Figures(self._vms, self._storage.datastore_views.list)
 

@@ -82,7 +82,7 @@ def _probe(
         "network": calls is not TOOL,
         "calls": base64.b64encode(compile_filter(calls)).decode(),
     }
-    words = [sys.executable, "-s", "-P", "-m", "vmkernel.workers.become", json.dumps(policy)]
+    words = [sys.executable, "-s", "-P", "-m", "vmkernel.workers.exec_confined", json.dumps(policy)]
     return subprocess.run(
         [*words, sys.executable, "-c", program, str(folder)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -109,7 +109,7 @@ def test_a_confined_process_keeps_what_it_was_given(tmp_path: Path) -> None:
 
 
 def test_who_fetches_asks_for_routes_and_reaches_the_internet_alone(tmp_path: Path) -> None:
-    # `become` starts another program, which a worker that fetches never does.
+    # `exec_confined` starts another program, which a worker that fetches never does.
     calls = CallFilter(FETCH_WORKER.allowed | {"execve"}, FETCH_WORKER.limited)
     (tmp_path / "given").touch()
     done = _probe(tmp_path, parent=os.getpid(), program=NETWORK_PROBE, calls=calls)

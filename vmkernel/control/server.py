@@ -31,8 +31,8 @@ from vmkernel.control.encode import encode_event, encode_reply
 from vmkernel.control.requests import Request, SubscribeEvents
 from vmkernel.control.subjects import subject_of
 from vmkernel.control.wire import MAX_CALL_BYTES, Call, Connection, Failure, Success, WireError
+from vmkernel.errors import problem_of
 from vmkernel.events import EventBus, Subscription
-from vmkernel.incidents import problem_of
 from vmkernel.model import ErrorCode, ErrorInfo, MicaError
 from vmkernel.operations.places import Places
 

@@ -78,7 +78,7 @@ class Workers:
 
     def prefix(self, confinement: Confinement) -> list[str]:
         """What stands before a program's own words to run it confined."""
-        return [*self._python("vmkernel.workers.become"), self._policy(confinement, TOOL)]
+        return [*self._python("vmkernel.workers.exec_confined"), self._policy(confinement, TOOL)]
 
     def program(self, name: str) -> str:
         """A tool's path, where it is not to be looked for."""

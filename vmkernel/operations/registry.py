@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from vmkernel import clock
+from vmkernel.errors import problem_of
 from vmkernel.events import EventBus
 from vmkernel.host.work_places import Asker, asked_by
-from vmkernel.incidents import problem_of
 from vmkernel.model import (
     ErrorCode,
     ErrorInfo,

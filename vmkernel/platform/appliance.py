@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from vmkernel.console import BoardSources, Console, StatusBoard
+from vmkernel.errors import problem_of
 from vmkernel.events import EventBus
 from vmkernel.host import rtnetlink
 from vmkernel.host.efi import secure_boot
@@ -30,7 +30,6 @@ from vmkernel.host.sysfs import PROC, read_text
 from vmkernel.host.system import System
 from vmkernel.host.uevents import Uevent, UeventSocket
 from vmkernel.host_devices import BundleCatalogue, Inventory
-from vmkernel.incidents import problem_of
 from vmkernel.model import (
     Device,
     Finding,
@@ -59,6 +58,7 @@ from vmkernel.platform.watched_units import WatchedUnits
 from vmkernel.service_manager import notify
 from vmkernel.state import NetworkSettings, StateStore
 from vmkernel.state.identity import fingerprint
+from vmkernel.status_screen import BoardSources, Console, StatusBoard
 from vmkernel.version import __version__
 
 __all__ = ["AppliancePlatform"]

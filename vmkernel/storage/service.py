@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vmkernel.events import EventBus
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
 from vmkernel.model import Finding
@@ -28,9 +28,9 @@ from vmkernel.storage.datastores.rescan import VolumeRescan
 from vmkernel.storage.datastores.views import DatastoreViews
 from vmkernel.storage.disks.service import Disks, NoDisks
 from vmkernel.storage.drivers.base import DatastoreDriver
+from vmkernel.storage.images.resumable_uploads import ResumableUploads
 from vmkernel.storage.images.service import Images
 from vmkernel.storage.ports import LiveDisks, VmUsers
-from vmkernel.storage.resumable import ResumableUploads
 from vmkernel.storage.usage import Users
 from vmkernel.storage.vm_storage import VmStorage
 from vmkernel.storage.volumes.changes import VolumeChanges
@@ -40,7 +40,7 @@ from vmkernel.storage.volumes.service import Volumes
 from vmkernel.storage.volumes.still import StillVolumes
 
 if TYPE_CHECKING:
-    from vmkernel.storage.intake import Intake
+    from vmkernel.storage.images.import_pipeline import Intake
     from vmkernel.storage.volumes.restore_stream import VolumeData
 
 __all__ = ["StorageService"]
@@ -93,7 +93,7 @@ class StorageService:
 
         @functools.cache
         def intake() -> Intake:
-            from vmkernel.storage.intake import Intake
+            from vmkernel.storage.images.import_pipeline import Intake
 
             return Intake(
                 self.datastores,

@@ -19,8 +19,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vmkernel.errors import problem_of
 from vmkernel.host import from_os_error, naming_datastore
-from vmkernel.incidents import problem_of
 from vmkernel.model import ErrorCode, MicaError, Progress, SecureBootStatus, Vm, VmState
 from vmkernel.qemu import QemuError, QmpLostError
 from vmkernel.vm import tpm_state

@@ -17,7 +17,7 @@ from vmkernel.model import ImageFormat, MicaError, SourceFormat
 from vmkernel.storage.images.formats.archives import archive_of
 from vmkernel.storage.images.formats.base import FormatError, MemoryData
 from vmkernel.storage.images.formats.inspection import compression_of, format_of, prove_source
-from vmkernel.storage.intake import refuse_early
+from vmkernel.storage.images.import_pipeline import refuse_early
 
 PACKED = Path(__file__).parents[1] / "samples" / "packed"
 DISK = bytes(0x1FE) + b"\x55\xaa" + bytes(1 << 20)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.storage.world import World, run
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.host.errors import HostError
 from vmkernel.host.folder import Folder, open_folder
 from vmkernel.model import (

@@ -26,7 +26,7 @@ from vmkernel.model import (
     VolumeFormat,
     VolumeSpec,
 )
-from vmkernel.storage import uploads
+from vmkernel.storage.images import upload
 from vmkernel.storage.volumes import restore_stream
 
 MIB = 1 << 20
@@ -94,7 +94,7 @@ def test_an_upload_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         raise FULL
 
     async def scenario(world: World) -> None:
-        monkeypatch.setattr(uploads, "allocate", full)
+        monkeypatch.setattr(upload, "allocate", full)
         _names((await world.upload("x", qcow2(size=MIB))).error, "d")
 
     run(tmp_path, scenario)

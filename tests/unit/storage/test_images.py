@@ -22,8 +22,8 @@ from vmkernel.model import (
     SourceFormat,
     VolumeSpec,
 )
-from vmkernel.storage import uploads
-from vmkernel.storage.uploads import UPLOADS_EACH
+from vmkernel.storage.images import upload
+from vmkernel.storage.images.upload import UPLOADS_EACH
 
 ISO = ImageFormat.ISO
 
@@ -167,7 +167,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     async def scenario(world: World) -> None:
-        monkeypatch.setattr(uploads, "allocate", full)
+        monkeypatch.setattr(upload, "allocate", full)
         ended = await world.upload("x", iso(), ISO)
         assert ended.error is not None
         assert ended.error.code is ErrorCode.INSUFFICIENT_SPACE

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.storage.world import World
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.model import DatastoreState, ErrorCode, MicaError, OperationState
 from vmkernel.storage.datastores import lease
 from vmkernel.storage.datastores.lease import (

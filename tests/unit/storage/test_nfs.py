@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.host.mounts import Mount
 from vmkernel.host.nfs import nfs_source
 from vmkernel.host.runner import Runner

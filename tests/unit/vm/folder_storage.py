@@ -13,8 +13,8 @@ from vmkernel.host import Runner
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
 from vmkernel.model import ErrorCode, ImageFormat, MicaError, VolumeFormat
+from vmkernel.storage.images.formats.open_disk import prove_open_disk
 from vmkernel.storage.ports import DiskPast, ImageFile, VolumeFile, VolumeLayer
-from vmkernel.storage.proof import prove_open_disk
 
 __all__ = ["FakeQemuImg", "FolderStorage"]
 

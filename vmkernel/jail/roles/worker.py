@@ -60,7 +60,7 @@ TOOL = CallFilter(
         "prlimit64": READING_LIMITS,
     },
 )
-"""A program that `workers/become.py` turns into; without any network."""
+"""A program that `workers/exec_confined.py` turns into; without any network."""
 
 WORKER = CallFilter(TOOL.allowed - {"execve"}, TOOL.limited)
 """Does its work in the Python that it began in."""

@@ -14,7 +14,7 @@ import logging
 
 import msgspec
 
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.model import DatastoreState, ErrorCode, MicaError
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.catalogue import Catalogue, load

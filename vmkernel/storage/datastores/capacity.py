@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.host.errors import DatastoreFullError, from_os_error
 from vmkernel.host.files import free_bytes
 from vmkernel.model import MicaError, SpaceLevel

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.host.errors import from_os_error
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.storage.datastores.lease import SILENT_S, Claim, LeaseHeld, LeaseLost, Leases

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.host.errors import naming_datastore
 from vmkernel.model import DatastoreKind, DatastoreState, ErrorCode, MicaError
 from vmkernel.state import HostConfig, StateStore, StoredDatastore

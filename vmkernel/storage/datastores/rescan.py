@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.storage.catalogue import Catalogue, look_at_volume
 from vmkernel.storage.datastores.entry import Entry
 from vmkernel.storage.datastores.registry import Datastores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.host.errors import HostError, from_os_error
 from vmkernel.host.files import make_directory
 from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.host.errors import HostError, from_os_error
 from vmkernel.host.mounts import unmount
 from vmkernel.host.nfs import check_nfs, mount_nfs, nfs_source, spoken_version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmkernel.host.bounded import Bounded
+from vmkernel.host.blocking_calls import Bounded
 from vmkernel.host.lvm import Lvm
 from vmkernel.host.md import Mdadm
 from vmkernel.storage.drivers.base import DatastoreDriver

@@ -1,9 +1,9 @@
 """Images: taken from streams, servers and volumes; proven, and never changed.
 
-upload   one request: received, then made (`intake.py`)
+upload   one request: received, then made (`import_pipeline.py`)
 pull     fetched by a worker, then made
 capture  made of a volume that nothing has open
-(resumable uploads: `resumable.py`)
+(resumable uploads: `resumable_uploads.py`)
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ from vmkernel.storage.datastores.capacity import Capacity
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.datastores.room import Room
 from vmkernel.storage.errors import StorageError
+from vmkernel.storage.images.download import Sender
+from vmkernel.storage.images.staging import file_sha256, make_spool, settle_file
+from vmkernel.storage.images.upload import MAX_UPLOADS, UPLOADS_EACH, Uploader
 from vmkernel.storage.layout import Layout
-from vmkernel.storage.sending import Sender
-from vmkernel.storage.spool import file_sha256, make_spool, settle_file
-from vmkernel.storage.uploads import MAX_UPLOADS, UPLOADS_EACH, Uploader
 from vmkernel.storage.usage import Users
 from vmkernel.storage.volumes.still import StillSource, StillVolumes
 from vmkernel.text import clean
 
 if TYPE_CHECKING:
-    from vmkernel.storage.intake import Intake
+    from vmkernel.storage.images.import_pipeline import Intake
 
 __all__ = ["Images"]
 

@@ -1,8 +1,8 @@
 """What the physical console shows; it takes no input and must not touch anything else."""
 
-from vmkernel.console.board import BoardSources, StatusBoard
-from vmkernel.console.console import Console
-from vmkernel.console.view import StatusView, screen_lines, serial_lines
+from vmkernel.status_screen.board import BoardSources, StatusBoard
+from vmkernel.status_screen.terminals import Console
+from vmkernel.status_screen.view import StatusView, screen_lines, serial_lines
 
 __all__ = [
     "BoardSources",

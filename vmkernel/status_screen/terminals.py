@@ -14,9 +14,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vmkernel.console.view import StatusView, screen_lines, serial_lines
 from vmkernel.host.sysfs import DEV, SYS
 from vmkernel.host.terminal import Terminal, console_names
+from vmkernel.status_screen.view import StatusView, screen_lines, serial_lines
 
 __all__ = ["Console"]
 

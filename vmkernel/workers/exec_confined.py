@@ -1,4 +1,4 @@
-"""`python -m vmkernel.workers.become POLICY PROGRAM ARGUMENT…`: become PROGRAM, confined.
+"""`python -m vmkernel.workers.exec_confined POLICY PROGRAM ARGUMENT…`: become PROGRAM, confined.
 
 POLICY is the JSON of a `vmkernel.workers.confine.Policy`.
 """

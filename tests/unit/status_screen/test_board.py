@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from vmkernel.console import BoardSources, Console, StatusBoard, StatusView
-from vmkernel.console import board as board_module
+from vmkernel.status_screen import BoardSources, Console, StatusBoard, StatusView
+from vmkernel.status_screen import board as board_module
 
 
 @dataclass

@@ -22,7 +22,7 @@ from vmkernel.model import (
     UploadOutcome,
     UploadSpec,
 )
-from vmkernel.storage import intake, resumable
+from vmkernel.storage.images import import_pipeline, resumable_uploads
 
 DATA = iso(1_000_000)
 
@@ -187,7 +187,7 @@ def test_a_wrong_digest_drops_it_and_a_full_disk_keeps_it(
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patched:
-            patched.setattr(intake, "settle_file", full)
+            patched.setattr(import_pipeline, "settle_file", full)
             outcome = await _send(world, upload.id, 0, DATA)
             assert outcome.operation is not None
             ended = await world.operations.wait(outcome.operation, 10)
@@ -206,7 +206,7 @@ def test_expired_and_deleted_uploads_leave_nothing(
 ) -> None:
     async def scenario(world: World) -> None:
         uploads = world.storage.uploads
-        monkeypatch.setattr(resumable, "LIFE_S", 0.0)
+        monkeypatch.setattr(resumable_uploads, "LIFE_S", 0.0)
         old = await uploads.create(_spec(), actor="me")
         monkeypatch.undo()
         young = await uploads.create(_spec(image="other"), actor="me")
@@ -225,8 +225,8 @@ def test_expired_and_deleted_uploads_leave_nothing(
 def test_one_token_leaves_places_for_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resumable, "OPEN_EACH", 3)
-    monkeypatch.setattr(resumable, "WRITERS_EACH", 2)
+    monkeypatch.setattr(resumable_uploads, "OPEN_EACH", 3)
+    monkeypatch.setattr(resumable_uploads, "WRITERS_EACH", 2)
 
     async def scenario(world: World) -> None:
         uploads = world.storage.uploads

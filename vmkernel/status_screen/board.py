@@ -12,9 +12,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from vmkernel.console.console import Console
-from vmkernel.console.view import StatusView
 from vmkernel.model import Finding
+from vmkernel.status_screen.terminals import Console
+from vmkernel.status_screen.view import StatusView
 
 __all__ = ["BoardSources", "StatusBoard"]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmkernel.console.view import StatusView, api_urls, screen_lines, serial_lines
 from vmkernel.model import Finding, Severity
+from vmkernel.status_screen.view import StatusView, api_urls, screen_lines, serial_lines
 
 DIGEST = "0123456789abcdef" * 4
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.console.test_view import view
-from vmkernel.console import Console
+from tests.unit.status_screen.test_view import view
 from vmkernel.host.terminal import Terminal, console_names
+from vmkernel.status_screen import Console
 
 
 class Line:

@@ -46,9 +46,9 @@ from vmkernel.storage.images.formats.inspection import (
 )
 from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_header
 from vmkernel.storage.images.formats.registry import format_of_source
+from vmkernel.storage.images.staging import adopt, file_sha256, make_spool, settle_file
 from vmkernel.storage.layout import Layout, Place
 from vmkernel.storage.records import ImageRecord
-from vmkernel.storage.spool import adopt, file_sha256, make_spool, settle_file
 
 __all__ = ["Intake", "refuse_early"]
 

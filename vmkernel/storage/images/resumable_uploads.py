@@ -61,12 +61,12 @@ from vmkernel.storage.catalogue import Catalogue
 from vmkernel.storage.datastores.capacity import Capacity
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.errors import StorageError
+from vmkernel.storage.images.upload_chunk import PartReceiver
 from vmkernel.storage.layout import RECORD_LIMIT
-from vmkernel.storage.parts import PartReceiver
 from vmkernel.storage.records import RecordError, UploadRecord, decode, encode
 
 if TYPE_CHECKING:
-    from vmkernel.storage.intake import Intake
+    from vmkernel.storage.images.import_pipeline import Intake
 
 __all__ = ["LIFE_S", "ResumableUploads"]
 

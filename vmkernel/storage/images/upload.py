@@ -129,7 +129,7 @@ class _Receiving:
             raise
 
     def _receive(self, fd: int) -> str:
-        from vmkernel.storage.intake import refuse_early
+        from vmkernel.storage.images.import_pipeline import refuse_early
 
         source = self._source
         allocate(fd, source.size_bytes)

@@ -1,1 +1,0 @@
-"""Tests of vmkernel.console; nothing imports them."""

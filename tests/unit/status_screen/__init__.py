@@ -1,0 +1,1 @@
+"""Tests of vmkernel.status_screen; nothing imports them."""
