@@ -11,6 +11,7 @@ CancelledError, cleans up after itself, and only then does the operation end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -78,6 +79,8 @@ Work = Callable[[OperationContext], Awaitable[None]]
 @dataclass
 class _Entry:
     operation: Operation
+    held: contextlib.ExitStack
+    """What was prepared for the work, and its place among those that run."""
     finished_monotonic_s: float | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -107,15 +110,23 @@ class OperationRegistry:
         *,
         actor: str,
         cancellable: bool = False,
+        held: contextlib.ExitStack | None = None,
     ) -> Operation:
         """Start `work` in a task of its own and return at once.
 
-        `work` always takes its first step before it can be cancelled, so that it may own what was
-        prepared for it.
+        What `held` holds is the operation's from here on: it is released when the work has ended,
+        or now if the operation is refused.
         """
-        if self._closing:
-            raise MicaError(ErrorCode.UNAVAILABLE, "The vmkernel is ending; ask again in a moment.")
-        release = self._running.take(actor) if actor != SYSTEM else None
+        with contextlib.ExitStack() as refused:
+            if held is not None:
+                refused.push(held.pop_all())
+            if self._closing:
+                raise MicaError(
+                    ErrorCode.UNAVAILABLE, "The vmkernel is ending; ask again in a moment."
+                )
+            if actor != SYSTEM:
+                refused.callback(self._running.take(actor))
+            mine = refused.pop_all()
         entry = _Entry(
             Operation(
                 id=f"op-{self._start}-{next(self._numbers):08x}",
@@ -126,14 +137,13 @@ class OperationRegistry:
                 cancellable=cancellable,
                 actor=actor,
                 created_at=clock.now(),
-            )
+            ),
+            held=mine,
         )
         self._entries[entry.operation.id] = entry
         self._publish("operation.started", entry)
         entry.task = asyncio.create_task(self._run(entry, work), name=entry.operation.id)
         entry.task.add_done_callback(lambda _: self._ensure_finished(entry))
-        if release is not None:
-            entry.task.add_done_callback(lambda _: release())
         self._forget()
         return entry.operation
 
@@ -184,7 +194,7 @@ class OperationRegistry:
         if not entry.cancel_asked:
             entry.cancel_asked = True
             self._publish("operation.cancelling", entry, actor=actor)
-            await asyncio.sleep(0)  # work that has begun can clean up; see `begin`
+            await asyncio.sleep(0)  # work that has begun can clean up
             entry.task.cancel()
         return await self.wait(operation_id, _CANCEL_WAIT_S)
 
@@ -203,7 +213,8 @@ class OperationRegistry:
             Asker(entry.operation.actor, lambda: context.advance(0, stage="waiting for a place"))
         )
         try:
-            await work(context)
+            with entry.held:
+                await work(context)
         except asyncio.CancelledError:
             self._finish(entry, OperationState.CANCELLED)
         except Exception as error:
@@ -217,6 +228,7 @@ class OperationRegistry:
 
     def _ensure_finished(self, entry: _Entry) -> None:
         """A task that is cancelled before its first step never runs `_run`."""
+        entry.held.close()
         if not entry.done.is_set():
             self._finish(entry, OperationState.CANCELLED)
 

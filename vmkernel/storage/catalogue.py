@@ -98,13 +98,21 @@ class Contents:
     images: list[ImageEntry] = field(default_factory=list)
 
 
+@dataclass
+class _Lock:
+    what: str
+    shared_for: str | None
+    """What others may do to the object beside those that hold the lock; None: nothing."""
+    holders: int = 0
+
+
 class Catalogue:
     """Owned by the event loop's thread."""
 
     def __init__(self) -> None:
         self.volumes: dict[str, VolumeEntry] = {}
         self.images: dict[str, ImageEntry] = {}
-        self._busy: dict[tuple[str, str], str] = {}
+        self._locks: dict[tuple[str, str], _Lock] = {}
         self._copied: Counter[str] = Counter()
         self._used: set[str] = set()
         self._readers: dict[str, int] = {}
@@ -267,20 +275,12 @@ class Catalogue:
         self.volumes[volume_id] = changed
         return changed
 
-    def claim(self, kind: str, object_id: str, what: str) -> None:
-        """Keep everybody else off an object; `conflict` where somebody is at it. See `release`."""
-        busy = self._busy.get((kind, object_id))
+    def _refuse_busy(self, kind: str, object_id: str) -> None:
+        busy = self.busy(kind, object_id)
         if busy is None and kind == "volume" and self._copied.get(object_id):
             busy = "copied"
         if busy is not None:
             raise StorageError(ErrorCode.CONFLICT, f"The {kind} {object_id} is being {busy}.")
-        self._busy[(kind, object_id)] = what
-
-    def release(self, kind: str, object_id: str) -> None:
-        """Let others at an object again."""
-        self._busy.pop((kind, object_id), None)
-        if kind == "volume":
-            self._used.add(object_id)
 
     def take_used(self) -> frozenset[str]:
         """The volumes that somebody was at since this was last asked."""
@@ -288,23 +288,36 @@ class Catalogue:
         return frozenset(used)
 
     @contextlib.contextmanager
-    def claimed(self, kind: str, object_id: str, what: str) -> Iterator[None]:
-        """The same as a context."""
-        self.claim(kind, object_id, what)
+    def locked(
+        self, kind: str, object_id: str, what: str, *, shared: bool = False
+    ) -> Iterator[None]:
+        """Keep all other work off an object while it is being `what`; `conflict` if it is in work
+        already. With `shared`, any number may do the same to it at once."""
+        key = (kind, object_id)
+        lock = self._locks.get(key)
+        if lock is None or not shared or lock.shared_for != what:
+            self._refuse_busy(kind, object_id)
+            lock = self._locks[key] = _Lock(what, what if shared else None)
+        lock.holders += 1
         try:
             yield
         finally:
-            self.release(kind, object_id)
+            lock.holders -= 1
+            if not lock.holders:
+                del self._locks[key]
+                if kind == "volume":
+                    self._used.add(object_id)
 
     def busy(self, kind: str, object_id: str) -> str | None:
         """What is being done to an object."""
-        return self._busy.get((kind, object_id))
+        lock = self._locks.get((kind, object_id))
+        return lock.what if lock is not None else None
 
     @contextlib.contextmanager
     def copying(self, volume_id: str) -> Iterator[None]:
         """Keep others from working on a volume, and let its VM use it."""
-        self.claim("volume", volume_id, "copied")
-        self.release("volume", volume_id)
+        self._refuse_busy("volume", volume_id)
+        self._used.add(volume_id)
         self._copied[volume_id] += 1
         try:
             yield

@@ -37,7 +37,6 @@ from vmkernel.storage.volumes.changes import VolumeChanges
 from vmkernel.storage.volumes.clone import VolumeClones
 from vmkernel.storage.volumes.provisional import ProvisionalVolumes
 from vmkernel.storage.volumes.service import Volumes
-from vmkernel.storage.volumes.still import StillVolumes
 
 if TYPE_CHECKING:
     from vmkernel.storage.images.import_pipeline import Intake
@@ -104,21 +103,6 @@ class StorageService:
                 worker_uid=worker_uid,
             )
 
-        self.images = Images(
-            self.datastores,
-            self.capacity,
-            self._catalogue,
-            operations,
-            bus,
-            self._users,
-            StillVolumes(self.datastores, self._catalogue, self._users),
-            intake,
-            qemu_img,
-            workers,
-        )
-        self.uploads = ResumableUploads(
-            self.datastores, self.capacity, self._catalogue, operations, intake
-        )
         self._provisional = ProvisionalVolumes(self._catalogue, self.datastores, self._users, bus)
         self.volumes = Volumes(
             self.datastores,
@@ -129,6 +113,21 @@ class StorageService:
             self._users,
             qemu_img,
             self._provisional,
+        )
+        self.images = Images(
+            self.datastores,
+            self.capacity,
+            self._catalogue,
+            operations,
+            bus,
+            self._users,
+            self.volumes,
+            intake,
+            qemu_img,
+            workers,
+        )
+        self.uploads = ResumableUploads(
+            self.datastores, self.capacity, self._catalogue, operations, intake
         )
         self.clones = VolumeClones(
             self.volumes, self.datastores, self._catalogue, self._users, qemu_img

@@ -108,7 +108,7 @@ class Clones:
 
         async def work(handle: OperationHandle) -> None:
             shared: dict[str, bool] = {}
-            with held, naming_datastore(datastore):
+            with naming_datastore(datastore):
                 async with self._journaled(journal, datastore, actor):
                     await self._copy(source, disks, spec, journal.token, shared, handle)
                     await run_to_end(self._write_down(source, new_id, wanted, actor))
@@ -124,13 +124,14 @@ class Clones:
                 actor=actor,
             )
 
-        try:
-            return self._operations.begin(
-                "vm.clone", Subject(kind="vm", id=new_id), work, actor=actor, cancellable=True
-            )
-        except BaseException:
-            held.close()
-            raise
+        return self._operations.begin(
+            "vm.clone",
+            Subject(kind="vm", id=new_id),
+            work,
+            actor=actor,
+            cancellable=True,
+            held=held,
+        )
 
     @contextlib.asynccontextmanager
     async def _journaled(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from typing import Protocol
 
 from vmkernel.model import (
@@ -64,10 +65,12 @@ class Operations(Protocol):
         *,
         actor: str,
         cancellable: bool = False,
+        held: ExitStack | None = None,
     ) -> Operation:
         """Start `work` and answer with the running operation.
 
-        Cancelling raises CancelledError inside `work`.
+        Cancelling raises CancelledError inside `work`. What `held` holds is released when the work
+        has ended, or at once if the operation is refused.
         """
         ...
 

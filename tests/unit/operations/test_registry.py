@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -220,3 +221,52 @@ def test_nobodys_history_is_pushed_out_by_anothers() -> None:
         assert (known[0], known[-1], len(known)) == (kept.id, last.id, 20)
 
     _run(scenario, history_count=20)
+
+
+@pytest.mark.parametrize("end", ["returns", "raises", "is cancelled", "is cancelled at once"])
+def test_what_an_operation_holds_is_released_before_it_has_ended(end: str) -> None:
+    async def scenario(registry: OperationRegistry) -> None:
+        released: list[OperationState] = []
+        held = contextlib.ExitStack()
+
+        async def work(_: OperationContext) -> None:
+            assert not released
+            if end == "raises":
+                raise MicaError(ErrorCode.CONFLICT, "No.")
+            if end != "returns":
+                await asyncio.Event().wait()
+
+        held.callback(lambda: released.append(registry.get(begun.id).state))
+        begun = registry.begin("x.y", VM, work, actor="me", cancellable=True, held=held)
+        held.close()  # the caller has nothing left to close
+        assert not released
+        if end == "is cancelled":
+            await asyncio.sleep(0)
+            await registry.cancel(begun.id, "me")
+        if end == "is cancelled at once":
+            (task,) = (task for task in asyncio.all_tasks() if task.get_name() == begun.id)
+            task.cancel()
+        await registry.wait(begun.id, 5)
+        assert released == [OperationState.RUNNING]
+
+    _run(scenario)
+
+
+@pytest.mark.parametrize("reason", ["too many run", "the vmkernel ends"])
+def test_what_a_refused_operation_holds_is_released_at_once(
+    reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "_RUNNING_EACH", 0)
+
+    async def scenario(registry: OperationRegistry) -> None:
+        if reason == "the vmkernel ends":
+            await registry.close()
+        released: list[str] = []
+        held = contextlib.ExitStack()
+        held.callback(released.append, "it")
+        with pytest.raises(MicaError):
+            registry.begin("x.y", VM, _nothing, actor="me", held=held)
+        assert released == ["it"]
+        assert registry.all() == []
+
+    _run(scenario)

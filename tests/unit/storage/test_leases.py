@@ -15,11 +15,11 @@ from vmkernel.model import DatastoreState, ErrorCode, MicaError, OperationState
 from vmkernel.storage.datastores import lease
 from vmkernel.storage.datastores.lease import (
     SILENT_S,
-    Claim,
     Identity,
     LeaseHeld,
     LeaseLost,
     Leases,
+    TakeoverMode,
 )
 from vmkernel.storage.datastores.lease_keeper import LeaseKeeper
 from vmkernel.storage.drivers.base import Attached, Consent
@@ -42,15 +42,15 @@ def _host(name: str, time: _Time, *, machine: str = "") -> Leases:
 
 def test_what_is_free_released_or_our_own_is_ours_at_once(tmp_path: Path) -> None:
     one, other = _host("one", _Time()), _host("other", _Time(1e6))
-    assert one.take(tmp_path, "u", Claim.OWN) is None
-    assert _host("one", _Time()).take(tmp_path, "u", Claim.OWN) is None  # after a crash
+    assert one.take(tmp_path, "u", TakeoverMode.OWN) is None
+    assert _host("one", _Time()).take(tmp_path, "u", TakeoverMode.OWN) is None  # after a crash
     with pytest.raises(LeaseHeld, match="Host one ") as caught:
-        other.take(tmp_path, "u", Claim.SILENT)
+        other.take(tmp_path, "u", TakeoverMode.SILENT)
     assert caught.value.problem.code is ErrorCode.IN_USE
     assert "take_over" in str(caught.value)
     other.release(tmp_path, "u")  # not its own: nothing happens
     one.release(tmp_path, "u")
-    assert other.take(tmp_path, "u", Claim.OWN) is None
+    assert other.take(tmp_path, "u", TakeoverMode.OWN) is None
     assert (tmp_path / "mica-lease").stat().st_size == 512
 
 
@@ -59,20 +59,20 @@ def test_a_holder_that_renews_keeps_it_and_a_silent_one_loses_it_to_who_asks(
 ) -> None:
     one, time = _host("one", _Time(-1e9)), _Time()
     other = _host("other", time)
-    one.take(tmp_path, "u", Claim.OWN)
+    one.take(tmp_path, "u", TakeoverMode.OWN)
     for step in range(20):  # for longer than SILENT_S
         time.now_s = step * 5.0
         with pytest.raises(LeaseHeld) as caught:
-            other.take(tmp_path, "u", Claim.SILENT)
+            other.take(tmp_path, "u", TakeoverMode.SILENT)
         assert caught.value.alive is (step > 0)
         one.renew(tmp_path, "u")
     with pytest.raises(LeaseHeld):
-        other.take(tmp_path, "u", Claim.SILENT)
+        other.take(tmp_path, "u", TakeoverMode.SILENT)
     time.now_s += SILENT_S
     with pytest.raises(LeaseHeld) as caught:
-        other.take(tmp_path, "u", Claim.OWN)  # nobody has asked for it
+        other.take(tmp_path, "u", TakeoverMode.OWN)  # nobody has asked for it
     assert not caught.value.alive
-    assert other.take(tmp_path, "u", Claim.SILENT) == "Host one (uuid-one)"
+    assert other.take(tmp_path, "u", TakeoverMode.SILENT) == "Host one (uuid-one)"
     with pytest.raises(LeaseLost, match="Host other"):
         one.renew(tmp_path, "u")
     assert not one.holds("u")
@@ -83,20 +83,20 @@ def test_a_holder_that_renews_keeps_it_and_a_silent_one_loses_it_to_who_asks(
 def test_an_old_look_says_nothing_of_now(tmp_path: Path) -> None:
     one, time = _host("one", _Time()), _Time()
     other = _host("other", time)
-    one.take(tmp_path, "u", Claim.OWN)
+    one.take(tmp_path, "u", TakeoverMode.OWN)
     with pytest.raises(LeaseHeld):
-        other.take(tmp_path, "u", Claim.SILENT)
+        other.take(tmp_path, "u", TakeoverMode.SILENT)
     one.renew(tmp_path, "u")
     time.now_s = 9000.0
     with pytest.raises(LeaseHeld) as caught:
-        other.take(tmp_path, "u", Claim.SILENT)
+        other.take(tmp_path, "u", TakeoverMode.SILENT)
     assert not caught.value.alive
 
 
 def test_by_force_it_is_taken_from_one_at_work(tmp_path: Path) -> None:
     one, other = _host("one", _Time()), _host("other", _Time())
-    one.take(tmp_path, "u", Claim.OWN)
-    assert other.take(tmp_path, "u", Claim.FORCE) == "Host one (uuid-one)"
+    one.take(tmp_path, "u", TakeoverMode.OWN)
+    assert other.take(tmp_path, "u", TakeoverMode.FORCE) == "Host one (uuid-one)"
     with pytest.raises(LeaseLost):
         one.renew(tmp_path, "u")
 
@@ -105,11 +105,11 @@ def test_a_copied_stick_is_another_host_and_one_that_moved_waits_its_time(tmp_pa
     time = _Time()
     here = _host("one", _Time(), machine="a")
     there = _host("one", time, machine="b")
-    here.take(tmp_path, "u", Claim.OWN)
+    here.take(tmp_path, "u", TakeoverMode.OWN)
     with pytest.raises(LeaseHeld):
-        there.take(tmp_path, "u", Claim.OWN)
+        there.take(tmp_path, "u", TakeoverMode.OWN)
     time.now_s = SILENT_S
-    assert there.take(tmp_path, "u", Claim.OWN) is not None
+    assert there.take(tmp_path, "u", TakeoverMode.OWN) is not None
 
 
 @pytest.mark.parametrize("torn", [b"{", b"\0" * 512, b'{"schema": 9}', b"[]"])
@@ -118,9 +118,9 @@ def test_a_torn_lease_is_waited_for_and_then_free(tmp_path: Path, torn: bytes) -
     time = _Time()
     one = _host("one", time)
     with pytest.raises(LeaseHeld, match="An unknown host"):
-        one.take(tmp_path, "u", Claim.OWN)
+        one.take(tmp_path, "u", TakeoverMode.OWN)
     time.now_s = SILENT_S
-    one.take(tmp_path, "u", Claim.OWN)
+    one.take(tmp_path, "u", TakeoverMode.OWN)
     one.renew(tmp_path, "u")
     (tmp_path / "mica-lease").write_bytes(torn)
     with pytest.raises(OSError, match="can't be read"):
@@ -147,7 +147,7 @@ def test_without_locks_a_race_has_one_winner(
 
     other._write_for_test = race  # type: ignore[attr-defined]
     with pytest.raises(LeaseHeld, match="Host other"):
-        one.take(tmp_path, "u", Claim.OWN)
+        one.take(tmp_path, "u", TakeoverMode.OWN)
     assert not one.holds("u")
     other.renew(tmp_path, "u")
 
@@ -164,7 +164,7 @@ def test_a_renewal_that_fails_is_borne_for_a_while(
     async def scenario() -> None:
         keeper = _keeper(_host("one", _Time()))
         attached = Attached(root=tmp_path, uuid="u")
-        await keeper.take("d", attached, Claim.OWN)
+        await keeper.take("d", attached, TakeoverMode.OWN)
         (tmp_path / "mica-lease").unlink()
         await keeper.renew("d", attached)
         monkeypatch.setattr("vmkernel.storage.datastores.lease_keeper.SILENT_S", 0.0)
@@ -307,7 +307,7 @@ def test_a_datastore_that_this_host_has_is_not_touched_by_a_second_name(tmp_path
         leases = Leases(lambda: Identity("x", "x"))
         with pytest.raises(LeaseHeld):
             await asyncio.to_thread(
-                leases.take, tmp_path / "d", one.storage.datastores.uuid("d"), Claim.OWN
+                leases.take, tmp_path / "d", one.storage.datastores.uuid("d"), TakeoverMode.OWN
             )
         del other
 

@@ -20,9 +20,12 @@ from vmkernel.model import (
     Operation,
     OperationState,
     SnapshotSpec,
+    Subject,
     VmAction,
     VolumeFormat,
 )
+from vmkernel.operations import OperationContext
+from vmkernel.operations import registry as operations
 from vmkernel.vm.clones import Clones
 
 from .test_driver import running
@@ -262,3 +265,25 @@ async def test_what_is_refused(tmp_path: Path) -> None:
             await _clone(world, "x" * 60)
         with pytest.raises(MicaError, match="no datastore"):
             await _clone(world, "third", datastore="nowhere")
+
+
+@on_loop
+async def test_a_clone_that_is_refused_leaves_its_source_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "_RUNNING_EACH", 1)
+
+    async def long_work(_: OperationContext) -> None:
+        await asyncio.Event().wait()
+
+    async with running(tmp_path) as world:
+        await _with_disk(world)
+        subject = Subject(kind="host", id="host")
+        other = world.operations.begin("x", subject, long_work, actor="test", cancellable=True)
+        with pytest.raises(MicaError, match="operations run"):
+            await _clone(world)
+        await world.operations.cancel(other.id, "test")
+        vm = world.vms.get("web")
+        await world.vms.update("web", replace(vm.spec, template=False), vm.revision, actor="test")
+        started = await world.act(VmAction.START)
+        assert started.state is OperationState.SUCCEEDED, started.error

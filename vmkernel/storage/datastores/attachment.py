@@ -1,4 +1,4 @@
-"""How a datastore becomes available and stops being so: attached, claimed, loaded; let go.
+"""How a datastore becomes available and stops being so: attached, leased, loaded; let go.
 
 attach   the driver brings its root
 open     the lease is taken, what a crash left is repaired
@@ -22,7 +22,7 @@ from vmkernel.storage.datastores.capacity import Capacity
 from vmkernel.storage.datastores.entry import Entry
 from vmkernel.storage.datastores.events import DatastoreEvents
 from vmkernel.storage.datastores.interrupted_moves import settle_moves
-from vmkernel.storage.datastores.lease import Claim, LeaseHeld
+from vmkernel.storage.datastores.lease import LeaseHeld, TakeoverMode
 from vmkernel.storage.datastores.lease_keeper import LeaseKeeper
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.drivers.base import Attached, Observation, Report
@@ -61,7 +61,7 @@ class Attachment:
     # --- coming -------------------------------------------------------------------------------
 
     async def attach(
-        self, entry: Entry, claim: Claim = Claim.OWN, report: Report | None = None
+        self, entry: Entry, mode: TakeoverMode = TakeoverMode.OWN, report: Report | None = None
     ) -> None:
         """Attach a datastore that is not available; what fails is its state then."""
         known = self._datastores.entries.get(entry.id) is entry
@@ -72,7 +72,7 @@ class Attachment:
             return
         try:
             attached = await self._datastores.driver_of(entry).attach(entry.stored)
-            await self.open(entry.stored, attached, claim, report)
+            await self.open(entry.stored, attached, mode, report)
             await self.arrived(entry, attached)
         except LeaseHeld as error:
             self.gone(entry, DatastoreState.FAILED, str(error), held=True)
@@ -87,7 +87,7 @@ class Attachment:
         self,
         stored: StoredDatastore,
         attached: Attached,
-        claim: Claim,
+        mode: TakeoverMode,
         report: Report | None = None,
     ) -> None:
         """Make a tree that was attached ours, and repair it; detached again where that fails."""
@@ -100,7 +100,7 @@ class Attachment:
             layout.open()
 
         try:
-            lost = await self._leases.take(stored.id, attached, claim, report)
+            lost = await self._leases.take(stored.id, attached, mode, report)
             if lost is not None:
                 self._events.taken_over(stored.id, lost)
             await self._bounded.run(

@@ -28,7 +28,7 @@ from vmkernel.storage.datastores.attachment import Attachment
 from vmkernel.storage.datastores.capacity import check_thresholds
 from vmkernel.storage.datastores.entry import Entry, not_available
 from vmkernel.storage.datastores.events import DatastoreEvents
-from vmkernel.storage.datastores.lease import Claim
+from vmkernel.storage.datastores.lease import TakeoverMode
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.datastores.views import DatastoreViews
 from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
@@ -167,7 +167,7 @@ class DatastoreChanges:
         What another Mica holds is taken where that is silent, or at once with `take_over`.
         """
         entry = self._datastores.entry(datastore_id)
-        claim = Claim.FORCE if take_over else Claim.SILENT
+        mode = TakeoverMode.FORCE if take_over else TakeoverMode.SILENT
 
         async def work(context: OperationContext) -> None:
             async with entry.lock:
@@ -175,7 +175,7 @@ class DatastoreChanges:
                     await self._datastores.keep(
                         entry, msgspec.structs.replace(entry.stored, unmounted=False)
                     )
-                await self._attachment.attach(entry, claim, _reporter(context))
+                await self._attachment.attach(entry, mode, _reporter(context))
                 if entry.state is not DatastoreState.AVAILABLE:
                     raise StorageError(
                         ErrorCode.IN_USE if entry.held else ErrorCode.UNAVAILABLE,
@@ -259,8 +259,8 @@ class DatastoreChanges:
                 # Before its lease and its tree are touched: they are those of the other.
                 await asyncio.shield(driver.detach(stored, force=True))
                 raise twin
-            claim = Claim.FORCE if consent.take_over else Claim.SILENT
-            await self._attachment.open(stored, attached, claim, report)
+            mode = TakeoverMode.FORCE if consent.take_over else TakeoverMode.SILENT
+            await self._attachment.open(stored, attached, mode, report)
             try:
                 await self._store.update(change)
             except BaseException:

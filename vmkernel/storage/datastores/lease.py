@@ -43,7 +43,7 @@ from vmkernel.storage.errors import StorageError
 from vmkernel.storage.records import LeaseRecord, RecordError, decode, encode_compactly
 from vmkernel.text import clean
 
-__all__ = ["Claim", "Identity", "LeaseHeld", "LeaseLost", "Leases", "SILENT_S"]
+__all__ = ["Identity", "LeaseHeld", "LeaseLost", "Leases", "SILENT_S", "TakeoverMode"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ _LOCK_WAIT_S = 0.1
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
-class Claim(Enum):
+class TakeoverMode(Enum):
     """How much may be taken."""
 
     OWN = "own"
@@ -129,12 +129,12 @@ class Leases:
         self._held: dict[str, bytes] = {}
         self._seen: dict[str, _Seen] = {}
 
-    def take(self, root: Path, uuid: str, claim: Claim) -> str | None:
+    def take(self, root: Path, uuid: str, mode: TakeoverMode) -> str | None:
         """Take the lease; who lost it by that. LeaseHeld, OSError."""
         with _opened(root, make=True) as file:
             raw = file.read()
             found = _parsed(raw)
-            before = self._check(uuid, raw, found, claim)
+            before = self._check(uuid, raw, found, mode)
             written = self._write(file, found.counter + 1 if found else 1)
             settled = file.locked or (found is not None and self._is_ours(found))
         if not settled:
@@ -178,7 +178,9 @@ class Leases:
 
     # --- steps --------------------------------------------------------------------------------
 
-    def _check(self, uuid: str, raw: bytes, found: LeaseRecord | None, claim: Claim) -> str | None:
+    def _check(
+        self, uuid: str, raw: bytes, found: LeaseRecord | None, mode: TakeoverMode
+    ) -> str | None:
         """Refuse what may not be taken; whom it is taken from otherwise."""
         if not raw or (found is not None and (found.released or self._is_ours(found))):
             return None
@@ -191,7 +193,7 @@ class Leases:
         silent = now - seen.since_s >= SILENT_S
         # What was torn by a power cut, or written by ourselves on another machine, is waited for.
         unasked = found is None or found.host_uuid == self._identity().uuid
-        if claim is Claim.FORCE or (silent and (claim is Claim.SILENT or unasked)):
+        if mode is TakeoverMode.FORCE or (silent and (mode is TakeoverMode.SILENT or unasked)):
             return _holder(found)
         raise LeaseHeld(_holder(found), alive=seen.moved and not silent)
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from vmkernel.host.blocking_calls import Bounded
 from vmkernel.host.errors import from_os_error
 from vmkernel.model import ErrorCode, MicaError
-from vmkernel.storage.datastores.lease import SILENT_S, Claim, LeaseHeld, LeaseLost, Leases
+from vmkernel.storage.datastores.lease import SILENT_S, LeaseHeld, LeaseLost, Leases, TakeoverMode
 from vmkernel.storage.drivers.base import Attached, Report
 from vmkernel.storage.errors import StorageError
 
@@ -36,7 +36,11 @@ class LeaseKeeper:
         self.again_s = _AGAIN_S
 
     async def take(
-        self, datastore_id: str, attached: Attached, claim: Claim, report: Report | None = None
+        self,
+        datastore_id: str,
+        attached: Attached,
+        mode: TakeoverMode,
+        report: Report | None = None,
     ) -> str | None:
         """Take the lease, waiting where another's may prove to be silent; who lost it by that.
 
@@ -49,10 +53,10 @@ class LeaseKeeper:
                 async with self._lock(attached):
                     lost = await self._call(
                         datastore_id,
-                        lambda: self._leases.take(attached.root, attached.uuid, claim),
+                        lambda: self._leases.take(attached.root, attached.uuid, mode),
                     )
             except LeaseHeld as held:
-                if claim is Claim.OWN or held.alive or loop.time() > end_s:
+                if mode is TakeoverMode.OWN or held.alive or loop.time() > end_s:
                     raise
                 if report is not None:
                     report(f"waiting whether {held.holder} is silent")

@@ -84,7 +84,7 @@ class _Work:
 
 
 class Intake:
-    """Makes images of spooled data; the caller has claimed the id and holds the datastore."""
+    """Makes images of spooled data; the caller has locked the id and holds the datastore."""
 
     def __init__(
         self,

@@ -93,7 +93,7 @@ class _Entry:
     deadline_s: float
     """By the monotonic clock."""
     held: contextlib.ExitStack
-    """The claim of the image's id, and reserved space."""
+    """The lock on the image's id, and reserved space."""
     actor: str = _ACTOR
     """Who began it or sent its last part to this vmkernel. What the record says may be anybody's
     word: the datastore may have come from elsewhere."""
@@ -196,7 +196,7 @@ class ResumableUploads:
                 spec.datastore, spec.size_bytes, pointer="/spec/size_bytes"
             )
             undo.callback(release)
-            undo.enter_context(self._catalogue.claimed("image", spec.image, "uploaded"))
+            undo.enter_context(self._catalogue.locked("image", spec.image, "uploaded"))
             record = UploadRecord(
                 id=secrets.token_hex(16), created_at=now, touched_at=now, actor=actor, spec=spec
             )
@@ -401,8 +401,8 @@ class ResumableUploads:
             try:
                 if spec.image in self._catalogue.images or spec.datastore != datastore:
                     raise StorageError(ErrorCode.ALREADY_EXISTS, "its image is there")
-                claim = self._catalogue.claimed("image", spec.image, "uploaded")
-                entry.held.enter_context(claim)
+                lock = self._catalogue.locked("image", spec.image, "uploaded")
+                entry.held.enter_context(lock)
                 entry.held.callback(self._open.count(entry.actor))
             except MicaError as error:
                 _log.info("upload %s is dropped: %s", record.id, error)

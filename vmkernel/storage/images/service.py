@@ -56,7 +56,7 @@ from vmkernel.storage.images.staging import file_sha256, make_spool, settle_file
 from vmkernel.storage.images.upload import MAX_UPLOADS, UPLOADS_EACH, Uploader
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.usage import Users
-from vmkernel.storage.volumes.still import StillSource, StillVolumes
+from vmkernel.storage.volumes.service import ExportedVolume, Volumes
 from vmkernel.text import clean
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Images:
         operations: OperationRegistry,
         bus: EventBus,
         users: Users,
-        volumes: StillVolumes,
+        volumes: Volumes,
         intake: Callable[[], Intake],
         qemu_img: QemuImg,
         workers: Workers,
@@ -133,7 +133,7 @@ class Images:
         """Begin to take an image; the operation, and the stream's other end for the sender."""
         layout = await self._refuse_taken(image_id, source.datastore, actor)
         spool = layout.incoming / f"spool-{image_id}"
-        with self._claimed(image_id, "uploaded", actor) as undo:
+        with self._reserved(image_id, "uploaded", actor) as undo:
             release = self._capacity.reserve(
                 source.datastore, source.size_bytes, pointer="/spec/size_bytes"
             )
@@ -165,7 +165,7 @@ class Images:
     async def pull(self, image_id: str, pull: ImagePull, *, actor: str) -> Operation:
         """Begin to fetch an image from a server."""
         layout = await self._refuse_taken(image_id, pull.datastore, actor)
-        with self._claimed(image_id, "pulled", actor) as undo:
+        with self._reserved(image_id, "pulled", actor) as undo:
             undo.callback(self._pulls.take(actor))
 
             async def receive(context: OperationContext) -> None:
@@ -184,8 +184,8 @@ class Images:
             raise MicaError.field("/spec/volume", f"There is no volume {capture.volume}.")
         datastore = capture.datastore or volume.datastore
         layout = await self._refuse_taken(image_id, datastore, actor)
-        with self._claimed(image_id, "captured", actor) as undo:
-            source = undo.enter_context(self._volumes.held(capture.volume, "exported"))
+        with self._reserved(image_id, "captured", actor) as undo:
+            source = undo.enter_context(self._volumes.exporting(capture.volume))
 
             async def receive(context: OperationContext) -> None:
                 async with self._datastores.using(volume.datastore, writes=False):
@@ -211,8 +211,14 @@ class Images:
 
     async def volume_data(self, volume_id: str) -> StoredData:
         """What the download of a volume's file would be; `conflict` where it can't be."""
-        with self._volumes.held(volume_id, "exported") as source:
-            info = await self._volumes.look(source)
+        with self._volumes.exporting(volume_id) as source:
+            entry = source.entry
+            try:
+                info = await self._datastores.look(entry.datastore, lambda: look(entry.place.data))
+            except OSError as error:
+                raise StorageError(
+                    ErrorCode.UNAVAILABLE, f"Volume {volume_id} can't be read ({error.strerror})."
+                ) from error
             if source.chain:
                 raise StorageError(
                     ErrorCode.CONFLICT,
@@ -221,7 +227,7 @@ class Images:
         return StoredData(
             size_bytes=info.st_size,
             etag=f"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}",
-            format=ImageFormat(source.entry.format.value),
+            format=ImageFormat(entry.format.value),
         )
 
     async def map(self, image_id: str, offset: int) -> DataMap:
@@ -238,7 +244,7 @@ class Images:
 
     async def map_volume(self, volume_id: str, offset: int) -> DataMap:
         """Where the data of a volume's file are; `conflict` where it can't be downloaded."""
-        with self._volumes.held(volume_id, "exported") as source:
+        with self._volumes.exporting(volume_id) as source:
             data = await self.volume_data(volume_id)
             entry = source.entry
             return await self._map(entry.datastore, entry.place.data, offset, data)
@@ -264,7 +270,7 @@ class Images:
         """Begin to send a part of a volume's file; nothing can open it meanwhile."""
         data = await self.volume_data(volume_id)
         async with contextlib.AsyncExitStack() as undo:
-            source = undo.enter_context(self._volumes.held(volume_id, "exported"))
+            source = undo.enter_context(self._volumes.exporting(volume_id))
             await undo.enter_async_context(
                 self._datastores.using(source.entry.datastore, writes=False)
             )
@@ -282,7 +288,7 @@ class Images:
                 ErrorCode.IN_USE,
                 f"Image {image_id} is being downloaded or made a volume of; wait for it.",
             )
-        with self._catalogue.claimed("image", image_id, "deleted"):
+        with self._catalogue.locked("image", image_id, "deleted"):
             async with self._datastores.using(entry.datastore):
                 del self._catalogue.images[image_id]
                 try:
@@ -345,7 +351,7 @@ class Images:
         context: OperationContext,
         image_id: str,
         capture: ImageCapture,
-        source: StillSource,
+        source: ExportedVolume,
         datastore: str,
         layout: Layout,
     ) -> None:
@@ -414,10 +420,10 @@ class Images:
         return layout
 
     @contextlib.contextmanager
-    def _claimed(self, image_id: str, what: str, actor: str) -> Iterator[contextlib.ExitStack]:
-        """Claim an id and a place among those that come; `_begin` passes both on."""
+    def _reserved(self, image_id: str, what: str, actor: str) -> Iterator[contextlib.ExitStack]:
+        """TakeoverMode an id and a place among those that come; `_begin` passes both on."""
         with contextlib.ExitStack() as undo:
-            undo.enter_context(self._catalogue.claimed("image", image_id, what))
+            undo.enter_context(self._catalogue.locked("image", image_id, what))
             undo.callback(self._coming.take(actor))
             yield undo
 
@@ -427,27 +433,21 @@ class Images:
         image_id: str,
         datastore: str,
         receive: Receive,
-        undo: contextlib.ExitStack,
+        held: contextlib.ExitStack,
         actor: str,
     ) -> Operation:
-        held = undo.pop_all()
-
         async def work(context: OperationContext) -> None:
-            with held:
-                async with self._datastores.using(datastore):
-                    await receive(context)
+            async with self._datastores.using(datastore):
+                await receive(context)
 
-        try:
-            return self._operations.begin(
-                kind,
-                Subject(kind="image", id=image_id),
-                work,
-                actor=actor,
-                cancellable=True,
-            )
-        except BaseException:
-            held.close()
-            raise
+        return self._operations.begin(
+            kind,
+            Subject(kind="image", id=image_id),
+            work,
+            actor=actor,
+            cancellable=True,
+            held=held,
+        )
 
     def _usable(self, image_id: str) -> ImageEntry:
         entry = self._catalogue.image(image_id)

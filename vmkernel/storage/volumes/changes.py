@@ -133,18 +133,14 @@ class VolumeChanges:
             undo.callback(
                 self._capacity.reserve(entry.datastore, grown, pointer="/spec/size_bytes")
             )
-            undo.enter_context(self._catalogue.claimed("volume", volume_id, "resized"))
-            held = undo.pop_all()
+            undo.enter_context(self._catalogue.locked("volume", volume_id, "resized"))
 
             async def work(context: OperationContext) -> None:
-                with held:
-                    async with self._datastores.using(entry.datastore):
-                        context.advance(0, stage="resize")
-                        await self._resize(entry, record, size_bytes, shrink=shrink, live=live)
+                async with self._datastores.using(entry.datastore):
+                    context.advance(0, stage="resize")
+                    await self._resize(entry, record, size_bytes, shrink=shrink, live=live)
 
-            return self._volumes.begin(
-                "volume.resize", volume_id, work, actor, held, cancellable=False
-            )
+            return self._volumes.begin("volume.resize", volume_id, work, actor, held=undo)
 
     async def _resize(
         self, entry: VolumeEntry, record: VolumeRecord, size_bytes: int, *, shrink: bool, live: bool
@@ -239,18 +235,16 @@ class VolumeChanges:
         with contextlib.ExitStack() as undo:
             room = Room(self._capacity, datastore, needed, pointer="/spec/datastore")
             undo.callback(room.release)
-            undo.enter_context(self._catalogue.claimed("volume", volume_id, "moved"))
-            held = undo.pop_all()
+            undo.enter_context(self._catalogue.locked("volume", volume_id, "moved"))
 
             async def work(context: OperationContext) -> None:
-                with held:
-                    async with (
-                        self._datastores.using(entry.datastore, writes=False),
-                        self._datastores.using(datastore),
-                    ):
-                        await self._move(context, entry, datastore, place, shape, room, live=live)
+                async with (
+                    self._datastores.using(entry.datastore, writes=False),
+                    self._datastores.using(datastore),
+                ):
+                    await self._move(context, entry, datastore, place, shape, room, live=live)
 
-            return self._volumes.begin(kind, volume_id, work, actor, held, cancellable=True)
+            return self._volumes.begin(kind, volume_id, work, actor, held=undo, cancellable=True)
 
     async def _move(
         self,
@@ -322,7 +316,7 @@ class VolumeChanges:
     async def check(self, volume_id: str, repair: CheckRepair, *, actor: str) -> Operation:
         """Check the tables of a qcow2, also of one that can't be used as it is; what was found is
         in the volume's status."""
-        entry = self._volumes.described(volume_id)
+        entry = self._volumes.checkable(volume_id)
         if repair is not CheckRepair.NONE:
             self._catalogue.refuse_children(volume_id)
         if entry.format is not VolumeFormat.QCOW2:
@@ -330,11 +324,12 @@ class VolumeChanges:
                 ErrorCode.UNSUPPORTED, f"Volume {volume_id} is raw: it has no tables to check."
             )
         with contextlib.ExitStack() as undo:
-            undo.enter_context(self._catalogue.claimed("volume", volume_id, "checked"))
-            held = undo.pop_all()
+            undo.enter_context(self._catalogue.locked("volume", volume_id, "checked"))
+            lock = undo.pop_all()
+            undo.push(lock)
 
             async def work(context: OperationContext) -> None:
-                with held:
+                with lock:  # the rescan passes over what is locked
                     async with self._datastores.using(entry.datastore):
                         context.advance(0, stage="check")
                         await self._check(context, entry, repair)
@@ -345,7 +340,7 @@ class VolumeChanges:
                 volume_id,
                 work,
                 actor,
-                held,
+                held=undo,
                 cancellable=repair is CheckRepair.NONE,
             )
 

@@ -25,13 +25,18 @@ class VolumeChecks:
         fault = self._catalogue.fault(entry)
         if fault is not None or entry.record is None:
             raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {fault}.")
-        if entry.record.moving_to is not None:
+        self.refuse_undecided(entry.record)
+        return entry, entry.record
+
+    def refuse_undecided(self, record: VolumeRecord) -> None:
+        """Raise `conflict` if the last step of a move was interrupted and the other datastore is
+        missing: the volume may be there by now, and what is here void."""
+        if record.moving_to is not None:
             raise StorageError(
                 ErrorCode.CONFLICT,
-                f"Volume {volume_id} was being moved to a datastore that is not there: bring that"
+                f"Volume {record.id} was being moved to a datastore that is not there: bring that"
                 " back, or delete it from this host, to have the volume here.",
             )
-        return entry, entry.record
 
     def at_rest(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
         """A sound volume that no VM has open; `in-use` otherwise."""

@@ -82,12 +82,14 @@ class VolumeClones:
             nonlocal shared
             async with self._kept(source, past) as (origin, tag):
                 shared = await self._volumes.fill_copy(
-                    _Told(on_progress), spec, origin, room, target, snapshot=tag
+                    _ProgressAlone(on_progress), spec, origin, room, target, snapshot=tag
                 )
 
         with held:
             async with self._datastores.using(spec.datastore):
-                await self._volumes.make(_Told(on_progress), new_id, spec, place, fill, clone=clone)
+                await self._volumes.make(
+                    _ProgressAlone(on_progress), new_id, spec, place, fill, clone=clone
+                )
         copy = self._volumes.usable(new_id)
         if shared and copy.format is VolumeFormat.QCOW2 and self._users.snapshots_of(source_id):
             # A copy that shares its blocks has taken them along.
@@ -125,10 +127,10 @@ class VolumeClones:
             )
             await asyncio.to_thread(sync_file, target)
 
-        with held, self._catalogue.claimed("volume", base_id, "linked to"):
+        with held, self._catalogue.locked("volume", base_id, "linked to"):
             async with self._datastores.using(spec.datastore):
                 await self._volumes.make(
-                    _Told(lambda _done, _total: None),
+                    _ProgressAlone(lambda _done, _total: None),
                     new_id,
                     spec,
                     place,
@@ -165,7 +167,7 @@ def _size(entry: VolumeEntry) -> int:
     return max(MIN_VOLUME_BYTES, -(-entry.size_bytes // SECTOR_BYTES) * SECTOR_BYTES)
 
 
-class _Told:
+class _ProgressAlone:
     """What `make` tells of its progress where the operation is somebody else's."""
 
     def __init__(self, on_progress: Callable[[int, int], None]) -> None:

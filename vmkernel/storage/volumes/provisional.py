@@ -79,7 +79,7 @@ class ProvisionalVolumes:
         entry = self._catalogue.volumes.get(volume_id)
         if entry is None or _mark(entry) is None:
             return
-        with self._catalogue.claimed("volume", volume_id, "kept"):
+        with self._catalogue.locked("volume", volume_id, "kept"):
             async with self._datastores.using(entry.datastore):
                 entry = self._catalogue.volume(volume_id)
                 assert entry.record is not None

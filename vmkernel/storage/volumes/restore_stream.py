@@ -59,7 +59,7 @@ class VolumeData:
             )
         async with contextlib.AsyncExitStack() as undo:
             await undo.enter_async_context(self._datastores.using(entry.datastore))
-            undo.enter_context(self._catalogue.claimed("volume", volume_id, "written"))
+            undo.enter_context(self._catalogue.locked("volume", volume_id, "written"))
             undo.callback(self._places.take(actor))
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             held = undo.pop_all()

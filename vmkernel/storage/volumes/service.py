@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from vmkernel.events import EventBus
 from vmkernel.host.errors import from_os_error, naming_datastore
 from vmkernel.host.extents import shared_bytes
 from vmkernel.host.files import allocated_bytes, exists, remove
-from vmkernel.host.qemu_img import QemuImg
+from vmkernel.host.qemu_img import Layer, QemuImg
 from vmkernel.model import (
     Allocation,
     ErrorCode,
@@ -50,7 +50,14 @@ from vmkernel.storage.volumes.files import (
 )
 from vmkernel.storage.volumes.provisional import ProvisionalVolumes
 
-__all__ = ["MAX_VOLUME_BYTES", "MIN_VOLUME_BYTES", "Teller", "Volumes", "refuse_revision"]
+__all__ = [
+    "ExportedVolume",
+    "MAX_VOLUME_BYTES",
+    "MIN_VOLUME_BYTES",
+    "ProgressSink",
+    "Volumes",
+    "refuse_revision",
+]
 
 MIN_VOLUME_BYTES = 1 << 20
 MAX_VOLUME_BYTES = 1 << 50
@@ -63,8 +70,8 @@ _DISK_IMAGES = {
 }
 
 
-class Teller(Protocol):
-    """Is told of the progress of what makes a volume; an operation's context is one."""
+class ProgressSink(Protocol):
+    """Takes the progress of what makes a volume; an operation's context is one."""
 
     def advance(self, done: int, total: int = 0, *, stage: str = "") -> None:
         """See OperationContext."""
@@ -82,6 +89,15 @@ class Survey:
     needed_bytes: int
     stray: bool
     """True where a file without a description lies in its place."""
+
+
+@dataclass(frozen=True)
+class ExportedVolume:
+    """A volume whose data are being read."""
+
+    entry: VolumeEntry
+    chain: tuple[Layer, ...] = ()
+    """The files that its file is the difference to, from the upper one."""
 
 
 class Volumes:
@@ -179,18 +195,17 @@ class Volumes:
         held, place, room = self.prepare(volume_id, spec, image, origin, survey)
 
         async def work(context: OperationContext) -> None:
-            with held:
-                async with self._datastores.using(spec.datastore):
-                    fill: Callable[[Path], Awaitable[object]]
-                    if origin is not None:
-                        fill = partial(self.fill_copy, context, spec, origin, room)
-                    elif image is not None:
-                        fill = partial(self._fill_image, context, spec, image, room)
-                    else:
-                        fill = partial(self._fill_blank, spec)
-                    await self.make(context, volume_id, spec, place, fill)
+            async with self._datastores.using(spec.datastore):
+                fill: Callable[[Path], Awaitable[object]]
+                if origin is not None:
+                    fill = partial(self.fill_copy, context, spec, origin, room)
+                elif image is not None:
+                    fill = partial(self._fill_image, context, spec, image, room)
+                else:
+                    fill = partial(self._fill_blank, spec)
+                await self.make(context, volume_id, spec, place, fill)
 
-        return self.begin("volume.create", volume_id, work, actor, held, cancellable=True)
+        return self.begin("volume.create", volume_id, work, actor, held=held, cancellable=True)
 
     async def survey(
         self,
@@ -235,13 +250,13 @@ class Volumes:
                 self._capacity, spec.datastore, survey.needed_bytes, pointer="/spec/size_bytes"
             )
             undo.callback(room.release)
-            undo.enter_context(self._catalogue.claimed("volume", volume_id, "created"))
+            undo.enter_context(self._catalogue.locked("volume", volume_id, "created"))
             if image is not None:
                 undo.enter_context(self._catalogue.reading(image.id))
             if origin is not None and shared:
                 undo.enter_context(self._catalogue.copying(origin.id))
             elif origin is not None:
-                undo.enter_context(self._catalogue.claimed("volume", origin.id, "copied"))
+                undo.enter_context(self._catalogue.locked("volume", origin.id, "copied"))
             return undo.pop_all(), place, room
 
     async def keep(self, volume_id: str, *, actor: str) -> Operation:
@@ -252,8 +267,7 @@ class Volumes:
             context.commit_point()
             await self._provisional.keep(volume_id)
 
-        held = contextlib.ExitStack()
-        return self.begin("volume.keep", volume_id, work, actor, held, cancellable=False)
+        return self.begin("volume.keep", volume_id, work, actor)
 
     async def delete(self, volume_id: str, *, actor: str, revision: int | None = None) -> None:
         """Delete a volume that no VM names; durable on return."""
@@ -264,7 +278,7 @@ class Volumes:
         if (vm := self._users.vm_of_volume(volume_id)) is not None:
             raise StorageError(ErrorCode.IN_USE, f"VM {vm} names volume {volume_id}.")
         self._users.refuse_snapshots(volume_id)
-        with self._catalogue.claimed("volume", volume_id, "deleted"):
+        with self._catalogue.locked("volume", volume_id, "deleted"):
             async with self._datastores.using(entry.datastore):
                 del self._catalogue.volumes[volume_id]
                 try:
@@ -312,6 +326,23 @@ class Volumes:
         """See VolumeChecks.at_rest."""
         return self._checks.at_rest(volume_id)
 
+    @contextlib.contextmanager
+    def exporting(self, volume_id: str) -> Iterator[ExportedVolume]:
+        """Keep a volume as it is while its data are read; `in-use` if a VM has it open. Any number
+        may read it at once."""
+        entry, _ = self._checks.at_rest(volume_id)
+        chain = tuple((e.place.data, e.format.value) for e in self._catalogue.chain(entry))
+        self._datastores.layout(entry.datastore)
+        with self._catalogue.locked("volume", volume_id, "exported", shared=True):
+            yield ExportedVolume(entry, chain)
+
+    def checkable(self, volume_id: str) -> VolumeEntry:
+        """A volume in one place that no VM has open, whatever its file is like."""
+        entry = self.described(volume_id)
+        assert entry.record is not None
+        self._checks.refuse_undecided(entry.record)
+        return entry
+
     def described(self, volume_id: str) -> VolumeEntry:
         """A volume that no VM has open and whose description can be read, whatever its file is
         like."""
@@ -327,7 +358,7 @@ class Volumes:
 
     async def make(
         self,
-        context: Teller,
+        context: ProgressSink,
         volume_id: str,
         spec: VolumeSpec,
         place: Place,
@@ -377,7 +408,7 @@ class Volumes:
 
     async def fill_copy(
         self,
-        context: Teller,
+        context: ProgressSink,
         spec: VolumeSpec,
         origin: VolumeEntry,
         room: Room,
@@ -446,22 +477,19 @@ class Volumes:
         volume_id: str,
         work: Work,
         actor: str,
-        held: contextlib.ExitStack,
         *,
-        cancellable: bool,
+        held: contextlib.ExitStack | None = None,
+        cancellable: bool = False,
     ) -> Operation:
-        """Begin an operation on a volume; `held` is closed where it can't begin."""
-        try:
-            return self._operations.begin(
-                kind,
-                Subject(kind="volume", id=volume_id),
-                work,
-                actor=actor,
-                cancellable=cancellable,
-            )
-        except BaseException:
-            held.close()
-            raise
+        """Begin an operation on a volume; see OperationRegistry."""
+        return self._operations.begin(
+            kind,
+            Subject(kind="volume", id=volume_id),
+            work,
+            actor=actor,
+            cancellable=cancellable,
+            held=held,
+        )
 
     def _source_image(self, spec: VolumeSpec) -> ImageEntry | None:
         if spec.source_image is None:
