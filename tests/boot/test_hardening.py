@@ -200,6 +200,12 @@ def test_usb_devices_are_let_in_by_what_they_are(inside: Inside) -> None:
     assert inside.appliance.host()["stick"]["present"]
 
 
+def test_a_usb_link_that_leads_nowhere_is_no_uplink(inside: Inside) -> None:
+    """It has a carrier as soon as it is there: the host would ask it for an address in vain."""
+    (member,) = inside.agent.read("/sys/class/net/bond0/bonding/slaves").split()
+    assert "DRIVER=virtio_net" in inside.agent.read(f"/sys/class/net/{member}/device/uevent")
+
+
 def test_storage_that_is_plugged_in_later_is_used(inside: Inside) -> None:
     machine = inside.appliance.machine
     machine.qmp("device_add", driver="usb-storage", id="late", drive="late", serial=LATE)

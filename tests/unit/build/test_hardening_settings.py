@@ -92,3 +92,19 @@ def test_no_bundle_brings_drivers_for_what_the_usb_rules_keep_out() -> None:
         r"(hid_(?!hyperv)|usbhid|usbserial|cdc_acm|ftdi_sio|pl2303|cp210x|ch341|usblp|uvc)"
     )
     assert sorted(filter(kept_out.match, drivers)) == []
+
+
+def test_usb_links_that_lead_to_no_switch_are_no_uplinks() -> None:
+    """Those of whole classes, as controllers and phones have, drive what a bundle brings, but stay
+    out of the bond; those of cables between two computers are in no bundle."""
+    drivers = {
+        name.replace("-", "_")
+        for bundle in load_bundles(REPOSITORY / "firmware/device_bundles")
+        for name in bundle.manifest.drivers
+    }
+    uplinks = (ROOT / "systemd/network/20-uplinks.network").read_text()
+    (line,) = (w for w in uplinks.splitlines() if w.startswith("Driver=!"))
+    left_out = set(line.removeprefix("Driver=!").split())
+    of_classes = {name for name in drivers if name.startswith("cdc_") or name == "rndis_host"}
+    assert of_classes == left_out
+    assert drivers.isdisjoint({"cdc_subset", "gl620a", "net1080", "plusb", "zaurus"})
