@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vmkernel.devices.arguments import Arguments, Command
-from vmkernel.devices.plan import Beginning, Family, MachinePlan
+from vmkernel.devices.plan import BootTopology, Family, MachinePlan
 from vmkernel.devices.slots import Place, Slots
 from vmkernel.model import FieldProblem, VmSpec
 
@@ -24,7 +24,7 @@ class Board:
     args: Arguments
     slots: Slots
     family: Family
-    begun: Beginning | None = None
+    topology: BootTopology | None = None
     """What the machine was first started with; None for a device that is plugged in."""
     order: Mapping[str, int] = field(default_factory=dict)
     """The place in the boot order of the devices that have one, by their keys."""

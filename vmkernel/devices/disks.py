@@ -31,17 +31,17 @@ __all__ = ["DISKS"]
 def _add(board: Board, plan: MachinePlan) -> None:
     args, order = board.args, board.order
     args.object("iothread", IOTHREAD)
-    begun = board.begun
-    assert begun is not None, "a disk that is plugged in comes by itself (hotplug.py)"
+    topology = board.topology
+    assert topology is not None, "a disk that is plugged in comes by itself (hotplug.py)"
     for bus in DiskBus:
         controllers = DISK_BUSES[bus].controllers
-        if bus in begun.buses and controllers is not None:
+        if bus in topology.buses and controllers is not None:
             controllers(board)
     came: Counter[DiskBus] = Counter()
 
     def position(bus: DiskBus, key: str) -> int:
-        found = begun.position(bus, key, came[bus])
-        came[bus] += (bus, key) not in begun.units
+        found = topology.position(bus, key, came[bus])
+        came[bus] += (bus, key) not in topology.units
         return found
 
     for disk in plan.disks:

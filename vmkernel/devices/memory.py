@@ -50,7 +50,7 @@ def _add(board: Board, plan: MachinePlan) -> None:
         args.text("m", size)
     else:
         args.keyval("m", size=size, slots=DIMMS_MAX, maxmem=f"{max_bytes // _MIB}M")
-    for number, dimm_bytes in () if board.begun is None else board.begun.dimms:
+    for number, dimm_bytes in () if board.topology is None else board.topology.dimms:
         add_dimm(args, number, dimm_bytes, spec.memory.huge_pages)
 
 

@@ -306,13 +306,13 @@ class SerialPlan:
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """What a machine was first started with, where that isn't what it has now.
-
-    A memory image fits a machine with the same ports, controllers and memory alone: what was
-    plugged in or out while the guest ran changed none of them.
+class BootTopology:
+    """What of a machine no plugging in and out changes: the ports, controllers and memory that it
+    was first started with. A memory image fits a machine with the same ones alone.
     """
 
+    started: VmSpec
+    """The complete spec of its first start; perhaps without what only the host looks at."""
     pci_disks: tuple[int, ...]
     """The numbers of the disks that were PCI devices of their own."""
     express_nics: tuple[int, ...]
@@ -327,6 +327,11 @@ class Beginning:
     other_disks: tuple[int, ...] = ()
     """The numbers of the disks that need no port."""
     other_nics: tuple[int, ...] = ()
+
+    @property
+    def dimm_bytes(self) -> int:
+        """What the DIMMs hold."""
+        return sum(size_bytes for _, size_bytes in self.dimms)
 
     @property
     def buses(self) -> frozenset[DiskBus]:
@@ -373,7 +378,7 @@ class MachinePlan:
     """A connected socket whose other end is the TPM's emulator."""
     incoming: bool = False
     """True where its state will be loaded from a memory image before it runs."""
-    beginning: Beginning | None = None
+    topology: BootTopology | None = None
     """For an incoming one."""
 
     @property

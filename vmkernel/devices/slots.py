@@ -23,7 +23,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from vmkernel.devices.arguments import Arguments
-from vmkernel.devices.plan import Beginning, Family
+from vmkernel.devices.plan import BootTopology, Family
 from vmkernel.model import HotPlugSpec
 
 __all__ = ["PCI_DISKS_MAX", "Place", "Slots", "ports_at_start"]
@@ -67,16 +67,18 @@ class Slots:
         self._pci_disks: tuple[int, ...] = ()
         self._conventional = False
 
-    def begin(self, begun: Beginning, spare: HotPlugSpec) -> None:
+    def begin(self, topology: BootTopology, spare: HotPlugSpec) -> None:
         """Know how the machine began; a q35 machine gets its root ports."""
-        self._pci_disks = begun.pci_disks
+        self._pci_disks = topology.pci_disks
         if self._family is not Family.Q35:
             return
-        nics = ports_at_start(begun.express_nics, spare.nics, disks=False, others=begun.other_nics)
+        nics = ports_at_start(
+            topology.express_nics, spare.nics, disks=False, others=topology.other_nics
+        )
         for number in nics:
             self._port(f"nic{number}.port", _NIC_SLOT, number, chassis=1 + number)
         for number in ports_at_start(
-            begun.pci_disks, spare.disks, disks=True, others=begun.other_disks
+            topology.pci_disks, spare.disks, disks=True, others=topology.other_disks
         ):
             slot = _DISK_SLOT[self._family]
             self._port(f"disk{number}.port", slot, number, chassis=_DISK_CHASSIS + number)

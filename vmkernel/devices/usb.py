@@ -39,7 +39,7 @@ def has_usb(spec: VmSpec) -> bool:
 
 
 def _add_controller(board: Board, _plan: MachinePlan) -> None:
-    if board.begun is not None and board.begun.usb:
+    if board.topology is not None and board.topology.usb:
         board.args.device("qemu-xhci", id="usb", **board.slots.at(_PLACE), p2=_PORTS, p3=_PORTS)
 
 

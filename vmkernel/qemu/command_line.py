@@ -9,13 +9,13 @@ needs no folder that it can write to.
 from __future__ import annotations
 
 from vmkernel.devices import Accelerator, Arguments, Family, FirmwarePlan, MachinePlan
-from vmkernel.devices.beginning import beginning_of
 from vmkernel.devices.boot_order import boot_places
 from vmkernel.devices.device import Board
 from vmkernel.devices.memory import MEMORY, MEMORY_DEVICE
 from vmkernel.devices.processors import PROCESSORS
 from vmkernel.devices.registry import PLUGGED
 from vmkernel.devices.slots import Slots
+from vmkernel.devices.topology import topology_of
 from vmkernel.devices.watchdog import action_word
 
 __all__ = ["TCG_CACHE_BYTES", "build_arguments"]
@@ -30,15 +30,15 @@ _MIB = 1 << 20
 def build_arguments(plan: MachinePlan) -> list[str]:
     """The arguments after the program's name."""
     args = Arguments()
-    begun = plan.beginning or beginning_of(plan.spec)
-    board = Board(args, Slots(plan.family, args), plan.family, begun, boot_places(plan))
+    topology = plan.topology or topology_of(plan.spec)
+    board = Board(args, Slots(plan.family, args), plan.family, topology, boot_places(plan))
     _process(args, plan)
     MEMORY_DEVICE.add(board, plan)
     _machine(args, plan)
     PROCESSORS.add(board, plan)
     _control(args, plan)
     _boot(args, plan)
-    board.slots.begin(begun, plan.spec.hot_plug)
+    board.slots.begin(topology, plan.spec.hot_plug)
     for device in PLUGGED:
         device.add(board, plan)
     return args.words()

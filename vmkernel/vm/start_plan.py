@@ -20,8 +20,8 @@ from vmkernel.devices import (
     TapBackend,
     UserBackend,
 )
-from vmkernel.devices.beginning import beginning_of
-from vmkernel.devices.plan import Beginning
+from vmkernel.devices.plan import BootTopology
+from vmkernel.devices.topology import topology_of
 from vmkernel.host.kvm import open_kvm
 from vmkernel.host.unix_socket import listen_stream
 from vmkernel.host.vsock import open_vhost_vsock
@@ -33,7 +33,6 @@ from vmkernel.vm.launch import RunFolder, TpmLaunch
 from vmkernel.vm.spec_defaults import with_defaults
 from vmkernel.vm.start_files import StartFiles
 from vmkernel.vm.surroundings import Surroundings
-from vmkernel.vm.suspension import Skeleton
 
 __all__ = ["SERIAL_RING_BYTES", "StartPlan", "make_plan", "rtc_base"]
 
@@ -74,7 +73,7 @@ def make_plan(
     ports: list[NetworkPort],
     folder: RunFolder,
     opened: contextlib.AsyncExitStack,
-    incoming: Skeleton | None = None,
+    incoming: BootTopology | None = None,
     now: float | None = None,
 ) -> StartPlan:
     """Open what QEMU is born with; `opened` closes our copies. `now`, in seconds since the epoch,
@@ -131,12 +130,12 @@ def make_plan(
         vsock_fd=vsock_fd,
         tpm_fd=tpm_fd,
         incoming=incoming is not None,
-        beginning=None if incoming is None else _beginning(incoming, spec),
+        topology=None if incoming is None else _with_seed(incoming, spec),
     )
     return StartPlan(machine, tuple(handover.fds), tpm)
 
 
-def _as_started(spec: VmSpec, incoming: Skeleton | None) -> VmSpec:
+def _as_started(spec: VmSpec, incoming: BootTopology | None) -> VmSpec:
     """The spec with the processors and the memory of the first start: disks have as many queues as
     it had processors then. What was added since is added again: DIMMs on the command line,
     processors before the guest runs."""
@@ -149,10 +148,10 @@ def _as_started(spec: VmSpec, incoming: Skeleton | None) -> VmSpec:
     )
 
 
-def _beginning(skeleton: Skeleton, now: VmSpec) -> Beginning:
+def _with_seed(topology: BootTopology, now: VmSpec) -> BootTopology:
     """A memory image says nothing of cloud-init, whose drive can't change while the VM runs."""
-    started = with_defaults(replace(skeleton.started, cloud_init=now.cloud_init))
-    return beginning_of(started, skeleton.dimms)
+    started = with_defaults(replace(topology.started, cloud_init=now.cloud_init))
+    return topology_of(started, topology.dimms)
 
 
 def rtc_base(wanted: ClockSpec, now: float) -> str:

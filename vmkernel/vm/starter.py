@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from vmkernel import clock
 from vmkernel.devices import DEVICES
 from vmkernel.devices.memory import huge_page_bytes
+from vmkernel.devices.plan import BootTopology
 from vmkernel.host import from_os_error
 from vmkernel.host.files import remove
 from vmkernel.host.unix_socket import connect_stream
@@ -40,7 +41,6 @@ from vmkernel.vm.spec_defaults import with_defaults
 from vmkernel.vm.start_files import find_files, prepare_files
 from vmkernel.vm.start_plan import SERIAL_RING_BYTES, make_plan
 from vmkernel.vm.surroundings import Surroundings
-from vmkernel.vm.suspension import Skeleton
 
 __all__ = ["SERIAL_RING_BYTES", "Started", "start_qemu"]
 
@@ -63,7 +63,7 @@ async def start_qemu(
     definition: VmDefinition,
     vm_folder: Path,
     *,
-    incoming: Skeleton | None = None,
+    incoming: BootTopology | None = None,
     reading: bool = False,
 ) -> Started:
     """Go through all phases; MicaError, with everything undone, where one fails.
@@ -95,7 +95,7 @@ async def _start(
     definition: VmDefinition,
     vm_folder: Path,
     *,
-    incoming: Skeleton | None,
+    incoming: BootTopology | None,
     reading: bool,
 ) -> Started:
     definition = replace(definition, spec=with_defaults(definition.spec))

@@ -69,8 +69,8 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
         assert known.image is not None
         _tell(ask, "proving the memory image", 0, known.image.size_bytes)
         await asyncio.to_thread(suspension.prove, machine.folder, known.image, machine.vm_id)
-        skeleton = known.skeleton(machine.definition.spec)
-        started = await start_qemu(host, machine.definition, machine.folder, incoming=skeleton)
+        topology = known.topology(machine.definition.spec)
+        started = await start_qemu(host, machine.definition, machine.folder, incoming=topology)
         machine.record = started.record
         machine.note_record(resuming=True)
         machine.adopt(started.qmp)
@@ -111,7 +111,7 @@ async def end_unknown(machine: Machine) -> None:
 
 async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:
     folder = machine.folder
-    skeleton = await suspension.skeleton(qmp, machine.record, machine.definition.spec)
+    topology = await suspension.topology(qmp, machine.record, machine.definition.spec)
     fd = await asyncio.to_thread(suspension.create, folder)
     try:
         await memory_image.save(
@@ -122,7 +122,7 @@ async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:
         accelerator = record.accelerator if record is not None else Accelerator.TCG
         sealing = asyncio.create_task(
             asyncio.to_thread(
-                suspension.seal, folder, fd, machine.definition, accelerator, skeleton
+                suspension.seal, folder, fd, machine.definition, accelerator, topology
             )
         )
         return await run_to_end(sealing)

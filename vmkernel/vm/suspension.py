@@ -22,6 +22,8 @@ import msgspec
 from vmkernel import clock
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.devices import Accelerator
+from vmkernel.devices.plan import BootTopology
+from vmkernel.devices.topology import topology_of
 from vmkernel.host.errors import DatastoreFullError
 from vmkernel.host.files import (
     RECORD_MAX_BYTES,
@@ -48,10 +50,10 @@ from vmkernel.qemu import Qmp, QmpCommandError, hotplug
 from vmkernel.vm.definition import VmDefinition
 from vmkernel.vm.record import LaunchRecord
 from vmkernel.vm.spec.scope import without_host_fields
+from vmkernel.vm.spec_defaults import with_defaults
 
 __all__ = [
     "MemoryImage",
-    "Skeleton",
     "Suspension",
     "check_fits",
     "check_space",
@@ -61,8 +63,8 @@ __all__ = [
     "open_image",
     "prove",
     "seal",
-    "skeleton",
     "sweep",
+    "topology",
 ]
 
 _RECORD = "suspend.json"
@@ -93,19 +95,6 @@ class MemoryImage(Record, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Skeleton:
-    """What of a machine no plugging in and out changes; a memory image fits the same one alone."""
-
-    started: VmSpec
-    dimms: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def dimm_bytes(self) -> int:
-        """What the DIMMs hold."""
-        return sum(size_bytes for _, size_bytes in self.dimms)
-
-
-@dataclass(frozen=True)
 class Suspension:
     """A folder that holds an image, or what should be one."""
 
@@ -113,11 +102,11 @@ class Suspension:
     problem: str | None = None
     """Why it can't be used, where its record can't be understood."""
 
-    def skeleton(self, spec: VmSpec) -> Skeleton:
+    def topology(self, spec: VmSpec) -> BootTopology:
         """What the machine must have that takes it up; `spec` is the VM's own."""
         if self.image is None:
-            return Skeleton(spec)
-        return Skeleton(self.image.started or spec, self.image.dimms)
+            return topology_of(with_defaults(spec))
+        return topology_of(with_defaults(self.image.started or spec), self.image.dimms)
 
     def status(self) -> MemoryImageStatus | None:
         """As clients see it."""
@@ -157,10 +146,10 @@ def create(folder: Path) -> int:
     return create_file(folder / _NEW)
 
 
-async def skeleton(qmp: Qmp, record: LaunchRecord | None, spec: VmSpec) -> Skeleton:
+async def topology(qmp: Qmp, record: LaunchRecord | None, spec: VmSpec) -> BootTopology:
     """That of a machine that runs; `record` is of its start."""
     started = record.definition.spec if record is not None else spec
-    return Skeleton(started, await hotplug.dimms(qmp))
+    return topology_of(with_defaults(started), await hotplug.dimms(qmp))
 
 
 def seal(
@@ -168,7 +157,7 @@ def seal(
     fd: int,
     definition: VmDefinition,
     accelerator: Accelerator,
-    skeleton: Skeleton,
+    topology: BootTopology,
 ) -> Suspension:
     """Make a written image durable, and say that it is complete."""
     os.fsync(fd)
@@ -183,8 +172,8 @@ def seal(
         processor=_processor(definition, accelerator),
         size_bytes=size_bytes,
         crc32=crc32,
-        started=without_host_fields(skeleton.started),
-        dimms=skeleton.dimms,
+        started=without_host_fields(topology.started),
+        dimms=topology.dimms,
     )
     move(folder / _NEW, folder / _STATE)
     write_durably(folder / _RECORD, msgspec.json.encode(image))  # flushes the folder as well

@@ -17,6 +17,7 @@ from tests.unit.vm.fake_qemu import FakeLauncher
 from tests.unit.vm.folder_storage import FolderStorage
 from tests.unit.vm.world import World
 from vmkernel.devices import Accelerator, Family
+from vmkernel.devices.plan import BootTopology
 from vmkernel.model import ImageFormat, NicSpec, VmSpec, VolumeFormat
 from vmkernel.network import NetworkPort, UserNetwork
 from vmkernel.qemu import QemuProgram, build_arguments
@@ -26,7 +27,6 @@ from vmkernel.vm.definition import FIRST_UID, VmDefinition
 from vmkernel.vm.spec_defaults import with_defaults
 from vmkernel.vm.start_files import find_files
 from vmkernel.vm.surroundings import Surroundings
-from vmkernel.vm.suspension import Skeleton
 
 __all__ = ["LINKED", "UUID", "command_line", "host_of"]
 
@@ -108,7 +108,7 @@ def command_line(
     family: Family = Family.Q35,
     accelerator: Accelerator = Accelerator.KVM,
     taps: bool = True,
-    incoming: Skeleton | None = None,
+    incoming: BootTopology | None = None,
 ) -> list[str]:
     """The words of a start with this spec on a made-up host; its paths are always the same."""
     definition = VmDefinition(
@@ -130,7 +130,7 @@ async def _words(
     host: Surroundings,
     definition: VmDefinition,
     accelerator: Accelerator,
-    incoming: Skeleton | None,
+    incoming: BootTopology | None,
 ) -> list[str]:
     files = find_files(host, definition, Path("/ds/vms/web"))
     async with contextlib.AsyncExitStack() as opened:

@@ -12,6 +12,7 @@ from msgspec.structs import fields, replace
 
 from tests.unit.vm.spec_argv import LINKED, command_line
 from vmkernel.devices import Accelerator, Family
+from vmkernel.devices.topology import topology_of
 from vmkernel.model import (
     BootDevice,
     BootSpec,
@@ -40,7 +41,6 @@ from vmkernel.model.vm_hardware import Clock, ClockSpec, DiskCache, KernelBoot, 
 from vmkernel.vm.spec.scope import without_host_fields
 from vmkernel.vm.spec_check import family_of
 from vmkernel.vm.spec_defaults import with_defaults
-from vmkernel.vm.suspension import Skeleton
 
 GOLDEN = Path(__file__).parent / "golden" / "specs"
 GIB = 1 << 30
@@ -223,8 +223,8 @@ def test_whole_command_line_without_kvm_or_taps(update_golden: bool) -> None:
 
 def test_whole_command_line_of_one_that_resumes(update_golden: bool) -> None:
     """Suspended after devices came and went: it starts with the ports of its first start."""
-    skeleton = Skeleton(without_host_fields(STARTED), dimms=((0, 256 << 20),))
-    words = command_line(PLUGGED_IN, incoming=skeleton)
+    topology = topology_of(without_host_fields(STARTED), dimms=((0, 256 << 20),))
+    words = command_line(PLUGGED_IN, incoming=topology)
     check("resumed-after-hot-plug", words, update_golden)
 
 
@@ -234,7 +234,7 @@ def test_a_machine_resumes_as_it_was_started(name: str) -> None:
     spec = SPECS[name]
     family = family_of(spec)
     started = command_line(spec, family=family)
-    resumed = command_line(spec, family=family, incoming=Skeleton(without_host_fields(spec)))
+    resumed = command_line(spec, family=family, incoming=topology_of(without_host_fields(spec)))
     place = resumed.index("-incoming")
     assert resumed[place : place + 2] == ["-incoming", "defer"]
     assert [*resumed[:place], *resumed[place + 2 :]] == started
@@ -246,9 +246,9 @@ def test_no_new_order_of_the_list_moves_a_device_of_one_that_resumes(name: str) 
     was, or it would write to another."""
     spec = SPECS[name]
     family = family_of(spec)
-    skeleton = Skeleton(without_host_fields(spec))
+    topology = topology_of(without_host_fields(spec))
     turned = replace(spec, disks=spec.disks[::-1], cdroms=spec.cdroms[::-1], nics=spec.nics[::-1])
-    first, then = (command_line(s, family=family, incoming=skeleton) for s in (spec, turned))
+    first, then = (command_line(s, family=family, incoming=topology) for s in (spec, turned))
     assert _places(first) == _places(then)
 
 
@@ -257,7 +257,7 @@ def test_what_went_leaves_its_place_free_on_usb() -> None:
     disks = tuple(DiskSpec(volume=f"v{n}", key=f"disk{n}", bus=DiskBus.USB) for n in range(3))
     started = replace(SPECS["nothing-given"], disks=disks)
     words = command_line(
-        replace(started, disks=disks[1:]), incoming=Skeleton(without_host_fields(started))
+        replace(started, disks=disks[1:]), incoming=topology_of(without_host_fields(started))
     )
     before = _places(command_line(started))
     assert _places(words) == {key: place for key, place in before.items() if key != "disk0"}

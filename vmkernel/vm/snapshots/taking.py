@@ -127,7 +127,7 @@ async def _keep_memory(machine: Machine, folder: Path, tell: Tell) -> None:
     def told(done: int, total: int) -> None:
         tell(Progress(done=done, total=total, unit="bytes", stage="writing memory"))
 
-    skeleton = await suspension.skeleton(machine.qmp(), machine.record, machine.definition.spec)
+    topology = await suspension.topology(machine.qmp(), machine.record, machine.definition.spec)
     fd = await asyncio.to_thread(suspension.create, folder)
     try:
         saving = asyncio.create_task(
@@ -153,7 +153,7 @@ async def _keep_memory(machine: Machine, folder: Path, tell: Tell) -> None:
         record = machine.record
         accelerator = record.accelerator if record is not None else Accelerator.TCG
         await asyncio.to_thread(
-            suspension.seal, folder, fd, machine.definition, accelerator, skeleton
+            suspension.seal, folder, fd, machine.definition, accelerator, topology
         )
     finally:
         os.close(fd)

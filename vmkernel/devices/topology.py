@@ -1,18 +1,18 @@
-"""What of a machine no plugging in and out changes, from the spec that it is first started with."""
+"""The topology of a machine that is first started with a spec."""
 
 from __future__ import annotations
 
 from vmkernel.devices.defaults import SEED_BUS, disk_bus_of, nic_model_of, seed_key
 from vmkernel.devices.disk_buses import DISK_BUSES
 from vmkernel.devices.nic import NIC_KINDS
-from vmkernel.devices.plan import Beginning, number_of
+from vmkernel.devices.plan import BootTopology, number_of
 from vmkernel.devices.usb import has_usb
 from vmkernel.model import VmSpec
 
-__all__ = ["beginning_of"]
+__all__ = ["topology_of"]
 
 
-def beginning_of(spec: VmSpec, dimms: tuple[tuple[int, int], ...] = ()) -> Beginning:
+def topology_of(spec: VmSpec, dimms: tuple[tuple[int, int], ...] = ()) -> BootTopology:
     """That of a machine which starts with a complete spec; `dimms` were added since."""
     disks = [(number_of(d.key or ""), disk_bus_of(spec, d)) for d in spec.disks]
     nics = [(number_of(n.key or ""), NIC_KINDS[nic_model_of(spec, n)]) for n in spec.nics]
@@ -20,7 +20,8 @@ def beginning_of(spec: VmSpec, dimms: tuple[tuple[int, int], ...] = ()) -> Begin
     units += [(cdrom.bus, cdrom.key or "") for cdrom in spec.cdroms]
     if spec.cloud_init is not None:
         units.append((SEED_BUS, seed_key(spec)))
-    return Beginning(
+    return BootTopology(
+        started=spec,
         pci_disks=tuple(number for number, bus in disks if DISK_BUSES[bus].pci),
         express_nics=tuple(number for number, kind in nics if kind.express),
         other_disks=tuple(number for number, bus in disks if not DISK_BUSES[bus].pci),
