@@ -29,7 +29,7 @@ def checked_mica(
 
 def checked_client(mica: Mica, *, authorized: bool = True) -> httpx.Client:
     """A bare HTTP client of the same host, for requests that the SDK would never send."""
-    from remote_api.client.pinning import PinnedContext
+    from remote_api.client.http.pinning import PinnedContext
 
     assert mica.transport.fingerprint is not None
     return httpx.Client(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from websockets.sync.client import ClientConnection
 
-from remote_api.client.console import open_console
+from remote_api.client.consoles.websocket import open_console
 from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica
 from vmkernel.model import (

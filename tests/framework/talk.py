@@ -6,7 +6,7 @@ import re
 import time
 from types import TracebackType
 
-from remote_api.client.console import open_console
+from remote_api.client.consoles.websocket import open_console
 from remote_api.client.sdk import Mica
 
 __all__ = ["Talk"]

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from remote_api.client.contexts import ContextStore, KnownHost
+from remote_api.client.cli.contexts import ContextStore, KnownHost
 from remote_api.client.errors import ClientError, RefusedError, UntrustedError
-from remote_api.client.pinning import fetch_fingerprint
+from remote_api.client.http.pinning import fetch_fingerprint
 from remote_api.client.sdk import Mica
 from tests.framework.hosted import HostedMica, hosted_mica
 from tests.hosted.raw import RawClient

@@ -16,9 +16,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import ClientConnection, connect
 
-from remote_api.client.console import open_console
+from remote_api.client.consoles.websocket import open_console
 from remote_api.client.errors import RefusedError
-from remote_api.client.pinning import PinnedContext
+from remote_api.client.http.pinning import PinnedContext
 from remote_api.client.sdk import Mica
 from remote_api.schema import ConsoleFraming
 from tests.framework import inputs

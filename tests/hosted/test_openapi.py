@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_api.client.pinning import fetch_fingerprint
+from remote_api.client.http.pinning import fetch_fingerprint
 from tests.framework.api import checked_client
 from tests.framework.hosted import HostedMica, hosted_mica
 from tests.framework.openapi import DOCUMENT

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_api.client.pinning import fetch_fingerprint
-from remote_api.client.supervisor import LOG_MAX_BYTES, Child, Supervisor
+from remote_api.client.hosted.supervisor import LOG_MAX_BYTES, Child, Supervisor
+from remote_api.client.http.pinning import fetch_fingerprint
 from tests.framework.hosted import hosted_mica, qemu_programs
 from tests.framework.repository import REPOSITORY
 from vmkernel.model import DatastoreKind, DatastoreSpec, Firmware, VmSpec

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_api.client.pinning import fetch_fingerprint
+from remote_api.client.http.pinning import fetch_fingerprint
 from tests.framework.hosted import HostedMica
 from tests.framework.repository import REPOSITORY
 

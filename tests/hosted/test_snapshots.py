@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 from websockets.sync.client import ClientConnection
 
-from remote_api.client.console import open_console
+from remote_api.client.consoles.websocket import open_console
 from remote_api.client.errors import OperationFailedError, RefusedError
 from remote_api.client.sdk import Mica
 from tests.framework.guest_images import upload_guest

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_api.client.console import open_console
+from remote_api.client.consoles.websocket import open_console
 from remote_api.client.sdk import Mica
 from tests.framework.hosted import HostedMica
 from tests.framework.png import png_rows

@@ -14,9 +14,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from remote_api.client.console import open_console
+from remote_api.client.consoles.websocket import open_console
 from remote_api.client.errors import RefusedError
-from remote_api.client.pinning import PinnedContext
+from remote_api.client.http.pinning import PinnedContext
 from remote_api.client.sdk import Mica
 from tests.framework.api import checked_client
 from tests.framework.guest import GuestFiles, guest_files

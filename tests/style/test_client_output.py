@@ -13,7 +13,7 @@ CLICK = {"clear", "confirm", "echo", "echo_via_pager", "edit", "pause", "progres
     "style",
 }
 STREAMS = {"__stderr__", "__stdout__", "stderr", "stdout"}
-GUESTS_LINE = "remote_api.client.console"
+GUESTS_LINE = "remote_api.client.consoles.terminal"
 """It hands a guest's bytes to the terminal, which is what a console is for."""
 
 

@@ -69,7 +69,7 @@ def cloud_init_options(command: _Command) -> _Command:
 
 def cloud_init_of(given: dict[str, Any]) -> CloudInitSpec | None:
     """The seed that the options ask for; None where none of them was given."""
-    from remote_api.client.password_hash import hash_password
+    from remote_api.client.cli.password_hash import hash_password
 
     password = None
     if given["password"]:

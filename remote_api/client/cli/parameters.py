@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from remote_api.client.errors import MisuseError
-from remote_api.client.names import checked_name
+from remote_api.client.http.names import checked_name
 
 __all__ = ["NAME", "NAME_AND_KIND", "Name", "SIZE", "Size"]
 

@@ -8,25 +8,12 @@ from typing import Any, NoReturn
 
 import click
 
-from remote_api.client.cli import output
-from remote_api.client.cli.audit import audit_group
-from remote_api.client.cli.backups import backup_group
-from remote_api.client.cli.common import Session
-from remote_api.client.cli.completion import completion
-from remote_api.client.cli.console import console, vnc
-from remote_api.client.cli.datastores import datastore_group
-from remote_api.client.cli.disks import disk_group
-from remote_api.client.cli.hosts import claim, context_group, host_group, token_group
-from remote_api.client.cli.images import image_group
-from remote_api.client.cli.operations import events, operation_group
-from remote_api.client.cli.serve import serve
-from remote_api.client.cli.snapshots import snapshot_group
-from remote_api.client.cli.statistics import host_stats, top
-from remote_api.client.cli.vms import vm_group
-from remote_api.client.cli.volumes import volume_group
+from remote_api.client.cli import commands, output
+from remote_api.client.cli.registry import commands_in
+from remote_api.client.cli.session import Session
 from remote_api.client.cli.words import in_words_of_the_command
 from remote_api.client.errors import ClientError, MisuseError, UnreachableError, UntrustedError
-from remote_api.client.supervisor import ChildFailedError
+from remote_api.client.hosted.supervisor import ChildFailedError
 from vmkernel.version import __version__
 
 __all__ = ["main"]
@@ -106,31 +93,8 @@ def main(
     context.obj = Session(host_name=host_name, output=output, timeout_s=timeout_s, quiet=quiet)
 
 
-for _command in (
-    claim,
-    context_group,
-    host_group,
-    token_group,
-    disk_group,
-    datastore_group,
-    image_group,
-    volume_group,
-    vm_group,
-    snapshot_group,
-    backup_group,
-    console,
-    vnc,
-    top,
-    operation_group,
-    events,
-    audit_group,
-    completion,
-    serve,
-):
+for _command in commands_in(commands.__name__):
     main.add_command(_command)
-
-
-host_group.add_command(host_stats)
 
 
 def _fail(error: ClientError, status: int) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from remote_api.client.cli.common import bytes_text
+from remote_api.client.cli.session import bytes_text
 
 __all__ = ["in_words_of_the_command"]
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from remote_api.client.errors import OperationFailedError, TimedOutError
-from remote_api.client.transport import ANSWER_TIMEOUT_S, Answer, Transport
+from remote_api.client.http.transport import ANSWER_TIMEOUT_S, Answer, Transport
 from vmkernel.model import Operation, OperationState
 
 __all__ = ["CREATE", "Calls", "MERGE_PATCH", "OnBytes", "OnProgress", "POLL_S"]

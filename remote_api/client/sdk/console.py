@@ -19,7 +19,7 @@ class ConsoleCalls(Calls):
         mode: ConsoleMode = ConsoleMode.WRITE,
         framing: ConsoleFraming = ConsoleFraming.NOTICES,
     ) -> ConsoleTicket:
-        """Open a console; see client/console.py for the WebSocket."""
+        """Open a console; see consoles/websocket.py for what follows."""
         return self.transport.send(
             "POST",
             f"/v1/vms/{vm_id}/console",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from remote_api.client.errors import UnreachableError
-from remote_api.client.reading import read
+from remote_api.client.http.reading import read
 from remote_api.client.sdk.base import POLL_S, Calls
 from remote_api.schema import OperationPage
 from vmkernel.model import Event, Operation

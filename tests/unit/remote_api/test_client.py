@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from remote_api import schema
-from remote_api.client.cli.common import bytes_text
+from remote_api.client.cli.contexts import ContextStore, KnownHost
 from remote_api.client.cli.parameters import SIZE
-from remote_api.client.contexts import ContextStore, KnownHost
+from remote_api.client.cli.session import bytes_text
 from remote_api.client.errors import (
     ConflictError,
     MisuseError,
@@ -23,8 +23,8 @@ from remote_api.client.errors import (
     RefusedError,
     UnexpectedError,
 )
-from remote_api.client.pinning import normal_address, normal_fingerprint, shown_fingerprint
-from remote_api.client.reading import read
+from remote_api.client.http.pinning import normal_address, normal_fingerprint, shown_fingerprint
+from remote_api.client.http.reading import read
 from remote_api.schema import Problem, VmPage
 from tests.unit.remote_api.samples import NOW
 from vmkernel.model import (

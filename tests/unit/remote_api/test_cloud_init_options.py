@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from remote_api.client.cli.cloud_init import cloud_init_of, cloud_init_options
-from remote_api.client.password_hash import hash_password
+from remote_api.client.cli.password_hash import hash_password
 from vmkernel.model import CloudInitSpec
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtBbVZ6l0X2T0m9k1o5v1cYJw0m3l6bqQ7n9yQXh2aB ann@x"

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from remote_api.client.cli import main
 from remote_api.client.cli.words import in_words_of_the_command
 from remote_api.client.errors import MisuseError
-from remote_api.client.names import check_path, checked_name
+from remote_api.client.http.names import check_path, checked_name
 from tests.framework.repository import REPOSITORY
 from vmkernel.model import Slug
 

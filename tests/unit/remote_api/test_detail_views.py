@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from remote_api.client.cli import main
-from remote_api.client.cli.common import Session
+from remote_api.client.cli.session import Session
 from remote_api.schema import Host
 from vmkernel.model import Datastore, Disk, Operation, Snapshot, Token, Vm, Volume
 

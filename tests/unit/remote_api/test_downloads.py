@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from remote_api.client.errors import UnexpectedError, UnreachableError
+from remote_api.client.http.transport import Download
 from remote_api.client.sdk import Mica
-from remote_api.client.transport import Download
 
 OLD, NEW = bytes(range(100)), bytes(range(100, 180))
 

@@ -11,10 +11,10 @@ from contextlib import closing
 import pytest
 
 from remote_api.client.errors import ConflictError, MisuseError
-from remote_api.client.listening import listening_socket, reachable_address
+from remote_api.client.hosted.listening import listening_socket, reachable_address
 from tests.framework.repository import REPOSITORY
 
-module = importlib.import_module("remote_api.client.cli.serve")
+module = importlib.import_module("remote_api.client.cli.commands.serve")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from remote_api.client.password_hash import hash_password
+from remote_api.client.cli.password_hash import hash_password
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from remote_api.client.cli import main, output
-from remote_api.client.cli.common import Session, say, show_object, show_rows
+from remote_api.client.cli.session import Session, say, show_object, show_rows
 from remote_api.client.errors import UnexpectedError
 from vmkernel.model import Subject
 

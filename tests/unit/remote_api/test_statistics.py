@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from remote_api.client.rates import host_rates, vm_rates
+from remote_api.client.cli.rates import host_rates, vm_rates
 from remote_api.resources.metrics import render
 from tests.framework.asgi import request
 from tests.framework.running import on_loop

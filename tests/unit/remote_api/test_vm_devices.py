@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from remote_api.client.cli.vm_devices import change_vm, with_image
+from remote_api.client.cli.commands.vm.devices import change_vm, with_image
 from remote_api.client.errors import ConflictError, RefusedError
 from remote_api.client.sdk import Mica
 from remote_api.schema import Problem

@@ -1,30 +1,23 @@
-"""Virtual machines."""
+"""Creating and cloning virtual machines."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
 from remote_api.client.cli.cloud_init import cloud_init_of, cloud_init_options
-from remote_api.client.cli.common import (
+from remote_api.client.cli.commands.vm.devices import made_volumes
+from remote_api.client.cli.parameters import NAME, NAME_AND_KIND, SIZE
+from remote_api.client.cli.session import (
     Session,
-    bytes_text,
-    confirm,
     pass_session,
     say,
     show_object,
-    show_rows,
     wait_option,
 )
-from remote_api.client.cli.console import console, keys, nmi, screenshot, vnc
-from remote_api.client.cli.parameters import NAME, NAME_AND_KIND, SIZE
-from remote_api.client.cli.spec_paths import patch_of, set_path, spec_as_json, waiting_for_start
-from remote_api.client.cli.statistics import vm_stats
-from remote_api.client.cli.vm_devices import DEVICE_COMMANDS, made_volumes
-from remote_api.client.cli.vm_life import LIFE_COMMANDS, life_lines
+from remote_api.client.cli.spec_paths import set_path, spec_as_json
 from remote_api.schema.violations import examined
 from vmkernel.model import (
     BootDevice,
@@ -40,64 +33,15 @@ from vmkernel.model import (
     KernelBoot,
     NicModel,
     NicSpec,
-    Vm,
     VmSpec,
-    VmState,
 )
 
-__all__ = ["vm_group"]
+__all__ = ["COMMANDS"]
 
 _MIB = 1 << 20
 
 
-@click.group("vm")
-def vm_group() -> None:
-    """Virtual machines."""
-
-
-for _command in (
-    console,
-    keys,
-    nmi,
-    screenshot,
-    vm_stats,
-    vnc,
-    *DEVICE_COMMANDS,
-    *LIFE_COMMANDS,
-):
-    vm_group.add_command(_command)
-
-
-@vm_group.command("list")
-@pass_session
-def list_vms(session: Session) -> None:
-    """List virtual machines."""
-    with session.mica() as mica:
-        show_rows(
-            session,
-            mica.vms(),
-            (
-                ("ID", lambda v: v.id),
-                ("STATE", lambda v: v.status.state),
-                ("CPUS", lambda v: v.spec.cpus.count),
-                ("MEMORY", lambda v: bytes_text(v.spec.memory_bytes)),
-                ("DATASTORE", lambda v: v.spec.datastore),
-                ("ACCELERATOR", lambda v: v.status.accelerator),
-                ("REASON", lambda v: v.status.reason),
-            ),
-        )
-
-
-@vm_group.command("show")
-@click.argument("vm_id", type=NAME)
-@pass_session
-def show_vm(session: Session, vm_id: str) -> None:
-    """Show a virtual machine."""
-    with session.mica() as mica:
-        _show(session, mica.vm(vm_id))
-
-
-@vm_group.command("create")
+@click.command("create")
 @click.argument("vm_id", type=NAME)
 @click.option("--datastore", type=NAME, required=True, help="Where its folder lies.")
 @click.option("--name", default="", help="A free display name.")
@@ -194,57 +138,7 @@ def create_vm(session: Session, /, vm_id: str, start: bool, **given: Any) -> Non
             say(session, f"VM {vm_id} is made")
 
 
-@vm_group.command("set")
-@click.argument("vm_id", type=NAME)
-@click.argument("settings", nargs=-1, required=True, metavar="PATH=VALUE...")
-@pass_session
-def set_vm(session: Session, vm_id: str, settings: tuple[str, ...]) -> None:
-    """Set fields of a virtual machine's spec.
-
-    Such as: cpus.count=4 memory_bytes=2G firmware=uefi-secure-boot tpm=true
-    nics.nic0.connected=false disks.disk0.limits.iops.per_s=500 boot.order='["cdrom","disk"]'. An
-    empty value is the field's default. Nothing is changed where somebody else changed the machine
-    meanwhile.
-    """
-    with session.mica() as mica:
-        vm = mica.vm(vm_id)
-        patch = patch_of(spec_as_json(vm.spec), settings)
-        changed = mica.patch_vm(vm_id, patch, revision=vm.revision) if patch else vm
-        _show(session, changed)
-        _say_what_waits(session, vm, changed)
-
-
-@vm_group.command("patch")
-@click.argument("vm_id", type=NAME)
-@click.argument("patch")
-@pass_session
-def patch_vm(session: Session, vm_id: str, patch: str) -> None:
-    """Merge PATCH (JSON, or @FILE) into a virtual machine's spec."""
-    try:
-        raw = Path(patch[1:]).read_bytes() if patch.startswith("@") else patch.encode()
-        change = msgspec.json.decode(raw, type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as error:
-        raise click.UsageError(f"the patch can't be read: {error}") from error
-    with session.mica() as mica:
-        before = mica.vm(vm_id)
-        changed = mica.patch_vm(vm_id, change)
-        _show(session, changed)
-        _say_what_waits(session, before, changed)
-
-
-def _say_what_waits(session: Session, before: Vm, changed: Vm) -> None:
-    if changed.status.state in (VmState.STOPPED, VmState.CRASHED):
-        return
-    if waiting := waiting_for_start(before.spec, changed.spec):
-        takes = "takes" if len(waiting) == 1 else "take"
-        say(
-            session,
-            f"VM {changed.id} is {changed.status.state}: {', '.join(waiting)} {takes} effect at its"
-            " next start",
-        )
-
-
-@vm_group.command("clone")
+@click.command("clone")
 @click.argument("vm_id", type=NAME)
 @click.argument("new_id", type=NAME)
 @click.option("--name", default="", help="A free display name.")
@@ -278,94 +172,6 @@ def clone_vm(
     with session.mica() as mica:
         operation = mica.clone_vm(vm_id, new_id, spec)
         session.finish(mica, operation, wait=wait, done=f"VM {new_id} is made")
-
-
-@vm_group.command("stop")
-@click.argument("vm_id", type=NAME)
-@click.option("--force", is_flag=True, help="At once, as by pulling its plug.")
-@click.option(
-    "--within",
-    "timeout_s",
-    type=click.FloatRange(1, 3600),
-    default=120.0,
-    show_default=True,
-    help="Seconds that the guest has to shut down.",
-)
-@wait_option
-@pass_session
-def stop_vm(session: Session, vm_id: str, force: bool, timeout_s: float, wait: bool) -> None:
-    """Ask the guest to shut down, or stop it by --force.
-
-    A guest that is still booting does not notice its power button: it is pressed again every 10
-    seconds until the guest ends or the time is over.
-    """
-    with session.mica() as mica:
-        if force:
-            operation = mica.power_off_vm(vm_id)
-        else:
-            operation = mica.shut_down_vm(vm_id, timeout_s=timeout_s)
-        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is stopped")
-
-
-@vm_group.command("delete")
-@click.argument("vm_id", type=NAME)
-@click.option("--with-volumes", is_flag=True, help="And the volumes that it names.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@pass_session
-def delete_vm(session: Session, vm_id: str, with_volumes: bool, yes: bool) -> None:
-    """Delete a stopped virtual machine."""
-    if with_volumes and not yes:
-        confirm(f"delete VM {vm_id} and the data of its volumes?")
-    with session.mica() as mica:
-        mica.delete_vm(vm_id, with_volumes=with_volumes)
-    say(session, f"VM {vm_id} is deleted")
-
-
-def _show(session: Session, vm: Vm) -> None:
-    show_object(
-        session,
-        vm,
-        (
-            ("id", lambda v: v.id),
-            ("state", lambda v: v.status.state),
-            ("reason", lambda v: v.status.reason),
-            ("guest", _guest),
-            ("addresses", _addresses),
-            ("cpus", lambda v: f"{v.spec.cpus.count} ({v.spec.cpus.model})"),
-            ("memory", lambda v: bytes_text(v.spec.memory_bytes)),
-            ("firmware", lambda v: v.spec.firmware),
-            ("accelerator", lambda v: v.status.accelerator),
-            ("started", lambda v: v.status.started_at),
-            ("machine", lambda v: v.status.machine_type),
-            ("uuid", lambda v: v.status.uuid),
-            ("disks", lambda v: [f"{d.key} {d.volume} ({d.bus})" for d in v.spec.disks]),
-            ("cdroms", lambda v: [f"{c.key} {c.image or 'empty'}" for c in v.spec.cdroms]),
-            ("nics", lambda v: [f"{n.key} {n.port_group} {n.mac}" for n in v.spec.nics]),
-            ("unplugging", lambda v: v.status.unplugging),
-            ("boot", lambda v: v.spec.boot.kernel and f"kernel {v.spec.boot.kernel.kernel}"),
-            ("datastore", lambda v: v.spec.datastore),
-            *((name, lambda _, text=text: text) for name, text in life_lines(vm)),
-            ("revision", lambda v: v.revision),
-        ),
-    )
-
-
-def _guest(vm: Vm) -> str | None:
-    agent = vm.status.agent
-    if agent is None:
-        return None
-    if not agent.connected or agent.system is None:
-        return agent.reason or "its agent tells nothing"
-    kernel = f", kernel {agent.system.kernel}" if agent.system.kernel else ""
-    held = ", its file systems are frozen" if agent.frozen else ""
-    system = f"{agent.system.name} {agent.system.version}".strip()
-    return f"{agent.hostname or '?'}: {system}{kernel}; agent {agent.version or '?'}{held}"
-
-
-def _addresses(vm: Vm) -> list[str]:
-    agent = vm.status.agent
-    cards = agent.interfaces if agent else ()
-    return [address for card in cards if card.name != "lo" for address in card.addresses]
 
 
 def _spec(given: dict[str, Any], new_disks: tuple[str, ...]) -> VmSpec:
@@ -449,3 +255,6 @@ def _label(text: str) -> tuple[str, str]:
     if not equals:
         raise click.UsageError(f"--label {text}: write KEY=VALUE")
     return key, value
+
+
+COMMANDS = (create_vm, clone_vm)

@@ -18,9 +18,9 @@ from remote_api.client.errors import (
     UnexpectedError,
     UnreachableError,
 )
-from remote_api.client.names import check_path
-from remote_api.client.pinning import PinnedContext, normal_address
-from remote_api.client.reading import read
+from remote_api.client.http.names import check_path
+from remote_api.client.http.pinning import PinnedContext, normal_address
+from remote_api.client.http.reading import read
 from remote_api.schema import Problem
 
 __all__ = ["Answer", "Download", "Transport"]

@@ -6,11 +6,11 @@ from itertools import islice
 
 import click
 
-from remote_api.client.cli.common import Session, pass_session, show_rows
 from remote_api.client.cli.parameters import NAME
+from remote_api.client.cli.session import Session, pass_session, show_rows
 from vmkernel.model import AuditOutcome
 
-__all__ = ["audit_group"]
+__all__ = ["COMMANDS"]
 
 
 @click.group("audit")
@@ -53,3 +53,6 @@ def list_audit(session: Session, actor: str | None, outcome: str | None, limit: 
                 ("REASON", lambda r: r.message),
             ),
         )
+
+
+COMMANDS = (audit_group,)

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from remote_api.client.console import open_console
+from remote_api.client.consoles.websocket import open_console
 from remote_api.client.errors import ClientError, ConflictError, MisuseError
 from remote_api.client.sdk import Mica
 from vmkernel.model import ConsoleKind

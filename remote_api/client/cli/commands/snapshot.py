@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from remote_api.client.cli.common import (
+from remote_api.client.cli.parameters import NAME
+from remote_api.client.cli.session import (
     Session,
     bytes_text,
     confirm,
@@ -13,10 +14,9 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
-from remote_api.client.cli.parameters import NAME
 from vmkernel.model import Snapshot, SnapshotSpec
 
-__all__ = ["snapshot_group"]
+__all__ = ["COMMANDS"]
 
 
 @click.group("snapshot")
@@ -167,3 +167,6 @@ def _tree(snapshots: list[Snapshot]) -> list[tuple[int, Snapshot]]:
 
     walk(None, 0)
     return rows
+
+
+COMMANDS = (snapshot_group,)

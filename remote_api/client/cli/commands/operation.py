@@ -1,15 +1,14 @@
-"""Operations and events."""
+"""The `mica operation` commands."""
 
 from __future__ import annotations
 
 import click
 
-from remote_api.client.cli import output
-from remote_api.client.cli.common import Session, pass_session, show_object, show_rows
+from remote_api.client.cli.session import Session, pass_session, show_object, show_rows
 from remote_api.schema import Problem
 from vmkernel.model import PROBLEM_TYPE_PREFIX, Operation
 
-__all__ = ["events", "operation_group"]
+__all__ = ["COMMANDS"]
 
 
 @click.group("operation")
@@ -91,23 +90,6 @@ def cancel_operation(session: Session, operation_id: str) -> None:
         session.finish(mica, operation, wait=False, done=f"operation {operation_id} succeeded")
 
 
-@click.command()
-@click.option("--after", metavar="ID", help="Begin after this event.")
-@pass_session
-def events(session: Session, after: str | None) -> None:
-    """Show what happens, until interrupted; one line an event."""
-    with session.mica() as mica:
-        for event in mica.events(after):
-            if session.json:
-                output.print_json(event, compact=True)
-            else:
-                by = f" by {event.actor}" if event.actor else ""
-                output.print_line(
-                    f"{event.time} {event.type} {event.subject.kind} {event.subject.id}{by}"
-                    f"{': ' + event.message if event.message else ''}"
-                )
-
-
 def _code(problem: Problem) -> str:
     return problem.type.removeprefix(PROBLEM_TYPE_PREFIX)
 
@@ -115,3 +97,6 @@ def _code(problem: Problem) -> str:
 def _far(operation: Operation) -> str | None:
     progress = operation.progress
     return f"{100 * progress.done // progress.total} %" if progress.total else None
+
+
+COMMANDS = (operation_group,)

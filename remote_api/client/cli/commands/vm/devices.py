@@ -13,14 +13,14 @@ from typing import Any
 import click
 import msgspec
 
-from remote_api.client.cli.common import (
+from remote_api.client.cli.parameters import NAME, SIZE
+from remote_api.client.cli.session import (
     Session,
     bytes_text,
     pass_session,
     say,
     show_object,
 )
-from remote_api.client.cli.parameters import NAME, SIZE
 from remote_api.client.errors import ClientError, ConflictError, RefusedError
 from remote_api.client.sdk import Mica
 from vmkernel.model import (
@@ -35,7 +35,7 @@ from vmkernel.model import (
     VolumeSpec,
 )
 
-__all__ = ["DEVICE_COMMANDS", "change_vm", "made_volumes", "with_image"]
+__all__ = ["COMMANDS", "change_vm", "made_volumes", "with_image"]
 
 _ATTEMPTS = 5
 _UNUSED_S = 600
@@ -198,7 +198,7 @@ def remove_nic(session: Session, vm_id: str, nic: str) -> None:
     _told(session, vm, f"VM {vm_id} has no {nic} any more")
 
 
-DEVICE_COMMANDS = (attach, detach, insert, eject, add_nic, remove_nic)
+COMMANDS = (attach, detach, insert, eject, add_nic, remove_nic)
 
 
 def change_vm(mica: Mica, vm_id: str, change: Callable[[VmSpec], dict[str, Any]]) -> Vm:

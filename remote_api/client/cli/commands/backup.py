@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from remote_api.client.cli.common import Session, bytes_text, pass_session, say, show_rows
 from remote_api.client.cli.parameters import NAME
+from remote_api.client.cli.session import Session, bytes_text, pass_session, say, show_rows
 
 if TYPE_CHECKING:
     from remote_api.client.backup.folder import Point
 
-__all__ = ["backup_group"]
+__all__ = ["COMMANDS"]
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,3 +186,6 @@ def _show(session: Session, points: Iterable[tuple[int, Point]]) -> None:
             ("DATA", lambda row: bytes_text(row.data_bytes)),
         ),
     )
+
+
+COMMANDS = (backup_group,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from remote_api.client.cli.common import (
+from remote_api.client.cli.session import (
     Session,
     bytes_text,
     pass_session,
@@ -15,7 +15,7 @@ from remote_api.client.cli.common import (
 from remote_api.client.errors import ConflictError
 from vmkernel.model import DiskPartition
 
-__all__ = ["disk_group"]
+__all__ = ["COMMANDS"]
 
 
 @click.group("disk")
@@ -118,3 +118,6 @@ def wipe_disk(session: Session, disk_id: str, serial: str, wait: bool) -> None:
     with session.mica() as mica:
         operation = mica.wipe_disk(disk_id)
         session.finish(mica, operation, wait=wait, done=f"disk {disk_id} is blank")
+
+
+COMMANDS = (disk_group,)

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from remote_api.client.cli import output
-from remote_api.client.cli.common import (
+from remote_api.client.cli.parameters import NAME, SIZE
+from remote_api.client.cli.session import (
     Session,
     bytes_text,
     pass_session,
@@ -17,7 +18,6 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
-from remote_api.client.cli.parameters import NAME, SIZE
 from remote_api.client.sdk import file_sha256
 from vmkernel.model import (
     Compression,
@@ -29,7 +29,7 @@ from vmkernel.model import (
     SourceFormat,
 )
 
-__all__ = ["image_group"]
+__all__ = ["COMMANDS"]
 
 _RESUMABLE_FROM_BYTES = 64 << 20
 _RAW_SUFFIX = ".raw"
@@ -299,3 +299,6 @@ def _steps(on_bytes: Callable[[int], None]) -> Callable[[int], None]:
         before = offset
 
     return told
+
+
+COMMANDS = (image_group,)

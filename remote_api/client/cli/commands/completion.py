@@ -6,7 +6,7 @@ import click
 
 from remote_api.client.cli import output
 
-__all__ = ["completion"]
+__all__ = ["COMMANDS"]
 
 _VARIABLE = "_MICA_COMPLETE"
 
@@ -27,3 +27,6 @@ def completion(shell: str) -> None:
     root = click.get_current_context().find_root()
     assert kind is not None
     output.print_paragraph(kind(root.command, {}, "mica", _VARIABLE).source())
+
+
+COMMANDS = (completion,)

@@ -19,17 +19,17 @@ import click
 import msgspec
 
 from remote_api.client.cli import output
-from remote_api.client.cli.common import Session, pass_session
+from remote_api.client.cli.session import Session, pass_session
 from remote_api.client.errors import ConflictError, MisuseError
-from remote_api.client.listening import listening_socket, reachable_address
-from remote_api.client.pinning import shown_fingerprint
-from remote_api.client.supervisor import Child, Supervisor
+from remote_api.client.hosted.listening import listening_socket, reachable_address
+from remote_api.client.hosted.supervisor import Child, Supervisor
+from remote_api.client.http.pinning import shown_fingerprint
 
-__all__ = ["HOST_MODULES", "serve"]
+__all__ = ["COMMANDS", "HOST_MODULES", "serve"]
 
 HOST_MODULES = ("pycdlib", "pyroute2", "uvicorn", "vmkernel.wiring")
 """What the servers import beyond the client: the extra `host` of pyproject.toml, and our own."""
-_ROOT = Path(__file__).resolve().parents[3]
+_ROOT = Path(__file__).resolve().parents[4]
 """The folder that our own packages are in."""
 _TICK_S = 0.1
 _START_S = 60.0
@@ -253,3 +253,6 @@ def _claim_code(run: Path) -> str | None:
 def _default_folder() -> Path:
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "mica"
+
+
+COMMANDS = (serve,)

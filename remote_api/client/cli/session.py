@@ -12,9 +12,9 @@ import click
 import msgspec
 
 from remote_api.client.cli import output
+from remote_api.client.cli.contexts import ContextStore, KnownHost, default_store
 from remote_api.client.cli.output import Columns
 from remote_api.client.cli.parameters import NAME
-from remote_api.client.contexts import ContextStore, KnownHost, default_store
 from remote_api.client.errors import DeclinedError, MisuseError
 from remote_api.client.sdk import Mica, OnBytes
 from vmkernel.model import Operation, OperationState

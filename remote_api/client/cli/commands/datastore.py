@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from remote_api.client.cli.common import (
+from remote_api.client.cli.parameters import NAME
+from remote_api.client.cli.session import (
     Session,
     bytes_text,
     one_step,
@@ -14,7 +15,6 @@ from remote_api.client.cli.common import (
     show_rows,
     wait_option,
 )
-from remote_api.client.cli.parameters import NAME
 from remote_api.client.sdk import Mica
 from vmkernel.model import (
     Datastore,
@@ -29,7 +29,7 @@ from vmkernel.model import (
     RaidStatus,
 )
 
-__all__ = ["datastore_group"]
+__all__ = ["COMMANDS"]
 
 
 @click.group("datastore")
@@ -367,3 +367,6 @@ def _raid_text(raid: RaidStatus) -> str:
         return raid.state.value
     left = f", {raid.remaining_s} s left" if raid.remaining_s is not None else ""
     return f"{raid.state.value} {raid.progress_percent} %{left}"
+
+
+COMMANDS = (datastore_group,)

@@ -1,4 +1,4 @@
-"""A VM's console as a byte stream, and the terminal that shows it.
+"""The terminal that shows a VM's serial console.
 
 Leave with Ctrl-]. What is typed goes to the guest as it is, where nobody else writes; the terminal
 is raw meanwhile and is put back in every case.
@@ -15,58 +15,19 @@ import threading
 import tty
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from remote_api.client.errors import ConflictError, UnexpectedError, UnreachableError
-from remote_api.client.pinning import PinnedContext
-from remote_api.client.reading import read
-from remote_api.client.sdk import Mica
-from vmkernel.model import ConsoleKind, ConsoleMode, ConsoleNotice
+from remote_api.client.errors import ConflictError, UnexpectedError
+from remote_api.client.http.reading import read
+from vmkernel.model import ConsoleNotice
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
-__all__ = ["ESCAPE", "interact", "open_console"]
+__all__ = ["ESCAPE", "interact"]
 
 ESCAPE = b"\x1d"
 """Ctrl-]."""
-_OPEN_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 3.0
-
-
-@contextlib.contextmanager
-def open_console(
-    mica: Mica,
-    vm_id: str,
-    kind: ConsoleKind = ConsoleKind.SERIAL,
-    mode: ConsoleMode = ConsoleMode.WRITE,
-) -> Iterator[ClientConnection]:
-    """A console's WebSocket: `recv()` and `send()` bytes; of a serial line, a `str` that comes is
-    a ConsoleNotice as JSON."""
-    from websockets.exceptions import WebSocketException
-    from websockets.sync.client import connect
-
-    transport = mica.transport
-    ticket = mica.console_ticket(vm_id, kind, mode)
-    host = urlsplit(transport.address)
-    uri = f"wss://{host.netloc}{ticket.websocket}"
-    context = None if transport.fingerprint is None else PinnedContext(transport.fingerprint)
-    with contextlib.ExitStack() as stack:
-        try:
-            socket = stack.enter_context(
-                connect(
-                    uri,
-                    ssl=context,
-                    open_timeout=_OPEN_TIMEOUT_S,
-                    close_timeout=_CLOSE_TIMEOUT_S,
-                    compression=None,
-                    max_size=1 << 20,
-                    proxy=None,
-                )
-            )
-        except (OSError, WebSocketException) as error:
-            raise UnreachableError(f"the console of VM {vm_id} did not open: {error}") from error
-        yield socket
 
 
 def interact(

@@ -1,0 +1,92 @@
+"""Changing and deleting virtual machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from remote_api.client.cli.commands.vm.view import show_one
+from remote_api.client.cli.parameters import NAME
+from remote_api.client.cli.session import (
+    Session,
+    confirm,
+    pass_session,
+    say,
+)
+from remote_api.client.cli.spec_paths import patch_of, spec_as_json, waiting_for_start
+from vmkernel.model import (
+    Vm,
+    VmState,
+)
+
+__all__ = ["COMMANDS"]
+
+
+@click.command("set")
+@click.argument("vm_id", type=NAME)
+@click.argument("settings", nargs=-1, required=True, metavar="PATH=VALUE...")
+@pass_session
+def set_vm(session: Session, vm_id: str, settings: tuple[str, ...]) -> None:
+    """Set fields of a virtual machine's spec.
+
+    Such as: cpus.count=4 memory_bytes=2G firmware=uefi-secure-boot tpm=true
+    nics.nic0.connected=false disks.disk0.limits.iops.per_s=500 boot.order='["cdrom","disk"]'. An
+    empty value is the field's default. Nothing is changed where somebody else changed the machine
+    meanwhile.
+    """
+    with session.mica() as mica:
+        vm = mica.vm(vm_id)
+        patch = patch_of(spec_as_json(vm.spec), settings)
+        changed = mica.patch_vm(vm_id, patch, revision=vm.revision) if patch else vm
+        show_one(session, changed)
+        _say_what_waits(session, vm, changed)
+
+
+@click.command("patch")
+@click.argument("vm_id", type=NAME)
+@click.argument("patch")
+@pass_session
+def patch_vm(session: Session, vm_id: str, patch: str) -> None:
+    """Merge PATCH (JSON, or @FILE) into a virtual machine's spec."""
+    try:
+        raw = Path(patch[1:]).read_bytes() if patch.startswith("@") else patch.encode()
+        change = msgspec.json.decode(raw, type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        raise click.UsageError(f"the patch can't be read: {error}") from error
+    with session.mica() as mica:
+        before = mica.vm(vm_id)
+        changed = mica.patch_vm(vm_id, change)
+        show_one(session, changed)
+        _say_what_waits(session, before, changed)
+
+
+def _say_what_waits(session: Session, before: Vm, changed: Vm) -> None:
+    if changed.status.state in (VmState.STOPPED, VmState.CRASHED):
+        return
+    if waiting := waiting_for_start(before.spec, changed.spec):
+        takes = "takes" if len(waiting) == 1 else "take"
+        say(
+            session,
+            f"VM {changed.id} is {changed.status.state}: {', '.join(waiting)} {takes} effect at its"
+            " next start",
+        )
+
+
+@click.command("delete")
+@click.argument("vm_id", type=NAME)
+@click.option("--with-volumes", is_flag=True, help="And the volumes that it names.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@pass_session
+def delete_vm(session: Session, vm_id: str, with_volumes: bool, yes: bool) -> None:
+    """Delete a stopped virtual machine."""
+    if with_volumes and not yes:
+        confirm(f"delete VM {vm_id} and the data of its volumes?")
+    with session.mica() as mica:
+        mica.delete_vm(vm_id, with_volumes=with_volumes)
+    say(session, f"VM {vm_id} is deleted")
+
+
+COMMANDS = (set_vm, patch_vm, delete_vm)
