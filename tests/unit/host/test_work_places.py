@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.framework.own_time import own_time, quiet
 from vmkernel.events import EventBus
 from vmkernel.host.cgroup import Cgroup
 from vmkernel.host.runner import Runner
@@ -21,7 +22,8 @@ def _story(story: Callable[[WorkPlaces], Awaitable[None]]) -> None:
         async with asyncio.timeout(20):
             await story(WorkPlaces())
 
-    asyncio.run(bounded())
+    with own_time():
+        asyncio.run(bounded())
 
 
 class _Work:
@@ -48,26 +50,21 @@ class _Work:
                 self.runs = False
 
 
-async def _settle() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 def test_long_work_leaves_a_place_for_quick_work() -> None:
     async def story(places: WorkPlaces) -> None:
         copies = [_Work(places, "a") for _ in range(6)]
-        await _settle()
+        await quiet()
         assert [work.runs for work in copies] == [True] * 3 + [False] * 3
         assert [work.waited for work in copies] == [False] * 3 + [True] * 3
         quick = _Work(places, "b", long=False)
-        await _settle()
+        await quiet()
         assert quick.runs
         assert not quick.waited
         second = _Work(places, "b", long=False)
-        await _settle()
+        await quiet()
         assert not second.runs
         quick.end.set()
-        await _settle()
+        await quiet()
         assert second.runs
         for work in (*copies, second):
             work.end.set()
@@ -79,14 +76,14 @@ def test_long_work_leaves_a_place_for_quick_work() -> None:
 def test_nobody_s_many_copies_keep_another_s_waiting() -> None:
     async def story(places: WorkPlaces) -> None:
         greedy = [_Work(places, "greedy") for _ in range(30)]
-        await _settle()
+        await quiet()
         other = _Work(places, "other")
-        await _settle()
+        await quiet()
         greedy[0].end.set()
-        await _settle()
+        await quiet()
         assert greedy[3].runs  # it had waited longest
         greedy[1].end.set()
-        await _settle()
+        await quiet()
         assert other.runs
         assert not greedy[4].runs
         for work in (*greedy, other):
@@ -100,19 +97,19 @@ def test_who_gives_up_leaves_the_queue_and_no_place_is_lost() -> None:
     async def story(places: WorkPlaces) -> None:
         running = [_Work(places, "a") for _ in range(3)]
         waiting = [_Work(places, "a") for _ in range(5)]
-        await _settle()
+        await quiet()
         for work in waiting[:4]:
             work.task.cancel()
         running[0].task.cancel()
-        await _settle()
+        await quiet()
         assert waiting[4].runs
         running[1].end.set()
         late = _Work(places, "a")
-        await _settle()
+        await quiet()
         assert late.runs
         # Cancelled in the very step in which the place is handed over.
         last = _Work(places, "a")
-        await _settle()
+        await quiet()
         late.end.set()
         await asyncio.sleep(0)
         last.task.cancel()
@@ -122,7 +119,7 @@ def test_who_gives_up_leaves_the_queue_and_no_place_is_lost() -> None:
             *(work.task for work in (*running, *waiting, late, last)), return_exceptions=True
         )
         again = [_Work(places, "a") for _ in range(3)]
-        await _settle()
+        await quiet()
         assert all(work.runs for work in again)
         for work in again:
             work.end.set()
@@ -134,7 +131,7 @@ def test_who_gives_up_leaves_the_queue_and_no_place_is_lost() -> None:
 def test_waiting_ends_in_words() -> None:
     async def story(places: WorkPlaces) -> None:
         running = [_Work(places, "a") for _ in range(3)]
-        await _settle()
+        await quiet()
         with pytest.raises(MicaError, match="try again") as caught:
             async with places.taken(long=True, wait_s=0.05):
                 pass
@@ -152,14 +149,14 @@ def test_an_operation_says_that_it_waits() -> None:
     async def story(places: WorkPlaces) -> None:
         registry = OperationRegistry(EventBus())
         running = [_Work(places, "a") for _ in range(3)]
-        await _settle()
+        await quiet()
 
         async def work(context: OperationContext) -> None:
             async with places.taken(long=True):
                 context.advance(1, 1, stage="copy")
 
         operation = registry.begin("x", Subject(kind="volume", id="v"), work, actor="me")
-        await _settle()
+        await quiet()
         assert registry.get(operation.id).progress.stage == "waiting for a place"
         for each in running:
             each.end.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from remote_api.server import lean_uvicorn
 from remote_api.server.admission import Admission, Peer
 from remote_api.server.websocket import make_protocol
+from tests.framework.own_time import own_time, quiet
 from tests.framework.running import on_loop
 
 lean_uvicorn.prepare()
@@ -30,6 +31,13 @@ CLOSE, CLOSE_1000 = b"\x88" + MASKED, b"\x88\x82\x00\x00\x00\x00\x03\xe8"
 DATA, PING, PONG = b"\x82\x81\x00\x00\x00\x00x", b"\x89" + MASKED, b"\x8a" + MASKED
 UNMASKED, RESERVED = b"\x82\x01x", b"\xf2" + MASKED
 HELD = 0.5
+
+
+@pytest.fixture(autouse=True)
+def time_of_its_own() -> Iterator[None]:
+    """Whether anything more comes is known, not waited for."""
+    with own_time():
+        yield
 
 
 class Transport(asyncio.Transport):
@@ -103,10 +111,6 @@ class World:
                 self.failures.append(error)
                 raise
 
-    async def settle(self) -> None:
-        for _ in range(6):
-            await asyncio.sleep(0)
-
     def lose(self) -> None:
         if not self._lost:
             self._lost = True
@@ -120,7 +124,7 @@ class World:
     async def end(self) -> None:
         self.lose()
         self.orders.put_nowait(None)
-        await self.settle()
+        await quiet()
         assert not self.state.tasks
         assert not self.failures
 
@@ -159,13 +163,13 @@ async def test_two_ends_meet(first: str, second: str, caplog: pytest.LogCaptureF
         world = World()
         for step in ("asks", "accept"):
             STEPS[step](world)
-            await world.settle()
+            await quiet()
         assert b" 101 " in world.transport.written
         STEPS[first](world)
         if not together:
-            await world.settle()
+            await quiet()
         STEPS[second](world)
-        await world.settle()
+        await quiet()
         world.protocol.shutdown()
         world.protocol.shutdown()
         assert world.transport.closed
@@ -183,7 +187,7 @@ async def test_a_server_that_ends_says_so(
     world = World()
     for step in steps:
         STEPS[step](world)
-        await world.settle()
+        await quiet()
     world.protocol.shutdown()
     assert world.transport.closed
     if steps[-1:] == ("accept",):
@@ -201,7 +205,7 @@ async def test_a_refusal_is_not_cut_off_by_a_second_one(caplog: pytest.LogCaptur
     STEPS["asks"](world)
     world.orders.put_nowait({"type": "websocket.http.response.start", "status": 403, "headers": []})
     world.orders.put_nowait({"type": "websocket.http.response.body", "body": b"no"})
-    await world.settle()
+    await quiet()
     world.protocol.shutdown()
     await world.end()
     assert world.transport.written.count(b"HTTP/1.1 403") == 1
@@ -239,7 +243,7 @@ def test_no_order_of_events_is_an_error(steps: list[tuple[str, bool]]) -> None:
             accepted |= name == "accept"
             STEPS[name](world)
             if pause:
-                await world.settle()
+                await quiet()
         world.protocol.shutdown()
         await world.end()
 

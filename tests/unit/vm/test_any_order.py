@@ -180,9 +180,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.asked.clear()
 
     @rule()
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Time passes."""
-        self.run(self.world.settle())
+        self.run(asyncio.sleep(0.02))
 
     # --- what holds ----------------------------------------------------------------------------
 
@@ -213,12 +213,7 @@ class AnyOrder(RuleBasedStateMachine):
             operation = await world.operations.wait(operation_id, 12)
             assert operation.state.finished, f"{operation.kind} got no answer"
         world.host.ending.set()  # nothing starts of itself any more
-        for _ in range(200):
-            await world.settle()
-            if self.state in (ACTIVE if self.qemu is not None else OFF):
-                break
-        else:
-            raise AssertionError(f"{self.state}, and QEMU is {self.qemu}")
+        await world.until(lambda: self.state in (ACTIVE if self.qemu is not None else OFF))
         if self.qemu is not None:
             ended = await world.act(VmAction.POWER_OFF)
             assert ended.state is OperationState.SUCCEEDED, ended.error

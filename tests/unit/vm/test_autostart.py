@@ -33,8 +33,7 @@ async def _reboot(world: World, name: str) -> None:
     await world.vms.shutdown_all(timeout_s=1, force=True)
     world.boot_name = name
     await world.restart()
-    for _ in range(20):
-        await world.settle()
+    await world.quiet()
 
 
 async def _until(world: World, **wanted: VmState) -> None:
@@ -70,13 +69,14 @@ async def test_once_a_boot_and_in_order(tmp_path: Path) -> None:
     assert set(_states(world).values()) == {VmState.STOPPED}  # not before the next boot
     await _reboot(world, "second")
     await _handled(world, "db", "web")
+    await asyncio.sleep(TIMING.datastores_s + 1)
     assert _starts(world) == ["db", "web"]
     assert _states(world)["off"] is VmState.STOPPED
     operations = [o for o in world.operations.all() if o.kind == "vm.start"]
     assert {o.actor for o in operations} == {"autostart"}
     await world.act(VmAction.POWER_OFF, "web")
     await world.restart()  # of the vmkernel only
-    await world.settle()
+    await asyncio.sleep(TIMING.datastores_s + 1)
     assert _states(world)["web"] is VmState.STOPPED
     await _reboot(world, "third")
     await _until(world, web=VmState.RUNNING)
@@ -104,7 +104,7 @@ async def test_a_datastore_that_comes_late(tmp_path: Path) -> None:
     await world.act(VmAction.POWER_OFF, "there")
     world.storage.change("second", available=False)
     world.storage.change("second", available=True)
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(TIMING.datastores_s + 1)
     assert _states(world)["there"] is VmState.STOPPED
     await world.vms.stop()
 
@@ -119,10 +119,10 @@ async def test_an_adopted_datastore_starts_nothing(tmp_path: Path) -> None:
     world.storage.known.discard("second")
     world.boot_name = "second"
     await world.restart()
-    await world.settle()
+    await world.quiet()
     world.storage.known.add("second")
     world.storage.change("second", available=True)
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(TIMING.datastores_s + 1)
     assert _states(world)["there"] is VmState.STOPPED
     await world.vms.stop()
 

@@ -127,7 +127,7 @@ async def test_a_clone_that_was_cut_off_is_swept(
         # One of the same name that isn't of that clone is nobody's business.
         world.storage.add_volume("copy-disk1")
         world.storage.change("second", available=True)
-        await world.settle()
+        await world.quiet()
         assert not (folder / ".clone-copy.json").exists()
         assert not (folder / "copy").exists()
         assert set(world.storage.volumes) == {"data", "more", "copy-disk1"}
@@ -139,9 +139,9 @@ async def test_a_clone_under_way_is_not_swept(tmp_path: Path) -> None:
         await _with_disk(world)
         world.storage.copy_waits = asyncio.Event()
         begun = await world.vms.clones().clone("web", "copy", CloneSpec(), actor="test")
-        await world.settle()
+        await world.quiet()
         world.storage.change("second", available=True)
-        await world.settle()
+        await world.quiet()
         assert (world.storage.vms_folder("main") / ".clone-copy.json").exists()
         world.storage.copy_waits.set()
         ended = await world.operations.wait(begun.id, 10)
@@ -169,7 +169,7 @@ async def test_who_cancels_while_it_is_written_down_comes_too_late(
         begun = await world.vms.clones().clone("web", "copy", CloneSpec(), actor="test")
         await reached.wait()
         cancelling = asyncio.create_task(world.operations.cancel(begun.id, "test"))
-        await world.settle()
+        await world.quiet()
         gate.set()
         await cancelling
         await world.operations.wait(begun.id, 10)

@@ -63,10 +63,10 @@ async def test_a_takeover_is_an_event(tmp_path: Path) -> None:
             await consoles.open("web", ConsoleKind.SERIAL, actor="bert", origin="") as bert,
         ):
             anna.send(CONTROL + b'{"mode":"write"}')
-            await world.settle()
+            await world.quiet()
             assert world.events("vm.console-taken-over") == []
             bert.send(CONTROL + b'{"mode":"takeover"}')
-            await world.settle()
+            await world.quiet()
             (event,) = world.events("vm.console-taken-over")
             assert (event.subject.id, event.data) == ("web", {"by": "bert", "from": "anna"})
 
@@ -113,7 +113,7 @@ async def test_wrong_keys_are_all_named_and_nothing_is_pressed(tmp_path: Path) -
             await consoles.press("web", (), "")
         assert [field.pointer for field in caught.value.problem.fields] == ["/keys"]
         world.qemu().pause()
-        await world.settle()
+        await world.quiet()
         with pytest.raises(MicaError, match="stands still"):
             await consoles.press("web", ("f1",), "")
         assert world.qemu().commands == []

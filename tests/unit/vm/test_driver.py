@@ -119,15 +119,15 @@ def test_the_power_button_is_left_alone_once_no_shutdown_is_awaited(tmp_path: Pa
             await asyncio.sleep(0.1)
             assert qemu.presses == pressed
             operation = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
-            await world.settle()
+            await world.quiet()
             await world.operations.cancel(operation.id, "test")
-            await world.settle()
+            await world.quiet()
             pressed = qemu.presses
             await asyncio.sleep(0.1)
             assert qemu.presses == pressed
             for _ in range(2):
                 await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
-            await world.settle()
+            await world.quiet()
             pressed = qemu.presses
             await asyncio.sleep(0.11)
             assert qemu.presses - pressed <= 6
@@ -145,7 +145,7 @@ def test_power_off_during_a_shutdown_ends_both(tmp_path: Path) -> None:
         async with running(tmp_path) as world:
             world.qemu().obeys = False
             first = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
-            await world.settle()
+            await world.quiet()
             assert state(world) is VmState.STOPPING
             assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
             ended = await world.operations.wait(first.id, 5)
@@ -159,10 +159,10 @@ def test_a_cancelled_shutdown_leaves_a_running_vm(tmp_path: Path) -> None:
         async with running(tmp_path) as world:
             world.qemu().obeys = False
             operation = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
-            await world.settle()
+            await world.quiet()
             ended = await world.operations.cancel(operation.id, "test")
             assert ended.state is OperationState.CANCELLED
-            await world.settle()
+            await world.quiet()
             assert state(world) is VmState.RUNNING
 
     asyncio.run(story())
@@ -173,7 +173,7 @@ def test_reset_during_a_shutdown(tmp_path: Path) -> None:
         async with running(tmp_path) as world:
             world.qemu().obeys = False
             first = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
-            await world.settle()
+            await world.quiet()
             assert (await world.act(VmAction.RESET)).state is OperationState.SUCCEEDED
             ended = await world.operations.wait(first.id, 5)
             assert ended.error is not None
@@ -189,7 +189,7 @@ def test_a_killed_qemu_is_a_crash_with_its_last_words(tmp_path: Path) -> None:
         async with running(tmp_path) as world:
             world.host.folder("web").log.write_text("one\nlast words\n")
             world.qemu().die()
-            await world.settle()
+            await world.quiet()
             vm = world.vms.get("web")
             assert vm.status.state is VmState.CRASHED
             assert vm.status.reason is not None
@@ -205,7 +205,7 @@ def test_the_guest_switches_off(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
             world.qemu().end(by_guest=True, cause="guest-shutdown")
-            await world.settle()
+            await world.quiet()
             assert state(world) is VmState.STOPPED
             assert world.vms.get("web").status.reason is None
 
@@ -216,7 +216,7 @@ def test_ended_from_outside(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
             world.qemu().end(by_guest=False, cause="host-signal")
-            await world.settle()
+            await world.quiet()
             vm = world.vms.get("web")
             assert vm.status.state is VmState.STOPPED
             assert "host-signal" in (vm.status.reason or "")
@@ -229,12 +229,12 @@ def test_a_full_datastore_pauses(tmp_path: Path) -> None:
         async with running(tmp_path) as world:
             world.qemu().say(DiskError("disk0", no_space=True, detail="No space left"))
             world.qemu().pause()
-            await world.settle()
+            await world.quiet()
             vm = world.vms.get("web")
             assert vm.status.state is VmState.PAUSED
             assert "no space" in (vm.status.reason or "")
             world.qemu().resume()
-            await world.settle()
+            await world.quiet()
             assert world.vms.get("web").status.reason is None
             assert state(world) is VmState.RUNNING
 
@@ -245,12 +245,12 @@ def test_panic_and_reset_are_told(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
             world.qemu().say(GuestPanicked("pvpanic"))
-            await world.settle()
+            await world.quiet()
             assert state(world) is VmState.RUNNING
             assert "panic" in (world.vms.get("web").status.reason or "")
             assert len(world.events("vm.guest-panicked")) == 1
             world.qemu().say(GuestReset(by_guest=True))
-            await world.settle()
+            await world.quiet()
             assert world.vms.get("web").status.reason is None
             assert len(world.events("vm.reset")) == 1
 
@@ -336,7 +336,7 @@ def test_a_new_vmkernel_finds_it_running(tmp_path: Path, paused: bool) -> None:
             before = world.vms.get("web")
             if paused:
                 world.qemu().pause()
-                await world.settle()
+                await world.quiet()
             await world.restart()
             after = world.vms.get("web")
             assert after.status.state is (VmState.PAUSED if paused else VmState.RUNNING)
@@ -494,7 +494,7 @@ def test_a_guest_that_floods_pushes_nobody_out(tmp_path: Path) -> None:
             for _ in range(200):
                 world.qemu().say(GuestPanicked("pvpanic"))
                 world.qemu().say(GuestReset(by_guest=True))
-            await world.settle()
+            await world.quiet()
             told = [e for e in world.bus._ring if e.type in ("vm.reset", "vm.guest-panicked")]
             assert len(told) == 20
             assert world.vms.get("web").status.reason is None
@@ -518,7 +518,7 @@ def test_a_vm_that_hangs_does_not_keep_its_host_from_ending(tmp_path: Path) -> N
                 await asyncio.Event().wait()
 
             work = asyncio.create_task(world.vms.use("web", VmRequest.OPERATE, hang))
-            await world.settle()
+            await world.quiet()
             left = await end_guests(
                 world.vms.roster.drivers(), timeout_s=0.05, force=True, grace_s=0.05
             )

@@ -419,7 +419,7 @@ def test_what_a_guest_ejects_of_itself_goes_too(tmp_path: Path) -> None:
         assert len(world.events("vm.device-removed")) == 1
         devices.qemu.say(DeviceGone("disk0"))  # said of a device that is there again
         devices.qemu.say(DeviceGone("no-such-device"))
-        await world.settle()
+        await world.quiet()
         assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0"]
 
     story(tmp_path, tell, nics=(NicSpec(),))

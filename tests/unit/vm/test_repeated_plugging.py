@@ -270,7 +270,7 @@ def test_a_disk_that_qemu_lets_go_of_late(tmp_path: Path) -> None:
         qemu.busy.add("disk1")
         going = asyncio.ensure_future(_update(world, disks=BOTH[:1]))
         await world.until(lambda: "disk1" not in qemu.qemu.devices)
-        await world.settle()
+        await world.quiet()
         assert not going.done()
         assert [d.key for d in _spec(world).disks] == ["disk0", "disk1"]
         qemu.busy.clear()
@@ -367,7 +367,7 @@ def test_a_missed_pause_and_a_missed_refusal(tmp_path: Path) -> None:
         with pytest.raises(MicaError, match="refused to let go"):
             await asked
         qemu.qemu.say(DeviceGone("disk7"))
-        await world.settle()
+        await world.quiet()
         assert [d.key for d in _spec(world).disks] == ["disk0"]
 
     story(tmp_path, tell)

@@ -163,7 +163,7 @@ def test_a_datastore_goes_and_comes(tmp_path: Path) -> None:
             assert vm.spec == before.spec
             assert world.vms.get("away").status.state is VmState.STOPPED
             world.storage.change("main", available=True)
-            await world.settle()
+            await world.quiet()
             assert world.vms.get("web").status.state is VmState.STOPPED
             world.storage.change("main", available=False)
             world.storage.known.discard("main")
@@ -182,7 +182,7 @@ def test_a_renamed_datastore_brings_its_vms_along(tmp_path: Path) -> None:
             old.rename(old.with_name("third"))
             world.storage.known.add("third")
             world.storage.change("third", available=True)
-            await world.settle()
+            await world.quiet()
             vm = world.vms.get("web")
             assert (vm.spec.datastore, vm.status.state) == ("third", VmState.STOPPED)
             assert list(world.vms.findings()) == []

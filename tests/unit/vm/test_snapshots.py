@@ -136,7 +136,7 @@ async def test_the_memory_and_the_disk_of_then_come_back(tmp_path: Path) -> None
         world.qemu().memory = b"counted to 7"
         (folder(world) / "nvram.fd").write_bytes(b"variables of then")
         await take(world, "then", MEMORY)
-        await world.settle()
+        await world.quiet()
         assert state(world) is VmState.RUNNING
         assert world.qemu().status is RunState.RUNNING
         world.qemu().memory = b"counted to 99"
@@ -302,7 +302,7 @@ async def test_a_failure_leaves_nothing_and_the_guest_running(tmp_path: Path) ->
         ended = await world.operations.wait(operation.id, 10)
         assert ended.error is not None
         assert "a device can't be saved" in ended.error.detail
-        await world.settle()
+        await world.quiet()
         assert world.qemu().status is RunState.RUNNING
         assert state(world) is VmState.RUNNING
         nothing_is_left(world)
@@ -316,7 +316,7 @@ async def test_giving_up_leaves_nothing_and_the_guest_running(tmp_path: Path) ->
         await until_memory_is_written(world)
         ended = await world.operations.cancel(operation.id, "test")
         assert ended.state is OperationState.CANCELLED
-        await world.settle()
+        await world.quiet()
         assert world.qemu().status is RunState.RUNNING
         nothing_is_left(world)
 

@@ -105,14 +105,14 @@ async def test_a_datastore_that_goes_away_marks_its_vms_only(tmp_path: Path) -> 
     await world.act(VmAction.START, "other")
     await world.create("off", datastore="second")
     world.storage.change("second", available=False)
-    await world.settle()
+    await world.quiet()
     assert "second" in (world.vms.get("web").status.reason or "")
     assert state(world) is VmState.RUNNING
     assert world.vms.get("other").status.reason is None
     assert world.vms.get("off").status.state is VmState.UNUSABLE
     assert [e.subject.id for e in world.events("vm.datastore-lost")] == ["web"]
     world.storage.change("second", available=True)
-    await world.settle()
+    await world.quiet()
     assert world.vms.get("web").status.reason is None
     assert world.vms.get("off").status.state is VmState.STOPPED
     await world.vms.stop()

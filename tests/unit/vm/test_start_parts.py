@@ -69,11 +69,7 @@ def test_a_watchdog_that_powers_off(tmp_path: Path) -> None:
         await world.act(VmAction.START)
         world.qemu().say(WatchdogFired("poweroff"))
         world.qemu().die(None)
-        for _ in range(100):
-            await world.settle()
-            if world.vms.get("web").status.state is VmState.CRASHED:
-                break
-        assert world.vms.get("web").status.state is VmState.CRASHED
+        await world.until(lambda: world.vms.get("web").status.state is VmState.CRASHED)
         assert "watchdog" in (world.vms.get("web").status.reason or "")
         assert [e.data for e in world.events("vm.watchdog-fired")] == [{"action": "poweroff"}]
         await world.operations.close()

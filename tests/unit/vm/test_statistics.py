@@ -146,7 +146,7 @@ async def test_a_qemu_that_hangs_costs_its_own_disks(
         assert (web.complete, web.disks) == (False, ())
         assert web.memory.resident_bytes > 0
         answer.set()
-        await world.settle()
+        await world.quiet()
 
 
 @on_loop

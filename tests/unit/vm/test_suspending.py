@@ -45,7 +45,7 @@ async def test_pause_and_resume(tmp_path: Path) -> None:
         with pytest.raises(MicaError):
             await world.vms.act("web", VmAction.PAUSE, timeout_s=1, actor="test")
         await _succeeds(world, VmAction.RESUME)
-        await world.settle()
+        await world.quiet()
         assert state(world) is VmState.RUNNING
         assert world.qemu().status is RunState.RUNNING
 
@@ -55,7 +55,7 @@ async def test_what_cannot_go_on_must_be_reset(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         world.host.folder("web").log.write_text("KVM: emulation failure\n")
         world.qemu().pause(RunState.INTERNAL_ERROR)
-        await world.settle()
+        await world.quiet()
         assert state(world) is VmState.PAUSED
         assert "emulation failure" in (world.vms.get("web").status.reason or "")
         assert len(world.events("vm.internal-error")) == 1
@@ -160,7 +160,7 @@ async def test_a_failed_suspension_leaves_the_guest_running(tmp_path: Path) -> N
         assert operation.error is not None
         assert operation.error.code is ErrorCode.UNSUPPORTED
         assert "nvme" in operation.error.detail
-        await world.settle()
+        await world.quiet()
         assert state(world) is VmState.RUNNING
         assert world.qemu().status is RunState.RUNNING
         assert not list(_folder(world).glob("suspend*"))
@@ -171,12 +171,12 @@ async def test_giving_up(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         world.qemu().slow = True
         operation = await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
-        await world.settle()
+        await world.quiet()
         assert state(world) is VmState.SUSPENDING
         assert (await world.operations.cancel(operation.id, "test")).state is (
             OperationState.CANCELLED
         )
-        await world.settle()
+        await world.quiet()
         assert state(world) is VmState.RUNNING
         assert world.qemu().status is RunState.RUNNING
 
@@ -186,7 +186,7 @@ async def test_a_power_off_waits_for_no_memory(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         world.qemu().slow = True
         first = await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
-        await world.settle()
+        await world.quiet()
         await _succeeds(world, VmAction.POWER_OFF)
         assert state(world) is VmState.STOPPED
         assert (await world.operations.wait(first.id, 5)).state is OperationState.FAILED
@@ -253,9 +253,9 @@ async def test_a_vmkernel_that_ends_while_memory_is_written(tmp_path: Path) -> N
     async with running(tmp_path) as world:
         world.qemu().slow = True
         await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
-        await world.settle()
+        await world.quiet()
         await world.restart()
-        await world.settle()
+        await world.quiet()
         assert state(world) is VmState.RUNNING
         assert world.qemu().status is RunState.RUNNING
 
@@ -318,7 +318,7 @@ async def test_a_stop_waits_for_the_seal_and_no_longer(
         await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
         await asyncio.to_thread(begun.wait, 10)
         stopping = asyncio.create_task(world.vms.stop())
-        await world.settle()
+        await world.quiet(held=1)
         assert not stopping.done()
         gate.set()
         async with asyncio.timeout(10):
@@ -335,7 +335,7 @@ async def test_qemu_dies_while_memory_is_written(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         world.qemu().slow = True
         operation = await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
-        await world.settle()
+        await world.quiet()
         world.qemu().die()
         ended = await world.operations.wait(operation.id, 5)
         assert ended.state is OperationState.FAILED

@@ -42,7 +42,7 @@ def test_nothing_else_changes_the_vm_while_work_runs(tmp_path: Path) -> None:
             work = asyncio.create_task(world.vms.use("web", VmRequest.OPERATE, wait))
             await inside.wait()
             off = asyncio.create_task(world.act(VmAction.POWER_OFF))
-            await world.settle()
+            await world.quiet()
             assert not off.done()
             go_on.set()
             assert await work is VmState.RUNNING
@@ -106,15 +106,15 @@ def test_an_update_does_not_undo_a_change_that_came_between(tmp_path: Path) -> N
                 await go_on.wait()
 
             block = asyncio.create_task(world.vms.use("web", VmRequest.OPERATE, wait))
-            await world.settle()
+            await world.quiet()
             moved = asyncio.create_task(
                 world.vms.change_spec("web", lambda s: replace(s, description="new"), actor="x")
             )
-            await world.settle()
+            await world.quiet()
             renamed = asyncio.create_task(
                 world.vms.update("web", replace(seen.spec, name="old"), seen.revision, actor="x")
             )
-            await world.settle()
+            await world.quiet()
             go_on.set()
             await asyncio.gather(block, moved)
             with pytest.raises(MicaError) as caught:

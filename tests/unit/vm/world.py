@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from firmware.guest_firmware import UefiFiles
+from tests.framework.own_time import quiet
 from tests.unit.vm.fake_qemu import FakeLauncher, FakeQemu
 from tests.unit.vm.folder_storage import FolderStorage
 from vmkernel.events import EventBus
@@ -102,10 +103,10 @@ class World:
         spec = VmSpec(**{"datastore": "main", **fields})
         return await self.vms.create(vm_id, spec, actor="test")
 
-    async def settle(self) -> None:
-        """Let everything that is under way come to its end."""
-        for _ in range(10):
-            await asyncio.sleep(0.002)
+    async def quiet(self, *, held: int = 0) -> None:
+        """Wait until nothing more happens unless time passes: every owner task waits, and no
+        thread works but `held` ones that the test itself holds up."""
+        await quiet(held=held)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for what must come; AssertionError where it doesn't, long after it should have."""
