@@ -31,7 +31,7 @@ from vmkernel.storage.drivers.base import DatastoreDriver
 from vmkernel.storage.images.resumable_uploads import ResumableUploads
 from vmkernel.storage.images.service import Images
 from vmkernel.storage.ports import LiveDisks, VmUsers
-from vmkernel.storage.usage import Users
+from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.vm_storage import VmStorage
 from vmkernel.storage.volumes.changes import VolumeChanges
 from vmkernel.storage.volumes.clone import VolumeClones
@@ -63,7 +63,7 @@ class StorageService:
         bounded = Bounded()
         events = DatastoreEvents(bus)
         self._catalogue = Catalogue()
-        self._users = Users()
+        self._usage = VmUsage()
         self._watchers: list[asyncio.Task[None]] = []
         self.disks: Disks | NoDisks = NoDisks()
 
@@ -77,7 +77,7 @@ class StorageService:
         )
         rescan = VolumeRescan(self.datastores, self._catalogue, bounded)
         self.monitor = Monitor(
-            self.datastores, self.attachment, self.capacity, leases, rescan, self._users
+            self.datastores, self.attachment, self.capacity, leases, rescan, self._usage
         )
         self.datastore_views = DatastoreViews(self.datastores, self._catalogue, self.capacity)
         self.datastore_changes = DatastoreChanges(
@@ -85,7 +85,7 @@ class StorageService:
             self.attachment,
             self.datastore_views,
             events,
-            self._users,
+            self._usage,
             store,
             operations,
         )
@@ -103,14 +103,14 @@ class StorageService:
                 worker_uid=worker_uid,
             )
 
-        self._provisional = ProvisionalVolumes(self._catalogue, self.datastores, self._users, bus)
+        self._provisional = ProvisionalVolumes(self._catalogue, self.datastores, self._usage, bus)
         self.volumes = Volumes(
             self.datastores,
             self.capacity,
             self._catalogue,
             operations,
             bus,
-            self._users,
+            self._usage,
             qemu_img,
             self._provisional,
         )
@@ -120,7 +120,7 @@ class StorageService:
             self._catalogue,
             operations,
             bus,
-            self._users,
+            self._usage,
             self.volumes,
             intake,
             qemu_img,
@@ -130,7 +130,7 @@ class StorageService:
             self.datastores, self.capacity, self._catalogue, operations, intake
         )
         self.clones = VolumeClones(
-            self.volumes, self.datastores, self._catalogue, self._users, qemu_img
+            self.volumes, self.datastores, self._catalogue, self._usage, qemu_img
         )
         self.volume_changes = VolumeChanges(
             self.volumes,
@@ -138,7 +138,7 @@ class StorageService:
             self.capacity,
             rescan,
             self._catalogue,
-            self._users,
+            self._usage,
             qemu_img,
         )
         self.for_vms = VmStorage(
@@ -164,11 +164,11 @@ class StorageService:
 
     def bind(self, vms: VmUsers) -> None:
         """Ask this VM side who uses what, from now on."""
-        self._users.bind(vms)
+        self._usage.bind(vms)
 
     def bind_live(self, live: Callable[[], LiveDisks]) -> None:
         """Change volumes that VMs have open by this, from now on."""
-        self._users.bind_live(live)
+        self._usage.bind_live(live)
 
     def bind_disks(self, disks: Disks) -> None:
         """Show and wipe these disks; hosted mode has none."""

@@ -214,6 +214,8 @@ class FakeUsers:
         self.open: set[str] = set()
         self.images: dict[str, tuple[str, ...]] = {}
         self.active: dict[str, tuple[str, ...]] = {}
+        """The VMs on datastores that are not certainly off."""
+        self.off: dict[str, tuple[str, ...]] = {}
         self.snapshots: dict[str, tuple[str, ...]] = {}
         self.tags: dict[str, frozenset[str]] | None = {}
 
@@ -241,14 +243,10 @@ class FakeUsers:
         """The VMs that name the image."""
         return self.images.get(image, ())
 
-    def vms_on_datastore(
-        self,
-        datastore: str,
-        *,
-        active: bool = False,  # noqa: ARG002
-    ) -> tuple[str, ...]:
-        """The VMs there."""
-        return self.active.get(datastore, ())
+    def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
+        """The VMs there; only those not certainly off where `active`."""
+        off = () if active else self.off.get(datastore, ())
+        return (*self.active.get(datastore, ()), *off)
 
 
 class World:

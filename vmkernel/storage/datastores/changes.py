@@ -33,7 +33,7 @@ from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.datastores.views import DatastoreViews
 from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.usage import Users
+from vmkernel.storage.usage import VmUsage
 
 __all__ = ["DatastoreChanges"]
 
@@ -47,7 +47,7 @@ class DatastoreChanges:
         attachment: Attachment,
         views: DatastoreViews,
         events: DatastoreEvents,
-        users: Users,
+        usage: VmUsage,
         store: StateStore,
         operations: OperationRegistry,
     ) -> None:
@@ -55,7 +55,7 @@ class DatastoreChanges:
         self._attachment = attachment
         self._views = views
         self._events = events
-        self._users = users
+        self._usage = usage
         self._store = store
         self._operations = operations
         self.on_disks_changed: Callable[[], None] = lambda: None
@@ -311,7 +311,7 @@ class DatastoreChanges:
             raise StorageError(ErrorCode.CONFLICT, f"Datastore {entry.id} is being changed.")
         if entry.users:
             raise StorageError(ErrorCode.IN_USE, f"Datastore {entry.id} has operations under way.")
-        if active := self._users.vms_on_datastore(entry.id, active=True):
+        if active := self._usage.vms.vms_on_datastore(entry.id, active=True):
             raise StorageError(
                 ErrorCode.IN_USE, f"VM {active[0]} uses datastore {entry.id}; shut it down first."
             )

@@ -15,7 +15,7 @@ from vmkernel.storage.datastores.lease_keeper import LeaseKeeper
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.datastores.rescan import VolumeRescan
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.usage import Users
+from vmkernel.storage.usage import VmUsage
 
 __all__ = ["Monitor"]
 
@@ -36,14 +36,14 @@ class Monitor:
         capacity: Capacity,
         leases: LeaseKeeper,
         rescan: VolumeRescan,
-        users: Users,
+        usage: VmUsage,
     ) -> None:
         self._datastores = datastores
         self._attachment = attachment
         self._capacity = capacity
         self._leases = leases
         self._rescan = rescan
-        self._users = users
+        self._usage = usage
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
@@ -70,7 +70,7 @@ class Monitor:
                 (entry.id, entry.attached)
                 for entry in self._datastores.entries.values()
                 if entry.attached is not None
-                and not self._users.vms_on_datastore(entry.id, active=True)
+                and not self._usage.vms.vms_on_datastore(entry.id, active=True)
             ]
         )
 

@@ -55,7 +55,7 @@ from vmkernel.storage.images.download import Sender
 from vmkernel.storage.images.staging import file_sha256, make_spool, settle_file
 from vmkernel.storage.images.upload import MAX_UPLOADS, UPLOADS_EACH, Uploader
 from vmkernel.storage.layout import Layout
-from vmkernel.storage.usage import Users
+from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.volumes.service import ExportedVolume, Volumes
 from vmkernel.text import clean
 
@@ -86,7 +86,7 @@ class Images:
         catalogue: Catalogue,
         operations: OperationRegistry,
         bus: EventBus,
-        users: Users,
+        usage: VmUsage,
         volumes: Volumes,
         intake: Callable[[], Intake],
         qemu_img: QemuImg,
@@ -97,7 +97,7 @@ class Images:
         self._catalogue = catalogue
         self._operations = operations
         self._bus = bus
-        self._users = users
+        self._usage = usage
         self._volumes = volumes
         self._intake = intake
         self._qemu_img = qemu_img
@@ -281,7 +281,7 @@ class Images:
     async def delete(self, image_id: str, *, actor: str) -> None:
         """Delete an image that nobody uses; durable on return."""
         entry = self._catalogue.image(image_id)
-        if vms := self._users.vms_of_image(image_id):
+        if vms := self._usage.vms.vms_of_image(image_id):
             raise StorageError(ErrorCode.IN_USE, f"VM {vms[0]} names image {image_id}.")
         if self._catalogue.is_read(image_id):
             raise StorageError(
@@ -472,7 +472,7 @@ class Images:
             ),
             status=ImageStatus(
                 virtual_size_bytes=record.virtual_size_bytes if record else 0,
-                used_by=self._users.vms_of_image(entry.id),
+                used_by=self._usage.vms.vms_of_image(entry.id),
                 origin=record.origin if record else None,
                 reason=entry.reason,
             ),

@@ -36,7 +36,7 @@ from vmkernel.storage.datastores.room import Room, Shape
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
 from vmkernel.storage.records import MovedFrom, RecordError, VolumeRecord
-from vmkernel.storage.usage import Users
+from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.volumes.files import (
     allocate_raw,
     copy_volume,
@@ -69,7 +69,7 @@ class VolumeChanges:
         capacity: Capacity,
         rescan: VolumeRescan,
         catalogue: Catalogue,
-        users: Users,
+        usage: VmUsage,
         qemu_img: QemuImg,
     ) -> None:
         self._volumes = volumes
@@ -77,7 +77,7 @@ class VolumeChanges:
         self._capacity = capacity
         self._rescan = rescan
         self._catalogue = catalogue
-        self._users = users
+        self._usage = usage
         self._qemu_img = qemu_img
 
     # --- size ---------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class VolumeChanges:
         await self._capacity.measure(self._volumes.sound(volume_id)[0].datastore)
         entry, record = self._volumes.sound(volume_id)
         refuse_revision(record, revision)
-        self._users.refuse_snapshots(volume_id)
+        self._usage.refuse_snapshots(volume_id)
         self._catalogue.refuse_children(volume_id)
         if not MIN_VOLUME_BYTES <= size_bytes <= MAX_VOLUME_BYTES or size_bytes % SECTOR_BYTES:
             raise MicaError.field(
@@ -119,14 +119,14 @@ class VolumeChanges:
                 f"Volume {volume_id} is linked to {record.backing.volume}: make it whole"
                 " (`flatten`) to cut its end off.",
             )
-        live = self._users.volume_is_open(volume_id)
+        live = self._usage.vms.volume_is_open(volume_id)
         thick = record.allocation is Allocation.THICK
         if live and (shrink or (thick and entry.format is VolumeFormat.QCOW2)):
             what = "shrinks" if shrink else "of format qcow2 and thick grows"
             raise StorageError(
                 ErrorCode.IN_USE,
                 f"A volume {what} only while nothing has it open; shut VM"
-                f" {self._users.vm_of_volume(volume_id)} down first.",
+                f" {self._usage.vms.vm_of_volume(volume_id)} down first.",
             )
         grown = max(0, size_bytes - entry.size_bytes) if thick else 0
         with contextlib.ExitStack() as undo:
@@ -148,7 +148,7 @@ class VolumeChanges:
         path = entry.place.data
         thick = record.allocation is Allocation.THICK
         if live:
-            await self._users.live().resize(entry.id, size_bytes)
+            await self._usage.live().resize(entry.id, size_bytes)
         else:
             await self._qemu_img.resize(
                 path, entry.format.value, size_bytes, shrink=shrink, thick=thick
@@ -216,7 +216,7 @@ class VolumeChanges:
         await self._capacity.measure(datastore)
         entry, record = self._volumes.sound(volume_id)
         refuse_revision(record, revision)
-        self._users.refuse_snapshots(volume_id)
+        self._usage.refuse_snapshots(volume_id)
         self._catalogue.refuse_children(volume_id)
         if entry != before or self._catalogue.chain(entry) != layers:
             raise StorageError(
@@ -231,7 +231,7 @@ class VolumeChanges:
             raise StorageError(
                 ErrorCode.CONFLICT, f"Datastore {datastore} holds a volume {volume_id} already."
             )
-        live = self._users.volume_is_open(volume_id)
+        live = self._usage.vms.volume_is_open(volume_id)
         with contextlib.ExitStack() as undo:
             room = Room(self._capacity, datastore, needed, pointer="/spec/datastore")
             undo.callback(room.release)
@@ -269,7 +269,7 @@ class VolumeChanges:
         try:
             if live:
                 await self._make_empty(place, shape)
-                await self._users.live().mirror(
+                await self._usage.live().mirror(
                     entry.id,
                     place.incoming,
                     shape[0],
@@ -391,7 +391,7 @@ class VolumeChanges:
             inside = await self._qemu_img.snapshots(path)
         except MicaError:
             return 0, 0  # its tables are beyond that, which the check says
-        known = self._users.snapshot_tags(entry.id)
+        known = self._usage.vms.snapshot_tags(entry.id)
         if known is None:
             return 0, 0
         stray = sorted(inside - known)

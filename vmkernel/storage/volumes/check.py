@@ -6,7 +6,7 @@ from vmkernel.model import ErrorCode
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.records import VolumeRecord
-from vmkernel.storage.usage import Users
+from vmkernel.storage.usage import VmUsage
 
 __all__ = ["VolumeChecks"]
 
@@ -14,9 +14,9 @@ __all__ = ["VolumeChecks"]
 class VolumeChecks:
     """Looks volumes up and refuses those that can't be used now."""
 
-    def __init__(self, catalogue: Catalogue, users: Users) -> None:
+    def __init__(self, catalogue: Catalogue, usage: VmUsage) -> None:
         self._catalogue = catalogue
-        self._users = users
+        self._usage = usage
 
     def sound(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
         """A volume with a description and a file, in one place; `conflict`, with the reason,
@@ -46,9 +46,9 @@ class VolumeChecks:
 
     def refuse_open(self, volume_id: str) -> None:
         """Raise `in-use` if a VM, a backup or a snapshot is at a volume."""
-        if self._users.volume_is_open(volume_id):
+        if self._usage.vms.volume_is_open(volume_id):
             raise StorageError(
                 ErrorCode.IN_USE,
-                f"VM {self._users.vm_of_volume(volume_id)} has volume {volume_id} open, "
+                f"VM {self._usage.vms.vm_of_volume(volume_id)} has volume {volume_id} open, "
                 "or a backup or snapshot is at it: shut it down, or end that, first.",
             )

@@ -18,7 +18,7 @@ from vmkernel.storage.catalogue import CHAIN_MAX, Catalogue, VolumeEntry
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.ports import DiskPast
-from vmkernel.storage.usage import Users
+from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.volumes.files import make_file, open_to_readers
 from vmkernel.storage.volumes.service import MIN_VOLUME_BYTES, Volumes
 
@@ -33,13 +33,13 @@ class VolumeClones:
         volumes: Volumes,
         datastores: Datastores,
         catalogue: Catalogue,
-        users: Users,
+        usage: VmUsage,
         qemu_img: QemuImg,
     ) -> None:
         self._volumes = volumes
         self._datastores = datastores
         self._catalogue = catalogue
-        self._users = users
+        self._usage = usage
         self._qemu_img = qemu_img
 
     async def copy(
@@ -91,7 +91,7 @@ class VolumeClones:
                     _ProgressAlone(on_progress), new_id, spec, place, fill, clone=clone
                 )
         copy = self._volumes.usable(new_id)
-        if shared and copy.format is VolumeFormat.QCOW2 and self._users.snapshots_of(source_id):
+        if shared and copy.format is VolumeFormat.QCOW2 and self._usage.vms.snapshots_of(source_id):
             # A copy that shares its blocks has taken them along.
             for tag in sorted(await self._qemu_img.snapshots(copy.place.data)):
                 await self._qemu_img.snapshot("-d", tag, copy.place.data)

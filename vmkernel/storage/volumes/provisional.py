@@ -24,7 +24,7 @@ from vmkernel.host.errors import from_os_error
 from vmkernel.model import MicaError, Subject, Timestamp
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry
 from vmkernel.storage.datastores.registry import Datastores
-from vmkernel.storage.usage import Users
+from vmkernel.storage.usage import VmUsage
 
 __all__ = ["ProvisionalVolumes"]
 
@@ -38,12 +38,12 @@ class ProvisionalVolumes:
     """Owned by the event loop's thread."""
 
     def __init__(
-        self, catalogue: Catalogue, datastores: Datastores, users: Users, bus: EventBus
+        self, catalogue: Catalogue, datastores: Datastores, usage: VmUsage, bus: EventBus
     ) -> None:
         self._bus = bus
         self._catalogue = catalogue
         self._datastores = datastores
-        self._users = users
+        self._usage = usage
         self._deadlines: dict[str, float] = {}
         """By id, on the monotonic clock."""
         self._told: set[str] = set()
@@ -117,7 +117,7 @@ class ProvisionalVolumes:
             for entry in self._catalogue.volumes.values()
             if (wait_s := _mark(entry)) is not None
         }
-        named = [volume for volume in marked if self._users.names_volume(volume)]
+        named = [volume for volume in marked if self._usage.vms.names_volume(volume)]
         old = self._deadlines
         self._deadlines = {
             volume: now + wait_s
@@ -136,7 +136,7 @@ class ProvisionalVolumes:
             entry is not None
             and _mark(entry) is not None
             and self._deadlines.get(volume_id, float("inf")) <= time.monotonic()
-            and self._users.names_volume(volume_id) is False
+            and self._usage.vms.names_volume(volume_id) is False
         )
 
 

@@ -40,7 +40,7 @@ from vmkernel.storage.datastores.room import QCOW2_OVERHEAD_BYTES, Room, Shape, 
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
 from vmkernel.storage.records import Backing, VolumeRecord
-from vmkernel.storage.usage import Users
+from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.volumes.check import VolumeChecks
 from vmkernel.storage.volumes.files import (
     copy_volume,
@@ -110,7 +110,7 @@ class Volumes:
         catalogue: Catalogue,
         operations: OperationRegistry,
         bus: EventBus,
-        users: Users,
+        usage: VmUsage,
         qemu_img: QemuImg,
         provisional: ProvisionalVolumes,
     ) -> None:
@@ -119,8 +119,8 @@ class Volumes:
         self._catalogue = catalogue
         self._operations = operations
         self._bus = bus
-        self._users = users
-        self._checks = VolumeChecks(catalogue, users)
+        self._usage = usage
+        self._checks = VolumeChecks(catalogue, usage)
         self._qemu_img = qemu_img
         self._provisional = provisional
 
@@ -275,9 +275,9 @@ class Volumes:
         if entry.record is not None:
             refuse_revision(entry.record, revision)
         self._catalogue.refuse_children(volume_id)
-        if (vm := self._users.vm_of_volume(volume_id)) is not None:
+        if (vm := self._usage.vms.vm_of_volume(volume_id)) is not None:
             raise StorageError(ErrorCode.IN_USE, f"VM {vm} names volume {volume_id}.")
-        self._users.refuse_snapshots(volume_id)
+        self._usage.refuse_snapshots(volume_id)
         with self._catalogue.locked("volume", volume_id, "deleted"):
             async with self._datastores.using(entry.datastore):
                 del self._catalogue.volumes[volume_id]
@@ -551,7 +551,7 @@ class Volumes:
             ),
             status=VolumeStatus(
                 allocated_bytes=allocated_bytes,
-                attached_to=self._users.vm_of_volume(entry.id),
+                attached_to=self._usage.vms.vm_of_volume(entry.id),
                 reason=self._catalogue.fault(entry),
                 backing=record.backing.volume if record and record.backing else None,
                 children=children,
