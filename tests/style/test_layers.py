@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
+from tests.style.readme_paths import VMKERNEL, places_to_come
 from tests.style.sources import modules
 
 Graph = Mapping[str, frozenset[str]]
@@ -23,7 +24,7 @@ LAYERS: Sequence[frozenset[str]] = tuple(
         "devices events host",
         "auth host_devices network operations qemu state status_screen syslog workers",
         "platform resources storage",
-        "vm",
+        "fleet importers migration vm",
         "control options",
         "adapters metrics",
         "adapters_appliance adapters_hosted",
@@ -31,7 +32,8 @@ LAYERS: Sequence[frozenset[str]] = tuple(
         "__main__",
     )
 )
-"""From the lowest. A part imports lower layers, and parts of its own layer that don't import it."""
+"""From the lowest. A part imports lower layers, and parts of its own layer that don't import it.
+What the README draws as places of what comes next has its layer already."""
 
 KNOWN_CIRCLES = (
     {
@@ -148,8 +150,32 @@ def test_the_vmkernel_imports_down_its_layers(graph: Graph) -> None:
 
 def test_every_layer_names_what_is_there(graph: Graph) -> None:
     there = {part for module in graph if (part := _part(module)) is not None}
+    coming = places_to_come((VMKERNEL / "README.md").read_text())
+    there |= {place.split("/")[1] for place in coming if place.startswith("vmkernel/")}
     assert frozenset().union(*LAYERS) == there
     assert sum(map(len, LAYERS)) == len(there)
+
+
+@pytest.mark.parametrize(
+    ("module", "needs", "climbs"),
+    [
+        ("vmkernel.importers.ova", "vmkernel.vm.service", 0),
+        ("vmkernel.importers.ova", "vmkernel.control.server", 1),
+        ("vmkernel.migration.live", "vmkernel.storage.service", 0),
+        ("vmkernel.migration.live", "vmkernel.wiring", 1),
+        ("vmkernel.fleet.members", "vmkernel.migration.live", 0),
+        ("vmkernel.fleet.members", "vmkernel.control.requests", 1),
+        ("vmkernel.vm.service", "vmkernel.migration.live", 0),
+        ("vmkernel.storage.service", "vmkernel.migration.live", 1),
+        ("vmkernel.network.switches.bridge", "vmkernel.state.store", 0),
+        ("vmkernel.network.switches.bridge", "vmkernel.vm.service", 1),
+    ],
+)
+def test_what_comes_next_is_checked_from_its_first_module_on(
+    module: str, needs: str, climbs: int
+) -> None:
+    graph = graph_of({module: [needs], needs: []})
+    assert len(list(climbs_of(graph, LAYERS))) == climbs
 
 
 @pytest.mark.parametrize(
