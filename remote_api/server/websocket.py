@@ -1,116 +1,291 @@
-"""The WebSocket protocol, loaded when the first console is opened.
+"""A WebSocket connection: websockets' Sans-I/O protocol over asyncio; loaded with the first one.
 
-connected -> asked -> open -> closing (the guest's line ended, the client closed or broke the
-                 |              protocol, the server ends, nothing is taken for STALL_S) -> lost
-                 +-> refused (an HTTP answer) -> lost
-A connection that is closing takes nothing more: whoever sends is told that the client has gone
-(ClientDisconnected, an OSError), and the server's end leaves it as it is.
+asked -> open -> closing (the guest's line ended, the client closed or broke the protocol,
+     |                     the server ends, nothing is taken for STALL_S) -> lost
+     +-> refused (an HTTP answer) -> lost
+A connection that is closing takes nothing more: whoever sends learns that the client has gone
+(ClientGoneError), and the server's end leaves it as it is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import logging
+import secrets
+from enum import Enum
 
-if TYPE_CHECKING:
-    from uvicorn._types import ASGISendEvent
+from websockets.datastructures import Headers
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 
-    from remote_api.server.admission import Peer
+from remote_api.server.admission import Peer
+from remote_api.server.connection import Clock, Connection, Connections, Message, phrase_of
 
-__all__ = ["STALL_S", "make_protocol"]
+__all__ = ["ClientGoneError", "WebSocketConnection"]
 
-STALL_S = 30.0
-"""A client that takes nothing for so long is left. (One that answers no ping is after 40 s.)"""
+logger = logging.getLogger("mica.api")
+
+MAX_MESSAGE_BYTES = 1 << 20
+PING_INTERVAL_S = 20.0
+PONG_TIMEOUT_S = 20.0
+"""A client that answers no ping is left 40 s after its last answer."""
+CLOSE_TIMEOUT_S = 10.0
+"""How long a client has to answer that the connection is closed."""
+_NO_CODE, _ABNORMAL, _INVALID_DATA, _FAILED, _RESTART = 1005, 1006, 1007, 1011, 1012
+"""Close codes (RFC 6455 section 7.4.1 and its registry)."""
 
 
-def make_protocol(**arguments: Any) -> asyncio.Protocol:
-    """A protocol for one upgraded connection, as uvicorn makes it."""
-    from uvicorn.protocols.utils import ClientDisconnected
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+class ClientGoneError(ConnectionError):
+    """The client has gone, or the connection is about to end: nothing is sent any more."""
 
-    class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
-        """Keeps the connection's place among all, and leaves a client that takes nothing."""
 
-        _stall_timer: asyncio.TimerHandle | None = None
+class _Stage(Enum):
+    ASKED = "asked"
+    OPEN = "open"
+    CLOSING = "closing"
 
-        def connection_made(self, transport: Any) -> None:
-            """From now on it is never idle."""
-            super().connection_made(transport)
-            peer: Peer = self.app_state["peer"]
-            peer.idle = lambda: False
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            """Leave the place to others."""
-            self._stop_clock()
-            peer: Peer = self.app_state["peer"]
-            peer.admission.gone(peer)
-            super().connection_lost(exc)
+class WebSocketConnection(Connection):
+    """One connection that was upgraded."""
 
-        def pause_writing(self) -> None:
-            """The client takes nothing: it gets a while."""
-            super().pause_writing()
-            if self._stall_timer is None:
-                self._stall_timer = self.loop.call_later(STALL_S, self.transport.abort)
+    def __init__(self, connections: Connections, peer: Peer) -> None:
+        super().__init__(connections, peer)
+        self._protocol = ServerProtocol(max_size=MAX_MESSAGE_BYTES)
+        self._stage = _Stage.ASKED
+        self._early = b""
+        """What came before the answer; it is read after that."""
+        self._acceptance: Response | None = None
+        self._refusal: Message = {}
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._parts: list[bytes] = []
+        self._text = False
+        self._ping = b""
+        self._ping_clock = Clock(PING_INTERVAL_S, self._send_ping)
+        self._pong_clock = Clock(PONG_TIMEOUT_S, self.give_up)
+        self._close_clock = Clock(CLOSE_TIMEOUT_S, self._end)
 
-        def resume_writing(self) -> None:
-            """The client took something."""
-            self._stop_clock()
-            super().resume_writing()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """From now on its place is never an idle one's."""
+        super().connection_made(transport)
+        self.peer.idle = lambda: False
 
-        def _stop_clock(self) -> None:
-            if self._stall_timer is not None:
-                self._stall_timer.cancel()
-                self._stall_timer = None
+    def ask(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Begin with the request for the upgrade: a GET, as HTTP has parsed it."""
+        lines = [b"GET %b HTTP/1.1" % target, *(b"%b: %b" % header for header in headers)]
+        self._protocol.receive_data(b"\r\n".join([*lines, b"", b""]))
+        for event in self._protocol.events_received():
+            assert isinstance(event, Request)
+            response = self._protocol.accept(event)
+            if response.status_code == 101:
+                self._acceptance = response
+            else:
+                self._protocol.send_response(response)
+        self._flush()
+        if self._acceptance is None:
+            self._end()
+            return
+        offered = [value for name, value in headers if name == b"sec-websocket-protocol"]
+        scope = self.scope("websocket", target, headers)
+        scope["scheme"] = "wss"
+        scope["subprotocols"] = [
+            name.strip() for value in offered for name in value.decode("latin-1").split(",")
+        ]
+        self._messages.put_nowait({"type": "websocket.connect"})
+        self.connections.run(self._run(scope))
 
-        def data_received(self, data: bytes) -> None:
-            """What still comes over TLS once the connection is closing is nobody's any more."""
-            if not self.transport.is_closing():
-                super().data_received(data)
+    def data_received(self, data: bytes) -> None:
+        """Take frames; what comes once the connection is closing is nobody's any more."""
+        if self.closing:
+            return
+        if self._stage is _Stage.ASKED:
+            self._early += data
+        else:
+            self._protocol.receive_data(data)
+            for event in self._protocol.events_received():
+                if isinstance(event, Frame):
+                    self._take(event)
+            self._flush()
+        self._read_or_wait()
 
-        def handle_parser_exception(self) -> None:
-            """The client broke the protocol; before the handshake there is no frame to say so."""
-            if self.conn.close_sent is not None:
-                super().handle_parser_exception()
-                return
-            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
-            self.close_sent = self.handshake_complete = True
-            self.transport.close()
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the application, if it doesn't know."""
+        self._tell(_NO_CODE if self._stage is not _Stage.ASKED else _ABNORMAL)
+        self._stage = _Stage.CLOSING
+        super().connection_lost(exc)
 
-        def shutdown(self) -> None:
-            """The server ends: say so to the client, unless the connection is closing already.
+    def pause_writing(self) -> None:
+        """A client that takes nothing may send nothing either: each of its pings has an answer."""
+        super().pause_writing()
+        self._read_or_wait()
 
-            uvicorn would send a second close frame then, which is an error that ends the loop over
-            all connections.
-            """
-            if self._closing:
-                self.stop_keepalive()
-                self.transport.close()
-                return
-            super().shutdown()
-            self.close_sent = True
+    def resume_writing(self) -> None:
+        """It may send again."""
+        super().resume_writing()
+        self._read_or_wait()
 
-        def send_500_response(self) -> None:
-            """Answer a handshake that failed, if it can still be answered."""
-            if not self._closing:
-                super().send_500_response()
+    def shutdown(self) -> None:
+        """The server ends: say so to the client, unless the connection is closing already."""
+        if self._stage is _Stage.ASKED and not self.closing and not self._refusal:
+            self._refuse({"status": 503, "headers": []}, b"")
+        elif self._stage is _Stage.OPEN and not self.closing:
+            self._close(_RESTART)
+        self._end()
 
-        @property
-        def _closing(self) -> bool:
-            conn = self.conn  # it answers a client's close frame by itself
-            ended = conn.close_sent is not None or conn.eof_sent
-            return self.close_sent or self.disconnected or ended or self.transport.is_closing()
+    def give_up(self) -> None:
+        """The client answers no ping."""
+        self._pong_clock.stop()
+        if self._stage is _Stage.OPEN and not self.closing:
+            self._protocol.fail(_FAILED, "keepalive ping timeout")
+            self._flush()
 
-        async def send(self, message: ASGISendEvent) -> None:
-            """Send; an HTTP answer that is whole ends the handshake too.
+    async def receive(self) -> Message:
+        """The client's next message, or that it has gone."""
+        message = await self._messages.get()
+        self._read_or_wait()
+        return message
 
-            uvicorn takes it for a handshake that was never answered, and logs an error.
-            """
-            await self.writable.wait()
-            if self._closing:
-                self.handshake_complete = True  # there is none to be answered any more
-                raise ClientDisconnected
-            await super().send(message)
-            if message["type"] == "websocket.http.response.body":
-                self.handshake_complete = not message.get("more_body", False)
+    async def send(self, message: Message) -> None:
+        """Answer the request, send a message, or close. Raises ClientGoneError."""
+        await self.writable.wait()
+        if self._stage is _Stage.CLOSING or self.closing:
+            raise ClientGoneError("the client has gone")
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self._accept(message.get("subprotocol"))
+        elif kind == "websocket.send":
+            if (data := message.get("bytes")) is not None:
+                self._protocol.send_binary(data)
+            else:
+                self._protocol.send_text(message["text"].encode())
+            self._flush()
+        elif kind == "websocket.close" and self._stage is _Stage.ASKED:
+            self._refuse({"status": 403, "headers": []}, b"")
+        elif kind == "websocket.close":
+            self._close(message["code"])
+            self._close_clock.start()
+            self._read_or_wait()
+        elif kind == "websocket.http.response.start":
+            self._refusal = message
+        else:
+            self._refuse(self._refusal, message["body"])
 
-    return BoundedWebSocketProtocol(**arguments)
+    async def _run(self, scope: Message) -> None:
+        try:
+            await self.connections.application(scope, self.receive, self.send)
+        except ClientGoneError:
+            logger.debug("the client of a WebSocket has gone")
+        except Exception:
+            logger.exception("a WebSocket ends by a defect")
+        finally:
+            if self._stage is _Stage.ASKED and not self.closing:
+                self._refuse({"status": 500, "headers": []}, b"")
+            elif self._stage is _Stage.OPEN and not self.closing:
+                self._close(_FAILED)
+            if not self._close_clock.running:
+                self._end()
+
+    def _accept(self, subprotocol: str | None) -> None:
+        assert self._acceptance is not None
+        if subprotocol is not None:
+            self._acceptance.headers["Sec-WebSocket-Protocol"] = subprotocol
+        self._protocol.send_response(self._acceptance)
+        self._stage = _Stage.OPEN
+        self._flush()
+        self._ping_clock.start()
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
+        self._read_or_wait()
+
+    def _refuse(self, start: Message, body: bytes) -> None:
+        """Answer by HTTP, which ends the connection."""
+        headers = Headers()
+        for name, value in start["headers"]:
+            headers[name.decode("latin-1")] = value.decode("latin-1")
+        for name, text in (
+            ("Date", self.connections.date.decode("ascii")),
+            ("Connection", "close"),
+            ("Content-Length", str(len(body))),
+        ):
+            headers.setdefault(name, text)
+        status = start["status"]
+        self._tell(_ABNORMAL)
+        self._protocol.send_response(Response(status, phrase_of(status), headers, body))
+        self._flush()
+        self._end()
+
+    def _close(self, code: int) -> None:
+        self._tell(code)
+        self._protocol.send_close(code)
+        self._stage = _Stage.CLOSING
+        self._flush()
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            received = self._protocol.close_rcvd
+            self._tell(_NO_CODE if received is None else received.code)
+        elif frame.opcode is Opcode.PONG:
+            if bytes(frame.data) == self._ping:
+                self._pong_clock.stop()
+                self._ping_clock.start()
+        elif frame.opcode is not Opcode.PING:  # the protocol has answered a ping
+            if frame.opcode is not Opcode.CONT:
+                self._text = frame.opcode is Opcode.TEXT
+                self._parts.clear()
+            self._parts.append(bytes(frame.data))
+            if frame.fin:
+                self._deliver(b"".join(self._parts))
+
+    def _deliver(self, data: bytes) -> None:
+        self._parts.clear()
+        if self._stage is not _Stage.OPEN:
+            return
+        if not self._text:
+            self._messages.put_nowait({"type": "websocket.receive", "bytes": data})
+            return
+        try:
+            self._messages.put_nowait({"type": "websocket.receive", "text": data.decode()})
+        except UnicodeDecodeError:
+            self._protocol.fail(_INVALID_DATA)
+            self._flush()
+
+    def _read_or_wait(self) -> None:
+        """Take more from the client once the application has what came, and the client its own."""
+        used = self._stage is _Stage.OPEN and self._messages.empty()
+        if self.writable.is_set() and (used or self._stage is _Stage.CLOSING):
+            self.resume_reading()
+        else:
+            self.pause_reading()
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if not data:  # what websockets sends at the end of all
+                self._tell(_ABNORMAL)
+                self._end()
+            elif not self.closing:
+                self.transport.write(data)
+
+    def _tell(self, code: int) -> None:
+        """Tell the application that the client has gone; of several such words it reads one."""
+        self._messages.put_nowait({"type": "websocket.disconnect", "code": code})
+
+    def _end(self) -> None:
+        self._stage = _Stage.CLOSING
+        self._stop_clocks()
+        self.transport.close()
+
+    def _leave(self) -> None:
+        self._stop_clocks()
+        super()._leave()
+
+    def _stop_clocks(self) -> None:
+        for clock in (self._ping_clock, self._pong_clock, self._close_clock):
+            clock.stop()
+
+    def _send_ping(self) -> None:
+        if self._stage is _Stage.OPEN and not self.closing:
+            self._ping = secrets.token_bytes(4)
+            self._protocol.send_ping(self._ping)
+            self._flush()
+            self._pong_clock.start()

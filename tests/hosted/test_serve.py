@@ -252,7 +252,7 @@ def test_the_folder_that_it_is_started_in_is_not_imported(
 ) -> None:
     started = tmp_path / "cwd"
     started.mkdir()
-    planted = ("uvicorn", "h11", "msgspec", "vmkernel", "secrets")
+    planted = ("websockets", "h11", "msgspec", "vmkernel", "secrets")
     for name in planted:
         (started / f"{name}.py").write_text(f"open({str(tmp_path / name)!r}, 'w')\n")
     # `-P` is for the servers; the command is started as it is when it is installed.
@@ -270,7 +270,7 @@ def test_the_folder_that_it_is_started_in_is_not_imported(
         assert process.wait(SERVE_S) == 0
     assert not [
         name
-        for name in ("uvicorn", "h11", "msgspec", "vmkernel", "secrets")
+        for name in ("websockets", "h11", "msgspec", "vmkernel", "secrets")
         if (tmp_path / name).exists()
     ]
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from itertools import pairwise
 
-import h11
 import pytest
-from h11._receivebuffer import ReceiveBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_api.http.problems import ApiError
 from remote_api.http.sources import source_of
 from remote_api.server.admission import Admission, Limits, Peer, Stage
-from remote_api.server.protocol import _StrictBuffer
 
 SMALL = Limits(
     waiting=12,
@@ -214,45 +209,3 @@ def test_no_room_ever_holds_more_than_its_limit(steps: list[tuple[str, int]]) ->
 )
 def test_sources(address: str, source: str) -> None:
     assert source_of(address) == source
-
-
-def _feed(parts: list[bytes]) -> list[bytes] | None:
-    buffer: ReceiveBuffer = _StrictBuffer()
-    lines = None
-    for part in parts:
-        buffer += part
-        lines = buffer.maybe_extract_lines()
-    return None if lines is None else [bytes(line) for line in lines]
-
-
-GOOD = b"GET /v1 HTTP/1.1\r\nHost: a\r\nX-Y: b c\r\n\r\n"
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_a_head_that_is_in_order_is_taken_however_it_comes(size: int) -> None:
-    cuts = [*range(0, len(GOOD), size), len(GOOD)]
-    parts = [GOOD[start:stop] for start, stop in pairwise(cuts)]
-    assert _feed(parts) == [b"GET /v1 HTTP/1.1", b"Host: a", b"X-Y: b c"]
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda head: head.replace(b"\r\n", b"\n"),
-        lambda head: head.replace(b"\r\n", b"\n", 1),
-        lambda head: head.replace(b"a\r\nX", b"a\nX"),
-        lambda head: head.replace(b"b c", b"b\r\n c"),
-        lambda head: head.replace(b"b c", b"b\r\n\tc"),
-        lambda head: head.replace(b"b c", b"b\rc"),
-        lambda head: head[:-2] + b"\n",
-        lambda head: b"\n" + head,
-    ],
-)
-@pytest.mark.parametrize("size", [1, 5, 100])
-def test_a_head_that_programs_disagree_on_is_refused(
-    spoil: Callable[[bytes], bytes], size: int
-) -> None:
-    head = spoil(GOOD)
-    cuts = [*range(0, len(head), size), len(head)]
-    with pytest.raises(h11.RemoteProtocolError):
-        _feed([head[start:stop] for start, stop in pairwise(cuts)])

@@ -1,7 +1,8 @@
-"""The libraries whose inner parts the API builds on: which versions it was tried with.
+"""The libraries that read what clients send: which versions the API was tried with.
 
 To support another one, run this folder's tests and `tests/hosted/test_consoles.py` with it, then
-change pyproject.toml and the table here. uvicorn before 0.53 lacks what consoles are bounded by.
+change pyproject.toml and the table here. h11 before 0.16 takes chunks that end in other bytes than
+CR LF (CVE-2025-43859).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pytest
 from tests.framework.repository import REPOSITORY
 
 TRIED = {
-    "uvicorn": (("0.53", "0.55"), ("0.53.0", "0.54.0")),
+    "h11": (("0.16", "0.17"), ("0.16.0",)),
     "websockets": (("13", "18"), ("13.1", "15.0.1", "16.0", "17.0", "17.4")),
 }
 """From, and below; and those that were tried between them."""

@@ -11,16 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remote_api.server import lean_uvicorn
-from remote_api.server.admission import Admission, Peer
-from remote_api.server.websocket import make_protocol
+from remote_api.server.connection import Connections
+from remote_api.server.http11 import HttpConnection
+from remote_api.server.websocket import WebSocketConnection
+from tests.framework.fake_transport import FakeTransport, admitted
 from tests.framework.own_time import own_time, quiet
 from tests.framework.running import on_loop
-
-lean_uvicorn.prepare()
-
-from uvicorn.config import Config  # noqa: E402
-from uvicorn.server import ServerState  # noqa: E402
 
 GET = (
     b"GET /v1/vms/web/console HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -40,30 +36,8 @@ def time_of_its_own() -> Iterator[None]:
         yield
 
 
-class Transport(asyncio.Transport):
-    """A client that is slow to take what is sent: a closed connection is lost later."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = False
-        self.aborted = False
-
-    def write(self, data: Any) -> None:
-        self.written += bytes(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = self.aborted = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
+class Transport(FakeTransport):
+    """What came of it counts close frames too."""
 
     @property
     def close_frames(self) -> int:
@@ -80,26 +54,19 @@ class World:
     """One connection, and an application that does as it is told."""
 
     def __init__(self) -> None:
-        self.state = ServerState()
+        self.connections = Connections(self._application)
         self.failures: list[BaseException] = []
         self.orders: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        config = Config(
-            self._application,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            interface="asgi3",
-            ws_per_message_deflate=False,
-            ws_ping_interval=None,
-        )
-        config.load()
-        peer = Peer(source="192.0.2.1", admission=Admission(), begin=lambda: None, end=lambda: None)
+        peer = admitted()
         self.transport = Transport()
-        self.protocol: Any = make_protocol(
-            config=config, server_state=self.state, app_state={"peer": peer}
-        )
+        self.transport.protocol = HttpConnection(self.connections, peer)
         self.protocol.connection_made(self.transport)
         self._lost = False
+
+    @property
+    def protocol(self) -> Any:
+        """HTTP's, and the WebSocket's after the upgrade."""
+        return self.transport.protocol
 
     async def _application(self, _: Any, __: Any, send: Any) -> None:
         while (order := await self.orders.get()) is not None:
@@ -114,18 +81,23 @@ class World:
     def lose(self) -> None:
         if not self._lost:
             self._lost = True
-            self.transport.closed = True
+            self.transport.close()
             self.protocol.connection_lost(None)
 
     def comes(self, data: bytes) -> None:
         if not self._lost:
             self.protocol.data_received(data)
 
+    def give_up(self) -> None:
+        if isinstance(self.protocol, WebSocketConnection) and not self._lost:
+            self.protocol.give_up()
+
     async def end(self) -> None:
         self.lose()
         self.orders.put_nowait(None)
         await quiet()
-        assert not self.state.tasks
+        assert not self.connections.under_way
+        assert not self.connections.open
         assert not self.failures
 
 
@@ -143,7 +115,7 @@ STEPS: dict[str, Callable[[World], object]] = {
     "send": lambda w: w.orders.put_nowait({"type": "websocket.send", "bytes": b"x"}),
     "close": lambda w: w.orders.put_nowait({"type": "websocket.close", "code": 1000}),
     "shutdown": lambda w: w.protocol.shutdown(),
-    "keepalive": lambda w: w._lost or w.protocol.keepalive_timeout(),
+    "keepalive": lambda w: w.give_up(),
     "lost": lambda w: w.lose(),
 }
 ENDS = [name for name in STEPS if name not in ("asks", "accept")]
@@ -195,7 +167,7 @@ async def test_a_server_that_ends_says_so(
     STEPS["accept"](world)
     STEPS["send"](world)
     await world.end()
-    assert world.transport.written.count(b"HTTP/1.1") == 1
+    assert world.transport.written.count(b"HTTP/1.1") == bool(steps)
     _quiet(caplog)
 
 
@@ -247,9 +219,9 @@ def test_no_order_of_events_is_an_error(steps: list[tuple[str, bool]]) -> None:
         world.protocol.shutdown()
         await world.end()
 
-    logging.getLogger("uvicorn.error").addHandler(handler)
+    logging.getLogger().addHandler(handler)
     try:
         asyncio.run(main())
     finally:
-        logging.getLogger("uvicorn.error").removeHandler(handler)
+        logging.getLogger().removeHandler(handler)
     assert ([record.getMessage() for record in heard], unhandled) == ([], [])

@@ -1,0 +1,220 @@
+"""What the connections of the process share, whichever protocol they speak."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
+
+from remote_api.server.admission import Peer
+
+__all__ = ["Clock", "Connection", "Connections", "Message", "STALL_S", "phrase_of"]
+
+logger = logging.getLogger("mica.api")
+
+STALL_S = 30.0
+"""A client that takes nothing for so long is left, with what was to be sent to it."""
+
+Message = MutableMapping[str, Any]
+Application = Callable[
+    [
+        MutableMapping[str, Any],
+        Callable[[], Awaitable[Message]],
+        Callable[[Message], Awaitable[None]],
+    ],
+    Awaitable[None],
+]
+"""An ASGI 3 application; it gets no lifespan messages."""
+
+
+class Clock:
+    """One time limit, which runs or doesn't."""
+
+    def __init__(self, limit_s: float, over: Callable[[], object]) -> None:
+        self._limit_s = limit_s
+        self._over = over
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Let it run; one that runs goes on as it is."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._end)
+
+    def stop(self) -> None:
+        """The limit was kept."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self._timer is not None
+
+    def restart(self) -> None:
+        """Let it run from now on."""
+        self.stop()
+        self.start()
+
+    def _end(self) -> None:
+        self._timer = None
+        self._over()
+
+
+class Connections:
+    """Those that are open, the requests under way, and the application that answers them."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        self.open: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+        self._date = (0, b"")
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Answer a request; the task is awaited by `end`."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    @property
+    def under_way(self) -> int:
+        """How many requests and WebSockets are being answered."""
+        return len(self._tasks)
+
+    @property
+    def date(self) -> bytes:
+        """The Date header of an answer that begins now."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = (now, formatdate(now, usegmt=True).encode("ascii"))
+        return self._date[1]
+
+    def shutdown(self) -> None:
+        """Ask each to end with what it is about."""
+        for connection in list(self.open):
+            connection.shutdown()
+
+    async def end(self, grace_s: float) -> None:
+        """End all: what is under way has so long, then it is cancelled and cut off."""
+        self.shutdown()
+        try:
+            async with asyncio.timeout(grace_s):
+                while self.open or self._tasks:
+                    self._ended.clear()
+                    await self._ended.wait()
+        except TimeoutError:
+            logger.error("%d requests were not answered within %g s", len(self._tasks), grace_s)
+        for connection in list(self.open):
+            connection.transport.abort()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def left(self, connection: Connection) -> None:
+        """It is none of these any more."""
+        self.open.discard(connection)
+        self._ended.set()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._ended.set()
+
+
+class Connection(asyncio.Protocol):
+    """A connection's place among all, and the flow of its bytes."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, connections: Connections, peer: Peer) -> None:
+        self.connections = connections
+        self.peer = peer
+        self.writable = asyncio.Event()
+        """Whether the client has taken enough of what was sent for more of it."""
+        self.writable.set()
+        self._reading = True
+        self._stall_clock = Clock(STALL_S, self._stalled)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.connections.open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
+        """Leave the place to others."""
+        self._leave()
+        self.writable.set()
+        self.peer.admission.gone(self.peer)
+
+    def shutdown(self) -> None:
+        """End, with what is under way."""
+        raise NotImplementedError
+
+    def pause_writing(self) -> None:
+        """The client takes nothing: it gets a while."""
+        self.writable.clear()
+        self._stall_clock.start()
+
+    def resume_writing(self) -> None:
+        """The client took something."""
+        self._stall_clock.stop()
+        self.writable.set()
+
+    def pause_reading(self) -> None:
+        """Take nothing from the client until what came is used."""
+        if self._reading:
+            self._reading = False
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more."""
+        if not self._reading:
+            self._reading = True
+            self.transport.resume_reading()
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing is sent or taken any more."""
+        return self.transport.is_closing()
+
+    def scope(self, kind: str, target: bytes, headers: list[tuple[bytes, bytes]]) -> Message:
+        """What an ASGI application learns of a request of either protocol."""
+        raw_path, _, query = target.partition(b"?")
+        return {
+            "type": kind,
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "https",
+            "path": unquote(raw_path.decode("ascii")),
+            "raw_path": raw_path,
+            "root_path": "",
+            "query_string": query,
+            "headers": headers,
+            "client": self.transport.get_extra_info("peername"),
+            "server": self.transport.get_extra_info("sockname"),
+            "state": {"peer": self.peer},
+        }
+
+    def _leave(self) -> None:
+        """It is no connection of this protocol any more."""
+        self._stall_clock.stop()
+        self.connections.left(self)
+
+    def _stalled(self) -> None:
+        self.peer.admission.counters["stalled"] += 1
+        self.transport.abort()
+
+
+def phrase_of(status: int) -> str:
+    """What an HTTP status is called; empty for one that isn't registered."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
