@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from remote_api.http.problems import ApiError
-from remote_api.schema import ProblemCode
+from remote_api.schema import ApiError, ProblemCode
 
 __all__ = ["bearer_token", "user_of"]
 

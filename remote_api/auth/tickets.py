@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from remote_api.auth.bearer import user_of
-from remote_api.http.problems import ApiError
-from remote_api.schema import ProblemCode
+from remote_api.schema import ApiError, ProblemCode
 from vmkernel.control import Stream
 from vmkernel.model import ConsoleKind, ConsoleMode
 

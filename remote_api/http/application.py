@@ -34,10 +34,10 @@ from remote_api.http.exchange import (
     Send,
 )
 from remote_api.http.negotiation import check_accept, check_media_type
-from remote_api.http.problems import ApiError, Failures, api_error
+from remote_api.http.problems import Failures, api_error
 from remote_api.http.responses import encoded_headers, problem_response
 from remote_api.http.routing import BodyKind, Condition, Registry, Route
-from remote_api.schema import ProblemCode
+from remote_api.schema import ApiError, ProblemCode
 from vmkernel.control.requests import WhoAmI
 from vmkernel.model import FieldError, MicaError, Role
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 
-from remote_api.http.problems import ApiError
-from remote_api.schema import ProblemCode
+from remote_api.schema import ApiError, ProblemCode
 
 __all__ = [
     "Absent",

@@ -7,8 +7,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from remote_api.http.problems import ApiError
-from remote_api.schema import OBSERVED, ObjectBody, ProblemCode
+from remote_api.schema import OBSERVED, ApiError, ObjectBody, ProblemCode
 from remote_api.schema.violations import MAX_VIOLATIONS, examined
 from vmkernel.model import FieldError
 

@@ -21,9 +21,8 @@ import msgspec
 
 from remote_api.auth.bearer import user_of
 from remote_api.http.conditions import Precondition, entity_tag, holds, is_known, mismatch
-from remote_api.http.problems import ApiError
 from remote_api.http.shares import AllShares, Shares
-from remote_api.schema import ProblemCode
+from remote_api.schema import ApiError, ProblemCode
 from vmkernel.control import ControlClient, Stream
 from vmkernel.control.requests import Request, SubscribeEvents, WhoAmI
 from vmkernel.model import ErrorCode, Event, MicaError

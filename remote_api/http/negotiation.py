@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from remote_api.http.exchange import Headers
-from remote_api.http.problems import ApiError
 from remote_api.http.routing import AnyRoute
-from remote_api.schema import ProblemCode
+from remote_api.schema import ApiError, ProblemCode
 
 __all__ = ["PROBLEM_TYPE", "check_accept", "check_media_type"]
 

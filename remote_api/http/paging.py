@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from remote_api.http.problems import ApiError
-from remote_api.schema import PageQuery
+from remote_api.schema import ApiError, PageQuery
 
 __all__ = ["next_page", "page_start"]
 

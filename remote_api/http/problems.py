@@ -1,62 +1,14 @@
-"""Failures on their way out: what a handler raises, and the problem document that is sent.
-
-ApiError
-  a failure that the HTTP side finds by itself; MicaError is what the vmkernel answers
-"""
+"""Failures on their way out: what was wrong with a request, and the document that says so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from remote_api.schema import Problem, ProblemCode
-from vmkernel.model import PROBLEM_TYPE_PREFIX, ErrorInfo, FieldError
+from remote_api.schema import ApiError, Problem, ProblemCode
+from vmkernel.model import PROBLEM_TYPE_PREFIX, ErrorInfo
 
-__all__ = ["ApiError", "Failures", "api_error", "problem_document"]
-
-_MAX_TOLD = 5
-"""How many failures the sentence of a problem repeats; `errors` has them all."""
-
-
-class ApiError(Exception):
-    """A failed request: carries what its problem document says."""
-
-    def __init__(
-        self,
-        code: ProblemCode,
-        detail: str,
-        *,
-        errors: tuple[FieldError, ...] = (),
-        status: int | None = None,
-        retry_after_s: int | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.errors = errors
-        self.status = code.status if status is None else status
-        self.retry_after_s = retry_after_s
-        self.headers = dict(headers or {})
-        self.operation: str | None = None
-        """The operation that failed, if the request had begun one."""
-
-    @classmethod
-    def fields(cls, errors: Sequence[FieldError]) -> ApiError:
-        """An error about several fields, parameters or headers."""
-        told = [f"{each.pointer or 'The body'}: {each.detail}" for each in errors[:_MAX_TOLD]]
-        if len(errors) > _MAX_TOLD:
-            told.append(f"And {len(errors) - _MAX_TOLD} more, see `errors`.")
-        return cls(ProblemCode.INVALID, " ".join(told), errors=tuple(errors))
-
-    @classmethod
-    def field(cls, pointer: str, detail: str, code: ProblemCode = ProblemCode.INVALID) -> ApiError:
-        """An error about one field, parameter or header."""
-        return cls(
-            code,
-            f"{pointer or 'The body'}: {detail}",
-            errors=(FieldError(pointer=pointer, detail=detail),),
-        )
+__all__ = ["Failures", "api_error", "problem_document"]
 
 
 def api_error(error: ErrorInfo) -> ApiError:

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from remote_api.http.problems import ApiError
 from remote_api.http.sources import source_of
-from remote_api.schema import ProblemCode
+from remote_api.schema import ApiError, ProblemCode
 
 __all__ = ["AllShares", "Shares"]
 

@@ -15,8 +15,7 @@ from typing import Any
 import msgspec
 
 from remote_api.http.exchange import Exchange
-from remote_api.http.problems import ApiError
-from remote_api.schema import ProblemCode
+from remote_api.schema import ApiError, ProblemCode
 from remote_api.schema.violations import examined
 from vmkernel.model import FieldError, Upload, UploadChecksum, UploadSpec
 

@@ -10,9 +10,9 @@ from msgspec import UNSET
 from remote_api.http.conditions import check_version, version_of
 from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
-from remote_api.http.problems import ApiError
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
+    ApiError,
     AuditPage,
     AuditQuery,
     ClaimBody,

@@ -10,11 +10,10 @@ import socket
 import msgspec
 
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.problems import ApiError
 from remote_api.http.ranges import wanted_part
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.resources.downloads import parts_of
-from remote_api.schema import BackupBody, ExtentsQuery, NoQuery, ProblemCode
+from remote_api.schema import ApiError, BackupBody, ExtentsQuery, NoQuery, ProblemCode
 from vmkernel.control import Stream, requests
 from vmkernel.model import (
     Backup,

@@ -29,10 +29,11 @@ from remote_api.http.exchange import (
     Send,
     json_response,
 )
-from remote_api.http.problems import ApiError, api_error
+from remote_api.http.problems import api_error
 from remote_api.http.responses import encoded_headers, problem_response
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Registry, Reply, Route
 from remote_api.schema import (
+    ApiError,
     ConsoleBody,
     ConsoleFraming,
     ConsoleQuery,

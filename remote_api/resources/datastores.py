@@ -8,11 +8,11 @@ from remote_api.http.conditions import Matching
 from remote_api.http.decode import decode_patch
 from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
-from remote_api.http.problems import ApiError
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
 from remote_api.schema import (
     AddDiskBody,
+    ApiError,
     DatastoreBody,
     DatastorePage,
     MountQuery,

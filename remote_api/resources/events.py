@@ -10,9 +10,8 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from remote_api.http.exchange import Exchange, Response
-from remote_api.http.problems import ApiError
 from remote_api.http.routing import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import NoQuery, ProblemCode
+from remote_api.schema import ApiError, NoQuery, ProblemCode
 from vmkernel.control.requests import SubscribeEvents
 from vmkernel.model import ErrorCode, Event, MicaError
 

@@ -15,11 +15,10 @@ import socket
 from msgspec import UNSET
 
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.problems import ApiError
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.resources.images import image_response
 from remote_api.resources.operations import STARTED, accepted, raise_failed, settled
-from remote_api.schema import CaptureBody, ProblemCode, PullBody, UploadQuery, WaitQuery
+from remote_api.schema import ApiError, CaptureBody, ProblemCode, PullBody, UploadQuery, WaitQuery
 from vmkernel.control import Stream, requests
 from vmkernel.model import (
     Image,

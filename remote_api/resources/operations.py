@@ -6,9 +6,8 @@ from typing import Any
 
 from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
-from remote_api.http.problems import ApiError
 from remote_api.http.routing import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import NoQuery, OperationPage, PageQuery, ProblemCode, WaitQuery
+from remote_api.schema import ApiError, NoQuery, OperationPage, PageQuery, ProblemCode, WaitQuery
 from vmkernel.control import requests
 from vmkernel.model import Operation, OperationState, Role
 

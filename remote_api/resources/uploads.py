@@ -18,7 +18,7 @@ import msgspec
 
 from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
-from remote_api.http.problems import ApiError, api_error
+from remote_api.http.problems import api_error
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.http.tus import (
     ALGORITHMS,
@@ -32,7 +32,7 @@ from remote_api.http.tus import (
     spec_of,
 )
 from remote_api.resources.operations import raise_failed, settled
-from remote_api.schema import NoQuery, PageQuery, ProblemCode, UploadPage
+from remote_api.schema import ApiError, NoQuery, PageQuery, ProblemCode, UploadPage
 from vmkernel.control import Stream, requests
 from vmkernel.model import Role, Upload, UploadChecksum, UploadOutcome
 

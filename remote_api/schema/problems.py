@@ -1,7 +1,12 @@
-"""Failures on the wire: RFC 9457 problem details with stable types."""
+"""Failures on the wire: RFC 9457 problem details with stable types.
+
+ApiError
+  a failure that this side finds by itself; vmkernel.model.MicaError is what the vmkernel answers
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -9,7 +14,10 @@ from msgspec import Meta
 
 from vmkernel.model import ErrorCode, FieldError, Record
 
-__all__ = ["Problem", "ProblemCode"]
+__all__ = ["ApiError", "Problem", "ProblemCode"]
+
+_MAX_TOLD = 5
+"""How many failures the sentence of a problem repeats; `errors` has them all."""
 
 
 class ProblemCode(StrEnum):
@@ -141,3 +149,44 @@ class Problem(Record, frozen=True, kw_only=True):
     """The fields at fault."""
     operation: str | None = None
     """The operation that failed, if the request had begun one; `Location` is its path."""
+
+
+class ApiError(Exception):
+    """A failed request: carries what its problem document says."""
+
+    def __init__(
+        self,
+        code: ProblemCode,
+        detail: str,
+        *,
+        errors: tuple[FieldError, ...] = (),
+        status: int | None = None,
+        retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+        self.status = code.status if status is None else status
+        self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
+        self.operation: str | None = None
+        """The operation that failed, if the request had begun one."""
+
+    @classmethod
+    def fields(cls, errors: Sequence[FieldError]) -> ApiError:
+        """An error about several fields, parameters or headers."""
+        told = [f"{each.pointer or 'The body'}: {each.detail}" for each in errors[:_MAX_TOLD]]
+        if len(errors) > _MAX_TOLD:
+            told.append(f"And {len(errors) - _MAX_TOLD} more, see `errors`.")
+        return cls(ProblemCode.INVALID, " ".join(told), errors=tuple(errors))
+
+    @classmethod
+    def field(cls, pointer: str, detail: str, code: ProblemCode = ProblemCode.INVALID) -> ApiError:
+        """An error about one field, parameter or header."""
+        return cls(
+            code,
+            f"{pointer or 'The body'}: {detail}",
+            errors=(FieldError(pointer=pointer, detail=detail),),
+        )

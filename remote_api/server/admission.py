@@ -27,9 +27,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import islice
 
-from remote_api.http.problems import ApiError
 from remote_api.http.sources import source_of
-from remote_api.schema import ProblemCode
+from remote_api.schema import ApiError, ProblemCode
 
 __all__ = ["Admission", "Limits", "Peer", "Stage"]
 

@@ -19,8 +19,8 @@ import h11
 import msgspec
 
 from remote_api.http.application import MAX_HEAD_BYTES
-from remote_api.http.problems import ApiError, problem_document
-from remote_api.schema import ProblemCode
+from remote_api.http.problems import problem_document
+from remote_api.schema import ApiError, ProblemCode
 from remote_api.server.admission import Peer
 from remote_api.server.connection import Clock, Connection, Connections, Message, phrase_of
 from remote_api.server.listener import grow_buffer

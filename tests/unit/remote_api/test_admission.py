@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_api.http.problems import ApiError
 from remote_api.http.sources import source_of
+from remote_api.schema import ApiError
 from remote_api.server.admission import Admission, Limits, Peer, Stage
 
 SMALL = Limits(

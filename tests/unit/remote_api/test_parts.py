@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from remote_api.http.decode import merge_patch
 from remote_api.http.paging import next_page, page_start
-from remote_api.http.problems import ApiError
 from remote_api.http.routing import Registry
 from remote_api.resources.table import all_routes
-from remote_api.schema import PageQuery
+from remote_api.schema import ApiError, PageQuery
 from vmkernel.service_manager import notify, passed_sockets, watchdog_pause_s
 
 JSON = st.recursive(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from remote_api.http.application import Application
-from remote_api.http.problems import ApiError
 from remote_api.http.shares import Shares
+from remote_api.schema import ApiError
 from tests.framework.asgi import Answer, request
 from tests.framework.fake_vmkernel import FakeVmkernel, Streamed
 from tests.framework.running import on_loop

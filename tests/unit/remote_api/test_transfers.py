@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from remote_api.http.problems import ApiError
 from remote_api.http.ranges import wanted_part
 from remote_api.http.tus import checksum_of, count_of, require_version, spec_of
+from remote_api.schema import ApiError
 from vmkernel.model import SourceFormat
 
 

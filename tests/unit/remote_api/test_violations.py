@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_api.http.decode import decode_body, decode_patch, decode_query
-from remote_api.http.problems import ApiError
-from remote_api.schema import PageQuery, UploadQuery, VmBody, VolumeBody
+from remote_api.schema import ApiError, PageQuery, UploadQuery, VmBody, VolumeBody
 from remote_api.schema.violations import MAX_VIOLATIONS, examined
 from tests.framework.asgi import request
 from tests.framework.running import on_loop
