@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError
+from vmkernel.model import ErrorCode
 
 __all__ = ["bearer_token", "user_of"]
 
@@ -20,13 +21,13 @@ def bearer_token(headers: Sequence[bytes]) -> str:
     """
     if not headers:
         raise ApiError(
-            ProblemCode.UNAUTHENTICATED,
+            ErrorCode.UNAUTHENTICATED,
             "The request carries no token; send `Authorization: Bearer mica_…`.",
         )
     match = _BEARER.match(headers[0]) if len(headers[0]) <= _MAX_BYTES else None
     if len(headers) > 1 or match is None:
         raise ApiError(
-            ProblemCode.UNAUTHENTICATED,
+            ErrorCode.UNAUTHENTICATED,
             "The Authorization header is not `Bearer` and one token.",
         )
     return match[1].decode("ascii")

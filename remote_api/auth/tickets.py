@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from remote_api.auth.bearer import user_of
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError
 from vmkernel.control import Stream
-from vmkernel.model import ConsoleKind, ConsoleMode
+from vmkernel.model import ConsoleKind, ConsoleMode, ErrorCode
 
 __all__ = ["Opened", "TICKET_LIFE_S", "TicketBox"]
 
@@ -77,7 +77,7 @@ class TicketBox:
                 return held.console
             held.console.stream.close()
         raise ApiError(
-            ProblemCode.UNAUTHENTICATED,
+            ErrorCode.UNAUTHENTICATED,
             "The ticket is unknown, spent or expired; ask for a new one.",
         )
 

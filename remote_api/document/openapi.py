@@ -25,8 +25,15 @@ from remote_api.document.schemas import (
 from remote_api.http.negotiation import PROBLEM_TYPE
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, Reply
 from remote_api.resources.table import all_routes
-from remote_api.schema import NoQuery, Problem, ProblemCode
-from vmkernel.model import Event, Operation
+from remote_api.schema import (
+    PROBLEM_CODES,
+    HttpCode,
+    NoQuery,
+    Problem,
+    ProblemCode,
+    status_of,
+)
+from vmkernel.model import ErrorCode, Event, Operation
 
 __all__ = ["document", "render"]
 
@@ -42,22 +49,22 @@ _TAGS = {
     "events": "What happened.",
 }
 _ALWAYS = (
-    ProblemCode.MALFORMED,
-    ProblemCode.INVALID,
-    ProblemCode.NOT_ACCEPTABLE,
-    ProblemCode.HEAD_TOO_LARGE,
-    ProblemCode.INTERNAL,
-    ProblemCode.UNAVAILABLE,
-    ProblemCode.TIMED_OUT,
+    HttpCode.MALFORMED,
+    ErrorCode.INVALID,
+    HttpCode.NOT_ACCEPTABLE,
+    HttpCode.HEAD_TOO_LARGE,
+    ErrorCode.INTERNAL,
+    ErrorCode.UNAVAILABLE,
+    ErrorCode.TIMED_OUT,
 )
 _EXISTS_STATUS = 412
 """Of `already-exists` where the client said `If-None-Match: *`."""
-_OPERATION_FAILURES = frozenset(ProblemCode) - {
-    *(ProblemCode.UNAUTHENTICATED, ProblemCode.FORBIDDEN, ProblemCode.RATE_LIMITED),
-    *(code for code in ProblemCode if code.status in (405, 406, 408, 411, 413, 415, 416, 426)),
-    *(code for code in ProblemCode if code.status in (412, 428, 431, 460)),
-    ProblemCode.MALFORMED,
-    ProblemCode.WIPE_NOT_CONFIRMED,
+_OPERATION_FAILURES = frozenset(PROBLEM_CODES) - {
+    *(ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED),
+    *(code for code in HttpCode if status_of(code) in (405, 406, 408, 411, 413, 415, 416, 426)),
+    *(code for code in PROBLEM_CODES if status_of(code) in (412, 428, 431, 460)),
+    HttpCode.MALFORMED,
+    ErrorCode.WIPE_NOT_CONFIRMED,
 }
 """What an operation may fail by, and so the answer of who waits for it."""
 _BINARY = {"type": "string", "format": "binary"}
@@ -273,7 +280,7 @@ def _responses(route: AnyRoute) -> dict[str, Any]:
 
 
 def _statuses(route: AnyRoute) -> set[int]:
-    statuses = {code.status for code in _problem_codes(route)}
+    statuses = {status_of(code) for code in _problem_codes(route)}
     if route.condition in (Condition.CREATE, Condition.EITHER):
         statuses.add(_EXISTS_STATUS)
     return statuses
@@ -282,9 +289,9 @@ def _statuses(route: AnyRoute) -> set[int]:
 def _problem_responses() -> dict[str, Any]:
     """One response for each status; an operation names its own problems in x-mica-problems."""
     by_status: dict[int, list[ProblemCode]] = {}
-    for code in ProblemCode:
-        by_status.setdefault(code.status, []).append(code)
-    by_status[_EXISTS_STATUS].append(ProblemCode.ALREADY_EXISTS)
+    for code in PROBLEM_CODES:
+        by_status.setdefault(status_of(code), []).append(code)
+    by_status[_EXISTS_STATUS].append(ErrorCode.ALREADY_EXISTS)
     used = {status for route in all_routes() for status in _statuses(route)}
     return {
         f"Problem{status}": _problem_response(status, codes)
@@ -296,17 +303,17 @@ def _problem_responses() -> dict[str, Any]:
 def _problem_codes(route: AnyRoute) -> list[ProblemCode]:
     codes = [*_ALWAYS, *route.problems]
     if route.role is not None:
-        codes += [ProblemCode.UNAUTHENTICATED, ProblemCode.FORBIDDEN, ProblemCode.RATE_LIMITED]
+        codes += [ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED]
     if route.parameters:
-        codes.append(ProblemCode.NOT_FOUND)
+        codes.append(ErrorCode.NOT_FOUND)
     # A body where none is taken is read to its end before it is refused.
-    codes += [ProblemCode.REQUEST_TIMEOUT, ProblemCode.TOO_LARGE]
+    codes += [HttpCode.REQUEST_TIMEOUT, HttpCode.TOO_LARGE]
     if route.body_kind is not BodyKind.NONE:
-        codes.append(ProblemCode.UNSUPPORTED_MEDIA_TYPE)
+        codes.append(HttpCode.UNSUPPORTED_MEDIA_TYPE)
     if route.condition is Condition.EITHER:
-        codes.append(ProblemCode.PRECONDITION_REQUIRED)
+        codes.append(HttpCode.PRECONDITION_REQUIRED)
     if route.condition in (Condition.MATCH, Condition.EITHER) or _has_etag(route):
-        codes.append(ProblemCode.REVISION_MISMATCH)
+        codes.append(ErrorCode.REVISION_MISMATCH)
     if _may_wait(route):
         codes += _OPERATION_FAILURES
     return codes

@@ -37,9 +37,9 @@ from remote_api.http.negotiation import check_accept, check_media_type
 from remote_api.http.problems import Failures, api_error
 from remote_api.http.responses import encoded_headers, problem_response
 from remote_api.http.routing import BodyKind, Condition, Registry, Route
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError, HttpCode
 from vmkernel.control.requests import WhoAmI
-from vmkernel.model import FieldError, MicaError, Role
+from vmkernel.model import ErrorCode, FieldError, MicaError, Role
 
 __all__ = ["Application", "MAX_HEAD_BYTES"]
 
@@ -55,14 +55,14 @@ _OPERATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 """For a year (RFC 6797); browsers heed it once they trust the certificate."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_MALFORMED = ProblemCode.MALFORMED
+_MALFORMED = HttpCode.MALFORMED
 _SAID_ANYWAY = frozenset(
     {
-        ProblemCode.UNAUTHENTICATED,
-        ProblemCode.FORBIDDEN,
-        ProblemCode.RATE_LIMITED,
-        ProblemCode.UNAVAILABLE,
-        ProblemCode.INTERNAL,
+        ErrorCode.UNAUTHENTICATED,
+        ErrorCode.FORBIDDEN,
+        ErrorCode.RATE_LIMITED,
+        ErrorCode.UNAVAILABLE,
+        ErrorCode.INTERNAL,
     }
 )
 """Failures that are about the token, or about the host: no missing right is answered instead."""
@@ -131,7 +131,7 @@ class Application:
             )
             response = problem_response(
                 ApiError(
-                    ProblemCode.INTERNAL,
+                    ErrorCode.INTERNAL,
                     "Mica failed to answer; the host's log names this request's id.",
                 ),
                 request_id,
@@ -170,7 +170,7 @@ class Application:
         for name, value in exchange.parameters.items():
             pattern = _OPERATION_ID if "/operations/" in route.path else _SLUG
             if not pattern.match(value):
-                raise ApiError(ProblemCode.NOT_FOUND, _no_name(name, value, pattern is _SLUG))
+                raise ApiError(ErrorCode.NOT_FOUND, _no_name(name, value, pattern is _SLUG))
         failures = Failures()
         with failures.noted():
             exchange.query = decode_query(scope["query_string"], route.query)
@@ -212,7 +212,7 @@ class Application:
     async def _read_nothing(exchange: Exchange[Any, Any]) -> None:
         """Take the empty JSON that some clients always send; raise ApiError (400) for a body."""
         if not _NOTHING.match(await exchange.read_body(MAX_STRANGERS_BODY_BYTES)):
-            raise ApiError(ProblemCode.MALFORMED, "This request takes no body; send none, or `{}`.")
+            raise ApiError(HttpCode.MALFORMED, "This request takes no body; send none, or `{}`.")
 
     async def _require_role(self, exchange: Exchange[Any, Any], route: Route[Any, Any]) -> None:
         if route.role is None:
@@ -222,7 +222,7 @@ class Application:
         role = token.spec.role
         if not role.includes(route.role):
             raise ApiError(
-                ProblemCode.FORBIDDEN,
+                ErrorCode.FORBIDDEN,
                 f"The token {token.id} is a {role}'s; this needs the role {route.role}.",
             )
 
@@ -246,7 +246,7 @@ def _check_head(scope: Scope) -> None:
     if b"content-length" in names and b"transfer-encoding" in names:
         # RFC 9112 section 6.1: such a request may be meant to smuggle another one.
         raise ApiError(
-            ProblemCode.MALFORMED,
+            HttpCode.MALFORMED,
             "Send Content-Length or Transfer-Encoding, not both.",
             headers={"connection": "close"},
         )
@@ -254,13 +254,13 @@ def _check_head(scope: Scope) -> None:
     size += sum(len(name) + len(value) for name, value in scope["headers"])
     if size > MAX_HEAD_BYTES:
         raise ApiError(
-            ProblemCode.HEAD_TOO_LARGE, f"The request's head is larger than {MAX_HEAD_BYTES} bytes."
+            HttpCode.HEAD_TOO_LARGE, f"The request's head is larger than {MAX_HEAD_BYTES} bytes."
         )
 
 
 def _choose(routes: Mapping[str, Route[Any, Any]], method: str, path: str) -> Route[Any, Any]:
     if not routes:
-        raise ApiError(ProblemCode.NOT_FOUND, f"There is nothing at {path[:200]!r}.")
+        raise ApiError(ErrorCode.NOT_FOUND, f"There is nothing at {path[:200]!r}.")
     route = routes.get(method)
     if route is None and method == "HEAD":
         route = routes.get("GET")
@@ -271,7 +271,7 @@ def _choose(routes: Mapping[str, Route[Any, Any]], method: str, path: str) -> Ro
         answers_head = get is not None and get.replies[0].media_type == "application/json"
         allowed = sorted({*routes, "HEAD"} if answers_head else routes)
         raise ApiError(
-            ProblemCode.METHOD_NOT_ALLOWED,
+            HttpCode.METHOD_NOT_ALLOWED,
             f"{method} is not possible here; {', '.join(allowed)} is.",
             headers={"allow": ", ".join(allowed)},
         )
@@ -296,7 +296,7 @@ def _check_condition(exchange: Exchange[Any, Any], route: Route[Any, Any]) -> No
     )
     if route.condition is Condition.EITHER and given is None:
         raise ApiError(
-            ProblemCode.PRECONDITION_REQUIRED,
+            HttpCode.PRECONDITION_REQUIRED,
             "Send `If-None-Match: *` to create the object, or its ETag in If-Match to replace it.",
         )
     if route.condition is Condition.CREATE and isinstance(given, Matching):
@@ -321,9 +321,9 @@ def _settle(
     """A failure in the terms of the request that it answers."""
     if isinstance(error, MicaError):
         error = api_error(error.problem)
-    if error.code is ProblemCode.FORBIDDEN:
+    if error.code is ErrorCode.FORBIDDEN:
         exchange.linger_s = LINGER_S
-    if error.code is ProblemCode.ALREADY_EXISTS and exchange.precondition is Absent.ABSENT:
+    if error.code is ErrorCode.ALREADY_EXISTS and exchange.precondition is Absent.ABSENT:
         # A failed `If-None-Match: *` is a failed precondition (RFC 9110 section 13.1.2).
         error.status = 412
     if route.body_kind not in (BodyKind.JSON, BodyKind.MERGE_PATCH):

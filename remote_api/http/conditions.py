@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError, HttpCode
+from vmkernel.model import ErrorCode
 
 __all__ = [
     "Absent",
@@ -76,7 +77,7 @@ def parse_precondition(if_match: Sequence[bytes], if_none_match: Sequence[bytes]
     """
     if if_match and if_none_match:
         raise ApiError(
-            ProblemCode.REVISION_MISMATCH,
+            ErrorCode.REVISION_MISMATCH,
             "If-Match and If-None-Match together can't hold; send one of them.",
         )
     if if_none_match:
@@ -84,7 +85,7 @@ def parse_precondition(if_match: Sequence[bytes], if_none_match: Sequence[bytes]
             raise ApiError.field(
                 "If-None-Match",
                 "It takes only `*` here: the object must be new.",
-                ProblemCode.MALFORMED,
+                HttpCode.MALFORMED,
             )
         return Absent.ABSENT
     if not if_match:
@@ -97,7 +98,7 @@ def parse_precondition(if_match: Sequence[bytes], if_none_match: Sequence[bytes]
             "If-Match",
             f'Send `*`, or entity tags as they came, with their quotes (`"7-0a1b"`); at most'
             f" {_MAX_TAGS}, separated by commas.",
-            ProblemCode.REVISION_MISMATCH,
+            ErrorCode.REVISION_MISMATCH,
         )
     # Strong comparison: a weak tag is never the same.
     return Matching(frozenset(text.partition("-")[0] for weak, text in tags if not weak))
@@ -151,7 +152,7 @@ async def check_version(precondition: Precondition, current: Callable[[], Awaita
 def mismatch() -> ApiError:
     """The object is not as If-Match wants it."""
     return ApiError(
-        ProblemCode.REVISION_MISMATCH,
+        ErrorCode.REVISION_MISMATCH,
         "No entity tag in If-Match is the object's; read it again and repeat the change.",
     )
 

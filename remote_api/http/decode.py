@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from remote_api.schema import OBSERVED, ApiError, ObjectBody, ProblemCode
+from remote_api.schema import OBSERVED, ApiError, HttpCode, ObjectBody
 from remote_api.schema.violations import MAX_VIOLATIONS, examined
 from vmkernel.model import FieldError
 
@@ -32,7 +32,7 @@ def decode_body(body: bytes, wire: type[T]) -> T:
     Raises ApiError: 400 where it is no JSON, 422 with a pointer to each value that can't be used.
     """
     if not body:
-        raise ApiError(ProblemCode.MALFORMED, "The request needs a JSON body.")
+        raise ApiError(HttpCode.MALFORMED, "The request needs a JSON body.")
     try:
         return msgspec.json.decode(body, type=wire)
     except msgspec.ValidationError:
@@ -70,7 +70,7 @@ def decode_query(query: bytes, wire: type[T]) -> T:
         )
     except ValueError as error:
         raise ApiError(
-            ProblemCode.MALFORMED, "The query can't be read; write `name=value`, joined by `&`."
+            HttpCode.MALFORMED, "The query can't be read; write `name=value`, joined by `&`."
         ) from error
     values = dict(pairs)
     names = [name for name, _ in pairs]
@@ -128,7 +128,7 @@ def merge_patch(target: Any, patch: Any, depth: int = 0) -> Any:
 
 def _patch(body: bytes, wire: Any) -> dict[str, Any]:
     if not body:
-        raise ApiError(ProblemCode.MALFORMED, "The request needs a JSON body.")
+        raise ApiError(HttpCode.MALFORMED, "The request needs a JSON body.")
     patch = _json(body)
     if not isinstance(patch, dict):
         raise ApiError.field("", "A merge patch here is a JSON object.")
@@ -156,4 +156,4 @@ def _converted(value: Any, wire: type[T], at: str) -> T:
 
 def _malformed(error: Exception) -> ApiError:
     reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return ApiError(ProblemCode.MALFORMED, f"The body is not JSON in UTF-8: {reason}.")
+    return ApiError(HttpCode.MALFORMED, f"The body is not JSON in UTF-8: {reason}.")

@@ -22,7 +22,7 @@ import msgspec
 from remote_api.auth.bearer import user_of
 from remote_api.http.conditions import Precondition, entity_tag, holds, is_known, mismatch
 from remote_api.http.shares import AllShares, Shares
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError, HttpCode
 from vmkernel.control import ControlClient, Stream
 from vmkernel.control.requests import Request, SubscribeEvents, WhoAmI
 from vmkernel.model import ErrorCode, Event, MicaError
@@ -192,7 +192,7 @@ class Exchange(Generic[QueryT, BodyT]):
         """A header that may stand once; ApiError (400) where it stands twice."""
         values = self.headers.get(name.lower().encode("ascii"), [])
         if len(values) > 1:
-            raise ApiError(ProblemCode.MALFORMED, f"The header {name} stands more than once.")
+            raise ApiError(HttpCode.MALFORMED, f"The header {name} stands more than once.")
         return values[0].decode("latin-1").strip() if values else None
 
     def not_modified(self, etag: str) -> Response | None:
@@ -287,7 +287,7 @@ class Exchange(Generic[QueryT, BodyT]):
                     message = await self._receive()
             except TimeoutError as error:
                 raise ApiError(
-                    ProblemCode.REQUEST_TIMEOUT,
+                    HttpCode.REQUEST_TIMEOUT,
                     f"No data came for {idle_s:g} s; send the request again.",
                 ) from error
             if message["type"] == "http.disconnect":
@@ -309,7 +309,7 @@ class Exchange(Generic[QueryT, BodyT]):
                         raise _too_large(limit)
         except TimeoutError as error:
             raise ApiError(
-                ProblemCode.REQUEST_TIMEOUT,
+                HttpCode.REQUEST_TIMEOUT,
                 f"The body was not whole within {BODY_TIMEOUT_S:g} s; send the request again.",
             ) from error
         return bytes(body)
@@ -355,4 +355,4 @@ def json_response(
 
 
 def _too_large(limit: int) -> ApiError:
-    return ApiError(ProblemCode.TOO_LARGE, f"The body is larger than {limit} bytes.")
+    return ApiError(HttpCode.TOO_LARGE, f"The body is larger than {limit} bytes.")

@@ -6,7 +6,7 @@ import re
 
 from remote_api.http.exchange import Headers
 from remote_api.http.routing import AnyRoute
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError, HttpCode
 
 __all__ = ["PROBLEM_TYPE", "check_accept", "check_media_type"]
 
@@ -26,7 +26,7 @@ def check_accept(headers: Headers, route: AnyRoute) -> None:
         return
     if not any(_quality(mine, ranges) > 0 for mine in offered):
         raise ApiError.field(
-            "Accept", f"The answer is {' or '.join(sorted(offered))}.", ProblemCode.NOT_ACCEPTABLE
+            "Accept", f"The answer is {' or '.join(sorted(offered))}.", HttpCode.NOT_ACCEPTABLE
         )
 
 
@@ -35,9 +35,7 @@ def check_media_type(headers: Headers, route: AnyRoute) -> None:
     wanted = route.body_kind.value
     coding = b",".join(headers.get(b"content-encoding", [])).strip().lower()
     if coding not in (b"", b"identity"):
-        raise ApiError(
-            ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding."
-        )
+        raise ApiError(HttpCode.UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.")
     values = headers.get(b"content-type", [])
     media, *parameters = values[0].decode("latin-1").split(";") if len(values) == 1 else [""]
     charsets = [part.strip().lower() for part in parameters]
@@ -46,7 +44,7 @@ def check_media_type(headers: Headers, route: AnyRoute) -> None:
         for part in charsets
     ):
         raise ApiError(
-            ProblemCode.UNSUPPORTED_MEDIA_TYPE,
+            HttpCode.UNSUPPORTED_MEDIA_TYPE,
             f"Send the body as `Content-Type: {wanted}`.",
             headers={"accept-patch" if route.method == "PATCH" else "accept": wanted},
         )

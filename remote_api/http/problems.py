@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from remote_api.schema import ApiError, Problem, ProblemCode
+from remote_api.schema import ApiError, Problem
 from vmkernel.model import PROBLEM_TYPE_PREFIX, ErrorInfo
 
 __all__ = ["Failures", "api_error", "problem_document"]
@@ -14,7 +14,7 @@ __all__ = ["Failures", "api_error", "problem_document"]
 def api_error(error: ErrorInfo) -> ApiError:
     """What the vmkernel answered, as this side raises it."""
     return ApiError(
-        ProblemCode(error.code.value),
+        error.code,
         error.detail,
         errors=error.fields,
         retry_after_s=error.retry_after_s,

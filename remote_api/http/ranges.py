@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError, HttpCode
 
 __all__ = ["Part", "wanted_part"]
 
@@ -60,7 +60,7 @@ def wanted_part(size: int, etag: str, asked: str | None, if_range: str | None) -
         if first < size:
             return Part(first, last - first + 1, size, whole=False)
     raise ApiError(
-        ProblemCode.RANGE_NOT_SATISFIABLE,
+        HttpCode.RANGE_NOT_SATISFIABLE,
         f"There are {size} bytes; the range lies behind them.",
         headers={"content-range": f"bytes */{size}"},
     )

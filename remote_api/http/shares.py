@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from remote_api.http.sources import source_of
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError
+from vmkernel.model import ErrorCode
 
 __all__ = ["AllShares", "Shares"]
 
@@ -49,14 +50,14 @@ class Shares:
         ):
             if mine + weight > most:
                 raise ApiError(
-                    ProblemCode.RATE_LIMITED,
+                    ErrorCode.RATE_LIMITED,
                     f"{whose[:1].upper()}{whose[1:]} has {mine // self.unit} {self.what} of at"
                     f" most {most // self.unit}; end one, or try again when one has ended.",
                     retry_after_s=_RETRY_S,
                 )
         if self._taken + weight > self.total:
             raise ApiError(
-                ProblemCode.UNAVAILABLE,
+                ErrorCode.UNAVAILABLE,
                 f"All {self.total // self.unit} {self.what} of this host are taken; try again in a"
                 " moment.",
                 retry_after_s=_RETRY_S,

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from remote_api.http.exchange import Exchange
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError, HttpCode
 from remote_api.schema.violations import examined
-from vmkernel.model import FieldError, Upload, UploadChecksum, UploadSpec
+from vmkernel.model import ErrorCode, FieldError, Upload, UploadChecksum, UploadSpec
 
 __all__ = [
     "EXTENSIONS",
@@ -45,7 +45,7 @@ def require_version(exchange: Exchange[Any, Any]) -> None:
     given = exchange.header("Tus-Resumable")
     if given != VERSION:
         raise ApiError(
-            ProblemCode.PROTOCOL_VERSION,
+            HttpCode.PROTOCOL_VERSION,
             f"The request needs `Tus-Resumable: {VERSION}`"
             + ("." if given is None else f", not {given[:20]!r}."),
             headers={"tus-version": VERSION},
@@ -57,7 +57,7 @@ def count_of(exchange: Exchange[Any, Any], name: str) -> int:
     given = exchange.header(name)
     if given is None or not _COUNT.match(given):
         raise ApiError(
-            ProblemCode.INVALID,
+            ErrorCode.INVALID,
             f"The request needs the header {name} with a number of bytes.",
             errors=(FieldError(pointer=name, detail="A number of bytes."),),
         )
@@ -74,7 +74,7 @@ def spec_of(exchange: Exchange[Any, Any]) -> UploadSpec:
         raise ApiError.field("Upload-Defer-Length", "The length has to be known at the beginning.")
     size = count_of(exchange, "Upload-Length")
     if size > MAX_BYTES:
-        raise ApiError(ProblemCode.TOO_LARGE, f"An upload has at most {MAX_BYTES} bytes.")
+        raise ApiError(HttpCode.TOO_LARGE, f"An upload has at most {MAX_BYTES} bytes.")
     values = _metadata(exchange.header("Upload-Metadata") or "")
     known: dict[str, object] = {name: values[name] for name in _KEYS if name in values}
     taken, wrong = examined({**known, "size_bytes": size}, UploadSpec)
@@ -99,9 +99,7 @@ def checksum_of(exchange: Exchange[Any, Any]) -> UploadChecksum | None:
     if len(digest) != length:
         raise _refused("Upload-Checksum", f"A digest by {algorithm} has {length} bytes.")
     if exchange.content_length is None:
-        raise ApiError(
-            ProblemCode.LENGTH_REQUIRED, "A part with a checksum needs a Content-Length."
-        )
+        raise ApiError(HttpCode.LENGTH_REQUIRED, "A part with a checksum needs a Content-Length.")
     return UploadChecksum(algorithm=algorithm, digest=digest)
 
 
@@ -137,7 +135,7 @@ def _metadata(text: str) -> dict[str, str]:
 
 def _refused(name: str, detail: str) -> ApiError:
     return ApiError(
-        ProblemCode.MALFORMED,
+        HttpCode.MALFORMED,
         f"{name}: {detail}",
         errors=(FieldError(pointer=name, detail=detail),),
     )

@@ -18,12 +18,11 @@ from remote_api.schema import (
     ClaimBody,
     NoQuery,
     PageQuery,
-    ProblemCode,
     TokenBody,
     TokenPage,
 )
 from vmkernel.control import requests
-from vmkernel.model import IssuedToken, Role, Token
+from vmkernel.model import ErrorCode, IssuedToken, Role, Token
 
 __all__ = ["ROUTES"]
 
@@ -125,11 +124,11 @@ ROUTES: tuple[AnyRoute, ...] = (
             Reply(status=201, description="The admin token.", body=IssuedToken, location=True),
         ),
         problems=(
-            ProblemCode.UNAUTHENTICATED,
-            ProblemCode.FORBIDDEN,
-            ProblemCode.ALREADY_EXISTS,
-            ProblemCode.CONFLICT,
-            ProblemCode.RATE_LIMITED,
+            ErrorCode.UNAUTHENTICATED,
+            ErrorCode.FORBIDDEN,
+            ErrorCode.ALREADY_EXISTS,
+            ErrorCode.CONFLICT,
+            ErrorCode.RATE_LIMITED,
         ),
     ),
     Route(
@@ -162,7 +161,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=get_token,
         role=Role.ADMIN,
         replies=(Reply(status=200, description="The token.", body=Token, etag=True),),
-        problems=(ProblemCode.NOT_FOUND,),
+        problems=(ErrorCode.NOT_FOUND,),
     ),
     Route(
         method="PUT",
@@ -179,7 +178,7 @@ ROUTES: tuple[AnyRoute, ...] = (
                 status=201, description="The token and its secret.", body=IssuedToken, location=True
             ),
         ),
-        problems=(ProblemCode.ALREADY_EXISTS, ProblemCode.CONFLICT),
+        problems=(ErrorCode.ALREADY_EXISTS, ErrorCode.CONFLICT),
     ),
     Route(
         method="DELETE",
@@ -190,7 +189,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.ADMIN,
         condition=Condition.MATCH,
         replies=(Reply(status=204, description="It is revoked."),),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
     Route(
         method="GET",

@@ -13,13 +13,14 @@ from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.ranges import wanted_part
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.resources.downloads import parts_of
-from remote_api.schema import ApiError, BackupBody, ExtentsQuery, NoQuery, ProblemCode
+from remote_api.schema import ApiError, BackupBody, ExtentsQuery, HttpCode, NoQuery
 from vmkernel.control import Stream, requests
 from vmkernel.model import (
     Backup,
     BackupExtents,
     BackupList,
     CheckpointList,
+    ErrorCode,
     ErrorInfo,
     MicaError,
     Role,
@@ -96,7 +97,7 @@ async def read_disk(exchange: Exchange[NoQuery, NoBody]) -> Response:
     backup = await exchange.call(requests.GetBackup(id=exchange.id, backup=name))
     size = next((disk.size_bytes for disk in backup.disks if disk.key == key), None)
     if size is None:
-        raise ApiError(ProblemCode.NOT_FOUND, f"Backup {name} has no disk {key}.")
+        raise ApiError(ErrorCode.NOT_FOUND, f"Backup {name} has no disk {key}.")
     part = wanted_part(size, f'"{name}"', exchange.header("Range"), exchange.header("If-Range"))
     if answer := exchange.not_modified(f'"{name}"'):
         return answer
@@ -132,7 +133,7 @@ async def write_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Write a part of a raw volume."""
     length = exchange.content_length
     if length is None:
-        raise ApiError(ProblemCode.LENGTH_REQUIRED, "Announce the length by a Content-Length.")
+        raise ApiError(HttpCode.LENGTH_REQUIRED, "Announce the length by a Content-Length.")
     match = _CONTENT_RANGE.match(exchange.header("Content-Range") or "")
     if match is None or int(match[2]) - int(match[1]) + 1 != length:
         raise ApiError.field(
@@ -168,13 +169,13 @@ async def _pump(exchange: Exchange[NoQuery, NoBody], stream: Stream) -> bytes:
                 verdict += data
     except (OSError, TimeoutError) as error:
         raise ApiError(
-            ProblemCode.UNAVAILABLE, f"The data were not taken ({error}); write them again."
+            ErrorCode.UNAVAILABLE, f"The data were not taken ({error}); write them again."
         ) from error
     return verdict
 
 
 _BACKUP = "/v1/vms/{id}/backups/{backup}"
-_PROBLEMS = (ProblemCode.NOT_FOUND, ProblemCode.CONFLICT)
+_PROBLEMS = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
 _DATA_HEADERS = {"ETag": "The backup's id.", "Accept-Ranges": "`bytes`."}
 
 ROUTES: tuple[AnyRoute, ...] = (
@@ -188,7 +189,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         body=BackupBody,
         body_kind=BodyKind.JSON,
         replies=(Reply(status=201, description="It is open.", body=Backup, location=True),),
-        problems=(*_PROBLEMS, ProblemCode.INSUFFICIENT_SPACE),
+        problems=(*_PROBLEMS, ErrorCode.INSUFFICIENT_SPACE),
     ),
     Route(
         method="GET",
@@ -198,7 +199,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         details="Each keeps its disks readable until it is ended or its time is over.",
         handler=list_backups,
         replies=(Reply(status=200, description="The backups.", body=BackupList),),
-        problems=(ProblemCode.NOT_FOUND,),
+        problems=(ErrorCode.NOT_FOUND,),
     ),
     Route(
         method="GET",
@@ -208,7 +209,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         details="Its disks with their sizes, and when it ends by itself.",
         handler=get_backup,
         replies=(Reply(status=200, description="The backup.", body=Backup),),
-        problems=(ProblemCode.NOT_FOUND,),
+        problems=(ErrorCode.NOT_FOUND,),
     ),
     Route(
         method="GET",
@@ -273,7 +274,7 @@ ROUTES: tuple[AnyRoute, ...] = (
                 headers={**_DATA_HEADERS, "Content-Range": "Which part it is."},
             ),
         ),
-        problems=(*_PROBLEMS, ProblemCode.RANGE_NOT_SATISFIABLE),
+        problems=(*_PROBLEMS, HttpCode.RANGE_NOT_SATISFIABLE),
         request_headers={
             "Range": "One range of bytes (RFC 9110 section 14).",
             "If-Range": "The ETag for which the range is meant.",
@@ -311,10 +312,10 @@ ROUTES: tuple[AnyRoute, ...] = (
         replies=(Reply(status=204, description="It is durable."),),
         problems=(
             *_PROBLEMS,
-            ProblemCode.IN_USE,
-            ProblemCode.TRUNCATED,
-            ProblemCode.LENGTH_REQUIRED,
-            ProblemCode.INSUFFICIENT_SPACE,
+            ErrorCode.IN_USE,
+            ErrorCode.TRUNCATED,
+            HttpCode.LENGTH_REQUIRED,
+            ErrorCode.INSUFFICIENT_SPACE,
         ),
         request_headers={"Content-Range": "`bytes FIRST-LAST/SIZE`: where the body belongs."},
     ),

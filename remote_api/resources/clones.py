@@ -5,9 +5,9 @@ from __future__ import annotations
 from remote_api.http.exchange import Exchange, Response
 from remote_api.http.routing import AnyRoute, BodyKind, Route
 from remote_api.resources.operations import STARTED, accepted
-from remote_api.schema import CloneBody, ProblemCode, WaitQuery
+from remote_api.schema import CloneBody, WaitQuery
 from vmkernel.control import requests
-from vmkernel.model import Role
+from vmkernel.model import ErrorCode, Role
 
 __all__ = ["ROUTES"]
 
@@ -37,12 +37,12 @@ ROUTES: tuple[AnyRoute, ...] = (
         body_kind=BodyKind.JSON,
         replies=STARTED,
         problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.ALREADY_EXISTS,
-            ProblemCode.CONFLICT,
-            ProblemCode.IN_USE,
-            ProblemCode.INSUFFICIENT_SPACE,
-            ProblemCode.UNSUPPORTED,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.ALREADY_EXISTS,
+            ErrorCode.CONFLICT,
+            ErrorCode.IN_USE,
+            ErrorCode.INSUFFICIENT_SPACE,
+            ErrorCode.UNSUPPORTED,
         ),
     ),
 )

@@ -38,9 +38,9 @@ from remote_api.schema import (
     ConsoleFraming,
     ConsoleQuery,
     ConsoleTicket,
+    HttpCode,
     KeysBody,
     NoQuery,
-    ProblemCode,
 )
 from vmkernel.control.requests import InjectNmi, OpenConsole, SendKeys, TakeScreenshot, WhoAmI
 from vmkernel.model import (
@@ -121,7 +121,7 @@ async def inject_nmi(exchange: Exchange[NoQuery, NoBody]) -> Response:
 async def explain_websocket(_exchange: Exchange[ConsoleQuery, NoBody]) -> Response:
     """The console's path without an upgrade to WebSocket."""
     raise ApiError(
-        ProblemCode.UPGRADE_REQUIRED,
+        HttpCode.UPGRADE_REQUIRED,
         "Open this path by WebSocket.",
         headers={"upgrade": "websocket", "connection": "upgrade"},
     )
@@ -176,7 +176,7 @@ def _spend(state: ApiState, registry: Registry, scope: Scope) -> Opened:
     routes, parameters = registry.find(scope["path"])
     route = routes.get("GET")
     if route is None or not route.websocket:
-        raise ApiError(ProblemCode.NOT_FOUND, "There is no WebSocket at this path.")
+        raise ApiError(ErrorCode.NOT_FOUND, "There is no WebSocket at this path.")
     query: ConsoleQuery = decode_query(scope["query_string"], ConsoleQuery)
     return state.tickets.spend(query.ticket, parameters["id"])
 
@@ -294,10 +294,10 @@ ROUTES: tuple[AnyRoute, ...] = (
         body_kind=BodyKind.JSON,
         replies=(Reply(status=201, description="The ticket.", body=ConsoleTicket),),
         problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.CONFLICT,
-            ProblemCode.UNSUPPORTED,
-            ProblemCode.RATE_LIMITED,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.CONFLICT,
+            ErrorCode.UNSUPPORTED,
+            ErrorCode.RATE_LIMITED,
         ),
     ),
     Route(
@@ -312,7 +312,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=None,
         query=ConsoleQuery,
         replies=(Reply(status=101, description="The WebSocket is open."),),
-        problems=(ProblemCode.UNAUTHENTICATED, ProblemCode.UPGRADE_REQUIRED),
+        problems=(ErrorCode.UNAUTHENTICATED, HttpCode.UPGRADE_REQUIRED),
         websocket=True,
     ),
     Route(
@@ -326,7 +326,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         replies=(
             Reply(status=200, description="The picture.", body=bytes, media_type="image/png"),
         ),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.UNSUPPORTED),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.UNSUPPORTED),
     ),
     Route(
         method="POST",
@@ -338,7 +338,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         body=KeysBody,
         body_kind=BodyKind.JSON,
         replies=(Reply(status=204, description="They were pressed."),),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
     Route(
         method="POST",
@@ -348,6 +348,6 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=inject_nmi,
         role=Role.OPERATOR,
         replies=(Reply(status=204, description="It was sent."),),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
 )

@@ -24,7 +24,7 @@ from remote_api.schema import (
     WaitQuery,
 )
 from vmkernel.control import requests
-from vmkernel.model import Datastore, Role
+from vmkernel.model import Datastore, ErrorCode, Role
 
 __all__ = ["ROUTES"]
 
@@ -66,7 +66,7 @@ async def patch_datastore(exchange: Exchange[NoQuery, DatastoreBody]) -> Respons
     expected = exchange.precondition
     if isinstance(expected, Matching) and not expected.admits(str(found.revision)):
         raise ApiError(
-            ProblemCode.REVISION_MISMATCH,
+            ErrorCode.REVISION_MISMATCH,
             f"Datastore {found.id} is at revision {found.revision}; read it and repeat the change.",
         )
     before = DatastoreBody(spec=found.spec)
@@ -137,11 +137,11 @@ async def delete_datastore(exchange: Exchange[WaitQuery, NoBody]) -> Response:
 
 
 _CHANGE_PROBLEMS = (
-    ProblemCode.NOT_FOUND,
-    ProblemCode.CONFLICT,
-    ProblemCode.IN_USE,
-    ProblemCode.UNAVAILABLE,
-    ProblemCode.UNSUPPORTED,
+    ErrorCode.NOT_FOUND,
+    ErrorCode.CONFLICT,
+    ErrorCode.IN_USE,
+    ErrorCode.UNAVAILABLE,
+    ErrorCode.UNSUPPORTED,
 )
 
 
@@ -149,9 +149,9 @@ def _action(path: str, name: str, summary: str, handler: Any, body: Any = NoBody
     """A change of a datastore that is an operation."""
     problems: tuple[ProblemCode, ...] = _CHANGE_PROBLEMS
     if "disks" in path:
-        problems = (*problems, ProblemCode.WIPE_NOT_CONFIRMED)
+        problems = (*problems, ErrorCode.WIPE_NOT_CONFIRMED)
     elif "rename" in path:
-        problems = (*problems, ProblemCode.ALREADY_EXISTS)
+        problems = (*problems, ErrorCode.ALREADY_EXISTS)
     return Route(
         method="POST",
         path=f"/v1/datastores/{{id}}/{path}",
@@ -185,7 +185,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         details="What it is made of, whether it can be used, and how much space is left.",
         handler=get_datastore,
         replies=(Reply(status=200, description="The datastore.", body=Datastore, etag=True),),
-        problems=(ProblemCode.NOT_FOUND,),
+        problems=(ErrorCode.NOT_FOUND,),
     ),
     Route(
         method="PUT",
@@ -200,12 +200,12 @@ ROUTES: tuple[AnyRoute, ...] = (
         condition=Condition.CREATE,
         replies=STARTED,
         problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.ALREADY_EXISTS,
-            ProblemCode.CONFLICT,
-            ProblemCode.IN_USE,
-            ProblemCode.WIPE_NOT_CONFIRMED,
-            ProblemCode.UNSUPPORTED,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.ALREADY_EXISTS,
+            ErrorCode.CONFLICT,
+            ErrorCode.IN_USE,
+            ErrorCode.WIPE_NOT_CONFIRMED,
+            ErrorCode.UNSUPPORTED,
         ),
     ),
     Route(
@@ -217,7 +217,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.ADMIN,
         query=WaitQuery,
         replies=STARTED,
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.IN_USE),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.IN_USE),
     ),
     Route(
         method="PATCH",
@@ -230,7 +230,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         body_kind=BodyKind.MERGE_PATCH,
         condition=Condition.MATCH,
         replies=(Reply(status=200, description="It is changed.", body=Datastore, etag=True),),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.REVISION_MISMATCH),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.REVISION_MISMATCH),
     ),
     _action(
         "rename",

@@ -6,9 +6,9 @@ from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
-from remote_api.schema import DiskPage, PageQuery, ProblemCode, WaitQuery, WipeDiskBody
+from remote_api.schema import DiskPage, PageQuery, WaitQuery, WipeDiskBody
 from vmkernel.control import requests
-from vmkernel.model import Role
+from vmkernel.model import ErrorCode, Role
 
 __all__ = ["ROUTES"]
 
@@ -51,6 +51,6 @@ ROUTES: tuple[AnyRoute, ...] = (
         body=WipeDiskBody,
         body_kind=BodyKind.JSON,
         replies=STARTED,
-        problems=(ProblemCode.IN_USE, ProblemCode.UNSUPPORTED, ProblemCode.WIPE_NOT_CONFIRMED),
+        problems=(ErrorCode.IN_USE, ErrorCode.UNSUPPORTED, ErrorCode.WIPE_NOT_CONFIRMED),
     ),
 )

@@ -10,7 +10,7 @@ from typing import Any
 from remote_api.http.exchange import BrokenStreamError, Exchange, Response, json_response
 from remote_api.http.ranges import Part, wanted_part
 from remote_api.http.routing import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import DataMapQuery, NoQuery, ProblemCode
+from remote_api.schema import DataMapQuery, HttpCode, NoQuery
 from vmkernel.control import Stream, requests
 from vmkernel.model import DataMap, ErrorCode, ImageFormat, MicaError, Role
 
@@ -177,11 +177,11 @@ _HEAD_REPLIES = (
 )
 _MAP_REPLIES = (Reply(status=200, description="A part of the map.", body=DataMap),)
 _IMAGE_PROBLEMS = (
-    ProblemCode.NOT_FOUND,
-    ProblemCode.CONFLICT,
-    ProblemCode.RANGE_NOT_SATISFIABLE,
+    ErrorCode.NOT_FOUND,
+    ErrorCode.CONFLICT,
+    HttpCode.RANGE_NOT_SATISFIABLE,
 )
-_VOLUME_PROBLEMS = (*_IMAGE_PROBLEMS, ProblemCode.IN_USE)
+_VOLUME_PROBLEMS = (*_IMAGE_PROBLEMS, ErrorCode.IN_USE)
 
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
@@ -216,7 +216,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         query=DataMapQuery,
         replies=_MAP_REPLIES,
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
     Route(
         method="GET",
@@ -227,7 +227,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         query=DataMapQuery,
         replies=_MAP_REPLIES,
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.IN_USE),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.IN_USE),
     ),
     Route(
         method="GET",

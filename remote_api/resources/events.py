@@ -11,7 +11,7 @@ import msgspec
 
 from remote_api.http.exchange import Exchange, Response
 from remote_api.http.routing import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import ApiError, NoQuery, ProblemCode
+from remote_api.schema import ApiError, HttpCode, NoQuery
 from vmkernel.control.requests import SubscribeEvents
 from vmkernel.model import ErrorCode, Event, MicaError
 
@@ -105,7 +105,7 @@ def _last_event_id(exchange: Exchange[NoQuery, NoBody]) -> str | None:
 
 def _no_event_id() -> ApiError:
     return ApiError.field(
-        "Last-Event-ID", "It is no event's id; begin again without it.", ProblemCode.MALFORMED
+        "Last-Event-ID", "It is no event's id; begin again without it.", HttpCode.MALFORMED
     )
 
 

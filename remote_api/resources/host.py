@@ -7,15 +7,7 @@ from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
-from remote_api.schema import (
-    DevicePage,
-    Host,
-    NoQuery,
-    PageQuery,
-    PowerBody,
-    ProblemCode,
-    WaitQuery,
-)
+from remote_api.schema import DevicePage, Host, NoQuery, PageQuery, PowerBody, WaitQuery
 from vmkernel.control import requests
 from vmkernel.control.requests import WhoAmI
 from vmkernel.model import ApiInfo, ErrorCode, HostCertificate, MicaError, Role
@@ -93,7 +85,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=get_api,
         role=None,
         replies=(Reply(status=200, description="The host's public face.", body=ApiInfo),),
-        problems=(ProblemCode.UNAUTHENTICATED,),
+        problems=(ErrorCode.UNAUTHENTICATED,),
     ),
     Route(
         method="GET",
@@ -142,6 +134,6 @@ ROUTES: tuple[AnyRoute, ...] = (
         body=PowerBody,
         body_kind=BodyKind.JSON,
         replies=STARTED,
-        problems=(ProblemCode.CONFLICT, ProblemCode.UNSUPPORTED),
+        problems=(ErrorCode.CONFLICT, ErrorCode.UNSUPPORTED),
     ),
 )

@@ -18,15 +18,9 @@ from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.resources.images import image_response
 from remote_api.resources.operations import STARTED, accepted, raise_failed, settled
-from remote_api.schema import ApiError, CaptureBody, ProblemCode, PullBody, UploadQuery, WaitQuery
+from remote_api.schema import ApiError, CaptureBody, HttpCode, PullBody, UploadQuery, WaitQuery
 from vmkernel.control import Stream, requests
-from vmkernel.model import (
-    Image,
-    ImageSource,
-    Operation,
-    OperationState,
-    Role,
-)
+from vmkernel.model import ErrorCode, Image, ImageSource, Operation, OperationState, Role
 
 __all__ = ["ROUTES"]
 
@@ -38,9 +32,7 @@ async def upload_image(exchange: Exchange[UploadQuery, NoBody]) -> Response:
     """Take a new image."""
     size = exchange.content_length
     if size is None:
-        raise ApiError(
-            ProblemCode.LENGTH_REQUIRED, "Announce the image's size by a Content-Length."
-        )
+        raise ApiError(HttpCode.LENGTH_REQUIRED, "Announce the image's size by a Content-Length.")
     query = exchange.query
     if not 1 <= size <= 1 << 50:
         raise ApiError.field("Content-Length", "An image has 1 byte to 1 PiB.")
@@ -82,7 +74,7 @@ async def _pump(exchange: Exchange[UploadQuery, NoBody], stream: Stream) -> bool
             return False
         except TimeoutError as error:
             raise ApiError(
-                ProblemCode.TIMED_OUT,
+                ErrorCode.TIMED_OUT,
                 f"The datastore took no data for {_STALL_S:g} s; nothing was kept.",
             ) from error
     try:
@@ -121,14 +113,14 @@ ROUTES: tuple[AnyRoute, ...] = (
             Reply(status=202, description="It is being proven.", body=Operation, location=True),
         ),
         problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.ALREADY_EXISTS,
-            ProblemCode.CONFLICT,
-            ProblemCode.INSUFFICIENT_SPACE,
-            ProblemCode.DIGEST_MISMATCH,
-            ProblemCode.TRUNCATED,
-            ProblemCode.LENGTH_REQUIRED,
-            ProblemCode.UNSUPPORTED,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.ALREADY_EXISTS,
+            ErrorCode.CONFLICT,
+            ErrorCode.INSUFFICIENT_SPACE,
+            ErrorCode.DIGEST_MISMATCH,
+            ErrorCode.TRUNCATED,
+            HttpCode.LENGTH_REQUIRED,
+            ErrorCode.UNSUPPORTED,
         ),
     ),
     Route(
@@ -143,9 +135,9 @@ ROUTES: tuple[AnyRoute, ...] = (
         body_kind=BodyKind.JSON,
         replies=STARTED,
         problems=(
-            ProblemCode.ALREADY_EXISTS,
-            ProblemCode.CONFLICT,
-            ProblemCode.UNSUPPORTED,
+            ErrorCode.ALREADY_EXISTS,
+            ErrorCode.CONFLICT,
+            ErrorCode.UNSUPPORTED,
         ),
     ),
     Route(
@@ -160,10 +152,10 @@ ROUTES: tuple[AnyRoute, ...] = (
         body_kind=BodyKind.JSON,
         replies=STARTED,
         problems=(
-            ProblemCode.ALREADY_EXISTS,
-            ProblemCode.CONFLICT,
-            ProblemCode.IN_USE,
-            ProblemCode.UNSUPPORTED,
+            ErrorCode.ALREADY_EXISTS,
+            ErrorCode.CONFLICT,
+            ErrorCode.IN_USE,
+            ErrorCode.UNSUPPORTED,
         ),
     ),
 )

@@ -9,9 +9,9 @@ from remote_api.http.conditions import check_version, version_of
 from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
 from remote_api.http.routing import AnyRoute, Condition, NoBody, Reply, Route
-from remote_api.schema import ImagePage, NoQuery, ProblemCode, StoredPageQuery
+from remote_api.schema import ImagePage, NoQuery, StoredPageQuery
 from vmkernel.control import requests
-from vmkernel.model import Image, Role
+from vmkernel.model import ErrorCode, Image, Role
 
 __all__ = ["ROUTES", "image_response"]
 
@@ -73,7 +73,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         details="What it is, where it came from, and which virtual machines name it.",
         handler=get_image,
         replies=(Reply(status=200, description="The image.", body=Image, etag=True),),
-        problems=(ProblemCode.NOT_FOUND,),
+        problems=(ErrorCode.NOT_FOUND,),
     ),
     Route(
         method="DELETE",
@@ -84,6 +84,6 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         condition=Condition.MATCH,
         replies=(Reply(status=204, description="It is gone."),),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.IN_USE),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.IN_USE),
     ),
 )

@@ -7,9 +7,16 @@ from typing import Any
 from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
 from remote_api.http.routing import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import ApiError, NoQuery, OperationPage, PageQuery, ProblemCode, WaitQuery
+from remote_api.schema import (
+    ApiError,
+    HttpCode,
+    NoQuery,
+    OperationPage,
+    PageQuery,
+    WaitQuery,
+)
 from vmkernel.control import requests
-from vmkernel.model import Operation, OperationState, Role
+from vmkernel.model import ErrorCode, Operation, OperationState, Role
 
 __all__ = ["ROUTES", "STARTED", "accepted", "raise_failed", "settled"]
 
@@ -33,10 +40,10 @@ def raise_failed(operation: Operation) -> None:
     """Raise ApiError, which names the operation, where it has failed or was cancelled."""
     if operation.error is not None:
         failure = operation.error
-        error = ApiError(ProblemCode(failure.code.value), failure.detail, errors=failure.errors)
+        error = ApiError(failure.code, failure.detail, errors=failure.errors)
     elif operation.state in (OperationState.FAILED, OperationState.CANCELLED):
         error = ApiError(
-            ProblemCode.CANCELLED,
+            HttpCode.CANCELLED,
             f"The operation {operation.id} ({operation.kind}) was {operation.state.value}.",
         )
     else:
@@ -106,7 +113,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=get_operation,
         query=WaitQuery,
         replies=(Reply(status=200, description="The operation as it stands.", body=Operation),),
-        problems=(ProblemCode.NOT_FOUND,),
+        problems=(ErrorCode.NOT_FOUND,),
     ),
     Route(
         method="POST",
@@ -119,6 +126,6 @@ ROUTES: tuple[AnyRoute, ...] = (
         replies=(
             Reply(status=200, description="The operation as it then stands.", body=Operation),
         ),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
 )

@@ -10,17 +10,9 @@ from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
-from remote_api.schema import (
-    NoQuery,
-    PageQuery,
-    ProblemCode,
-    RevertQuery,
-    SnapshotBody,
-    SnapshotPage,
-    WaitQuery,
-)
+from remote_api.schema import NoQuery, PageQuery, RevertQuery, SnapshotBody, SnapshotPage, WaitQuery
 from vmkernel.control import requests
-from vmkernel.model import Role, Snapshot
+from vmkernel.model import ErrorCode, Role, Snapshot
 
 __all__ = ["ROUTES"]
 
@@ -80,10 +72,10 @@ def _name(exchange: Exchange[Any, Any]) -> str:
 
 
 _PROBLEMS = (
-    ProblemCode.NOT_FOUND,
-    ProblemCode.CONFLICT,
-    ProblemCode.IN_USE,
-    ProblemCode.UNSUPPORTED,
+    ErrorCode.NOT_FOUND,
+    ErrorCode.CONFLICT,
+    ErrorCode.IN_USE,
+    ErrorCode.UNSUPPORTED,
 )
 
 ROUTES: tuple[AnyRoute, ...] = (
@@ -95,7 +87,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=list_snapshots,
         query=PageQuery,
         replies=(Reply(status=200, description="A page of snapshots.", body=SnapshotPage),),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
     Route(
         method="GET",
@@ -105,7 +97,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         details="What it holds, after which other it was taken, and whether it is whole.",
         handler=get_snapshot,
         replies=(Reply(status=200, description="The snapshot.", body=Snapshot),),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
     Route(
         method="PUT",
@@ -119,7 +111,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         body_kind=BodyKind.JSON,
         condition=Condition.CREATE,
         replies=STARTED,
-        problems=(*_PROBLEMS, ProblemCode.ALREADY_EXISTS, ProblemCode.INSUFFICIENT_SPACE),
+        problems=(*_PROBLEMS, ErrorCode.ALREADY_EXISTS, ErrorCode.INSUFFICIENT_SPACE),
     ),
     Route(
         method="POST",
@@ -130,7 +122,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         query=RevertQuery,
         replies=STARTED,
-        problems=(*_PROBLEMS, ProblemCode.INVALID),
+        problems=(*_PROBLEMS, ErrorCode.INVALID),
     ),
     Route(
         method="DELETE",

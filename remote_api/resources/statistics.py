@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.routing import AnyRoute, NoBody, Reply, Route
-from remote_api.schema import NoQuery, ProblemCode
+from remote_api.schema import NoQuery
 from vmkernel.control.requests import GetAllStatistics, GetHostStatistics, GetVmStatistics
-from vmkernel.model import HostStatistics, VmStatistics
+from vmkernel.model import ErrorCode, HostStatistics, VmStatistics
 
 __all__ = ["ROUTES"]
 
@@ -43,7 +43,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="What a virtual machine uses: processors, memory, disks, network",
         handler=get_vm_statistics,
         replies=(Reply(status=200, description="The figures.", body=VmStatistics),),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
     Route(
         method="GET",

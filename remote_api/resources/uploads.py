@@ -32,9 +32,9 @@ from remote_api.http.tus import (
     spec_of,
 )
 from remote_api.resources.operations import raise_failed, settled
-from remote_api.schema import ApiError, NoQuery, PageQuery, ProblemCode, UploadPage
+from remote_api.schema import ApiError, HttpCode, NoQuery, PageQuery, UploadPage
 from vmkernel.control import Stream, requests
-from vmkernel.model import Role, Upload, UploadChecksum, UploadOutcome
+from vmkernel.model import ErrorCode, Role, Upload, UploadChecksum, UploadOutcome
 
 __all__ = ["ROUTES"]
 
@@ -153,7 +153,7 @@ async def _take_part(
         raise api_error(outcome.problem)
     if not outcome.checksum_matches:
         raise ApiError(
-            ProblemCode.CHECKSUM_MISMATCH,
+            HttpCode.CHECKSUM_MISMATCH,
             f"The part was dropped; send it again from {outcome.offset_bytes} on.",
             headers={"upload-offset": str(outcome.offset_bytes)},
         )
@@ -176,7 +176,7 @@ async def _pump(exchange: Exchange[Any, Any], stream: Stream) -> None:
         stream.socket.shutdown(socket.SHUT_WR)
     except TimeoutError as error:
         raise ApiError(
-            ProblemCode.TIMED_OUT,
+            ErrorCode.TIMED_OUT,
             f"The datastore took no data for {_STALL_S:g} s; ask for the offset and go on.",
         ) from error
     except OSError:
@@ -195,7 +195,7 @@ async def _outcome(stream: Stream) -> UploadOutcome:
         return msgspec.json.decode(data, type=UploadOutcome)
     except (OSError, TimeoutError, msgspec.DecodeError) as error:
         raise ApiError(
-            ProblemCode.UNAVAILABLE,
+            ErrorCode.UNAVAILABLE,
             "Another request took the upload over, or the hypervisor restarts; ask for the offset"
             " and go on.",
             retry_after_s=1,
@@ -212,16 +212,16 @@ _POINTERS = {
     "/spec/size_bytes": "Upload-Length",
     "/offset": "Upload-Offset",
 }
-_PROBLEMS = (ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.PROTOCOL_VERSION)
+_PROBLEMS = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, HttpCode.PROTOCOL_VERSION)
 _PART_PROBLEMS = (
     *_PROBLEMS,
-    ProblemCode.ALREADY_EXISTS,
-    ProblemCode.INSUFFICIENT_SPACE,
-    ProblemCode.DIGEST_MISMATCH,
-    ProblemCode.CHECKSUM_MISMATCH,
-    ProblemCode.TRUNCATED,
-    ProblemCode.LENGTH_REQUIRED,
-    ProblemCode.UNSUPPORTED,
+    ErrorCode.ALREADY_EXISTS,
+    ErrorCode.INSUFFICIENT_SPACE,
+    ErrorCode.DIGEST_MISMATCH,
+    HttpCode.CHECKSUM_MISMATCH,
+    ErrorCode.TRUNCATED,
+    HttpCode.LENGTH_REQUIRED,
+    ErrorCode.UNSUPPORTED,
 )
 
 ROUTES: tuple[AnyRoute, ...] = (
@@ -292,7 +292,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=get_upload,
         role=Role.OPERATOR,
         replies=(Reply(status=200, description="The upload.", body=Upload),),
-        problems=(ProblemCode.NOT_FOUND,),
+        problems=(ErrorCode.NOT_FOUND,),
     ),
     Route(
         method="HEAD",

@@ -89,7 +89,7 @@ async def patch_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
         vm = await exchange.call(requests.GetVm(id=exchange.id))
         if isinstance(expected, Matching) and not expected.admits(str(vm.revision)):
             raise ApiError(
-                ProblemCode.REVISION_MISMATCH,
+                ErrorCode.REVISION_MISMATCH,
                 f"VM {vm.id} is at revision {vm.revision}; read it again and repeat the change.",
             )
         body = decode_patch(exchange.raw_body, VmBody(spec=vm.spec), VmBody)
@@ -160,18 +160,18 @@ def _vm(vm: Vm, *, status: int = 200, location: str | None = None) -> Response:
 
 
 _CHANGE_PROBLEMS = (
-    ProblemCode.CONFLICT,
-    ProblemCode.IN_USE,
-    ProblemCode.UNSUPPORTED,
-    ProblemCode.INSUFFICIENT_SPACE,
-    ProblemCode.REVISION_MISMATCH,
+    ErrorCode.CONFLICT,
+    ErrorCode.IN_USE,
+    ErrorCode.UNSUPPORTED,
+    ErrorCode.INSUFFICIENT_SPACE,
+    ErrorCode.REVISION_MISMATCH,
 )
 _ACTION_PROBLEMS = (
-    ProblemCode.NOT_FOUND,
-    ProblemCode.CONFLICT,
-    ProblemCode.IN_USE,
-    ProblemCode.UNSUPPORTED,
-    ProblemCode.INVALID,
+    ErrorCode.NOT_FOUND,
+    ErrorCode.CONFLICT,
+    ErrorCode.IN_USE,
+    ErrorCode.UNSUPPORTED,
+    ErrorCode.INVALID,
 )
 
 
@@ -208,7 +208,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         details="Its spec as it is wanted, and its status: state, guest agent, network cards.",
         handler=get_vm,
         replies=(Reply(status=200, description="The virtual machine.", body=Vm, etag=True),),
-        problems=(ProblemCode.NOT_FOUND,),
+        problems=(ErrorCode.NOT_FOUND,),
     ),
     Route(
         method="PUT",
@@ -225,7 +225,7 @@ ROUTES: tuple[AnyRoute, ...] = (
             Reply(status=201, description="It is made.", body=Vm, etag=True, location=True),
             Reply(status=200, description="It is changed.", body=Vm, etag=True),
         ),
-        problems=(ProblemCode.NOT_FOUND, ProblemCode.ALREADY_EXISTS, *_CHANGE_PROBLEMS),
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.ALREADY_EXISTS, *_CHANGE_PROBLEMS),
     ),
     Route(
         method="PATCH",
@@ -238,7 +238,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         body_kind=BodyKind.MERGE_PATCH,
         condition=Condition.MATCH,
         replies=(Reply(status=200, description="It is changed.", body=Vm, etag=True),),
-        problems=(ProblemCode.NOT_FOUND, *_CHANGE_PROBLEMS),
+        problems=(ErrorCode.NOT_FOUND, *_CHANGE_PROBLEMS),
     ),
     Route(
         method="DELETE",
@@ -251,30 +251,30 @@ ROUTES: tuple[AnyRoute, ...] = (
         condition=Condition.MATCH,
         replies=(Reply(status=204, description="It is gone."),),
         problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.CONFLICT,
-            ProblemCode.IN_USE,
-            ProblemCode.REVISION_MISMATCH,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.CONFLICT,
+            ErrorCode.IN_USE,
+            ErrorCode.REVISION_MISMATCH,
         ),
     ),
     _action(
         VmAction.START,
         "startVm",
         "Start a virtual machine; a suspended one goes on from its memory",
-        ProblemCode.INSUFFICIENT_RESOURCES,
+        ErrorCode.INSUFFICIENT_RESOURCES,
     ),
     _action(VmAction.PAUSE, "pauseVm", "Let a running virtual machine stand still, in memory"),
     _action(
         VmAction.RESUME,
         "resumeVm",
         "Let a paused or suspended virtual machine go on",
-        ProblemCode.INSUFFICIENT_RESOURCES,
+        ErrorCode.INSUFFICIENT_RESOURCES,
     ),
     _action(
         VmAction.SUSPEND,
         "suspendVm",
         "Write a virtual machine's memory to disk and end it; it survives the host's end",
-        ProblemCode.INSUFFICIENT_SPACE,
+        ErrorCode.INSUFFICIENT_SPACE,
     ),
     _action(
         VmAction.DISCARD_STATE,

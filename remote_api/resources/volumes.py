@@ -14,7 +14,6 @@ from remote_api.resources.operations import STARTED, accepted
 from remote_api.schema import (
     ApiError,
     NoQuery,
-    ProblemCode,
     StoredPageQuery,
     VolumeBody,
     VolumeCheckQuery,
@@ -23,7 +22,7 @@ from remote_api.schema import (
     WaitQuery,
 )
 from vmkernel.control import requests
-from vmkernel.model import Role, Volume, VolumeSpec
+from vmkernel.model import ErrorCode, Role, Volume, VolumeSpec
 
 __all__ = ["ROUTES"]
 
@@ -59,7 +58,7 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
     expected = exchange.precondition
     if isinstance(expected, Matching) and not expected.admits(str(volume.revision)):
         raise ApiError(
-            ProblemCode.REVISION_MISMATCH,
+            ErrorCode.REVISION_MISMATCH,
             f"Volume {volume.id} is at revision {volume.revision}; read it and repeat the change.",
         )
     before = VolumeBody(spec=volume.spec)
@@ -155,7 +154,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         details="Its size and format, the space that it takes, and which virtual machine has it.",
         handler=get_volume,
         replies=(Reply(status=200, description="The volume.", body=Volume, etag=True),),
-        problems=(ProblemCode.NOT_FOUND,),
+        problems=(ErrorCode.NOT_FOUND,),
     ),
     Route(
         method="PUT",
@@ -170,12 +169,12 @@ ROUTES: tuple[AnyRoute, ...] = (
         condition=Condition.CREATE,
         replies=STARTED,
         problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.ALREADY_EXISTS,
-            ProblemCode.CONFLICT,
-            ProblemCode.IN_USE,
-            ProblemCode.INSUFFICIENT_SPACE,
-            ProblemCode.UNSUPPORTED,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.ALREADY_EXISTS,
+            ErrorCode.CONFLICT,
+            ErrorCode.IN_USE,
+            ErrorCode.INSUFFICIENT_SPACE,
+            ErrorCode.UNSUPPORTED,
         ),
     ),
     Route(
@@ -191,12 +190,12 @@ ROUTES: tuple[AnyRoute, ...] = (
         condition=Condition.MATCH,
         replies=STARTED,
         problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.CONFLICT,
-            ProblemCode.IN_USE,
-            ProblemCode.INSUFFICIENT_SPACE,
-            ProblemCode.REVISION_MISMATCH,
-            ProblemCode.UNSUPPORTED,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.CONFLICT,
+            ErrorCode.IN_USE,
+            ErrorCode.INSUFFICIENT_SPACE,
+            ErrorCode.REVISION_MISMATCH,
+            ErrorCode.UNSUPPORTED,
         ),
     ),
     Route(
@@ -209,10 +208,10 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         replies=STARTED,
         problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.CONFLICT,
-            ProblemCode.IN_USE,
-            ProblemCode.INSUFFICIENT_SPACE,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.CONFLICT,
+            ErrorCode.IN_USE,
+            ErrorCode.INSUFFICIENT_SPACE,
         ),
     ),
     Route(
@@ -225,10 +224,10 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=VolumeCheckQuery,
         replies=STARTED,
         problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.CONFLICT,
-            ProblemCode.IN_USE,
-            ProblemCode.UNSUPPORTED,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.CONFLICT,
+            ErrorCode.IN_USE,
+            ErrorCode.UNSUPPORTED,
         ),
     ),
     Route(
@@ -241,10 +240,10 @@ ROUTES: tuple[AnyRoute, ...] = (
         condition=Condition.MATCH,
         replies=(Reply(status=204, description="It is gone."),),
         problems=(
-            ProblemCode.NOT_FOUND,
-            ProblemCode.CONFLICT,
-            ProblemCode.IN_USE,
-            ProblemCode.REVISION_MISMATCH,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.CONFLICT,
+            ErrorCode.IN_USE,
+            ErrorCode.REVISION_MISMATCH,
         ),
     ),
 )

@@ -14,36 +14,15 @@ from msgspec import Meta
 
 from vmkernel.model import ErrorCode, FieldError, Record
 
-__all__ = ["ApiError", "Problem", "ProblemCode"]
+__all__ = ["ApiError", "HttpCode", "PROBLEM_CODES", "Problem", "ProblemCode", "status_of"]
 
 _MAX_TOLD = 5
 """How many failures the sentence of a problem repeats; `errors` has them all."""
 
 
-class ProblemCode(StrEnum):
-    """The closed set of problems; `type` is the prefix and one of these."""
+class HttpCode(StrEnum):
+    """What HTTP alone can fail in: the rest of the closed set of problems, after ErrorCode."""
 
-    # What the hypervisor answers.
-    INVALID = "invalid"
-    UNAUTHENTICATED = "unauthenticated"
-    FORBIDDEN = "forbidden"
-    NOT_FOUND = "not-found"
-    ALREADY_EXISTS = "already-exists"
-    REVISION_MISMATCH = "revision-mismatch"
-    CONFLICT = "conflict"
-    ALREADY_IN_STATE = "already-in-state"
-    IN_USE = "in-use"
-    INSUFFICIENT_SPACE = "insufficient-space"
-    INSUFFICIENT_RESOURCES = "insufficient-resources"
-    WIPE_NOT_CONFIRMED = "wipe-not-confirmed"
-    DIGEST_MISMATCH = "digest-mismatch"
-    TRUNCATED = "truncated"
-    UNSUPPORTED = "unsupported"
-    RATE_LIMITED = "rate-limited"
-    TIMED_OUT = "timed-out"
-    UNAVAILABLE = "unavailable"
-    INTERNAL = "internal"
-    # What the HTTP side answers by itself.
     MALFORMED = "malformed"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     NOT_ACCEPTABLE = "not-acceptable"
@@ -60,69 +39,74 @@ class ProblemCode(StrEnum):
     CANCELLED = "cancelled"
 
     @property
-    def status(self) -> int:
-        """The HTTP status that goes with it."""
-        return _STATUS[self]
-
-    @property
     def headline(self) -> str:
         """The short name of the kind of problem, always the same."""
-        return _TITLES.get(self) or ErrorCode(self.value).headline
+        return _HEADLINES[self]
 
 
-_STATUS = {
-    ProblemCode.INVALID: 422,
-    ProblemCode.UNAUTHENTICATED: 401,
-    ProblemCode.FORBIDDEN: 403,
-    ProblemCode.NOT_FOUND: 404,
-    ProblemCode.ALREADY_EXISTS: 409,
-    ProblemCode.REVISION_MISMATCH: 412,
-    ProblemCode.CONFLICT: 409,
-    ProblemCode.ALREADY_IN_STATE: 409,
-    ProblemCode.IN_USE: 409,
+ProblemCode = ErrorCode | HttpCode
+"""The closed set of problems; `type` is the prefix and one of these."""
+PROBLEM_CODES: tuple[ProblemCode, ...] = (*ErrorCode, *HttpCode)
+
+
+def status_of(code: ProblemCode) -> int:
+    """The HTTP status that goes with a problem."""
+    return _STATUS[code]
+
+
+_STATUS: dict[ProblemCode, int] = {
+    ErrorCode.INVALID: 422,
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.ALREADY_EXISTS: 409,
+    ErrorCode.REVISION_MISMATCH: 412,
+    ErrorCode.CONFLICT: 409,
+    ErrorCode.ALREADY_IN_STATE: 409,
+    ErrorCode.IN_USE: 409,
     # Not 507: the host is well, and the request may be repeated once there is room.
-    ProblemCode.INSUFFICIENT_SPACE: 409,
-    ProblemCode.INSUFFICIENT_RESOURCES: 409,
-    ProblemCode.WIPE_NOT_CONFIRMED: 409,
-    ProblemCode.DIGEST_MISMATCH: 422,
-    ProblemCode.TRUNCATED: 400,
-    ProblemCode.UNSUPPORTED: 422,
-    ProblemCode.RATE_LIMITED: 429,
-    ProblemCode.TIMED_OUT: 504,
-    ProblemCode.UNAVAILABLE: 503,
-    ProblemCode.INTERNAL: 500,
-    ProblemCode.MALFORMED: 400,
-    ProblemCode.METHOD_NOT_ALLOWED: 405,
-    ProblemCode.NOT_ACCEPTABLE: 406,
-    ProblemCode.REQUEST_TIMEOUT: 408,
-    ProblemCode.LENGTH_REQUIRED: 411,
-    ProblemCode.TOO_LARGE: 413,
-    ProblemCode.UNSUPPORTED_MEDIA_TYPE: 415,
-    ProblemCode.UPGRADE_REQUIRED: 426,
-    ProblemCode.PRECONDITION_REQUIRED: 428,
-    ProblemCode.HEAD_TOO_LARGE: 431,
-    ProblemCode.RANGE_NOT_SATISFIABLE: 416,
-    ProblemCode.PROTOCOL_VERSION: 412,
+    ErrorCode.INSUFFICIENT_SPACE: 409,
+    ErrorCode.INSUFFICIENT_RESOURCES: 409,
+    ErrorCode.WIPE_NOT_CONFIRMED: 409,
+    ErrorCode.DIGEST_MISMATCH: 422,
+    ErrorCode.TRUNCATED: 400,
+    ErrorCode.UNSUPPORTED: 422,
+    ErrorCode.RATE_LIMITED: 429,
+    ErrorCode.TIMED_OUT: 504,
+    ErrorCode.UNAVAILABLE: 503,
+    ErrorCode.INTERNAL: 500,
+    HttpCode.MALFORMED: 400,
+    HttpCode.METHOD_NOT_ALLOWED: 405,
+    HttpCode.NOT_ACCEPTABLE: 406,
+    HttpCode.REQUEST_TIMEOUT: 408,
+    HttpCode.LENGTH_REQUIRED: 411,
+    HttpCode.TOO_LARGE: 413,
+    HttpCode.UNSUPPORTED_MEDIA_TYPE: 415,
+    HttpCode.UPGRADE_REQUIRED: 426,
+    HttpCode.PRECONDITION_REQUIRED: 428,
+    HttpCode.HEAD_TOO_LARGE: 431,
+    HttpCode.RANGE_NOT_SATISFIABLE: 416,
+    HttpCode.PROTOCOL_VERSION: 412,
     # As tus 1.0 says; it is no registered status.
-    ProblemCode.CHECKSUM_MISMATCH: 460,
-    ProblemCode.CANCELLED: 409,
+    HttpCode.CHECKSUM_MISMATCH: 460,
+    HttpCode.CANCELLED: 409,
 }
 
-_TITLES = {
-    ProblemCode.MALFORMED: "The request can't be read",
-    ProblemCode.METHOD_NOT_ALLOWED: "The resource doesn't know this method",
-    ProblemCode.NOT_ACCEPTABLE: "No representation that the client accepts",
-    ProblemCode.REQUEST_TIMEOUT: "The request's body came too slowly",
-    ProblemCode.LENGTH_REQUIRED: "The request needs a Content-Length",
-    ProblemCode.TOO_LARGE: "The request is too large",
-    ProblemCode.UNSUPPORTED_MEDIA_TYPE: "The body's media type is not taken",
-    ProblemCode.UPGRADE_REQUIRED: "The resource speaks WebSocket",
-    ProblemCode.HEAD_TOO_LARGE: "The request's header fields are too large",
-    ProblemCode.PRECONDITION_REQUIRED: "If-Match or If-None-Match is needed",
-    ProblemCode.RANGE_NOT_SATISFIABLE: "The range lies behind the end",
-    ProblemCode.PROTOCOL_VERSION: "The host speaks another version of the protocol",
-    ProblemCode.CHECKSUM_MISMATCH: "The part has another checksum than announced",
-    ProblemCode.CANCELLED: "The operation was cancelled",
+_HEADLINES = {
+    HttpCode.MALFORMED: "The request can't be read",
+    HttpCode.METHOD_NOT_ALLOWED: "The resource doesn't know this method",
+    HttpCode.NOT_ACCEPTABLE: "No representation that the client accepts",
+    HttpCode.REQUEST_TIMEOUT: "The request's body came too slowly",
+    HttpCode.LENGTH_REQUIRED: "The request needs a Content-Length",
+    HttpCode.TOO_LARGE: "The request is too large",
+    HttpCode.UNSUPPORTED_MEDIA_TYPE: "The body's media type is not taken",
+    HttpCode.UPGRADE_REQUIRED: "The resource speaks WebSocket",
+    HttpCode.HEAD_TOO_LARGE: "The request's header fields are too large",
+    HttpCode.PRECONDITION_REQUIRED: "If-Match or If-None-Match is needed",
+    HttpCode.RANGE_NOT_SATISFIABLE: "The range lies behind the end",
+    HttpCode.PROTOCOL_VERSION: "The host speaks another version of the protocol",
+    HttpCode.CHECKSUM_MISMATCH: "The part has another checksum than announced",
+    HttpCode.CANCELLED: "The operation was cancelled",
 }
 
 
@@ -168,7 +152,7 @@ class ApiError(Exception):
         self.code = code
         self.detail = detail
         self.errors = errors
-        self.status = code.status if status is None else status
+        self.status = status_of(code) if status is None else status
         self.retry_after_s = retry_after_s
         self.headers = dict(headers or {})
         self.operation: str | None = None
@@ -180,10 +164,10 @@ class ApiError(Exception):
         told = [f"{each.pointer or 'The body'}: {each.detail}" for each in errors[:_MAX_TOLD]]
         if len(errors) > _MAX_TOLD:
             told.append(f"And {len(errors) - _MAX_TOLD} more, see `errors`.")
-        return cls(ProblemCode.INVALID, " ".join(told), errors=tuple(errors))
+        return cls(ErrorCode.INVALID, " ".join(told), errors=tuple(errors))
 
     @classmethod
-    def field(cls, pointer: str, detail: str, code: ProblemCode = ProblemCode.INVALID) -> ApiError:
+    def field(cls, pointer: str, detail: str, code: ProblemCode = ErrorCode.INVALID) -> ApiError:
         """An error about one field, parameter or header."""
         return cls(
             code,

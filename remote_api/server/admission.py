@@ -28,7 +28,8 @@ from enum import IntEnum
 from itertools import islice
 
 from remote_api.http.sources import source_of
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError
+from vmkernel.model import ErrorCode
 
 __all__ = ["Admission", "Limits", "Peer", "Stage"]
 
@@ -191,7 +192,7 @@ class Admission:
         own = [p for p in users if p.user == user]
         if len(own) >= self.limits.per_user and not self._evict_idle(own, "user"):
             raise ApiError(
-                ProblemCode.RATE_LIMITED,
+                ErrorCode.RATE_LIMITED,
                 f"{self.limits.per_user} connections of the token {user} are open; close some.",
                 retry_after_s=1,
             )
@@ -199,7 +200,7 @@ class Admission:
             biggest = _of_biggest(users, lambda p: p.user or "")
             if len(biggest) <= len(own) or not self._evict_idle(biggest, "users"):
                 raise ApiError(
-                    ProblemCode.UNAVAILABLE,
+                    ErrorCode.UNAVAILABLE,
                     f"{self.limits.users} connections are open already; try again in a moment.",
                     retry_after_s=1,
                 )

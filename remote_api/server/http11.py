@@ -20,7 +20,7 @@ import msgspec
 
 from remote_api.http.application import MAX_HEAD_BYTES
 from remote_api.http.problems import problem_document
-from remote_api.schema import ApiError, ProblemCode
+from remote_api.schema import ApiError, HttpCode
 from remote_api.server.admission import Peer
 from remote_api.server.connection import Clock, Connection, Connections, Message, phrase_of
 from remote_api.server.listener import grow_buffer
@@ -312,6 +312,6 @@ def _wants_websocket(request: h11.Request, headers: list[tuple[bytes, bytes]]) -
 def _problem(error: h11.RemoteProtocolError) -> ApiError:
     if error.error_status_hint == 431:
         return ApiError(
-            ProblemCode.HEAD_TOO_LARGE, f"The request's head is larger than {MAX_HEAD_BYTES} bytes."
+            HttpCode.HEAD_TOO_LARGE, f"The request's head is larger than {MAX_HEAD_BYTES} bytes."
         )
-    return ApiError(ProblemCode.MALFORMED, "The request is not valid HTTP/1.1.")
+    return ApiError(HttpCode.MALFORMED, "The request is not valid HTTP/1.1.")

@@ -41,13 +41,14 @@ def test_every_request_is_known_by_its_module() -> None:
         assert kind.REPLY is not None, kind
 
 
-def test_every_problem_of_the_vmkernel_is_known() -> None:
-    assert {code.value for code in model.ErrorCode} <= {code.value for code in wire.ProblemCode}
+def test_the_problems_are_those_of_the_vmkernel_and_those_of_http() -> None:
+    assert set(wire.PROBLEM_CODES) == set(model.ErrorCode) | set(wire.HttpCode)
+    assert len({code.value for code in wire.PROBLEM_CODES}) == len(wire.PROBLEM_CODES)
 
 
 def test_problem_codes_have_a_status_and_a_headline() -> None:
-    for code in wire.ProblemCode:
-        assert 400 <= code.status <= 599
+    for code in wire.PROBLEM_CODES:
+        assert 400 <= wire.status_of(code) <= 599
         assert code.headline
 
 
