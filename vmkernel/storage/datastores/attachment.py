@@ -82,6 +82,9 @@ class Attachment:
             self.gone(entry, DatastoreState.FAILED, str(error))
         except OSError as error:
             self.gone(entry, DatastoreState.FAILED, f"It can't be read: {error.strerror}.")
+        except Exception:  # a defect of ours: the reason is in the log
+            self.gone(entry, DatastoreState.FAILED, "It can't be used: an internal error.")
+            raise
 
     async def open(
         self,
@@ -114,7 +117,27 @@ class Attachment:
             raise
 
     async def arrived(self, entry: Entry, attached: Attached) -> None:
-        """Take up a datastore that was attached: its contents, its figures, its VMs."""
+        """Take up a datastore that is ours: its contents, its figures, its VMs. If that fails, it
+        is let go again and nothing is known of what it holds; the caller says what its state is."""
+        try:
+            await self._take_up(entry, attached)
+        except RecordError as error:
+            await asyncio.shield(self._given_up(entry, attached))
+            raise StorageError(ErrorCode.UNAVAILABLE, f"{entry.id}: {error}.") from error
+        except BaseException:
+            await asyncio.shield(self._given_up(entry, attached))
+            raise
+
+    async def _given_up(self, entry: Entry, attached: Attached) -> None:
+        try:
+            self.leave(entry)
+        finally:
+            entry.attached = entry.layout = None
+            if entry.state is DatastoreState.AVAILABLE:
+                entry.state = DatastoreState.MISSING
+            await self.let_go(entry.stored, attached, force=True)
+
+    async def _take_up(self, entry: Entry, attached: Attached) -> None:
         layout = Layout(attached.root)
         contents = await self._bounded.run(
             f"load-{entry.id}",

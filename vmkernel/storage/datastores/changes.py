@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
@@ -36,6 +37,8 @@ from vmkernel.storage.errors import StorageError
 from vmkernel.storage.usage import VmUsage
 
 __all__ = ["DatastoreChanges"]
+
+_log = logging.getLogger(__name__)
 
 
 class DatastoreChanges:
@@ -268,7 +271,20 @@ class DatastoreChanges:
                 raise
             entry = self._datastores.entries[datastore_id] = Entry(stored)
             async with entry.lock:
-                await self._attachment.arrived(entry, attached)
+                try:
+                    await self._attachment.arrived(entry, attached)
+                except BaseException:
+                    await asyncio.shield(self._unmake(entry))
+                    raise
+
+    async def _unmake(self, entry: Entry) -> None:
+        """Forget what could not be taken up: a creation that fails leaves no datastore."""
+        try:
+            await self._store.update(lambda config: _without(config, entry.id))
+        except MicaError as error:
+            _log.warning("datastore %s stays, and is tried again: %s", entry.id, error)
+            return
+        del self._datastores.entries[entry.id]
 
     async def _delete(self, entry: Entry) -> None:
         self._refuse_in_use(entry)
