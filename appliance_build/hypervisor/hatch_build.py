@@ -32,4 +32,6 @@ class Rest(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """See BuildHookInterface."""
         del version
+        if self.target_name != "wheel":
+            raise ValueError("mica-hypervisor has only a wheel: mica-client's sdist is the source")
         build_data["force_include"].update(rest(Path(self.root).parents[1]))

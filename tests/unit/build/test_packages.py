@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 
 from tests.framework.repository import REPOSITORY
 
-BUILD = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
+BUILD = "import sys; from hatchling import build; getattr(build, sys.argv[1])(sys.argv[2])"
+LICENCE = (REPOSITORY / "LICENSE").read_text()
 OURS = ("firmware", "remote_api", "vmkernel")
 CLIENTS = ("remote_api.client", "remote_api.schema", "vmkernel.model")
 """The packages that the client's wheel has whole."""
@@ -30,19 +32,24 @@ assert not server & set(sys.modules)
 """
 
 
-def _built(project: Path, folder: Path) -> Path:
+def _build(project: Path, folder: Path, kind: str) -> subprocess.CompletedProcess[bytes]:
     folder.mkdir()
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    subprocess.run(
-        [sys.executable, "-c", BUILD, str(folder)],
+    return subprocess.run(
+        [sys.executable, "-c", BUILD, kind, str(folder)],
         cwd=project,
         env=environment,
-        check=True,
+        check=False,
         capture_output=True,
         timeout=120,
     )
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+
+
+def _built(project: Path, folder: Path, kind: str = "build_wheel") -> Path:
+    done = _build(project, folder, kind)
+    assert done.returncode == 0, done.stderr
+    (found,) = folder.iterdir()
+    return found
 
 
 def _files(wheel: Path) -> set[str]:
@@ -82,6 +89,43 @@ def test_together_they_have_every_file_once(client: Path, hypervisor: Path) -> N
     }
     assert _files(client) & _files(hypervisor) == set()
     assert _files(client) | _files(hypervisor) == ours
+
+
+def _licence_of(wheel: Path) -> tuple[str, str]:
+    """The licence's text in a wheel, and what its description says of it."""
+    with zipfile.ZipFile(wheel) as opened:
+        (text,) = (name for name in opened.namelist() if name.endswith("/licenses/LICENSE"))
+        (metadata,) = (name for name in opened.namelist() if name.endswith("/METADATA"))
+        return opened.read(text).decode(), opened.read(metadata).decode()
+
+
+def test_both_have_the_licence(client: Path, hypervisor: Path) -> None:
+    for wheel in (client, hypervisor):
+        text, metadata = _licence_of(wheel)
+        assert text == LICENCE
+        assert "License-Expression: Apache-2.0\n" in metadata
+        assert "License-File: LICENSE\n" in metadata
+
+
+def test_the_source_has_the_licence_and_makes_both_wheels(
+    client: Path, hypervisor: Path, tmp_path: Path
+) -> None:
+    source = _built(REPOSITORY, tmp_path / "sdist", "build_sdist")
+    with tarfile.open(source) as opened:
+        opened.extractall(tmp_path / "tree", filter="data")
+    (tree,) = (tmp_path / "tree").iterdir()
+    assert (tree / "LICENSE").read_text() == LICENCE
+    for made, project in ((client, tree), (hypervisor, tree / "appliance_build" / "hypervisor")):
+        again = _built(project, tmp_path / made.stem)
+        assert _files(again) == _files(made)
+        assert _licence_of(again) == _licence_of(made)
+
+
+def test_the_hypervisor_alone_is_no_source(tmp_path: Path) -> None:
+    project = REPOSITORY / "appliance_build" / "hypervisor"
+    done = _build(project, tmp_path / "sdist", "build_sdist")
+    assert done.returncode != 0
+    assert b"mica-client's sdist is the source" in done.stderr
 
 
 def test_the_client_runs_without_the_hypervisor(client: Path, tmp_path: Path) -> None:
