@@ -23,6 +23,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             "spec": {"kind": "nfs", "nfs": {"server": "nas.example", "export": "/export/mica"}}
         },
     },
+    "KeepVolumeBody": {"a VM's disks": {"together_with": ["web-disk1", "web-disk2"]}},
     "KeysBody": {"a chord, then text": {"keys": ["ctrl-alt-f2"], "text": "root\n"}},
     "PowerBody": {"reboot": {"action": "reboot"}},
     "PullBody": {

@@ -13,6 +13,7 @@ from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply
 from remote_api.resources.operations import STARTED, accepted
 from remote_api.schema import (
     ApiError,
+    KeepVolumeBody,
     NoQuery,
     StoredPageQuery,
     VolumeBody,
@@ -111,6 +112,12 @@ async def _keep_volume(
     return await accepted(exchange, operation, exchange.query.wait)
 
 
+async def keep_volume(exchange: Exchange[WaitQuery, KeepVolumeBody]) -> Response:
+    """Let a volume stay, and others with it."""
+    request = requests.KeepVolume(id=exchange.id, together_with=exchange.body.together_with)
+    return await accepted(exchange, await exchange.call(request), exchange.query.wait)
+
+
 async def flatten_volume(exchange: Exchange[WaitQuery, NoBody]) -> Response:
     """Make a linked volume whole."""
     operation = await exchange.call(requests.FlattenVolume(id=exchange.id))
@@ -197,6 +204,19 @@ ROUTES: tuple[AnyRoute, ...] = (
             ErrorCode.REVISION_MISMATCH,
             ErrorCode.UNSUPPORTED,
         ),
+    ),
+    Route(
+        method="POST",
+        path="/v1/volumes/{id}/keep",
+        name="keepVolume",
+        summary="Let volumes stay that were made with `delete_unless_used_s`: all of them or none",
+        handler=keep_volume,
+        role=Role.OPERATOR,
+        query=WaitQuery,
+        body=KeepVolumeBody,
+        body_kind=BodyKind.JSON,
+        replies=STARTED,
+        problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
     Route(
         method="POST",

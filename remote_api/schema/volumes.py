@@ -7,9 +7,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from remote_api.schema.base import ObjectBody
-from vmkernel.model import CheckRepair, Record, Volume, VolumeSpec
+from vmkernel.model import CheckRepair, Record, Slug, Volume, VolumeSpec
 
-__all__ = ["VolumeBody", "VolumeCheckQuery", "VolumePage", "VolumePatchQuery"]
+__all__ = ["KeepVolumeBody", "VolumeBody", "VolumeCheckQuery", "VolumePage", "VolumePatchQuery"]
 
 
 MAX_BYTES = 1 << 50
@@ -19,6 +19,13 @@ class VolumeBody(ObjectBody, frozen=True, kw_only=True):
     """A volume to make."""
 
     spec: VolumeSpec
+
+
+class KeepVolumeBody(Record, frozen=True, kw_only=True):
+    """Which volumes stay besides the one that the path names."""
+
+    together_with: Annotated[tuple[Slug, ...], Meta(max_length=63)] = ()
+    """Others of the same datastore, such as a virtual machine's: all of them stay, or none."""
 
 
 class VolumePage(Record, frozen=True, kw_only=True):

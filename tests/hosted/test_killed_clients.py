@@ -26,7 +26,12 @@ MIB = 1 << 20
 _KILLED = """
 import os, signal, sys
 from remote_api.client.sdk import Mica
-def killed(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+good, times = Mica.{call}, [{times}]
+def killed(*words, **named):
+    times[0] -= 1
+    if not times[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return good(*words, **named)
 Mica.{call} = killed
 from remote_api.client.__main__ import main
 main()
@@ -55,9 +60,11 @@ def environment(host: HostedMica, tmp_path: Path) -> dict[str, str]:
     }
 
 
-def _killed_at(environment: dict[str, str], call: str, *words: str) -> None:
+def _killed_at(
+    environment: dict[str, str], call: str, *words: str, times: int = 1, survives: bool = False
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _KILLED.format(call=call), *words],
+        [sys.executable, "-c", _KILLED.format(call=call, times=times), *words],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,
@@ -65,7 +72,15 @@ def _killed_at(environment: dict[str, str], call: str, *words: str) -> None:
         timeout=120,
         check=False,
     )
-    assert done.returncode == -signal.SIGKILL, (done.stdout, done.stderr)
+    assert done.returncode == (0 if survives else -signal.SIGKILL), (done.stdout, done.stderr)
+
+
+def _write(mica: Mica, volume: str) -> None:
+    """Put data on a qcow2 volume, so that its backup and its restore write some."""
+    raw, qcow2 = VolumeFormat.RAW, VolumeFormat.QCOW2
+    mica.wait(mica.move_volume(volume, volume_format=raw))
+    mica.write_volume(volume, 0, 512, [b"x" * 512])
+    mica.wait(mica.move_volume(volume, volume_format=qcow2))
 
 
 def _vm(mica: Mica, vm_id: str, *volumes: str) -> None:
@@ -134,18 +149,31 @@ def test_a_client_killed_in_a_restore(
     assert [vm.id for vm in mica.vms()] == ["web"]
 
 
-def test_restored_volumes_stay_once_all_are_whole(
-    mica: Mica, environment: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize(
+    "call", ["create_volume", "write_volume", "move_volume", "keep_volume", "wait"]
+)
+@pytest.mark.parametrize("times", [1, 2])
+def test_restored_volumes_stay_all_or_none(
+    mica: Mica, environment: dict[str, str], tmp_path: Path, call: str, times: int
 ) -> None:
-    mica.wait(mica.create_volume("root", VolumeSpec(datastore="main", size_bytes=2 * MIB)))
-    _vm(mica, "web", "root")
+    """The client is killed as it sends each kind of request for the first or the second disk."""
+    for volume in ("root", "data"):
+        mica.wait(mica.create_volume(volume, VolumeSpec(datastore="main", size_bytes=2 * MIB)))
+    _write(mica, "root")
+    _write(mica, "data")
+    _vm(mica, "web", "root", "data")
     folder = BackupFolder(tmp_path / "backup")
     add_point(folder, mica, "web")
     words = ("backup", "restore", str(folder.path), "--datastore", "main", "--prefix")
-    _killed_at(environment, "keep_volume", *words, "half")
-    _goes_by_itself(mica, "half-disk0")
-    restore_volumes(folder, mica, datastore="main", prefix="whole")
-    assert mica.volume("whole-disk0").spec.delete_unless_used_s is None
+    whole = call == "keep_volume" and times == 2  # all go by one request
+    _killed_at(environment, call, *words, "half", times=times, survives=whole)
+    half = [volume for volume in mica.volumes() if volume.id.startswith("half-")]
+    kept = {volume.spec.delete_unless_used_s is None for volume in half}
+    assert kept == ({True} if whole else {False} if half else set())
+    restored = restore_volumes(folder, mica, datastore="main", prefix="whole")
+    assert restored == ["whole-disk0", "whole-disk1"]
+    for volume_id in restored:
+        assert mica.volume(volume_id).spec.delete_unless_used_s is None
 
 
 def test_what_nothing_uses_goes_also_over_a_restart(host: HostedMica, mica: Mica) -> None:

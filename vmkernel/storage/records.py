@@ -30,6 +30,7 @@ from vmkernel.model import (
 __all__ = [
     "Backing",
     "ImageRecord",
+    "KEPT_TOGETHER_MAX",
     "LeaseRecord",
     "Marker",
     "MovedFrom",
@@ -42,6 +43,8 @@ __all__ = [
     "encode_compactly",
 ]
 
+KEPT_TOGETHER_MAX = 64
+"""As many disks as a VM has."""
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
@@ -113,6 +116,8 @@ class VolumeRecord(StoredRecord, frozen=True, kw_only=True):
     last_check: VolumeCheck | None = None
     delete_unless_used_s: Size | None = None
     """Of one that no VM has named yet; see provisional.py."""
+    keeps: Annotated[tuple[Slug, ...], msgspec.Meta(max_length=KEPT_TOGETHER_MAX)] = ()
+    """Volumes that were kept together with it, and of which that isn't written down yet."""
 
 
 class ImageRecord(StoredRecord, frozen=True, kw_only=True):

@@ -47,8 +47,8 @@ def restore_volumes(
     folder.verify_points(chain)
     with _rolled_back(mica) as made:
         volumes = _volumes(folder, mica, chain, datastore, prefix, made, on_step)
-        for volume in volumes:
-            mica.wait(mica.keep_volume(volume))
+        if volumes:
+            mica.wait(mica.keep_volume(*volumes))
         return volumes
 
 

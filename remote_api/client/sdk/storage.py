@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
-from remote_api.schema import VolumeBody, VolumePage
+from remote_api.schema import KeepVolumeBody, VolumeBody, VolumePage
 from vmkernel.model import Allocation, CheckRepair, Operation, Volume, VolumeFormat, VolumeSpec
 
 __all__ = ["StorageCalls"]
@@ -28,13 +28,13 @@ class StorageCalls(Calls):
             "PUT", f"/v1/volumes/{volume_id}", body=VolumeBody(spec=spec), headers=CREATE
         )
 
-    def keep_volume(self, volume_id: str) -> Operation:
-        """Let a volume stay that was made with `delete_unless_used_s`, without a VM."""
+    def keep_volume(self, volume_id: str, *together_with: str) -> Operation:
+        """Let volumes of one datastore stay that were made with `delete_unless_used_s`, without a
+        VM: all of them or none."""
         return self._operation(
-            "PATCH",
-            f"/v1/volumes/{volume_id}",
-            body={"spec": {"delete_unless_used_s": None}},
-            headers=MERGE_PATCH,
+            "POST",
+            f"/v1/volumes/{volume_id}/keep",
+            body=KeepVolumeBody(together_with=together_with),
         )
 
     def resize_volume(

@@ -22,6 +22,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "CloneBody": {"id": "copy"},
     "ConsoleBody": {"kind": "serial"},
     "DatastoreBody": {"spec": {"kind": "local", "disk": "D1"}},
+    "KeepVolumeBody": {"together_with": ["more"]},
     "KeysBody": {"text": "a"},
     "PowerBody": {"action": "reboot"},
     "PullBody": {"spec": {"datastore": "m", "url": "https://a.example/b", "sha256": SHA256}},

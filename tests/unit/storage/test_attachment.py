@@ -17,7 +17,7 @@ from vmkernel.state import StoredDatastore
 from vmkernel.storage.catalogue import Catalogue
 from vmkernel.storage.datastores import attachment as module
 from vmkernel.storage.datastores.capacity import Capacity
-from vmkernel.storage.datastores.lease import Claim, Identity, Leases
+from vmkernel.storage.datastores.lease import Identity, Leases, TakeoverMode
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.drivers.base import Attached, Consent, Observation
 from vmkernel.storage.drivers.directory import DirectoryDriver
@@ -92,12 +92,16 @@ def _drives(patch: pytest.MonkeyPatch) -> list[str]:
     return mounted
 
 
+def _state(world: World) -> DatastoreState:
+    return world.storage.datastores.entry("d").state
+
+
 def _is_free(world: World, name: str = "d") -> None:
     """Another host can have the datastore without asking."""
     other = Leases(lambda: Identity("uuid-other", "other", ""))
     uuid = Layout(world.root / name).read_marker()
     assert uuid is not None
-    assert other.take(world.root / name, uuid.uuid, Claim.OWN) is None
+    assert other.take(world.root / name, uuid.uuid, TakeoverMode.OWN) is None
     other.release(world.root / name, uuid.uuid)
 
 
@@ -120,7 +124,7 @@ def test_a_step_that_fails_leaves_nothing_held(
             assert mounted == []
             _is_free(world)
             entry = world.storage.datastores.entry("d")
-            assert entry.state is DatastoreState.FAILED
+            assert _state(world) is DatastoreState.FAILED
             assert (entry.attached, entry.layout) == (None, None)
             assert (await world.storage.volumes.list(None, None, 9))[0] == ()
             assert True not in heard or heard[-1] is False
@@ -129,7 +133,7 @@ def test_a_step_that_fails_leaves_nothing_held(
             assert mounted == []
             _is_free(world)
         await world.storage.monitor.look_after(entry)
-        assert entry.state is DatastoreState.AVAILABLE
+        assert _state(world) is DatastoreState.AVAILABLE
         assert mounted == ["d"]
         assert (await world.storage.volumes.get("v")).id == "v"
         assert heard[-1] is True

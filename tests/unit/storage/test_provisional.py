@@ -19,6 +19,8 @@ from vmkernel.model import (
     VolumeFormat,
     VolumeSpec,
 )
+from vmkernel.storage.layout import Place
+from vmkernel.storage.records import VolumeRecord
 from vmkernel.storage.volumes import provisional
 
 MIB = 1 << 20
@@ -303,5 +305,76 @@ def test_a_move_takes_the_mark_along(tmp_path: Path, clock: Clock) -> None:
         await _sweeps()
         clock.now += 61
         await _until(lambda: world.files() == [])
+
+    run(tmp_path, scenario)
+
+
+class _EndsError(Exception):
+    """The vmkernel is killed."""
+
+
+@pytest.mark.parametrize("written", range(5))
+def test_volumes_that_are_kept_together_stay_all_or_none(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """Wherever the vmkernel is killed: after each of the descriptions that are written, or before
+    the first."""
+    names = ("v", "w", "x")
+    describe = Place.describe
+    left = [written]
+
+    def killed_after(place: Place, record: VolumeRecord) -> None:
+        if not left[0]:
+            raise _EndsError
+        left[0] -= 1
+        describe(place, record)
+
+    async def scenario(world: World) -> None:
+        for name in names:
+            await _make(world, name)
+        volumes = world.storage.volumes
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Place, "describe", killed_after)
+            patch.setattr(provisional, "SWEEP_S", 1_000.0)
+            ended = await world.ended(await volumes.keep("v", together_with=("w", "x"), actor="me"))
+            assert (ended.state is OperationState.SUCCEEDED) is (written == 4)
+        again = World(tmp_path, world.medium)
+        await again.storage.start()
+        await _sweeps()
+        for _ in range(3):
+            clock.now += 61
+            await _sweeps()
+        if written:
+            assert all(_there(again, name) for name in names)
+            for name in names:
+                shown = await again.storage.volumes.get(name)
+                assert (shown.spec.delete_unless_used_s, shown.status.expires_at) == (None, None)
+            await _until(lambda: b'"keeps": []' in (tmp_path / "d/volumes/v.json").read_bytes())
+        else:
+            await _until(lambda: not any(_there(again, name) for name in names))
+        await again.storage.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_what_cant_be_kept_together_is_refused_and_nothing_is_kept(
+    tmp_path: Path, clock: Clock
+) -> None:
+    async def scenario(world: World) -> None:
+        await world.datastore("e")
+        await _make(world)
+        await _make(world, "w")
+        far = VolumeSpec(datastore="e", size_bytes=2 * MIB, delete_unless_used_s=60)
+        await world.succeeded(await world.storage.volumes.create("far", far, actor="me"))
+        for others, place in ((("w", "no"), 1), (("far",), 0), (("w", "w"), 1), (("v",), 0)):
+            with pytest.raises(MicaError) as refused:
+                await world.storage.volumes.keep("v", together_with=others, actor="me")
+            assert refused.value.problem.fields[0].pointer == f"/together_with/{place}"
+        for name in ("v", "w", "far"):
+            shown = await world.storage.volumes.get(name)
+            assert shown.spec.delete_unless_used_s == 60
+        await world.succeeded(
+            await world.storage.volumes.keep("v", together_with=("w",), actor="me")
+        )
 
     run(tmp_path, scenario)

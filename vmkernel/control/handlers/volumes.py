@@ -41,7 +41,9 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
 
     @dispatcher.handler
     async def keep_volume(request: KeepVolume, caller: Caller) -> Operation:
-        return await storage.volumes.keep(request.id, actor=caller.actor)
+        return await storage.volumes.keep(
+            request.id, together_with=request.together_with, actor=caller.actor
+        )
 
     @dispatcher.handler
     async def resize_volume(request: ResizeVolume, caller: Caller) -> Operation:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
 
 from vmkernel.control.requests.base import Done, ListRequest, Page, Request
 from vmkernel.model import (
@@ -79,11 +81,12 @@ class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.c
 
 
 class KeepVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.keep-volume"):
-    """Let a volume stay that was to be deleted unless a VM names it."""
+    """Let a volume stay that was to be deleted unless a VM names it, and others with it."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
+    together_with: Annotated[tuple[Slug, ...], Meta(max_length=63)] = ()
 
 
 class ResizeVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.resize-volume"):

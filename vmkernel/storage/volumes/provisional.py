@@ -7,21 +7,25 @@ end before the VM is made.
 The mark is in the volume's description. The time counts from the volume's creation, from the last
 work on it (such as a write), and from a start of the vmkernel: a host's clock may be wrong until it
 has heard of others. While a VM that might name a volume can't be known, none is deleted.
+
+Volumes that are kept together stay all or none, whenever the vmkernel ends: the description of the
+first names the others from the moment it is kept until each of them is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
 from vmkernel import clock
 from vmkernel.events import EventBus
 from vmkernel.host.errors import from_os_error
-from vmkernel.model import MicaError, Subject, Timestamp
+from vmkernel.model import ErrorCode, MicaError, Subject, Timestamp
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.usage import VmUsage
@@ -80,15 +84,71 @@ class ProvisionalVolumes:
         if entry is None or _mark(entry) is None:
             return
         with self._catalogue.locked("volume", volume_id, "kept"):
-            async with self._datastores.using(entry.datastore):
-                entry = self._catalogue.volume(volume_id)
-                assert entry.record is not None
-                record = msgspec.structs.replace(entry.record, delete_unless_used_s=None)
-                try:
-                    await asyncio.to_thread(entry.place.describe, record)
-                except OSError as error:
-                    raise from_os_error(error, f"Volume {volume_id}") from error
-                self._catalogue.described(volume_id, record)
+            await self._describe(volume_id, delete_unless_used_s=None)
+
+    def hold(self, volume_id: str, others: Sequence[str]) -> contextlib.ExitStack:
+        """Lock a volume and others of its datastore, which are to be kept together, until the
+        result is closed; `invalid` if one can't be."""
+        datastore = self._catalogue.volume(volume_id).datastore
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(self._catalogue.locked("volume", volume_id, "kept"))
+            for number, other in enumerate(others):
+                pointer = f"/together_with/{number}"
+                entry = self._catalogue.volumes.get(other)
+                if entry is None or entry.datastore != datastore:
+                    text = f"There is no volume {other} on datastore {datastore}."
+                    raise MicaError.field(pointer, text)
+                if entry.record is None:
+                    text = f"Volume {other} can't be used: {entry.reason}."
+                    raise MicaError.field(pointer, text, ErrorCode.CONFLICT)
+                if other == volume_id or other in others[:number]:
+                    raise MicaError.field(pointer, f"Volume {other} is named twice.")
+                undo.enter_context(self._catalogue.locked("volume", other, "kept"))
+            return undo.pop_all()
+
+    async def keep_together(self, volumes: Iterable[str]) -> None:
+        """Let all of these stay, or none; durable on return. The caller holds them."""
+        marked = [v for v in volumes if _mark(self._catalogue.volume(v)) is not None]
+        if not marked:
+            return
+        first, *others = marked
+        await self._describe(first, delete_unless_used_s=None, keeps=tuple(others))
+        try:
+            for volume_id in others:
+                await self._describe(volume_id, delete_unless_used_s=None)
+            if others:
+                await self._describe(first, keeps=())
+        except MicaError as error:  # it is decided: a later sweep writes the rest down
+            _log.warning("volumes kept with %s are marked as kept later: %s", first, error)
+
+    async def _describe(self, volume_id: str, **changes: object) -> None:
+        """Change a locked volume's description; durable on return."""
+        entry = self._catalogue.volume(volume_id)
+        async with self._datastores.using(entry.datastore):
+            entry = self._catalogue.volume(volume_id)
+            assert entry.record is not None
+            record = msgspec.structs.replace(entry.record, **changes)
+            try:
+                await asyncio.to_thread(entry.place.describe, record)
+            except OSError as error:
+                raise from_os_error(error, f"Volume {volume_id}") from error
+            self._catalogue.described(volume_id, record)
+
+    def _keepers(self) -> dict[str, tuple[str, ...]]:
+        """The volumes whose descriptions name others that stay with them, and those."""
+        volumes = self._catalogue.volumes.values()
+        return {v.id: v.record.keeps for v in volumes if v.record is not None and v.record.keeps}
+
+    async def _finish_keeping(self) -> None:
+        """Write down what was cut off of keeping volumes together."""
+        for keeper, kept in self._keepers().items():
+            await self.keep_named(kept)
+            entries = (self._catalogue.volumes.get(volume_id) for volume_id in kept)
+            if any(entry is not None and _mark(entry) is not None for entry in entries):
+                continue
+            with contextlib.suppress(MicaError):
+                with self._catalogue.locked("volume", keeper, "kept"):
+                    await self._describe(keeper, keeps=())
 
     async def watch(self, delete: Callable[[str], Awaitable[None]]) -> None:
         """Delete those whose VMs never came, until cancelled."""
@@ -127,6 +187,7 @@ class ProvisionalVolumes:
         }
         self._told &= set(marked)
         await self.keep_named(named)
+        await self._finish_keeping()
         return tuple(volume for volume, end in self._deadlines.items() if end <= now)
 
     def is_over(self, volume_id: str) -> bool:
@@ -137,6 +198,7 @@ class ProvisionalVolumes:
             and _mark(entry) is not None
             and self._deadlines.get(volume_id, float("inf")) <= time.monotonic()
             and self._usage.vms.names_volume(volume_id) is False
+            and not any(volume_id in kept for kept in self._keepers().values())
         )
 
 

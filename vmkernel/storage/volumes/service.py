@@ -259,15 +259,19 @@ class Volumes:
                 undo.enter_context(self._catalogue.locked("volume", origin.id, "copied"))
             return undo.pop_all(), place, room
 
-    async def keep(self, volume_id: str, *, actor: str) -> Operation:
-        """Let a volume stay, although no VM has named it."""
+    async def keep(
+        self, volume_id: str, *, together_with: Sequence[str] = (), actor: str
+    ) -> Operation:
+        """Let a volume stay, although no VM has named it, and others of its datastore with it: all
+        of them or none."""
         self.described(volume_id)
 
         async def work(context: OperationContext) -> None:
             context.commit_point()
-            await self._provisional.keep(volume_id)
+            await self._provisional.keep_together((volume_id, *together_with))
 
-        return self.begin("volume.keep", volume_id, work, actor)
+        held = self._provisional.hold(volume_id, together_with)
+        return self.begin("volume.keep", volume_id, work, actor, held=held)
 
     async def delete(self, volume_id: str, *, actor: str, revision: int | None = None) -> None:
         """Delete a volume that no VM names; durable on return."""
