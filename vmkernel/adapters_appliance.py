@@ -24,7 +24,7 @@ from vmkernel.storage.disks.service import Disks
 from vmkernel.storage.drivers.disk_selection import DiskChoice
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.registry import appliance_drivers
-from vmkernel.storage.images.formats.open_disk import prove_open_disk
+from vmkernel.storage.images.formats.open_disk import verify_open_disk
 from vmkernel.storage.service import StorageService
 from vmkernel.vm.assembly import assemble_vms
 from vmkernel.vm.definition import FIRST_UID, LAST_UID
@@ -108,7 +108,7 @@ class ApplianceAdapters:
             appliance_drivers(choice, mounting),
             QemuImg(
                 self._workers,
-                prove_open_disk,
+                verify_open_disk,
                 uid=QEMU_IMG_UID,
                 vm_uids=range(FIRST_UID, LAST_UID + 1),
             ),

@@ -7,12 +7,12 @@ import secrets
 
 from vmkernel.model import ErrorCode, ErrorInfo, MicaError
 
-__all__ = ["problem_of"]
+__all__ = ["to_problem"]
 
 _log = logging.getLogger(__name__)
 
 
-def problem_of(error: BaseException, where: str) -> ErrorInfo:
+def to_problem(error: BaseException, where: str) -> ErrorInfo:
     """The problem that an exception is told as; one that nobody expected becomes an incident."""
     if isinstance(error, MicaError):
         return error.problem

@@ -17,7 +17,7 @@ from oslo_utils.imageutils import format_inspector
 
 from vmkernel.model import SourceFormat
 from vmkernel.storage.images.formats.base import FormatError, MemoryData, Rank, whole_sectors
-from vmkernel.storage.images.formats.inspection import detect, prove_source
+from vmkernel.storage.images.formats.inspection import detect, verify_source
 from vmkernel.storage.images.formats.registry import FORMATS
 
 __all__ = ["DIFFERENCES", "Difference", "Opinion", "differences", "oracle", "ours"]
@@ -78,7 +78,7 @@ def ours(data: bytes) -> Opinion:
     source = SourceFormat.RAW if found is None else found.source
     name = _RAW if found is None else _COMPARED[found]
     try:
-        size = None if source is None else prove_source(source, view)
+        size = None if source is None else verify_source(source, view)
     except FormatError:
         return Opinion(name, None, safe=False)
     return Opinion(name, size, safe=source is not None)

@@ -17,7 +17,7 @@ from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
 from vmkernel.host.worker import Workers
 from vmkernel.model import ErrorCode, MicaError
-from vmkernel.storage.images.formats.open_disk import prove_open_disk
+from vmkernel.storage.images.formats.open_disk import verify_open_disk
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,7 +31,7 @@ def _told(part: float) -> None:
 
 def _run(tmp_path: Path, story: Callable[[QemuImg], Awaitable[None]], **given: object) -> None:
     programs = qemu_programs(tmp_path)
-    image = QemuImg(Workers(Runner(programs)), prove_open_disk, **given)  # type: ignore[arg-type]
+    image = QemuImg(Workers(Runner(programs)), verify_open_disk, **given)  # type: ignore[arg-type]
     asyncio.run(story(image))  # type: ignore[arg-type]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmkernel.model import Role
+from vmkernel.model.operations import SYSTEM
 
 __all__ = ["ANONYMOUS", "Caller", "SYSTEM"]
 
@@ -22,5 +23,3 @@ class Caller:
 
 
 ANONYMOUS = "anonymous"
-SYSTEM = "system"
-"""The actor of what Mica does by itself."""

@@ -31,7 +31,7 @@ from vmkernel.control.encode import encode_event, encode_reply
 from vmkernel.control.requests import Request, SubscribeEvents
 from vmkernel.control.subjects import subject_of
 from vmkernel.control.wire import MAX_CALL_BYTES, Call, Connection, Failure, Success, WireError
-from vmkernel.errors import problem_of
+from vmkernel.errors import to_problem
 from vmkernel.events import EventBus, Subscription
 from vmkernel.model import ErrorCode, ErrorInfo, MicaError
 from vmkernel.operations.places import Places
@@ -210,7 +210,7 @@ class ControlServer:
         except WireError:
             raise
         except Exception as error:
-            await self._fail(connection, problem_of(error, f"request {request_name(request)}"))
+            await self._fail(connection, to_problem(error, f"request {request_name(request)}"))
             return
         await self._reply(connection, request, reply)
 
@@ -277,7 +277,7 @@ class ControlServer:
                 value = encode_reply(reply.value if isinstance(reply, Streamed) else reply)
             except Exception as error:
                 where = f"the answer to {request_name(request)}"
-                await self._fail(connection, problem_of(error, where))
+                await self._fail(connection, to_problem(error, where))
                 return
             success = Success(value=value, stream=stream is not None)
             try:

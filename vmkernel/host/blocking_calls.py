@@ -15,13 +15,13 @@ from typing import TypeVar
 from vmkernel.host.errors import HostError
 from vmkernel.model import ErrorCode
 
-__all__ = ["Bounded"]
+__all__ = ["BlockingCalls"]
 
 T = TypeVar("T")
 _MANY = 32
 
 
-class Bounded:
+class BlockingCalls:
     """Runs blocking calls under a name; owned by the event loop's thread."""
 
     def __init__(self) -> None:

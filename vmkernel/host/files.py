@@ -27,7 +27,6 @@ __all__ = [
     "is_folder",
     "is_regular",
     "link",
-    "look",
     "make_directory",
     "move",
     "names",
@@ -37,6 +36,7 @@ __all__ = [
     "remove",
     "remove_tree",
     "rename_durably",
+    "status",
     "sync_file",
     "unlink_durably",
     "write_durably",
@@ -56,16 +56,16 @@ _STAT_BLOCK = 512
 # --- looking ----------------------------------------------------------------------------------
 
 
-def look(path: Path) -> os.stat_result:
+def status(path: Path) -> os.stat_result:
     """What lies there, a link being a link; FileNotFoundError where nothing does."""
     with open_folder(path.parent) as folder:
-        return folder.look(path.name)
+        return folder.status(path.name)
 
 
 def exists(path: Path) -> bool:
     """True where anything has that name."""
     try:
-        look(path)
+        status(path)
     except FileNotFoundError:
         return False
     except UnsafeFileError as error:
@@ -78,7 +78,7 @@ def exists(path: Path) -> bool:
 def is_regular(path: Path) -> bool:
     """True for a regular file that no link leads to."""
     try:
-        return stat.S_ISREG(look(path).st_mode)
+        return stat.S_ISREG(status(path).st_mode)
     except OSError:
         return False
 
@@ -86,7 +86,7 @@ def is_regular(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """True for a folder that no link leads to."""
     try:
-        return stat.S_ISDIR(look(path).st_mode)
+        return stat.S_ISDIR(status(path).st_mode)
     except OSError:
         return False
 
@@ -100,7 +100,7 @@ def names(path: Path) -> list[str]:
 def allocated_bytes(path: Path) -> int:
     """What a file takes of its file system; 0 where it is missing."""
     try:
-        return look(path).st_blocks * _STAT_BLOCK
+        return status(path).st_blocks * _STAT_BLOCK
     except OSError:
         return 0
 
@@ -256,7 +256,7 @@ def move(source: Path, target: Path) -> None:
 def link(source: Path, target: Path) -> None:
     """Give a regular file a second name; not durable by itself."""
     with open_folder(source.parent) as old, open_folder(target.parent) as new:
-        if not stat.S_ISREG(old.look(source.name).st_mode):
+        if not stat.S_ISREG(old.status(source.name).st_mode):
             raise UnsafeFileError(FileFault.KIND, source.name)
         old.link(source.name, new, target.name)
 

@@ -119,7 +119,7 @@ class Folder:
 
     # --- looking ------------------------------------------------------------------------------
 
-    def look(self, name: str) -> os.stat_result:
+    def status(self, name: str) -> os.stat_result:
         """What lies there, a link being a link; FileNotFoundError where nothing does."""
         return os.stat(_single(name), dir_fd=self._fd, follow_symlinks=False)
 
@@ -282,7 +282,7 @@ class Folder:
     def remove_tree(self, name: str) -> None:
         """Remove whatever lies there with all that is in it, however deep; links are removed and
         not followed. Two descriptors are enough: folders further down are first brought up."""
-        if not stat.S_ISDIR(self.look(name).st_mode):
+        if not stat.S_ISDIR(self.status(name).st_mode):
             self.remove(name)
             return
         with self.subfolder(name) as top:
@@ -297,13 +297,13 @@ class Folder:
 
     def empty_one(self, name: str, top: Folder) -> None:
         """Remove an entry; the folders that a folder holds are moved to `top` instead."""
-        if not stat.S_ISDIR(self.look(name).st_mode):
+        if not stat.S_ISDIR(self.status(name).st_mode):
             self.remove(name)
             return
         with self.subfolder(name) as below:
             while found := below.some_names(_NAMES_MAX):
                 for entry in found:
-                    if stat.S_ISDIR(below.look(entry).st_mode):
+                    if stat.S_ISDIR(below.status(entry).st_mode):
                         below.move(entry, top, f"{_TEMP_PREFIX}{secrets.token_hex(8)}")
                     else:
                         below.remove(entry)

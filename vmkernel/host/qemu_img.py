@@ -2,7 +2,7 @@
 
 It reads data from outside, so it runs confined (`vmkernel.workers`), never as root where we are
 root and never at more than a few places at once: its uid, a bound on memory and on the size of
-what it writes, no network, no file but the ones it was given. Each file is opened here and proven
+what it writes, no network, no file but the ones it was given. Each file is opened here and verified
 on the descriptor that qemu-img then gets, so that no other file comes in its place; it names none.
 A conversion that makes no progress is killed.
 """
@@ -22,12 +22,18 @@ import msgspec
 
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.errors import CommandError, from_os_error
-from vmkernel.host.files import look, open_regular
+from vmkernel.host.files import open_regular, status
 from vmkernel.host.runner import Completed
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import ErrorCode, MicaError
 
-__all__ = ["CheckReport", "Layer", "Prove", "QemuImg", "qcow2_tables_bytes"]
+__all__ = [
+    "CheckReport",
+    "Layer",
+    "QemuImg",
+    "Verify",
+    "qcow2_tables_bytes",
+]
 
 _QUICK_S = 120.0
 _MEASURE_S = 900.0
@@ -46,7 +52,7 @@ _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 Layer = tuple[Path, str]
 """A file that another stands on, and its format."""
 
-Prove = Callable[[int, str, bool], int]
+Verify = Callable[[int, str, bool], int]
 """Judges an open file that is said to be of a format, and with the last argument takes one whose
 tables are damaged: MicaError where it names other files or can't be of that format; else the bytes
 that all of its tables may take."""
@@ -116,14 +122,14 @@ class QemuImg:
     def __init__(
         self,
         workers: Workers,
-        prove: Prove,
+        verify: Verify,
         *,
         program: str = "qemu-img",
         uid: int | None = None,
         vm_uids: range = range(0),
     ) -> None:
         self._workers = workers
-        self._prove = prove
+        self._verify = verify
         self._program = program
         self._uid = uid
         self._vm_uids = vm_uids
@@ -238,7 +244,7 @@ class QemuImg:
         QEMU does so whenever it opens the disk for writing. Its writes go into the empty file
         `overlay`, which becomes no larger than `file_bytes`, so that `source` stays as it came.
         """
-        size = (await asyncio.to_thread(look, source)).st_size
+        size = (await asyncio.to_thread(status, source)).st_size
         await self.create_linked(overlay, size, backing_name="source", backing_format="raw")
         read, write = [(source, "raw")], [(overlay, "qcow2")]
         async with self._opened(read=read, write=write) as files:
@@ -298,12 +304,6 @@ class QemuImg:
         found = await self._info(path)
         return {item.name: "in-use" not in item.flags for item in found.specific.data.bitmaps}
 
-    async def add_bitmap(self, name: str, path: Path) -> None:
-        """Begin to record, inside a qcow2 that nothing has open, what is written to it."""
-        async with self._opened(write=[(path, "qcow2")]) as files:
-            words = ("bitmap", "--add", files.whole((path, "qcow2")), name)
-            await self._run(files, "changed", *words)
-
     async def remove_bitmap(self, name: str, path: Path) -> None:
         """Forget a dirty bitmap inside a qcow2 that nothing has open."""
         async with self._opened(write=[(path, "qcow2")]) as files:
@@ -359,7 +359,7 @@ class QemuImg:
                     raise from_os_error(error, f"The file {path.name} can't be used") from error
                 files.fds[path] = fd
                 fds.append(fd)
-                files.tables_bytes += self._prove(fd, image_format, damaged)
+                files.tables_bytes += self._verify(fd, image_format, damaged)
 
     async def _run(
         self,

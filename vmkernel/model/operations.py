@@ -9,7 +9,10 @@ import msgspec
 from vmkernel.model.base import OpenEnum, Record, SubjectKind, Timestamp
 from vmkernel.model.problems import OperationError
 
-__all__ = ["Event", "Operation", "OperationState", "Progress", "Subject"]
+__all__ = ["Event", "Operation", "OperationState", "Progress", "SYSTEM", "Subject"]
+
+SYSTEM = "system"
+"""The actor of what Mica does by itself."""
 
 
 class Subject(Record, frozen=True, kw_only=True):

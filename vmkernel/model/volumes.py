@@ -11,6 +11,8 @@ from vmkernel.model.base import OpenEnum, Record, Slug, Timestamp
 __all__ = [
     "Allocation",
     "CheckRepair",
+    "MAX_VOLUME_BYTES",
+    "MIN_VOLUME_BYTES",
     "SECTOR_BYTES",
     "Volume",
     "VolumeCheck",
@@ -22,6 +24,7 @@ __all__ = [
 
 SECTOR_BYTES = 512
 """The unit of disks' sizes and positions, in the kernel's figures and in the formats of images."""
+MIN_VOLUME_BYTES, MAX_VOLUME_BYTES = 1 << 20, 1 << 50
 MAX_UNUSED_S = 7 * 86_400
 """Longer than any restore goes without writing."""
 
@@ -57,7 +60,9 @@ class VolumeSpec(Record, frozen=True, kw_only=True):
 
     datastore: Slug
     """Where it lies; a patch moves it."""
-    size_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 50, multiple_of=SECTOR_BYTES)]
+    size_bytes: Annotated[
+        int, msgspec.Meta(ge=MIN_VOLUME_BYTES, le=MAX_VOLUME_BYTES, multiple_of=SECTOR_BYTES)
+    ]
     """What the guest sees."""
     format: VolumeFormat = VolumeFormat.QCOW2
     allocation: Allocation = Allocation.THIN

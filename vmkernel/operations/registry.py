@@ -22,10 +22,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from vmkernel import clock
-from vmkernel.errors import problem_of
+from vmkernel.errors import to_problem
 from vmkernel.events import EventBus
 from vmkernel.host.work_places import Asker, asked_by
 from vmkernel.model import (
+    SYSTEM,
     ErrorCode,
     ErrorInfo,
     MicaError,
@@ -42,8 +43,6 @@ __all__ = ["OperationContext", "OperationRegistry", "Work"]
 _log = logging.getLogger(__name__)
 _CANCEL_WAIT_S = 10.0
 _COUNT_MAX = (1 << 63) - 1
-SYSTEM = "system"
-"""The actor of what Mica does by itself; vmkernel.auth has the same."""
 _RUNNING, _RUNNING_EACH = 1024, 256
 """At once, in all and of one token; what Mica does by itself is not counted."""
 
@@ -221,7 +220,7 @@ class OperationRegistry:
             self._finish(
                 entry,
                 OperationState.FAILED,
-                problem_of(error, f"operation {entry.operation.id} ({entry.operation.kind})"),
+                to_problem(error, f"operation {entry.operation.id} ({entry.operation.kind})"),
             )
         else:
             self._finish(entry, OperationState.SUCCEEDED)

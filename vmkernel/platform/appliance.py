@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from vmkernel.errors import problem_of
+from vmkernel.errors import to_problem
 from vmkernel.events import EventBus
 from vmkernel.host import rtnetlink
 from vmkernel.host.efi import secure_boot
@@ -128,7 +128,7 @@ class AppliancePlatform:
                 findings=self._findings,
                 api_answers=self._api_answers,
                 waiting_for=self._waiting_for,
-                overwritten=self._units.look,
+                overwritten=self._units.poll,
             ),
         )
         self.stage("vmkernel started")
@@ -366,7 +366,7 @@ class AppliancePlatform:
             self._devices_changed.clear()
             if (
                 self._sticks.stick is None
-                and await asyncio.to_thread(self._sticks.look) is not None
+                and await asyncio.to_thread(self._sticks.probe) is not None
             ):
                 self._tell("host.stick-found", "The boot stick is there.")
             with contextlib.suppress(OSError):
@@ -481,7 +481,7 @@ async def _kept_up(name: str, part: Callable[[], Awaitable[None]]) -> None:
         try:
             await part()
         except Exception as error:
-            problem_of(error, f"platform: {name}")
+            to_problem(error, f"platform: {name}")
         await asyncio.sleep(_AFTER_FAILURE_S)
 
 

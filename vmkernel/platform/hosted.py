@@ -6,7 +6,6 @@ It tells what it sees and changes nothing: no console, no network, no power.
 from __future__ import annotations
 
 import asyncio
-import time
 
 from vmkernel.host_devices import BundleCatalogue, Inventory
 from vmkernel.model import (
@@ -40,7 +39,6 @@ class HostedPlatform:
         self._surroundings: Surroundings | None = None
         self._inventory = Inventory(BundleCatalogue(), None)
         self._cpu = cpu_info()
-        self._ready_s: float | None = None
         self.programs = Programs()
         """What the start has found."""
 
@@ -52,8 +50,7 @@ class HostedPlatform:
         self._surroundings = surroundings
 
     def serving(self) -> None:
-        """Requests are answered from now on."""
-        self._ready_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        """There is no start of a host to measure."""
 
     async def run(self) -> None:
         """Nothing to watch; ends when cancelled."""

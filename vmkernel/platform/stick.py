@@ -80,7 +80,7 @@ class StickWatch:
         """The stick, where it is there."""
         return self._stick if self._present else None
 
-    def look(self) -> Stick | None:
+    def probe(self) -> Stick | None:
         """Look for the stick once. The one that was found first stays the stick."""
         sticks = find_sticks(self._tree, self._sys, self._dev)
         self._alike = len(sticks)
@@ -118,7 +118,7 @@ class StickWatch:
         with contextlib.closing(_BlockEvents(changed.set)) as events:
             loop.add_reader(events.fileno(), events.read)
             try:
-                stick = await asyncio.to_thread(self.look)
+                stick = await asyncio.to_thread(self.probe)
                 if stick is None:
                     waiting()
                 while stick is None and (left := deadline - time.monotonic()) > 0:
@@ -126,7 +126,7 @@ class StickWatch:
                         async with asyncio.timeout(min(left, _LOOK_AGAIN_S)):
                             await changed.wait()
                     changed.clear()
-                    stick = await asyncio.to_thread(self.look)
+                    stick = await asyncio.to_thread(self.probe)
                 return stick
             finally:
                 loop.remove_reader(events.fileno())

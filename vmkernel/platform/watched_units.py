@@ -35,7 +35,7 @@ class WatchedUnits:
         self._pids: dict[str, int | None] = {}
         self._missing_since: dict[str, float] = {}
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Look once; True where a unit was started again or has ended since the last time."""
         restarted = False
         now = self._monotonic()

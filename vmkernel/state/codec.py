@@ -38,7 +38,7 @@ class SlotFault(StrEnum):
 
 @dataclass(frozen=True)
 class Header:
-    """What a slot says of itself; not proven until the whole slot is decoded."""
+    """What a slot says of itself; not verified until the whole slot is decoded."""
 
     schema: int
     generation: int

@@ -1,4 +1,4 @@
-"""The ring of slots: a commit writes the next slot, the newest proven generation counts.
+"""The ring of slots: a commit writes the next slot, the newest verified generation counts.
 
 generation   5     6     3     4
 slot        [0]   [1]   [2]   [3]
@@ -48,13 +48,13 @@ class Found:
     """What the log held when it was opened."""
 
     snapshot: Snapshot | None
-    """The newest proven one whose schema is known."""
+    """The newest verified one whose schema is known."""
     damaged: int = 0
     """Slots that don't hold together."""
     newer_schema: int | None = None
     """The schema of a newer snapshot that this version can't read."""
     lost: bool = False
-    """True where nothing proven is left although more than a first write had been tried."""
+    """True where nothing verified is left although more than a first write had been tried."""
 
 
 class StateLog:
@@ -73,7 +73,7 @@ class StateLog:
         return self._medium.slot_bytes - HEADER_BYTES
 
     def load(self, known_schema: int) -> Found:
-        """Find the newest proven snapshot with a schema of at most `known_schema`."""
+        """Find the newest verified snapshot with a schema of at most `known_schema`."""
         headers: list[tuple[int, Header]] = []
         damaged: list[int] = []
         for slot in range(self._medium.slot_count):

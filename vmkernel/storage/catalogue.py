@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from vmkernel.host.files import look, open_regular, read_limited
+from vmkernel.host.files import open_regular, read_limited, status
 from vmkernel.model import (
     ErrorCode,
     Finding,
@@ -39,8 +39,8 @@ __all__ = [
     "ImageEntry",
     "VolumeEntry",
     "load",
-    "look_at_file",
-    "look_at_volume",
+    "probe_file",
+    "probe_volume",
 ]
 
 _log = logging.getLogger(__name__)
@@ -345,7 +345,7 @@ def load(layout: Layout, datastore: str) -> Contents:
     contents = Contents()
     marker = layout.read_marker()
     for volume_id in layout.described(layout.volumes):
-        found = look_at_volume(layout, datastore, volume_id)
+        found = probe_volume(layout, datastore, volume_id)
         if found.reason is not None:
             _log.warning("volume %s on %s: %s", volume_id, datastore, found.reason)
         contents.volumes.append(replace(found, store_uuid=marker.uuid if marker else ""))
@@ -354,7 +354,7 @@ def load(layout: Layout, datastore: str) -> Contents:
     return contents
 
 
-def look_at_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | None]:
+def probe_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | None]:
     """The size that the guest sees and what the file names as lying below it, from the file
     itself (blocking); RecordError where it can't be a volume's."""
     try:
@@ -374,7 +374,7 @@ def look_at_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | No
         raise RecordError(str(error)) from error
 
 
-def look_at_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
+def probe_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
     """One volume as it is found (blocking)."""
     record: VolumeRecord | None = None
     volume_format = VolumeFormat.QCOW2
@@ -388,7 +388,7 @@ def look_at_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntr
         record = found
         volume_format = record.format
         data = layout.volume(volume_id, volume_format).data
-        size_bytes, backing_file = look_at_file(data, volume_format)
+        size_bytes, backing_file = probe_file(data, volume_format)
         if record.backing is None and backing_file is not None:
             raise RecordError("its file needs another one, and its description names none")
         if record.backing is not None and backing_file is None:
@@ -399,7 +399,7 @@ def look_at_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntr
             volume_format = layout.guess_volume(volume_id) or volume_format
             with contextlib.suppress(RecordError):
                 data = layout.volume(volume_id, volume_format).data
-                _, backing_file = look_at_file(data, volume_format)
+                _, backing_file = probe_file(data, volume_format)
     return VolumeEntry(
         volume_id,
         datastore,
@@ -443,7 +443,7 @@ def _load_image(layout: Layout, datastore: str, image_id: str) -> ImageEntry:
 
 
 def _prove_image(path: Path, record: ImageRecord) -> None:
-    """What was proven when it came need not be true of what came with a datastore: RecordError
+    """What was verified when it came need not be true of what came with a datastore: RecordError
     where the file names others, or holds another disk."""
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
@@ -460,7 +460,7 @@ def _is_whole(path: Path, size_bytes: int) -> bool:
     """True for a regular file of that size. A datastore may come from anybody: a symbolic link in
     it could lead to any file of this host."""
     try:
-        found = look(path)
+        found = status(path)
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size_bytes

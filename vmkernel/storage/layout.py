@@ -35,7 +35,6 @@ from vmkernel.host.files import (
     create_file,
     exists,
     fsync_directory,
-    look,
     make_directory,
     names,
     read_limited,
@@ -47,7 +46,6 @@ from vmkernel.host.files import (
 )
 from vmkernel.model import ImageFormat, VolumeFormat
 from vmkernel.model.base import SLUG_PATTERN
-from vmkernel.model.volumes import SECTOR_BYTES
 from vmkernel.storage.records import (
     Marker,
     RecordError,
@@ -261,9 +259,3 @@ class Layout:
     def _make_folders(self) -> None:
         for name, mode in _FOLDERS.items():
             make_directory(self.root / name, mode)
-
-
-def file_figures(path: Path) -> tuple[int, int]:
-    """Length and allocated bytes of a regular file; no link is followed."""
-    info = look(path)
-    return info.st_size, info.st_blocks * SECTOR_BYTES

@@ -147,7 +147,7 @@ class Storage(Protocol):
         """Why a volume can't be used, as far as it was looked at; `None` where it can."""
         ...
 
-    async def look_again(self, volumes: Sequence[str]) -> None:
+    async def refresh(self, volumes: Sequence[str]) -> None:
         """Look at the files of volumes, and of what they stand on, before they are opened."""
         ...
 

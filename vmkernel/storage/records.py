@@ -121,7 +121,7 @@ class VolumeRecord(StoredRecord, frozen=True, kw_only=True):
 
 
 class ImageRecord(StoredRecord, frozen=True, kw_only=True):
-    """An image, as it was proven when it came."""
+    """An image, as it was verified when it came."""
 
     id: Slug
     created_at: Timestamp

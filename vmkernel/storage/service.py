@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vmkernel.events import EventBus
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
 from vmkernel.model import Finding
@@ -39,7 +39,7 @@ from vmkernel.storage.volumes.provisional import ProvisionalVolumes
 from vmkernel.storage.volumes.service import Volumes
 
 if TYPE_CHECKING:
-    from vmkernel.storage.images.import_pipeline import Intake
+    from vmkernel.storage.images.import_pipeline import ImageImporter
     from vmkernel.storage.volumes.restore_stream import VolumeData
 
 __all__ = ["StorageService"]
@@ -60,7 +60,7 @@ class StorageService:
         worker_uid: int | None = None,
         machine: str = "",
     ) -> None:
-        bounded = Bounded()
+        bounded = BlockingCalls()
         events = DatastoreEvents(bus)
         self._catalogue = Catalogue()
         self._usage = VmUsage()
@@ -91,10 +91,10 @@ class StorageService:
         )
 
         @functools.cache
-        def intake() -> Intake:
-            from vmkernel.storage.images.import_pipeline import Intake
+        def importer() -> ImageImporter:
+            from vmkernel.storage.images.import_pipeline import ImageImporter
 
-            return Intake(
+            return ImageImporter(
                 self.datastores,
                 self.capacity,
                 self._catalogue,
@@ -122,12 +122,12 @@ class StorageService:
             bus,
             self._usage,
             self.volumes,
-            intake,
+            importer,
             qemu_img,
             workers,
         )
         self.uploads = ResumableUploads(
-            self.datastores, self.capacity, self._catalogue, operations, intake
+            self.datastores, self.capacity, self._catalogue, operations, importer
         )
         self.clones = VolumeClones(
             self.volumes, self.datastores, self._catalogue, self._usage, qemu_img

@@ -121,7 +121,7 @@ class VmStorage:
         entry = self._catalogue.volumes.get(volume)
         return f"there is no volume {volume}" if entry is None else self._catalogue.fault(entry)
 
-    async def look_again(self, volumes: Sequence[str]) -> None:
+    async def refresh(self, volumes: Sequence[str]) -> None:
         """Look at the files of volumes, and of what they stand on."""
         await self._rescan.volumes(volumes)
 

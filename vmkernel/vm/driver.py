@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vmkernel.errors import problem_of
+from vmkernel.errors import to_problem
 from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.model import ErrorCode, MicaError, Progress, SecureBootStatus, Vm, VmState
 from vmkernel.qemu import QemuError, QmpLostError
@@ -256,7 +256,7 @@ class VmDriver:
             try:
                 await machine.recover()
             except Exception as error:
-                detail = problem_of(error, f"VM {self.vm_id}").detail
+                detail = to_problem(error, f"VM {self.vm_id}").detail
                 if _lives(machine):
                     machine.alive(detail)
                 else:
@@ -318,7 +318,7 @@ class VmDriver:
         except (MicaError, QemuError, OSError) as error:
             _log.warning("VM %s: %s", self.vm_id, error)
         except Exception as error:
-            problem_of(error, f"VM {self.vm_id}")
+            to_problem(error, f"VM {self.vm_id}")
 
     async def _answer(self, ask: Ask) -> None:
         if ask.done.cancelled():

@@ -16,7 +16,7 @@ from vmkernel.devices import DiskPlan
 from vmkernel.devices.arguments import Arguments, Command
 from vmkernel.devices.disk import add_disk_nodes
 from vmkernel.host import from_os_error
-from vmkernel.host.files import look
+from vmkernel.host.files import status
 from vmkernel.model import ErrorCode, MicaError, VolumeFormat
 from vmkernel.qemu import QemuError, block_graph, block_jobs, point_in_time
 from vmkernel.storage.ports import VolumeFile
@@ -102,11 +102,11 @@ class VmLiveDisks:
     async def _until_ready(
         self, vm_id: str, job: str, on_progress: Callable[[int, int], None]
     ) -> None:
-        async def look(running: Running) -> block_jobs.Job | None:
+        async def poll(running: Running) -> block_jobs.Job | None:
             return await block_jobs.find_job(running.qmp, job)
 
         while True:
-            found = await self._vms.use(vm_id, VmRequest.QUERY, look)
+            found = await self._vms.use(vm_id, VmRequest.QUERY, poll)
             if found is None or found.ended:
                 reason = found.error if found is not None else None
                 raise MicaError(
@@ -271,7 +271,7 @@ class VmLiveDisks:
             return False
         try:
             path = self._host.storage.volume(volume, while_busy=True).path
-            found = await asyncio.to_thread(look, path)
+            found = await asyncio.to_thread(status, path)
         except (MicaError, OSError):
             return False
         below = await block_graph.nodes_below(running.qmp, key)

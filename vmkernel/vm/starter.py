@@ -114,7 +114,7 @@ async def _start(
     try:
         if spec.vsock is not None and host.prepare_vsock is not None:
             await host.prepare_vsock()
-        await host.storage.look_again([disk.volume for disk in spec.disks])
+        await host.storage.refresh([disk.volume for disk in spec.disks])
         files = find_files(host, definition, vm_folder)
         files = await asyncio.to_thread(prepare_files, host, definition, files)
         if files.tpm_restored is not None:

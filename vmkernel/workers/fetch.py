@@ -8,7 +8,7 @@ resolve -> refuse addresses of this host itself -> connect -> refuse again -> [T
            without a byte of progress), else from the beginning
 The address that was judged is the one that is connected to, so a name can't change its mind; the
 host's own addresses are those of the moment, by the kernel's routes. The
-digest is proven by who reads the file, not here: this process is the one that a server may attack.
+digest is verified by who reads the file, not here: this process is what a server may attack.
 Sources: RFC 9110 (redirects 15.4, ranges 14), RFC 9112; h11 parses.
 """
 

@@ -118,7 +118,7 @@ def test_a_folder_that_is_a_link_is_not_passed_through(place: Path) -> None:
             lambda path: files.write_durably(path, b"x"),
             lambda path: os.close(files.create_file(path.with_name("new"))),
             lambda path: files.remove(path, missing_ok=False),
-            files.look,
+            files.status,
             lambda path: files.names(path.parent),
             lambda path: files.make_directory(path.with_name("made")),
             lambda path: files.rename_durably(path, place / "stolen"),
@@ -142,7 +142,7 @@ def test_no_name_leads_out(place: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
 def test_what_is_changed_has_a_single_name(place: Path, name: str) -> None:
     with open_folder(place) as folder:
-        for work in (folder.remove, folder.look, folder.create, folder.remove_tree):
+        for work in (folder.remove, folder.status, folder.create, folder.remove_tree):
             with pytest.raises(OSError, match="not the name of a file"):
                 work(name)
 

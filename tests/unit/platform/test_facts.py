@@ -120,18 +120,18 @@ def test_units_that_are_started_again_or_stay_away() -> None:
     pids: dict[str, int | None] = {"a.service": None}
     clock = [0.0]
     units = WatchedUnits(pids.get, {"a.service": "The a"}, monotonic=lambda: clock[0])
-    assert not units.look()
+    assert not units.poll()
     pids["a.service"] = 10
-    assert not units.look()
+    assert not units.poll()
     pids["a.service"] = 11
-    assert units.look()
+    assert units.poll()
     pids["a.service"] = None
-    assert units.look()
-    assert not units.look()
+    assert units.poll()
+    assert not units.poll()
     assert units.findings() == ()
     clock[0] = 30.0
     (finding,) = units.findings()
     assert (finding.code, finding.subject) == ("unit-not-running", "a.service")
     pids["a.service"] = 12
-    units.look()
+    units.poll()
     assert units.findings() == ()

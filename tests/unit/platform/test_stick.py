@@ -31,7 +31,7 @@ def test_uefi_names_the_partition(machine: SampleMachine) -> None:
     machine.efi(LoaderDevicePartUUID=ESP_GUID.upper())
     machine.stick("sda")
     sticks = watch(machine)
-    found = sticks.look()
+    found = sticks.probe()
     assert found is not None
     assert (found.state, found.esp) == (machine.dev / "sda2", machine.dev / "sda1")
     assert codes(sticks) == []
@@ -42,13 +42,13 @@ def test_uefi_takes_no_other_disk_with_a_state_partition(machine: SampleMachine)
     machine.efi(LoaderDevicePartUUID="00000000-0000-4000-8000-000000000000")
     machine.stick("sda")
     sticks = watch(machine)
-    assert sticks.look() is None
+    assert sticks.probe() is None
     assert codes(sticks) == ["stick-missing"]
 
 
 def test_bios_goes_by_the_state_partition(machine: SampleMachine) -> None:
     machine.stick("sdb")
-    found = watch(machine).look()
+    found = watch(machine).probe()
     assert found is not None
     assert found.disk.name == "sdb"
 
@@ -57,7 +57,7 @@ def test_of_two_alike_the_usb_one_is_taken_and_told(machine: SampleMachine) -> N
     machine.stick("sda", usb=False)
     machine.stick("sdb", usb=True)
     sticks = watch(machine)
-    found = sticks.look()
+    found = sticks.probe()
     assert found is not None
     assert found.disk.name == "sdb"
     assert codes(sticks) == ["two-sticks"]
@@ -66,7 +66,7 @@ def test_of_two_alike_the_usb_one_is_taken_and_told(machine: SampleMachine) -> N
 def test_a_stick_pulled_and_put_back_keeps_its_count(machine: SampleMachine) -> None:
     machine.stick("sda")
     sticks = watch(machine)
-    sticks.look()
+    sticks.probe()
     machine.traffic("sda", 100, 10)
     assert sticks.info().written_bytes == 5120
     assert not sticks.disk_removed("sdz")
@@ -76,18 +76,18 @@ def test_a_stick_pulled_and_put_back_keeps_its_count(machine: SampleMachine) -> 
     assert (sticks.info().present, sticks.info().written_bytes) == (False, 5120)
     machine.stick("sdc")
     machine.traffic("sdc", 4, 2)
-    assert sticks.look() is not None
+    assert sticks.probe() is not None
     assert (sticks.info().written_bytes, sticks.info().read_bytes) == (6144, 53248)
 
 
 def test_another_stick_put_in_later_is_not_the_stick(machine: SampleMachine) -> None:
     machine.stick("sda", serial="S1")
     sticks = watch(machine)
-    sticks.look()
+    sticks.probe()
     sticks.disk_removed("sda")
     machine.pull("sda")
     machine.stick("sdb", serial="S2")
-    assert sticks.look() is None
+    assert sticks.probe() is None
 
 
 def test_waiting_tells_once_and_ends(machine: SampleMachine) -> None:
@@ -112,4 +112,4 @@ def test_a_disk_with_a_broken_table_is_no_stick(machine: SampleMachine) -> None:
     data[600] ^= 1
     data[1100] ^= 1
     (machine.dev / "sda").write_bytes(data)
-    assert watch(machine).look() is None
+    assert watch(machine).probe() is None

@@ -16,7 +16,7 @@ from tests.unit.storage.world import image_spec
 from vmkernel.model import ImageFormat, MicaError, SourceFormat
 from vmkernel.storage.images.formats.archives import archive_of
 from vmkernel.storage.images.formats.base import FormatError, MemoryData
-from vmkernel.storage.images.formats.inspection import compression_of, format_of, prove_source
+from vmkernel.storage.images.formats.inspection import compression_of, format_of, verify_source
 from vmkernel.storage.images.import_pipeline import refuse_early
 
 PACKED = Path(__file__).parents[1] / "samples" / "packed"
@@ -99,7 +99,7 @@ def test_an_archive_is_named_whatever_it_is_said_to_be(
 ) -> None:
     data, what = SAMPLES[name]
     with pytest.raises(FormatError, match=what):
-        prove_source(format_of(MemoryData(data), declared), MemoryData(data))
+        verify_source(format_of(MemoryData(data), declared), MemoryData(data))
     if declared is SourceFormat.RAW and name != "dmg":
         with pytest.raises(MicaError, match=what):
             refuse_early(image_spec(data, ImageFormat.RAW), data[: 1 << 16])
@@ -125,7 +125,7 @@ def test_a_wrong_declaration_says_what_it_is() -> None:
 def test_cds_of_real_tools(name: str) -> None:
     data = MemoryData(lzma.decompress(_packed(name)))
     assert format_of(data, None) is SourceFormat.ISO
-    assert prove_source(SourceFormat.ISO, data) == data.size
+    assert verify_source(SourceFormat.ISO, data) == data.size
 
 
 @pytest.mark.parametrize(
@@ -134,4 +134,4 @@ def test_cds_of_real_tools(name: str) -> None:
 def test_cds_that_are_not_iso_9660_are_taken(at: int, magic: bytes) -> None:
     data = bytearray(64 * 2048 + 100)
     data[at : at + len(magic)] = magic
-    assert prove_source(SourceFormat.ISO, MemoryData(bytes(data))) == 65 * 2048
+    assert verify_source(SourceFormat.ISO, MemoryData(bytes(data))) == 65 * 2048

@@ -19,7 +19,7 @@ from vmkernel.storage.datastores import attachment as module
 from vmkernel.storage.datastores.capacity import Capacity
 from vmkernel.storage.datastores.lease import Identity, Leases, TakeoverMode
 from vmkernel.storage.datastores.registry import Datastores
-from vmkernel.storage.drivers.base import Attached, Consent, Observation
+from vmkernel.storage.drivers.base import Attached, CreateOptions, Observation
 from vmkernel.storage.drivers.directory import DirectoryDriver
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.records import RecordError
@@ -129,10 +129,10 @@ def test_a_step_that_fails_leaves_nothing_held(
             assert (await world.storage.volumes.list(None, None, 9))[0] == ()
             assert True not in heard or heard[-1] is False
             with contextlib.suppress(type(error)):
-                await world.storage.monitor.look_after(entry)
+                await world.storage.monitor.refresh(entry)
             assert mounted == []
             _is_free(world)
-        await world.storage.monitor.look_after(entry)
+        await world.storage.monitor.refresh(entry)
         assert _state(world) is DatastoreState.AVAILABLE
         assert mounted == ["d"]
         assert (await world.storage.volumes.get("v")).id == "v"
@@ -148,7 +148,7 @@ def test_a_creation_that_fails_leaves_no_datastore(tmp_path: Path, step: str) ->
         with pytest.MonkeyPatch.context() as patch:
             _breaks(patch, step, ERRORS["MicaError"])
             ended = await world.ended(
-                await changes.create("e", world.spec("e"), Consent(), actor="me")
+                await changes.create("e", world.spec("e"), CreateOptions(), actor="me")
             )
             assert ended.error is not None
             assert "e" not in world.storage.datastores.entries

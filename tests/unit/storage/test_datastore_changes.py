@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.storage.world import World, run
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.errors import HostError
 from vmkernel.host.folder import Folder, open_folder
 from vmkernel.model import (
@@ -22,7 +22,7 @@ from vmkernel.model import (
     VolumeSpec,
 )
 from vmkernel.state import StoredDatastore
-from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver
+from vmkernel.storage.drivers.base import Attached, CreateOptions, DatastoreDriver
 
 MIB = 1 << 20
 
@@ -99,7 +99,7 @@ def test_a_mount_that_fails_says_why_and_is_tried_again(tmp_path: Path) -> None:
         assert ended.error is not None
         assert "no datastore" in ended.error.detail
         (tmp_path / "away").rename(tmp_path / "d")
-        await world.storage.monitor.look_after(world.storage.datastores.entries["d"])
+        await world.storage.monitor.refresh(world.storage.datastores.entries["d"])
         assert world.storage.for_vms.datastores() == ("d",)
 
     run(tmp_path, scenario)
@@ -109,14 +109,14 @@ def test_adopting_makes_nothing(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         with pytest.raises(MicaError) as caught:
             await world.storage.datastore_changes.create(
-                "e", world.spec("e"), Consent(adopt=True), actor="me"
+                "e", world.spec("e"), CreateOptions(adopt=True), actor="me"
             )
         assert caught.value.problem.fields[0].pointer == "/adopt"
         assert not (tmp_path / "e").exists()
         await world.succeeded(await world.storage.datastore_changes.delete("d", actor="me"))
         await world.succeeded(
             await world.storage.datastore_changes.create(
-                "e", world.spec("d"), Consent(adopt=True), actor="me"
+                "e", world.spec("d"), CreateOptions(adopt=True), actor="me"
             )
         )
 
@@ -128,8 +128,8 @@ def test_directories_neither_grow_nor_take_disks(tmp_path: Path) -> None:
         edits = world.storage.datastore_changes
         for operation in (
             await edits.grow("d", actor="me"),
-            await edits.add_disk("d", "X", Consent(), actor="me"),
-            await edits.replace_disk("d", "X", "Y", Consent(), actor="me"),
+            await edits.add_disk("d", "X", CreateOptions(), actor="me"),
+            await edits.replace_disk("d", "X", "Y", CreateOptions(), actor="me"),
         ):
             ended = await world.ended(operation)
             assert ended.error is not None
@@ -178,7 +178,7 @@ def test_a_datastore_that_hangs_holds_up_itself_alone(
 
 def test_a_call_that_hangs_is_left_behind_and_not_repeated() -> None:
     async def scenario() -> None:
-        bounded, gate = Bounded(), threading.Event()
+        bounded, gate = BlockingCalls(), threading.Event()
         started = time.monotonic()
         with pytest.raises(HostError, match="did not answer within"):
             await bounded.run("x", gate.wait, timeout_s=0.1, what="The server")
@@ -209,9 +209,9 @@ def test_a_file_system_that_hangs_stops_no_other_request(
             gate.wait(20)
         return open_folder(path)
 
-    monkeypatch.setattr("vmkernel.storage.datastores.capacity._GLANCE_S", 0.2)
-    monkeypatch.setattr("vmkernel.storage.volumes.service._GLANCE_S", 0.2)
-    monkeypatch.setattr("vmkernel.storage.datastores.registry._LOOK_S", 0.5)
+    monkeypatch.setattr("vmkernel.storage.datastores.capacity.GLANCE_S", 0.2)
+    monkeypatch.setattr("vmkernel.storage.volumes.service.GLANCE_S", 0.2)
+    monkeypatch.setattr("vmkernel.storage.datastores.registry._PROBE_S", 0.5)
 
     async def scenario(world: World) -> None:
         await world.datastore("slow")

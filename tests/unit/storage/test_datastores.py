@@ -17,7 +17,7 @@ from vmkernel.model import (
     OperationState,
     VolumeSpec,
 )
-from vmkernel.storage.drivers.base import Consent
+from vmkernel.storage.drivers.base import CreateOptions
 
 MIB = 1 << 20
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_a_datastore(
 
     async def scenario(world: World) -> None:
         with pytest.raises(MicaError) as caught:
-            await world.storage.datastore_changes.create("x", spec, Consent(), actor="me")
+            await world.storage.datastore_changes.create("x", spec, CreateOptions(), actor="me")
         assert caught.value.problem.code is code
         assert caught.value.problem.fields[0].pointer == pointer
 
@@ -63,9 +63,9 @@ def test_what_cannot_be_a_datastore(
 
 def test_a_directory_is_never_wiped(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        consent = Consent(wipe_serials=("SERIAL",))
+        options = CreateOptions(wipe_serials=("SERIAL",))
         with pytest.raises(MicaError) as caught:
-            await world.storage.datastore_changes.create("x", world.spec("x"), consent, actor="me")
+            await world.storage.datastore_changes.create("x", world.spec("x"), options, actor="me")
         assert caught.value.problem.fields[0].pointer == "/wipe_serials/0"
 
     run(tmp_path, scenario)
@@ -82,7 +82,7 @@ def test_a_datastore_is_forgotten_and_adopted_with_all_that_is_in_it(tmp_path: P
         assert (await world.storage.volumes.list(None, None, 9))[0] == ()
         await world.succeeded(
             await world.storage.datastore_changes.create(
-                "other", world.spec("d"), Consent(), actor="me"
+                "other", world.spec("d"), CreateOptions(), actor="me"
             )
         )
         second = await world.storage.datastore_views.get("other")
@@ -98,7 +98,7 @@ def test_the_same_place_is_not_two_datastores(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         ended = await world.ended(
             await world.storage.datastore_changes.create(
-                "twin", world.spec("d"), Consent(), actor="me"
+                "twin", world.spec("d"), CreateOptions(), actor="me"
             )
         )
         assert ended.state is OperationState.FAILED
@@ -106,7 +106,7 @@ def test_the_same_place_is_not_two_datastores(tmp_path: Path) -> None:
         assert ended.error.code is ErrorCode.ALREADY_EXISTS
         with pytest.raises(MicaError) as caught:
             await world.storage.datastore_changes.create(
-                "d", world.spec("e"), Consent(), actor="me"
+                "d", world.spec("e"), CreateOptions(), actor="me"
             )
         assert caught.value.problem.code is ErrorCode.ALREADY_EXISTS
 
@@ -118,7 +118,7 @@ def test_a_datastore_that_is_not_kept_is_not_there(tmp_path: Path) -> None:
         world.medium.failing = True
         ended = await world.ended(
             await world.storage.datastore_changes.create(
-                "e", world.spec("e"), Consent(), actor="me"
+                "e", world.spec("e"), CreateOptions(), actor="me"
             )
         )
         assert ended.error is not None
@@ -147,11 +147,11 @@ def test_a_missing_datastore_is_told_and_comes_back(tmp_path: Path) -> None:
             await _volume(again, "w")
         assert caught.value.problem.code is ErrorCode.UNAVAILABLE
         (tmp_path / "away").rename(tmp_path / "d")
-        await again.storage.monitor.look_after(again.storage.datastores.entries["d"])
+        await again.storage.monitor.refresh(again.storage.datastores.entries["d"])
         assert again.storage.for_vms.volume("v").id == "v"
         assert list(again.storage.findings()) == []
         shutil.rmtree(tmp_path / "d")
-        await again.storage.monitor.look_after(again.storage.datastores.entries["d"])
+        await again.storage.monitor.refresh(again.storage.datastores.entries["d"])
         assert again.storage.for_vms.datastores() == ()
         await again.storage.stop()
 
@@ -191,7 +191,7 @@ def test_an_id_that_a_disk_brings_and_is_taken_is_left_out(tmp_path: Path) -> No
         await _volume(world, "v", "e")
         await world.succeeded(
             await world.storage.datastore_changes.create(
-                "d", world.spec("d"), Consent(), actor="me"
+                "d", world.spec("d"), CreateOptions(), actor="me"
             )
         )
         assert world.storage.for_vms.volume("v").datastore == "e"

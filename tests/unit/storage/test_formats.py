@@ -18,7 +18,7 @@ from vmkernel.storage.images.formats.compressions import PACKINGS
 from vmkernel.storage.images.formats.inspection import (
     compression_of,
     format_of,
-    prove_source,
+    verify_source,
 )
 from vmkernel.storage.images.formats.registry import FORMATS, format_of_source
 
@@ -43,7 +43,7 @@ GOOD = [
 @pytest.mark.parametrize(("source", "data", "size"), GOOD)
 def test_whole_disks_are_found_and_taken(source: SourceFormat, data: bytes, size: int) -> None:
     assert format_of(MemoryData(data), None) is source
-    assert prove_source(source, MemoryData(data)) == size
+    assert verify_source(source, MemoryData(data)) == size
 
 
 BAD = [
@@ -80,7 +80,7 @@ BAD = [
 @pytest.mark.parametrize(("source", "data", "words"), BAD)
 def test_what_needs_other_files_or_is_broken(source: SourceFormat, data: bytes, words: str) -> None:
     with pytest.raises(FormatError) as refused:
-        prove_source(source, MemoryData(data))
+        verify_source(source, MemoryData(data))
     assert words in str(refused.value)
 
 
@@ -93,7 +93,7 @@ def test_no_header_does_more_than_be_refused(
     for source in SourceFormat:
         if source.converted:
             try:
-                size = prove_source(source, changed)
+                size = verify_source(source, changed)
             except FormatError:
                 continue
             assert 0 < size <= 1 << 50
@@ -114,7 +114,7 @@ def test_formats_are_told_by_headers_or_not_at_all() -> None:
     with pytest.raises(FormatError, match="name the format"):
         format_of(MemoryData(bytes(4096)), None)
     with pytest.raises(FormatError, match="does not begin"):
-        prove_source(SourceFormat.VDI, MemoryData(qcow2()))
+        verify_source(SourceFormat.VDI, MemoryData(qcow2()))
 
 
 def test_only_a_log_in_use_is_to_be_replayed() -> None:
@@ -151,7 +151,7 @@ def test_what_looks_like_two_formats_is_neither_on_a_guess() -> None:
         both = first + second
         with pytest.raises(FormatError, match=r"looks like .*a VHD file.*; name"):
             format_of(MemoryData(both), None)
-        assert prove_source(SourceFormat.VHD, MemoryData(both)) == MIB
+        assert verify_source(SourceFormat.VHD, MemoryData(both)) == MIB
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -169,11 +169,11 @@ def test_what_is_known_and_not_taken_is_named_with_what_to_do() -> None:
     with pytest.raises(FormatError, match="a QED file; convert it"):
         format_of(MemoryData(qed()), None)
     with pytest.raises(FormatError, match="a QED file, not a raw disk"):
-        prove_source(SourceFormat.RAW, MemoryData(qed()))
+        verify_source(SourceFormat.RAW, MemoryData(qed()))
     luks = b"LUKS\xba\xbe\0\2" + bytes(4096)
     with pytest.raises(FormatError, match="encrypted by LUKS; decrypt it first"):
         format_of(MemoryData(luks), None)
-    assert prove_source(SourceFormat.RAW, MemoryData(luks)) == -(-len(luks) // 512) * 512
+    assert verify_source(SourceFormat.RAW, MemoryData(luks)) == -(-len(luks) // 512) * 512
 
 
 def test_reading_a_header_loads_no_service() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.storage.samples import bzimage, elf, iso, qcow2
 from vmkernel.model import SourceFormat
 from vmkernel.storage.images.formats.base import HEAD_BYTES, FormatError, MemoryData
-from vmkernel.storage.images.formats.inspection import prove_source
+from vmkernel.storage.images.formats.inspection import verify_source
 from vmkernel.storage.images.formats.qcow2 import read_header
 
 F = SourceFormat
@@ -27,8 +27,8 @@ class _Head(MemoryData):
         return self._size
 
 
-def prove(source: SourceFormat, head: bytes, size: int) -> int:
-    return prove_source(source, _Head(head, size))
+def verify(source: SourceFormat, head: bytes, size: int) -> int:
+    return verify_source(source, _Head(head, size))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def prove(source: SourceFormat, head: bytes, size: int) -> int:
 def test_what_is_right_is_taken(
     image_format: SourceFormat, head: bytes, size: int, virtual: int
 ) -> None:
-    assert prove(image_format, head, size) == virtual
+    assert verify(image_format, head, size) == virtual
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_is_wrong_is_refused_with_a_reason(
     image_format: SourceFormat, head: bytes, reason: str
 ) -> None:
     with pytest.raises(FormatError, match=reason):
-        prove(image_format, head, max(1, len(head)))
+        verify(image_format, head, max(1, len(head)))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_noise_is_refused_and_never_more_than_that(
     image_format: SourceFormat, noise: bytes
 ) -> None:
     try:
-        virtual = prove(image_format, noise[:HEAD_BYTES], max(1, len(noise)))
+        virtual = verify(image_format, noise[:HEAD_BYTES], max(1, len(noise)))
     except FormatError:
         return
     assert virtual > 0

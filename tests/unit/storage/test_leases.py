@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.storage.world import World
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.model import DatastoreState, ErrorCode, MicaError, OperationState
 from vmkernel.storage.datastores import lease
 from vmkernel.storage.datastores.lease import (
@@ -22,7 +22,7 @@ from vmkernel.storage.datastores.lease import (
     TakeoverMode,
 )
 from vmkernel.storage.datastores.lease_keeper import LeaseKeeper
-from vmkernel.storage.drivers.base import Attached, Consent
+from vmkernel.storage.drivers.base import Attached, CreateOptions
 from vmkernel.storage.drivers.directory import DirectoryDriver
 
 
@@ -153,7 +153,7 @@ def test_without_locks_a_race_has_one_winner(
 
 
 def _keeper(leases: Leases) -> LeaseKeeper:
-    keeper = LeaseKeeper(leases, Bounded())
+    keeper = LeaseKeeper(leases, BlockingCalls())
     keeper.again_s = 0.01
     return keeper
 
@@ -200,16 +200,16 @@ def _two(root: Path, scenario: Callable[[World, World], object]) -> None:
 
 async def _adopt(world: World, *, take_over: bool = False) -> str | None:
     """Adopt `d`; why that failed."""
-    consent = Consent(adopt=True, take_over=take_over)
+    options = CreateOptions(adopt=True, take_over=take_over)
     ended = await world.ended(
-        await world.storage.datastore_changes.create("d", world.spec("d"), consent, actor="me")
+        await world.storage.datastore_changes.create("d", world.spec("d"), options, actor="me")
     )
     return None if ended.state is OperationState.SUCCEEDED else str(ended.error)
 
 
 async def _look(world: World) -> DatastoreState:
     entry = world.storage.datastores.entry("d")
-    await world.storage.monitor._look_safely(entry)
+    await world.storage.monitor._refresh_safely(entry)
     return entry.state
 
 
@@ -299,7 +299,9 @@ def test_a_datastore_that_this_host_has_is_not_touched_by_a_second_name(tmp_path
         incoming = tmp_path / "d/.incoming/volume-half.qcow2"
         incoming.write_bytes(b"under way")
         ended = await one.ended(
-            await one.storage.datastore_changes.create("twin", one.spec("d"), Consent(), actor="me")
+            await one.storage.datastore_changes.create(
+                "twin", one.spec("d"), CreateOptions(), actor="me"
+            )
         )
         assert ended.error is not None
         assert ended.error.code is ErrorCode.ALREADY_EXISTS

@@ -205,7 +205,7 @@ def test_a_header_that_reaches_for_another_file_makes_it_unusable(tmp_path: Path
         folder = tmp_path / "d/volumes"
         (folder / "other.qcow2").write_bytes(qcow2(backing_name="base.qcow2"))
         (folder / "v.qcow2").write_bytes(qcow2(backing_name="/etc/shadow"))
-        await world.storage.for_vms.look_again(["other", "v"])
+        await world.storage.for_vms.refresh(["other", "v"])
         assert "its description names none" in (world.storage.for_vms.fault("other") or "")
         assert "/etc/shadow" in (world.storage.for_vms.fault("v") or "")
         assert world.storage.for_vms.fault("base") is None
@@ -220,13 +220,13 @@ def test_a_broken_volume_is_seen_before_a_start_and_comes_back(tmp_path: Path) -
         good = base.read_bytes()
         base.write_bytes(bytes(4) + good[4:])
         assert world.storage.for_vms.fault("v") is None
-        await world.storage.for_vms.look_again(["v"])
+        await world.storage.for_vms.refresh(["v"])
         assert "does not begin like a qcow2" in (world.storage.for_vms.fault("base") or "")
         assert "its base, volume base, can't be used" in (world.storage.for_vms.fault("v") or "")
         base.write_bytes(good)
         # What watches the datastores looks at broken ones again.
         entry = world.storage.datastores.entry("d")
-        await world.storage.monitor.look_after(entry)
+        await world.storage.monitor.refresh(entry)
         assert world.storage.for_vms.fault("v") is None
         assert world.storage.for_vms.volume("v").backing
 
@@ -238,7 +238,7 @@ def test_a_volume_that_is_marked_as_corrupt_can_be_checked(tmp_path: Path) -> No
         await _make(world)
         path = tmp_path / "d/volumes/v.qcow2"
         path.write_bytes(qcow2(size=64 * MIB, incompatible=1 << 1))
-        await world.storage.for_vms.look_again(["v"])
+        await world.storage.for_vms.refresh(["v"])
         assert "marked as corrupt" in (world.storage.for_vms.fault("v") or "")
         path.write_bytes(qcow2(size=64 * MIB))  # what `qemu-img check -r all` makes of it
         await world.succeeded(

@@ -13,7 +13,7 @@ from vmkernel.host.blkid import Signature
 from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers import local
-from vmkernel.storage.drivers.base import Consent
+from vmkernel.storage.drivers.base import CreateOptions
 from vmkernel.storage.drivers.disk_selection import DATASTORE_TYPE, Found
 from vmkernel.storage.drivers.local import LocalDriver
 from vmkernel.storage.drivers.mounting import Mounting
@@ -43,30 +43,34 @@ def _driver(monkeypatch: pytest.MonkeyPatch, *holding: str) -> tuple[LocalDriver
     return driver, choice
 
 
-def _create(driver: LocalDriver, name: str, consent: Consent = Consent()) -> None:  # noqa: B008
+def _create(driver: LocalDriver, name: str, options: CreateOptions = CreateOptions()) -> None:  # noqa: B008
     spec = DatastoreSpec(kind=DatastoreKind.LOCAL, disk=name)
-    asyncio.run(driver.check(spec, consent))
-    asyncio.run(driver.create(name.lower(), spec, consent, lambda _: None))
+    asyncio.run(driver.check(spec, options))
+    asyncio.run(driver.create(name.lower(), spec, options, lambda _: None))
 
 
 @pytest.mark.parametrize(
-    ("name", "consent", "code", "pointer"),
+    ("name", "options", "code", "pointer"),
     [
-        ("FULL", Consent(), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials"),
-        ("FULL", Consent(("BLANK",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/0"),
-        ("FULL", Consent(("FULL", "BLANK")), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/1"),
-        ("BLANK", Consent(("FULL",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/0"),
-        ("BLANK", Consent(adopt=True), ErrorCode.CONFLICT, "/adopt"),
-        ("STORE", Consent(("FULL",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/0"),
-        ("NONE", Consent(), ErrorCode.INVALID, "/spec/disk"),
+        ("FULL", CreateOptions(), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials"),
+        ("FULL", CreateOptions(("BLANK",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/0"),
+        ("FULL", CreateOptions(("FULL", "BLANK")), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/1"),
+        ("BLANK", CreateOptions(("FULL",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/0"),
+        ("BLANK", CreateOptions(adopt=True), ErrorCode.CONFLICT, "/adopt"),
+        ("STORE", CreateOptions(("FULL",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/0"),
+        ("NONE", CreateOptions(), ErrorCode.INVALID, "/spec/disk"),
     ],
 )
 def test_what_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, consent: Consent, code: ErrorCode, pointer: str
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    options: CreateOptions,
+    code: ErrorCode,
+    pointer: str,
 ) -> None:
     driver, choice = _driver(monkeypatch, "STORE")
     with pytest.raises(MicaError) as caught:
-        _create(driver, name, consent)
+        _create(driver, name, options)
     problem = caught.value.problem
     assert (problem.code, problem.fields[0].pointer) == (code, pointer)
     assert choice.calls == []
@@ -76,9 +80,9 @@ def test_a_datastore_is_adopted_even_where_its_serial_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     driver, choice = _driver(monkeypatch, "STORE")
-    _create(driver, "STORE", Consent(("STORE",)))
+    _create(driver, "STORE", CreateOptions(("STORE",)))
     assert choice.calls == []
-    _create(driver, "FULL", Consent(("FULL",)))
+    _create(driver, "FULL", CreateOptions(("FULL",)))
     assert choice.calls == ["partition FULL mica-datastore"]
 
 

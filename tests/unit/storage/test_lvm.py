@@ -25,13 +25,13 @@ from vmkernel.model import (
 )
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers import lvm
-from vmkernel.storage.drivers.base import Attached, Consent
+from vmkernel.storage.drivers.base import Attached, CreateOptions
 from vmkernel.storage.drivers.disk_selection import MEMBER_TYPE, Found
 from vmkernel.storage.drivers.lvm import LvmDriver
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.errors import DatastoreMissing
 
-NO_CONSENT = Consent()
+NO_CONSENT = CreateOptions()
 
 
 class MadeUpLvm(Lvm):
@@ -114,8 +114,8 @@ class Bench:
             self.choice.typed[item] = MEMBER_TYPE
         self.lvm.groups[name] = [Path("/dev") / f"{item.lower()}1" for item in disks]
 
-    def create(self, *disks: str, consent: Consent = NO_CONSENT) -> Attached:
-        return asyncio.run(self.driver.create("d", _spec(*disks), consent, lambda _: None))
+    def create(self, *disks: str, options: CreateOptions = NO_CONSENT) -> Attached:
+        return asyncio.run(self.driver.create("d", _spec(*disks), options, lambda _: None))
 
     async def _wait(self, condition: Callable[[], bool], *, what: str) -> None:
         if not condition():
@@ -162,17 +162,17 @@ def _refused(work: Callable[[], Awaitable[object]]) -> tuple[ErrorCode, str]:
 
 
 @pytest.mark.parametrize(
-    ("disks", "consent", "code", "pointer"),
+    ("disks", "options", "code", "pointer"),
     [
         ((), NO_CONSENT, ErrorCode.INVALID, "/spec/disks"),
         (("A", "A"), NO_CONSENT, ErrorCode.INVALID, "/spec/disks"),
         (("A", "NONE"), NO_CONSENT, ErrorCode.INVALID, "/spec/disks/1"),
         (("USED",), NO_CONSENT, ErrorCode.IN_USE, "/spec/disks/0"),
-        (("A", "MINE"), Consent(("MINE",)), ErrorCode.CONFLICT, "/spec/disks"),
+        (("A", "MINE"), CreateOptions(("MINE",)), ErrorCode.CONFLICT, "/spec/disks"),
         (("MINE", "OTHER"), NO_CONSENT, ErrorCode.CONFLICT, "/spec/disks"),
-        (("A", "B"), Consent(adopt=True), ErrorCode.CONFLICT, "/adopt"),
+        (("A", "B"), CreateOptions(adopt=True), ErrorCode.CONFLICT, "/adopt"),
         (("A", "FULL"), NO_CONSENT, ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials"),
-        (("A", "B"), Consent(("FULL",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/0"),
+        (("A", "B"), CreateOptions(("FULL",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/0"),
         (("NAS",), NO_CONSENT, ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials"),
     ],
 )
@@ -180,7 +180,7 @@ def test_what_is_refused_changes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     disks: tuple[str, ...],
-    consent: Consent,
+    options: CreateOptions,
     code: ErrorCode,
     pointer: str,
 ) -> None:
@@ -190,8 +190,8 @@ def test_what_is_refused_changes_nothing(
     bench.group("mica-1", "MINE")
     bench.group("mica-2", "OTHER")
     bench.group("nas-data", "NAS")
-    assert _refused(lambda: bench.driver.check(_spec(*disks), consent)) == (code, pointer)
-    assert _refused(lambda: bench.driver.create("d", _spec(*disks), consent, lambda _: None)) == (
+    assert _refused(lambda: bench.driver.check(_spec(*disks), options)) == (code, pointer)
+    assert _refused(lambda: bench.driver.create("d", _spec(*disks), options, lambda _: None)) == (
         code,
         pointer,
     )
@@ -245,7 +245,7 @@ def test_a_group_that_cannot_be_mounted_is_let_go(
 def test_a_group_is_adopted_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path, monkeypatch)
     bench.group("mica-1", "A", "B")
-    attached = bench.create("A", consent=Consent(adopt=True))
+    attached = bench.create("A", options=CreateOptions(adopt=True))
     assert attached.backing == "mica-1"
     assert attached.spec is not None
     assert attached.spec.disks == ("A", "B"), "the other disk of the group is one of it, too"

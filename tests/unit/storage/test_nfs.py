@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.mounts import Mount
 from vmkernel.host.nfs import nfs_source
 from vmkernel.host.runner import Runner
@@ -28,7 +28,7 @@ from vmkernel.model import (
 )
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers import mounting, nfs
-from vmkernel.storage.drivers.base import Attached, Consent
+from vmkernel.storage.drivers.base import Attached, CreateOptions
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.nfs import NfsDriver
 from vmkernel.storage.errors import DatastoreMissing
@@ -51,7 +51,7 @@ class Server:
         self.answers = threading.Event()
         self.undone = threading.Event()
         self.answers.set()
-        self.driver = NfsDriver(Mounting(Runner(), root / "mounts"), Bounded())
+        self.driver = NfsDriver(Mounting(Runner(), root / "mounts"), BlockingCalls())
         monkeypatch.setattr(nfs, "mount_nfs", self._mount)
         monkeypatch.setattr(nfs, "unmount", self._unmount)
         monkeypatch.setattr(mounting, "unmount", self._unmount)
@@ -91,8 +91,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     return Server(tmp_path, monkeypatch)
 
 
-def _create(server: Server, consent: Consent = Consent()) -> Attached:  # noqa: B008
-    return asyncio.run(server.driver.create("d", SPEC, consent, lambda _: None))
+def _create(server: Server, options: CreateOptions = CreateOptions()) -> Attached:  # noqa: B008
+    return asyncio.run(server.driver.create("d", SPEC, options, lambda _: None))
 
 
 def _stored(uuid: str) -> StoredDatastore:
@@ -109,28 +109,28 @@ def _refused(work: Callable[[], Awaitable[object]]) -> MicaError:
 
 
 @pytest.mark.parametrize(
-    ("spec", "consent", "pointer"),
+    ("spec", "options", "pointer"),
     [
-        (DatastoreSpec(kind=DatastoreKind.NFS), Consent(), "/spec/nfs"),
-        (SPEC, Consent(("DISK",)), "/wipe_serials/0"),
+        (DatastoreSpec(kind=DatastoreKind.NFS), CreateOptions(), "/spec/nfs"),
+        (SPEC, CreateOptions(("DISK",)), "/wipe_serials/0"),
         (
             DatastoreSpec(kind=DatastoreKind.NFS, nfs=NfsSpec(server="a b", export="/x")),
-            Consent(),
+            CreateOptions(),
             "/spec/nfs/server",
         ),
         (
             DatastoreSpec(kind=DatastoreKind.NFS, nfs=NfsSpec(server="a", export="x")),
-            Consent(),
+            CreateOptions(),
             "/spec/nfs/export",
         ),
     ],
 )
 def test_what_needs_no_server_to_be_seen_is_refused_at_once(
-    server: Server, spec: DatastoreSpec, consent: Consent, pointer: str
+    server: Server, spec: DatastoreSpec, options: CreateOptions, pointer: str
 ) -> None:
     for work in (
-        lambda: server.driver.check(spec, consent),
-        lambda: server.driver.create("d", spec, consent, lambda _: None),
+        lambda: server.driver.check(spec, options),
+        lambda: server.driver.create("d", spec, options, lambda _: None),
     ):
         assert _refused(work).problem.fields[0].pointer == pointer
     assert server.table == []
@@ -153,16 +153,18 @@ def test_an_empty_export_becomes_a_datastore_and_stays_the_same(server: Server) 
 
 
 def test_only_what_holds_a_datastore_is_adopted(server: Server) -> None:
-    found = _refused(lambda: server.driver.create("d", SPEC, Consent(adopt=True), lambda _: None))
+    found = _refused(
+        lambda: server.driver.create("d", SPEC, CreateOptions(adopt=True), lambda _: None)
+    )
     assert found.problem.fields[0].pointer == "/adopt"
     assert server.table == []
     Layout(server.export).initialise()
-    _create(server, Consent(adopt=True))
+    _create(server, CreateOptions(adopt=True))
 
 
 def test_an_export_with_other_files_is_left_alone(server: Server) -> None:
     (server.export / "family.jpg").touch()
-    found = _refused(lambda: server.driver.create("d", SPEC, Consent(), lambda _: None))
+    found = _refused(lambda: server.driver.create("d", SPEC, CreateOptions(), lambda _: None))
     assert found.problem.code is ErrorCode.CONFLICT
     assert server.table == []
     assert [path.name for path in server.export.iterdir()] == ["family.jpg"]
@@ -206,7 +208,7 @@ def test_a_silent_server_is_given_up_and_its_late_answer_undone(
     async def scenario() -> None:
         with pytest.raises(DatastoreMissing):
             await server.driver.attach(_stored(uuid))
-        assert server.driver._bounded.hangs("mount-d")
+        assert server.driver._blocking.hangs("mount-d")
         server.answers.set()
         await asyncio.to_thread(server.undone.wait, 10)
 

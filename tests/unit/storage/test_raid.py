@@ -24,7 +24,7 @@ from vmkernel.model import (
 )
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers import raid
-from vmkernel.storage.drivers.base import Attached, Consent
+from vmkernel.storage.drivers.base import Attached, CreateOptions
 from vmkernel.storage.drivers.disk_selection import MEMBER_TYPE
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.raid import RaidDriver
@@ -106,29 +106,39 @@ def _refused(work: Callable[[], Awaitable[object]]) -> tuple[ErrorCode, str, str
 
 
 @pytest.mark.parametrize(
-    ("spec", "consent", "code", "pointer"),
+    ("spec", "options", "code", "pointer"),
     [
-        (_spec("A"), Consent(), ErrorCode.INVALID, "/spec/disks"),
-        (_spec("A", "A"), Consent(), ErrorCode.INVALID, "/spec/disks"),
-        (_spec("A", "B", spares=("B",)), Consent(), ErrorCode.INVALID, "/spec/disks"),
-        (_spec("A", "Z"), Consent(), ErrorCode.INVALID, "/spec/disks/1"),
-        (_spec("A", "USED"), Consent(), ErrorCode.IN_USE, "/spec/disks/1"),
-        (_spec("A", "STICK"), Consent(), ErrorCode.INVALID, "/spec/disks/1"),
-        (_spec("A", "B", spares=("USED",)), Consent(), ErrorCode.IN_USE, "/spec/spares/0"),
-        (_spec("A", "B", raid_level=RaidLevel.RAID10), Consent(), ErrorCode.INVALID, "/spec/disks"),
-        (_spec("A", "B"), Consent(adopt=True), ErrorCode.CONFLICT, "/adopt"),
-        (_spec("A", "FULL"), Consent(), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials"),
-        (_spec("A", "FULL"), Consent(("A",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials"),
-        (_spec("A", "B"), Consent(("FULL",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials/0"),
-        (_spec("A", "NAS"), Consent(), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials"),
-        (_spec("A", "MINE"), Consent(("MINE",)), ErrorCode.CONFLICT, "/spec/disks"),
-        (_spec("MINE", "YOURS"), Consent(), ErrorCode.CONFLICT, "/spec/disks"),
+        (_spec("A"), CreateOptions(), ErrorCode.INVALID, "/spec/disks"),
+        (_spec("A", "A"), CreateOptions(), ErrorCode.INVALID, "/spec/disks"),
+        (_spec("A", "B", spares=("B",)), CreateOptions(), ErrorCode.INVALID, "/spec/disks"),
+        (_spec("A", "Z"), CreateOptions(), ErrorCode.INVALID, "/spec/disks/1"),
+        (_spec("A", "USED"), CreateOptions(), ErrorCode.IN_USE, "/spec/disks/1"),
+        (_spec("A", "STICK"), CreateOptions(), ErrorCode.INVALID, "/spec/disks/1"),
+        (_spec("A", "B", spares=("USED",)), CreateOptions(), ErrorCode.IN_USE, "/spec/spares/0"),
+        (
+            _spec("A", "B", raid_level=RaidLevel.RAID10),
+            CreateOptions(),
+            ErrorCode.INVALID,
+            "/spec/disks",
+        ),
+        (_spec("A", "B"), CreateOptions(adopt=True), ErrorCode.CONFLICT, "/adopt"),
+        (_spec("A", "FULL"), CreateOptions(), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials"),
+        (_spec("A", "FULL"), CreateOptions(("A",)), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials"),
+        (
+            _spec("A", "B"),
+            CreateOptions(("FULL",)),
+            ErrorCode.WIPE_NOT_CONFIRMED,
+            "/wipe_serials/0",
+        ),
+        (_spec("A", "NAS"), CreateOptions(), ErrorCode.WIPE_NOT_CONFIRMED, "/wipe_serials"),
+        (_spec("A", "MINE"), CreateOptions(("MINE",)), ErrorCode.CONFLICT, "/spec/disks"),
+        (_spec("MINE", "YOURS"), CreateOptions(), ErrorCode.CONFLICT, "/spec/disks"),
     ],
 )
 def test_what_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     spec: DatastoreSpec,
-    consent: Consent,
+    options: CreateOptions,
     code: ErrorCode,
     pointer: str,
 ) -> None:
@@ -138,7 +148,7 @@ def test_what_is_refused(
     bench.member("NAS", FOREIGN)
     bench.member("MINE", OURS)
     bench.member("YOURS", OTHER)
-    found = _refused(lambda: bench.driver.check(spec, consent))
+    found = _refused(lambda: bench.driver.check(spec, options))
     assert found[:2] == (code, pointer), found
     assert bench.choice.calls == []
     assert [call for call in bench.mdadm.calls if not call.startswith("stop")] == []
@@ -147,8 +157,8 @@ def test_what_is_refused(
 def test_each_disk_with_data_is_named_to_be_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "A")
     bench.member("FULL", FOREIGN)
-    spec, consent = _spec("A", "FULL"), Consent(("FULL",))
-    attached = asyncio.run(bench.driver.create("d", spec, consent, lambda _: None))
+    spec, options = _spec("A", "FULL"), CreateOptions(("FULL",))
+    attached = asyncio.run(bench.driver.create("d", spec, options, lambda _: None))
     assert attached.backing == "uuid-new"
     assert bench.choice.calls == ["partition A mica-member", "partition FULL mica-member"]
     assert bench.mdadm.calls == ["create raid1 a1,full1"]
@@ -160,7 +170,7 @@ def test_a_half_made_array_leaves_no_trace(monkeypatch: pytest.MonkeyPatch, step
     bench.mdadm.failing = {step}
     bench.formats = step != "format"
     spec = _spec("A", "B", spares=("C",))
-    code, _, _ = _refused(lambda: bench.driver.create("d", spec, Consent(), lambda _: None))
+    code, _, _ = _refused(lambda: bench.driver.create("d", spec, CreateOptions(), lambda _: None))
     assert code is ErrorCode.UNAVAILABLE
     assert bench.mdadm.marks == {}
     assert bench.mdadm.running == {}
@@ -172,7 +182,7 @@ def test_an_array_is_adopted_by_one_of_its_disks(monkeypatch: pytest.MonkeyPatch
     bench.member("A", OURS)
     bench.member("B", OURS)
     attached = asyncio.run(
-        bench.driver.create("d", _spec("A"), Consent(adopt=True), lambda _: None)
+        bench.driver.create("d", _spec("A"), CreateOptions(adopt=True), lambda _: None)
     )
     assert attached.backing == "uuid-1"
     assert bench.mdadm.calls == ["assemble uuid-1 a1,b1 False"]
@@ -182,7 +192,7 @@ def test_an_array_is_adopted_by_one_of_its_disks(monkeypatch: pytest.MonkeyPatch
 def test_what_a_crash_left_running_is_ended_first(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "A", "B")
     bench.mdadm.running = {"md9": OTHER, "md8": FOREIGN}
-    asyncio.run(bench.driver.check(_spec("A", "B"), Consent()))
+    asyncio.run(bench.driver.check(_spec("A", "B"), CreateOptions()))
     assert bench.mdadm.calls == ["stop md9"]
 
 
@@ -240,7 +250,9 @@ def test_a_disk_is_replaced_by_what_is_safest(
         members.append(MdMember("b1", 1, frozenset({states}), present=present))
     bench.arrays = [array("md5", *members)]
     bench.driver._running["d"] = "md5"
-    spec = asyncio.run(bench.driver.replace_disk(_stored("A", "B"), ATTACHED, "B", "C", Consent()))
+    spec = asyncio.run(
+        bench.driver.replace_disk(_stored("A", "B"), ATTACHED, "B", "C", CreateOptions())
+    )
     assert spec.disks == ("A", "C")
     assert bench.mdadm.calls == calls
 
@@ -257,7 +269,9 @@ def test_replacing_again_after_a_crash_only_notes_it(monkeypatch: pytest.MonkeyP
         )
     ]
     bench.driver._running["d"] = "md5"
-    spec = asyncio.run(bench.driver.replace_disk(_stored("A", "B"), ATTACHED, "B", "C", Consent()))
+    spec = asyncio.run(
+        bench.driver.replace_disk(_stored("A", "B"), ATTACHED, "B", "C", CreateOptions())
+    )
     assert spec.disks == ("A", "C")
     assert bench.mdadm.calls == []
 
@@ -277,7 +291,7 @@ def test_replacements_that_are_refused(
     bench.arrays = [array("md5", MdMember("a1", 0, frozenset({"in_sync"}), present=True))]
     bench.driver._running["d"] = "md5"
     found = _refused(
-        lambda: bench.driver.replace_disk(_stored("A", "B"), ATTACHED, old, new, Consent())
+        lambda: bench.driver.replace_disk(_stored("A", "B"), ATTACHED, old, new, CreateOptions())
     )
     assert found[1] == pointer
     assert bench.mdadm.calls == []

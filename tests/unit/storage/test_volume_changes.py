@@ -234,7 +234,7 @@ def test_a_crash_in_the_last_step_leaves_exactly_one(
             if after != "remove":
                 await _all_refuse(again)
             (tmp_path / "away").rename(tmp_path / "e")
-            await again.storage.monitor.look_after(again.storage.datastores.entries["e"])
+            await again.storage.monitor.refresh(again.storage.datastores.entries["e"])
         moved = after != "mark"
         assert again.storage.for_vms.volume("v").datastore == ("e" if moved else "d")
         name = "e" if moved else "d"

@@ -27,9 +27,9 @@ from vmkernel.model import (
 )
 from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateLog, StateStore
-from vmkernel.storage.drivers.base import Consent
+from vmkernel.storage.drivers.base import CreateOptions
 from vmkernel.storage.drivers.registry import hosted_drivers
-from vmkernel.storage.images.formats.open_disk import prove_open_disk
+from vmkernel.storage.images.formats.open_disk import verify_open_disk
 from vmkernel.storage.service import StorageService
 
 __all__ = ["FakeUsers", "PretendingQemuImg", "World", "image_spec", "run"]
@@ -39,7 +39,7 @@ class PretendingQemuImg(QemuImg):
     """Writes headers instead of disks; `gate` holds conversions up, `error` fails them."""
 
     def __init__(self) -> None:
-        super().__init__(Workers(Runner()), prove_open_disk)
+        super().__init__(Workers(Runner()), verify_open_disk)
         self.gate: asyncio.Event | None = None
         self.error: Exception | None = None
         self.calls: list[str] = []
@@ -297,7 +297,7 @@ class World:
         """Make a datastore."""
         await self.succeeded(
             await self.storage.datastore_changes.create(
-                name, self.spec(name), Consent(), actor="test"
+                name, self.spec(name), CreateOptions(), actor="test"
             )
         )
 

@@ -13,7 +13,7 @@ from vmkernel.host import Runner
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
 from vmkernel.model import ErrorCode, ImageFormat, MicaError, VolumeFormat
-from vmkernel.storage.images.formats.open_disk import prove_open_disk
+from vmkernel.storage.images.formats.open_disk import verify_open_disk
 from vmkernel.storage.ports import DiskPast, ImageFile, VolumeFile, VolumeLayer
 
 __all__ = ["FakeQemuImg", "FolderStorage"]
@@ -23,7 +23,7 @@ class FakeQemuImg(QemuImg):
     """Snapshots inside qcow2 files, kept apart from them."""
 
     def __init__(self) -> None:
-        super().__init__(Workers(Runner()), prove_open_disk)
+        super().__init__(Workers(Runner()), verify_open_disk)
         self.kept: dict[Path, dict[str, bytes]] = {}
         self.marks: dict[Path, set[str]] = {}
         """Dirty bitmaps."""
@@ -58,9 +58,6 @@ class FakeQemuImg(QemuImg):
 
     async def bitmaps(self, path: Path) -> dict[str, bool]:
         return dict.fromkeys(self.marks.get(path, ()), True)
-
-    async def add_bitmap(self, name: str, path: Path) -> None:
-        self.marks.setdefault(path, set()).add(name)
 
     async def remove_bitmap(self, name: str, path: Path) -> None:
         self.marks[path].remove(name)
@@ -172,7 +169,7 @@ class FolderStorage:
             return f"there is no volume {volume}"
         return self.faults.get(volume)
 
-    async def look_again(self, volumes: Sequence[str]) -> None:
+    async def refresh(self, volumes: Sequence[str]) -> None:
         self.looked_at += volumes
 
     async def delete_volume(self, volume: str, *, actor: str) -> None:  # noqa: ARG002

@@ -20,7 +20,7 @@ from vmkernel.control.requests import (
     UpdateDatastore,
 )
 from vmkernel.model import Datastore, Operation
-from vmkernel.storage.drivers.base import Consent
+from vmkernel.storage.drivers.base import CreateOptions
 from vmkernel.storage.service import StorageService
 
 __all__ = ["register"]
@@ -44,7 +44,7 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
         return await storage.datastore_changes.create(
             request.id,
             request.spec,
-            Consent(
+            CreateOptions(
                 wipe_serials=request.wipe_serials,
                 adopt=request.adopt,
                 take_over=request.take_over,
@@ -84,16 +84,16 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
 
     @dispatcher.handler
     async def add_disk(request: AddDatastoreDisk, caller: Caller) -> Operation:
-        consent = Consent(wipe_serials=request.wipe_serials)
+        options = CreateOptions(wipe_serials=request.wipe_serials)
         return await storage.datastore_changes.add_disk(
-            request.id, request.disk, consent, actor=caller.actor
+            request.id, request.disk, options, actor=caller.actor
         )
 
     @dispatcher.handler
     async def replace_disk(request: ReplaceDatastoreDisk, caller: Caller) -> Operation:
-        consent = Consent(wipe_serials=request.wipe_serials)
+        options = CreateOptions(wipe_serials=request.wipe_serials)
         return await storage.datastore_changes.replace_disk(
-            request.id, request.old, request.new, consent, actor=caller.actor
+            request.id, request.old, request.new, options, actor=caller.actor
         )
 
     @dispatcher.handler

@@ -14,7 +14,7 @@ import logging
 
 import msgspec
 
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.model import DatastoreState, ErrorCode, MicaError
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.catalogue import Catalogue, load
@@ -47,14 +47,14 @@ class Attachment:
         leases: LeaseKeeper,
         capacity: Capacity,
         events: DatastoreEvents,
-        bounded: Bounded,
+        blocking: BlockingCalls,
     ) -> None:
         self._datastores = datastores
         self._catalogue = catalogue
         self._leases = leases
         self._capacity = capacity
         self._events = events
-        self._bounded = bounded
+        self._blocking = blocking
         self.ending = False
         """True from when on nothing is attached any more."""
 
@@ -106,7 +106,7 @@ class Attachment:
             lost = await self._leases.take(stored.id, attached, mode, report)
             if lost is not None:
                 self._events.taken_over(stored.id, lost)
-            await self._bounded.run(
+            await self._blocking.run(
                 f"load-{stored.id}", repair, timeout_s=_LOAD_S, what=f"Datastore {stored.id}"
             )
         except RecordError as error:
@@ -139,7 +139,7 @@ class Attachment:
 
     async def _take_up(self, entry: Entry, attached: Attached) -> None:
         layout = Layout(attached.root)
-        contents = await self._bounded.run(
+        contents = await self._blocking.run(
             f"load-{entry.id}",
             lambda: load(layout, entry.id),
             timeout_s=_LOAD_S,
@@ -180,7 +180,7 @@ class Attachment:
         for news in observed.news(entry.id, before):
             self._events.news(entry.id, news)
 
-    async def look_again(self, entry: Entry) -> None:
+    async def refresh(self, entry: Entry) -> None:
         """See at once what a change has made of a datastore."""
         if entry.attached is not None:
             await self._capacity.glance(entry)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.errors import DatastoreFullError, from_os_error
 from vmkernel.host.files import free_bytes
 from vmkernel.model import MicaError, SpaceLevel
 from vmkernel.storage.datastores.entry import Entry, Space
 from vmkernel.storage.datastores.events import DatastoreEvents
-from vmkernel.storage.datastores.registry import Datastores
+from vmkernel.storage.datastores.registry import GLANCE_S, Datastores
 
 __all__ = [
     "Capacity",
@@ -31,17 +31,17 @@ SPACE_MARGIN_BYTES = 16 << 20
 """Always left free, for descriptions and the file system's own needs."""
 _MEASURE_S = 20.0
 """Longer than an NFS mount's own patience."""
-_GLANCE_S = 2.0
-"""A list of datastores is not held up longer by one that hangs."""
 
 
 class Capacity:
     """Measures datastores, promises their space, and tells when they become full."""
 
-    def __init__(self, datastores: Datastores, events: DatastoreEvents, bounded: Bounded) -> None:
+    def __init__(
+        self, datastores: Datastores, events: DatastoreEvents, blocking: BlockingCalls
+    ) -> None:
         self._datastores = datastores
         self._events = events
-        self._bounded = bounded
+        self._blocking = blocking
 
     # --- promises -----------------------------------------------------------------------------
 
@@ -55,7 +55,7 @@ class Capacity:
         if self._datastores.driver_of(entry).remote:
             return  # the monitor does it: each look would be a question to the server
         try:
-            figures = await self._datastores.look(datastore_id, lambda: free_bytes(root))
+            figures = await self._datastores.probe(datastore_id, lambda: free_bytes(root))
         except OSError as error:
             raise from_os_error(error, f"Datastore {datastore_id} can't be measured") from error
         self.note(entry, Space(*figures))
@@ -98,18 +98,18 @@ class Capacity:
         if attached is None or self._datastores.driver_of(entry).remote:
             return
         with contextlib.suppress(OSError, MicaError):
-            figures = await self._datastores.look(
-                entry.id, lambda: free_bytes(attached.root), patience_s=_GLANCE_S
+            figures = await self._datastores.probe(
+                entry.id, lambda: free_bytes(attached.root), patience_s=GLANCE_S
             )
             self.note(entry, Space(*figures))
 
     async def refresh(self, entry: Entry) -> None:
         """Measure the space; the last figures stay where that takes too long."""
         attached = entry.attached
-        if attached is None or self._bounded.hangs(f"space-{entry.id}"):
+        if attached is None or self._blocking.hangs(f"space-{entry.id}"):
             return
         with contextlib.suppress(OSError, MicaError):
-            figures = await self._bounded.run(
+            figures = await self._blocking.run(
                 f"space-{entry.id}",
                 lambda: free_bytes(attached.root),
                 timeout_s=_MEASURE_S,

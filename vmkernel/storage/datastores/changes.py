@@ -32,7 +32,7 @@ from vmkernel.storage.datastores.events import DatastoreEvents
 from vmkernel.storage.datastores.lease import TakeoverMode
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.datastores.views import DatastoreViews
-from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
+from vmkernel.storage.drivers.base import Attached, CreateOptions, DatastoreDriver, Report
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.usage import VmUsage
 
@@ -70,7 +70,7 @@ class DatastoreChanges:
     # --- make, adopt, forget ------------------------------------------------------------------
 
     async def create(
-        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, *, actor: str
+        self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, *, actor: str
     ) -> Operation:
         """Make or adopt a datastore."""
         self._refuse_taken(datastore_id)
@@ -79,11 +79,11 @@ class DatastoreChanges:
         check_thresholds(spec.warning_percent, spec.critical_percent)
         self._coming.add(datastore_id)
         try:
-            await driver.check(spec, consent)
+            await driver.check(spec, options)
 
             async def work(context: OperationContext) -> None:
                 try:
-                    await self._create(driver, datastore_id, spec, consent, _reporter(context))
+                    await self._create(driver, datastore_id, spec, options, _reporter(context))
                 finally:
                     self._coming.discard(datastore_id)
 
@@ -197,12 +197,12 @@ class DatastoreChanges:
                 await self._datastores.driver_of(entry).grow(
                     entry.stored, self._attached(entry), _reporter(context)
                 )
-                await self._attachment.look_again(entry)
+                await self._attachment.refresh(entry)
 
         return self._begin("datastore.grow", datastore_id, work, actor)
 
     async def add_disk(
-        self, datastore_id: str, disk: str, consent: Consent, *, actor: str
+        self, datastore_id: str, disk: str, options: CreateOptions, *, actor: str
     ) -> Operation:
         """Give it one disk more."""
         entry = self._datastores.entry(datastore_id)
@@ -211,15 +211,15 @@ class DatastoreChanges:
         async def work(_: OperationContext) -> None:
             async with entry.lock:
                 spec = await self._datastores.driver_of(entry).add_disk(
-                    entry.stored, self._attached(entry), disk, consent
+                    entry.stored, self._attached(entry), disk, options
                 )
                 await self._keep_spec(entry, spec)
-                await self._attachment.look_again(entry)
+                await self._attachment.refresh(entry)
 
         return self._begin("datastore.add-disk", datastore_id, work, actor)
 
     async def replace_disk(
-        self, datastore_id: str, old: str, new: str, consent: Consent, *, actor: str
+        self, datastore_id: str, old: str, new: str, options: CreateOptions, *, actor: str
     ) -> Operation:
         """Put a disk in the place of another; it ends when the rebuild has begun."""
         entry = self._datastores.entry(datastore_id)
@@ -228,10 +228,10 @@ class DatastoreChanges:
         async def work(_: OperationContext) -> None:
             async with entry.lock:
                 spec = await self._datastores.driver_of(entry).replace_disk(
-                    entry.stored, self._attached(entry), old, new, consent
+                    entry.stored, self._attached(entry), old, new, options
                 )
                 await self._keep_spec(entry, spec)
-                await self._attachment.look_again(entry)
+                await self._attachment.refresh(entry)
 
         return self._begin("datastore.replace-disk", datastore_id, work, actor)
 
@@ -242,11 +242,11 @@ class DatastoreChanges:
         driver: DatastoreDriver,
         datastore_id: str,
         spec: DatastoreSpec,
-        consent: Consent,
+        options: CreateOptions,
         report: Report,
     ) -> None:
         async with self._create_lock:
-            attached = await driver.create(datastore_id, spec, consent, report)
+            attached = await driver.create(datastore_id, spec, options, report)
             stored = StoredDatastore(
                 id=datastore_id,
                 created_at=clock.now(),
@@ -262,7 +262,7 @@ class DatastoreChanges:
                 # Before its lease and its tree are touched: they are those of the other.
                 await asyncio.shield(driver.detach(stored, force=True))
                 raise twin
-            mode = TakeoverMode.FORCE if consent.take_over else TakeoverMode.SILENT
+            mode = TakeoverMode.FORCE if options.take_over else TakeoverMode.SILENT
             await self._attachment.open(stored, attached, mode, report)
             try:
                 await self._store.update(change)

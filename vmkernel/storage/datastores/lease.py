@@ -39,6 +39,7 @@ from pathlib import Path
 
 from vmkernel.host.files import create_file, open_regular
 from vmkernel.model import ErrorCode
+from vmkernel.model.volumes import SECTOR_BYTES
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.records import LeaseRecord, RecordError, decode, encode_compactly
 from vmkernel.text import clean
@@ -49,7 +50,6 @@ _log = logging.getLogger(__name__)
 
 SILENT_S = 30.0
 SETTLE_S = 1.0
-_BLOCK_BYTES = 512
 _NAME = "mica-lease"
 _LOCK_TRIES = 20
 _LOCK_WAIT_S = 0.1
@@ -223,12 +223,12 @@ class _File:
 
     def read(self) -> bytes:
         """What it holds; empty where nothing was ever written."""
-        return os.pread(self._fd, _BLOCK_BYTES, 0)
+        return os.pread(self._fd, SECTOR_BYTES, 0)
 
     def write(self, data: bytes) -> bytes:
         """Write it as one block, durable on return; what is read from now on."""
-        block = data.ljust(_BLOCK_BYTES - 1) + b"\n"
-        if len(block) != _BLOCK_BYTES or os.pwrite(self._fd, block, 0) != _BLOCK_BYTES:
+        block = data.ljust(SECTOR_BYTES - 1) + b"\n"
+        if len(block) != SECTOR_BYTES or os.pwrite(self._fd, block, 0) != SECTOR_BYTES:
             raise OSError(errno.EIO, "the lease can't be written as a whole")
         return block
 
@@ -238,7 +238,7 @@ def _opened(root: Path, *, make: bool = False) -> Iterator[_File]:
     if make:
         with contextlib.suppress(FileExistsError):
             os.close(create_file(root / _NAME, 0o644))
-    fd = open_regular(root / _NAME, os.O_RDWR | os.O_DSYNC, limit=_BLOCK_BYTES)
+    fd = open_regular(root / _NAME, os.O_RDWR | os.O_DSYNC, limit=SECTOR_BYTES)
     try:
         yield _File(fd, locked=_lock(fd))
     finally:

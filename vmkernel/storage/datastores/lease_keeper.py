@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.errors import from_os_error
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.storage.datastores.lease import SILENT_S, LeaseHeld, LeaseLost, Leases, TakeoverMode
@@ -28,9 +28,9 @@ _RELEASE_S = 5.0
 class LeaseKeeper:
     """One for all datastores; the calls for one datastore are made one after the other."""
 
-    def __init__(self, leases: Leases, bounded: Bounded) -> None:
+    def __init__(self, leases: Leases, blocking: BlockingCalls) -> None:
         self._leases = leases
-        self._bounded = bounded
+        self._blocking = blocking
         self._renewed_s: dict[str, float] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.again_s = _AGAIN_S
@@ -112,7 +112,7 @@ class LeaseKeeper:
     ) -> T:
         what = f"Datastore {datastore_id}"
         try:
-            return await self._bounded.run(
+            return await self._blocking.run(
                 f"lease-{datastore_id}", call, timeout_s=timeout_s, what=what
             )
         except OSError as error:

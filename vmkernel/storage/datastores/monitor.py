@@ -50,7 +50,7 @@ class Monitor:
         """Attach what the configuration names; slow ones come later, by `watch`."""
         self._datastores.load()
         for entry in self._datastores.entries.values():
-            self._look_in_background(entry)
+            self._refresh_in_background(entry)
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=_START_WAIT_S)
 
@@ -59,7 +59,7 @@ class Monitor:
         while True:
             await asyncio.sleep(_WATCH_S)
             for entry in list(self._datastores.entries.values()):
-                self._look_in_background(entry)
+                self._refresh_in_background(entry)
 
     async def release_idle(self) -> None:
         """Let go of the leases of datastores on which no VM runs: we end, and others may have
@@ -81,22 +81,22 @@ class Monitor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _look_in_background(self, entry: Entry) -> None:
+    def _refresh_in_background(self, entry: Entry) -> None:
         task = self._tasks.get(entry.id)
         if task is None or task.done():
             self._tasks[entry.id] = asyncio.create_task(
-                self._look_safely(entry), name=f"datastore-{entry.id}"
+                self._refresh_safely(entry), name=f"datastore-{entry.id}"
             )
 
-    async def _look_safely(self, entry: Entry) -> None:
+    async def _refresh_safely(self, entry: Entry) -> None:
         try:
-            await self.look_after(entry)
+            await self.refresh(entry)
         except MicaError as error:
             _log.warning("datastore %s: %s", entry.id, error)
         except Exception:
             _log.exception("watching datastore %s failed", entry.id)
 
-    async def look_after(self, entry: Entry) -> None:
+    async def refresh(self, entry: Entry) -> None:
         """One look at one datastore: attach it, or see that all is well with it, or let it go."""
         if entry.leaving or self._attachment.ending:
             return

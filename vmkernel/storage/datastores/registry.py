@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.errors import naming_datastore
 from vmkernel.model import DatastoreKind, DatastoreState, ErrorCode, MicaError
 from vmkernel.state import HostConfig, StateStore, StoredDatastore
@@ -31,8 +31,10 @@ from vmkernel.storage.layout import Layout
 __all__ = ["Datastores"]
 
 T = TypeVar("T")
-_LOOK_S = 10.0
+_PROBE_S = 10.0
 """Longer than a disk that has to spin up; a dead server is given up by then."""
+GLANCE_S = 2.0
+"""The patience of a list with figures of many datastores: one that hangs delays it no longer."""
 
 Listener = Callable[[str, bool], None]
 
@@ -41,11 +43,11 @@ class Datastores:
     """The datastores by id, their drivers, and short looks at their files."""
 
     def __init__(
-        self, store: StateStore, drivers: Sequence[DatastoreDriver], bounded: Bounded
+        self, store: StateStore, drivers: Sequence[DatastoreDriver], blocking: BlockingCalls
     ) -> None:
         self._store = store
         self._drivers = {driver.kind: driver for driver in drivers}
-        self._bounded = bounded
+        self._blocking = blocking
         self._listeners: list[Listener] = []
         self.entries: dict[str, Entry] = {}
         """By id; changed inside this package alone."""
@@ -152,16 +154,16 @@ class Datastores:
         finally:
             entry.users -= 1
 
-    async def look(
+    async def probe(
         self, datastore_id: str, call: Callable[[], T], *, patience_s: float | None = None
     ) -> T:
         """The outcome of a short look at an available datastore's files, off the event loop;
         `timed-out` where it doesn't answer, OSError."""
         self.layout(datastore_id)
-        return await self._bounded.run_beside(
+        return await self._blocking.run_beside(
             f"look-{datastore_id}",
             call,
-            timeout_s=patience_s or _LOOK_S,
+            timeout_s=patience_s or _PROBE_S,
             what=f"Datastore {datastore_id}",
         )
 

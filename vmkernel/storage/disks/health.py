@@ -22,7 +22,7 @@ __all__ = ["DiskHealthWatch"]
 
 _log = logging.getLogger(__name__)
 _FIRST_S = 15.0
-_LOOK_S = 30.0
+_POLL_S = 30.0
 _EVERY_S = 1800.0
 _NOT_YET = DiskHealth(state=HealthState.UNKNOWN, reason="It was not asked yet.")
 _MUTE = DiskHealth(state=HealthState.UNKNOWN, reason="Its kind tells nothing about health.")
@@ -68,12 +68,12 @@ class DiskHealthWatch:
         await asyncio.sleep(_FIRST_S)
         while True:
             try:
-                await self.look()
+                await self.poll()
             except Exception:
                 _log.exception("looking after the disks failed")
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Ask the disks whose turn it is; forget those that went away."""
         disks = await asyncio.to_thread(self._tree.disks)
         there = {disk.id for disk in disks}

@@ -30,7 +30,7 @@ from vmkernel.storage.errors import StorageError
 __all__ = [
     "Attached",
     "COMMON_FIELDS",
-    "Consent",
+    "CreateOptions",
     "DatastoreDriver",
     "News",
     "Observation",
@@ -46,7 +46,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Consent:
+class CreateOptions:
     """What the administrator allows."""
 
     wipe_serials: tuple[str, ...] = ()
@@ -127,12 +127,12 @@ class DatastoreDriver:
                     f"/spec/{name}", f"It has no meaning for a datastore of kind {spec.kind}."
                 )
 
-    async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
+    async def check(self, spec: DatastoreSpec, options: CreateOptions) -> None:
         """Refuse at once what `create` would refuse; nothing is changed."""
         raise NotImplementedError
 
     async def create(
-        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, report: Report
+        self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
         """Make the datastore, or adopt the one that is there, and attach it."""
         raise NotImplementedError
@@ -182,10 +182,10 @@ class DatastoreDriver:
         self._refuse(stored, "doesn't grow by itself")
 
     async def add_disk(
-        self, stored: StoredDatastore, attached: Attached, disk: str, consent: Consent
+        self, stored: StoredDatastore, attached: Attached, disk: str, options: CreateOptions
     ) -> DatastoreSpec:
         """Take one disk more; the spec as it is then."""
-        del attached, disk, consent
+        del attached, disk, options
         self._refuse(stored, "takes no further disk")
 
     async def replace_disk(
@@ -194,10 +194,10 @@ class DatastoreDriver:
         attached: Attached,
         old: str,
         new: str,
-        consent: Consent,
+        options: CreateOptions,
     ) -> DatastoreSpec:
         """Put a disk in the place of another; the spec as it is then."""
-        del attached, old, new, consent
+        del attached, old, new, options
         self._refuse(stored, "has no redundancy to replace a disk from")
 
     def _refuse(self, stored: StoredDatastore, what: str) -> NoReturn:

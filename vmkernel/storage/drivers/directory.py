@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.errors import HostError, from_os_error
 from vmkernel.host.files import make_directory
 from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError
 from vmkernel.state import StoredDatastore
-from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Report
+from vmkernel.storage.drivers.base import Attached, CreateOptions, DatastoreDriver, Report
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.records import RecordError
@@ -29,11 +29,11 @@ class DirectoryDriver(DatastoreDriver):
     shared = True
 
     def __init__(self) -> None:
-        self._bounded = Bounded()
+        self._blocking = BlockingCalls()
 
-    async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
+    async def check(self, spec: DatastoreSpec, options: CreateOptions) -> None:
         """Refuse at once what `create` would refuse."""
-        if consent.wipe_serials:
+        if options.wipe_serials:
             raise MicaError.field("/wipe_serials/0", "A directory is never wiped.")
         if spec.path is None:
             raise MicaError.field("/spec/path", "A directory datastore needs a path.")
@@ -42,14 +42,14 @@ class DirectoryDriver(DatastoreDriver):
         if "," in spec.path:
             # swtpm's options have no way to name such a file.
             raise MicaError.field("/spec/path", "The path may hold no comma.")
-        await asyncio.to_thread(_look, Path(spec.path), consent.adopt)
+        await asyncio.to_thread(_probe, Path(spec.path), options.adopt)
 
     async def create(
-        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, report: Report
+        self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
         """Make the tree in the directory, or adopt the one that is there."""
         del datastore_id
-        await self.check(spec, consent)
+        await self.check(spec, options)
         assert spec.path is not None
         report("directory")
         return await asyncio.to_thread(_create, Path(spec.path))
@@ -68,14 +68,14 @@ class DirectoryDriver(DatastoreDriver):
         if path is None:
             return False
         try:
-            return await self._bounded.run(
+            return await self._blocking.run(
                 stored.id, Path(path).is_dir, timeout_s=_PATIENCE_S, what=f"The directory {path}"
             )
         except HostError:
             return False
 
 
-def _look(path: Path, adopt: bool) -> None:
+def _probe(path: Path, adopt: bool) -> None:
     try:
         path = path.resolve()  # an administrator's links count; those inside never do
         if adopt and Layout(path).read_marker() is None:

@@ -19,14 +19,24 @@ from vmkernel.host.gpt import GptPartition
 from vmkernel.host.mounts import mounts
 from vmkernel.host.runner import Runner
 from vmkernel.model import ErrorCode, MicaError
-from vmkernel.storage.drivers.base import Consent
+from vmkernel.storage.drivers.base import CreateOptions
 
-__all__ = ["DATASTORE_TYPE", "DiskChoice", "Found", "MEMBER_TYPE", "MIN_DISK_BYTES", "describe"]
+__all__ = [
+    "DATASTORE_TYPE",
+    "DiskChoice",
+    "Found",
+    "MEMBER_NAME",
+    "MEMBER_TYPE",
+    "MIN_DISK_BYTES",
+    "describe",
+]
 
 DATASTORE_TYPE = "6d696361-6461-4461-a5e5-1b7c8d9e0f21"
 """The GPT type of a partition that holds a datastore. Never changes: disks in the field bear it."""
 MEMBER_TYPE = "6d696361-6d65-4d62-a5e5-2c8d9e0f1b32"
 """The GPT type of a partition that is part of a datastore on several disks. Never changes."""
+MEMBER_NAME = "mica-member"
+"""What such a partition is called; nothing goes by it."""
 MIN_DISK_BYTES = 512 << 20
 """mkfs.xfs refuses less than 300 MB."""
 
@@ -111,13 +121,13 @@ class DiskChoice:
         """True where nothing at all is known on it."""
         return not disk.partitions and (await probe(self.runner, disk.path)).blank
 
-    async def confirm(self, disks: tuple[BlockDisk, ...], consent: Consent) -> None:
+    async def confirm(self, disks: tuple[BlockDisk, ...], options: CreateOptions) -> None:
         """Refuse to go on unless each of the disks is blank or named by the wipe serials.
 
         A serial that names none of them is refused too: whoever gives it means another disk.
         """
         ids = {disk.id for disk in disks}
-        for place, serial in enumerate(consent.wipe_serials):
+        for place, serial in enumerate(options.wipe_serials):
             if serial not in ids:
                 raise MicaError.field(
                     f"/wipe_serials/{place}",
@@ -125,7 +135,7 @@ class DiskChoice:
                     ErrorCode.WIPE_NOT_CONFIRMED,
                 )
         for disk in disks:
-            if disk.id in consent.wipe_serials or await self.blank(disk):
+            if disk.id in options.wipe_serials or await self.blank(disk):
                 continue
             raise MicaError.field(
                 "/wipe_serials",
@@ -147,7 +157,7 @@ class DiskChoice:
     # --- changing -----------------------------------------------------------------------------
 
     async def clear(self, disk: BlockDisk) -> None:
-        """Take everything off a disk; the caller has the consent."""
+        """Take everything off a disk; the caller has the options."""
         disk_tools.hold_exclusively(disk.path)
         for partition in disk.partitions:
             await disk_tools.wipe(self.runner, partition.path)
@@ -155,7 +165,7 @@ class DiskChoice:
         await asyncio.to_thread(disk_tools.read_partitions_again, disk.path)
 
     async def partition_whole(self, disk: BlockDisk, type_guid: str, name: str) -> Found:
-        """Clear a disk and give it one partition; the caller has the consent."""
+        """Clear a disk and give it one partition; the caller has the options."""
         await self.clear(disk)
         await disk_tools.make_one_partition(self.runner, disk.path, type_guid=type_guid, name=name)
         found: Found | None = None

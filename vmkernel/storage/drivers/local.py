@@ -29,7 +29,7 @@ from vmkernel.model import (
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers.base import (
     Attached,
-    Consent,
+    CreateOptions,
     DatastoreDriver,
     Observation,
     Report,
@@ -55,19 +55,19 @@ class LocalDriver(DatastoreDriver):
         self._mounting = mounting
         self._found: dict[str, Found] = {}
 
-    async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
+    async def check(self, spec: DatastoreSpec, options: CreateOptions) -> None:
         """Refuse at once what `create` would refuse."""
         disk = await self._choice.usable(_disk_of(spec), "/spec/disk")
         adoptable = await self._adoptable(disk)
         if adoptable is None:
-            _refuse_to_make(consent, disk)
-            await self._choice.confirm((disk,), consent)
+            _refuse_to_make(options, disk)
+            await self._choice.confirm((disk,), options)
         else:
-            self._refuse_other_serials(disk, consent)
+            self._refuse_other_serials(disk, options)
             self._refuse_copies(adoptable)
 
     async def create(
-        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, report: Report
+        self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
         """Adopt the datastore on the disk; or make one, wiping the disk where that is confirmed.
 
@@ -80,8 +80,8 @@ class LocalDriver(DatastoreDriver):
             if found is not None:
                 self._refuse_copies(found)
             else:
-                _refuse_to_make(consent, disk)
-                await self._choice.confirm((disk,), consent)
+                _refuse_to_make(options, disk)
+                await self._choice.confirm((disk,), options)
                 report("partition")
                 found = await self._choice.partition_whole(disk, DATASTORE_TYPE, _PARTITION_NAME)
                 report("format")
@@ -197,8 +197,8 @@ class LocalDriver(DatastoreDriver):
                 )
 
     @staticmethod
-    def _refuse_other_serials(disk: BlockDisk, consent: Consent) -> None:
-        for place, serial in enumerate(consent.wipe_serials):
+    def _refuse_other_serials(disk: BlockDisk, options: CreateOptions) -> None:
+        for place, serial in enumerate(options.wipe_serials):
             if serial != disk.id:
                 raise MicaError.field(
                     f"/wipe_serials/{place}",
@@ -213,6 +213,6 @@ def _disk_of(spec: DatastoreSpec) -> str:
     return spec.disk
 
 
-def _refuse_to_make(consent: Consent, disk: BlockDisk) -> None:
-    if consent.adopt:
+def _refuse_to_make(options: CreateOptions, disk: BlockDisk) -> None:
+    if options.adopt:
         raise MicaError.field("/adopt", f"Disk {disk.id} holds no datastore.", ErrorCode.CONFLICT)

@@ -34,20 +34,19 @@ from vmkernel.model import (
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers.base import (
     Attached,
-    Consent,
+    CreateOptions,
     DatastoreDriver,
     Observation,
     Report,
     as_found,
 )
-from vmkernel.storage.drivers.disk_selection import MEMBER_TYPE, DiskChoice, Found
+from vmkernel.storage.drivers.disk_selection import MEMBER_NAME, MEMBER_TYPE, DiskChoice, Found
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.errors import DatastoreMissing
 
 __all__ = ["LvmDriver"]
 
 _log = logging.getLogger(__name__)
-_MEMBER_NAME = "mica-member"
 
 
 class LvmDriver(DatastoreDriver):
@@ -62,17 +61,17 @@ class LvmDriver(DatastoreDriver):
         self._lvm = lvm
         self._attached: dict[str, tuple[Found, ...]] = {}
 
-    async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
+    async def check(self, spec: DatastoreSpec, options: CreateOptions) -> None:
         """Refuse at once what `create` would refuse."""
         async with self._choice.lock:
-            await self._plan(spec, consent)
+            await self._plan(spec, options)
 
     async def create(
-        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, report: Report
+        self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
         """Adopt the group that lies on the disks, or make one on them."""
         async with self._choice.lock:
-            disks, group = await self._plan(spec, consent)
+            disks, group = await self._plan(spec, options)
             made = group is None
             if group is None:
                 report("partition")
@@ -150,7 +149,7 @@ class LvmDriver(DatastoreDriver):
             await self._grow_filesystem(stored, attached)
 
     async def add_disk(
-        self, stored: StoredDatastore, attached: Attached, disk: str, consent: Consent
+        self, stored: StoredDatastore, attached: Attached, disk: str, options: CreateOptions
     ) -> DatastoreSpec:
         """Append a disk."""
         async with self._choice.lock:
@@ -159,8 +158,8 @@ class LvmDriver(DatastoreDriver):
                     "/disk", f"{disk} is a disk of datastore {stored.id} already."
                 )
             new = await self._choice.usable(disk, "/disk")
-            await self._choice.confirm((new,), consent)
-            fresh = await self._choice.partition_whole(new, MEMBER_TYPE, _MEMBER_NAME)
+            await self._choice.confirm((new,), options)
+            fresh = await self._choice.partition_whole(new, MEMBER_TYPE, MEMBER_NAME)
             found = self._attached.get(stored.id, ())
             await self._lvm.extend(_group_of(stored), _nodes(found), fresh.partition.path)
             self._attached[stored.id] = (*found, fresh)
@@ -170,7 +169,7 @@ class LvmDriver(DatastoreDriver):
     # --- steps --------------------------------------------------------------------------------
 
     async def _plan(
-        self, spec: DatastoreSpec, consent: Consent
+        self, spec: DatastoreSpec, options: CreateOptions
     ) -> tuple[tuple[BlockDisk, ...], str | None]:
         """The disks, and the group to adopt; None where one is made."""
         if len(set(spec.disks)) < len(spec.disks):
@@ -194,9 +193,9 @@ class LvmDriver(DatastoreDriver):
                 " disks of one group alone to adopt it, or wipe the disk first.",
                 ErrorCode.CONFLICT,
             )
-        if consent.adopt:
+        if options.adopt:
             raise MicaError.field("/adopt", "The disks hold no datastore.", ErrorCode.CONFLICT)
-        await self._choice.confirm(tuple(disks), consent)
+        await self._choice.confirm(tuple(disks), options)
         return tuple(disks), None
 
     async def _group_on(self, disk: BlockDisk) -> str | None:
@@ -216,7 +215,7 @@ class LvmDriver(DatastoreDriver):
         founds: list[Found] = []
         try:
             for disk in disks:
-                founds.append(await self._choice.partition_whole(disk, MEMBER_TYPE, _MEMBER_NAME))
+                founds.append(await self._choice.partition_whole(disk, MEMBER_TYPE, MEMBER_NAME))
             report("group")
             await self._lvm.create(group, _nodes(founds))
             node = volume_node(group)

@@ -1,6 +1,6 @@
 """A datastore in a directory that an NFS server exports.
 
-Every access to the server is made in a thread of its own with a time-out (see `Bounded`), and the
+Every access to the server is made in a thread of its own with a time-out (`BlockingCalls`), and the
 mount itself gives up on a server that is silent, so that a dead one makes its datastore `missing`
 and holds nobody else up. It is mounted again when it answers again.
 """
@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.errors import HostError, from_os_error
 from vmkernel.host.mounts import unmount
 from vmkernel.host.nfs import check_nfs, mount_nfs, nfs_source, spoken_version
@@ -31,7 +31,13 @@ from vmkernel.model import (
     NfsVersion,
 )
 from vmkernel.state import StoredDatastore
-from vmkernel.storage.drivers.base import Attached, Consent, DatastoreDriver, Observation, Report
+from vmkernel.storage.drivers.base import (
+    Attached,
+    CreateOptions,
+    DatastoreDriver,
+    Observation,
+    Report,
+)
 from vmkernel.storage.drivers.mounting import Mounting, open_tree, remove_directory
 from vmkernel.storage.errors import DatastoreMissing
 
@@ -70,24 +76,24 @@ class NfsDriver(DatastoreDriver):
     remote = True
     shared = True
 
-    def __init__(self, mounting: Mounting, bounded: Bounded) -> None:
+    def __init__(self, mounting: Mounting, blocking: BlockingCalls) -> None:
         self._mounting = mounting
-        self._bounded = bounded
+        self._blocking = blocking
 
-    async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
+    async def check(self, spec: DatastoreSpec, options: CreateOptions) -> None:
         """Refuse at once what needs no server to be seen."""
         check_nfs(_nfs_of(spec))
-        if consent.wipe_serials:
+        if options.wipe_serials:
             raise MicaError.field("/wipe_serials/0", "Nothing is ever wiped on an NFS server.")
 
     async def create(
-        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, report: Report
+        self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
         """Make the tree in an empty export, or adopt the one that is there."""
-        await self.check(spec, consent)
+        await self.check(spec, options)
         report("mount")
         nfs = _nfs_of(spec)
-        return await self._open(datastore_id, nfs, expected=None, make=not consent.adopt)
+        return await self._open(datastore_id, nfs, expected=None, make=not options.adopt)
 
     async def attach(self, stored: StoredDatastore) -> Attached:
         """Mount the export again."""
@@ -117,11 +123,11 @@ class NfsDriver(DatastoreDriver):
         if await asyncio.to_thread(self._mounting.mounted, stored.id) is None:
             return False
 
-        def look() -> None:
+        def probe() -> None:
             os.statvfs(target)
 
         try:
-            await self._patiently(stored.id, stored.spec, look, _PROBE_S, "probe")
+            await self._patiently(stored.id, stored.spec, probe, _PROBE_S, "probe")
         except (OSError, HostError):
             return False
         return True
@@ -192,7 +198,7 @@ class NfsDriver(DatastoreDriver):
         purpose: str,
     ) -> T:
         server = _nfs_of(spec).server
-        return await self._bounded.run(
+        return await self._blocking.run(
             f"{purpose}-{datastore_id}",
             call,
             timeout_s=timeout_s,

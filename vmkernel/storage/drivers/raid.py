@@ -32,13 +32,13 @@ from vmkernel.model import DatastoreKind, DatastoreSpec, ErrorCode, MicaError, R
 from vmkernel.state import StoredDatastore
 from vmkernel.storage.drivers.base import (
     Attached,
-    Consent,
+    CreateOptions,
     DatastoreDriver,
     Observation,
     Report,
     as_found,
 )
-from vmkernel.storage.drivers.disk_selection import MEMBER_TYPE, DiskChoice, Found
+from vmkernel.storage.drivers.disk_selection import MEMBER_NAME, MEMBER_TYPE, DiskChoice, Found
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.raid_status import node_disks, observe_array
 from vmkernel.storage.errors import DatastoreMissing, StorageError
@@ -46,7 +46,6 @@ from vmkernel.storage.errors import DatastoreMissing, StorageError
 __all__ = ["RaidDriver", "fresh_members"]
 
 _log = logging.getLogger(__name__)
-_MEMBER_NAME = "mica-member"
 _LEAST_DISKS = {RaidLevel.RAID1: 2, RaidLevel.RAID10: 4}
 _PATIENCE_S = 30.0
 """How long an incomplete array is waited for: disks come one after the other."""
@@ -69,17 +68,17 @@ class RaidDriver(DatastoreDriver):
         """The kernel's name of each attached datastore's array."""
         self._incomplete_since: dict[str, float] = {}
 
-    async def check(self, spec: DatastoreSpec, consent: Consent) -> None:
+    async def check(self, spec: DatastoreSpec, options: CreateOptions) -> None:
         """Refuse at once what `create` would refuse."""
         async with self._choice.lock:
-            await self._plan(spec, consent)
+            await self._plan(spec, options)
 
     async def create(
-        self, datastore_id: str, spec: DatastoreSpec, consent: Consent, report: Report
+        self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
         """Adopt the array whose members the disks are, or make one on them."""
         async with self._choice.lock:
-            disks, spares, uuid = await self._plan(spec, consent)
+            disks, spares, uuid = await self._plan(spec, options)
             if uuid is not None:
                 report("assemble")
                 name = await self._assemble(uuid, datastore_id, patient=False)
@@ -159,7 +158,7 @@ class RaidDriver(DatastoreDriver):
                 raise from_os_error(error, f"Datastore {stored.id} can't be grown") from error
 
     async def add_disk(
-        self, stored: StoredDatastore, attached: Attached, disk: str, consent: Consent
+        self, stored: StoredDatastore, attached: Attached, disk: str, options: CreateOptions
     ) -> DatastoreSpec:
         """Add a spare; where the array is degraded, it is filled at once."""
         del attached
@@ -171,7 +170,7 @@ class RaidDriver(DatastoreDriver):
                     "/disk", f"{disk} is a disk of datastore {stored.id} already."
                 )
             if await self._node_in(array, disk) is None:
-                fresh = await self._fresh(stored, disk, consent, "/disk")
+                fresh = await self._fresh(stored, disk, options, "/disk")
                 await self._mdadm.add(array.path, fresh.partition.path)
             return msgspec.structs.replace(spec, spares=(*spec.spares, disk))
 
@@ -181,7 +180,7 @@ class RaidDriver(DatastoreDriver):
         attached: Attached,
         old: str,
         new: str,
-        consent: Consent,
+        options: CreateOptions,
     ) -> DatastoreSpec:
         """Fill the new disk from the old one where that works still, else from the others."""
         del attached
@@ -197,7 +196,7 @@ class RaidDriver(DatastoreDriver):
             if coming is not None:  # a spare, or taken in by an earlier try
                 new_node = Path("/dev") / coming.device
             else:
-                fresh = await self._fresh(stored, new, consent, "/new")
+                fresh = await self._fresh(stored, new, options, "/new")
                 new_node = fresh.partition.path
                 await self._mdadm.add(array.path, new_node)
             if going is not None and going.present and "in_sync" in going.states:
@@ -216,7 +215,7 @@ class RaidDriver(DatastoreDriver):
     # --- planning -----------------------------------------------------------------------------
 
     async def _plan(
-        self, spec: DatastoreSpec, consent: Consent
+        self, spec: DatastoreSpec, options: CreateOptions
     ) -> tuple[tuple[BlockDisk, ...], tuple[BlockDisk, ...], str | None]:
         """The disks, the spares, and the UUID of the array to adopt; None where one is made."""
         _refuse_twice(spec)
@@ -242,24 +241,24 @@ class RaidDriver(DatastoreDriver):
                     " of one array alone to adopt it, or wipe the disk first.",
                     ErrorCode.CONFLICT,
                 )
-        if consent.adopt:
+        if options.adopt:
             raise MicaError.field("/adopt", "The disks hold no datastore.", ErrorCode.CONFLICT)
         least = _LEAST_DISKS[spec.raid_level]
         if len(disks) < least:
             raise MicaError.field(
                 "/spec/disks", f"{spec.raid_level.value} needs at least {least} disks."
             )
-        await self._choice.confirm(everything, consent)
+        await self._choice.confirm(everything, options)
         return tuple(disks), tuple(spares), None
 
     async def _fresh(
-        self, stored: StoredDatastore, disk_id: str, consent: Consent, pointer: str
+        self, stored: StoredDatastore, disk_id: str, options: CreateOptions, pointer: str
     ) -> Found:
         """A disk that takes part from now on, partitioned."""
         if disk_id in (*stored.spec.disks, *stored.spec.spares):
             raise MicaError.field(pointer, f"{disk_id} is a disk of datastore {stored.id} already.")
         disk = await self._choice.usable(disk_id, pointer)
-        await self._choice.confirm((disk,), consent)
+        await self._choice.confirm((disk,), options)
         least = min(
             (found.partition.size_bytes for found, _ in await self._members(stored.backing)),
             default=0,
@@ -268,7 +267,7 @@ class RaidDriver(DatastoreDriver):
             raise MicaError.field(
                 pointer, f"Disk {disk_id} is smaller than the others ({least} bytes are needed)."
             )
-        return await self._choice.partition_whole(disk, MEMBER_TYPE, _MEMBER_NAME)
+        return await self._choice.partition_whole(disk, MEMBER_TYPE, MEMBER_NAME)
 
     # --- arrays -------------------------------------------------------------------------------
 
@@ -287,7 +286,7 @@ class RaidDriver(DatastoreDriver):
         device = await asyncio.to_thread(_free_device)
         try:
             for disk in (*disks, *spares):
-                founds.append(await self._choice.partition_whole(disk, MEMBER_TYPE, _MEMBER_NAME))
+                founds.append(await self._choice.partition_whole(disk, MEMBER_TYPE, MEMBER_NAME))
             nodes = [found.partition.path for found in founds]
             report("array")
             await self._mdadm.create(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmkernel.host.blocking_calls import Bounded
+from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.lvm import Lvm
 from vmkernel.host.md import Mdadm
 from vmkernel.storage.drivers.base import DatastoreDriver
@@ -28,5 +28,5 @@ def appliance_drivers(choice: DiskChoice, mounting: Mounting) -> tuple[Datastore
         LocalDriver(choice, mounting),
         RaidDriver(choice, mounting, Mdadm(choice.runner)),
         LvmDriver(choice, mounting, Lvm(choice.runner)),
-        NfsDriver(mounting, Bounded()),
+        NfsDriver(mounting, BlockingCalls()),
     )

@@ -13,14 +13,18 @@ from vmkernel.host.errors import from_os_error
 from vmkernel.host.files import open_regular
 from vmkernel.operations.places import Places
 
-__all__ = ["MAX_READERS", "READERS_EACH", "Sender"]
+__all__ = [
+    "Downloader",
+    "MAX_READERS",
+    "READERS_EACH",
+]
 
 MAX_READERS, READERS_EACH = 32, 8
 """In all, and of one token; each has a thread."""
 _SILENCE_S = 120.0
 
 
-class Sender:
+class Downloader:
     """Owns the threads; what is being sent is held by the caller's context until it ends."""
 
     def __init__(self, *, silence_s: float = _SILENCE_S) -> None:

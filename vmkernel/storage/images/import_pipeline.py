@@ -1,11 +1,11 @@
-"""From data that came to an image: proven, unpacked, converted, published.
+"""From data that came to an image: verified, unpacked, converted, published.
 
-spool -> verify -> [unpack] -> inspect -> kept as it is ------------------> settle -> publish
+staged -> verify -> [unpack] -> inspect -> kept as it is ------------------> settle -> publish
           digest    worker      header  -> [replay], convert by qemu-img -> digest ->
                                 tables
 Whatever fails, is cancelled or crashes leaves neither image nor temporary file: they lie in
 `.incoming`, which is emptied at opening. What was a resumable upload stays with its owner until the
-image is published. No format is ever guessed by qemu-img: it is told what the header has proven.
+image is published. No format is ever guessed by qemu-img: it is told what the header has verified.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vmkernel import clock
 from vmkernel.host.errors import CommandError, from_os_error
-from vmkernel.host.files import look, move, open_regular, remove
+from vmkernel.host.files import move, open_regular, remove, status
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import (
@@ -42,15 +42,15 @@ from vmkernel.storage.images.formats.base import HEAD_BYTES, Data, FileData, For
 from vmkernel.storage.images.formats.inspection import (
     compression_of,
     format_of,
-    prove_source,
+    verify_source,
 )
 from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_header
 from vmkernel.storage.images.formats.registry import format_of_source
-from vmkernel.storage.images.staging import adopt, file_sha256, make_spool, settle_file
+from vmkernel.storage.images.staging import adopt, create_staged, file_sha256, settle_file
 from vmkernel.storage.layout import Layout, Place
 from vmkernel.storage.records import ImageRecord
 
-__all__ = ["Intake", "refuse_early"]
+__all__ = ["ImageImporter", "refuse_early"]
 
 _UNPACK_MEMORY_BYTES = 1 << 30
 _REPLAYED_FACTOR = 17
@@ -67,8 +67,8 @@ class _Work:
     image_id: str
     source: ImageSource
     layout: Layout
-    spool: Path
-    keep_spool: bool
+    staged: Path
+    keep_staged: bool
     compression: Compression = Compression.NONE
     format: SourceFormat = SourceFormat.RAW
     virtual_size: int = 0
@@ -83,7 +83,7 @@ class _Work:
         return lambda done, total: self.context.advance(done, total, stage=stage)
 
 
-class Intake:
+class ImageImporter:
     """Makes images of spooled data; the caller has locked the id and holds the datastore."""
 
     def __init__(
@@ -108,31 +108,31 @@ class Intake:
         context: OperationContext,
         image_id: str,
         source: ImageSource,
-        spool: Path,
+        staged: Path,
         *,
-        keep_spool: bool = False,
-        proven_sha256: str | None = None,
+        keep_staged: bool = False,
+        known_sha256: str | None = None,
         url: str | None = None,
     ) -> None:
-        """Make the image of the whole and durable file `spool`.
+        """Make the image of the whole and durable file `staged`.
 
-        `keep_spool` leaves it to the caller to remove it once the image is there;
-        `proven_sha256` is its digest where it was computed as it came.
+        `keep_staged` leaves it to the caller to remove it once the image is there;
+        `known_sha256` is its digest where it was computed as it came.
         """
         layout = self._datastores.layout(source.datastore)
-        work = _Work(context, image_id, source, layout, spool, keep_spool)
+        work = _Work(context, image_id, source, layout, staged, keep_staged)
         made: list[Path] = []
         try:
-            digest = proven_sha256 or await self._verify(work)
+            digest = known_sha256 or await self._verify(work)
             ready, place = await self._prepare(work, made)
             made.append(place.incoming)
-            if ready == spool:
-                await asyncio.to_thread(adopt, spool, place.incoming, keep=keep_spool)
+            if ready == staged:
+                await asyncio.to_thread(adopt, staged, place.incoming, keep=keep_staged)
                 kept_digest = digest
             else:
                 if ready != place.incoming:
                     await asyncio.to_thread(move, ready, place.incoming)
-                size = (await asyncio.to_thread(look, place.incoming)).st_size
+                size = (await asyncio.to_thread(status, place.incoming)).st_size
                 kept_digest = await file_sha256(
                     place.incoming, lambda done: context.advance(done, size, stage="digest")
                 )
@@ -156,7 +156,7 @@ class Intake:
                 origin,
             )
         except BaseException as error:
-            leftovers = made if keep_spool else [*made, spool]
+            leftovers = made if keep_staged else [*made, staged]
             await asyncio.shield(asyncio.to_thread(_discard, leftovers))
             if isinstance(error, OSError):
                 raise from_os_error(error, f"Image {image_id} can't be stored") from error
@@ -177,7 +177,7 @@ class Intake:
         """Describe what lies complete in `.incoming`; durable on return, not to be cancelled."""
         context.commit_point()
         try:
-            size = (await asyncio.to_thread(look, place.incoming)).st_size
+            size = (await asyncio.to_thread(status, place.incoming)).st_size
         except OSError as error:
             raise from_os_error(error, f"Image {image_id} can't be stored") from error
         record = ImageRecord(
@@ -202,7 +202,7 @@ class Intake:
     async def _verify(self, work: _Work) -> str:
         total = work.source.size_bytes
         digest = await file_sha256(
-            work.spool, lambda done: work.context.advance(done, total, stage="verify")
+            work.staged, lambda done: work.context.advance(done, total, stage="verify")
         )
         if work.source.sha256 not in (None, digest):
             raise MicaError.field(
@@ -227,25 +227,25 @@ class Intake:
                 made.append(overlay)
                 await self._replay(work, ready, overlay)
             await self._convert(work, ready, place.incoming, overlay)
-            if ready != work.spool or not work.keep_spool:
+            if ready != work.staged or not work.keep_staged:
                 await asyncio.to_thread(_discard, [ready])
             ready = place.incoming
         return ready, place
 
     async def _unpack(self, work: _Work, made: list[Path]) -> Path:
-        head = await asyncio.to_thread(_head, work.spool)
+        head = await asyncio.to_thread(_head, work.staged)
         try:
             work.compression = compression_of(head, work.source.compression, work.source.format)
         except FormatError as error:
             raise MicaError.field("/spec/compression", f"{_sentence(error)}") from error
         if work.compression is Compression.NONE:
-            return work.spool
+            return work.staged
         target = work.temporary("unpacked")
         made.append(target)
         with contextlib.ExitStack() as held:
-            source_fd = await asyncio.to_thread(open_regular, work.spool, os.O_RDONLY)
+            source_fd = await asyncio.to_thread(open_regular, work.staged, os.O_RDONLY)
             held.callback(os.close, source_fd)
-            target_fd = await asyncio.to_thread(make_spool, target)
+            target_fd = await asyncio.to_thread(create_staged, target)
             held.callback(os.close, target_fd)
             async with self._workers.places.taken(long=True):
                 limit = await self._capacity.unreserved_bytes(work.source.datastore)
@@ -262,8 +262,8 @@ class Intake:
                     user=self._worker_uid,
                     on_progress=work.advance("unpack"),
                 )
-        if not work.keep_spool:
-            await asyncio.to_thread(_discard, [work.spool])
+        if not work.keep_staged:
+            await asyncio.to_thread(_discard, [work.staged])
         return target
 
     async def _check(self, work: _Work, source: Path) -> None:
@@ -286,7 +286,7 @@ class Intake:
     async def _replay(self, work: _Work, source: Path, overlay: Path) -> None:
         """Complete a disk that nothing has closed; what came stays as it is, as it may have to
         serve once more."""
-        os.close(await asyncio.to_thread(make_spool, overlay))
+        os.close(await asyncio.to_thread(create_staged, overlay))
         work.context.advance(0, stage="replay")
         most = work.pending_bytes * _REPLAYED_FACTOR + _REPLAYED_ZEROS_BYTES
         room = Room(self._capacity, work.source.datastore, most, pointer="/spec/size_bytes")
@@ -302,7 +302,7 @@ class Intake:
             room.release()
 
     async def _convert(self, work: _Work, source: Path, target: Path, overlay: Path | None) -> None:
-        os.close(await asyncio.to_thread(make_spool, target))
+        os.close(await asyncio.to_thread(create_staged, target))
         total = work.virtual_size
         disk = (source, _qemu_name(work.format))
         shape = (VolumeFormat.QCOW2, Allocation.THIN, total)
@@ -337,7 +337,7 @@ def refuse_early(source: ImageSource, head: bytes) -> None:
     if compression is not Compression.NONE or source.format is None:
         return
     if not source.format.converted:
-        _prove(source.format, _Head(head, source.size_bytes))
+        _verified(source.format, _Head(head, source.size_bytes))
 
 
 class _Head(MemoryData):
@@ -360,7 +360,7 @@ def _inspect(work: _Work, path: Path) -> None:
             work.format = format_of(data, work.source.format)
         except FormatError as error:
             raise MicaError.field("/spec/format", _sentence(error)) from error
-        work.virtual_size = _prove(work.format, data)
+        work.virtual_size = _verified(work.format, data)
         found = format_of_source(work.format)
         work.pending_bytes = found.pending_bytes(data)
         work.has_tables = not work.pending_bytes and found.has_tables(data)
@@ -368,9 +368,9 @@ def _inspect(work: _Work, path: Path) -> None:
         os.close(fd)
 
 
-def _prove(source: SourceFormat, data: Data) -> int:
+def _verified(source: SourceFormat, data: Data) -> int:
     try:
-        return prove_source(source, data)
+        return verify_source(source, data)
     except FormatError as error:
         raise MicaError.field(
             "/spec/format", f"The data are no usable {source} image: {error}."

@@ -61,12 +61,12 @@ from vmkernel.storage.catalogue import Catalogue
 from vmkernel.storage.datastores.capacity import Capacity
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.images.upload_chunk import PartReceiver
+from vmkernel.storage.images.upload_chunk import ChunkReceiver
 from vmkernel.storage.layout import RECORD_LIMIT
 from vmkernel.storage.records import RecordError, UploadRecord, decode, encode
 
 if TYPE_CHECKING:
-    from vmkernel.storage.images.import_pipeline import Intake
+    from vmkernel.storage.images.import_pipeline import ImageImporter
 
 __all__ = ["LIFE_S", "ResumableUploads"]
 
@@ -97,7 +97,7 @@ class _Entry:
     actor: str = _ACTOR
     """Who began it or sent its last part to this vmkernel. What the record says may be anybody's
     word: the datastore may have come from elsewhere."""
-    part: PartReceiver | None = None
+    part: ChunkReceiver | None = None
     operation: Operation | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -127,13 +127,13 @@ class ResumableUploads:
         capacity: Capacity,
         catalogue: Catalogue,
         operations: OperationRegistry,
-        intake: Callable[[], Intake],
+        importer: Callable[[], ImageImporter],
     ) -> None:
         self._datastores = datastores
         self._capacity = capacity
         self._catalogue = catalogue
         self._operations = operations
-        self._intake = intake
+        self._importer = importer
         self._entries: dict[str, _Entry] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading: set[asyncio.Task[None]] = set()
@@ -260,7 +260,7 @@ class ResumableUploads:
             )
         release = self._writing.take(actor)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        entry.part = PartReceiver(
+        entry.part = ChunkReceiver(
             ours,
             entry.data,
             start=offset,
@@ -281,7 +281,7 @@ class ResumableUploads:
     async def _receive(
         self,
         entry: _Entry,
-        part: PartReceiver,
+        part: ChunkReceiver,
         stream: socket.socket,
         release: Callable[[], None],
     ) -> None:
@@ -305,7 +305,7 @@ class ResumableUploads:
             entry.idle.set()
 
     async def _run_part(
-        self, entry: _Entry, loop: asyncio.AbstractEventLoop, part: PartReceiver
+        self, entry: _Entry, loop: asyncio.AbstractEventLoop, part: ChunkReceiver
     ) -> UploadOutcome:
         try:
             async with self._datastores.using(entry.record.spec.datastore):
@@ -322,8 +322,8 @@ class ResumableUploads:
         async def work(context: OperationContext) -> None:
             try:
                 async with self._datastores.using(spec.datastore):
-                    await self._intake().make(
-                        context, spec.image, spec, entry.data, keep_spool=True
+                    await self._importer().make(
+                        context, spec.image, spec, entry.data, keep_staged=True
                     )
             except MicaError as error:
                 entry.operation = None

@@ -1,4 +1,4 @@
-"""Images: taken from streams, servers and volumes; proven, and never changed.
+"""Images: taken from streams, servers and volumes; verified, and never changed.
 
 upload   one request: received, then made (`import_pipeline.py`)
 pull     fetched by a worker, then made
@@ -20,7 +20,7 @@ from vmkernel import clock
 from vmkernel.events import EventBus
 from vmkernel.host.errors import from_os_error
 from vmkernel.host.extents import data_extents
-from vmkernel.host.files import exists, look, remove
+from vmkernel.host.files import exists, remove, status
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Confinement, Workers
 from vmkernel.model import (
@@ -51,8 +51,8 @@ from vmkernel.storage.datastores.capacity import Capacity
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.datastores.room import Room
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.images.download import Sender
-from vmkernel.storage.images.staging import file_sha256, make_spool, settle_file
+from vmkernel.storage.images.download import Downloader
+from vmkernel.storage.images.staging import create_staged, file_sha256, settle_file
 from vmkernel.storage.images.upload import MAX_UPLOADS, UPLOADS_EACH, Uploader
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.usage import VmUsage
@@ -60,7 +60,7 @@ from vmkernel.storage.volumes.service import ExportedVolume, Volumes
 from vmkernel.text import clean
 
 if TYPE_CHECKING:
-    from vmkernel.storage.images.import_pipeline import Intake
+    from vmkernel.storage.images.import_pipeline import ImageImporter
 
 __all__ = ["Images"]
 
@@ -88,7 +88,7 @@ class Images:
         bus: EventBus,
         usage: VmUsage,
         volumes: Volumes,
-        intake: Callable[[], Intake],
+        importer: Callable[[], ImageImporter],
         qemu_img: QemuImg,
         workers: Workers,
     ) -> None:
@@ -99,18 +99,18 @@ class Images:
         self._bus = bus
         self._usage = usage
         self._volumes = volumes
-        self._intake = intake
+        self._importer = importer
         self._qemu_img = qemu_img
         self._workers = workers
         self._uploader = Uploader()
-        self._sender = Sender()
+        self._downloader = Downloader()
         self._coming = Places("images are being made", total=MAX_UPLOADS, each=UPLOADS_EACH)
         self._pulls = Places("images are being fetched", total=MAX_PULLS, each=PULLS_EACH)
 
     async def stop(self) -> None:
         """Let the threads end."""
         self._uploader.close()
-        await self._sender.stop()
+        await self._downloader.stop()
 
     def list(self, datastore: str | None) -> tuple[Image, ...]:
         """The images by id, of one datastore or of all."""
@@ -132,7 +132,7 @@ class Images:
     ) -> tuple[Operation, socket.socket]:
         """Begin to take an image; the operation, and the stream's other end for the sender."""
         layout = await self._refuse_taken(image_id, source.datastore, actor)
-        spool = layout.incoming / f"spool-{image_id}"
+        staged = layout.incoming / f"staged-{image_id}"
         with self._reserved(image_id, "uploaded", actor) as undo:
             release = self._capacity.reserve(
                 source.datastore, source.size_bytes, pointer="/spec/size_bytes"
@@ -146,14 +146,14 @@ class Images:
             async def receive(context: OperationContext) -> None:
                 digest = await self._uploader.receive(
                     ours,
-                    spool,
+                    staged,
                     source,
                     on_allocated=release,
                     on_progress=lambda done: context.advance(
                         done, source.size_bytes, stage="receive"
                     ),
                 )
-                await self._intake().make(context, image_id, source, spool, proven_sha256=digest)
+                await self._importer().make(context, image_id, source, staged, known_sha256=digest)
 
             with refused:
                 operation = self._begin(
@@ -206,7 +206,7 @@ class Images:
             undo.enter_context(self._catalogue.reading(image_id))
             await undo.enter_async_context(self._datastores.using(entry.datastore, writes=False))
             held = undo.pop_all()
-        stream = await self._sender.send(entry.place.data, offset, length, held, actor=actor)
+        stream = await self._downloader.send(entry.place.data, offset, length, held, actor=actor)
         return data, stream
 
     async def volume_data(self, volume_id: str) -> StoredData:
@@ -214,7 +214,9 @@ class Images:
         with self._volumes.exporting(volume_id) as source:
             entry = source.entry
             try:
-                info = await self._datastores.look(entry.datastore, lambda: look(entry.place.data))
+                info = await self._datastores.probe(
+                    entry.datastore, lambda: status(entry.place.data)
+                )
             except OSError as error:
                 raise StorageError(
                     ErrorCode.UNAVAILABLE, f"Volume {volume_id} can't be read ({error.strerror})."
@@ -251,7 +253,7 @@ class Images:
 
     async def _map(self, datastore: str, path: Path, offset: int, data: StoredData) -> DataMap:
         try:
-            found, following = await self._datastores.look(
+            found, following = await self._datastores.probe(
                 datastore,
                 lambda: data_extents(path, offset, most=_EXTENTS_MAX, gap_bytes=_GAP_BYTES),
             )
@@ -275,7 +277,9 @@ class Images:
                 self._datastores.using(source.entry.datastore, writes=False)
             )
             held = undo.pop_all()
-        stream = await self._sender.send(source.entry.place.data, offset, length, held, actor=actor)
+        stream = await self._downloader.send(
+            source.entry.place.data, offset, length, held, actor=actor
+        )
         return data, stream
 
     async def delete(self, image_id: str, *, actor: str) -> None:
@@ -307,9 +311,9 @@ class Images:
     ) -> None:
         limit = await self._capacity.unreserved_bytes(pull.datastore)
         limit = min(limit, pull.max_bytes or limit)
-        spool = layout.incoming / f"spool-{image_id}"
+        staged = layout.incoming / f"staged-{image_id}"
         try:
-            fd = await asyncio.to_thread(make_spool, spool)
+            fd = await asyncio.to_thread(create_staged, staged)
             try:
                 outcome = await self._workers.run(
                     "fetch",
@@ -332,7 +336,7 @@ class Images:
             if not size:
                 raise MicaError(ErrorCode.TRUNCATED, "The server sent an empty file.")
         except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(remove, spool))
+            await asyncio.shield(asyncio.to_thread(remove, staged))
             if isinstance(error, OSError):
                 raise from_os_error(error, "The image can't be stored") from error
             raise
@@ -344,7 +348,7 @@ class Images:
             compression=pull.compression,
         )
         url = clean(outcome.url or pull.url, 2048)
-        await self._intake().make(context, image_id, source, spool, url=url)
+        await self._importer().make(context, image_id, source, staged, url=url)
 
     async def _capture(
         self,
@@ -360,7 +364,7 @@ class Images:
         total = entry.size_bytes
         room = Room(self._capacity, datastore, 0, pointer="/spec/volume")
         try:
-            os.close(await asyncio.to_thread(make_spool, place.incoming))
+            os.close(await asyncio.to_thread(create_staged, place.incoming))
             shape = (VolumeFormat(capture.format.value), Allocation.THIN, total)
             limit = await room.for_copy(
                 self._qemu_img,
@@ -378,7 +382,7 @@ class Images:
                 file_bytes=limit,
                 chain=source.chain,
             )
-            size = (await asyncio.to_thread(look, place.incoming)).st_size
+            size = (await asyncio.to_thread(status, place.incoming)).st_size
             digest = await file_sha256(
                 place.incoming, lambda done: context.advance(done, size, stage="digest")
             )
@@ -389,7 +393,7 @@ class Images:
                 size_bytes=size,
                 volume=capture.volume,
             )
-            await self._intake().publish(
+            await self._importer().publish(
                 context, image_id, datastore, place, capture.format, digest, total, origin
             )
         except BaseException as error:
@@ -405,7 +409,7 @@ class Images:
     async def _refuse_taken(self, image_id: str, datastore: str, actor: str) -> Layout:
         layout = self._datastores.layout_for(datastore)
         paths = [layout.image(image_id, image_format).data for image_format in ImageFormat]
-        stray = await self._datastores.look(
+        stray = await self._datastores.probe(
             datastore, lambda: next((path for path in paths if exists(path)), None)
         )
         await self._capacity.measure(datastore)

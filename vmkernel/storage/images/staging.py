@@ -13,7 +13,13 @@ from typing import TypeVar
 
 from vmkernel.host.files import create_file, fsync_directory, link, move, open_regular
 
-__all__ = ["adopt", "file_sha256", "in_thread", "make_spool", "settle_file"]
+__all__ = [
+    "adopt",
+    "create_staged",
+    "file_sha256",
+    "in_thread",
+    "settle_file",
+]
 
 T = TypeVar("T")
 _CHUNK_BYTES = 1 << 20
@@ -57,7 +63,7 @@ async def file_sha256(path: Path, on_done: OnDone) -> str:
     return await in_thread(work)
 
 
-def make_spool(path: Path) -> int:
+def create_staged(path: Path) -> int:
     """A new empty file to be filled; its descriptor, which the caller closes."""
     return create_file(path, flags=os.O_RDWR)
 

@@ -1,4 +1,4 @@
-"""Taking a file from a stream, in a thread of its own: length and digest are proven.
+"""Taking a file from a stream, in a thread of its own: length and digest are verified.
 
 The sender writes exactly the declared number of bytes and shuts its side down for writing. The
 thread reads, hashes and writes in turn, so that memory stays bounded and the stream's own buffer

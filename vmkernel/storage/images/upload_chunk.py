@@ -16,14 +16,14 @@ from pathlib import Path
 from vmkernel.host.files import open_regular
 from vmkernel.model import MicaError, UploadChecksum, UploadOutcome
 
-__all__ = ["PartReceiver"]
+__all__ = ["ChunkReceiver"]
 
 _CHUNK_BYTES = 1 << 20
 _CHECKPOINT_BYTES = 64 << 20
 _SILENCE_S = 60.0
 
 
-class PartReceiver:
+class ChunkReceiver:
     """`run` blocks; `cancel` ends it from another thread, keeping what came."""
 
     def __init__(

@@ -26,9 +26,9 @@ from vmkernel.model import (
     VolumeCheck,
     VolumeFormat,
 )
-from vmkernel.model.volumes import SECTOR_BYTES
+from vmkernel.model.volumes import MAX_VOLUME_BYTES, MIN_VOLUME_BYTES, SECTOR_BYTES
 from vmkernel.operations import OperationContext
-from vmkernel.storage.catalogue import Catalogue, VolumeEntry, look_at_file
+from vmkernel.storage.catalogue import Catalogue, VolumeEntry, probe_file
 from vmkernel.storage.datastores.capacity import Capacity
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.datastores.rescan import VolumeRescan
@@ -43,10 +43,9 @@ from vmkernel.storage.volumes.files import (
     finish,
     make_file,
     space_for_copy,
+    whole_blocks,
 )
 from vmkernel.storage.volumes.service import (
-    MAX_VOLUME_BYTES,
-    MIN_VOLUME_BYTES,
     Volumes,
     refuse_revision,
 )
@@ -54,7 +53,6 @@ from vmkernel.storage.volumes.service import (
 __all__ = ["LastStep", "VolumeChanges"]
 
 _log = logging.getLogger(__name__)
-_BLOCK_BYTES = 4096
 _OWN_SNAPSHOT = re.compile(r"mica-[0-9a-f]{16}")
 """What Mica calls a VM's snapshot inside its disks."""
 
@@ -104,7 +102,7 @@ class VolumeChanges:
                 f"{MAX_VOLUME_BYTES}.",
             )
         if size_bytes != entry.size_bytes:
-            size_bytes = -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES  # as Volumes.create
+            size_bytes = whole_blocks(size_bytes)
         shrink = size_bytes < entry.size_bytes
         if shrink and not allow_shrink:
             raise MicaError.field(
@@ -160,7 +158,7 @@ class VolumeChanges:
                 allocate_raw(path, size_bytes)
             sync_file(path)
             entry.place.describe(changed)
-            return look_at_file(path, entry.format)[0]
+            return probe_file(path, entry.format)[0]
 
         try:
             actual = await asyncio.to_thread(settle)
@@ -207,10 +205,10 @@ class VolumeChanges:
         before = self._volumes.sound(volume_id)[0]
         layers = self._catalogue.chain(before)
         shape: Shape = (volume_format, allocation, before.size_bytes)
-        needed = await self._datastores.look(
+        needed = await self._datastores.probe(
             before.datastore, lambda: space_for_copy(before, shape, layers)
         )
-        stray, described = await self._datastores.look(
+        stray, described = await self._datastores.probe(
             datastore, lambda: (exists(place.data), exists(place.record))
         )
         await self._capacity.measure(datastore)

@@ -13,14 +13,14 @@ from pathlib import Path
 from vmkernel.host.files import reflink, remove, sync_file
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import ErrorCode, VolumeFormat, VolumeSpec
-from vmkernel.model.volumes import SECTOR_BYTES
+from vmkernel.model.volumes import MIN_VOLUME_BYTES, SECTOR_BYTES
 from vmkernel.storage.catalogue import CHAIN_MAX, Catalogue, VolumeEntry
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.ports import DiskPast
 from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.volumes.files import make_file, open_to_readers
-from vmkernel.storage.volumes.service import MIN_VOLUME_BYTES, Volumes
+from vmkernel.storage.volumes.service import Volumes
 
 __all__ = ["VolumeClones"]
 

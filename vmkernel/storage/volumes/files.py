@@ -27,7 +27,16 @@ __all__ = [
     "make_file",
     "open_to_readers",
     "space_for_copy",
+    "whole_blocks",
 ]
+
+_BLOCK_BYTES = 4096
+"""The sectors of newer disks: no file of another length is opened past the page cache there."""
+
+
+def whole_blocks(size_bytes: int) -> int:
+    """The size that a volume gets: rounded up."""
+    return -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 def make_file(path: Path) -> None:

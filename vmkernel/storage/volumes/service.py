@@ -31,11 +31,11 @@ from vmkernel.model import (
     VolumeSpec,
     VolumeStatus,
 )
-from vmkernel.model.volumes import SECTOR_BYTES
+from vmkernel.model.volumes import MIN_VOLUME_BYTES, SECTOR_BYTES
 from vmkernel.operations import OperationContext, OperationRegistry, Work
 from vmkernel.storage.catalogue import Catalogue, ImageEntry, VolumeEntry
 from vmkernel.storage.datastores.capacity import Capacity
-from vmkernel.storage.datastores.registry import Datastores
+from vmkernel.storage.datastores.registry import GLANCE_S, Datastores
 from vmkernel.storage.datastores.room import QCOW2_OVERHEAD_BYTES, Room, Shape, qcow2_overhead
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
@@ -47,22 +47,17 @@ from vmkernel.storage.volumes.files import (
     finish,
     make_file,
     space_for_copy,
+    whole_blocks,
 )
 from vmkernel.storage.volumes.provisional import ProvisionalVolumes
 
 __all__ = [
     "ExportedVolume",
-    "MAX_VOLUME_BYTES",
-    "MIN_VOLUME_BYTES",
     "ProgressSink",
     "Volumes",
     "refuse_revision",
 ]
 
-MIN_VOLUME_BYTES = 1 << 20
-MAX_VOLUME_BYTES = 1 << 50
-_BLOCK_BYTES = 4096
-_GLANCE_S = 2.0
 _DISK_IMAGES = {
     ImageFormat.QCOW2: "qcow2",
     ImageFormat.RAW: "raw",
@@ -153,8 +148,8 @@ class Volumes:
         allocated = await self._allocated((entry,))
         shared: int | None = None
         with contextlib.suppress(MicaError):
-            shared = await self._datastores.look(
-                entry.datastore, lambda: shared_bytes(entry.place.data), patience_s=_GLANCE_S
+            shared = await self._datastores.probe(
+                entry.datastore, lambda: shared_bytes(entry.place.data), patience_s=GLANCE_S
             )
         found = self._describe(entry, allocated[volume_id], self._catalogue.children(volume_id))
         return msgspec.structs.replace(
@@ -169,10 +164,10 @@ class Volumes:
             paths = {e.id: e.place.data for e in wanted if e.datastore == datastore}
             with contextlib.suppress(MicaError):
                 found.update(
-                    await self._datastores.look(
+                    await self._datastores.probe(
                         datastore,
                         lambda: {key: allocated_bytes(path) for key, path in paths.items()},
-                        patience_s=_GLANCE_S,
+                        patience_s=GLANCE_S,
                     )
                 )
 
@@ -184,9 +179,8 @@ class Volumes:
     async def create(self, volume_id: str, spec: VolumeSpec, *, actor: str) -> Operation:
         """Make a volume; sizes, names and space are checked before it begins. Its size is rounded
         up to whole sectors of 4 KiB, which its spec then says: a disk of other sizes can't be
-        opened past the page cache where the datastore's disks have such sectors."""
-        blocks = -(-spec.size_bytes // _BLOCK_BYTES)
-        spec = msgspec.structs.replace(spec, size_bytes=blocks * _BLOCK_BYTES)
+        opened past the page cache if the datastore's disks have such sectors."""
+        spec = msgspec.structs.replace(spec, size_bytes=whole_blocks(spec.size_bytes))
         survey = await self.survey(
             volume_id, spec, self._source_image(spec), self.source_volume(spec)
         )
@@ -217,11 +211,11 @@ class Volumes:
         """Look at the files that `prepare` goes by; what else was known may be old afterwards."""
         place = self._datastores.layout_for(spec.datastore).volume(volume_id, spec.format)
         layers = self._catalogue.chain(origin) if origin is not None else ()
-        needed = await self._datastores.look(
+        needed = await self._datastores.probe(
             origin.datastore if origin is not None else spec.datastore,
             lambda: _needed_bytes(spec, image, origin, layers),
         )
-        stray = await self._datastores.look(spec.datastore, lambda: exists(place.data))
+        stray = await self._datastores.probe(spec.datastore, lambda: exists(place.data))
         await self._capacity.measure(spec.datastore)
         return Survey(needed, stray)
 

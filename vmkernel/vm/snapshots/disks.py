@@ -15,10 +15,10 @@ from pathlib import Path
 from vmkernel.host.files import (
     create_file,
     is_regular,
-    look,
     reflink,
     remove,
     rename_durably,
+    status,
     sync_file,
 )
 from vmkernel.model import DiskSpec, ErrorCode, MicaError, VmSpec, VolumeFormat
@@ -147,7 +147,7 @@ def _restore_raw(kept: Path, target: Path) -> None:
     """Put a copy of what was kept in the place of a volume's file, at once."""
     new = target.with_name(f".{target.name}.revert")
     remove(new)
-    old = look(target)
+    old = status(target)
     fd = create_file(new)
     try:
         if not reflink(kept, new):

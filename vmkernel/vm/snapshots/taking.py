@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from vmkernel.aio import run_to_end_then_cancel
 from vmkernel.devices import Accelerator
-from vmkernel.host.files import look
+from vmkernel.host.files import status
 from vmkernel.model import ErrorCode, MicaError, Progress, SnapshotState, VmState
 from vmkernel.qemu import QemuError, QmpCommandError, memory_image
 from vmkernel.vm import definition as definitions
@@ -51,7 +51,7 @@ async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
             await _keep(machine, record, folder, tell)
         size = 0
         with contextlib.suppress(OSError):
-            size = (await asyncio.to_thread(look, folder / "suspend.state")).st_size
+            size = (await asyncio.to_thread(status, folder / "suspend.state")).st_size
         ready = replace(
             record,
             state=SnapshotState.READY,

@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import ClassVar, NamedTuple, Protocol
 
 from vmkernel.model import SourceFormat
+from vmkernel.model.images import MAX_IMAGE_BYTES
 from vmkernel.model.volumes import SECTOR_BYTES
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
 
 HEAD_BYTES = 1 << 16
 """So much is enough to judge the formats that are kept as they come."""
-_MAX_BYTES = 1 << 50
 """As of any image (vmkernel/model/images.py)."""
 _SHOWN_BYTES = 120
 
@@ -147,10 +147,10 @@ class Format(ABC):
         del data
         return False
 
-    def prove(self, data: Data) -> int:
+    def verify(self, data: Data) -> int:
         """The virtual size of a disk that can be taken; FormatError if it can't be."""
         size = self.size(data)
-        if not 0 < size <= _MAX_BYTES:
+        if not 0 < size <= MAX_IMAGE_BYTES:
             raise FormatError(f"a virtual size of {size} bytes is not possible")
         self.check(data)
         return size

@@ -1,4 +1,4 @@
-"""What the data of a new image are: their sender says it or their header, and it is proven either
+"""What the data of a new image are: their sender says it or their header, and it is verified either
 way.
 
 Pure: reads through `Data` alone. Nothing is taken for a disk on a guess: if neither sender nor
@@ -13,7 +13,7 @@ from vmkernel.storage.images.formats.base import Data, Format, FormatError, Memo
 from vmkernel.storage.images.formats.compressions import packing_of
 from vmkernel.storage.images.formats.registry import FORMATS, format_of_source
 
-__all__ = ["compression_of", "detect", "format_of", "prove_source"]
+__all__ = ["compression_of", "detect", "format_of", "verify_source"]
 
 _UNPACK = "unpack it, and send the disk that is in it"
 
@@ -66,7 +66,7 @@ def format_of(data: Data, declared: SourceFormat | None) -> SourceFormat:
     return found.source
 
 
-def prove_source(source: SourceFormat, data: Data) -> int:
+def verify_source(source: SourceFormat, data: Data) -> int:
     """The virtual size of unpacked data of that format; FormatError if they aren't of it."""
     item = format_of_source(source)
     if not item.may_begin_like_archives and (what := _package(data)) is not None:
@@ -78,7 +78,7 @@ def prove_source(source: SourceFormat, data: Data) -> int:
         for other in FORMATS:
             if other.rank is Rank.CONTAINER and other.begins(data):
                 raise FormatError(f"it is {other.noun}, not {item.noun}")
-    return item.prove(data)
+    return item.verify(data)
 
 
 def _package(data: Data) -> str | None:

@@ -1,4 +1,4 @@
-"""Files proven again on the open descriptor that a program is then given.
+"""Files verified again on the open descriptor that a program is then given.
 
 Whoever writes a datastore, or has a disk open, may have changed it since it was last looked at; so
 what is opened is looked at once more: that it names no other file, and how large it can be.
@@ -15,17 +15,17 @@ from vmkernel.storage.images.formats.base import FileData, FormatError, Rank
 from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_header
 from vmkernel.storage.images.formats.registry import format_named
 
-__all__ = ["prove_open_disk", "prove_qcow2"]
+__all__ = ["verify_open_disk", "verify_qcow2"]
 
 
-def prove_open_disk(fd: int, image_format: str, may_be_damaged: bool) -> int:
+def verify_open_disk(fd: int, image_format: str, may_be_damaged: bool) -> int:
     """See vmkernel.host.qemu_img.Prove."""
     try:
         if image_format == "qcow2":
-            return prove_qcow2(fd, may_be_damaged=may_be_damaged)
+            return verify_qcow2(fd, may_be_damaged=may_be_damaged)
         found = format_named(image_format)
         if found is not None and found.rank is Rank.CONTAINER:
-            found.prove(FileData(fd))
+            found.verify(FileData(fd))
     except FormatError as error:
         raise StorageError(
             ErrorCode.CONFLICT, f"The disk's file can't be used: {error}."
@@ -33,7 +33,7 @@ def prove_open_disk(fd: int, image_format: str, may_be_damaged: bool) -> int:
     return 0
 
 
-def prove_qcow2(fd: int, *, may_be_damaged: bool = False) -> int:
+def verify_qcow2(fd: int, *, may_be_damaged: bool = False) -> int:
     """The bytes that the tables of an open qcow2 may take; FormatError where it can't be opened
     without another file than those below it, which are named by us."""
     header = read_header(

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from vmkernel.model import SourceFormat
+from vmkernel.model.images import MAX_IMAGE_BYTES
 from vmkernel.storage.images.formats.base import Data, Format, FormatError, Magic
 
 __all__ = ["HEADER_PROBE_BYTES", "Qcow2", "Qcow2Header", "read_header"]
@@ -33,7 +34,7 @@ _MAX_NAME_BYTES = 1023
 
 @dataclass(frozen=True)
 class Qcow2Header:
-    """What is needed of a proven header."""
+    """What is needed of a verified header."""
 
     version: int
     virtual_size_bytes: int
@@ -70,7 +71,7 @@ def read_header(
     cluster = 1 << cluster_bits
     if l1_offset % cluster or l1_entries * 8 > _MAX_L1_BYTES:
         raise FormatError("its L1 table is not where one can be")
-    if not 0 < size <= 1 << 50:
+    if not 0 < size <= MAX_IMAGE_BYTES:
         raise FormatError(f"a virtual size of {size} bytes is not possible")
     if l1_entries * (cluster // 8) * cluster < size:
         raise FormatError("its L1 table is too small for its size")
