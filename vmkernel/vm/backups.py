@@ -72,7 +72,6 @@ _EXTENTS_MAX = 4096
 _STATUS_BYTES = 1 << 30
 _WATCH_S = 2.0
 _SILENCE_S = 120.0
-_SOCKET = "nbd.sock"
 
 
 @dataclass
@@ -139,6 +138,8 @@ class VmBackups:
             blocks |= {VmRequest.START, VmRequest.RECONFIGURE}
         async with contextlib.AsyncExitStack() as undo:
             undo.enter_context(driver.hold("a backup of it is open", frozenset(blocks)))
+            socket_path = self._host.folder(vm_id).nbd
+            undo.callback(remove, socket_path)
             volumes = {key: self._host.storage.volume(known[key]) for key in keys}
             scratches = {}
             with naming_datastore(spec.datastore):
@@ -201,7 +202,7 @@ class VmBackups:
                 backup,
                 points,
                 started_at,
-                self._host.folder(vm_id).path / _SOCKET,
+                socket_path,
                 saved,
                 undo.pop_all(),
                 asyncio.get_running_loop().time() + time_limit_s,
@@ -405,7 +406,6 @@ class VmBackups:
             return False
         del self._sessions[session.backup.vm]
         await session.held.aclose()
-        remove(session.path)
         return True
 
     async def close(self) -> None:
@@ -487,7 +487,7 @@ async def _make_point(
             )
     points: list[DiskPoint] = []
     persistent = await _persistent(running, nodes)
-    path = running.folder.path / _SOCKET
+    path = running.folder.nbd
     try:
         for key, scratch in scratches.items():
             point = DiskPoint(

@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "agent.sock"
 
     @property
+    def nbd(self) -> Path:
+        """The socket of the disks that an open backup reads."""
+        return self.path / "nbd.sock"
+
+    @property
     def log(self) -> Path:
         """The pipe that QEMU, and the TPM's emulator beside it, write their messages to; see
         vmkernel/vm/logs.py."""
@@ -61,7 +66,7 @@ class RunFolder:
         """Remove the folder of a VM that is gone; what isn't ours in it stays, and it then too."""
         with contextlib.suppress(OSError), open_folder(self.path.parent) as above:
             with above.subfolder(self.path.name) as folder:
-                ours = {path.name for path in (self.qmp, self.agent, self.record)}
+                ours = {path.name for path in (self.qmp, self.agent, self.nbd, self.record)}
                 for name in folder.names():
                     if name in ours or _OURS.fullmatch(name):
                         folder.remove(name)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from vmkernel.devices.serial import RINGBUF
+from vmkernel.host.files import remove
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import (
     ErrorCode,
@@ -500,6 +501,7 @@ class Machine:
 
     async def recover(self) -> None:
         """Find out what is true after a restart of the vmkernel, and finish what was begun."""
+        remove(self.run_folder.nbd)  # nobody has a backup open any more
         active = self.host.launcher.is_active(self.vm_id)
         self.suspension, has_history = await asyncio.to_thread(look, self.folder, active=active)
         await self._recover_process(active)
