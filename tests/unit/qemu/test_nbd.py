@@ -12,6 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.qemu.nbd_wire import (
+    DISCONNECT,
+    GREETING,
+    OPT_GO,
+    OPT_META,
+    READ,
+    chunk,
+    read_option,
+    read_request,
+    reply,
+)
 from vmkernel.qemu.nbd import ALLOCATION, Extent, NbdError, NbdReader, extents_of
 
 RUNS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 3)), min_size=1, max_size=8)
@@ -58,28 +69,27 @@ class _Server:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            writer.write(struct.pack(">QQH", 0x4E42444D41474943, 0x49484156454F5054, 3))
+            writer.write(GREETING)
             await reader.readexactly(4)
             await self._options(reader, writer)
             if self.drops:
                 self.drops -= 1
                 return
             while True:
-                head = await reader.readexactly(28)
-                _, _, command, cookie, offset, length = struct.unpack(">IHHQQI", head)
-                if command == 2:
+                command, cookie, offset, length = await read_request(reader)
+                if command == DISCONNECT:
                     return
-                if command == 0:
+                if command == READ:
                     data = struct.pack(">Q", offset) + b"x" * min(length, 4096 - offset)
-                    self._chunk(writer, 0, 1, cookie + self.lie, data)
-                    self._chunk(writer, 1, 2, cookie, struct.pack(">QI", 4096, 4096))
+                    chunk(writer, 0, 1, cookie + self.lie, data)
+                    chunk(writer, 1, 2, cookie, struct.pack(">QI", 4096, 4096))
                 else:
                     runs = struct.pack(">IIIII", 7, 4096, 0, 4096, 3)
                     runs = runs if self.status is None else self.status
                     for _ in range(100_000 if len(runs) > 1 << 16 else 0):
-                        self._chunk(writer, 0, 5, cookie, runs)
+                        chunk(writer, 0, 5, cookie, runs)
                         await writer.drain()
-                    self._chunk(writer, 1, 5, cookie, runs)
+                    chunk(writer, 1, 5, cookie, runs)
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
@@ -87,29 +97,18 @@ class _Server:
 
     async def _options(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            _, option, length = struct.unpack(">QII", await reader.readexactly(16))
-            await reader.readexactly(length)
-            if option == 10:
+            option, _ = await read_option(reader)
+            if option == OPT_META:
                 if self.refuse:
-                    self._reply(writer, option, (1 << 31) | 6, b"no such export")
+                    reply(writer, option, (1 << 31) | 6, b"no such export")
                     return
                 context = struct.pack(">I", 7) + ALLOCATION.encode()
-                self._reply(writer, option, 4, context)
-            if option == 7:
-                self._reply(writer, option, 3, struct.pack(">HQH", 0, 8192, 3))
-            self._reply(writer, option, 1, b"")
-            if option == 7:
+                reply(writer, option, 4, context)
+            if option == OPT_GO:
+                reply(writer, option, 3, struct.pack(">HQH", 0, 8192, 3))
+            reply(writer, option, 1, b"")
+            if option == OPT_GO:
                 return
-
-    @staticmethod
-    def _reply(writer: asyncio.StreamWriter, option: int, kind: int, data: bytes) -> None:
-        writer.write(struct.pack(">QIII", 0x0003E889045565A9, option, kind, len(data)) + data)
-
-    @staticmethod
-    def _chunk(
-        writer: asyncio.StreamWriter, flags: int, kind: int, cookie: int, data: bytes
-    ) -> None:
-        writer.write(struct.pack(">IHHQI", 0x668E33EF, flags, kind, cookie, len(data)) + data)
 
 
 def _with(folder: Path, server: _Server, tell: Callable[[Path], Awaitable[None]]) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -90,6 +90,10 @@ class FakeQemu:
     """True where saving its memory never ends by itself."""
     devices: set[str] = field(default_factory=set)
     """The ids of its disks and cards."""
+    named_fds: dict[str, int] = field(default_factory=dict)
+    """What `getfd` was given."""
+    at_end: list[Callable[[], None]] = field(default_factory=list)
+    """Called once it has ended."""
     keeps: set[str] = field(default_factory=set)
     """Those of devices that the guest doesn't let go when it is asked."""
 
@@ -141,9 +145,12 @@ class FakeQemu:
             return
         self.alive, self.code = False, code
         self.gone.set()
-        for fd in (*self.fds, *self.fdsets.values()):
+        for fd in (*self.fds, *self.fdsets.values(), *self.named_fds.values()):
             os.close(fd)
         self.fdsets.clear()
+        self.named_fds.clear()
+        for told in self.at_end:
+            told()
         for session in self.sessions:
             session.events.put_nowait(None)
         for watch in list(self.watches):
@@ -272,8 +279,11 @@ class FakeQmp:
         self._check()
         self.qemu.pause()
 
-    async def name_fd(self, fd: int, name: str) -> None:  # noqa: ARG002
+    async def name_fd(self, fd: int, name: str) -> None:
         self._check()
+        if name in self.qemu.named_fds:
+            os.close(self.qemu.named_fds[name])
+        self.qemu.named_fds[name] = os.dup(fd)
         self.qemu.commands.append(("getfd", {"fdname": name}))
 
     async def add_fd(self, fd: int, opaque: str = "") -> int:

@@ -51,10 +51,10 @@ async def _kvm() -> KvmProbe:
 class World:
     """Everything around VMs; `restart` is a vmkernel that was killed and comes again."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, launcher: FakeLauncher | None = None) -> None:
         self.root = root
         self.storage = FolderStorage(root / "ds", ("main", "second"))
-        self.launcher = FakeLauncher()
+        self.launcher = launcher or FakeLauncher()
         self.bus = EventBus()
         self._events = self.bus.subscribe()
         self.memory = MemoryFigures(total_bytes=8 * GIB, available_bytes=8 * GIB)
