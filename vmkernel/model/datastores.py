@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from typing import Annotated
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from vmkernel.model.base import OpenEnum, PathText, Printable, Record, ShortText, Slug, Timestamp
 
 __all__ = [
+    "COMMON_FIELDS",
     "Datastore",
     "DatastoreKind",
     "DatastoreMember",
@@ -16,6 +18,7 @@ __all__ = [
     "DatastoreState",
     "DatastoreStatus",
     "Filesystem",
+    "KIND_FIELDS",
     "MemberState",
     "NfsSpec",
     "NfsVersion",
@@ -23,6 +26,7 @@ __all__ = [
     "RaidState",
     "RaidStatus",
     "SpaceLevel",
+    "kind_with",
 ]
 
 
@@ -38,6 +42,24 @@ class DatastoreKind(OpenEnum):
     NFS = "nfs"
     DIRECTORY = "directory"
     """Hosted mode only."""
+
+
+COMMON_FIELDS = frozenset({"kind", "warning_percent", "critical_percent"})
+"""The fields of a spec that every kind has."""
+KIND_FIELDS: Mapping[DatastoreKind, frozenset[str]] = {
+    DatastoreKind.LOCAL: frozenset({"disk", "filesystem"}),
+    DatastoreKind.RAID: frozenset({"disks", "spares", "raid_level", "filesystem"}),
+    DatastoreKind.LVM: frozenset({"disks", "filesystem"}),
+    DatastoreKind.NFS: frozenset({"nfs"}),
+    DatastoreKind.DIRECTORY: frozenset({"path"}),
+}
+"""The other fields that each kind has; its driver refuses all that it doesn't have."""
+
+
+def kind_with(fields: Set[str]) -> DatastoreKind | None:
+    """The kind that has these fields and the fewest others; None if there is none."""
+    having = [kind for kind, its in KIND_FIELDS.items() if fields <= its]
+    return min(having, key=lambda kind: len(KIND_FIELDS[kind]), default=None)
 
 
 class Filesystem(OpenEnum):

@@ -9,6 +9,8 @@ import pytest
 
 from tests.unit.storage.disk_world import all_drivers
 from vmkernel.model import (
+    COMMON_FIELDS,
+    KIND_FIELDS,
     DatastoreKind,
     DatastoreMember,
     DatastoreSpec,
@@ -19,28 +21,50 @@ from vmkernel.model import (
     RaidState,
     RaidStatus,
     Severity,
+    kind_with,
 )
-from vmkernel.storage.drivers.base import COMMON_FIELDS, Observation, as_found
+from vmkernel.storage.drivers.base import Observation, as_found
 from vmkernel.storage.drivers.disk_selection import DATASTORE_TYPE, MEMBER_TYPE
 from vmkernel.storage.drivers.raid_status import RaidObservation
 
 DRIVERS = {driver.kind: driver for driver in all_drivers()}
-STORAGE = Path(__file__).parents[3] / "vmkernel/storage"
+ROOT = Path(__file__).parents[3]
+STORAGE = ROOT / "vmkernel/storage"
 
 
 def test_every_kind_has_one_driver_and_every_field_an_owner() -> None:
-    assert set(DRIVERS) == set(DatastoreKind)
+    assert set(DRIVERS) == set(DatastoreKind) == set(KIND_FIELDS)
     assert len(DRIVERS) == len(all_drivers())
     fields = set(DatastoreSpec.__struct_fields__)
-    owned = frozenset().union(*(driver.spec_fields for driver in DRIVERS.values()))
+    owned = frozenset().union(*KIND_FIELDS.values())
     assert owned | COMMON_FIELDS == fields
     assert not owned & COMMON_FIELDS
 
 
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"disk"}, DatastoreKind.LOCAL),
+        ({"disk", "filesystem"}, DatastoreKind.LOCAL),
+        ({"disks"}, DatastoreKind.LVM),
+        ({"disks", "raid_level"}, DatastoreKind.RAID),
+        ({"disks", "spares"}, DatastoreKind.RAID),
+        ({"nfs"}, DatastoreKind.NFS),
+        ({"path"}, DatastoreKind.DIRECTORY),
+        ({"nfs", "disks"}, None),
+        ({"disk", "raid_level"}, None),
+    ],
+)
+def test_the_kind_follows_from_the_fields(fields: set[str], kind: DatastoreKind | None) -> None:
+    assert kind_with(fields) is kind
+
+
 def test_no_module_but_the_drivers_names_a_kind() -> None:
+    """In storage, and in the client: what a kind takes is in the model."""
     found = [
-        f"{path.relative_to(STORAGE)}:{node.lineno}"
-        for path in STORAGE.rglob("*.py")
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in (STORAGE, ROOT / "remote_api/client")
+        for path in folder.rglob("*.py")
         if path.parent.name != "drivers"
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)

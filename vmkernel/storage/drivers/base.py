@@ -1,6 +1,6 @@
 """What a kind of datastore must be able to do, and all that the rest of storage knows of it.
 
-A driver is one module that names its kind and the fields of a spec that are its own, and one line
+A driver is one module that names its kind, whose fields the model has in KIND_FIELDS, and one line
 in `registry.py`. What it finds out about its disks or its server reaches the API, the findings and
 the events by an `Observation` of its own, so nothing else asks for a datastore's kind.
 """
@@ -15,6 +15,8 @@ from typing import ClassVar, NoReturn
 import msgspec
 
 from vmkernel.model import (
+    COMMON_FIELDS,
+    KIND_FIELDS,
     DatastoreKind,
     DatastoreMember,
     DatastoreSpec,
@@ -29,7 +31,6 @@ from vmkernel.storage.errors import StorageError
 
 __all__ = [
     "Attached",
-    "COMMON_FIELDS",
     "CreateOptions",
     "DatastoreDriver",
     "News",
@@ -37,9 +38,6 @@ __all__ = [
     "Report",
     "as_found",
 ]
-
-COMMON_FIELDS = frozenset({"kind", "warning_percent", "critical_percent"})
-"""The fields of a spec that every kind has; each of the others is of the drivers that name it."""
 
 Report = Callable[[str], None]
 """Called with the name of each stage."""
@@ -109,8 +107,6 @@ class DatastoreDriver:
     """
 
     kind: ClassVar[DatastoreKind]
-    spec_fields: ClassVar[frozenset[str]]
-    """The fields of a spec that have a meaning for this kind, besides those of every kind."""
     remote: ClassVar[bool] = False
     """True if any access may wait for a network."""
     shared: ClassVar[bool] = False
@@ -120,7 +116,7 @@ class DatastoreDriver:
         """`invalid` at the first field that has no meaning for this kind."""
         blank = DatastoreSpec(kind=spec.kind)
         for name in DatastoreSpec.__struct_fields__:
-            if name in COMMON_FIELDS or name in self.spec_fields:
+            if name in COMMON_FIELDS or name in KIND_FIELDS[self.kind]:
                 continue
             if getattr(spec, name) != getattr(blank, name):
                 raise MicaError.field(

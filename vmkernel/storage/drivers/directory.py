@@ -25,7 +25,6 @@ class DirectoryDriver(DatastoreDriver):
     """Takes an empty directory, or one that is a datastore already."""
 
     kind = DatastoreKind.DIRECTORY
-    spec_fields = frozenset({"path"})
     shared = True
 
     def __init__(self) -> None:

@@ -48,7 +48,6 @@ class LocalDriver(DatastoreDriver):
     """One disk."""
 
     kind = DatastoreKind.LOCAL
-    spec_fields = frozenset({"disk", "filesystem"})
 
     def __init__(self, choice: DiskChoice, mounting: Mounting) -> None:
         self._choice = choice

@@ -53,7 +53,6 @@ class LvmDriver(DatastoreDriver):
     """Volume groups that Mica made."""
 
     kind = DatastoreKind.LVM
-    spec_fields = frozenset({"disks", "filesystem"})
 
     def __init__(self, choice: DiskChoice, mounting: Mounting, lvm: Lvm) -> None:
         self._choice = choice

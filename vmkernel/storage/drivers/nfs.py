@@ -72,7 +72,6 @@ class NfsDriver(DatastoreDriver):
     """NFS 3 and 4."""
 
     kind = DatastoreKind.NFS
-    spec_fields = frozenset({"nfs"})
     remote = True
     shared = True
 

@@ -58,7 +58,6 @@ class RaidDriver(DatastoreDriver):
     """Arrays that Mica made."""
 
     kind = DatastoreKind.RAID
-    spec_fields = frozenset({"disks", "spares", "raid_level", "filesystem"})
 
     def __init__(self, choice: DiskChoice, mounting: Mounting, mdadm: Mdadm) -> None:
         self._choice = choice
