@@ -4,12 +4,12 @@ ClientError
   Unreachable            no connection, or it broke; the outcome of a change is unknown
     TimedOut             no answer in time
   Untrusted              the host's certificate is not the pinned one; nothing secret was sent
-  Unexpected             an answer that is no Mica's, or of a newer API
-  Refused                a problem document; carries it
-  OperationFailed        an operation ended otherwise than by success; carries it
-  Misuse                 the command line can't be meant so (an address, a name, a size)
-  Declined               whoever was asked said no
-  Conflict               what the host, or a file of this machine, holds doesn't allow it
+  Unexpected             not an answer of a Mica host, or of a newer API
+  Refused                a problem document, which it carries
+  OperationFailed        an operation failed or was cancelled; carries it
+  Misuse                 invalid input: an address, a name, a size
+  Declined               the user did not confirm
+  Conflict               the state of the host, or of a file here, doesn't allow it
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TimedOutError(UnreachableError):
 
 
 class UntrustedError(ClientError):
-    """The host showed another certificate than the pinned one; nothing secret was sent."""
+    """The host's certificate is not the pinned one; nothing secret was sent."""
 
 
 class UnexpectedError(ClientError):
@@ -52,15 +52,15 @@ class UnexpectedError(ClientError):
 
 
 class MisuseError(ClientError):
-    """The words of a request are wrong, whatever the host holds."""
+    """The input is invalid, whatever the state of the host."""
 
 
 class ConflictError(ClientError):
-    """What the host, or a file of this machine, holds doesn't allow what was asked for."""
+    """The state of the host, or of a file of this computer, doesn't allow it."""
 
 
 class DeclinedError(ClientError):
-    """Whoever was asked said no; nothing was done."""
+    """The user did not confirm; nothing was done."""
 
 
 class RefusedError(ClientError):

@@ -49,12 +49,12 @@ def fresh(tmp_path: Path) -> Iterator[HostedMica]:
 def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     mica = Command(tmp_path)
     where = fresh.address.removeprefix("https://")
-    assert "no host is known" in mica("vm", "list", status=1)
+    assert "no host is configured" in mica("vm", "list", status=1)
     other = "0" * 64
     code = ("--code", fresh.claim_code)
     assert "is pinned" in mica("claim", where, *code, "--fingerprint", other, status=4)
     assert "not confirmed" in mica("claim", where, *code, status=4, given="n\n")
-    assert "is yours" in mica("claim", where, *code, "--name", "lab", given="y\n")
+    assert "claimed; context lab added" in mica("claim", where, *code, "--name", "lab", given="y\n")
     store = tmp_path / "config/mica/contexts.json"
     assert store.stat().st_mode & 0o777 == 0o600
     assert json.loads(mica("-o", "json", "context", "list"))[0]["name"] == "lab"
@@ -127,7 +127,10 @@ def _changes_while_it_runs(mica: Command) -> None:
 def _devices(mica: Command, folder: Path) -> None:
     """Disks, drives and cards of the VM `web`, and what is refused about them."""
     made = mica("vm", "attach", "web", "more", "--new", "1M", "--bus", "sata")
-    assert made.splitlines() == ["volume more is ready (1 MiB)", "volume more is disk1 of VM web"]
+    assert made.splitlines() == [
+        "volume more created (1 MiB)",
+        "volume more attached to VM web as disk1",
+    ]
     assert "it is disk1" in mica("vm", "attach", "web", "more", status=1)
     assert "disk1 more" in mica("vm", "detach", "web", "else", status=1)
     mica("vm", "detach", "web", "more")
@@ -136,18 +139,18 @@ def _devices(mica: Command, folder: Path) -> None:
     iso = folder / "a.iso"
     iso.write_bytes(bytes(16 * 2048) + b"\x01CD001\x01" + bytes(2041) + bytes(8 * 2048))
     mica("image", "upload", "iso", str(iso), "--datastore", "main", "--format", "iso")
-    assert "nothing in a CD-ROM drive" in mica("vm", "eject", "web", status=1)
+    assert "no image in a CD-ROM drive" in mica("vm", "eject", "web", status=1)
     mica("vm", "insert", "web", "iso")
     assert "cdrom0 iso" in mica("vm", "show", "web")
     mica("vm", "insert", "web", "iso", "--drive", "cdrom0")
     mica("vm", "eject", "web")
     mica("image", "delete", "iso")
-    assert "nic1 on vm-network" in mica("vm", "add-nic", "web", "--model", "e1000e")
+    assert "nic1 on vm-network added to VM web" in mica("vm", "add-nic", "web", "--model", "e1000e")
     mica("vm", "remove-nic", "web", "nic1")
     assert "has: nic0" in mica("vm", "remove-nic", "web", "nic1", status=1)
     assert "is stopped" in mica("vm", "wait", "web", "stopped")
     assert "is still stopped after 1 s" in mica("vm", "wait", "web", "--within", "1", status=3)
-    assert "can't be a name: use lower-case letters" in mica("vm", "show", "web?x=1", status=2)
+    assert "is not a valid name: use lower-case letters" in mica("vm", "show", "web?x=1", status=2)
     failed = ("vm", "create", "other", "--datastore", "main", "--new-disk", "1M", "--nic", "no")
     assert "no port group no" in mica(*failed, status=1)
     assert "other-disk-0" not in mica("volume", "list")

@@ -106,9 +106,12 @@ class BackupFolder:
             for name in names:
                 point = msgspec.json.decode((self.path / name).read_bytes(), type=Point)
                 if point.schema not in (1, _SCHEMA):
-                    raise ConflictError(f"{self.path / name} was written by a newer mica")
+                    raise ConflictError(
+                        f"{self.path / name} was written by a newer version of mica;"
+                        " update this one"
+                    )
                 if not all(_DATA_FILE.match(file) for file in point.files):
-                    raise ConflictError(f"{self.path / name} names a file outside the folder")
+                    raise ConflictError(f"{self.path / name} refers to a file outside the folder")
                 if point.since not in (None, before):
                     raise ConflictError(f"{self.path / name} does not follow the point before it")
                 before = point.checkpoint
@@ -116,14 +119,14 @@ class BackupFolder:
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.DecodeError) as error:
-            raise ConflictError(f"{self.path} holds no readable backup: {error}") from error
+            raise ConflictError(f"can't read the backup in {self.path}: {error}") from error
         return found
 
     def chosen(self, number: int | None) -> tuple[int, Chain]:
         """A point (the last by default), and the chain from the whole point that it needs."""
         chain = self.points()
         if not chain:
-            raise ConflictError(f"{self.path} holds no backup")
+            raise ConflictError(f"{self.path} contains no backup")
         if number is None:
             number = max(chain)
         if number not in chain:
@@ -143,7 +146,9 @@ class BackupFolder:
             raise ConflictError(f"{self.path} can't be written: {error.strerror}") from error
         with file:
             if not _locked(file):
-                raise ConflictError(f"another command is changing {self.path}; wait for it to end")
+                raise ConflictError(
+                    f"{self.path} is in use by another command; wait for it to finish"
+                )
             self._sweep()
             yield
 
@@ -203,8 +208,8 @@ class BackupFolder:
         """The VM of a point, verified."""
         if point.saved is None:
             raise ConflictError(
-                "this point was made by an older mica and holds the disks alone: restore them with"
-                " --prefix, and create the VM yourself"
+                "this point was created by an older version of mica and contains only the disks:"
+                " restore them with --prefix, and create the VM with `mica vm create`"
             )
         try:
             data = (self.path / point.saved.file).read_bytes()
@@ -233,7 +238,7 @@ class BackupFolder:
         """Read every file of the chain; ConflictError names the first that is damaged."""
         chain = self.points()
         if not chain:
-            raise ConflictError(f"{self.path} holds no backup")
+            raise ConflictError(f"{self.path} contains no backup")
         self.verify_points(chain)
         return chain
 
@@ -319,7 +324,7 @@ def read_part(file: BinaryIO, offset: int, length: int) -> Iterator[bytes]:
     while length:
         part = file.read(min(_PART_BYTES, length))
         if not part:
-            raise ConflictError(f"{file.name} is too short")
+            raise ConflictError(f"{file.name} is damaged: it is too short")
         length -= len(part)
         yield part
 

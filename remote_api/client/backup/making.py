@@ -1,4 +1,4 @@
-"""A point is added to a chain: a backup session of the host is begun, read and ended."""
+"""Adding a point to a chain: a backup session of the host is begun, read and ended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def _add(folder: BackupFolder, mica: Mica, vm_id: str, on_step: OnStep) -> tuple
     chain = folder.points()
     last = chain[max(chain)] if chain else None
     if last is not None and last.vm != vm_id:
-        raise ConflictError(f"{folder.path} holds backups of VM {last.vm}")
+        raise ConflictError(
+            f"{folder.path} contains backups of VM {last.vm}; use another folder for VM {vm_id}"
+        )
     number = max(chain, default=0) + 1
     checkpoint = f"b{number}-{os.urandom(4).hex()}"
     before = mica.vm(vm_id)
@@ -81,7 +83,7 @@ def _begin(
     except RefusedError as error:
         if not any(e.pointer == "/since" for e in error.problem.errors):
             raise
-        on_step(f"a whole backup: {error.problem.detail}")
+        on_step(f"full backup: {error.problem.detail}")
     return mica.begin_backup(vm_id, BackupBody(checkpoint=checkpoint)), None
 
 
@@ -90,7 +92,7 @@ def _copy_disk(
 ) -> DiskPart:
     disk = backup.disks[index]
     name = f"{number:04}-{disk.key}.raw"
-    on_step(f"{disk.key} ({disk.volume})")
+    on_step(f"copying {disk.key} (volume {disk.volume})")
     extents = tuple(mica.backup_extents(backup, disk.key))
     digest = hashlib.sha256()
     with folder.create(name) as file:
@@ -120,5 +122,5 @@ def _refuse_if_ended(before: Vm, after: Vm, number: int) -> None:
     if before.status.state is VmState.RUNNING and after.status.state is VmState.CRASHED:
         raise ClientError(
             f"VM {after.id} crashed during the backup ({after.status.reason}); point {number} was"
-            " complete before and is kept"
+            " complete by then and is kept"
         )

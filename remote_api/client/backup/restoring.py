@@ -1,4 +1,4 @@
-"""Points become volumes, or VMs, again."""
+"""Restoring VMs and volumes from points."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def restore_vm(
     spec, machine = document["spec"], document["machine"]
     target = datastore or str(spec["datastore"])
     if target not in {found.id for found in mica.datastores()}:
-        raise ConflictError(f"this host has no datastore {target}; name one with --datastore")
+        raise ConflictError(f"the host has no datastore {target}; choose one with --datastore")
     if new_identity:
         _forget_identity(spec, machine)
     _refuse_taken(mica, vm_id, spec, machine)
     images = {image.id for image in mica.images()}
     for drive in spec.get("cdroms", ()):
         if drive.get("image") is not None and drive["image"] not in images:
-            on_step(f"image {drive['image']} is not on this host: the CD-ROM drive stays empty")
+            on_step(f"image {drive['image']} is not on the host: the CD-ROM drive is left empty")
             drive["image"] = None
     on_step("verifying the backup")
     folder.verify_points(chain)
@@ -90,7 +90,7 @@ def restore_vm(
         spec["disks"] = [d for d in spec.get("disks", ()) if d.get("key") in backed_up]
         for disk in spec["disks"]:
             disk["volume"] = f"{vm_id}-{disk['key']}"
-        on_step(f"VM {vm_id}")
+        on_step(f"creating VM {vm_id}")
         return mica.create_saved_vm(vm_id, document)
 
 
@@ -118,7 +118,7 @@ def _refuse_taken(mica: Mica, vm_id: str, spec: dict[str, Any], machine: dict[st
     macs = {nic.get("mac") for nic in spec.get("nics", ())} - {None}
     for vm in mica.vms():
         if vm.id == vm_id:
-            raise ConflictError(f"there is a VM {vm_id} already; choose another name")
+            raise ConflictError(f"VM {vm_id} exists already; choose another name with --as")
         if vm.status.uuid == machine.get("uuid"):
             raise ConflictError(
                 f"VM {vm.id} has the UUID of the backup; delete it first, or give --new-identity"
@@ -142,8 +142,8 @@ def _rolled_back(mica: Mica) -> Iterator[list[str]]:
         left = [volume for volume in made if not _deleted(mica, volume, end)]
         if left and isinstance(error, ClientError):
             raise ClientError(
-                f"{error}; what was restored can't be removed now: the host deletes it within a"
-                f" day, or delete it yourself: volumes {', '.join(left)}"
+                f"{error}; these restored volumes could not be deleted: {', '.join(left)}."
+                " The host deletes them within a day; or use `mica volume delete`"
             ) from error
         raise
 
@@ -180,7 +180,7 @@ def _volumes(
 ) -> list[str]:
     for disk in chain[max(chain)].disks:
         volume = f"{prefix}-{disk.key}"
-        on_step(f"volume {volume}")
+        on_step(f"restoring volume {volume}")
         spec = VolumeSpec(
             datastore=datastore,
             size_bytes=disk.size_bytes,

@@ -1,4 +1,4 @@
-"""What a guest is told at its first start, as options of `mica vm create`."""
+"""cloud-init settings for the first start of a guest, as options of `mica vm create`."""
 
 from __future__ import annotations
 
@@ -28,29 +28,32 @@ def cloud_init_options(command: _Command) -> _Command:
             "--network-config",
             type=_TEXT_FILE,
             metavar="FILE",
-            help="cloud-init's network configuration, version 1 or 2.",
+            help="Network configuration for cloud-init, version 1 or 2.",
         ),
         click.option(
             "--user-data-format",
             type=click.Choice([each.value for each in UserDataFormat]),
-            help="`any`: for Talos, Ignition or cloudbase-init; passed on unchecked.",
+            help="Format of --user-data; `any` for Talos, Ignition or cloudbase-init,"
+            " which is not checked.",
         ),
         click.option(
             "--user-data",
             type=_TEXT_FILE,
             metavar="FILE",
-            help="A #cloud-config, a script, or another form that cloud-init knows; - is stdin.",
+            help="User data for cloud-init: #cloud-config, a script or another format that"
+            " cloud-init knows; `-`"
+            " for standard input.",
         ),
         click.option(
             "--password-file",
             type=_TEXT_FILE,
             metavar="FILE",
-            help="As --password, from the first line of a file.",
+            help="Like --password, but read it from the first line of FILE.",
         ),
         click.option(
             "--password",
             is_flag=True,
-            help="Ask for that user's password; only its hash is sent.",
+            help="Ask for a password for the first user. Only its hash is sent.",
         ),
         click.option(
             "--ssh-key",
@@ -58,17 +61,21 @@ def cloud_init_options(command: _Command) -> _Command:
             type=_TEXT_FILE,
             multiple=True,
             metavar="FILE",
-            help="Public keys that may log in, such as ~/.ssh/id_ed25519.pub; repeatable.",
+            help="SSH public keys of the first user, such as ~/.ssh/id_ed25519.pub. Repeatable.",
         ),
-        click.option("--user", help="The name of the guest's first user (cloud-init)."),
-        click.option("--hostname", help="The guest's name (cloud-init); ID where not given."),
+        click.option("--user", metavar="NAME", help="Name of the guest's first user (cloud-init)."),
+        click.option(
+            "--hostname",
+            metavar="NAME",
+            help="Host name of the guest (cloud-init; default: the VM's name).",
+        ),
     ):
         command = option(command)
     return command
 
 
 def cloud_init_of(given: dict[str, Any]) -> CloudInitSpec | None:
-    """The seed that the options ask for; None where none of them was given."""
+    """The seed that the options ask for; None if none of them was given."""
     from remote_api.client.cli.password_hash import hash_password
 
     password = None
@@ -77,7 +84,7 @@ def cloud_init_of(given: dict[str, Any]) -> CloudInitSpec | None:
     elif given["password_file"] is not None:
         password = _text(given["password_file"], "--password-file").partition("\n")[0].rstrip("\r")
         if not password:
-            raise click.UsageError("--password-file: its first line is empty")
+            raise click.UsageError("--password-file: the first line is empty")
     fields = {
         "hostname": given["hostname"],
         "user": given["user"],
@@ -110,7 +117,7 @@ def _asked_password() -> str:
         except click.Abort as error:
             if isinstance(error.__context__, EOFError):
                 raise click.UsageError(
-                    "--password asks at a terminal; give --password-file here"
+                    "--password needs a terminal to ask; use --password-file"
                 ) from error
             raise
 
@@ -127,11 +134,11 @@ def _optional(path: Path | None, option: str) -> str | None:
 def _keys(path: Path) -> list[str]:
     text = _text(path, "--ssh-key")
     if "PRIVATE KEY" in text:
-        raise click.UsageError(f"--ssh-key: {path} is a private key: give its .pub file")
+        raise click.UsageError(f"--ssh-key: {path} is a private key; give the .pub file")
     lines = (line.strip() for line in text.splitlines())
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys or any(len(key.split()) < 2 for key in keys):
-        raise click.UsageError(f"--ssh-key: {path} holds no public key")
+        raise click.UsageError(f"--ssh-key: {path} contains no public key")
     return keys
 
 
@@ -142,5 +149,5 @@ def _text(path: Path, option: str) -> str:
             data: bytes = file.read()
         return data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise click.UsageError(f"{option}: {path} can't be read: {reason}") from error
+        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
+        raise click.UsageError(f"{option}: can't read {path}: {reason}") from error

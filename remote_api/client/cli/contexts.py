@@ -53,10 +53,12 @@ class ContextStore:
         contents = self._read()
         wanted = name or contents.current
         if wanted is None:
-            raise ConflictError("no host is known; `mica claim HOST --code …` makes one known")
+            raise ConflictError(
+                "no host is configured; add one with `mica claim` or `mica context add`"
+            )
         if wanted not in contents.hosts:
             known = ", ".join(sorted(contents.hosts)) or "none"
-            raise ConflictError(f"no host is known as {wanted!r} (known: {known})")
+            raise ConflictError(f"there is no context {wanted!r} (contexts: {known})")
         return contents.hosts[wanted]
 
     def put(self, name: str, host: KnownHost) -> None:
@@ -80,7 +82,7 @@ class ContextStore:
         """Make a known host the current one."""
         contents = self._read()
         if name not in contents.hosts:
-            raise ConflictError(f"no host is known as {name!r}")
+            raise ConflictError(f"there is no context {name!r}; see `mica context list`")
         contents.current = name
         self._write(contents)
 
@@ -88,7 +90,7 @@ class ContextStore:
         """Forget a host and its token."""
         contents = self._read()
         if contents.hosts.pop(name, None) is None:
-            raise ConflictError(f"no host is known as {name!r}")
+            raise ConflictError(f"there is no context {name!r}; see `mica context list`")
         if contents.current == name:
             contents.current = next(iter(sorted(contents.hosts)), None)
         self._write(contents)
@@ -99,13 +101,16 @@ class ContextStore:
         except FileNotFoundError:
             return _Contents()
         except OSError as error:
-            raise ConflictError(f"{self.path} can't be read: {error.strerror}") from error
+            raise ConflictError(f"can't read {self.path}: {error.strerror}") from error
         try:
             contents = msgspec.json.decode(raw, type=_Contents)
         except msgspec.DecodeError as error:
-            raise ConflictError(f"{self.path} is damaged ({error}); mend or remove it") from error
+            raise ConflictError(f"{self.path} is damaged ({error}); repair or remove it") from error
         if contents.version != _VERSION:
-            raise ConflictError(f"{self.path} is of another version of mica ({contents.version})")
+            raise ConflictError(
+                f"{self.path} was written by another version of mica"
+                f" ({contents.version}); update this one"
+            )
         return contents
 
     def _write(self, contents: _Contents) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "end",
     "error_is_terminal",
     "flush",
+    "listed",
     "print_in_raw_terminal",
     "print_json",
     "print_line",
@@ -43,6 +44,16 @@ __all__ = [
 _CELL_MAX = 10_000
 
 Columns = Sequence[tuple[str, Callable[[Any], object]]]
+
+
+def listed(lines: Columns, *chosen: str | tuple[str, Callable[[Any], object]]) -> Columns:
+    """The columns of a table, from the lines that show one object: by title, or a pair of its own
+    if a column differs from the line."""
+    cells = dict(lines)
+    return [
+        (one.upper(), cells[one]) if isinstance(one, str) else (one[0].upper(), one[1])
+        for one in chosen
+    ]
 
 
 def print_line(text: str, *, err: bool = False) -> None:
@@ -88,7 +99,7 @@ def print_rows(rows: Iterable[Any], columns: Columns) -> None:
 
 @contextmanager
 def step_line(title: str) -> Iterator[Callable[[str], None]]:
-    """A line on the error output that changes while something is waited for."""
+    """A status line on the error output; call what is yielded to change it."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -104,7 +115,7 @@ def step_line(title: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def byte_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the error output for bytes that go; it is told how many more have gone."""
+    """A progress bar on the error output; call what is yielded with the number of new bytes."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -133,7 +144,9 @@ def byte_target(file: Path) -> Path | BinaryIO:
     if str(file) != "-":
         return file
     if sys.stdout.isatty():
-        raise MisuseError("the output is a terminal: name a file, or redirect the output")
+        raise MisuseError(
+            "won't write binary data to a terminal: name a file, or redirect the output"
+        )
     return sys.stdout.buffer
 
 

@@ -49,7 +49,11 @@ class Size(click.ParamType[int]):
                 int(float(digits) * _UNITS[unit]) if "." in digits else int(digits) * _UNITS[unit]
             )
         except ValueError:
-            self.fail(f"{value!r} is no size; write for instance 512M or 20G", param, ctx)
+            self.fail(
+                f"{value!r} is not a size; use a number with a unit, such as 512M or 20G",
+                param,
+                ctx,
+            )
 
 
 NAME = Name()

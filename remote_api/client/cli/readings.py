@@ -18,11 +18,12 @@ interval_option = click.option(
     type=click.FloatRange(0.5, 3600),
     default=2.0,
     show_default=True,
-    help="Seconds between two readings.",
+    metavar="SECONDS",
+    help="Time between two readings.",
 )
 
 
-watch_option = click.option("--watch", is_flag=True, help="Go on until Ctrl-C.")
+watch_option = click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 
 
 def repeat(once: Callable[[], None], interval_s: float, *, watch: bool) -> None:

@@ -19,9 +19,9 @@ from vmkernel.version import __version__
 __all__ = ["main"]
 
 _EPILOG = (
-    "Exit status: 0 done; 1 refused or failed; 2 wrong command line; 3 not reachable or no answer"
-    " in time; 4 another certificate than the pinned one; 130 interrupted."
-    " MICA_HOST, MICA_TOKEN and MICA_FINGERPRINT name a host without a context."
+    "Exit status: 0 success; 1 refused or failed; 2 invalid command line; 3 host unreachable or"
+    " timed out; 4 certificate does not match the pinned fingerprint; 130 interrupted."
+    " Set MICA_HOST, MICA_TOKEN and MICA_FINGERPRINT to use a host without a context."
 )
 
 
@@ -39,7 +39,9 @@ class _Root(click.Group):
             output.flush()
         except click.Abort as abort:
             if isinstance(abort.__context__, EOFError):
-                output.print_line("mica: the question has no answer here; see --help", err=True)
+                output.print_line(
+                    "mica: the input ended before an answer was given; see --help", err=True
+                )
                 return 2
             output.print_line("mica: interrupted", err=True)
             return 130
@@ -71,9 +73,16 @@ class _Root(click.Group):
 
 
 @click.group(cls=_Root, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--host", "host_name", metavar="NAME", help="A known host; see `mica context`.")
 @click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
+    "--host", "host_name", metavar="NAME", help="Use this context; see `mica context list`."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
 )
 @click.option(
     "--timeout",
@@ -81,10 +90,11 @@ class _Root(click.Group):
     type=click.FloatRange(min=1),
     default=60.0,
     show_default=True,
-    help="Seconds that an answer may take.",
+    metavar="SECONDS",
+    help="Time limit for each answer of the host.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks.")
-@click.version_option(__version__, prog_name="mica")
+@click.option("-q", "--quiet", is_flag=True, help="Suppress progress and status messages.")
+@click.version_option(__version__, prog_name="mica", help="Show the version and exit.")
 @click.pass_context
 def main(
     context: click.Context, host_name: str | None, output: str, timeout_s: float, quiet: bool

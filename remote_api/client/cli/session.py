@@ -14,7 +14,6 @@ import msgspec
 from remote_api.client.cli import output
 from remote_api.client.cli.contexts import ContextStore, KnownHost, default_store
 from remote_api.client.cli.output import Columns
-from remote_api.client.cli.parameters import NAME
 from remote_api.client.errors import DeclinedError, MisuseError
 from remote_api.client.sdk import Mica, OnBytes
 from vmkernel.model import Operation, OperationState
@@ -23,7 +22,6 @@ __all__ = [
     "Session",
     "bytes_text",
     "confirm",
-    "one_step",
     "pass_session",
     "say",
     "show_object",
@@ -46,17 +44,17 @@ class Session:
 
     @property
     def json(self) -> bool:
-        """True where the output is for programs."""
+        """True if the output is for programs."""
         return self.output == "json"
 
     @property
     def progress(self) -> bool:
-        """True where somebody watches."""
+        """True if progress is shown: the error output is a terminal."""
         return output.error_is_terminal() and not self.quiet
 
     @property
     def from_environment(self) -> bool:
-        """True where MICA_HOST names the host, and no context does."""
+        """True if MICA_HOST names the host, not a context."""
         return bool(os.environ.get("MICA_HOST"))
 
     def known_host(self) -> KnownHost:
@@ -82,15 +80,16 @@ class Session:
             yield mica
 
     def finish(self, mica: Mica, operation: Operation, *, wait: bool, done: str) -> None:
-        """Wait for an operation where asked to, showing how far it is; then say so."""
+        """Show an operation: once it has finished if `wait`, with its progress until then."""
         if wait:
             try:
                 operation = self._wait(mica, operation)
             except KeyboardInterrupt:
                 if not self.quiet:
                     output.print_line(
-                        f"mica: operation {operation.id} goes on; `mica operation cancel"
-                        f" {operation.id}` ends it, `wait` waits on",
+                        f"mica: operation {operation.id} continues on the host; wait for it with"
+                        f" `mica operation wait {operation.id}`, or cancel it with"
+                        f" `mica operation cancel {operation.id}`",
                         err=True,
                     )
                 raise
@@ -117,7 +116,7 @@ class Session:
 
     @contextmanager
     def byte_bar(self, title: str, total: int) -> Iterator[OnBytes | None]:
-        """A bar for bytes that go, where somebody watches."""
+        """A progress bar for bytes, if progress is shown."""
         if not self.progress:
             yield None
             return
@@ -129,27 +128,13 @@ pass_session = click.make_pass_decorator(Session)
 
 
 def wait_option(function: Callable[..., T]) -> Callable[..., T]:
-    """`--wait/--no-wait` for what starts an operation."""
+    """`--wait/--no-wait` for commands that start an operation."""
     return click.option(
-        "--wait/--no-wait", default=True, show_default=True, help="Wait until it is done."
+        "--wait/--no-wait",
+        default=True,
+        show_default=True,
+        help="Wait for the operation to finish.",
     )(function)
-
-
-def one_step(
-    name: str, noun: str, call: Callable[[Mica, str], Operation], *, done: str, text: str
-) -> click.Command:
-    """A command that begins one operation on one object; `done` tells of it with its `{id}`."""
-
-    @click.command(name, help=text)
-    @click.argument("object_id", type=NAME, metavar=f"{noun.upper()}_ID")
-    @wait_option
-    @pass_session
-    def run(session: Session, object_id: str, wait: bool) -> None:
-        with session.mica() as mica:
-            operation = call(mica, object_id)
-            session.finish(mica, operation, wait=wait, done=done.format(id=object_id))
-
-    return run
 
 
 def bytes_text(count: int) -> str:
@@ -163,17 +148,17 @@ def bytes_text(count: int) -> str:
 
 
 def confirm(question: str, *, option: str = "--yes") -> None:
-    """Ask before something is done. Raises DeclinedError after a no, and MisuseError if nobody can
-    answer: `option` is what the command line needs then."""
+    """Ask for confirmation. Raises DeclinedError after a no, and MisuseError if the input has
+    ended: `option` is what the command line needs then."""
     try:
         agreed = output.ask(question)
     except click.Abort as error:
         if isinstance(error.__context__, EOFError):
             output.print_line("", err=True)
-            raise MisuseError(f"the question has no answer here: give {option}") from error
+            raise MisuseError(f"no terminal to ask for confirmation: give {option}") from error
         raise
     if not agreed:
-        raise DeclinedError("nothing was done")
+        raise DeclinedError("cancelled; nothing was changed")
 
 
 def say(session: Session, text: str) -> None:

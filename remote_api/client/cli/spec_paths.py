@@ -48,7 +48,7 @@ def set_path(spec: Spec, setting: str) -> str:
     elif isinstance(where, dict):
         where[last] = value
     else:
-        raise click.UsageError(f"{setting}: there is nothing below {parts[-2]}")
+        raise click.UsageError(f"{setting}: {parts[-2]} has no fields")
     return parts[0]
 
 
@@ -86,7 +86,7 @@ def _below(where: Any, parts: list[str], number: int, setting: str) -> Any:
     if isinstance(where, list):
         return where[_index(where, parts, number, setting)]
     if not isinstance(where, dict):
-        raise click.UsageError(f"{setting}: there is nothing below {parts[number - 1]}")
+        raise click.UsageError(f"{setting}: {parts[number - 1]} has no fields")
     if where.get(part) is None:
         where[part] = {}
     return where[part]
@@ -105,8 +105,8 @@ def _index(items: list[Any], parts: list[str], number: int, setting: str) -> int
     if part.isdigit() and int(part) < len(items):
         return int(part)
     named = [name for name in names if name]
-    there = f"there are {', '.join(named)}" if len(named) > 1 else f"there is {', '.join(named)}"
-    raise click.UsageError(f"{setting}: there is no {part}; {there if named else 'there is none'}")
+    there = f"the VM has {', '.join(named)}" if named else f"the VM has no {parts[number - 1]}"
+    raise click.UsageError(f"{setting}: {part} does not exist; {there}")
 
 
 def _value(parts: list[str], text: str, setting: str) -> Any:

@@ -16,14 +16,21 @@ _LEAST_SIZE = 1 << 16
 _NUMBER = re.compile(r"(?<![\w.:/'-])(\d{5,})( bytes)?(?![\w'-]|\.\d)")
 _POINTER = re.compile(r"(?<![\w/])/spec/([\w.~-]+(?:/[\w.~-]+)*)")
 _WORDS = (
-    (re.compile(r"^(VM ([\w-]+) is .*); start it first"), r"\1; `mica vm start \2` starts it"),
-    (re.compile(r"^(VM ([\w-]+) is .*); resume it first"), r"\1; `mica vm resume \2` resumes it"),
-    (re.compile(r"^(VM ([\w-]+) is .*); stop it first"), r"\1; `mica vm stop \2` stops it"),
-    (re.compile(r"\bset allow_shrink\b"), "give --allow-shrink"),
+    (re.compile(r"^(VM ([\w-]+) is .*); start it first"), r"\1; start it with `mica vm start \2`"),
+    (
+        re.compile(r"^(VM ([\w-]+) is .*); resume it first"),
+        r"\1; resume it with `mica vm resume \2`",
+    ),
+    (re.compile(r"^(VM ([\w-]+) is .*); stop it first"), r"\1; stop it with `mica vm stop \2`"),
+    (re.compile(r"\bset `?allow_shrink\b`?"), "give --allow-shrink"),
     (re.compile(r"\bby `best_effort`"), "by --quiesce-if-possible"),
-    (re.compile(r"\bwith take_over\b"), "with --take-over"),
+    (re.compile(r"\bwith `?take_over\b`?"), "with --take-over"),
     (re.compile(r"\(`template: (true|false)`\)"), r"(`mica vm set VM template=\1`)"),
-    (re.compile(r"\bpower it off where it must end\b"), "`mica vm stop VM --force` powers it off"),
+    (re.compile(r"\bset `template: (true|false)`"), r"run `mica vm set VM template=\1`"),
+    (
+        re.compile(r"\bpower it off( where it must end)?(?=[.;]|$)"),
+        "power it off with `mica vm stop VM --force`",
+    ),
 )
 
 

@@ -1,7 +1,7 @@
 """The terminal that shows a VM's serial console.
 
-Leave with Ctrl-]. What is typed goes to the guest as it is, where nobody else writes; the terminal
-is raw meanwhile and is put back in every case.
+Leave with Ctrl-]. What is typed goes to the guest as it is, unless another user is writing; the
+terminal is raw meanwhile and is always restored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def interact(
 ) -> str:
     """Join this process's terminal and a serial console; why it ended.
 
-    `on_notice` is told, by another thread, whenever it changes who writes.
+    `on_notice` is called by another thread when the writer changes.
     """
     from websockets.exceptions import ConnectionClosed
 
@@ -73,11 +73,11 @@ def interact(
                 except ConnectionClosed:
                     break
                 if escape:
-                    return "left"
+                    return "disconnected"
                 if not data:
                     # Input that was piped in is over; what the guest still says is shown.
                     ended.wait()
-        return "the console was closed by the host"
+        return "closed by the host"
     finally:
         ended.set()
         socket.close()
@@ -94,7 +94,7 @@ def _raw(fd: int) -> Iterator[None]:
     try:
         before = termios.tcgetattr(fd)
     except termios.error as error:
-        raise ConflictError(f"this terminal can't be set up: {error}") from error
+        raise ConflictError(f"can't switch the terminal to raw mode: {error}") from error
     tty.setraw(fd)
     try:
         yield

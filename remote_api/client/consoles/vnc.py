@@ -44,9 +44,9 @@ class VncPort:
     def __init__(
         self, mica: Mica, vm_id: str, *, port: int = 0, on_failure: Callable[[str], None]
     ) -> None:
-        """Listen on 127.0.0.1, on any free port where `port` is 0. Raises ConflictError.
+        """Listen on 127.0.0.1, on any free port if `port` is 0. Raises ConflictError.
 
-        `on_failure` is told, by another thread, why a viewer's connection did not come about.
+        `on_failure` is called by another thread with the reason when a viewer can't connect.
         """
         self._mica = mica
         self._vm_id = vm_id
@@ -60,7 +60,7 @@ class VncPort:
         except OSError as error:
             self._listener.close()
             raise ConflictError(
-                f"cannot listen on 127.0.0.1:{port}: {error.strerror}; choose another --port"
+                f"can't listen on 127.0.0.1:{port}: {error.strerror}; give another --port"
             ) from error
         self.port: int = self._listener.getsockname()[1]
 
@@ -78,7 +78,7 @@ class VncPort:
             except OSError:
                 return
             if not self._room.acquire(blocking=False):
-                self._on_failure(f"{_MAX_VIEWERS} viewers are connected already")
+                self._on_failure(f"viewer refused: {_MAX_VIEWERS} viewers are connected already")
                 viewer.close()
                 continue
             threading.Thread(target=self._serve_one, args=(viewer,), daemon=True).start()
@@ -121,9 +121,9 @@ def viewer_words(command: str, port: int) -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise MisuseError(f"the viewer's command can't be read: {error}") from error
+        raise MisuseError(f"--viewer: can't parse the command: {error}") from error
     if not words:
-        raise MisuseError("the viewer's command is empty")
+        raise MisuseError("--viewer: the command is empty")
     values = {
         "{port}": str(port),
         "{display}": str(port - _FIRST_PORT),
@@ -138,11 +138,11 @@ def viewer_words(command: str, port: int) -> list[str]:
 
 @contextlib.contextmanager
 def started_viewer(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A viewer that runs; it is ended where it hasn't by then. Raises ConflictError."""
+    """A running viewer, which is ended at the end. Raises ConflictError."""
     try:
         viewer = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     except OSError as error:
-        raise ConflictError(f"{words[0]} can't be started: {error.strerror}") from error
+        raise ConflictError(f"can't start the viewer {words[0]}: {error.strerror}") from error
     try:
         yield viewer
     finally:

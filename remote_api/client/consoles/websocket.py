@@ -52,5 +52,7 @@ def open_console(
                 )
             )
         except (OSError, WebSocketException) as error:
-            raise UnreachableError(f"the console of VM {vm_id} did not open: {error}") from error
+            raise UnreachableError(
+                f"can't connect to the console of VM {vm_id}: {error}"
+            ) from error
         yield socket

@@ -29,7 +29,7 @@ def listening_socket(text: str) -> socket.socket:
         found = socket.getaddrinfo(host or _everywhere(), port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         raise ConflictError(
-            f"--listen {text}: the name {host} has no address here; give an address of this machine"
+            f"--listen {text}: the name {host} can't be resolved; give an address of this machine"
         ) from error
     family, _, _, _, address = found[0]
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
@@ -63,7 +63,7 @@ def _parsed(text: str) -> tuple[str, int]:
     bare = host.removeprefix("[").removesuffix("]")
     open_v6 = ":" in bare and bare == host
     if open_v6 or not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-        raise MisuseError(f"--listen {text}: write HOST:PORT, [IPV6]:PORT or :PORT")
+        raise MisuseError(f"--listen {text}: use HOST:PORT, [IPV6]:PORT or :PORT")
     return bare, int(port)
 
 
@@ -80,18 +80,18 @@ def _everywhere() -> str:
 def _reason(text: str, host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"port {port} of {host or 'this machine'} is in use by another program: end that"
-            " program, or give another port in --listen"
+            f"port {port} of {host or 'this machine'} is in use by another program: stop that"
+            " program, or give another port with --listen"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is not an address of this machine: give one that is in --listen"
+        return f"{host} is not an address of this machine: give another one with --listen"
     if error.errno in (errno.EACCES, errno.EPERM):
         try:
             first = _PRIVILEGED_BELOW.read_text().strip()
         except OSError:
             first = "1024"
-        return f"port {port} is for root alone: give a port from {first} up in --listen"
-    return f"this machine cannot listen at {text}: {error.strerror}"
+        return f"port {port} is reserved for root: give a port of {first} or more with --listen"
+    return f"can't listen on {text}: {error.strerror}; give another --listen"
 
 
 def _own_address(family: int) -> str | None:

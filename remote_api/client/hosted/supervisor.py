@@ -90,7 +90,7 @@ class Child:
                     preexec_fn=_end_with_parent(),
                 )
         except OSError as error:
-            raise ChildFailedError(f"{self.name} can't be started: {error}") from error
+            raise ChildFailedError(f"can't start {self.name}: {error}") from error
 
     def listen(self) -> None:
         """Take in what it has said."""
@@ -134,7 +134,7 @@ class Child:
         """Why it ended, in a sentence if it gave one."""
         if reason := self.told.get(_REFUSED):
             return reason
-        return f"{self.name} {_how(status)} before it was ready; its log ends:\n{self.tail()}"
+        return f"{self.name} {_how(status)} before it was ready; the end of its log:\n{self.tail()}"
 
     def close(self) -> None:
         """Hear no more of it."""
@@ -172,13 +172,13 @@ class Supervisor:
             if time.monotonic() > end:
                 slow = next(child for child in self._children if not child.ready)
                 raise ChildFailedError(
-                    f"{slow.name} was not ready within {timeout_s:g} s; its log is {slow.log}"
+                    f"{slow.name} was not ready within {timeout_s:g} s; see its log {slow.log}"
                 )
             time.sleep(_POLL_S)
         self._proven = True
 
     def tend(self) -> None:
-        """Look after all once: notice crashes, start again what is due."""
+        """Check all once: notice crashes, and restart what is due."""
         now = time.monotonic()
         for child in self._children:
             child.bound_log()
@@ -197,8 +197,8 @@ class Supervisor:
     def stop(self, asked_again: Callable[[], bool] = lambda: False) -> None:
         """End all, the first one first; what does not end in time is killed.
 
-        Whatever a process says of its end is reported. `asked_again` is True once it shall be
-        quicker: the process is told again, for which it has its own answer.
+        Whatever a process says of its end is reported. `asked_again` is True once the user
+        asks to hurry: the process gets SIGTERM again, and decides what that means.
         """
         for child in self._children:
             process, child.process = child.process, None
@@ -223,7 +223,7 @@ class Supervisor:
                 forced = True
                 process.send_signal(signal.SIGTERM)
             if time.monotonic() > end:
-                self._report(f"{child.name} did not end within {child.stop_s:g} s; it is killed")
+                self._report(f"{child.name} did not stop within {child.stop_s:g} s and is killed")
                 process.kill()
                 process.wait()
             time.sleep(_POLL_S)
@@ -237,13 +237,13 @@ class Supervisor:
         child.due = now + wait_s
         why = child.told.get(_REFUSED)
         self._report(
-            f"{child.name} {_how(status)}{f' ({why})' if why else ''}; it is started again in"
+            f"{child.name} {_how(status)}{f' ({why})' if why else ''}; restarting it in"
             f" {wait_s:g} s"
         )
 
 
 def _how(status: int) -> str:
-    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    return f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
 
 
 def _end_with_parent() -> Callable[[], None]:

@@ -23,7 +23,7 @@ def checked_name(text: str) -> str:
     if not _NAME.match(text):
         near = re.sub(r"[^a-z0-9]+", "-", text.lower())[:63].strip("-")
         such = f", such as {near}" if near else ""
-        raise MisuseError(f"{text[:_SHOWN]!r} can't be a name: {NAME_RULE}{such}")
+        raise MisuseError(f"{text[:_SHOWN]!r} is not a valid name: {NAME_RULE}{such}")
     return text
 
 
@@ -38,6 +38,6 @@ def check_path(path: str) -> None:
             checked_name(part)
         elif not _OPERATION.match(part):
             raise MisuseError(
-                f"{part[:_SHOWN]!r} can't be an operation: copy its id from `mica operation list`"
+                f"{part[:_SHOWN]!r} is not the ID of an operation; see `mica operation list`"
             )
         before = part

@@ -47,16 +47,17 @@ class PinnedContext(ssl.SSLContext):
         self._digest = bytes.fromhex(normal_fingerprint(fingerprint))
 
     def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
-        """Do the handshake, and close the connection where the certificate is another one."""
+        """Do the handshake, and close the connection if the certificate is another one."""
         wrapped = super().wrap_socket(*arguments, **named)
         shown = _digest_of(wrapped)
         if not hmac.compare_digest(shown, self._digest):
             wrapped.close()
             raise UntrustedError(
-                f"The host shows the certificate {shown.hex()}, and {self._digest.hex()} is"
-                " pinned. Compare the new fingerprint with the host's screen; if the certificate"
-                " was rotated, add the host again (`mica context add`), and if the host was set up"
-                " anew, claim it again."
+                f"the host's certificate has the fingerprint {shown.hex()}, but"
+                f" {self._digest.hex()}"
+                " is pinned. Compare the new fingerprint with the host's screen: if the certificate"
+                " was rotated, add the host again with `mica context add`; if the host was reset,"
+                " claim it again with `mica claim`. Otherwise do not connect."
             )
         return wrapped
 
@@ -82,7 +83,7 @@ def normal_fingerprint(text: str) -> str:
     """A fingerprint as 64 lower-case digits, from any usual way to write it."""
     digits = re.sub(r"[\s:-]|^sha-?256[:/=]", "", text.strip().lower())
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
-        raise MisuseError(f"{text!r} is no SHA-256 fingerprint (64 hexadecimal digits)")
+        raise MisuseError(f"{text!r} is not a SHA-256 fingerprint; it has 64 hexadecimal digits")
     return digits
 
 
@@ -100,9 +101,9 @@ def normal_address(text: str) -> str:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise MisuseError(f"{text!r} is no address of a host: {error}") from error
+        raise MisuseError(f"{text!r} is not an address of a host: {error}") from error
     if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise MisuseError(f"{text!r} is no address of a host; write HOST or HOST:PORT")
+        raise MisuseError(f"{text!r} is not an address of a host; use HOST or HOST:PORT")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"https://{host}" if port in (None, _HTTPS_PORT) else f"https://{host}:{port}"
 
@@ -110,5 +111,5 @@ def normal_address(text: str) -> str:
 def _digest_of(wrapped: ssl.SSLSocket) -> bytes:
     certificate = wrapped.getpeercert(binary_form=True)
     if not certificate:
-        raise UntrustedError("The host shows no certificate.")
+        raise UntrustedError("the host presented no certificate")
     return hashlib.sha256(certificate).digest()

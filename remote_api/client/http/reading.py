@@ -31,11 +31,13 @@ def read(data: bytes, wire: type[T]) -> T:
         except msgspec.ValidationError:
             pass
         except msgspec.DecodeError as error:
-            raise UnexpectedError(f"The answer is no JSON: {error}") from error
+            raise UnexpectedError(f"the host's answer is not JSON: {error}") from error
         try:
             return msgspec.convert(_known(msgspec.json.decode(data), _info(cast(Any, wire))), wire)
         except msgspec.ValidationError as error:
-            raise UnexpectedError(f"The answer can't be read by this client: {error}") from error
+            raise UnexpectedError(
+                f"this version of mica can't read the host's answer: {error}"
+            ) from error
 
 
 def _decoder(wire: Any) -> msgspec.json.Decoder[Any]:

@@ -55,7 +55,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Download:
-    """An answer of bytes that come."""
+    """An answer whose body is read as it arrives."""
 
     status: int
     """200 or 206."""
@@ -83,7 +83,7 @@ class Transport:
         """
         if token is not None and not _TOKEN.match(token):
             raise MisuseError(
-                "the token is empty or has characters that no token has: give it as it was issued"
+                "the token is empty or contains invalid characters; copy it as it was issued"
             )
         self.address = normal_address(address)
         self.fingerprint = fingerprint
@@ -101,7 +101,7 @@ class Transport:
         )
 
     def trust(self, fingerprint: str) -> None:
-        """From the next connection on, the host shows another certificate."""
+        """Pin another certificate, from the next connection on."""
         self.fingerprint = fingerprint
         if self._pinned is not None:
             self._pinned.pin(fingerprint)
@@ -149,7 +149,7 @@ class Transport:
     def stream(
         self, path: str, *, headers: Mapping[str, str], idle_timeout_s: float
     ) -> Iterator[Iterator[str]]:
-        """The lines of an answer that goes on."""
+        """The lines of an endless answer."""
         check_path(path)
         with _failures(self.address):
             with self._client.stream(
@@ -167,7 +167,7 @@ class Transport:
     def download(
         self, path: str, *, headers: Mapping[str, str], idle_timeout_s: float = ANSWER_TIMEOUT_S
     ) -> Iterator[Download]:
-        """Bytes of a GET, as they come."""
+        """The body of a GET, read as it arrives."""
         check_path(path)
         with _failures(self.address):
             with self._client.stream(
@@ -179,7 +179,7 @@ class Transport:
                 if response.status_code not in (200, 206):
                     response.read()
                     _check(response)
-                    raise UnexpectedError(f"{path} answers {response.status_code}")
+                    raise UnexpectedError(f"unexpected status {response.status_code} for {path}")
                 yield Download(
                     status=response.status_code,
                     etag=response.headers.get("etag"),
@@ -202,7 +202,9 @@ def _failures(address: str) -> Iterator[None]:
     try:
         yield
     except httpx.TimeoutException as error:
-        raise TimedOutError(f"{address} did not answer in time; try a longer time-out") from error
+        raise TimedOutError(
+            f"{address} did not answer in time; try again, or give a longer --timeout"
+        ) from error
     except httpx.TransportError as error:
         raise UnreachableError(f"{address} can't be reached: {error}") from error
 
@@ -212,8 +214,8 @@ def _check(response: httpx.Response) -> None:
         return
     if response.headers.get("content-type", "").partition(";")[0] != "application/problem+json":
         raise UnexpectedError(
-            f"{response.request.url.host} answered {response.status_code} without a problem"
-            " document; is it a Mica?"
+            f"{response.request.url.host} answered {response.status_code} and not like a Mica host;"
+            " check the address"
         )
     raise RefusedError(read(response.content, Problem))
 

@@ -16,7 +16,7 @@ __all__ = ["CREATE", "Calls", "MERGE_PATCH", "OnBytes", "OnProgress", "POLL_S"]
 
 T = TypeVar("T")
 OnBytes = Callable[[int], None]
-"""Told how many bytes more have gone."""
+"""Called with the number of bytes sent or received since the last call."""
 OnProgress = Callable[[Operation], None]
 
 CREATE = {"if-none-match": "*"}
@@ -61,7 +61,7 @@ class Calls:
     ) -> Operation:
         """The operation once it has succeeded.
 
-        Raises OperationFailedError where it ends otherwise, TimedOutError where it goes on.
+        Raises OperationFailedError if it fails, TimedOutError if it still runs then.
         """
         end = time.monotonic() + timeout_s
         poll_s = POLL_S if on_progress else 30.0
@@ -69,7 +69,8 @@ class Calls:
             left_s = end - time.monotonic()
             if left_s <= 0:
                 raise TimedOutError(
-                    f"operation {operation.id} ({operation.kind}) goes on after {timeout_s:g} s"
+                    f"timed out: operation {operation.id} ({operation.kind}) still runs"
+                    f" after {timeout_s:g} s"
                 )
             operation = self.operation(operation.id, wait_s=min(poll_s, left_s))
             if on_progress is not None:

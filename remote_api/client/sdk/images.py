@@ -293,7 +293,7 @@ class ImageCalls(Calls):
             return
         part = file.with_name(f"{file.name}.part")
         if file.exists():
-            raise ConflictError(f"{file} exists already")
+            raise ConflictError(f"{file} exists already; name another file")
         try:
             with part.open("w+b") as target:
                 fd = target.fileno()
@@ -301,10 +301,13 @@ class ImageCalls(Calls):
                 os.ftruncate(fd, end)
                 os.fsync(target.fileno())
             if sha256 is not None and (found := file_sha256(part)) != sha256:
-                raise UnexpectedError(f"{file.name} came with the SHA-256 {found}, not {sha256}")
+                raise UnexpectedError(
+                    f"{file.name} is damaged: its SHA-256 is {found}, not {sha256};"
+                    " download it again"
+                )
             part.rename(file)
         except OSError as error:
-            raise ConflictError(f"{file} can't be written: {error.strerror}") from error
+            raise ConflictError(f"can't write {file}: {error.strerror}") from error
         finally:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -319,7 +322,7 @@ class ImageCalls(Calls):
         def take(data: bytes, at: int) -> None:
             nonlocal there
             if at != there:
-                raise UnexpectedError("what is downloaded changed meanwhile; download it again")
+                raise UnexpectedError("the file changed during the download; download it again")
             stream.write(data)
             digest.update(data)
             there += len(data)
@@ -328,7 +331,7 @@ class ImageCalls(Calls):
         stream.flush()
         if sha256 is not None and digest.hexdigest() != sha256:
             raise UnexpectedError(
-                f"what was written has the SHA-256 {digest.hexdigest()}, not {sha256}"
+                f"the output is damaged: its SHA-256 is {digest.hexdigest()}, not {sha256}"
             )
 
     def _fetch_data(self, path: str, target: int, on_bytes: OnBytes | None) -> int:
@@ -387,7 +390,7 @@ class ImageCalls(Calls):
                         if part is not None:
                             raise _ChangedError
                         if answer.length < 0:
-                            raise UnexpectedError(f"{path} does not say how long it is")
+                            raise UnexpectedError(f"the host's answer for {path} has no length")
                         done, end, etag = 0, answer.length, answer.etag
                     for data in answer.parts:
                         take(data, done)

@@ -193,7 +193,7 @@ def test_leftovers_go_and_other_files_stay(folder: BackupFolder) -> None:
 def test_one_command_at_a_time(folder: BackupFolder) -> None:
     with (
         folder.changing(),
-        pytest.raises(ConflictError, match="another command is changing"),
+        pytest.raises(ConflictError, match="is in use by another command"),
         BackupFolder(folder.path).changing(),
     ):
         pass
@@ -208,7 +208,7 @@ def test_only_its_owner_reads_it(folder: BackupFolder) -> None:
 def test_a_point_names_no_file_elsewhere(folder: BackupFolder, name: str) -> None:
     text = (folder.path / "0001.json").read_text()
     (folder.path / "0001.json").write_text(text.replace("0001-disk0.raw", name))
-    with pytest.raises(ConflictError, match="names a file outside"):
+    with pytest.raises(ConflictError, match="refers to a file outside"):
         folder.points()
 
 
@@ -227,7 +227,7 @@ def test_points_of_the_first_schema_are_read(folder: BackupFolder) -> None:
 
 def test_a_folder_that_is_not_there_has_no_points(tmp_path: Path) -> None:
     assert BackupFolder(tmp_path / "none").points() == {}
-    with pytest.raises(ConflictError, match="holds no backup"):
+    with pytest.raises(ConflictError, match="contains no backup"):
         BackupFolder(tmp_path / "none").verify()
 
 

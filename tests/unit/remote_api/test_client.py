@@ -129,7 +129,7 @@ def test_known_hosts_are_kept_for_their_user_only(tmp_path: Path) -> None:
     assert "secret-a" not in repr(store.get("a"))
     store.forget("a")
     assert store.load()[0] == "b"
-    with pytest.raises(ConflictError, match="no host is known as"):
+    with pytest.raises(ConflictError, match="there is no context"):
         store.get("a")
     assert [path.name for path in store.path.parent.iterdir()] == ["contexts.json"]
 

@@ -61,10 +61,10 @@ def test_a_password_is_hashed_here(tmp_path: Path) -> None:
     ("option", "content", "says"),
     [
         ("--ssh-key", "-----BEGIN OPENSSH PRIVATE KEY-----\n", "private key"),
-        ("--ssh-key", "# none\n", "holds no public key"),
-        ("--ssh-key", "hello\n", "holds no public key"),
+        ("--ssh-key", "# none\n", "contains no public key"),
+        ("--ssh-key", "hello\n", "contains no public key"),
         ("--user-data", "", "is empty"),
-        ("--user-data", "\udcff", "can't be read"),
+        ("--user-data", "\udcff", "can't read"),
         ("--password-file", "\nsecret\n", "first line is empty"),
     ],
 )

@@ -63,6 +63,11 @@ def _mica(*words: str, **environment: str) -> tuple[int, str]:
             "The volume would shrink: give --allow-shrink.",
         ),
         ("or mount it here with take_over, and", "or mount it here with --take-over, and"),
+        ("or set `template: false`.", "or run `mica vm set VM template=false`."),
+        (
+            "The guest of VM web runs on; retry, or power it off.",
+            "The guest of VM web runs on; retry, or power it off with `mica vm stop VM --force`.",
+        ),
         (
             "let it be none (`template: false`).",
             "let it be none (`mica vm set VM template=false`).",
@@ -70,7 +75,7 @@ def _mica(*words: str, **environment: str) -> tuple[int, str]:
         (
             "VM off1 is stopped: this can be done only while it is running; start it first.",
             "VM off1 is stopped: this can be done only while it is running;"
-            " `mica vm start off1` starts it.",
+            " start it with `mica vm start off1`.",
         ),
         ("id 01a208ac3fc4-000000000001 has no bytes", "id 01a208ac3fc4-000000000001 has no bytes"),
     ],
@@ -91,8 +96,11 @@ CREATE = ("vm", "create", "x", "--datastore", "d")
         (("vm", "discard-state", "web"), "give --yes"),
         (("vm", "delete", "web", "--with-volumes"), "give --yes"),
         (("vm", "create", "x", "--datastore", "d", "--user", "u", "--password"), "--password-file"),
-        (("vm", "create", "x", "--datastore", "d", "--no-nic", "--nic", "n"), "exclude each other"),
-        (("snapshot", "create", "x", "s", "--quiesce", "--quiesce-if-possible"), "exclude"),
+        (("vm", "create", "x", "--datastore", "d", "--no-nic", "--nic", "n"), "mutually exclusive"),
+        (
+            ("snapshot", "create", "x", "s", "--quiesce", "--quiesce-if-possible"),
+            "mutually exclusive",
+        ),
         ((*CREATE, "--user", "Bad User!"), "--user: "),
         ((*CREATE, "--hostname", "x" * 300), "--hostname: "),
         (
@@ -142,7 +150,7 @@ def test_one_rule_for_all_names(words: tuple[str, ...], name: str) -> None:
     """Nothing is sent, and the exit status is that of a wrong command line."""
     result = CliRunner().invoke(main, [word.format(name) for word in words], env=NO_HOST)
     assert result.exit_code == 2, result.stderr
-    assert "can't be a name: use lower-case letters (a-z), digits and hyphens" in result.stderr
+    assert "is not a valid name: use lower-case letters (a-z), digits and hyphens" in result.stderr
 
 
 def test_a_name_that_is_near_is_suggested() -> None:
@@ -223,7 +231,7 @@ def test_a_path_of_the_api_is_made_of_names() -> None:
 def test_what_is_no_token(token: str) -> None:
     status, said = _mica("vm", "list", MICA_TOKEN=token)
     assert (status, said.count("\n")) == (2, 1)
-    assert "the token is empty or has characters that no token has" in said
+    assert "the token is empty or contains invalid characters" in said
 
 
 def test_an_empty_token_is_said_in_words() -> None:

@@ -59,7 +59,7 @@ def test_a_stream_goes_on_where_it_broke_off(piece: int, monkeypatch: pytest.Mon
 
 
 def test_a_stream_of_a_file_that_changes_is_no_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnexpectedError, match="changed meanwhile"):
+    with pytest.raises(UnexpectedError, match="changed during the download"):
         _mica(Host(30, changes_at=2), monkeypatch).download_volume("v", io.BytesIO())
 
 

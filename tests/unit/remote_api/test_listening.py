@@ -21,7 +21,7 @@ module = importlib.import_module("remote_api.client.cli.commands.serve")
     "text", ["", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "h:70000", "::1:8443", ":-1", ":٣"]
 )
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(MisuseError, match=r"write HOST:PORT, \[IPV6\]:PORT or :PORT"):
+    with pytest.raises(MisuseError, match=r"use HOST:PORT, \[IPV6\]:PORT or :PORT"):
         listening_socket(text)
 
 
@@ -40,8 +40,8 @@ def test_what_is_one(text: str) -> None:
     [
         (errno.EADDRINUSE, "port 443 of 127.0.0.1 is in use by another program"),
         (errno.EADDRNOTAVAIL, "127.0.0.1 is not an address of this machine"),
-        (errno.EACCES, r"port 443 is for root alone: give a port from \d+ up"),
-        (errno.ENOBUFS, "this machine cannot listen at 127.0.0.1:443"),
+        (errno.EACCES, r"port 443 is reserved for root: give a port of \d+ or more"),
+        (errno.ENOBUFS, "can't listen on 127.0.0.1:443"),
     ],
 )
 def test_why_not(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:

@@ -116,7 +116,7 @@ def test_a_guest_s_bytes_do_not_go_to_a_terminal(tmp_path: Path) -> None:
     os.close(theirs)
     os.close(ours)
     assert done.returncode == 1
-    assert b"the output is a terminal: name a file" in done.stderr
+    assert b"won't write binary data to a terminal: name a file" in done.stderr
     piped = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
     assert piped.stdout == b"\x1b[2J"
     assert output.byte_target(tmp_path / "x") == tmp_path / "x"

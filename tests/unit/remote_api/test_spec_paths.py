@@ -55,9 +55,9 @@ def test_patches(settings: list[str], patch: dict[str, Any]) -> None:
     [
         ("cpus.count", "write PATH=VALUE"),
         ("=4", "write PATH=VALUE"),
-        ("disks.disk9.volume=a", "there is no disk9; there are disk0, disk4"),
-        ("cpus.count.x=1", "nothing below"),
-        ("memory_bytes=much", "is no size"),
+        ("disks.disk9.volume=a", "disk9 does not exist; the VM has disk0, disk4"),
+        ("cpus.count.x=1", "count has no fields"),
+        ("memory_bytes=much", "is not a size"),
     ],
 )
 def test_what_is_refused(setting: str, words: str) -> None:

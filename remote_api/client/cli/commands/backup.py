@@ -11,6 +11,7 @@ import msgspec
 
 from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.session import Session, bytes_text, pass_session, say, show_rows
+from remote_api.client.cli.verbs import vm_argument
 
 if TYPE_CHECKING:
     from remote_api.client.backup.folder import Point
@@ -34,19 +35,20 @@ POINT = click.IntRange(1, 9999)
 
 @click.group("backup")
 def backup_group() -> None:
-    """Back up virtual machines to folders of this computer, and restore them."""
+    """Back up VMs to folders on this computer, and restore them."""
 
 
 @backup_group.command("create")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @click.argument("folder", type=FOLDER)
 @pass_session
 def create_backup(session: Session, vm_id: str, folder: Path) -> None:
-    """Add a point to FOLDER: everything the first time, then what changed.
+    """Back up a VM: add a point to FOLDER.
 
-    A point holds the whole VM: its spec, disks, firmware variables and TPM state. The VM may run
-    or be off. If the host can't say what changed (after a crash, after a revert to a snapshot, for
-    a raw disk once the VM was off), the point is a full one again. Keep one folder for each VM.
+    The first point is full, later ones contain the changes. A point contains the whole VM:
+    spec, disks, firmware variables and TPM state. The VM may be running. If the changes are
+    unknown (after a crash or a revert to a snapshot, or for a raw disk of a VM that was
+    stopped), the point is a full one. Use one folder for each VM.
     """
     from remote_api.client.backup.folder import BackupFolder
     from remote_api.client.backup.making import add_point
@@ -56,7 +58,7 @@ def create_backup(session: Session, vm_id: str, folder: Path) -> None:
             BackupFolder(folder), mica, vm_id, on_step=lambda text: say(session, text)
         )
     kind = "full" if point.since is None else "changes"
-    say(session, f"VM {vm_id} is backed up: point {number}, {kind}, {bytes_text(point.data_bytes)}")
+    say(session, f"VM {vm_id} backed up: point {number}, {kind}, {bytes_text(point.data_bytes)}")
 
 
 @backup_group.command("list")
@@ -81,32 +83,44 @@ def verify_backup(session: Session, folder: Path) -> None:
 
 @backup_group.command("prune")
 @click.argument("folder", type=FOLDER)
-@click.option("--keep", type=POINT, required=True, help="How many of the newest points stay.")
+@click.option(
+    "--keep", type=POINT, required=True, metavar="N", help="Number of newest points to keep."
+)
 @pass_session
 def prune_backup(session: Session, folder: Path, keep: int) -> None:
     """Remove the oldest points of FOLDER.
 
-    The oldest point that stays takes over what it needs of those that go, so every point that
-    stays can still be restored.
+    Data that the oldest remaining point needs is merged into it, so all remaining points can be
+    restored.
     """
     from remote_api.client.backup.folder import BackupFolder
 
     gone = BackupFolder(folder).prune(keep, on_step=lambda text: say(session, text))
-    say(session, f"removed points: {', '.join(map(str, gone))}" if gone else "nothing to remove")
+    say(session, f"points removed: {', '.join(map(str, gone))}" if gone else "no points to remove")
 
 
 @backup_group.command("restore")
 @click.argument("folder", type=FOLDER)
 @click.option(
-    "--as", "vm_id", type=NAME, metavar="VM", help="Create a VM of this name (disks: VM-disk0 …)."
+    "--as",
+    "vm_id",
+    type=NAME,
+    metavar="VM",
+    help="Restore the whole VM under this name, with volumes VM-disk0 and so on.",
 )
 @click.option(
-    "--prefix", type=NAME, help="Restore the disks alone, as volumes PREFIX-disk0 and so on."
+    "--prefix",
+    type=NAME,
+    metavar="PREFIX",
+    help="Restore only the disks, as volumes PREFIX-disk0 and so on.",
 )
 @click.option(
-    "--datastore", type=NAME, help="Where to restore to (default with --as: the VM's own)."
+    "--datastore",
+    type=NAME,
+    metavar="DATASTORE",
+    help="Datastore to restore to (default with --as: that of the backed-up VM).",
 )
-@click.option("--point", type=POINT, help="Which point (default: the newest).")
+@click.option("--point", type=POINT, metavar="N", help="Point to restore (default: the newest).")
 @click.option(
     "--new-identity",
     is_flag=True,
@@ -124,8 +138,8 @@ def restore_backup(
 ) -> None:
     """Restore a VM, or only its disks, from FOLDER.
 
-    The VM is created as it was (spec, disks, firmware variables, TPM state) and is not started. On
-    failure nothing is left on the host.
+    The VM gets its spec, disks, firmware variables and TPM state, and is not started. If the
+    restore fails, everything that it created is deleted.
     """
     from remote_api.client.backup.folder import BackupFolder
     from remote_api.client.backup.restoring import restore_vm, restore_volumes
@@ -152,12 +166,12 @@ def restore_backup(
                 new_identity=new_identity,
                 on_step=step,
             )
-            say(session, f"VM {vm_id} is restored; start it with `mica vm start {vm_id}`")
+            say(session, f"VM {vm_id} restored; start it with `mica vm start {vm_id}`")
             return
         made = restore_volumes(
             chain, mica, datastore=datastore or "", prefix=prefix or "", point=point, on_step=step
         )
-    say(session, f"restored volumes: {', '.join(made)}")
+    say(session, f"volumes restored: {', '.join(made)}")
 
 
 def _show(session: Session, points: Iterable[tuple[int, Point]]) -> None:

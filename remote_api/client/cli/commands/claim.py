@@ -30,20 +30,25 @@ __all__ = ["COMMANDS"]
 
 @click.command()
 @click.argument("host")
-@click.option("--code", required=True, help="The claim code on the host's screen.")
-@click.option("--fingerprint", help="The TLS fingerprint on the host's screen.")
-@click.option("--name", help="The name to know the host by; its address where none is given.")
+@click.option("--code", required=True, metavar="CODE", help="Claim code from the host's screen.")
 @click.option(
-    "--token-id", type=NAME, default="admin", show_default=True, help="The id of the new token."
+    "--fingerprint", metavar="FINGERPRINT", help="TLS fingerprint from the host's screen."
+)
+@click.option(
+    "--name", metavar="NAME", help="Name of the new context (default: the host's address)."
+)
+@click.option(
+    "--token-id", type=NAME, default="admin", show_default=True, help="Name of the new admin token."
 )
 @pass_session
 def claim(
     session: Session, host: str, code: str, fingerprint: str | None, name: str | None, token_id: str
 ) -> None:
-    """Take possession of the new HOST, and remember it.
+    """Claim a new host and add a context for it.
 
-    Without --fingerprint, the one that the host shows is printed for comparison with its screen,
-    and nothing secret is sent before it is confirmed.
+    The context holds the host's first admin token. Without --fingerprint, the fingerprint that
+    the host presents is printed. Compare it with the host's screen; no secret is sent before
+    you confirm it.
     """
     address = normal_address(host)
     if fingerprint is None:
@@ -52,9 +57,11 @@ def claim(
             f"The TLS fingerprint of {address} is\n  {shown_fingerprint(seen)}", err=True
         )
         try:
-            confirm("Is it the one on the host's screen?", option="--fingerprint")
+            confirm("Is this the fingerprint on the host's screen?", option="--fingerprint")
         except DeclinedError as error:
-            raise UntrustedError("the fingerprint was not confirmed; nothing was sent") from error
+            raise UntrustedError(
+                "fingerprint not confirmed; nothing was sent to the host"
+            ) from error
         fingerprint = seen
     pinned = normal_fingerprint(fingerprint)
     with Mica(address, fingerprint=pinned, timeout_s=session.timeout_s) as mica:
@@ -65,7 +72,7 @@ def claim(
     )
     if session.json:
         show_object(session, issued.token)
-    say(session, f"{address} is yours; it is known as {known_as} ({session.store.path})")
+    say(session, f"{address} claimed; context {known_as} added to {session.store.path}")
 
 
 COMMANDS = (claim,)

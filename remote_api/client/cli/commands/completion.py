@@ -14,7 +14,9 @@ _VARIABLE = "_MICA_COMPLETE"
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete `mica`'s words.
+    """Print the completion script for a shell.
+
+    To enable completion in new shells:
 
     \b
     bash: eval "$(mica completion bash)" in ~/.bashrc

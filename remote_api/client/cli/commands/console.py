@@ -8,8 +8,8 @@ import threading
 import click
 
 from remote_api.client.cli import output
-from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.session import Session, pass_session
+from remote_api.client.cli.verbs import vm_argument
 from vmkernel.model import ConsoleMode, ConsoleNotice, VmState
 
 __all__ = ["COMMANDS", "console", "vnc"]
@@ -18,19 +18,25 @@ _WITH_SCREEN = frozenset({VmState.STARTING, VmState.RUNNING, VmState.PAUSED, VmS
 
 
 @click.command("console")
-@click.argument("vm_id", type=NAME)
-@click.option("--watch", "mode", flag_value=ConsoleMode.WATCH.value, help="Only watch.")
+@vm_argument
+@click.option(
+    "--watch",
+    "mode",
+    flag_value=ConsoleMode.WATCH.value,
+    help="Watch only; what you type is not sent.",
+)
 @click.option(
     "--takeover",
     "mode",
     flag_value=ConsoleMode.TAKEOVER.value,
-    help="Write, whoever writes now; that one watches on.",
+    help="Take over input; the current writer becomes read-only.",
 )
 @pass_session
 def console(session: Session, vm_id: str, mode: str | None) -> None:
-    """Join a virtual machine's serial console; leave with Ctrl-].
+    """Connect to a VM's serial console. Leave with Ctrl-].
 
-    Any number may watch, one writes: the first who comes, until it leaves or another takes over.
+    Many users can watch a console and one can write: the first, until that user leaves or another
+    one takes over with --takeover.
     """
     from remote_api.client.consoles.terminal import interact
     from remote_api.client.consoles.websocket import open_console
@@ -45,44 +51,57 @@ def console(session: Session, vm_id: str, mode: str | None) -> None:
 
     with session.mica() as mica, open_console(mica, vm_id, mode=asked) as socket:
         if sys.stdin.isatty() and not session.quiet:
-            output.print_line(f"console of {vm_id}; leave with Ctrl-]", err=True)
+            output.print_line(
+                f"connected to the console of VM {vm_id}; leave with Ctrl-]", err=True
+            )
         reason = interact(socket, on_notice=notice)
     if not session.quiet:
-        output.print_paragraph(f"\nconsole of {vm_id}: {reason}", err=True)
+        output.print_paragraph(f"\nconsole of VM {vm_id}: {reason}", err=True)
 
 
 def _tell(vm_id: str, now: ConsoleNotice, asked: ConsoleMode, *, first: bool) -> None:
     if now.writer or asked is ConsoleMode.WATCH:
-        text = "" if first else "you write" if now.writer else ""
+        text = "" if first else "you can type now" if now.writer else ""
     elif now.holder is not None:
-        text = f"{now.holder} writes, you watch; `mica console {vm_id} --takeover` changes that"
+        text = (
+            f"read-only: {now.holder} is writing; take over with `mica console {vm_id} --takeover`"
+        )
     else:
-        text = "nobody writes; whoever types first does"
+        text = "no user is writing; type to take over input"
     if text:
         output.print_in_raw_terminal(f"[{text}]")
 
 
 @click.command("vnc")
-@click.argument("vm_id", type=NAME)
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Any free one by default.")
+@vm_argument
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="Local port (default: any free one).",
+)
 @click.option(
     "--viewer",
     metavar="CMD",
-    help="Start this viewer, and end with it. Its address is added in the form that the viewer"
-    " takes, or filled in for {port}, {display} (PORT-5900) or {uri}.",
+    help="Start this viewer, and exit when it exits. {port}, {display} (PORT-5900) and {uri} in CMD"
+    " are replaced; without them the address is appended.",
 )
 @pass_session
 def vnc(session: Session, vm_id: str, port: int, viewer: str | None) -> None:
-    """Open a local port to a virtual machine's screen, for any VNC viewer; Ctrl-C ends.
+    """Open a local port for VNC viewers of a VM's screen.
 
-    Viewers may come and go. Every user of this machine can reach the port meanwhile.
+    The port is open until Ctrl-C. Viewers can disconnect and reconnect. All users of this
+    computer can reach the port.
     """
     from remote_api.client.consoles.vnc import VncPort, started_viewer, viewer_words
 
     with session.mica() as mica:
         state = mica.vm(vm_id).status.state
         if state not in _WITH_SCREEN and not session.quiet:
-            output.print_line(f"VM {vm_id} is {state}; viewers see it once it runs", err=True)
+            output.print_line(
+                f"VM {vm_id} is {state}; viewers can connect when it is running", err=True
+            )
         door = VncPort(
             mica,
             vm_id,

@@ -20,13 +20,13 @@ __all__ = ["COMMANDS"]
 
 @click.group("context")
 def context_group() -> None:
-    """The hosts that this user knows."""
+    """Manage contexts: known hosts and their tokens."""
 
 
 @context_group.command("list")
 @pass_session
 def list_contexts(session: Session) -> None:
-    """List known hosts."""
+    """List contexts."""
     current, hosts = session.store.load()
     rows = [
         {"name": name, "current": name == current, "address": known.address}
@@ -47,7 +47,7 @@ def list_contexts(session: Session) -> None:
 @click.argument("name")
 @pass_session
 def use_context(session: Session, name: str) -> None:
-    """Make NAME the current host."""
+    """Make NAME the current context."""
     session.store.use(name)
 
 
@@ -55,18 +55,29 @@ def use_context(session: Session, name: str) -> None:
 @click.argument("name")
 @pass_session
 def forget_context(session: Session, name: str) -> None:
-    """Forget NAME and its token."""
+    """Remove a context and its token from this computer."""
     session.store.forget(name)
 
 
 @context_group.command("add")
 @click.argument("name")
 @click.argument("host")
-@click.option("--fingerprint", required=True, help="The host's TLS fingerprint.")
-@click.option("--token", envvar="MICA_TOKEN", prompt=True, hide_input=True, help="A token.")
+@click.option(
+    "--fingerprint", required=True, metavar="FINGERPRINT", help="TLS fingerprint of the host."
+)
+@click.option(
+    "--token",
+    envvar="MICA_TOKEN",
+    prompt=True,
+    hide_input=True,
+    help="Secret of a token of the host (default: asked for).",
+)
 @pass_session
 def add_context(session: Session, name: str, host: str, fingerprint: str, token: str) -> None:
-    """Remember HOST as NAME, with a token that somebody else made."""
+    """Add a context for HOST, and make it the current one.
+
+    It needs a token that was created with `mica token create`.
+    """
     session.store.put(
         name,
         KnownHost(

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from remote_api.client.cli.parameters import NAME
+from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.session import (
     Session,
     bytes_text,
-    one_step,
     pass_session,
     say,
-    show_object,
-    show_rows,
     wait_option,
+)
+from remote_api.client.cli.verbs import (
+    list_command,
+    new_name_argument,
+    object_argument,
+    show_command,
+    step_command,
 )
 from remote_api.client.sdk import Mica
 from vmkernel.model import (
+    KIND_FIELDS,
     Datastore,
     DatastoreKind,
     DatastoreMember,
@@ -27,70 +34,18 @@ from vmkernel.model import (
     NfsVersion,
     RaidLevel,
     RaidStatus,
+    kind_with,
 )
 
 __all__ = ["COMMANDS"]
 
 
+_datastore = object_argument("datastore")
+
+
 @click.group("datastore")
 def datastore_group() -> None:
-    """Places for virtual machines, volumes and images."""
-
-
-@datastore_group.command("list")
-@pass_session
-def list_datastores(session: Session) -> None:
-    """List datastores."""
-    with session.mica() as mica:
-        show_rows(
-            session,
-            mica.datastores(),
-            (
-                ("ID", lambda d: d.id),
-                ("KIND", lambda d: d.spec.kind),
-                ("STATE", lambda d: d.status.state),
-                ("FREE", lambda d: bytes_text(d.status.free_bytes)),
-                ("CAPACITY", lambda d: bytes_text(d.status.capacity_bytes)),
-                ("PROVISIONED", lambda d: bytes_text(d.status.provisioned_bytes)),
-                ("ON", _place),
-                ("RAID", lambda d: d.status.raid and _raid_text(d.status.raid)),
-                ("REASON", lambda d: d.status.reason),
-            ),
-        )
-
-
-@datastore_group.command("show")
-@click.argument("datastore_id", type=NAME)
-@pass_session
-def show_datastore(session: Session, datastore_id: str) -> None:
-    """Show a datastore, its disks and its array."""
-    with session.mica() as mica:
-        show_object(
-            session,
-            mica.datastore(datastore_id),
-            (
-                ("id", lambda d: d.id),
-                ("kind", lambda d: d.spec.kind),
-                ("state", lambda d: d.status.state),
-                ("reason", lambda d: d.status.reason),
-                ("uuid", lambda d: d.status.uuid),
-                ("on", _place),
-                ("file system", lambda d: _filesystem_of(d.status)),
-                ("capacity", lambda d: bytes_text(d.status.capacity_bytes)),
-                ("free", lambda d: f"{bytes_text(d.status.free_bytes)} ({d.status.space})"),
-                ("provisioned", lambda d: bytes_text(d.status.provisioned_bytes)),
-                (
-                    "thresholds",
-                    lambda d: f"{d.spec.warning_percent} %, {d.spec.critical_percent} %",
-                ),
-                ("raid", lambda d: d.status.raid and _raid_lines(d.status.raid)),
-                ("disks", lambda d: [_member(m) for m in d.status.members]),
-                ("spares", lambda d: d.spec.spares),
-                ("device", lambda d: d.status.device),
-                ("created", lambda d: d.created_at),
-                ("revision", lambda d: d.revision),
-            ),
-        )
+    """Manage datastores, which hold VMs, volumes and images."""
 
 
 _filesystem = click.option(
@@ -98,43 +53,64 @@ _filesystem = click.option(
     type=click.Choice([f.value for f in Filesystem]),
     default=Filesystem.XFS.value,
     show_default=True,
+    help="File system to create on disks.",
 )
 _wipe = click.option(
     "--wipe",
-    metavar="DISK-ID",
+    metavar="DISK",
     multiple=True,
-    help="The id of a disk that holds anything, once more: destroy all that it holds.",
+    help="Confirm that all data on this disk is destroyed; needed if it is not blank. Repeatable.",
 )
 _disks = click.option(
-    "--disk", "disks", metavar="ID", multiple=True, help="A disk of the host; see `mica disk list`."
+    "--disk",
+    "disks",
+    metavar="DISK",
+    multiple=True,
+    help="Disk of the host; see `mica disk list`. Repeatable.",
 )
 _level = click.option(
     "--raid",
     "level",
     type=click.Choice([level.value for level in RaidLevel]),
-    help="Mirror the disks; without it, several disks are joined one after the other (LVM).",
+    help="Mirror the disks (default: several disks are concatenated, without redundancy).",
 )
-_nfs = click.option("--nfs", metavar="SERVER:/EXPORT", help="What an NFS server exports.")
+_nfs = click.option("--nfs", metavar="SERVER:/EXPORT", help="Export of an NFS server.")
 _nfs_version = click.option(
     "--nfs-version",
     type=click.Choice([version.value for version in NfsVersion]),
-    help="Only this one; by default the newest that the server speaks.",
+    help="NFS version to use (default: the newest that the server supports).",
 )
-_path = click.option("--path", help="A directory (hosted mode only).")
+_path = click.option(
+    "--path", metavar="DIRECTORY", help="Absolute path of a directory (hosted mode only)."
+)
 _take_over = click.option(
-    "--take-over", is_flag=True, help="Even from another Mica that is at work: that one loses it."
+    "--take-over",
+    is_flag=True,
+    help="Take the datastore even if another host is using it; that host loses access.",
 )
 
 
 @datastore_group.command("create")
-@click.argument("datastore_id", type=NAME)
+@_datastore
 @_disks
 @_level
-@click.option("--spare", "spares", metavar="ID", multiple=True, help="A disk in reserve (--raid).")
+@click.option(
+    "--spare", "spares", metavar="DISK", multiple=True, help="Spare disk for --raid. Repeatable."
+)
 @_nfs
 @_nfs_version
-@click.option("--nfs-port", type=click.IntRange(1, 65535))
-@click.option("--nfs-mount-port", type=click.IntRange(1, 65535), help="Version 3 only.")
+@click.option(
+    "--nfs-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Port of the NFS server (default: 2049).",
+)
+@click.option(
+    "--nfs-mount-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Port of the mount service (NFS version 3 only).",
+)
 @_path
 @_filesystem
 @_wipe
@@ -155,24 +131,28 @@ def create_datastore(
     wipe: tuple[str, ...],
     wait: bool,
 ) -> None:
-    """Make a datastore on one disk, on several, or on a server; or take over the one there."""
-    if sum(map(bool, (disks, nfs, path))) != 1:
-        raise click.UsageError("give one of --disk, --nfs and --path")
-    if nfs is not None:
-        spec = _nfs_spec(nfs, nfs_version, nfs_port, nfs_mount_port)
-    elif path is not None:
-        spec = DatastoreSpec(kind=DatastoreKind.DIRECTORY, path=path)
-    elif level is None and spares:
-        raise click.UsageError("--spare goes with --raid")
-    else:
-        spec = _disk_spec(disks, spares, level, Filesystem(filesystem))
+    """Create a datastore.
+
+    It is on disks, on an NFS server or (in hosted mode) in a directory. If there is a datastore
+    already, it is adopted with its contents.
+    """
+    if spares and level is None:
+        raise click.UsageError("--spare is only possible with --raid")
+    spec = _spec(
+        disks,
+        filesystem=Filesystem(filesystem),
+        raid_level=level and RaidLevel(level),
+        spares=spares,
+        nfs=_nfs_spec(nfs, nfs_version, nfs_port, nfs_mount_port),
+        path=path,
+    )
     with session.mica() as mica:
         operation = mica.create_datastore(datastore_id, spec, wipe_serials=wipe)
         session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is ready")
 
 
 @datastore_group.command("adopt")
-@click.argument("datastore_id", type=NAME)
+@_datastore
 @_disks
 @_nfs
 @_nfs_version
@@ -190,140 +170,154 @@ def adopt_datastore(
     take_over: bool,
     wait: bool,
 ) -> None:
-    """Take over the datastore of another Mica; nothing is ever made or overwritten.
+    """Adopt an existing datastore with its contents.
 
-    That Mica must have let it go, or be silent (which takes half a minute to see).
+    If it was used by another host, that host must have released it or have been silent for half a
+    minute; otherwise give --take-over.
     """
-    if sum(map(bool, (disks, nfs, path))) != 1:
-        raise click.UsageError("give one of --disk, --nfs and --path")
     with session.mica() as mica:
-        if nfs is not None:
-            spec = _nfs_spec(nfs, nfs_version, None, None)
-        elif path is not None:
-            spec = DatastoreSpec(kind=DatastoreKind.DIRECTORY, path=path)
-        else:
-            kinds = {disk.id: disk.adoptable for disk in mica.disks()}
-            kind = kinds.get(disks[0]) or DatastoreKind.LOCAL
-            if kind is DatastoreKind.LOCAL:
-                spec = DatastoreSpec(kind=kind, disk=disks[0])
-            else:
-                spec = DatastoreSpec(kind=kind, disks=disks)
+        kind = None
+        if len(disks) == 1:
+            kind = next((disk.adoptable for disk in mica.disks() if disk.id == disks[0]), None)
+        spec = _spec(disks, kind, nfs=_nfs_spec(nfs, nfs_version, None, None), path=path)
         operation = mica.create_datastore(datastore_id, spec, adopt=True, take_over=take_over)
-        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is taken over")
+        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is ready")
 
 
 @datastore_group.command("set")
-@click.argument("datastore_id", type=NAME)
-@click.option("--warning", metavar="PERCENT", type=click.IntRange(1, 100))
-@click.option("--critical", metavar="PERCENT", type=click.IntRange(1, 100))
+@_datastore
+@click.option(
+    "--warning",
+    metavar="PERCENT",
+    type=click.IntRange(1, 100),
+    help="Report a warning if this much space is used.",
+)
+@click.option(
+    "--critical",
+    metavar="PERCENT",
+    type=click.IntRange(1, 100),
+    help="Report an error if this much space is used.",
+)
 @pass_session
 def set_thresholds(
     session: Session, datastore_id: str, warning: int | None, critical: int | None
 ) -> None:
-    """Set the levels at which a datastore is reported as filling up."""
+    """Set the space usage thresholds of a datastore."""
     if warning is None and critical is None:
-        raise click.UsageError("say what shall change: --warning, --critical or both")
+        raise click.UsageError("nothing to change: give --warning, --critical or both")
     with session.mica() as mica:
         mica.set_thresholds(datastore_id, warning_percent=warning, critical_percent=critical)
-    say(session, f"datastore {datastore_id} is changed")
+    say(session, f"thresholds of datastore {datastore_id} set")
 
 
 @datastore_group.command("rename")
-@click.argument("datastore_id", type=NAME)
-@click.argument("new_id", type=NAME)
+@_datastore
+@new_name_argument
 @wait_option
 @pass_session
 def rename_datastore(session: Session, datastore_id: str, new_id: str, wait: bool) -> None:
-    """Call a datastore otherwise on this host; its virtual machines follow."""
+    """Rename a datastore on this host. Its VMs are updated."""
     with session.mica() as mica:
         operation = mica.rename_datastore(datastore_id, new_id)
-        session.finish(mica, operation, wait=wait, done=f"{datastore_id} is called {new_id} now")
+        session.finish(
+            mica, operation, wait=wait, done=f"datastore {datastore_id} renamed to {new_id}"
+        )
 
 
 @datastore_group.command("mount")
-@click.argument("datastore_id", type=NAME)
+@_datastore
 @_take_over
 @wait_option
 @pass_session
 def mount_datastore(session: Session, datastore_id: str, take_over: bool, wait: bool) -> None:
-    """Mount a datastore that was unmounted, or that another Mica held."""
+    """Mount a datastore that is not mounted."""
     with session.mica() as mica:
         operation = mica.mount_datastore(datastore_id, take_over=take_over)
-        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} is mounted")
+        session.finish(mica, operation, wait=wait, done=f"datastore {datastore_id} mounted")
 
 
 @datastore_group.command("add-disk")
-@click.argument("datastore_id", type=NAME)
-@click.argument("disk")
+@_datastore
+@click.argument("disk", metavar="DISK")
 @_wipe
 @wait_option
 @pass_session
 def add_disk(
     session: Session, datastore_id: str, disk: str, wipe: tuple[str, ...], wait: bool
 ) -> None:
-    """Give a datastore one DISK more: a spare of raid, space of lvm."""
+    """Add a disk to a datastore.
+
+    A RAID gets it as a spare, a datastore of concatenated disks as more space.
+    """
     with session.mica() as mica:
         operation = mica.add_datastore_disk(datastore_id, disk, wipe_serials=wipe)
-        session.finish(mica, operation, wait=wait, done=f"{datastore_id} has disk {disk}")
+        session.finish(
+            mica, operation, wait=wait, done=f"disk {disk} added to datastore {datastore_id}"
+        )
 
 
 @datastore_group.command("replace-disk")
-@click.argument("datastore_id", type=NAME)
-@click.argument("old")
-@click.argument("new")
+@_datastore
+@click.argument("old", metavar="OLD_DISK")
+@click.argument("new", metavar="NEW_DISK")
 @_wipe
 @wait_option
 @pass_session
 def replace_disk(
     session: Session, datastore_id: str, old: str, new: str, wipe: tuple[str, ...], wait: bool
 ) -> None:
-    """Put the disk NEW in the place of OLD in a raid; the rebuild goes on behind it."""
+    """Replace a disk of a RAID datastore. The rebuild runs in the background."""
     with session.mica() as mica:
         operation = mica.replace_datastore_disk(datastore_id, old, new, wipe_serials=wipe)
-        done = f"{new} takes the place of {old}; `mica datastore show {datastore_id}` tells how far"
+        done = (
+            f"disk {old} replaced by {new}; `mica datastore show {datastore_id}` shows the rebuild"
+        )
         session.finish(mica, operation, wait=wait, done=done)
 
 
 for _step in (
-    one_step(
+    step_command(
         "unmount",
         "datastore",
         Mica.unmount_datastore,
-        done="datastore {id} is unmounted",
-        text="Unmount a datastore; it stays known, and unmounted over restarts.",
+        done="datastore {id} unmounted",
+        text="Unmount a datastore. It stays unmounted, also after a restart of the host.",
     ),
-    one_step(
+    step_command(
         "grow",
         "datastore",
         Mica.grow_datastore,
-        done="datastore {id} has grown",
-        text="Take the space that a datastore's disks have gained.",
+        done="datastore {id} grown",
+        text="Grow a datastore to the size of its disks.",
     ),
-    one_step(
+    step_command(
         "delete",
         "datastore",
         Mica.delete_datastore,
-        done="datastore {id} is forgotten",
-        text="Unmount and forget a datastore; its data stay on the disk.",
+        done="datastore {id} removed from this host; its data is kept",
+        text="Remove a datastore and its VMs from this host. The data is kept and can be adopted.",
     ),
 ):
     datastore_group.add_command(_step)
 
 
-def _disk_spec(
-    disks: tuple[str, ...], spares: tuple[str, ...], level: str | None, filesystem: Filesystem
-) -> DatastoreSpec:
-    if level is not None:
-        return DatastoreSpec(
-            kind=DatastoreKind.RAID,
-            disks=disks,
-            spares=spares,
-            raid_level=RaidLevel(level),
-            filesystem=filesystem,
-        )
-    if len(disks) > 1:
-        return DatastoreSpec(kind=DatastoreKind.LVM, disks=disks, filesystem=filesystem)
-    return DatastoreSpec(kind=DatastoreKind.LOCAL, disk=disks[0], filesystem=filesystem)
+def _spec(disks: tuple[str, ...], kind: DatastoreKind | None = None, **given: Any) -> DatastoreSpec:
+    """What the options ask for; without `kind`, of the kind that has just these fields."""
+    if sum(map(bool, (disks, given["nfs"], given["path"]))) != 1:
+        raise click.UsageError("give one of --disk, --nfs and --path")
+    filesystem = given.pop("filesystem", None)
+    fields = {name: value for name, value in given.items() if value}
+    if kind is None:
+        one = kind_with({*fields, "disk"}) if len(disks) == 1 else None
+        kind = one or kind_with({*fields, "disks"} if disks else fields.keys())
+    if kind is None:
+        raise click.UsageError("--raid and --spare are only possible with --disk")
+    takes = KIND_FIELDS[kind]
+    if disks:
+        fields |= {"disk": disks[0]} if "disk" in takes else {"disks": disks}
+    if filesystem is not None and "filesystem" in takes:
+        fields["filesystem"] = filesystem
+    return DatastoreSpec(kind=kind, **fields)
 
 
 def _filesystem_of(status: DatastoreStatus) -> str | None:
@@ -331,19 +325,20 @@ def _filesystem_of(status: DatastoreStatus) -> str | None:
 
 
 def _nfs_spec(
-    place: str, version: str | None, port: int | None, mount_port: int | None
-) -> DatastoreSpec:
+    place: str | None, version: str | None, port: int | None, mount_port: int | None
+) -> NfsSpec | None:
+    if place is None:
+        return None
     server, colon, export = place.partition(":/")
     if not colon:
-        raise click.UsageError("--nfs is SERVER:/EXPORT")
-    nfs = NfsSpec(
+        raise click.UsageError(f"--nfs {place}: use SERVER:/EXPORT")
+    return NfsSpec(
         server=server.strip("[]"),
         export=f"/{export}",
         version=NfsVersion(version) if version else None,
         port=port,
         mount_port=mount_port,
     )
-    return DatastoreSpec(kind=DatastoreKind.NFS, nfs=nfs)
 
 
 def _member(member: DatastoreMember) -> str:
@@ -368,5 +363,42 @@ def _raid_text(raid: RaidStatus) -> str:
     left = f", {raid.remaining_s} s left" if raid.remaining_s is not None else ""
     return f"{raid.state.value} {raid.progress_percent} %{left}"
 
+
+_LINES: Columns = (
+    ("id", lambda d: d.id),
+    ("kind", lambda d: d.spec.kind),
+    ("state", lambda d: d.status.state),
+    ("reason", lambda d: d.status.reason),
+    ("uuid", lambda d: d.status.uuid),
+    ("on", _place),
+    ("file system", lambda d: _filesystem_of(d.status)),
+    ("capacity", lambda d: bytes_text(d.status.capacity_bytes)),
+    ("free", lambda d: f"{bytes_text(d.status.free_bytes)} ({d.status.space})"),
+    ("provisioned", lambda d: bytes_text(d.status.provisioned_bytes)),
+    ("thresholds", lambda d: f"{d.spec.warning_percent} %, {d.spec.critical_percent} %"),
+    ("raid", lambda d: d.status.raid and _raid_lines(d.status.raid)),
+    ("disks", lambda d: [_member(m) for m in d.status.members]),
+    ("spares", lambda d: d.spec.spares),
+    ("device", lambda d: d.status.device),
+    ("created", lambda d: d.created_at),
+    ("revision", lambda d: d.revision),
+)
+_COLUMNS = listed(
+    _LINES,
+    *("id", "kind", "state", ("free", lambda d: bytes_text(d.status.free_bytes))),
+    *("capacity", "provisioned", "on"),
+    *(("raid", lambda d: d.status.raid and _raid_text(d.status.raid)), "reason"),
+)
+datastore_group.add_command(
+    list_command(lambda mica: mica.datastores(), _COLUMNS, text="List datastores.")
+)
+datastore_group.add_command(
+    show_command(
+        lambda mica, datastore_id: mica.datastore(datastore_id),
+        _LINES,
+        text="Show a datastore, its space, disks and RAID.",
+        parameters=(_datastore,),
+    )
+)
 
 COMMANDS = (datastore_group,)

@@ -11,10 +11,10 @@ __all__ = ["COMMANDS"]
 
 
 @click.command()
-@click.option("--after", metavar="ID", help="Begin after this event.")
+@click.option("--after", metavar="EVENT", help="Start after this event (default: now).")
 @pass_session
 def events(session: Session, after: str | None) -> None:
-    """Show what happens, until interrupted; one line an event."""
+    """Follow events until interrupted, one per line."""
     with session.mica() as mica:
         for event in mica.events(after):
             if session.json:

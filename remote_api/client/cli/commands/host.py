@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from remote_api.client.cli import output
+from remote_api.client.cli.output import Columns
 from remote_api.client.cli.rates import host_rates
 from remote_api.client.cli.readings import bytes_or_none, interval_option, repeat, watch_option
 from remote_api.client.cli.security_text import security_text
@@ -15,9 +16,9 @@ from remote_api.client.cli.session import (
     pass_session,
     say,
     show_object,
-    show_rows,
     wait_option,
 )
+from remote_api.client.cli.verbs import list_command, yes_option
 from vmkernel.model import (
     CpuInfo,
     Finding,
@@ -34,7 +35,7 @@ __all__ = ["COMMANDS"]
 @click.group("host", invoke_without_command=True)
 @click.pass_context
 def host_group(context: click.Context) -> None:
-    """The host: identity, hardware, findings; its devices and power."""
+    """Show and manage the host: devices, certificate, power."""
     if context.invoked_subcommand is None:
         context.invoke(show_host)
 
@@ -42,7 +43,7 @@ def host_group(context: click.Context) -> None:
 @host_group.command("show")
 @pass_session
 def show_host(session: Session) -> None:
-    """Show the host."""
+    """Show the host's hardware, security and findings."""
     with session.mica() as mica:
         host = mica.host()
     show_object(
@@ -108,39 +109,36 @@ def _finding(finding: Finding) -> str:
     return f"{finding.severity} {finding.code}{about}: {finding.message}"
 
 
-@host_group.command("devices")
-@pass_session
-def host_devices(session: Session) -> None:
-    """List PCI and USB devices."""
-    with session.mica() as mica:
-        show_rows(
-            session,
-            mica.devices(),
-            (
-                ("BUS", lambda d: d.bus),
-                ("ADDRESS", lambda d: d.address),
-                ("ID", lambda d: f"{d.vendor_id}:{d.product_id}"),
-                ("NAME", lambda d: d.name),
-                ("DRIVER", lambda d: d.driver),
-                ("BUNDLE", lambda d: d.bundle),
-                ("FINDING", lambda d: d.finding and d.finding.message),
-            ),
-        )
+_DEVICE_COLUMNS: Columns = (
+    ("BUS", lambda d: d.bus),
+    ("ADDRESS", lambda d: d.address),
+    ("ID", lambda d: f"{d.vendor_id}:{d.product_id}"),
+    ("NAME", lambda d: d.name),
+    ("DRIVER", lambda d: d.driver),
+    ("BUNDLE", lambda d: d.bundle),
+    ("FINDING", lambda d: d.finding and d.finding.message),
+)
+host_group.add_command(
+    list_command(
+        lambda mica: mica.devices(),
+        _DEVICE_COLUMNS,
+        name="devices",
+        text="List PCI and USB devices.",
+    )
+)
 
 
 @host_group.command("rotate-certificate")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@yes_option
 @pass_session
 def rotate_certificate(session: Session, yes: bool) -> None:
     """Replace the TLS key and certificate of the host's API.
 
-    The new fingerprint is pinned for this host here, and the host's screen shows it. Every other
-    client has to learn it; consoles and event streams end.
+    The new fingerprint is pinned in this context and shown on the host's screen. Other clients
+    must pin it as well. Open consoles and event streams are closed.
     """
     if not yes:
-        confirm(
-            "Replace the certificate? Every other client that pins it has to be told the new one."
-        )
+        confirm("Replace the certificate? Every other client must pin the new fingerprint.")
     with session.mica() as mica:
         certificate = mica.rotate_certificate()
         shown = certificate.fingerprint_sha256
@@ -148,26 +146,29 @@ def rotate_certificate(session: Session, yes: bool) -> None:
             say(session, "set MICA_FINGERPRINT to the new fingerprint")
         else:
             name = session.store.repin(session.host_name, shown)
-            say(session, f"the new certificate is pinned for {name} ({session.store.path})")
-        mica.whoami()  # the host answers with it
+            say(session, f"new fingerprint pinned in context {name} ({session.store.path})")
+        mica.whoami()  # proves that the host presents the new certificate
     if session.json:
         show_object(session, certificate)
     else:
         output.print_line(shown)
 
 
+_POWER_TEXT = {PowerAction.SHUTDOWN: "Shut down", PowerAction.REBOOT: "Reboot"}
+
+
 @host_group.command("power")
 @click.argument("action", type=click.Choice([action.value for action in PowerAction]))
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@yes_option
 @wait_option
 @pass_session
 def host_power(session: Session, action: str, yes: bool, wait: bool) -> None:
-    """End the guests in order, then shut down or reboot the host."""
+    """Shut down or reboot the host, after its guests."""
     if not yes:
-        confirm(f"{action} the host and every guest on it?")
+        confirm(f"{_POWER_TEXT[PowerAction(action)]} the host and stop all its guests?")
     with session.mica() as mica:
         operation = mica.power(PowerAction(action))
-        session.finish(mica, operation, wait=wait, done=f"the host's {action} is under way")
+        session.finish(mica, operation, wait=wait, done=f"host {action} started")
 
 
 @host_group.command("stats")
@@ -175,7 +176,10 @@ def host_power(session: Session, action: str, yes: bool, wait: bool) -> None:
 @interval_option
 @pass_session
 def host_stats(session: Session, watch: bool, interval_s: float) -> None:
-    """Show what the host uses; rates are of the time between two readings."""
+    """Show the host's resource usage.
+
+    Rates are those between two readings.
+    """
     with session.mica() as mica:
         if session.json and not watch:
             show_object(session, mica.host_statistics())
@@ -197,13 +201,13 @@ def _show_host(session: Session, before: HostStatistics, now: HostStatistics) ->
         session,
         now,
         (
-            ("cpu", lambda h: rates and f"{rates.cpu:.2f} of {len(h.cpus)} processors"),
+            ("cpu", lambda h: rates and f"{rates.cpu:.2f} of {len(h.cpus)} CPUs"),
             (
                 "memory",
                 lambda h: (
                     f"{bytes_text(h.memory_available_bytes)} available of"
                     f" {bytes_text(h.memory_total_bytes)},"
-                    f" {bytes_text(h.memory_promised_bytes)} promised to VMs"
+                    f" {bytes_text(h.memory_promised_bytes)} reserved for VMs"
                 ),
             ),
             (

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from remote_api.client.cli import output
+from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.parameters import NAME, SIZE
 from remote_api.client.cli.session import (
     Session,
@@ -17,6 +18,13 @@ from remote_api.client.cli.session import (
     show_object,
     show_rows,
     wait_option,
+)
+from remote_api.client.cli.verbs import (
+    datastore_filter,
+    delete_command,
+    list_command,
+    object_argument,
+    show_command,
 )
 from remote_api.client.sdk import file_sha256
 from vmkernel.model import (
@@ -33,16 +41,18 @@ __all__ = ["COMMANDS"]
 
 _RESUMABLE_FROM_BYTES = 64 << 20
 _RAW_SUFFIX = ".raw"
+_image = object_argument("image")
 _format_option = click.option(
     "--format",
     "image_format",
     type=click.Choice([f.value for f in SourceFormat]),
-    help="What it is, unpacked; its header tells it, except of a raw disk without partitions.",
+    help="Format of the image, once unpacked (default: detected; needed for a raw disk without"
+    " partitions).",
 )
 _compression_option = click.option(
     "--compression",
     type=click.Choice([c.value for c in Compression]),
-    help="How it is compressed; its header tells it.",
+    help="Compression of the file (default: detected).",
 )
 
 
@@ -53,56 +63,62 @@ def _listed(names: Iterable[str]) -> str:
 
 _UPLOAD_HELP = f"""Upload FILE as a new image.
 
-FILE may be of the format {_listed(f.value for f in SourceFormat)}, also compressed by
-{_listed(c.value for c in Compression if c is not Compression.NONE)}. Run the same command again to
-go on with a large file.
+Formats: {_listed(f.value for f in SourceFormat)}, also compressed with
+{_listed(c.value for c in Compression if c is not Compression.NONE)}. To resume an upload that was
+interrupted, run the same command again.
 """
 
 
 @click.group("image")
 def image_group() -> None:
-    """ISO images, disk templates, kernels and initrds."""
+    """Manage images: ISO files, disk templates, kernels."""
 
 
-@image_group.command("list")
-@click.option("--datastore", type=NAME, help="Of this datastore only.")
-@pass_session
-def list_images(session: Session, datastore: str | None) -> None:
-    """List images."""
-    with session.mica() as mica:
-        show_rows(
-            session,
-            mica.images(datastore),
-            (
-                ("ID", lambda i: i.id),
-                ("FORMAT", lambda i: i.spec.format),
-                ("SIZE", lambda i: bytes_text(i.spec.size_bytes)),
-                ("DATASTORE", lambda i: i.spec.datastore),
-                ("USED BY", lambda i: i.status.used_by),
-            ),
-        )
-
-
-@image_group.command("show")
-@click.argument("image_id", type=NAME)
-@pass_session
-def show_image(session: Session, image_id: str) -> None:
-    """Show an image and where it came from."""
-    with session.mica() as mica:
-        show_object(session, mica.image(image_id))
+_LINES: Columns = (
+    ("id", lambda i: i.id),
+    ("format", lambda i: i.spec.format),
+    ("size", lambda i: bytes_text(i.spec.size_bytes)),
+    ("datastore", lambda i: i.spec.datastore),
+    ("used by", lambda i: i.status.used_by),
+)
+image_group.add_command(
+    list_command(
+        lambda mica, datastore: mica.images(datastore),
+        listed(_LINES, "id", "format", "size", "datastore", "used by"),
+        text="List images.",
+        parameters=(datastore_filter,),
+    )
+)
+image_group.add_command(
+    show_command(
+        lambda mica, image_id: mica.image(image_id),
+        (),
+        text="Show an image and its origin, as JSON.",
+        parameters=(_image,),
+    )
+)
+image_group.add_command(
+    delete_command(
+        "image",
+        lambda mica, image_id: mica.delete_image(image_id),
+        text="Delete an image that no VM uses.",
+    )
+)
 
 
 @image_group.command("upload", help=_UPLOAD_HELP)
-@click.argument("image_id", type=NAME)
+@_image
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--datastore", type=NAME, required=True, help="Where to keep it.")
+@click.option(
+    "--datastore", type=NAME, metavar="DATASTORE", required=True, help="Datastore of the image."
+)
 @_format_option
 @_compression_option
-@click.option("--sha256", help="Its known digest; computed from the file where none is given.")
+@click.option("--sha256", metavar="DIGEST", help="Expected SHA-256 (default: that of FILE).")
 @click.option(
     "--resumable/--one-shot",
     default=None,
-    help="Send it part by part, going on after what breaks off; the default from 64 MiB on.",
+    help="Upload in parts that can be resumed (default: for files of 64 MiB or more).",
 )
 @wait_option
 @pass_session
@@ -145,7 +161,9 @@ def upload_image(
                     )
                 except KeyboardInterrupt:
                     if not session.quiet:
-                        output.print_line("mica: the same command goes on from here", err=True)
+                        output.print_line(
+                            "mica: run the same command again to resume the upload", err=True
+                        )
                     raise
             else:
                 outcome = mica.upload_image(
@@ -167,17 +185,19 @@ def upload_image(
 
 
 @image_group.command("pull")
-@click.argument("image_id", type=NAME)
+@_image
 @click.argument("url")
-@click.option("--sha256", required=True, help="The digest that the file must have.")
-@click.option("--datastore", type=NAME, required=True, help="Where to keep it.")
+@click.option("--sha256", required=True, metavar="DIGEST", help="SHA-256 that the file must have.")
+@click.option(
+    "--datastore", type=NAME, metavar="DATASTORE", required=True, help="Datastore of the image."
+)
 @_format_option
 @_compression_option
-@click.option("--max-size", type=SIZE, help="Refuse a larger file.")
+@click.option("--max-size", type=SIZE, help="Refuse a file that is larger.")
 @click.option(
     "--ca",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Certificates (PEM) to trust instead of the public authorities.",
+    help="File of CA certificates (PEM) to trust instead of the public authorities.",
 )
 @wait_option
 @pass_session
@@ -193,7 +213,7 @@ def pull_image(
     ca: Path | None,
     wait: bool,
 ) -> None:
-    """Let the host fetch a new image from URL (http or https)."""
+    """Let the host download a new image from URL (http or https)."""
     pull = ImagePull(
         datastore=datastore,
         url=url,
@@ -209,17 +229,23 @@ def pull_image(
 
 
 @image_group.command("capture")
-@click.argument("image_id", type=NAME)
-@click.argument("volume_id", type=NAME)
-@click.option("--datastore", type=NAME, help="Where to keep it; the volume's where none is given.")
+@_image
+@object_argument("volume")
+@click.option(
+    "--datastore",
+    type=NAME,
+    metavar="DATASTORE",
+    help="Datastore of the image (default: the volume's).",
+)
 @click.option(
     "--format",
     "image_format",
     type=click.Choice([ImageFormat.QCOW2.value, ImageFormat.RAW.value]),
     default=ImageFormat.QCOW2.value,
     show_default=True,
+    help="Format of the image.",
 )
-@click.option("--compress", is_flag=True, help="Compress the clusters (qcow2).")
+@click.option("--compress", is_flag=True, help="Compress the image (qcow2 only).")
 @wait_option
 @pass_session
 def capture_image(
@@ -231,7 +257,7 @@ def capture_image(
     compress: bool,
     wait: bool,
 ) -> None:
-    """Make a template of a volume that no running VM has."""
+    """Create an image from a volume that no running VM uses."""
     capture = ImageCapture(
         volume=volume_id, datastore=datastore, format=ImageFormat(image_format), compress=compress
     )
@@ -241,29 +267,32 @@ def capture_image(
 
 
 @image_group.command("download")
-@click.argument("image_id", type=NAME)
+@_image
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @pass_session
 def download_image(session: Session, image_id: str, file: Path) -> None:
-    """Download an image into the new FILE (`-`: the output); its digest is proven."""
+    """Download an image to the new FILE (`-`: standard output).
+
+    Its digest is verified.
+    """
     target = output.byte_target(file)
     with session.mica() as mica:
         size = mica.image(image_id).spec.size_bytes
         with session.byte_bar(f"downloading {image_id}", size) as on_bytes:
             mica.download_image(image_id, target, on_bytes=on_bytes)
     if target is file:
-        say(session, f"{file} is complete")
+        say(session, f"image {image_id} downloaded to {file}")
 
 
 @image_group.command("uploads")
-@click.option("--delete", "delete_id", metavar="UPLOAD-ID", help="Give this one up.")
+@click.option("--delete", "delete_id", metavar="UPLOAD", help="Delete this upload instead.")
 @pass_session
 def list_uploads(session: Session, delete_id: str | None) -> None:
-    """List uploads that are under way and can be resumed."""
+    """List unfinished uploads, which can be resumed."""
     with session.mica() as mica:
         if delete_id is not None:
             mica.delete_upload(delete_id)
-            say(session, f"upload {delete_id} is deleted")
+            say(session, f"upload {delete_id} deleted")
             return
         show_rows(
             session,
@@ -271,26 +300,16 @@ def list_uploads(session: Session, delete_id: str | None) -> None:
             (
                 ("ID", lambda u: u.id),
                 ("IMAGE", lambda u: u.spec.image),
-                ("HERE", lambda u: bytes_text(u.status.offset_bytes)),
-                ("OF", lambda u: bytes_text(u.spec.size_bytes)),
+                ("RECEIVED", lambda u: bytes_text(u.status.offset_bytes)),
+                ("SIZE", lambda u: bytes_text(u.spec.size_bytes)),
                 ("STATE", lambda u: u.status.state),
                 ("EXPIRES", lambda u: u.status.expires_at),
             ),
         )
 
 
-@image_group.command("delete")
-@click.argument("image_id", type=NAME)
-@pass_session
-def delete_image(session: Session, image_id: str) -> None:
-    """Delete an image that no virtual machine names."""
-    with session.mica() as mica:
-        mica.delete_image(image_id)
-    say(session, f"image {image_id} is deleted")
-
-
 def _steps(on_bytes: Callable[[int], None]) -> Callable[[int], None]:
-    """Turns how far it is into how far it went."""
+    """Turns offsets into the number of bytes since the one before."""
     before = 0
 
     def told(offset: int) -> None:

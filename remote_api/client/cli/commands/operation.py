@@ -4,87 +4,41 @@ from __future__ import annotations
 
 import click
 
-from remote_api.client.cli.session import Session, pass_session, show_object, show_rows
+from remote_api.client.cli.output import Columns, listed
+from remote_api.client.cli.session import Session, pass_session
+from remote_api.client.cli.verbs import list_command, show_command
 from remote_api.schema import Problem
 from vmkernel.model import PROBLEM_TYPE_PREFIX, Operation
 
 __all__ = ["COMMANDS"]
 
 
+_operation = click.argument("operation_id", metavar="OPERATION")
+
+
 @click.group("operation")
 def operation_group() -> None:
-    """Work that outlasts its request."""
-
-
-@operation_group.command("list")
-@pass_session
-def list_operations(session: Session) -> None:
-    """List running and recent operations."""
-    with session.mica() as mica:
-        show_rows(
-            session,
-            mica.operations(),
-            (
-                ("ID", lambda o: o.id),
-                ("KIND", lambda o: o.kind),
-                ("SUBJECT", lambda o: f"{o.subject.kind} {o.subject.id}"),
-                ("STATE", lambda o: o.state),
-                (
-                    "DONE",
-                    _far,
-                ),
-                ("BY", lambda o: o.actor),
-                ("SINCE", lambda o: o.created_at),
-                ("ERROR", lambda o: o.error and o.error.detail),
-            ),
-        )
-
-
-@operation_group.command("show")
-@click.argument("operation_id")
-@pass_session
-def show_operation(session: Session, operation_id: str) -> None:
-    """Show an operation, and why it failed."""
-    with session.mica() as mica:
-        show_object(
-            session,
-            mica.operation(operation_id),
-            (
-                ("id", lambda o: o.id),
-                ("kind", lambda o: o.kind),
-                ("subject", lambda o: f"{o.subject.kind} {o.subject.id}"),
-                ("state", lambda o: o.state),
-                ("stage", lambda o: o.progress.stage),
-                ("done", _far),
-                ("by", lambda o: o.actor),
-                ("since", lambda o: o.created_at),
-                ("until", lambda o: o.finished_at),
-                ("can be cancelled", lambda o: o.cancellable),
-                ("error", lambda o: o.error and o.error.detail),
-                ("kind of error", lambda o: o.error and _code(o.error)),
-                (
-                    "fields",
-                    lambda o: o.error and [f"{e.pointer}: {e.detail}" for e in o.error.errors],
-                ),
-            ),
-        )
+    """Manage operations (long-running work)."""
 
 
 @operation_group.command("wait")
-@click.argument("operation_id")
+@_operation
 @pass_session
 def wait_operation(session: Session, operation_id: str) -> None:
-    """Wait until an operation has finished; the exit status tells whether it succeeded."""
+    """Wait for an operation to finish.
+
+    The exit status is 0 if it succeeded, and 1 if it failed.
+    """
     with session.mica() as mica:
         operation = mica.operation(operation_id)
         session.finish(mica, operation, wait=True, done=f"operation {operation_id} succeeded")
 
 
 @operation_group.command("cancel")
-@click.argument("operation_id")
+@_operation
 @pass_session
 def cancel_operation(session: Session, operation_id: str) -> None:
-    """Ask an operation to stop."""
+    """Cancel an operation."""
     with session.mica() as mica:
         operation = mica.cancel(operation_id)
         session.finish(mica, operation, wait=False, done=f"operation {operation_id} succeeded")
@@ -98,5 +52,36 @@ def _far(operation: Operation) -> str | None:
     progress = operation.progress
     return f"{100 * progress.done // progress.total} %" if progress.total else None
 
+
+_LINES: Columns = (
+    ("id", lambda o: o.id),
+    ("kind", lambda o: o.kind),
+    ("subject", lambda o: f"{o.subject.kind} {o.subject.id}"),
+    ("state", lambda o: o.state),
+    ("stage", lambda o: o.progress.stage),
+    ("done", _far),
+    ("by", lambda o: o.actor),
+    ("since", lambda o: o.created_at),
+    ("until", lambda o: o.finished_at),
+    ("can be cancelled", lambda o: o.cancellable),
+    ("error", lambda o: o.error and o.error.detail),
+    ("error type", lambda o: o.error and _code(o.error)),
+    ("fields", lambda o: o.error and [f"{e.pointer}: {e.detail}" for e in o.error.errors]),
+)
+operation_group.add_command(
+    list_command(
+        lambda mica: mica.operations(),
+        listed(_LINES, "id", "kind", "subject", "state", "done", "by", "since", "error"),
+        text="List running and recent operations.",
+    )
+)
+operation_group.add_command(
+    show_command(
+        lambda mica, operation_id: mica.operation(operation_id),
+        _LINES,
+        text="Show an operation, its progress and its error.",
+        parameters=(_operation,),
+    )
+)
 
 COMMANDS = (operation_group,)

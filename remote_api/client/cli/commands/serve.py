@@ -67,50 +67,51 @@ class _Signals:
 
 
 @click.command(
-    epilog="Needs Linux with QEMU 10.0 or newer, on Debian: apt install qemu-system-x86 qemu-utils"
-    " ovmf swtpm; and the Python package mica-hypervisor. KVM is used if"
-    " you may open /dev/kvm. Guests have user networking: they reach out, and nothing reaches in."
-    " A second host on the same machine needs a --dir and a --listen of its own."
+    epilog="Requires Linux, QEMU 10.0 or newer (on Debian: apt install qemu-system-x86 qemu-utils"
+    " ovmf swtpm) and the Python package mica-hypervisor. KVM is used if you can open /dev/kvm."
+    " Guests have user networking: they can connect out, but accept no connections from outside."
+    " To run a second host on this machine, give it another --dir and another --listen."
 )
 @click.option(
     "--dir",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the host's settings, VMs and logs are kept; by default $XDG_STATE_HOME/mica, or"
-    " ~/.local/state/mica. Datastores are directories of your own choice.",
+    help="Directory for the host's settings, VMs and logs (default: $XDG_STATE_HOME/mica or"
+    " ~/.local/state/mica). Datastores are in directories that you choose.",
 )
 @click.option(
     "--listen",
     default="127.0.0.1:8443",
     show_default=True,
     metavar="HOST:PORT",
-    help="[IPV6]:PORT too, or :PORT for all addresses; port 0 takes any free one.",
+    help="Address to listen on; also [IPV6]:PORT, or :PORT for all addresses. Port 0 picks a free"
+    " port.",
 )
-@click.option("--qemu", type=click.Path(path_type=Path), help="qemu-system-x86_64 to use.")
-@click.option("--qemu-img", type=click.Path(path_type=Path), help="qemu-img to use.")
-@click.option("--swtpm", type=click.Path(path_type=Path), help="swtpm to use.")
+@click.option("--qemu", type=click.Path(path_type=Path), help="Path of qemu-system-x86_64.")
+@click.option("--qemu-img", type=click.Path(path_type=Path), help="Path of qemu-img.")
+@click.option("--swtpm", type=click.Path(path_type=Path), help="Path of swtpm.")
 @click.option(
-    "--qemu-dir", type=click.Path(path_type=Path), help="The folder of QEMU's firmware files."
+    "--qemu-dir", type=click.Path(path_type=Path), help="Directory of QEMU's firmware files."
 )
 @click.option(
     "--accelerator",
     type=click.Choice(["auto", "kvm", "tcg"]),
     default="auto",
     show_default=True,
-    help="What runs guests: `auto` is KVM if a short guest runs on it, else emulation (tcg).",
+    help="How guests run: `auto` is KVM if a test guest runs on it, otherwise emulation (tcg).",
 )
 @click.option(
     "--stop-vms/--keep-vms",
     default=True,
     show_default=True,
-    help="Whether running guests are shut down at the end.",
+    help="Shut down running guests at the end, or keep them running.",
 )
 @click.option(
     "--pull-from-loopback",
     is_flag=True,
-    help="Let `mica image pull` fetch from this very machine (127.0.0.1, ::1).",
+    help="Allow `mica image pull` from this machine (127.0.0.1, ::1).",
 )
-@click.option("--verbose", is_flag=True, help="Detailed logs.")
+@click.option("--verbose", is_flag=True, help="Write detailed logs.")
 @pass_session
 def serve(
     session: Session,
@@ -125,15 +126,16 @@ def serve(
     pull_from_loopback: bool,
     verbose: bool,
 ) -> None:
-    """Run Mica on this machine until Ctrl-C; a second Ctrl-C powers the guests off.
+    """Run a Mica host on this machine, until Ctrl-C.
 
-    VMs with autostart are started with it, and shut down with it in reverse order.
+    VMs with autostart are started, and shut down in reverse order at the end. A second Ctrl-C
+    powers them off.
     """
     _check_extra()
     folder = (folder or _default_folder()).absolute()
     run = folder / "run"
     if len(os.fsencode(run / "remote_api.say")) > _MAX_SOCKET_PATH:
-        raise MisuseError(f"{folder} is too long for the sockets in it; give a shorter --dir")
+        raise MisuseError(f"--dir {folder} is too long for a socket path; give a shorter one")
     given = (("--qemu", qemu), ("--qemu-img", qemu_img), ("--swtpm", swtpm))
     extra = [word for name, path in given if path for word in (name, str(path.absolute()))]
     extra += ["--qemu-dir", str(qemu_dir.absolute())] if qemu_dir else []
@@ -159,7 +161,10 @@ def serve(
                 time.sleep(_TICK_S)
                 supervisor.tend()
         except _Interrupted:
-            _say(session, "ending; Ctrl-C again powers the guests off" if stop_vms else "ending")
+            _say(
+                session,
+                "stopping; press Ctrl-C again to power the guests off" if stop_vms else "stopping",
+            )
         finally:
             supervisor.stop(signals.again)
 
@@ -194,7 +199,6 @@ def _check_extra() -> None:
         if found is None:
             raise ConflictError(
                 f"mica serve needs the Python module {name}: install the package mica-hypervisor"
-                " beside this one"
             )
 
 
@@ -206,7 +210,7 @@ def _owned(folder: Path) -> Iterator[None]:
         lock = os.open(folder / "run/serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConflictError(
-            f"{error.filename} can't be used: {error.strerror}; give another --dir"
+            f"can't use {error.filename}: {error.strerror}; give another --dir"
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -215,7 +219,7 @@ def _owned(folder: Path) -> Iterator[None]:
         if error.errno != errno.EWOULDBLOCK:
             raise
         raise ConflictError(
-            f"another mica serve uses {folder}: end it, or give another --dir and --listen"
+            f"another mica serve uses {folder}: stop it, or give another --dir and --listen"
         ) from error
     try:
         yield
@@ -235,7 +239,7 @@ def _tell(session: Session, address: str, fingerprint: str, code: str | None, ru
     if code is not None:
         output.print_line(f"claim code   {code}")
         output.print_paragraph(f"\n  mica claim {where} --code {code} --fingerprint {fingerprint}")
-    output.print_paragraph(f"\nlogs in {run}; Ctrl-C ends it")
+    output.print_paragraph(f"\nlogs are in {run}; press Ctrl-C to stop")
 
 
 def _say(session: Session, text: str) -> None:

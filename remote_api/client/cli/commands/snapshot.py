@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import click
 
+from remote_api.client.cli.output import Columns
 from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.session import (
     Session,
     bytes_text,
     confirm,
     pass_session,
-    show_object,
     show_rows,
     wait_option,
 )
+from remote_api.client.cli.verbs import show_command, vm_argument, yes_option
 from vmkernel.model import Snapshot, SnapshotSpec
 
 __all__ = ["COMMANDS"]
 
 
+_snapshot = click.argument("snapshot", type=NAME, metavar="SNAPSHOT")
+
+
 @click.group("snapshot")
 def snapshot_group() -> None:
-    """Snapshots of virtual machines."""
+    """Manage snapshots of VMs."""
 
 
 @snapshot_group.command("list")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @pass_session
 def list_snapshots(session: Session, vm_id: str) -> None:
-    """List the snapshots of a virtual machine, as a tree; `*` is where it stands."""
+    """List a VM's snapshots as a tree; `*` is the current one."""
     with session.mica() as mica:
         rows = _tree(list(mica.snapshots(vm_id)))
         show_rows(
@@ -48,47 +52,21 @@ def list_snapshots(session: Session, vm_id: str) -> None:
         )
 
 
-@snapshot_group.command("show")
-@click.argument("vm_id", type=NAME)
-@click.argument("snapshot", type=NAME)
-@pass_session
-def show_snapshot(session: Session, vm_id: str, snapshot: str) -> None:
-    """Show a snapshot."""
-    with session.mica() as mica:
-        show_object(
-            session,
-            mica.snapshot(vm_id, snapshot),
-            (
-                ("id", lambda s: s.id),
-                ("created", lambda s: s.created_at),
-                ("description", lambda s: s.spec.description),
-                ("state", lambda s: s.status.state),
-                ("parent", lambda s: s.status.parent),
-                ("current", lambda s: s.status.current),
-                ("machine", lambda s: s.status.machine_type),
-                ("memory", lambda s: bytes_text(s.status.memory_bytes) if s.spec.memory else None),
-                ("quiesce", lambda s: _asked(s.spec)),
-                ("quiesced", lambda s: s.status.quiesced or s.status.reason),
-                ("disks", lambda s: list(s.status.disks)),
-            ),
-        )
-
-
 @snapshot_group.command("create")
-@click.argument("vm_id", type=NAME)
-@click.argument("snapshot", type=NAME)
-@click.option("--memory", is_flag=True, help="With the memory of the running guest.")
+@vm_argument
+@_snapshot
+@click.option("--memory", is_flag=True, help="Include the memory of the running guest.")
 @click.option(
     "--quiesce",
     is_flag=True,
-    help="Let the guest agent hold the file systems still; fails without an agent.",
+    help="Freeze the guest's file systems through the guest agent; fail without an agent.",
 )
 @click.option(
     "--quiesce-if-possible",
     is_flag=True,
-    help="As --quiesce, but without an agent it is taken all the same.",
+    help="Like --quiesce, but take the snapshot also without an agent.",
 )
-@click.option("--description", default="")
+@click.option("--description", default="", help="Free text to keep with the snapshot.")
 @wait_option
 @pass_session
 def create_snapshot(
@@ -101,9 +79,9 @@ def create_snapshot(
     description: str,
     wait: bool,
 ) -> None:
-    """Take a snapshot of a virtual machine as it stands now."""
+    """Take a snapshot of a VM. It may be running."""
     if quiesce and quiesce_if_possible:
-        raise click.UsageError("--quiesce and --quiesce-if-possible exclude each other")
+        raise click.UsageError("--quiesce and --quiesce-if-possible are mutually exclusive")
     spec = SnapshotSpec(
         description=description,
         memory=memory,
@@ -112,37 +90,48 @@ def create_snapshot(
     )
     with session.mica() as mica:
         operation = mica.create_snapshot(vm_id, snapshot, spec)
-        session.finish(mica, operation, wait=wait, done=f"snapshot {snapshot} is taken")
+        session.finish(
+            mica, operation, wait=wait, done=f"snapshot {snapshot} of VM {vm_id} created"
+        )
 
 
 @snapshot_group.command("revert")
-@click.argument("vm_id", type=NAME)
-@click.argument("snapshot", type=NAME)
-@click.option("--start/--no-start", "start", default=None, help="Whether it runs afterwards.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@vm_argument
+@_snapshot
+@click.option(
+    "--start/--no-start",
+    "start",
+    default=None,
+    help="Whether the VM runs afterwards (default: as before, or if its memory is restored).",
+)
+@yes_option
 @wait_option
 @pass_session
 def revert(
     session: Session, vm_id: str, snapshot: str, start: bool | None, yes: bool, wait: bool
 ) -> None:
-    """Go back to a snapshot; what came after it and is in no other is lost."""
+    """Revert a VM to a snapshot. Changes that are in no other snapshot are lost."""
     if not yes:
-        confirm(f"let VM {vm_id} go back to {snapshot}?")
+        confirm(f"Revert VM {vm_id} to snapshot {snapshot}? Later changes are lost.")
     with session.mica() as mica:
         operation = mica.revert_to_snapshot(vm_id, snapshot, start=start)
-        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} went back to {snapshot}")
+        session.finish(
+            mica, operation, wait=wait, done=f"VM {vm_id} reverted to snapshot {snapshot}"
+        )
 
 
 @snapshot_group.command("delete")
-@click.argument("vm_id", type=NAME)
-@click.argument("snapshot", type=NAME)
+@vm_argument
+@_snapshot
 @wait_option
 @pass_session
 def delete_snapshot(session: Session, vm_id: str, snapshot: str, wait: bool) -> None:
-    """Delete a snapshot; those taken after it stay."""
+    """Delete a snapshot. Later snapshots and the VM keep their data."""
     with session.mica() as mica:
         operation = mica.delete_snapshot(vm_id, snapshot)
-        session.finish(mica, operation, wait=wait, done=f"snapshot {snapshot} is deleted")
+        session.finish(
+            mica, operation, wait=wait, done=f"snapshot {snapshot} of VM {vm_id} deleted"
+        )
 
 
 def _asked(spec: SnapshotSpec) -> str | None:
@@ -168,5 +157,27 @@ def _tree(snapshots: list[Snapshot]) -> list[tuple[int, Snapshot]]:
     walk(None, 0)
     return rows
 
+
+_LINES: Columns = (
+    ("id", lambda s: s.id),
+    ("created", lambda s: s.created_at),
+    ("description", lambda s: s.spec.description),
+    ("state", lambda s: s.status.state),
+    ("parent", lambda s: s.status.parent),
+    ("current", lambda s: s.status.current),
+    ("machine", lambda s: s.status.machine_type),
+    ("memory", lambda s: bytes_text(s.status.memory_bytes) if s.spec.memory else None),
+    ("quiesce", lambda s: _asked(s.spec)),
+    ("quiesced", lambda s: s.status.quiesced or s.status.reason),
+    ("disks", lambda s: list(s.status.disks)),
+)
+snapshot_group.add_command(
+    show_command(
+        lambda mica, vm_id, snapshot: mica.snapshot(vm_id, snapshot),
+        _LINES,
+        text="Show a snapshot.",
+        parameters=(vm_argument, _snapshot),
+    )
+)
 
 COMMANDS = (snapshot_group,)

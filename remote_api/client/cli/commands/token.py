@@ -7,13 +7,17 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from remote_api.client.cli import output
-from remote_api.client.cli.parameters import NAME
+from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.session import (
     Session,
     pass_session,
-    say,
     show_object,
-    show_rows,
+)
+from remote_api.client.cli.verbs import (
+    delete_command,
+    list_command,
+    object_argument,
+    show_command,
 )
 from vmkernel.model import (
     Role,
@@ -25,33 +29,55 @@ __all__ = ["COMMANDS"]
 
 @click.group("token")
 def token_group() -> None:
-    """Tokens."""
+    """Manage API tokens and their roles."""
 
 
-@token_group.command("list")
-@pass_session
-def list_tokens(session: Session) -> None:
-    """List tokens, without their secrets."""
-    with session.mica() as mica:
-        show_rows(
-            session,
-            mica.tokens(),
-            (
-                ("ID", lambda t: t.id),
-                ("ROLE", lambda t: t.spec.role),
-                ("EXPIRES", lambda t: t.spec.expires_at),
-                ("DESCRIPTION", lambda t: t.spec.description),
-            ),
-        )
+_LINES: Columns = (
+    ("id", lambda t: t.id),
+    ("role", lambda t: t.spec.role),
+    ("expires", lambda t: t.spec.expires_at),
+    ("description", lambda t: t.spec.description),
+    ("created", lambda t: t.created_at),
+)
+token_group.add_command(
+    list_command(
+        lambda mica: mica.tokens(),
+        listed(_LINES, "id", "role", "expires", "description"),
+        text="List tokens, without their secrets.",
+    )
+)
+token_group.add_command(
+    show_command(
+        lambda mica: mica.whoami(), _LINES, name="whoami", text="Show the token that you use."
+    )
+)
+token_group.add_command(
+    delete_command(
+        "token",
+        lambda mica, token_id: mica.delete_token(token_id),
+        text="Delete a token. Requests with it are refused from then on.",
+    )
+)
 
 
 @token_group.command("create")
-@click.argument("token_id", type=NAME)
-@click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
-@click.option("--description", default="")
-@click.option("--expires-at", metavar="TIME", help="RFC 3339, UTC, such as 2027-01-01T00:00:00Z.")
+@object_argument("token")
 @click.option(
-    "--expires-in", "days", metavar="DAYS", type=click.FloatRange(min=0, min_open=True, max=36500)
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    required=True,
+    help="What the token may do.",
+)
+@click.option("--description", default="", help="Free text, such as who uses the token.")
+@click.option(
+    "--expires-at", metavar="TIME", help="Expiry time in UTC, such as 2027-01-01T00:00:00Z."
+)
+@click.option(
+    "--expires-in",
+    "days",
+    metavar="DAYS",
+    type=click.FloatRange(min=0, min_open=True, max=36500),
+    help="Expiry in this many days (default: never).",
 )
 @pass_session
 def create_token(
@@ -62,10 +88,13 @@ def create_token(
     expires_at: str | None,
     days: float | None,
 ) -> None:
-    """Make a token and print its secret, which can't be shown again."""
+    """Create a token and print its secret.
+
+    The secret is not shown again.
+    """
     if days is not None:
         if expires_at is not None:
-            raise click.UsageError("--expires-at and --expires-in exclude each other")
+            raise click.UsageError("--expires-at and --expires-in are mutually exclusive")
         when = datetime.now(UTC) + timedelta(days=days)
         expires_at = when.strftime("%Y-%m-%dT%H:%M:%SZ")
     spec = TokenSpec(role=Role(role), description=description, expires_at=expires_at)
@@ -75,34 +104,6 @@ def create_token(
         show_object(session, issued)
     else:
         output.print_line(issued.secret)
-
-
-@token_group.command("delete")
-@click.argument("token_id", type=NAME)
-@pass_session
-def delete_token(session: Session, token_id: str) -> None:
-    """Revoke a token."""
-    with session.mica() as mica:
-        mica.delete_token(token_id)
-    say(session, f"token {token_id} is revoked")
-
-
-@token_group.command("whoami")
-@pass_session
-def whoami(session: Session) -> None:
-    """Show the token that is in use."""
-    with session.mica() as mica:
-        show_object(
-            session,
-            mica.whoami(),
-            (
-                ("id", lambda t: t.id),
-                ("role", lambda t: t.spec.role),
-                ("expires", lambda t: t.spec.expires_at),
-                ("description", lambda t: t.spec.description),
-                ("created", lambda t: t.created_at),
-            ),
-        )
 
 
 COMMANDS = (token_group,)

@@ -26,7 +26,7 @@ Row = tuple[VmStatistics, VmRates | None]
 @interval_option
 @pass_session
 def top(session: Session, watch: bool, interval_s: float) -> None:
-    """Show the virtual machines that run, those that use most of the processors first."""
+    """Show the resource usage of running VMs, busiest first."""
     with session.mica() as mica:
         before = _readings(mica)
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import click
 
 from remote_api.client.cli import output
+from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.parameters import NAME, SIZE
 from remote_api.client.cli.session import (
     Session,
@@ -18,8 +19,16 @@ from remote_api.client.cli.session import (
     pass_session,
     say,
     show_object,
-    show_rows,
     wait_option,
+)
+from remote_api.client.cli.verbs import (
+    datastore_filter,
+    delete_command,
+    list_command,
+    new_name_argument,
+    object_argument,
+    show_command,
+    step_command,
 )
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
@@ -36,72 +45,22 @@ from vmkernel.model import (
 
 __all__ = ["COMMANDS"]
 
+_volume = object_argument("volume")
 _CHECK: tuple[tuple[str, Callable[[VolumeCheck], object]], ...] = (
     ("checked", lambda c: c.checked_at),
     ("corruptions", lambda c: c.corruptions),
     ("leaks", lambda c: c.leaks),
-    ("corruptions mended", lambda c: c.corruptions_fixed),
-    ("leaks mended", lambda c: c.leaks_fixed),
+    ("corruptions repaired", lambda c: c.corruptions_fixed),
+    ("leaks repaired", lambda c: c.leaks_fixed),
     ("stray snapshots", lambda c: c.snapshots),
     ("stray snapshots removed", lambda c: c.snapshots_removed),
 )
-"""What a check found, and what of it is left."""
+"""What a check found and repaired."""
 
 
 @click.group("volume")
 def volume_group() -> None:
-    """Virtual disks."""
-
-
-@volume_group.command("list")
-@click.option("--datastore", type=NAME, help="Of this datastore only.")
-@pass_session
-def list_volumes(session: Session, datastore: str | None) -> None:
-    """List volumes."""
-    with session.mica() as mica:
-        show_rows(
-            session,
-            mica.volumes(datastore),
-            (
-                ("ID", lambda v: v.id),
-                ("SIZE", lambda v: bytes_text(v.spec.size_bytes)),
-                ("USED", lambda v: bytes_text(v.status.allocated_bytes)),
-                ("FORMAT", lambda v: v.spec.format),
-                ("DATASTORE", lambda v: v.spec.datastore),
-                ("VM", lambda v: v.status.attached_to),
-                ("BASE", lambda v: v.status.backing),
-                ("REASON", lambda v: v.status.reason),
-            ),
-        )
-
-
-@volume_group.command("show")
-@click.argument("volume_id", type=NAME)
-@pass_session
-def show_volume(session: Session, volume_id: str) -> None:
-    """Show a volume, what it was made of and who has it."""
-    with session.mica() as mica:
-        show_object(
-            session,
-            mica.volume(volume_id),
-            (
-                ("id", lambda v: v.id),
-                ("size", lambda v: bytes_text(v.spec.size_bytes)),
-                ("used", lambda v: bytes_text(v.status.allocated_bytes)),
-                ("format", lambda v: f"{v.spec.format}, {v.spec.allocation}"),
-                ("datastore", lambda v: v.spec.datastore),
-                ("made of", lambda v: v.spec.source_image or v.spec.source_volume),
-                ("vm", lambda v: v.status.attached_to),
-                ("deleted if unused", _expiry),
-                ("reason", lambda v: v.status.reason),
-                ("base", lambda v: v.status.backing),
-                ("linked to it", lambda v: v.status.children),
-                ("shared", lambda v: v.status.shared_bytes and bytes_text(v.status.shared_bytes)),
-                ("last check", lambda v: v.status.last_check and _check_text(v.status.last_check)),
-                ("created", lambda v: v.created_at),
-                ("revision", lambda v: v.revision),
-            ),
-        )
+    """Manage volumes (virtual disks)."""
 
 
 def _expiry(volume: Volume) -> str | None:
@@ -110,19 +69,79 @@ def _expiry(volume: Volume) -> str | None:
     return f"by {volume.status.expires_at} ({volume.spec.delete_unless_used_s} s without use)"
 
 
+_LINES: Columns = (
+    ("id", lambda v: v.id),
+    ("size", lambda v: bytes_text(v.spec.size_bytes)),
+    ("used", lambda v: bytes_text(v.status.allocated_bytes)),
+    ("format", lambda v: f"{v.spec.format}, {v.spec.allocation}"),
+    ("datastore", lambda v: v.spec.datastore),
+    ("created from", lambda v: v.spec.source_image or v.spec.source_volume),
+    ("vm", lambda v: v.status.attached_to),
+    ("deleted if unused", _expiry),
+    ("reason", lambda v: v.status.reason),
+    ("base", lambda v: v.status.backing),
+    ("linked clones", lambda v: v.status.children),
+    ("shared", lambda v: v.status.shared_bytes and bytes_text(v.status.shared_bytes)),
+    ("last check", lambda v: v.status.last_check and _check_text(v.status.last_check)),
+    ("created", lambda v: v.created_at),
+    ("revision", lambda v: v.revision),
+)
+volume_group.add_command(
+    list_command(
+        lambda mica, datastore: mica.volumes(datastore),
+        listed(
+            _LINES,
+            *("id", "size", "used", ("format", lambda v: v.spec.format)),
+            *("datastore", "vm", "base", "reason"),
+        ),
+        text="List volumes.",
+        parameters=(datastore_filter,),
+    )
+)
+volume_group.add_command(
+    show_command(
+        lambda mica, volume_id: mica.volume(volume_id),
+        _LINES,
+        text="Show a volume: its size, source, VM and last check.",
+        parameters=(_volume,),
+    )
+)
+volume_group.add_command(
+    delete_command(
+        "volume",
+        lambda mica, volume_id: mica.delete_volume(volume_id),
+        text="Delete a volume that is not attached to a VM.",
+    )
+)
+volume_group.add_command(
+    step_command(
+        "flatten",
+        "volume",
+        Mica.flatten_volume,
+        done="volume {id} flattened",
+        text="Make a linked clone independent of its template.\n\nThe data that it"
+        " shares with other"
+        " volumes is copied into it. Its VM may be running.",
+    )
+)
+
+
 @volume_group.command("create")
-@click.argument("volume_id", type=NAME)
-@click.option("--datastore", type=NAME, required=True)
-@click.option("--size", type=SIZE, required=True)
+@_volume
+@click.option(
+    "--datastore", type=NAME, metavar="DATASTORE", required=True, help="Datastore of the volume."
+)
+@click.option("--size", type=SIZE, required=True, help="Size of the disk, such as 20G.")
 @click.option(
     "--format",
     "volume_format",
     type=click.Choice([f.value for f in VolumeFormat]),
     default=VolumeFormat.QCOW2.value,
     show_default=True,
+    help="Format of the volume's file.",
 )
-@click.option("--thick", is_flag=True, help="Take all its space at once.")
-@click.option("--image", type=NAME, help="Fill it from this image.")
+@click.option("--thick", is_flag=True, help="Reserve all space now (default: as it is used).")
+@click.option("--image", type=NAME, metavar="IMAGE", help="Fill the volume from this image.")
 @wait_option
 @pass_session
 def create_volume(
@@ -135,7 +154,7 @@ def create_volume(
     image: str | None,
     wait: bool,
 ) -> None:
-    """Make a volume."""
+    """Create a volume, empty or from an image."""
     spec = VolumeSpec(
         datastore=datastore,
         size_bytes=size,
@@ -149,15 +168,20 @@ def create_volume(
 
 
 @volume_group.command("clone")
-@click.argument("volume_id", type=NAME)
-@click.argument("new_id", type=NAME)
-@click.option("--datastore", type=NAME, help="Datastore of the copy (default: the volume's).")
+@_volume
+@new_name_argument
+@click.option(
+    "--datastore",
+    type=NAME,
+    metavar="DATASTORE",
+    help="Datastore of the copy (default: the source's).",
+)
 @wait_option
 @pass_session
 def clone_volume(
     session: Session, volume_id: str, new_id: str, datastore: str | None, wait: bool
 ) -> None:
-    """Make NEW_ID a copy of a volume that no running VM has."""
+    """Copy a volume that no running VM uses."""
     with session.mica() as mica:
         source = mica.volume(volume_id).spec
         spec = VolumeSpec(
@@ -172,10 +196,21 @@ def clone_volume(
 
 
 @volume_group.command("move")
-@click.argument("volume_id", type=NAME)
-@click.option("--datastore", type=NAME, help="Datastore to move it to.")
-@click.option("--format", "volume_format", type=click.Choice([f.value for f in VolumeFormat]))
-@click.option("--allocation", type=click.Choice([a.value for a in Allocation]))
+@_volume
+@click.option(
+    "--datastore", type=NAME, metavar="DATASTORE", help="Move the volume to this datastore."
+)
+@click.option(
+    "--format",
+    "volume_format",
+    type=click.Choice([f.value for f in VolumeFormat]),
+    help="Convert the volume to this format.",
+)
+@click.option(
+    "--allocation",
+    type=click.Choice([a.value for a in Allocation]),
+    help="Reserve all space (thick), or as it is used (thin).",
+)
 @wait_option
 @pass_session
 def move_volume(
@@ -186,9 +221,9 @@ def move_volume(
     allocation: str | None,
     wait: bool,
 ) -> None:
-    """Move or convert a volume, also while its virtual machine runs."""
+    """Move or convert a volume. Its VM may be running."""
     if not (datastore or volume_format or allocation):
-        raise click.UsageError("say what shall change: --datastore, --format or --allocation")
+        raise click.UsageError("nothing to change: give --datastore, --format or --allocation")
     with session.mica() as mica:
         operation = mica.move_volume(
             volume_id,
@@ -196,33 +231,25 @@ def move_volume(
             volume_format=VolumeFormat(volume_format) if volume_format else None,
             allocation=Allocation(allocation) if allocation else None,
         )
-        session.finish(mica, operation, wait=wait, done=f"volume {volume_id} is moved")
-
-
-@volume_group.command("flatten")
-@click.argument("volume_id", type=NAME)
-@wait_option
-@pass_session
-def flatten_volume(session: Session, volume_id: str, wait: bool) -> None:
-    """Make a linked volume whole, also while its virtual machine runs: it takes all its space,
-    and no longer needs the one that it stands on."""
-    with session.mica() as mica:
-        operation = mica.flatten_volume(volume_id)
-        session.finish(mica, operation, wait=wait, done=f"volume {volume_id} is whole")
+        session.finish(mica, operation, wait=wait, done=f"volume {volume_id} moved")
 
 
 @volume_group.command("check")
-@click.argument("volume_id", type=NAME)
+@_volume
 @click.option(
     "--repair",
     type=click.Choice([r.value for r in CheckRepair]),
     default=CheckRepair.NONE.value,
     show_default=True,
-    help="`leaks` mends what is only wasted; `all` may lose what is corrupt.",
+    help="What to repair: `leaks` frees wasted space; `all` also repairs corruption and may lose"
+    " data.",
 )
 @pass_session
 def check_volume(session: Session, volume_id: str, repair: str) -> None:
-    """Check the file of a volume that no running virtual machine has."""
+    """Check a volume's file, and repair it if asked to.
+
+    No running VM may use the volume.
+    """
     with session.mica() as mica:
         mica.wait(mica.check_volume(volume_id, repair=CheckRepair(repair)))
         show_object(
@@ -233,30 +260,20 @@ def check_volume(session: Session, volume_id: str, repair: str) -> None:
 
 
 @volume_group.command("resize")
-@click.argument("volume_id", type=NAME)
+@_volume
 @click.argument("size", type=SIZE)
-@click.option("--allow-shrink", is_flag=True, help="Cut off what lies behind the new size.")
+@click.option("--allow-shrink", is_flag=True, help="Allow a smaller size; data beyond it is lost.")
 @wait_option
 @pass_session
 def resize_volume(
     session: Session, volume_id: str, size: int, allow_shrink: bool, wait: bool
 ) -> None:
-    """Change a volume's size."""
+    """Change the size of a volume. Its VM may be running if the volume grows."""
     with session.mica() as mica:
         operation = mica.resize_volume(volume_id, size, allow_shrink=allow_shrink)
         session.finish(
-            mica, operation, wait=wait, done=f"volume {volume_id} has {bytes_text(size)}"
+            mica, operation, wait=wait, done=f"volume {volume_id} resized to {bytes_text(size)}"
         )
-
-
-@volume_group.command("delete")
-@click.argument("volume_id", type=NAME)
-@pass_session
-def delete_volume(session: Session, volume_id: str) -> None:
-    """Delete a volume that no virtual machine names."""
-    with session.mica() as mica:
-        mica.delete_volume(volume_id)
-    say(session, f"volume {volume_id} is deleted")
 
 
 def _of_check(of: Callable[[VolumeCheck], object], volume: Volume) -> object:
@@ -268,38 +285,38 @@ def _check_text(check: VolumeCheck) -> str:
 
 
 @volume_group.command("export")
-@click.argument("volume_id", type=NAME)
+@_volume
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option(
     "--format",
     "image_format",
     type=click.Choice([ImageFormat.QCOW2.value, ImageFormat.RAW.value]),
-    help="As the volume has it where none is given.",
+    help="Format of the file (default: the volume's).",
 )
-@click.option("--compress", is_flag=True, help="Compress the clusters (qcow2).")
+@click.option("--compress", is_flag=True, help="Compress the file (qcow2 only).")
 @pass_session
 def export_volume(
     session: Session, volume_id: str, file: Path, image_format: str | None, compress: bool
 ) -> None:
-    """Download a volume that no running VM has into the new FILE (`-`: the output).
+    """Download a volume to the new FILE (`-`: standard output).
 
-    Another format, compression, or a volume that lies on others is made as a temporary image on
-    the volume's datastore first.
+    No running VM may use the volume. If the format changes, or the volume is compressed or has
+    a backing chain, a temporary image is created on the volume's datastore first.
     """
     target = output.byte_target(file)
     with session.mica() as mica:
         kept = mica.volume(volume_id).spec.format.value
         wanted = image_format or (ImageFormat.QCOW2.value if compress else kept)
         if compress and wanted != ImageFormat.QCOW2.value:
-            raise click.UsageError("only qcow2 can be compressed")
+            raise click.UsageError("--compress is only possible with --format qcow2")
         if wanted != kept or compress or not _directly(session, mica, volume_id, target):
             _by_image(session, mica, volume_id, target, ImageFormat(wanted), compress)
     if target is file:
-        say(session, f"{file} is complete")
+        say(session, f"volume {volume_id} downloaded to {file}")
 
 
 def _directly(session: Session, mica: Mica, volume_id: str, file: Path | BinaryIO) -> bool:
-    """False where the volume's file alone is not all of it."""
+    """False if the volume has a backing chain, so that its file alone is not enough."""
     try:
         size = mica.volume_size(volume_id)
     except RefusedError as error:
@@ -326,7 +343,7 @@ def _by_image(
         if not isinstance(file, Path):
             mica.wait(operation)
         else:
-            session.finish(mica, operation, wait=True, done=f"{volume_id} is converted")
+            session.finish(mica, operation, wait=True, done=f"volume {volume_id} converted")
     except KeyboardInterrupt:
         mica.cancel(operation.id)
         raise

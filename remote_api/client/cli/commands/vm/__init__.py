@@ -11,7 +11,7 @@ __all__ = ["COMMANDS", "vm_group"]
 
 @click.group("vm")
 def vm_group() -> None:
-    """Virtual machines."""
+    """Create, run and change VMs (virtual machines)."""
 
 
 for _command in commands_in(__name__):

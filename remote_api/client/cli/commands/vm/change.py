@@ -9,7 +9,6 @@ import click
 import msgspec
 
 from remote_api.client.cli.commands.vm.view import show_one
-from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.session import (
     Session,
     confirm,
@@ -17,6 +16,7 @@ from remote_api.client.cli.session import (
     say,
 )
 from remote_api.client.cli.spec_paths import patch_of, spec_as_json, waiting_for_start
+from remote_api.client.cli.verbs import vm_argument, yes_option
 from vmkernel.model import (
     Vm,
     VmState,
@@ -26,16 +26,16 @@ __all__ = ["COMMANDS"]
 
 
 @click.command("set")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @click.argument("settings", nargs=-1, required=True, metavar="PATH=VALUE...")
 @pass_session
 def set_vm(session: Session, vm_id: str, settings: tuple[str, ...]) -> None:
-    """Set fields of a virtual machine's spec.
+    """Set fields of a VM's spec.
 
-    Such as: cpus.count=4 memory_bytes=2G firmware=uefi-secure-boot tpm=true
+    Examples: cpus.count=4 memory_bytes=2G firmware=uefi-secure-boot tpm=true
     nics.nic0.connected=false disks.disk0.limits.iops.per_s=500 boot.order='["cdrom","disk"]'. An
-    empty value is the field's default. Nothing is changed where somebody else changed the machine
-    meanwhile.
+    empty value resets the field to its default. If another client changes the VM at the same time,
+    nothing is set.
     """
     with session.mica() as mica:
         vm = mica.vm(vm_id)
@@ -46,11 +46,11 @@ def set_vm(session: Session, vm_id: str, settings: tuple[str, ...]) -> None:
 
 
 @click.command("patch")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @click.argument("patch")
 @pass_session
 def patch_vm(session: Session, vm_id: str, patch: str) -> None:
-    """Merge PATCH (JSON, or @FILE) into a virtual machine's spec."""
+    """Merge PATCH (JSON, or @FILE) into a VM's spec."""
     try:
         raw = Path(patch[1:]).read_bytes() if patch.startswith("@") else patch.encode()
         change = msgspec.json.decode(raw, type=dict[str, Any])
@@ -76,17 +76,17 @@ def _say_what_waits(session: Session, before: Vm, changed: Vm) -> None:
 
 
 @click.command("delete")
-@click.argument("vm_id", type=NAME)
-@click.option("--with-volumes", is_flag=True, help="And the volumes that it names.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@vm_argument
+@click.option("--with-volumes", is_flag=True, help="Also delete the VM's volumes and their data.")
+@yes_option
 @pass_session
 def delete_vm(session: Session, vm_id: str, with_volumes: bool, yes: bool) -> None:
-    """Delete a stopped virtual machine."""
+    """Delete a stopped VM. Its volumes are kept unless --with-volumes is given."""
     if with_volumes and not yes:
-        confirm(f"delete VM {vm_id} and the data of its volumes?")
+        confirm(f"Delete VM {vm_id} and all data of its volumes?")
     with session.mica() as mica:
         mica.delete_vm(vm_id, with_volumes=with_volumes)
-    say(session, f"VM {vm_id} is deleted")
+    say(session, f"VM {vm_id} deleted")
 
 
 COMMANDS = (set_vm, patch_vm, delete_vm)

@@ -18,6 +18,7 @@ from remote_api.client.cli.session import (
     wait_option,
 )
 from remote_api.client.cli.spec_paths import set_path, spec_as_json
+from remote_api.client.cli.verbs import new_name_argument, vm_argument
 from remote_api.schema.violations import examined
 from vmkernel.model import (
     BootDevice,
@@ -42,17 +43,39 @@ _MIB = 1 << 20
 
 
 @click.command("create")
-@click.argument("vm_id", type=NAME)
-@click.option("--datastore", type=NAME, required=True, help="Where its folder lies.")
-@click.option("--name", default="", help="A free display name.")
-@click.option("--cpus", type=click.IntRange(1, 256), default=1, show_default=True)
-@click.option("--cpu-model", default="host", show_default=True)
-@click.option("--memory", type=SIZE, default="512M", show_default=True)
+@vm_argument
+@click.option(
+    "--datastore",
+    type=NAME,
+    metavar="DATASTORE",
+    required=True,
+    help="Datastore of the VM and its new disks.",
+)
+@click.option("--name", default="", help="Display name (free text).")
+@click.option(
+    "--cpus",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Number of vCPUs.",
+)
+@click.option(
+    "--cpu-model",
+    default="host",
+    show_default=True,
+    metavar="MODEL",
+    help="CPU model that the guest sees.",
+)
+@click.option(
+    "--memory", type=SIZE, default="512M", show_default=True, help="Memory, in whole MiB."
+)
 @click.option(
     "--firmware",
     type=click.Choice([f.value for f in Firmware]),
     default=Firmware.UEFI.value,
     show_default=True,
+    help="Firmware of the VM.",
 )
 @click.option(
     "--disk",
@@ -60,7 +83,7 @@ _MIB = 1 << 20
     type=NAME_AND_KIND,
     multiple=True,
     metavar="VOLUME[:BUS]",
-    help="Attach a volume; repeatable.",
+    help="Attach this volume as a disk. Repeatable.",
 )
 @click.option(
     "--new-disk",
@@ -68,7 +91,7 @@ _MIB = 1 << 20
     type=SIZE,
     multiple=True,
     metavar="SIZE",
-    help="Make a volume ID-disk-N on the same datastore and attach it; repeatable.",
+    help="Create a volume VM-disk-N of this size on the same datastore and attach it. Repeatable.",
 )
 @click.option(
     "--cdrom",
@@ -76,54 +99,64 @@ _MIB = 1 << 20
     type=NAME_AND_KIND,
     multiple=True,
     metavar="IMAGE[:BUS]",
-    help="Insert an ISO image.",
+    help="Insert this ISO image into a CD-ROM drive. Repeatable.",
 )
 @click.option(
     "--nic",
     "nics",
     type=NAME_AND_KIND,
     multiple=True,
-    metavar="PORT-GROUP[:MODEL]",
-    help="A network card; one on vm-network where none is given.",
+    metavar="PORT_GROUP[:MODEL]",
+    help="Add a NIC on this port group (default: one on vm-network). Repeatable.",
 )
-@click.option("--no-nic", is_flag=True, help="No network card.")
-@click.option("--kernel", type=NAME, help="Boot this kernel image directly.")
-@click.option("--initrd", type=NAME, help="With this initrd image.")
-@click.option("--cmdline", default="", help="And this command line.")
+@click.option("--no-nic", is_flag=True, help="Create the VM without a NIC.")
+@click.option(
+    "--kernel",
+    type=NAME,
+    metavar="IMAGE",
+    help="Boot this kernel image directly, without a bootloader.",
+)
+@click.option("--initrd", type=NAME, metavar="IMAGE", help="Initrd image for --kernel.")
+@click.option("--cmdline", default="", help="Kernel command line for --kernel.")
 @click.option(
     "--boot",
     "order",
     multiple=True,
     type=click.Choice([d.value for d in BootDevice]),
-    help="Boot order; repeatable.",
+    help="Boot order: first device first. Repeatable.",
 )
 @click.option(
     "--display",
     type=click.Choice([d.value for d in DisplayModel]),
     default=DisplayModel.STD.value,
     show_default=True,
+    help="Display adapter.",
 )
 @click.option(
     "--guest-os",
     type=click.Choice([g.value for g in GuestOs]),
     default=GuestOs.LINUX.value,
     show_default=True,
-    help="Chooses defaults; windows: devices that it has drivers for, local time, Hyper-V.",
+    help="Guest OS, which sets defaults. `windows`: devices with inbox drivers, clock"
+    " in local time,"
+    " Hyper-V enlightenments.",
 )
-@click.option("--tpm", is_flag=True, help="A TPM 2.0.")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
+@click.option("--tpm", is_flag=True, help="Add a TPM 2.0.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label of the VM. Repeatable."
+)
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Any other field of the spec, such as watchdog.action=reset; repeatable.",
+    help="Set any other field of the spec, such as watchdog.action=reset. Repeatable.",
 )
 @cloud_init_options
-@click.option("--start", is_flag=True, help="Start it at once.")
+@click.option("--start", is_flag=True, help="Start the VM when it is created.")
 @pass_session
 def create_vm(session: Session, /, vm_id: str, start: bool, **given: Any) -> None:
-    """Make a virtual machine."""
+    """Create a VM."""
     new = {f"{vm_id}-disk-{number}": size for number, size in enumerate(given["new_disks"])}
     spec = _with_settings(_spec(given, tuple(new)), given["settings"])
     with session.mica() as mica:
@@ -131,26 +164,32 @@ def create_vm(session: Session, /, vm_id: str, start: bool, **given: Any) -> Non
             vm = mica.create_vm(vm_id, spec)
         if start:
             operation = mica.start_vm(vm_id)
-            session.finish(mica, operation, wait=True, done=f"VM {vm_id} is started")
+            session.finish(mica, operation, wait=True, done=f"VM {vm_id} created and started")
         elif session.json:
             show_object(session, vm)
         else:
-            say(session, f"VM {vm_id} is made")
+            say(session, f"VM {vm_id} created")
 
 
 @click.command("clone")
-@click.argument("vm_id", type=NAME)
-@click.argument("new_id", type=NAME)
-@click.option("--name", default="", help="A free display name.")
+@vm_argument
+@new_name_argument
+@click.option("--name", default="", help="Display name (free text).")
 @click.option(
-    "--datastore", type=NAME, help="Datastore of the clone and its disks (default: the source's)."
+    "--datastore",
+    type=NAME,
+    metavar="DATASTORE",
+    help="Datastore of the clone and its disks (default: the source's).",
 )
 @click.option(
     "--linked",
     is_flag=True,
-    help="Of a template: only what differs from its disks takes space, and it must stay as it is.",
+    help="Create a linked clone of a template: only differences take space. The template can't be"
+    " changed or deleted as long as it has linked clones.",
 )
-@click.option("--snapshot", type=NAME, help="As it was at this snapshot; it may run meanwhile.")
+@click.option(
+    "--snapshot", type=NAME, metavar="SNAPSHOT", help="Clone this snapshot. The VM may be running."
+)
 @wait_option
 @pass_session
 def clone_vm(
@@ -163,22 +202,22 @@ def clone_vm(
     snapshot: str | None,
     wait: bool,
 ) -> None:
-    """Make NEW_ID of a virtual machine that is off, of a template, or of a snapshot.
+    """Clone a stopped VM, a template or a snapshot.
 
-    It gets a UUID, MAC addresses and a cloud-init instance id of its own. `mica volume flatten`
-    makes the disk of a linked one whole later.
+    The clone gets a new UUID, MAC addresses and cloud-init instance ID. To make a linked clone
+    independent of its template, run `mica volume flatten` on its disks.
     """
     spec = CloneSpec(name=name, datastore=datastore, linked=linked, snapshot=snapshot)
     with session.mica() as mica:
         operation = mica.clone_vm(vm_id, new_id, spec)
-        session.finish(mica, operation, wait=wait, done=f"VM {new_id} is made")
+        session.finish(mica, operation, wait=wait, done=f"VM {new_id} created")
 
 
 def _spec(given: dict[str, Any], new_disks: tuple[str, ...]) -> VmSpec:
     if given["no_nic"] and given["nics"]:
-        raise click.UsageError("--no-nic and --nic exclude each other; leave one of them out")
+        raise click.UsageError("--no-nic and --nic are mutually exclusive")
     if given["memory"] % _MIB:
-        raise click.UsageError("--memory must be whole MiB")
+        raise click.UsageError("--memory must be a whole number of MiB")
     nics = () if given["no_nic"] else given["nics"] or ("vm-network",)
     kernel = None
     if given["kernel"]:
@@ -186,7 +225,7 @@ def _spec(given: dict[str, Any], new_disks: tuple[str, ...]) -> VmSpec:
             kernel=given["kernel"], initrd=given["initrd"], cmdline=given["cmdline"]
         )
     elif given["initrd"] or given["cmdline"]:
-        raise click.UsageError("--initrd and --cmdline go with --kernel")
+        raise click.UsageError("--initrd and --cmdline are only possible with --kernel")
     order = tuple(BootDevice(name) for name in given["order"]) or BootSpec().order
     return VmSpec(
         datastore=given["datastore"],
@@ -231,7 +270,9 @@ def _disk(text: str) -> DiskSpec:
     try:
         return DiskSpec(volume=volume, bus=DiskBus(bus) if bus else None)
     except ValueError as error:
-        raise click.UsageError(f"--disk {text}: buses are {', '.join(DiskBus)}") from error
+        raise click.UsageError(
+            f"--disk {text}: unknown bus; use one of {', '.join(DiskBus)}"
+        ) from error
 
 
 def _cdrom(text: str) -> CdromSpec:
@@ -239,7 +280,9 @@ def _cdrom(text: str) -> CdromSpec:
     try:
         return CdromSpec(image=image, bus=DiskBus(bus) if bus else DiskBus.SATA)
     except ValueError as error:
-        raise click.UsageError(f"--cdrom {text}: buses are {', '.join(DiskBus)}") from error
+        raise click.UsageError(
+            f"--cdrom {text}: unknown bus; use one of {', '.join(DiskBus)}"
+        ) from error
 
 
 def _nic(text: str) -> NicSpec:
@@ -247,7 +290,9 @@ def _nic(text: str) -> NicSpec:
     try:
         return NicSpec(port_group=port_group, model=NicModel(model) if model else None)
     except ValueError as error:
-        raise click.UsageError(f"--nic {text}: models are {', '.join(NicModel)}") from error
+        raise click.UsageError(
+            f"--nic {text}: unknown model; use one of {', '.join(NicModel)}"
+        ) from error
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
-"""Disks, CD-ROMs and network cards of a virtual machine, one at a time.
+"""Disks, CD-ROMs and NICs of a VM, one at a time.
 
-Each command reads the machine, changes one list of its spec and sends it back for the revision
-that was read; where somebody else was quicker it begins again, so that no change is lost.
+Each command reads the VM, changes one list of its spec and sends it back for the revision that was
+read; if another client was quicker it begins again, so that no change is lost.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from remote_api.client.cli.session import (
     say,
     show_object,
 )
+from remote_api.client.cli.verbs import vm_argument
 from remote_api.client.errors import ClientError, ConflictError, RefusedError
 from remote_api.client.sdk import Mica
 from vmkernel.model import (
@@ -43,18 +44,31 @@ _UNUSED_S = 600
 
 
 @click.command("attach")
-@click.argument("vm_id", type=NAME)
-@click.argument("volume", type=NAME)
-@click.option("--new", "size", type=SIZE, metavar="SIZE", help="Make the volume first.")
+@vm_argument
+@click.argument("volume", type=NAME, metavar="VOLUME")
+@click.option(
+    "--new", "size", type=SIZE, metavar="SIZE", help="Create the volume first, with this size."
+)
 @click.option(
     "--datastore",
     type=NAME,
+    metavar="DATASTORE",
     help="Datastore of the new volume (default: the VM's).",
 )
-@click.option("--bus", type=click.Choice([b.value for b in DiskBus]))
-@click.option("--key", help="Its place in the guest, such as disk3; a free one otherwise.")
-@click.option("--cache", type=click.Choice([c.value for c in DiskCache]))
-@click.option("--read-only", is_flag=True)
+@click.option(
+    "--bus",
+    type=click.Choice([b.value for b in DiskBus]),
+    help="Bus of the disk (default: chosen for the guest).",
+)
+@click.option(
+    "--key", metavar="KEY", help="Key of the disk, such as disk3 (default: the first free one)."
+)
+@click.option(
+    "--cache",
+    type=click.Choice([c.value for c in DiskCache]),
+    help="Cache mode of the disk (default: none).",
+)
+@click.option("--read-only", is_flag=True, help="Attach the disk read-only.")
 @pass_session
 def attach(
     session: Session,
@@ -67,9 +81,9 @@ def attach(
     cache: str | None,
     read_only: bool,
 ) -> None:
-    """Give a virtual machine the disk VOLUME, also while it runs."""
+    """Attach VOLUME to a VM as a disk. The VM may be running."""
     if datastore and size is None:
-        raise click.UsageError("--datastore goes with --new")
+        raise click.UsageError("--datastore is only possible with --new")
     disk = DiskSpec(
         volume=volume,
         key=key,
@@ -81,7 +95,7 @@ def attach(
     def change(spec: VmSpec) -> dict[str, Any]:
         there = next((d.key for d in spec.disks if d.volume == volume), None)
         if there is not None:
-            raise ConflictError(f"VM {vm_id} has volume {volume} already: it is {there}")
+            raise ConflictError(f"volume {volume} is already attached to VM {vm_id}: it is {there}")
         return {"disks": (*spec.disks, disk)}
 
     with session.mica() as mica:
@@ -90,15 +104,18 @@ def attach(
         with made_volumes(session, mica, where, new):
             vm = change_vm(mica, vm_id, change)
     place = next((d.key for d in vm.spec.disks if d.volume == volume), None) or "a disk"
-    _told(session, vm, f"volume {volume} is {place} of VM {vm_id}")
+    _say(session, vm, f"volume {volume} attached to VM {vm_id} as {place}")
 
 
 @click.command("detach")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @click.argument("disk")
 @pass_session
 def detach(session: Session, vm_id: str, disk: str) -> None:
-    """Take DISK (its volume, or its key) from a virtual machine; the volume stays."""
+    """Detach a disk from a VM; its volume is kept.
+
+    DISK is a volume, or a key such as disk1. The VM may be running.
+    """
 
     def change(spec: VmSpec) -> dict[str, Any]:
         named = {d.key: d for d in spec.disks} | {d.volume: d for d in spec.disks}
@@ -108,18 +125,22 @@ def detach(session: Session, vm_id: str, disk: str) -> None:
 
     with session.mica() as mica:
         vm = change_vm(mica, vm_id, change)
-    _told(session, vm, f"VM {vm_id} has no disk {disk} any more")
+    _say(session, vm, f"disk {disk} detached from VM {vm_id}; the volume is kept")
 
 
 @click.command("insert")
-@click.argument("vm_id", type=NAME)
-@click.argument("image", type=NAME)
-@click.option("--drive", metavar="KEY", help="Which one, where there are several.")
+@vm_argument
+@click.argument("image", type=NAME, metavar="IMAGE")
+@click.option(
+    "--drive",
+    metavar="KEY",
+    help="The drive to use, such as cdrom0 (default: an empty one, or the only one).",
+)
 @pass_session
 def insert(session: Session, vm_id: str, image: str, drive: str | None) -> None:
-    """Put the ISO IMAGE into a virtual machine's CD-ROM drive, in the place of what is in it.
+    """Insert an ISO image into a CD-ROM drive of a VM.
 
-    An empty drive is taken first. A machine without a drive gets one, once it is off.
+    It replaces the image in the drive. A stopped VM without a drive gets one.
     """
 
     def change(spec: VmSpec) -> dict[str, Any]:
@@ -130,33 +151,43 @@ def insert(session: Session, vm_id: str, image: str, drive: str | None) -> None:
 
     with session.mica() as mica:
         vm = change_vm(mica, vm_id, change)
-    _told(session, vm, f"image {image} is in VM {vm_id}")
+    _say(session, vm, f"image {image} inserted into VM {vm_id}")
 
 
 @click.command("eject")
-@click.argument("vm_id", type=NAME)
-@click.option("--drive", metavar="KEY", help="Which one, where several are full.")
+@vm_argument
+@click.option(
+    "--drive",
+    metavar="KEY",
+    help="The drive to empty, such as cdrom0 (default: the only one with an image).",
+)
 @pass_session
 def eject(session: Session, vm_id: str, drive: str | None) -> None:
-    """Empty a virtual machine's CD-ROM drive; the drive stays."""
+    """Eject the image from a CD-ROM drive of a VM. The drive is kept."""
 
     def change(spec: VmSpec) -> dict[str, Any]:
         full = [c for c in spec.cdroms if c.image is not None]
         if not full:
-            raise ConflictError(f"VM {vm_id} has nothing in a CD-ROM drive")
+            raise ConflictError(f"VM {vm_id} has no image in a CD-ROM drive")
         return {"cdroms": with_image(vm_id, spec.cdroms, drive, full, None)}
 
     with session.mica() as mica:
         vm = change_vm(mica, vm_id, change)
-    _told(session, vm, f"VM {vm_id} has given it out")
+    _say(session, vm, f"CD-ROM drive of VM {vm_id} emptied")
 
 
 @click.command("add-nic")
-@click.argument("vm_id", type=NAME)
-@click.argument("port_group", type=NAME, default="vm-network")
-@click.option("--model", type=click.Choice([m.value for m in NicModel]))
-@click.option("--mac", help="A made one otherwise.")
-@click.option("--key", help="Its place in the guest, such as nic1; a free one otherwise.")
+@vm_argument
+@click.argument("port_group", type=NAME, default="vm-network", metavar="[PORT_GROUP]")
+@click.option(
+    "--model",
+    type=click.Choice([m.value for m in NicModel]),
+    help="Model of the NIC (default: chosen for the guest).",
+)
+@click.option("--mac", metavar="ADDRESS", help="MAC address (default: generated).")
+@click.option(
+    "--key", metavar="KEY", help="Key of the NIC, such as nic1 (default: the first free one)."
+)
 @pass_session
 def add_nic(
     session: Session,
@@ -166,7 +197,10 @@ def add_nic(
     mac: str | None,
     key: str | None,
 ) -> None:
-    """Give a virtual machine a network card on PORT_GROUP, also while it runs."""
+    """Add a NIC to a VM.
+
+    PORT_GROUP is vm-network by default. The VM may be running.
+    """
     nic = NicSpec(
         port_group=port_group,
         key=key,
@@ -177,25 +211,28 @@ def add_nic(
         before = {n.key for n in mica.vm(vm_id).spec.nics}
         vm = change_vm(mica, vm_id, lambda spec: {"nics": (*spec.nics, nic)})
     made = next((n for n in reversed(vm.spec.nics) if n.key not in before), nic)
-    _told(session, vm, f"VM {vm_id} has {made.key} on {port_group} ({made.mac})")
+    _say(session, vm, f"{made.key} on {port_group} added to VM {vm_id} ({made.mac})")
 
 
 @click.command("remove-nic")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @click.argument("nic")
 @pass_session
 def remove_nic(session: Session, vm_id: str, nic: str) -> None:
-    """Take the network card NIC (its key, or its MAC address) from a virtual machine."""
+    """Remove a NIC from a VM.
+
+    NIC is a key such as nic1, or a MAC address. The VM may be running.
+    """
 
     def change(spec: VmSpec) -> dict[str, Any]:
         left = tuple(n for n in spec.nics if nic.lower() not in (n.key, n.mac))
         if len(left) == len(spec.nics):
-            raise _none(vm_id, "network card", nic, [f"{n.key} {n.mac}" for n in spec.nics])
+            raise _none(vm_id, "NIC", nic, [f"{n.key} {n.mac}" for n in spec.nics])
         return {"nics": left}
 
     with session.mica() as mica:
         vm = change_vm(mica, vm_id, change)
-    _told(session, vm, f"VM {vm_id} has no {nic} any more")
+    _say(session, vm, f"NIC {nic} removed from VM {vm_id}")
 
 
 COMMANDS = (attach, detach, insert, eject, add_nic, remove_nic)
@@ -221,7 +258,7 @@ def with_image(
     candidates: Sequence[CdromSpec],
     image: str | None,
 ) -> tuple[CdromSpec, ...]:
-    """The drives, with the image in the one that was asked for, or the only one that can be."""
+    """The drives, with the image in the one that was asked for, or in the only possible one."""
     shown = [f"{c.key} {c.image or 'empty'}" for c in drives]
     if asked is not None:
         chosen = next((c for c in drives if c.key == asked), None)
@@ -230,7 +267,7 @@ def with_image(
     elif len(candidates) == 1 or candidates[0].image is None:
         chosen = candidates[0]
     else:
-        raise ConflictError(f"VM {vm_id} has {', '.join(shown)}; say which by --drive")
+        raise ConflictError(f"VM {vm_id} has {', '.join(shown)}; choose one with --drive")
     return tuple(msgspec.structs.replace(c, image=image) if c is chosen else c for c in drives)
 
 
@@ -238,7 +275,7 @@ def _none(vm_id: str, what: str, name: str, there: Sequence[str]) -> ConflictErr
     return ConflictError(f"VM {vm_id} has no {what} {name} (it has: {', '.join(there) or 'none'})")
 
 
-def _told(session: Session, vm: Vm, text: str) -> None:
+def _say(session: Session, vm: Vm, text: str) -> None:
     if session.json:
         show_object(session, vm)
     say(session, text)
@@ -248,8 +285,8 @@ def _told(session: Session, vm: Vm, text: str) -> None:
 def made_volumes(
     session: Session, mica: Mica, datastore: str, sizes: dict[str, int]
 ) -> Iterator[None]:
-    """New volumes for a VM that names them inside; all are deleted again if one of them, or what
-    comes after, fails: by the server if this process ends."""
+    """Create volumes for a VM that is changed inside. If anything fails, all are deleted:
+    by the host if this process ends."""
     made = []
     try:
         for volume, size in sizes.items():
@@ -261,7 +298,7 @@ def made_volumes(
         for volume in reversed(made):
             with suppress(ClientError):
                 mica.delete_volume(volume)
-                say(session, f"volume {volume} is deleted again")
+                say(session, f"volume {volume} deleted, because the command failed")
         raise
     for volume, size in sizes.items():
-        say(session, f"volume {volume} is ready ({bytes_text(size)})")
+        say(session, f"volume {volume} created ({bytes_text(size)})")

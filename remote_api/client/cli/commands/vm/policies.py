@@ -1,4 +1,4 @@
-"""What starts and stops virtual machines without a user."""
+"""When a VM starts, stops and restarts without a user's request."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from remote_api.client.cli.commands.vm.view import life_lines
-from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.session import (
     Session,
     pass_session,
     say,
     show_object,
 )
+from remote_api.client.cli.verbs import vm_argument
 from vmkernel.model import (
     OnPanic,
     RestartPolicy,
@@ -25,59 +25,78 @@ __all__ = ["COMMANDS"]
 
 
 @click.command("set-autostart")
-@click.argument("vm_id", type=NAME)
-@click.option("--enable/--disable", "enabled", default=None, help="Start with the host, or not.")
-@click.option("--order", type=click.IntRange(0, 9999), help="Lower ones first.")
+@vm_argument
+@click.option(
+    "--enable/--disable", "enabled", default=None, help="Whether the VM starts with the host."
+)
+@click.option(
+    "--order",
+    type=click.IntRange(0, 9999),
+    metavar="N",
+    help="Start order: VMs with lower numbers start first.",
+)
 @click.option(
     "--delay",
     "delay_s",
     type=click.FloatRange(0, 3600),
     metavar="SECONDS",
-    help="How long the next ones wait after this one's start.",
+    help="Time to wait before the next VM starts.",
 )
 @click.option(
     "--wait-for",
     type=click.Choice([w.value for w in WaitFor]),
-    help="What ends that wait early: the guest agent's first answer, or nothing.",
+    help="Start the next VM earlier, when this VM's guest agent answers.",
 )
 @pass_session
 def set_autostart(session: Session, /, vm_id: str, **given: Any) -> None:
-    """Say whether and when a virtual machine starts with its host."""
+    """Configure whether and when a VM starts with the host."""
     _set(session, vm_id, "autostart", given)
 
 
 @click.command("set-stop")
-@click.argument("vm_id", type=NAME)
-@click.option("--order", type=click.IntRange(0, 9999), help="Higher ones first.")
+@vm_argument
 @click.option(
-    "--as-started", is_flag=True, help="In the reverse of the order of the start (the default)."
+    "--order",
+    type=click.IntRange(0, 9999),
+    metavar="N",
+    help="Stop order: VMs with higher numbers stop first.",
+)
+@click.option(
+    "--as-started", is_flag=True, help="Stop in the reverse of the start order (the default)."
 )
 @click.option(
     "--within",
     "timeout_s",
     type=click.FloatRange(1, 3600),
     metavar="SECONDS",
-    help="After that it is powered off.",
+    help="Power the VM off after this time.",
 )
-@click.option("--action", type=click.Choice([a.value for a in StopAction]))
+@click.option(
+    "--action",
+    type=click.Choice([a.value for a in StopAction]),
+    help="How the VM is stopped.",
+)
 @pass_session
 def set_stop(session: Session, /, vm_id: str, as_started: bool, **given: Any) -> None:
-    """Say how and when a virtual machine ends with its host."""
+    """Configure how a VM stops when the host shuts down."""
     if as_started and given["order"] is not None:
-        raise click.UsageError("--order and --as-started exclude each other")
+        raise click.UsageError("--order and --as-started are mutually exclusive")
     _set(session, vm_id, "stop", given, {"order": None} if as_started else {})
 
 
 @click.command("set-restart")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @click.argument("policy", required=False, type=click.Choice([p.value for p in RestartPolicy]))
 @click.option(
-    "--max-attempts", type=click.IntRange(0, 1000), help="How often in a row; 0: for ever."
+    "--max-attempts",
+    type=click.IntRange(0, 1000),
+    metavar="N",
+    help="Restarts in a row before giving up; 0 for no limit.",
 )
 @click.option(
     "--on-panic",
     type=click.Choice([p.value for p in OnPanic]),
-    help="What follows when the guest reports a panic.",
+    help="What to do when the guest reports a panic.",
 )
 @pass_session
 def set_restart(
@@ -87,7 +106,7 @@ def set_restart(
     max_attempts: int | None,
     on_panic: str | None,
 ) -> None:
-    """Say whether a virtual machine that ended of itself is started again."""
+    """Configure whether a VM restarts after a crash."""
     more = {} if on_panic is None else {"on_panic": on_panic}
     _set(session, vm_id, "restart", {"policy": policy, "max_attempts": max_attempts}, beside=more)
 
@@ -103,7 +122,7 @@ def _set(
     change = {name: value for name, value in given.items() if value is not None} | (exact or {})
     patch = ({part: change} if change else {}) | (beside or {})
     if not patch:
-        raise click.UsageError("say what to change; see --help")
+        raise click.UsageError("nothing to change; see --help")
     with session.mica() as mica:
         vm = mica.patch_vm(vm_id, patch)
     if session.json:

@@ -6,16 +6,15 @@ import time
 
 import click
 
-from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.session import (
     Session,
     confirm,
-    one_step,
     pass_session,
     say,
     show_object,
     wait_option,
 )
+from remote_api.client.cli.verbs import step_command, vm_argument, yes_option
 from remote_api.client.errors import TimedOutError
 from remote_api.client.sdk import Mica
 from vmkernel.model import (
@@ -28,75 +27,78 @@ _POLL_S = 1.0
 
 
 _STEPS = (
-    one_step(
+    step_command(
         "pause",
         "vm",
         Mica.pause_vm,
-        done="VM {id} is paused",
-        text="Let a virtual machine stand still, in memory.",
+        done="VM {id} paused",
+        text="Pause a running VM. It stays in memory.",
     ),
-    one_step(
+    step_command(
         "resume",
         "vm",
         Mica.resume_vm,
-        done="VM {id} goes on",
-        text="Let a paused or suspended virtual machine go on.",
+        done="VM {id} resumed",
+        text="Resume a paused or suspended VM.",
     ),
-    one_step(
+    step_command(
         "suspend",
         "vm",
         Mica.suspend_vm,
         done="VM {id} is suspended",
-        text="Write a virtual machine's memory to disk and end it; `resume` or `start` takes it up"
-        " again, after the host was off as well.",
+        text="Suspend a VM to disk: its memory is saved and freed. Continue with `resume` or"
+        " `start`, also after a restart of the host.",
     ),
-    one_step(
+    step_command(
         "start",
         "vm",
         Mica.start_vm,
-        done="VM {id} is started",
-        text="Start a virtual machine.",
+        done="VM {id} started",
+        text="Start a VM.",
     ),
-    one_step(
+    step_command(
         "reset",
         "vm",
         Mica.reset_vm,
-        done="VM {id} is reset",
-        text="Reset a running virtual machine.",
+        done="VM {id} reset",
+        text="Reset a running VM, as by its reset button.",
     ),
-    one_step(
+    step_command(
         "update-secure-boot",
         "vm",
         Mica.update_vm_secure_boot,
-        done="VM {id} has all Secure Boot certificates",
-        text="Add the Secure Boot certificates that a stopped virtual machine lacks.",
+        done="Secure Boot certificates of VM {id} are up to date",
+        text="Add missing Secure Boot certificates to a stopped VM.",
     ),
 )
 
 
 @click.command("discard-state")
-@click.argument("vm_id", type=NAME)
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@vm_argument
+@yes_option
 @wait_option
 @pass_session
 def discard_state(session: Session, vm_id: str, yes: bool, wait: bool) -> None:
-    """Throw the memory of a suspended virtual machine away: it then starts as after a power cut."""
+    """Discard the saved memory of a suspended VM.
+
+    Its next start is a cold boot.
+    """
     if not yes:
-        confirm(f"throw away what VM {vm_id} had in memory?")
+        confirm(f"Discard the saved memory of VM {vm_id}?")
     with session.mica() as mica:
         operation = mica.discard_vm_state(vm_id)
-        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is stopped")
+        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} stopped")
 
 
 @click.command("wait")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @click.argument(
     "state",
     metavar="[STATE]",
     type=click.Choice([s.value for s in VmState]),
     default=VmState.RUNNING.value,
 )
-@click.option("--agent", is_flag=True, help="Until the guest's agent answers, too.")
+@click.option("--agent", is_flag=True, help="Also wait for the guest agent to answer.")
 @click.option(
     "--within",
     "timeout_s",
@@ -104,10 +106,11 @@ def discard_state(session: Session, vm_id: str, yes: bool, wait: bool) -> None:
     default=300.0,
     show_default=True,
     metavar="SECONDS",
+    help="Give up after this time.",
 )
 @pass_session
 def wait(session: Session, vm_id: str, state: str, agent: bool, timeout_s: float) -> None:
-    """Wait until a virtual machine is in STATE (running where none is given)."""
+    """Wait until a VM is in STATE (default: running)."""
     end = time.monotonic() + timeout_s
     with session.mica() as mica:
         while True:
@@ -116,9 +119,10 @@ def wait(session: Session, vm_id: str, state: str, agent: bool, timeout_s: float
             if vm.status.state == state and (answers or not agent):
                 break
             if time.monotonic() >= end:
-                silent = ", its agent does not answer" if agent and not answers else ""
+                silent = ", and its guest agent does not answer" if agent and not answers else ""
                 raise TimedOutError(
-                    f"VM {vm_id} is still {vm.status.state} after {timeout_s:g} s{silent}"
+                    f"timed out: VM {vm_id} is still {vm.status.state} after"
+                    f" {timeout_s:g} s{silent}"
                 )
             time.sleep(_POLL_S)
     if session.json:
@@ -127,30 +131,31 @@ def wait(session: Session, vm_id: str, state: str, agent: bool, timeout_s: float
 
 
 @click.command("stop")
-@click.argument("vm_id", type=NAME)
-@click.option("--force", is_flag=True, help="At once, as by pulling its plug.")
+@vm_argument
+@click.option("--force", is_flag=True, help="Power off at once, without asking the guest.")
 @click.option(
     "--within",
     "timeout_s",
     type=click.FloatRange(1, 3600),
     default=120.0,
     show_default=True,
-    help="Seconds that the guest has to shut down.",
+    metavar="SECONDS",
+    help="Time that the guest has to shut down.",
 )
 @wait_option
 @pass_session
 def stop_vm(session: Session, vm_id: str, force: bool, timeout_s: float, wait: bool) -> None:
-    """Ask the guest to shut down, or stop it by --force.
+    """Shut down a VM, or power it off with --force.
 
-    A guest that is still booting does not notice its power button: it is pressed again every 10
-    seconds until the guest ends or the time is over.
+    A guest that is still booting ignores the power button, so the request is repeated every 10
+    seconds until the guest shuts down or the time is up.
     """
     with session.mica() as mica:
         if force:
             operation = mica.power_off_vm(vm_id)
         else:
             operation = mica.shut_down_vm(vm_id, timeout_s=timeout_s)
-        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} is stopped")
+        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} stopped")
 
 
 COMMANDS = (*_STEPS, stop_vm, discard_state, wait)

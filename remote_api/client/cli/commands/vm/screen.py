@@ -8,18 +8,18 @@ import click
 
 from remote_api.client.cli import output
 from remote_api.client.cli.commands.console import console, vnc
-from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.session import Session, pass_session, say
+from remote_api.client.cli.verbs import vm_argument
 
 __all__ = ["COMMANDS"]
 
 
 @click.command("screenshot")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @pass_session
 def screenshot(session: Session, vm_id: str, file: Path) -> None:
-    """Save what a virtual machine's display shows as PNG into FILE (`-`: the output)."""
+    """Save a screenshot as PNG to FILE (`-`: standard output)."""
     target = output.byte_target(file)
     with session.mica() as mica:
         image = mica.screenshot(vm_id)
@@ -30,31 +30,37 @@ def screenshot(session: Session, vm_id: str, file: Path) -> None:
         target.write_bytes(image)
     except OSError as error:
         raise click.FileError(str(file), error.strerror) from error
-    say(session, f"the screen of VM {vm_id} is in {file}")
+    say(session, f"screenshot of VM {vm_id} saved to {file}")
 
 
 @click.command("keys")
-@click.argument("vm_id", type=NAME)
-@click.argument("keys", nargs=-1)
-@click.option("--text", default="", help="Type this after the keys, as on a US keyboard.")
+@vm_argument
+@click.argument("keys", nargs=-1, metavar="[KEYS]...")
+@click.option("--text", default="", help="Text to type after the keys, as on a US keyboard.")
 @pass_session
 def keys(session: Session, vm_id: str, keys: tuple[str, ...], text: str) -> None:
-    """Press KEYS on a virtual machine's keyboard: names or chords such as ctrl-alt-delete."""
+    """Press keys on a VM's keyboard.
+
+    KEYS are keys or combinations such as ctrl-alt-delete.
+    """
     if not keys and not text:
-        raise click.UsageError("name keys, or give --text")
+        raise click.UsageError("nothing to type: give KEYS or --text")
     with session.mica() as mica:
         mica.send_keys(vm_id, *keys, text=text)
-    say(session, f"VM {vm_id} has got them")
+    say(session, f"keys sent to VM {vm_id}")
 
 
 @click.command("nmi")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @pass_session
 def nmi(session: Session, vm_id: str) -> None:
-    """Send a virtual machine a non-maskable interrupt, to which many guests answer by a dump."""
+    """Send a non-maskable interrupt (NMI) to a VM.
+
+    Many guests answer it with a crash dump.
+    """
     with session.mica() as mica:
         mica.inject_nmi(vm_id)
-    say(session, f"VM {vm_id} has got it")
+    say(session, f"NMI sent to VM {vm_id}")
 
 
 COMMANDS = (console, vnc, screenshot, keys, nmi)

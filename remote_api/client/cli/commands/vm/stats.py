@@ -6,22 +6,25 @@ from typing import Any
 
 import click
 
-from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.rates import VmRates, vm_rates
 from remote_api.client.cli.readings import bytes_or_none, interval_option, repeat, watch_option
 from remote_api.client.cli.session import Session, bytes_text, pass_session, show_object
+from remote_api.client.cli.verbs import vm_argument
 from vmkernel.model import VmStatistics
 
 __all__ = ["COMMANDS"]
 
 
 @click.command("stats")
-@click.argument("vm_id", type=NAME)
+@vm_argument
 @watch_option
 @interval_option
 @pass_session
 def vm_stats(session: Session, vm_id: str, watch: bool, interval_s: float) -> None:
-    """Show what a virtual machine uses; rates are of the time between two readings."""
+    """Show a VM's resource usage.
+
+    Rates are those between two readings.
+    """
     with session.mica() as mica:
         if session.json and not watch:
             show_object(session, mica.vm_statistics(vm_id))
@@ -44,7 +47,7 @@ def _show_vm(session: Session, now: VmStatistics, rates: VmRates | None) -> None
     memory, guest = now.memory, now.memory.guest
     lines: list[tuple[str, object]] = [
         ("state", now.state),
-        ("cpu", rates and f"{rates.cpu:.0%} of a processor, waiting {rates.waiting:.0%}"),
+        ("cpu", rates and f"{rates.cpu:.0%} of one CPU, waiting {rates.waiting:.0%}"),
         ("vcpus", [f"{v.index}: {v.seconds:.1f} s" for v in now.vcpus]),
         (
             "memory",
@@ -77,7 +80,7 @@ def _show_vm(session: Session, now: VmStatistics, rates: VmRates | None) -> None
         if nic.received_bytes is not None
     ]
     if not now.complete:
-        lines.append(("incomplete", "its QEMU did not answer in time"))
+        lines.append(("incomplete", "QEMU did not answer in time"))
     show_object(session, now, [(name, lambda _, value=value: value) for name, value in lines])  # type: ignore[misc]
 
 
