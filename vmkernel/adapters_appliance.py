@@ -11,12 +11,14 @@ from vmkernel.host.cgroup import Cgroup
 from vmkernel.host.machine_mark import machine_mark
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
+from vmkernel.host.system import System
 from vmkernel.host.systemd import Systemd
 from vmkernel.host.worker import Workers
 from vmkernel.model import DiskHealth, HostMode, MicaError
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform.appliance import AppliancePlatform
+from vmkernel.platform.machine_access import MachineAccess
 from vmkernel.state import StateStore
 from vmkernel.state.media import PartitionMedium
 from vmkernel.storage.disks.health import DiskHealthWatch
@@ -52,7 +54,7 @@ class ApplianceAdapters:
         self._workers = Workers(
             self._runner, readable=_WORKERS_READ, pull_uid=PULL_UID, cgroup=Cgroup(_WORK_SLICE)
         )
-        self._platform = AppliancePlatform(self._runner, options.run_dir)
+        self._platform = AppliancePlatform(MachineAccess(System(self._runner)), options.run_dir)
         self._tree = BlockTree()
         self._stick_disk: str | None = None
 

@@ -84,8 +84,7 @@ class System:
                 pids += map(int, file.read_text().split())
         return min(pids, default=None)
 
-    @staticmethod
-    def set_hostname(name: str) -> None:
+    def set_hostname(self, name: str) -> None:
         """Name the running system."""
         try:
             socket.sethostname(name)

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -21,14 +20,10 @@ import msgspec
 
 from vmkernel.errors import to_problem
 from vmkernel.events import EventBus
-from vmkernel.host import rtnetlink
 from vmkernel.host.efi import secure_boot
-from vmkernel.host.kernel_log import kernel_log, silence_kernel
 from vmkernel.host.power_button import PowerButton, power_buttons
-from vmkernel.host.runner import Runner
 from vmkernel.host.sysfs import PROC, read_text
-from vmkernel.host.system import System
-from vmkernel.host.uevents import Uevent, UeventSocket
+from vmkernel.host.uevents import Uevent
 from vmkernel.host_devices import BundleCatalogue, Inventory
 from vmkernel.model import (
     Device,
@@ -42,11 +37,11 @@ from vmkernel.model import (
     Subject,
 )
 from vmkernel.platform import findings
-from vmkernel.platform.api_probe import api_answers
 from vmkernel.platform.facts import boot_info, cpu_info, memory_info, virtualisation_info
 from vmkernel.platform.forwarded_log import ForwardedLog
 from vmkernel.platform.kernel_findings import missing_firmware
-from vmkernel.platform.links import link_addresses, link_infos
+from vmkernel.platform.links import link_infos
+from vmkernel.platform.machine_access import MachineAccess
 from vmkernel.platform.management_network import ManagementNetwork, choose_mac, wired_ports
 from vmkernel.platform.memory_reserve import fit_memory_reserve
 from vmkernel.platform.ports import Surroundings
@@ -84,22 +79,25 @@ _AFTER_FAILURE_S = 5.0
 _WAITS_FOR_NETWORKD_S = 2.0
 _QUIET_LEVEL = 1
 _DEVICE_SUBSYSTEMS = ("pci", "usb", "block", "net", "input")
-_CLOCK_SYNCED = Path("/run/systemd/timesync/synchronized")
+_CLOCK_SYNCED = "timesync/synchronized"
 
 
 class AppliancePlatform:
     """Everything of the machine that is not VMs and their data."""
 
-    def __init__(self, runner: Runner, run_dir: Path) -> None:
+    def __init__(self, machine: MachineAccess, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._system = System(runner)
-        self._console = Console.open()
-        self._sticks = StickWatch()
-        self._network = ManagementNetwork(self._system)
-        self._units = WatchedUnits(self._system.main_pid)
-        self._inventory = Inventory(BundleCatalogue(), self._system.modules_for)
-        self._cpu = cpu_info()
-        self._started_s = _boot_clock()
+        self._machine = machine
+        self._system = machine.system
+        self._console = Console.open(sys=machine.sys, dev=machine.dev)
+        self._sticks = StickWatch(machine.sys, machine.dev)
+        self._network = ManagementNetwork(
+            machine.system, run=machine.systemd_run, etc=machine.etc, sys=machine.sys
+        )
+        self._units = WatchedUnits(machine.system.main_pid)
+        self._inventory = Inventory(BundleCatalogue(), machine.system.modules_for, sys=machine.sys)
+        self._cpu = cpu_info(machine.proc)
+        self._started_s = machine.boot_clock()
         self._times: dict[str, float] = {"vmkernel_start": _process_start_s()}
         self._settings: StickSettings | None = None
         self._logs = ForwardedLog()
@@ -112,7 +110,7 @@ class AppliancePlatform:
         self._security_findings: tuple[Finding, ...] = ()
         self._kernel_log = ""
         self._failed_units: tuple[str, ...] = ()
-        self._secure_boot = secure_boot()
+        self._secure_boot = secure_boot(machine.sys)
         self._devices_changed = asyncio.Event()
         self._links_changed = asyncio.Event()
         self._buttons_changed = asyncio.Event()
@@ -122,7 +120,7 @@ class AppliancePlatform:
             BoardSources(
                 version=__version__,
                 hostname=lambda: self._store.config.hostname if self._store else "mica",
-                addresses=lambda: link_addresses(self._network.interfaces),
+                addresses=lambda: machine.addresses(self._network.interfaces),
                 fingerprint=self._fingerprint,
                 claim_code=lambda: self._rest.claim_code() if self._rest else None,
                 findings=self._findings,
@@ -132,7 +130,7 @@ class AppliancePlatform:
             ),
         )
         self.stage("vmkernel started")
-        fit_memory_reserve(memory_info().total_bytes)
+        fit_memory_reserve(memory_info(machine.proc).total_bytes, machine.proc)
 
     # --- the start ----------------------------------------------------------------------------
 
@@ -160,7 +158,7 @@ class AppliancePlatform:
             self.stage(f"boot stick {name} has NO STATE PARTITION: going on without kept settings")
         else:
             self.stage(f"boot stick is {name}")
-        self._times["stick"] = _boot_clock()
+        self._times["stick"] = self._machine.boot_clock()
         return stick.state
 
     async def apply_settings(self, store: StateStore, events: EventBus) -> None:
@@ -168,7 +166,9 @@ class AppliancePlatform:
         self._store = store
         stick = self._sticks.stick
         if stick is not None and stick.esp is not None:
-            self._settings = StickSettings(store, events, self._run_dir / "esp")
+            self._settings = StickSettings(
+                store, events, self._run_dir / "esp", self._machine.read_stick
+            )
             if await self._settings.take(stick.esp):
                 self.stage("mica.toml taken from the stick")
             elif any(f.severity is Severity.ERROR for f in self._settings.findings()):
@@ -177,7 +177,7 @@ class AppliancePlatform:
             self._system.set_hostname(store.config.hostname)
         except MicaError as error:
             _log.warning("%s", error)
-        self._times["settings"] = _boot_clock()
+        self._times["settings"] = self._machine.boot_clock()
         self._settings_known.set()
         self._logs.begin(store, events)
 
@@ -191,7 +191,7 @@ class AppliancePlatform:
 
     def serving(self) -> None:
         """Requests are answered from now on."""
-        self._times["vmkernel"] = _boot_clock()
+        self._times["vmkernel"] = self._machine.boot_clock()
         self._board.poke()
 
     def ending(self) -> None:
@@ -202,7 +202,7 @@ class AppliancePlatform:
 
     async def host_info(self) -> HostStatus:
         """The host as a whole."""
-        rest = self._rest
+        rest, machine = self._rest, self._machine
         assert rest is not None, "bind() comes first"
         if self._userspace_s is None:
             with contextlib.suppress(MicaError):
@@ -216,14 +216,19 @@ class AppliancePlatform:
             version=__version__,
             mode=HostMode.APPLIANCE,
             cpu=self._cpu,
-            memory=memory_info(),
+            memory=memory_info(machine.proc),
             virtualisation=virtualisation_info(
-                accelerator=rest.accelerator(), log=self._kernel_log
+                accelerator=rest.accelerator(),
+                log=self._kernel_log,
+                proc=machine.proc,
+                dev=machine.dev,
             ),
-            boot=boot_info(dict(sorted(self._times.items(), key=lambda item: item[1]))),
-            security=security_info(),
+            boot=boot_info(
+                dict(sorted(self._times.items(), key=lambda item: item[1])), sys=machine.sys
+            ),
+            security=security_info(proc=machine.proc, sys=machine.sys),
             stick=self._sticks.info(),
-            links=link_infos(),
+            links=link_infos(machine.sys),
             findings=tuple(self._findings()),
             tls_fingerprint_sha256=self._fingerprint() or "",
         )
@@ -266,14 +271,14 @@ class AppliancePlatform:
             self.stage(f"THE NETWORK CAN'T BE CONFIGURED: {error}")
         loop = asyncio.get_running_loop()
         said = False
-        with contextlib.closing(rtnetlink.ChangeSocket()) as changes:
+        with contextlib.closing(self._machine.link_changes()) as changes:
             loop.add_reader(changes.fileno(), changes.drain, self._links_changed.set)
             try:
                 while True:
                     self._network.fix_address()
-                    addresses = link_addresses(self._network.interfaces)
+                    addresses = self._machine.addresses(self._network.interfaces)
                     if addresses and "network" not in self._times:
-                        self._times["network"] = _boot_clock()
+                        self._times["network"] = self._machine.boot_clock()
                     if addresses and not said and not self._board.ready:
                         said = True
                         self.stage(f"network is up: {addresses[0]}")
@@ -290,13 +295,14 @@ class AppliancePlatform:
     async def _management_mac(self) -> str | None:
         """The address to be known by: the remembered one, or the first port's, then remembered."""
         remembered = self._store.config.management_mac if self._store else None
-        deadline = time.monotonic() + _PORT_WAIT_S
-        ports = wired_ports()
-        while time.monotonic() < deadline and (remembered or "") not in ports:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _PORT_WAIT_S
+        ports = wired_ports(self._machine.sys)
+        while clock() < deadline and (remembered or "") not in ports:
             if ports and remembered is None:
                 break
             await asyncio.sleep(_PORT_LOOK_S)
-            ports = wired_ports()
+            ports = wired_ports(self._machine.sys)
         mac = choose_mac(ports, remembered)
         if mac is None:
             self.stage("no wired network port was found yet")
@@ -312,7 +318,7 @@ class AppliancePlatform:
     async def _run_events(self) -> None:
         """Follow devices that come and go."""
         loop = asyncio.get_running_loop()
-        with contextlib.closing(UeventSocket()) as events:
+        with contextlib.closing(self._machine.device_events()) as events:
             loop.add_reader(events.fileno(), events.read, self._on_uevent)
             try:
                 await asyncio.Event().wait()
@@ -340,9 +346,10 @@ class AppliancePlatform:
 
     async def _run_drivers(self) -> None:
         """Let all other drivers be loaded once the API answers, or as soon as they are needed."""
-        started = time.monotonic()
-        while not self._board.ready and time.monotonic() - started < _DRIVERS_WAIT_S:
-            if self._sticks.stick is None and time.monotonic() - started > _STICK_PATIENCE_S:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        while not self._board.ready and clock() - started < _DRIVERS_WAIT_S:
+            if self._sticks.stick is None and clock() - started > _STICK_PATIENCE_S:
                 break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
@@ -361,7 +368,7 @@ class AppliancePlatform:
                 await self._board.wait_ready()
         await asyncio.sleep(_DRIVERS_SETTLE_S)
         with contextlib.suppress(OSError):
-            silence_kernel(_QUIET_LEVEL)
+            self._machine.silence_kernel(_QUIET_LEVEL)
         while True:
             self._devices_changed.clear()
             if (
@@ -370,9 +377,10 @@ class AppliancePlatform:
             ):
                 self._tell("host.stick-found", "The boot stick is there.")
             with contextlib.suppress(OSError):
-                self._kernel_log = await asyncio.to_thread(kernel_log)
+                self._kernel_log = await asyncio.to_thread(self._machine.kernel_log)
             self._kernel_findings = missing_firmware(self._kernel_log)
-            self._security_findings = tuple(security_findings(security_info()))
+            info = security_info(proc=self._machine.proc, sys=self._machine.sys)
+            self._security_findings = tuple(security_findings(info))
             self._inventory.changed()
             self._device_findings = await self._inventory.findings()
             with contextlib.suppress(MicaError):
@@ -388,7 +396,7 @@ class AppliancePlatform:
         try:
             while True:
                 self._buttons_changed.clear()
-                present = set(power_buttons())
+                present = set(power_buttons(self._machine.sys, self._machine.dev))
                 for device in [device for device in opened if device not in present]:
                     loop.remove_reader(opened[device].fileno())
                     opened.pop(device).close()
@@ -419,17 +427,20 @@ class AppliancePlatform:
     # --- what is known ------------------------------------------------------------------------
 
     def _findings(self) -> Iterator[Finding]:
-        up_s = _boot_clock() - self._started_s
+        up_s = self._machine.boot_clock() - self._started_s
         info = virtualisation_info(
-            accelerator=self._rest.accelerator() if self._rest else None, log=self._kernel_log
+            accelerator=self._rest.accelerator() if self._rest else None,
+            log=self._kernel_log,
+            proc=self._machine.proc,
+            dev=self._machine.dev,
         )
         coming = info.extension and up_s < _DRIVERS_TIME_S
         if not coming:
             yield from findings.virtualisation(info)
         yield from findings.network_findings(
-            ports=bool(wired_ports()),
+            ports=bool(wired_ports(self._machine.sys)),
             carrier=self._network.has_carrier(),
-            addresses=bool(link_addresses(self._network.interfaces)),
+            addresses=bool(self._machine.addresses(self._network.interfaces)),
             waited=up_s > _NETWORK_GRACE_S,
         )
         yield from self._sticks.findings()
@@ -437,7 +448,8 @@ class AppliancePlatform:
         if self._settings is not None:
             yield from self._settings.findings()
         yield from findings.clock_findings(
-            synchronised=_CLOCK_SYNCED.exists(), waited=up_s > _CLOCK_GRACE_S
+            synchronised=(self._machine.systemd_run / _CLOCK_SYNCED).exists(),
+            waited=up_s > _CLOCK_GRACE_S,
         )
         yield from findings.unit_findings(self._failed_units)
         yield from self._logs.findings()
@@ -455,9 +467,9 @@ class AppliancePlatform:
     async def _api_answers(self) -> bool:
         if "vmkernel" not in self._times:
             return False
-        answers = await api_answers()
+        answers = await self._machine.api_answers()
         if answers:
-            self._times.setdefault("api", _boot_clock())
+            self._times.setdefault("api", self._machine.boot_clock())
         return answers
 
     async def _waiting_for(self) -> str | None:
@@ -483,11 +495,6 @@ async def _kept_up(name: str, part: Callable[[], Awaitable[None]]) -> None:
         except Exception as error:
             to_problem(error, f"platform: {name}")
         await asyncio.sleep(_AFTER_FAILURE_S)
-
-
-def _boot_clock() -> float:
-    """Seconds since the kernel started."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _process_start_s() -> float:

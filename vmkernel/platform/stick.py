@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,16 +111,16 @@ class StickWatch:
 
         `waiting` is called once, where it is not there at once.
         """
-        deadline = time.monotonic() + timeout_s
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
         with contextlib.closing(_BlockEvents(changed.set)) as events:
             loop.add_reader(events.fileno(), events.read)
             try:
                 stick = await asyncio.to_thread(self.probe)
                 if stick is None:
                     waiting()
-                while stick is None and (left := deadline - time.monotonic()) > 0:
+                while stick is None and (left := deadline - loop.time()) > 0:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(min(left, _LOOK_AGAIN_S)):
                             await changed.wait()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -24,13 +25,16 @@ from vmkernel.model import Finding, MicaError, Role, Severity, Subject, TokenSpe
 from vmkernel.platform.mica_toml import MAX_BYTES, MicaToml, MicaTomlError, digest, parse
 from vmkernel.state import HostConfig, NetworkSettings, StateStore, StoredToken
 
-__all__ = ["FILE_NAME", "StickSettings", "applied", "read_from_esp"]
+__all__ = ["FILE_NAME", "ReadStick", "StickSettings", "applied", "read_from_esp"]
 
 _log = logging.getLogger(__name__)
 
 FILE_NAME = "mica.toml"
 _READ_TIMEOUT_S = 20.0
 _SUBJECT = Subject(kind="host", id="host")
+
+ReadStick = Callable[[Path, Path], bytes | None]
+"""Reads the file of the stick's first partition, by way of a folder; see read_from_esp."""
 
 
 def read_from_esp(esp: Path, place: Path) -> bytes | None:
@@ -80,8 +84,12 @@ def applied(config: HostConfig, settings: MicaToml, sha256: str) -> HostConfig:
 class StickSettings:
     """Takes the file at the start and remembers what came of it."""
 
-    def __init__(self, store: StateStore, events: EventBus, place: Path) -> None:
+    def __init__(
+        self, store: StateStore, events: EventBus, place: Path, read: ReadStick = read_from_esp
+    ) -> None:
+        """`place` is where the partition is mounted for a moment."""
         self._store = store
+        self._read = read
         self._events = events
         self._place = place
         self._finding: Finding | None = None
@@ -94,7 +102,7 @@ class StickSettings:
         """Read and take the file; True where it changed the configuration. Never raises."""
         try:
             async with asyncio.timeout(_READ_TIMEOUT_S):
-                data = await asyncio.to_thread(read_from_esp, esp, self._place)
+                data = await asyncio.to_thread(self._read, esp, self._place)
         except (OSError, TimeoutError) as error:
             reason = getattr(error, "strerror", None) or "no answer in time"
             self._find(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -94,10 +93,11 @@ class StatusBoard:
             self._changed.clear()
 
     async def _until_ready(self) -> None:
-        started = said = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        started = said = clock()
         answered: float | None = None
         while True:
-            now = time.monotonic()
+            now = clock()
             if answered is None and await self._sources.api_answers():
                 self._answered.set()
                 answered = now

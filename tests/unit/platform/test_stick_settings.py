@@ -10,7 +10,6 @@ import pytest
 from tests.unit.state.ram_medium import RamMedium
 from vmkernel.events import EventBus
 from vmkernel.model import Role
-from vmkernel.platform import stick_settings
 from vmkernel.platform.stick_settings import StickSettings
 from vmkernel.state import StateLog, StateStore
 
@@ -49,16 +48,13 @@ def store(*, durable: bool = True) -> StateStore:
     return made
 
 
-def take(
-    monkeypatch: pytest.MonkeyPatch, kept: StateStore, data: bytes | OSError | None
-) -> tuple[bool, list[str], list[str]]:
+def take(kept: StateStore, data: bytes | OSError | None) -> tuple[bool, list[str], list[str]]:
     """Whether it was taken, the findings' codes, the events' types."""
 
     async def scenario() -> tuple[bool, list[str], list[str]]:
-        monkeypatch.setattr(stick_settings, "read_from_esp", Stick(data).read)
         bus = EventBus()
         with bus.subscribe() as events:
-            settings = StickSettings(kept, bus, Path("/run/nowhere/esp"))
+            settings = StickSettings(kept, bus, Path("/run/nowhere/esp"), Stick(data).read)
             taken = await settings.take(Path("/dev/sda1"))
             types = []
             while (event := events.poll()) is not None:
@@ -68,9 +64,9 @@ def take(
     return asyncio.run(scenario())
 
 
-def test_a_new_file_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_file_is_taken_and_told() -> None:
     kept = store()
-    assert take(monkeypatch, kept, GOOD) == (
+    assert take(kept, GOOD) == (
         True,
         ["mica-toml-taken"],
         ["host.mica-toml-taken"],
@@ -82,35 +78,35 @@ def test_a_new_file_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (token.id, token.secret_sha256, token.spec.role) == ("fleet", HASH, Role.ADMIN)
 
 
-def test_the_same_file_is_not_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_file_is_not_taken_again() -> None:
     kept = store()
-    take(monkeypatch, kept, GOOD)
-    assert take(monkeypatch, kept, GOOD) == (False, [], [])
-    assert take(monkeypatch, kept, GOOD + b"# changed\n")[0]
+    take(kept, GOOD)
+    assert take(kept, GOOD) == (False, [], [])
+    assert take(kept, GOOD + b"# changed\n")[0]
     assert len(kept.config.tokens) == 1
 
 
 @pytest.mark.parametrize("data", [None, b"", b"# only a comment\n"])
-def test_nothing_said_is_nothing_taken(monkeypatch: pytest.MonkeyPatch, data: bytes | None) -> None:
-    assert take(monkeypatch, store(), data) == (False, [], [])
+def test_nothing_said_is_nothing_taken(data: bytes | None) -> None:
+    assert take(store(), data) == (False, [], [])
 
 
-def test_a_mistake_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_leaves_everything_as_it_was() -> None:
     kept = store()
     before = kept.config
-    taken, codes, events = take(monkeypatch, kept, GOOD + b'calim = "x"\n')
+    taken, codes, events = take(kept, GOOD + b'calim = "x"\n')
     assert (taken, codes, events) == (False, ["mica-toml-invalid"], ["host.mica-toml-invalid"])
     assert kept.config == before
 
 
-def test_what_can_not_be_kept_is_not_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_not_be_kept_is_not_applied() -> None:
     kept = store(durable=False)
     before = kept.config
-    taken, codes, _ = take(monkeypatch, kept, GOOD)
+    taken, codes, _ = take(kept, GOOD)
     assert (taken, codes) == (False, ["mica-toml-not-kept"])
     assert kept.config == before
 
 
-def test_a_stick_that_can_not_be_read_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken, codes, _ = take(monkeypatch, store(), OSError(5, "Input/output error"))
+def test_a_stick_that_can_not_be_read_is_a_finding() -> None:
+    taken, codes, _ = take(store(), OSError(5, "Input/output error"))
     assert (taken, codes) == (False, ["mica-toml-unreadable"])
