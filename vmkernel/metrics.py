@@ -17,10 +17,10 @@ from vmkernel.model import (
 from vmkernel.platform.statistics import host_statistics
 from vmkernel.vm.statistics import VmFigures
 
-__all__ = ["Figures"]
+__all__ = ["MetricsService"]
 
 
-class Figures:
+class MetricsService:
     """See StatisticsService of control/handlers/statistics.py."""
 
     def __init__(

@@ -187,8 +187,8 @@ class Vmkernel:
     async def _start_vms(self) -> None:
         self._vms = self._adapters.make_vms(self._storage, self._operations, self._bus)
         if self._vms is not None:
-            self._storage.bind(self._vms)
-            self._storage.bind_live(self._vms.live_disks)
+            self._storage.usage.bind(self._vms)
+            self._storage.usage.bind_live(self._vms.live_disks)
             self._ending.push_async_callback(self._vms.stop)
             self._ending.push_async_callback(self._storage.monitor.release_idle)
             await self._vms.start()
@@ -257,9 +257,9 @@ class Vmkernel:
         self._ending.push_async_callback(end)
 
     def _figures(self) -> StatisticsService:
-        from vmkernel.metrics import Figures
+        from vmkernel.metrics import MetricsService
 
-        return Figures(self._vms, self._storage.datastore_views.list)
+        return MetricsService(self._vms, self._storage.datastore_views.list)
 
     def _findings(self) -> Iterator[Finding]:
         """Cleaned: they name what others called their datastores, records and VMs."""

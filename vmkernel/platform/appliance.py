@@ -53,7 +53,7 @@ from vmkernel.platform.watched_units import WatchedUnits
 from vmkernel.service_manager import notify
 from vmkernel.state import NetworkSettings, StateStore
 from vmkernel.state.identity import fingerprint
-from vmkernel.status_screen import BoardSources, Console, StatusBoard
+from vmkernel.status_screen import BoardSources, StatusBoard, Terminals
 from vmkernel.version import __version__
 
 __all__ = ["AppliancePlatform"]
@@ -89,7 +89,7 @@ class AppliancePlatform:
         self._run_dir = run_dir
         self._machine = machine
         self._system = machine.system
-        self._console = Console.open(sys=machine.sys, dev=machine.dev)
+        self._console = Terminals.open(sys=machine.sys, dev=machine.dev)
         self._sticks = StickWatch(machine.sys, machine.dev)
         self._network = ManagementNetwork(
             machine.system, run=machine.systemd_run, etc=machine.etc, sys=machine.sys

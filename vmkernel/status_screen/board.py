@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from vmkernel.model import Finding
-from vmkernel.status_screen.terminals import Console
+from vmkernel.status_screen.terminals import Terminals
 from vmkernel.status_screen.view import StatusView
 
 __all__ = ["BoardSources", "StatusBoard"]
@@ -49,7 +49,7 @@ class BoardSources:
 class StatusBoard:
     """Draws the status; `poke` it when something may have changed."""
 
-    def __init__(self, console: Console, sources: BoardSources) -> None:
+    def __init__(self, console: Terminals, sources: BoardSources) -> None:
         self._console = console
         self._sources = sources
         self._changed = asyncio.Event()

@@ -18,7 +18,7 @@ from vmkernel.host.sysfs import DEV, SYS
 from vmkernel.host.terminal import Terminal, console_names
 from vmkernel.status_screen.view import StatusView, screen_lines, serial_lines
 
-__all__ = ["Console"]
+__all__ = ["Terminals"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _TO_SCREEN_END = "\x1b[J"
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
-class Console:
+class Terminals:
     """What is written to the terminals; nothing here waits, fails or reads."""
 
     def __init__(self, terminals: Sequence[Terminal] = ()) -> None:
@@ -45,7 +45,7 @@ class Console:
     @classmethod
     def open(
         cls, names: Sequence[str] | None = None, *, sys: Path = SYS, dev: Path = DEV
-    ) -> Console:
+    ) -> Terminals:
         """Open the terminals named, or those of the kernel's `console=`; one that can't be opened
         is left out."""
         terminals = []

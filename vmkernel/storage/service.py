@@ -30,7 +30,6 @@ from vmkernel.storage.disks.service import Disks, NoDisks
 from vmkernel.storage.drivers.base import DatastoreDriver
 from vmkernel.storage.images.resumable_uploads import ResumableUploads
 from vmkernel.storage.images.service import Images
-from vmkernel.storage.ports import LiveDisks, VmUsers
 from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.vm_storage import VmStorage
 from vmkernel.storage.volumes.changes import VolumeChanges
@@ -63,7 +62,7 @@ class StorageService:
         bounded = BlockingCalls()
         events = DatastoreEvents(bus)
         self._catalogue = Catalogue()
-        self._usage = VmUsage()
+        self.usage = VmUsage()
         self._watchers: list[asyncio.Task[None]] = []
         self.disks: Disks | NoDisks = NoDisks()
 
@@ -77,7 +76,7 @@ class StorageService:
         )
         rescan = VolumeRescan(self.datastores, self._catalogue, bounded)
         self.monitor = Monitor(
-            self.datastores, self.attachment, self.capacity, leases, rescan, self._usage
+            self.datastores, self.attachment, self.capacity, leases, rescan, self.usage
         )
         self.datastore_views = DatastoreViews(self.datastores, self._catalogue, self.capacity)
         self.datastore_changes = DatastoreChanges(
@@ -85,7 +84,7 @@ class StorageService:
             self.attachment,
             self.datastore_views,
             events,
-            self._usage,
+            self.usage,
             store,
             operations,
         )
@@ -103,14 +102,14 @@ class StorageService:
                 worker_uid=worker_uid,
             )
 
-        self._provisional = ProvisionalVolumes(self._catalogue, self.datastores, self._usage, bus)
+        self._provisional = ProvisionalVolumes(self._catalogue, self.datastores, self.usage, bus)
         self.volumes = Volumes(
             self.datastores,
             self.capacity,
             self._catalogue,
             operations,
             bus,
-            self._usage,
+            self.usage,
             qemu_img,
             self._provisional,
         )
@@ -120,7 +119,7 @@ class StorageService:
             self._catalogue,
             operations,
             bus,
-            self._usage,
+            self.usage,
             self.volumes,
             importer,
             qemu_img,
@@ -130,7 +129,7 @@ class StorageService:
             self.datastores, self.capacity, self._catalogue, operations, importer
         )
         self.clones = VolumeClones(
-            self.volumes, self.datastores, self._catalogue, self._usage, qemu_img
+            self.volumes, self.datastores, self._catalogue, self.usage, qemu_img
         )
         self.volume_changes = VolumeChanges(
             self.volumes,
@@ -138,7 +137,7 @@ class StorageService:
             self.capacity,
             rescan,
             self._catalogue,
-            self._usage,
+            self.usage,
             qemu_img,
         )
         self.for_vms = VmStorage(
@@ -161,14 +160,6 @@ class StorageService:
         """What writes into raw volumes; its code is loaded at its first use."""
 
     # --- what is made after storage -----------------------------------------------------------
-
-    def bind(self, vms: VmUsers) -> None:
-        """Ask this VM side who uses what, from now on."""
-        self._usage.bind(vms)
-
-    def bind_live(self, live: Callable[[], LiveDisks]) -> None:
-        """Change volumes that VMs have open by this, from now on."""
-        self._usage.bind_live(live)
 
     def bind_disks(self, disks: Disks) -> None:
         """Show and wipe these disks; hosted mode has none."""

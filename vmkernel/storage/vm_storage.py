@@ -74,7 +74,9 @@ class VmStorage:
 
     def volume(self, volume: str, *, while_busy: bool = False) -> VolumeFile:
         """A volume that can be opened."""
-        entry = self._volumes.sound(volume)[0] if while_busy else self._volumes.usable(volume)
+        entry = (
+            self._volumes.checks.sound(volume)[0] if while_busy else self._volumes.usable(volume)
+        )
         chain = self._catalogue.chain(entry)
         return VolumeFile(
             id=entry.id,

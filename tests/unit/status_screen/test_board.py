@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from vmkernel.status_screen import BoardSources, Console, StatusBoard, StatusView
+from vmkernel.status_screen import BoardSources, StatusBoard, StatusView, Terminals
 from vmkernel.status_screen import board as board_module
 
 
@@ -25,7 +25,7 @@ class World:
     refreshed: int = 0
 
 
-class FakeConsole(Console):
+class FakeConsole(Terminals):
     """Remembers instead of writing."""
 
     def __init__(self, world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.status_screen.test_view import view
 from vmkernel.host.terminal import Terminal, console_names
-from vmkernel.status_screen import Console
+from vmkernel.status_screen import Terminals
 
 
 class Line:
@@ -67,7 +67,7 @@ def test_input_is_neither_echoed_nor_a_signal(tmp_path: Path, lines: dict[str, L
 
 
 def test_story_then_status_then_only_changes(tmp_path: Path, lines: dict[str, Line]) -> None:
-    console = Console.open(("tty1", "ttyS0", "ttyS9"), dev=tmp_path)
+    console = Terminals.open(("tty1", "ttyS0", "ttyS9"), dev=tmp_path)
     console.stage("vmkernel started")
     for line in lines.values():
         assert line.read().startswith("mica: vmkernel started (")
@@ -89,7 +89,7 @@ def test_story_then_status_then_only_changes(tmp_path: Path, lines: dict[str, Li
 def test_a_stage_after_the_status_clears_the_screen_once(
     tmp_path: Path, lines: dict[str, Line]
 ) -> None:
-    console = Console.open(("tty1",), dev=tmp_path)
+    console = Terminals.open(("tty1",), dev=tmp_path)
     console.show(view())
     lines["tty1"].read()
     console.stage("shutting down")

@@ -283,7 +283,9 @@ def test_a_mark_that_can_not_go_now_goes_later(
         assert _there(world)
         assert (await world.storage.volumes.get("v")).spec.delete_unless_used_s == 60
         monkeypatch.setattr("vmkernel.storage.layout.write_durably", real)
-        await _until(lambda: world.storage.volumes.sound("v")[1].delete_unless_used_s is None)
+        await _until(
+            lambda: world.storage.volumes.checks.sound("v")[1].delete_unless_used_s is None
+        )
 
     run(tmp_path, scenario)
 

@@ -28,6 +28,7 @@ from vmkernel.storage.images.service import Images
 from vmkernel.storage.ports import DiskPast
 from vmkernel.storage.vm_storage import VmStorage
 from vmkernel.storage.volumes.changes import VolumeChanges
+from vmkernel.storage.volumes.checks import VolumeChecks
 from vmkernel.storage.volumes.clone import VolumeClones
 from vmkernel.storage.volumes.restore_stream import VolumeData
 from vmkernel.storage.volumes.service import Volumes
@@ -37,9 +38,9 @@ Ask = Callable[[World], Awaitable[object] | contextlib.AbstractContextManager[ob
 
 ANSWERS: dict[str, Ask] = {
     "Volumes.usable": lambda world: world.storage.volumes.usable("v"),
-    "Volumes.sound": lambda world: world.storage.volumes.sound("v"),
-    "Volumes.writable": lambda world: world.storage.volumes.writable("v"),
-    "Volumes.checkable": lambda world: world.storage.volumes.checkable("v"),
+    "VolumeChecks.sound": lambda world: world.storage.volumes.checks.sound("v"),
+    "VolumeChecks.at_rest": lambda world: world.storage.volumes.checks.at_rest("v"),
+    "VolumeChecks.checkable": lambda world: world.storage.volumes.checks.checkable("v"),
     "Volumes.exporting": lambda world: world.storage.volumes.exporting("v"),
     "Volumes.make_scratch": lambda world: world.storage.volumes.make_scratch("v", MIB),
     "Volumes.create": lambda world: world.storage.volumes.create(
@@ -87,8 +88,9 @@ DESCRIBES_ONLY = {
     "Volumes.begin",
     "Volumes.keep",  # so that it isn't deleted before the move is decided
     "Volumes.delete",
-    "Volumes.described",
+    "VolumeChecks.described",
     "Volumes.source_volume",  # see `Volumes.create`
+    "VolumeChecks.refuse_open",
     "VmStorage.children",
     "VmStorage.refuse_children",
     "VmStorage.clone_of",
@@ -101,7 +103,7 @@ DESCRIBES_ONLY = {
 async def _undecided(world: World) -> None:
     """Volume `v`, whose description says that it was being moved elsewhere."""
     await _make(world, "v")
-    entry = world.storage.volumes.sound("v")[0]
+    entry = world.storage.volumes.checks.sound("v")[0]
     assert entry.record is not None
     record = msgspec.structs.replace(entry.record, moving_to="00000000-another-store")
     entry.place.describe(record)
@@ -136,7 +138,15 @@ def test_every_way_to_a_volume_is_tried() -> None:
     named = {"volume", "volume_id", "source", "source_id", "base_id", "spec", "capture"}
     found = {
         f"{service.__name__}.{name}"
-        for service in (Volumes, VolumeChanges, VolumeClones, VmStorage, Images, VolumeData)
+        for service in (
+            Volumes,
+            VolumeChecks,
+            VolumeChanges,
+            VolumeClones,
+            VmStorage,
+            Images,
+            VolumeData,
+        )
         for name, method in inspect.getmembers(service, inspect.isfunction)
         if not name.startswith("_")
         and any(

@@ -270,9 +270,9 @@ class World:
             self.qemu_img,
             Workers(Runner()),
         )
-        self.storage.bind(self.users)
+        self.storage.usage.bind(self.users)
         self.live = FakeLive()
-        self.storage.bind_live(lambda: self.live)
+        self.storage.usage.bind_live(lambda: self.live)
 
     def spec(self, name: str = "d") -> DatastoreSpec:
         """A datastore in a directory below the root."""

@@ -21,7 +21,7 @@ __all__ = ["StatisticsService", "register"]
 
 
 class StatisticsService(Protocol):
-    """What is offered to requests. `Figures` of vmkernel/metrics.py implements it."""
+    """What is offered to requests. `MetricsService` of vmkernel/metrics.py implements it."""
 
     async def host(self) -> HostStatistics:
         """The host's figures."""

@@ -90,8 +90,8 @@ class VolumeChanges:
         actor: str,
     ) -> Operation:
         """Change the size; while its VM runs, a volume only grows, and the guest sees it."""
-        await self._capacity.measure(self._volumes.sound(volume_id)[0].datastore)
-        entry, record = self._volumes.sound(volume_id)
+        await self._capacity.measure(self._volumes.checks.sound(volume_id)[0].datastore)
+        entry, record = self._volumes.checks.sound(volume_id)
         refuse_revision(record, revision)
         self._usage.refuse_snapshots(volume_id)
         self._catalogue.refuse_children(volume_id)
@@ -175,7 +175,7 @@ class VolumeChanges:
     async def flatten(self, volume_id: str, *, actor: str) -> Operation:
         """Make a linked volume whole: what it stands on is copied into it, also while its VM
         runs, and it stands on nothing then."""
-        entry, record = self._volumes.sound(volume_id)
+        entry, record = self._volumes.checks.sound(volume_id)
         if record.backing is None:
             raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} is linked to none.")
         return await self.move(
@@ -202,7 +202,7 @@ class VolumeChanges:
         """Let a volume lie elsewhere or otherwise, also while its VM runs. A linked one becomes
         whole by it."""
         place = self._datastores.layout_for(datastore).volume(volume_id, volume_format)
-        before = self._volumes.sound(volume_id)[0]
+        before = self._volumes.checks.sound(volume_id)[0]
         layers = self._catalogue.chain(before)
         shape: Shape = (volume_format, allocation, before.size_bytes)
         needed = await self._datastores.probe(
@@ -212,7 +212,7 @@ class VolumeChanges:
             datastore, lambda: (exists(place.data), exists(place.record))
         )
         await self._capacity.measure(datastore)
-        entry, record = self._volumes.sound(volume_id)
+        entry, record = self._volumes.checks.sound(volume_id)
         refuse_revision(record, revision)
         self._usage.refuse_snapshots(volume_id)
         self._catalogue.refuse_children(volume_id)
@@ -314,7 +314,7 @@ class VolumeChanges:
     async def check(self, volume_id: str, repair: CheckRepair, *, actor: str) -> Operation:
         """Check the tables of a qcow2, also of one that can't be used as it is; what was found is
         in the volume's status."""
-        entry = self._volumes.checkable(volume_id)
+        entry = self._volumes.checks.checkable(volume_id)
         if repair is not CheckRepair.NONE:
             self._catalogue.refuse_children(volume_id)
         if entry.format is not VolumeFormat.QCOW2:

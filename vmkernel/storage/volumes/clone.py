@@ -56,7 +56,9 @@ class VolumeClones:
         holds of it, within somebody's operation: durable on return, nothing left where it fails
         or is cancelled. True where the two share their blocks."""
         source, record = (
-            self._volumes.sound(source_id) if past else self._volumes.writable(source_id)
+            self._volumes.checks.sound(source_id)
+            if past
+            else self._volumes.checks.at_rest(source_id)
         )
         spec = VolumeSpec(
             datastore=datastore or source.datastore,
@@ -66,7 +68,11 @@ class VolumeClones:
             source_volume=source_id,
         )
         survey = await self._volumes.survey(new_id, spec, None, source)
-        again = self._volumes.sound(source_id) if past else self._volumes.writable(source_id)
+        again = (
+            self._volumes.checks.sound(source_id)
+            if past
+            else self._volumes.checks.at_rest(source_id)
+        )
         if again != (source, record):
             raise StorageError(
                 ErrorCode.CONFLICT, f"Volume {source_id} is being changed; try again."
@@ -100,7 +106,7 @@ class VolumeClones:
     async def link(self, base_id: str, new_id: str, *, clone: str | None = None) -> None:
         """Make `new_id` an empty qcow2 that is the difference to a volume that no running VM has,
         within somebody's operation; as `copy`."""
-        base, record = self._volumes.writable(base_id)
+        base, record = self._volumes.checks.at_rest(base_id)
         if len(self._catalogue.chain(base)) >= CHAIN_MAX:
             raise StorageError(
                 ErrorCode.CONFLICT,
@@ -112,7 +118,7 @@ class VolumeClones:
             source_volume=base_id,
         )
         survey = await self._volumes.survey(new_id, spec, None, None)
-        if self._volumes.writable(base_id) != (base, record):
+        if self._volumes.checks.at_rest(base_id) != (base, record):
             raise StorageError(ErrorCode.CONFLICT, f"Volume {base_id} is being changed; try again.")
         held, place, _ = self._volumes.prepare(new_id, spec, None, None, survey)
 

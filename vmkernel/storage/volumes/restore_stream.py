@@ -45,7 +45,7 @@ class VolumeData:
 
     async def write(self, volume_id: str, offset: int, length: int, *, actor: str) -> socket.socket:
         """The stream that takes `length` bytes for the place at `offset`."""
-        entry, _ = self._volumes.writable(volume_id)
+        entry, _ = self._volumes.checks.at_rest(volume_id)
         self._catalogue.refuse_children(volume_id)
         if entry.format.value != "raw":
             raise StorageError(

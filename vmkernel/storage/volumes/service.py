@@ -41,7 +41,7 @@ from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
 from vmkernel.storage.records import Backing, VolumeRecord
 from vmkernel.storage.usage import VmUsage
-from vmkernel.storage.volumes.check import VolumeChecks
+from vmkernel.storage.volumes.checks import VolumeChecks
 from vmkernel.storage.volumes.files import (
     copy_volume,
     finish,
@@ -115,7 +115,7 @@ class Volumes:
         self._operations = operations
         self._bus = bus
         self._usage = usage
-        self._checks = VolumeChecks(catalogue, usage)
+        self.checks = VolumeChecks(catalogue, usage)
         self._qemu_img = qemu_img
         self._provisional = provisional
 
@@ -258,7 +258,7 @@ class Volumes:
     ) -> Operation:
         """Let a volume stay, although no VM has named it, and others of its datastore with it: all
         of them or none."""
-        self.described(volume_id)
+        self.checks.described(volume_id)
 
         async def work(context: OperationContext) -> None:
             context.commit_point()
@@ -292,7 +292,7 @@ class Volumes:
 
     def usable(self, volume_id: str) -> VolumeEntry:
         """A volume that can be opened; the reason why not otherwise."""
-        entry, _ = self.sound(volume_id)
+        entry, _ = self.checks.sound(volume_id)
         self._datastores.layout(entry.datastore)
         if (busy := self._catalogue.busy("volume", volume_id)) is not None:
             raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} is being {busy}.")
@@ -300,7 +300,7 @@ class Volumes:
 
     async def make_scratch(self, volume_id: str, size_bytes: int) -> Path:
         """An empty qcow2 beside a volume, for whoever opens it and takes its name away."""
-        entry, _ = self.sound(volume_id)
+        entry, _ = self.checks.sound(volume_id)
         layout = self._datastores.layout(entry.datastore)
         path = layout.incoming / f"scratch-{secrets.token_hex(8)}.qcow2"
         with naming_datastore(entry.datastore):
@@ -316,41 +316,15 @@ class Volumes:
                 raise
         return path
 
-    def sound(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
-        """See VolumeChecks."""
-        return self._checks.sound(volume_id)
-
-    def writable(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
-        """See VolumeChecks.at_rest."""
-        return self._checks.at_rest(volume_id)
-
     @contextlib.contextmanager
     def exporting(self, volume_id: str) -> Iterator[ExportedVolume]:
         """Keep a volume as it is while its data are read; `in-use` if a VM has it open. Any number
         may read it at once."""
-        entry, _ = self._checks.at_rest(volume_id)
+        entry, _ = self.checks.at_rest(volume_id)
         chain = tuple((e.place.data, e.format.value) for e in self._catalogue.chain(entry))
         self._datastores.layout(entry.datastore)
         with self._catalogue.locked("volume", volume_id, "exported", shared=True):
             yield ExportedVolume(entry, chain)
-
-    def checkable(self, volume_id: str) -> VolumeEntry:
-        """A volume in one place that no VM has open, whatever its file is like."""
-        entry = self.described(volume_id)
-        assert entry.record is not None
-        self._checks.refuse_undecided(entry.record)
-        return entry
-
-    def described(self, volume_id: str) -> VolumeEntry:
-        """A volume that no VM has open and whose description can be read, whatever its file is
-        like."""
-        entry = self._catalogue.volume(volume_id)
-        if entry.record is None:
-            raise StorageError(
-                ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {entry.reason}."
-            )
-        self._checks.refuse_open(volume_id)
-        return entry
 
     # --- work ---------------------------------------------------------------------------------
 
@@ -519,7 +493,7 @@ class Volumes:
         if spec.source_volume not in self._catalogue.volumes:
             raise MicaError.field(pointer, f"There is no volume {spec.source_volume}.")
         try:
-            source, _ = self.writable(spec.source_volume)
+            source, _ = self.checks.at_rest(spec.source_volume)
         except MicaError as error:
             raise MicaError.field(pointer, error.problem.detail, error.problem.code) from error
         if spec.size_bytes < source.size_bytes:

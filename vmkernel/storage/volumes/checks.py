@@ -44,6 +44,24 @@ class VolumeChecks:
         self.refuse_open(volume_id)
         return found
 
+    def described(self, volume_id: str) -> VolumeEntry:
+        """A volume that no VM has open and whose description can be read, whatever its file is
+        like."""
+        entry = self._catalogue.volume(volume_id)
+        if entry.record is None:
+            raise StorageError(
+                ErrorCode.CONFLICT, f"Volume {volume_id} can't be used: {entry.reason}."
+            )
+        self.refuse_open(volume_id)
+        return entry
+
+    def checkable(self, volume_id: str) -> VolumeEntry:
+        """A described volume that is in one place."""
+        entry = self.described(volume_id)
+        assert entry.record is not None
+        self.refuse_undecided(entry.record)
+        return entry
+
     def refuse_open(self, volume_id: str) -> None:
         """Raise `in-use` if a VM, a backup or a snapshot is at a volume."""
         if self._usage.vms.volume_is_open(volume_id):
