@@ -94,7 +94,7 @@ def _findings(mica: Mica) -> set[tuple[str, str | None]]:
 
 @pytest.mark.usefixtures("pair")
 def test_what_lies_in_a_datastore_follows_its_name(mica: Mica, run: Run) -> None:
-    assert "is called fast now" in run("datastore", "rename", "one", "fast")
+    assert "renamed to fast" in run("datastore", "rename", "one", "fast")
     assert mica.volume("moving").spec.datastore == "fast"
     _eventually(lambda: _places(mica) == {"mover": "fast"})
     assert "unmounted" in run("datastore", "unmount", "fast")
@@ -124,7 +124,7 @@ def test_a_datastore_of_another_mica_is_taken_over_and_clashes_are_told(
     empty.mkdir()
     assert "no datastore" in run("datastore", "adopt", "x", "--path", str(empty), status=1)
     before = {path: path.read_bytes() for path in place.rglob("*.json")}
-    assert "taken over" in run("datastore", "adopt", "again", "--path", str(place))
+    assert "is ready" in run("datastore", "adopt", "again", "--path", str(place))
     clashes = {("volume-id-taken", "datastore/again"), ("vm-id-clash", "mover")}
     _eventually(lambda: _findings(mica) >= clashes)
     assert mica.volume("moving").spec.size_bytes == 16 * MIB

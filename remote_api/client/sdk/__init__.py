@@ -1,5 +1,6 @@
-"""The SDK: one method a call, typed by the schema, one module an area; it must not touch the
-terminal.
+"""The SDK: one typed method for each call of the API, one module for each noun.
+
+It never touches the terminal.
 
 with Mica("192.0.2.7", token=token, fingerprint=fingerprint) as mica:
     mica.wait(mica.start_vm("web-1"))
@@ -12,13 +13,14 @@ from remote_api.client.sdk.backups import BackupCalls
 from remote_api.client.sdk.base import OnBytes, OnProgress
 from remote_api.client.sdk.console import ConsoleCalls
 from remote_api.client.sdk.datastores import DatastoreCalls
+from remote_api.client.sdk.files import file_sha256
 from remote_api.client.sdk.host import HostCalls
-from remote_api.client.sdk.images import ImageCalls, file_sha256
 from remote_api.client.sdk.operations import OperationCalls
 from remote_api.client.sdk.snapshots import SnapshotCalls
 from remote_api.client.sdk.statistics import StatisticsCalls
-from remote_api.client.sdk.storage import StorageCalls
+from remote_api.client.sdk.uploads import UploadCalls
 from remote_api.client.sdk.vms import VmCalls
+from remote_api.client.sdk.volumes import VolumeCalls
 
 __all__ = ["Mica", "OnBytes", "OnProgress", "file_sha256"]
 
@@ -27,8 +29,8 @@ class Mica(
     HostCalls,
     AccessCalls,
     DatastoreCalls,
-    StorageCalls,
-    ImageCalls,
+    VolumeCalls,
+    UploadCalls,
     VmCalls,
     SnapshotCalls,
     BackupCalls,

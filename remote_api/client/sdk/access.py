@@ -15,7 +15,7 @@ class AccessCalls(Calls):
     """Claim and tokens."""
 
     def claim(self, code: str, *, token_id: str = "admin") -> IssuedToken:  # noqa: S107 - an id
-        """Spend the claim code for an admin token."""
+        """Claim the host: exchange the claim code for its first admin token."""
         body = ClaimBody(code=code, token_id=token_id)
         return self.transport.send("POST", "/v1/claim", body=body).read(IssuedToken)
 
@@ -28,14 +28,14 @@ class AccessCalls(Calls):
         return self._all("/v1/tokens", TokenPage)
 
     def create_token(self, token_id: str, spec: TokenSpec) -> IssuedToken:
-        """Make a token; its secret is in the answer and nowhere else."""
+        """Create a token; only this answer contains its secret."""
         path = f"/v1/tokens/{token_id}"
         return self.transport.send("PUT", path, body=TokenBody(spec=spec), headers=CREATE).read(
             IssuedToken
         )
 
     def delete_token(self, token_id: str) -> None:
-        """Revoke a token."""
+        """Delete a token; requests with it are refused from then on."""
         self.transport.send("DELETE", f"/v1/tokens/{token_id}")
 
     def audit(

@@ -1,4 +1,4 @@
-"""Backups of VMs, and data written into volumes."""
+"""Backups of VMs, and writing data into volumes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BackupCalls(Calls):
     """Backups."""
 
     def begin_backup(self, vm_id: str, body: BackupBody | None = None) -> Backup:
-        """Keep the disks of a VM readable as they are now; end it afterwards."""
+        """Start a backup: the disks stay readable as they are now, until `end_backup`."""
         answer = self.transport.send(
             "POST", f"/v1/vms/{vm_id}/backups", body=body or BackupBody(), wait_s=120.0
         )
@@ -41,7 +41,7 @@ class BackupCalls(Calls):
         return self.transport.send("GET", f"{_path(backup)}/vm").body
 
     def backup_extents(self, backup: Backup, disk: str) -> Iterator[BackupExtent]:
-        """What is to be copied of a disk."""
+        """The extents of a disk to copy."""
         offset: int | None = 0
         while offset is not None:
             page = self.transport.send(
@@ -63,13 +63,13 @@ class BackupCalls(Calls):
         return self.transport.send("GET", f"/v1/vms/{vm_id}/checkpoints").read(CheckpointList).items
 
     def delete_checkpoint(self, vm_id: str, checkpoint: str) -> None:
-        """Forget a checkpoint."""
+        """Delete a checkpoint."""
         self.transport.send("DELETE", f"/v1/vms/{vm_id}/checkpoints/{checkpoint}")
 
     def write_volume(
         self, volume_id: str, offset: int, length: int, parts: Iterable[bytes]
     ) -> None:
-        """Write a part of a raw volume that no running VM has; durable on return."""
+        """Write a part of a raw volume that no running VM uses; durable on return."""
         self.transport.send(
             "PATCH",
             f"/v1/volumes/{volume_id}/data",

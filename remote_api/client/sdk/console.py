@@ -1,4 +1,4 @@
-"""Consoles, the screen and the keyboard of a virtual machine."""
+"""Consoles, the screen and the keyboard of a VM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ConsoleCalls"]
 
 
 class ConsoleCalls(Calls):
-    """Consoles, the screen and the keyboard of a virtual machine."""
+    """Consoles, the screen and the keyboard of a VM."""
 
     def console_ticket(
         self,
@@ -27,7 +27,7 @@ class ConsoleCalls(Calls):
         ).read(ConsoleTicket)
 
     def screenshot(self, vm_id: str) -> bytes:
-        """What a virtual machine's display shows now, as PNG."""
+        """What a VM's display shows now, as PNG."""
         return self.transport.send("GET", f"/v1/vms/{vm_id}/screenshot").body
 
     def send_keys(self, vm_id: str, *keys: str, text: str = "") -> None:
@@ -36,5 +36,5 @@ class ConsoleCalls(Calls):
         self.transport.send("POST", f"/v1/vms/{vm_id}/keys", body=body)
 
     def inject_nmi(self, vm_id: str) -> None:
-        """Send a virtual machine a non-maskable interrupt."""
+        """Send a VM a non-maskable interrupt."""
         self.transport.send("POST", f"/v1/vms/{vm_id}/nmi")

@@ -22,7 +22,7 @@ class DatastoreCalls(Calls):
     """Disks of the host and datastores."""
 
     def wipe_disk(self, disk_id: str) -> Operation:
-        """Destroy all that a disk holds; naming it here is the consent."""
+        """Erase a disk: all data on it is destroyed."""
         body = WipeDiskBody(disk=disk_id, wipe_serial=disk_id)
         return self._operation("POST", "/v1/host/disks/wipe", body=body)
 
@@ -43,9 +43,9 @@ class DatastoreCalls(Calls):
         adopt: bool = False,
         take_over: bool = False,
     ) -> Operation:
-        """Make a datastore, or take over the one that is there; only the latter with `adopt`.
+        """Create a datastore, or adopt the one that is there; with `adopt`, only the latter.
 
-        With `take_over` even from another Mica that is at work there.
+        With `take_over`, adopt it even if another host is using it.
         """
         return self._operation(
             "PUT",
@@ -57,7 +57,7 @@ class DatastoreCalls(Calls):
         )
 
     def delete_datastore(self, datastore_id: str) -> Operation:
-        """Unmount and forget a datastore."""
+        """Remove a datastore from this host; its data is kept."""
         return self._operation("DELETE", f"/v1/datastores/{datastore_id}")
 
     def set_thresholds(
@@ -67,7 +67,7 @@ class DatastoreCalls(Calls):
         warning_percent: int | None = None,
         critical_percent: int | None = None,
     ) -> Datastore:
-        """Change from when on a datastore is told to be full; what is None stays."""
+        """Set the space usage thresholds; None leaves one as it is."""
         wanted = {"warning_percent": warning_percent, "critical_percent": critical_percent}
         spec = {name: value for name, value in wanted.items() if value is not None}
         return self.transport.send(
@@ -75,21 +75,20 @@ class DatastoreCalls(Calls):
         ).read(Datastore)
 
     def rename_datastore(self, datastore_id: str, new_id: str) -> Operation:
-        """Call a datastore otherwise on this host."""
+        """Rename a datastore on this host."""
         return self._on(datastore_id, "rename", RenameDatastoreBody(id=new_id))
 
     def mount_datastore(self, datastore_id: str, *, take_over: bool = False) -> Operation:
-        """Mount a datastore that was unmounted; with `take_over` even where another Mica is at
-        work there."""
+        """Mount a datastore; with `take_over`, even if another host is using it."""
         path = f"/v1/datastores/{datastore_id}/mount"
         return self._operation("POST", path, take_over=take_over or None)
 
     def unmount_datastore(self, datastore_id: str) -> Operation:
-        """Unmount a datastore and keep it so."""
+        """Unmount a datastore; it stays unmounted after a restart."""
         return self._on(datastore_id, "unmount")
 
     def grow_datastore(self, datastore_id: str) -> Operation:
-        """Take the space that a datastore's disks have gained."""
+        """Grow a datastore to the size of its disks."""
         return self._on(datastore_id, "grow")
 
     def add_datastore_disk(

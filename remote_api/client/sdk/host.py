@@ -15,7 +15,7 @@ class HostCalls(Calls):
     """The host, its devices and its power."""
 
     def api(self) -> ApiInfo:
-        """What anyone may know of the host."""
+        """What the host shows without a token."""
         return self.transport.send("GET", "/v1").read(ApiInfo)
 
     def host(self) -> Host:
@@ -38,5 +38,5 @@ class HostCalls(Calls):
         return certificate
 
     def power(self, action: PowerAction) -> Operation:
-        """End the guests in order, then power off or reboot."""
+        """Stop the guests in order, then power off or reboot the host."""
         return self._operation("POST", "/v1/host/power", body=PowerBody(action=action))

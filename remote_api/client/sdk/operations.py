@@ -24,12 +24,12 @@ class OperationCalls(Calls):
         return self._all("/v1/operations", OperationPage)
 
     def cancel(self, operation_id: str) -> Operation:
-        """Ask an operation to stop."""
+        """Cancel an operation."""
         path = f"/v1/operations/{operation_id}/cancel"
         return self.transport.send("POST", path).read(Operation)
 
     def events(self, after: str | None = None, *, reconnect: bool = True) -> Iterator[Event]:
-        """What happens from now on, or after an event; connections that break are made anew."""
+        """Events from now on, or after one; reconnects if the connection breaks."""
         while True:
             headers = {"accept": "text/event-stream"}
             if after is not None:

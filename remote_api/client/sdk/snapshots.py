@@ -1,4 +1,4 @@
-"""Snapshots of virtual machines."""
+"""Snapshots of VMs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["SnapshotCalls"]
 
 
 class SnapshotCalls(Calls):
-    """Snapshots of virtual machines."""
+    """Snapshots of VMs."""
 
     def snapshots(self, vm_id: str) -> Iterator[Snapshot]:
-        """The snapshots of a virtual machine."""
+        """The snapshots of a VM."""
         return self._all(f"/v1/vms/{vm_id}/snapshots", SnapshotPage)
 
     def snapshot(self, vm_id: str, snapshot: str) -> Snapshot:
@@ -36,7 +36,7 @@ class SnapshotCalls(Calls):
     def revert_to_snapshot(
         self, vm_id: str, snapshot: str, *, start: bool | None = None
     ) -> Operation:
-        """Go back to a snapshot; `start` says whether the VM runs then."""
+        """Revert a VM to a snapshot; `start` is whether it runs afterwards."""
         return self._operation("POST", f"/v1/vms/{vm_id}/snapshots/{snapshot}/revert", start=start)
 
     def delete_snapshot(self, vm_id: str, snapshot: str) -> Operation:

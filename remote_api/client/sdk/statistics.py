@@ -1,4 +1,4 @@
-"""What virtual machines and the host use."""
+"""Resource usage of VMs and the host."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ __all__ = ["StatisticsCalls"]
 
 
 class StatisticsCalls(Calls):
-    """What virtual machines and the host use."""
+    """Resource usage of VMs and the host."""
 
     def vm_statistics(self, vm_id: str) -> VmStatistics:
-        """The figures of one virtual machine; two of them make rates (see client/rates.py)."""
+        """The counters of a VM; two readings give rates (see cli/rates.py)."""
         return self.transport.send("GET", f"/v1/vms/{vm_id}/stats").read(VmStatistics)
 
     def host_statistics(self) -> HostStatistics:
-        """The figures of the host."""
+        """The counters of the host."""
         return self.transport.send("GET", "/v1/host/stats").read(HostStatistics)
 
     def metrics(self) -> str:
-        """The figures of the host and of all virtual machines in Prometheus' text format."""
+        """The metrics of the host and all VMs in the Prometheus text format."""
         return self.transport.send("GET", "/metrics").body.decode()

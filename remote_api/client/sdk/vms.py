@@ -1,4 +1,4 @@
-"""Virtual machines."""
+"""VMs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["VmCalls"]
 
 
 class VmCalls(Calls):
-    """Virtual machines."""
+    """VMs."""
 
     def vms(self) -> Iterator[Vm]:
-        """All virtual machines."""
+        """All VMs."""
         return self._all("/v1/vms", VmPage)
 
     def vm(self, vm_id: str) -> Vm:
-        """One virtual machine."""
+        """One VM."""
         return self.transport.send("GET", f"/v1/vms/{vm_id}").read(Vm)
 
     def create_vm(self, vm_id: str, spec: VmSpec) -> Vm:
-        """Make a virtual machine."""
+        """Create a VM."""
         return self.transport.send(
             "PUT", f"/v1/vms/{vm_id}", body=VmBody(spec=spec), headers=CREATE
         ).read(Vm)
@@ -36,7 +36,7 @@ class VmCalls(Calls):
         )
 
     def replace_vm(self, vm: Vm, spec: VmSpec) -> Vm:
-        """Replace the spec of a virtual machine that nobody else has changed since `vm`."""
+        """Replace the spec of a VM that was not changed since `vm` was read."""
         return self.transport.send(
             "PUT",
             f"/v1/vms/{vm.id}",
@@ -54,17 +54,17 @@ class VmCalls(Calls):
         ).read(Vm)
 
     def delete_vm(self, vm_id: str, *, with_volumes: bool = False) -> None:
-        """Delete a stopped virtual machine."""
+        """Delete a stopped VM."""
         self.transport.send("DELETE", f"/v1/vms/{vm_id}", parameters={"with_volumes": with_volumes})
 
     def clone_vm(self, vm_id: str, new_id: str, spec: CloneSpec | None = None) -> Operation:
-        """Make a virtual machine of one that is off, of a template, or of a snapshot."""
+        """Clone a stopped VM, a template or a snapshot."""
         return self._operation(
             "POST", f"/v1/vms/{vm_id}/clone", body=CloneBody(id=new_id, spec=spec or CloneSpec())
         )
 
     def start_vm(self, vm_id: str) -> Operation:
-        """Start a virtual machine."""
+        """Start a VM."""
         return self._operation("POST", f"/v1/vms/{vm_id}/start")
 
     def shut_down_vm(self, vm_id: str, *, timeout_s: float = 120.0) -> Operation:
@@ -72,29 +72,29 @@ class VmCalls(Calls):
         return self._operation("POST", f"/v1/vms/{vm_id}/shutdown", timeout_s=timeout_s)
 
     def power_off_vm(self, vm_id: str) -> Operation:
-        """End a virtual machine at once."""
+        """Power off a VM."""
         return self._operation("POST", f"/v1/vms/{vm_id}/power-off")
 
     def reset_vm(self, vm_id: str) -> Operation:
-        """Reset a virtual machine."""
+        """Reset a VM."""
         return self._operation("POST", f"/v1/vms/{vm_id}/reset")
 
     def pause_vm(self, vm_id: str) -> Operation:
-        """Let a virtual machine stand still."""
+        """Pause a VM."""
         return self._operation("POST", f"/v1/vms/{vm_id}/pause")
 
     def resume_vm(self, vm_id: str) -> Operation:
-        """Let a paused or suspended virtual machine go on."""
+        """Resume a paused or suspended VM."""
         return self._operation("POST", f"/v1/vms/{vm_id}/resume")
 
     def suspend_vm(self, vm_id: str) -> Operation:
-        """Write a virtual machine's memory to disk and end it."""
+        """Suspend a VM to disk."""
         return self._operation("POST", f"/v1/vms/{vm_id}/suspend")
 
     def discard_vm_state(self, vm_id: str) -> Operation:
-        """Throw the memory of a suspended virtual machine away."""
+        """Discard the saved memory of a suspended VM."""
         return self._operation("POST", f"/v1/vms/{vm_id}/discard-state")
 
     def update_vm_secure_boot(self, vm_id: str) -> Operation:
-        """Add the Secure Boot certificates that a stopped virtual machine lacks."""
+        """Add missing Secure Boot certificates to a stopped VM."""
         return self._operation("POST", f"/v1/vms/{vm_id}/update-secure-boot")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
-from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
+from remote_api.client.sdk.base import CREATE, MERGE_PATCH, OnBytes
+from remote_api.client.sdk.downloads import DownloadCalls
 from remote_api.schema import KeepVolumeBody, VolumeBody, VolumePage
 from vmkernel.model import Allocation, CheckRepair, Operation, Volume, VolumeFormat, VolumeSpec
 
-__all__ = ["StorageCalls"]
+__all__ = ["VolumeCalls"]
 
 
-class StorageCalls(Calls):
+class VolumeCalls(DownloadCalls):
     """Volumes."""
 
     def volumes(self, datastore: str | None = None) -> Iterator[Volume]:
@@ -23,7 +26,7 @@ class StorageCalls(Calls):
         return self.transport.send("GET", f"/v1/volumes/{volume_id}").read(Volume)
 
     def create_volume(self, volume_id: str, spec: VolumeSpec) -> Operation:
-        """Make a volume."""
+        """Create a volume."""
         return self._operation(
             "PUT", f"/v1/volumes/{volume_id}", body=VolumeBody(spec=spec), headers=CREATE
         )
@@ -57,7 +60,7 @@ class StorageCalls(Calls):
         volume_format: VolumeFormat | None = None,
         allocation: Allocation | None = None,
     ) -> Operation:
-        """Let a volume lie elsewhere or otherwise, also while its VM runs; None leaves as it is."""
+        """Move or convert a volume, also while its VM runs; None leaves a property as it is."""
         wanted = {
             "datastore": datastore,
             "format": volume_format and volume_format.value,
@@ -71,7 +74,7 @@ class StorageCalls(Calls):
         )
 
     def flatten_volume(self, volume_id: str) -> Operation:
-        """Make a linked volume whole, also while its VM runs."""
+        """Copy a linked clone's backing data into it, also while its VM runs."""
         return self._operation("POST", f"/v1/volumes/{volume_id}/flatten")
 
     def check_volume(self, volume_id: str, *, repair: CheckRepair = CheckRepair.NONE) -> Operation:
@@ -81,3 +84,16 @@ class StorageCalls(Calls):
     def delete_volume(self, volume_id: str) -> None:
         """Delete a volume."""
         self.transport.send("DELETE", f"/v1/volumes/{volume_id}")
+
+    def volume_size(self, volume_id: str) -> int:
+        """The bytes of a volume's file; RefusedError (`conflict`) if it has a backing chain."""
+        # A refusal of HEAD has no body, and so no reason.
+        path = f"/v1/volumes/{volume_id}/data"
+        answer = self.transport.send("GET", path, headers={"range": "bytes=0-0"})
+        return int((answer.header("content-range") or "").rpartition("/")[2] or len(answer.body))
+
+    def download_volume(
+        self, volume_id: str, file: Path | BinaryIO, *, on_bytes: OnBytes | None = None
+    ) -> None:
+        """Download the file of a volume that no running VM uses, in its format."""
+        self._download(f"/v1/volumes/{volume_id}/data", file, on_bytes, None)
