@@ -50,7 +50,8 @@ class Unit:
     index: int
     """The number in its key."""
     position: int | None
-    """Counts the units of this bus within the VM; None where any free place will do."""
+    """Counts the units of this bus within the VM; None on a bus where the number in its key says
+    its place."""
     has_medium: bool
     """False for an empty CD-ROM drive."""
     serial: str | None

@@ -6,11 +6,17 @@ from vmkernel.devices.device import Board
 from vmkernel.devices.disk import DiskBusKind, Unit
 from vmkernel.devices.usb import FIRST_STORAGE_PORT, STORAGE_PORTS, USB_BUS
 
-__all__ = ["KIND"]
+__all__ = ["KIND", "bridge_of"]
+
+
+def bridge_of(key: str) -> str:
+    """The id of the device on the port of a CD-ROM drive, which is a SCSI drive behind it."""
+    return f"{key}-bot"
 
 
 def _unit(board: Board, unit: Unit) -> None:
-    port = None if unit.position is None else str(FIRST_STORAGE_PORT + unit.position)
+    assert unit.position is not None
+    port = str(FIRST_STORAGE_PORT + unit.position)
     if not unit.cdrom:
         board.args.device(
             "usb-storage",
@@ -24,11 +30,12 @@ def _unit(board: Board, unit: Unit) -> None:
             werror=unit.on_write_error,
         )
         return
-    board.args.device("usb-bot", id=f"{unit.device_id}-bot", bus=USB_BUS, port=port)
+    bridge = bridge_of(unit.device_id)
+    board.args.device("usb-bot", id=bridge, bus=USB_BUS, port=port)
     board.args.device(
         "scsi-cd",
         id=unit.device_id,
-        bus=f"{unit.device_id}-bot.0",
+        bus=f"{bridge}.0",
         drive=unit.drive,
         bootindex=unit.bootindex,
     )

@@ -74,11 +74,14 @@ def free_nic_numbers(
     return [number for number in numbers if number not in now]
 
 
-def disk_commands(disk: DiskPlan, family: Family, *, tag: str) -> list[Command]:
-    """A disk and its nodes; `tag` must not have been used for this key in this run of QEMU."""
+def disk_commands(
+    disk: DiskPlan, family: Family, *, tag: str, position: int | None
+) -> list[Command]:
+    """A disk and its nodes; `tag` must not have been used for this key in this run of QEMU. On a
+    bus where the keys don't say the place (USB), `position` is a free one."""
     board = _board(family)
     add_disk_nodes(board.args, disk, tag)
-    DISK_BUSES[disk.bus].unit(board, disk_unit(disk, None, None))
+    DISK_BUSES[disk.bus].unit(board, disk_unit(disk, position, None))
     return board.args.commands()
 
 

@@ -327,6 +327,9 @@ class BootTopology:
     other_disks: tuple[int, ...] = ()
     """The numbers of the disks that need no port."""
     other_nics: tuple[int, ...] = ()
+    usb_units: tuple[tuple[str, int], ...] = ()
+    """Key and place of each disk and CD-ROM drive on USB when the memory was written down: those
+    that came and went since the first start left gaps."""
 
     @property
     def dimm_bytes(self) -> int:
@@ -342,6 +345,9 @@ class BootTopology:
         """The place of a unit on its bus, counted from 0: what came while the machine ran, `others`
         of it before this one, is behind what it began with. No order of a list that was changed
         since moves a unit."""
+        sealed = dict(self.usb_units) if bus is DiskBus.USB else {}
+        if key in sealed:
+            return sealed[key]
         keys = [known for where, known in self.units if where is bus]
         return keys.index(key) if key in keys else len(keys) + others
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 
 from vmkernel.devices.arguments import Command
 from vmkernel.devices.disk import limits_group
+from vmkernel.devices.usb import FIRST_STORAGE_PORT
 from vmkernel.model import ErrorCode, MicaError
-from vmkernel.qemu.answers import MemoryDevice, ProcessorPlace, QomProperty
+from vmkernel.qemu.answers import MemoryDevice, ProcessorPlace, QomProperty, Word
 from vmkernel.qemu.block_graph import nodes_below, remove_all_of, remove_nodes
 from vmkernel.qemu.errors import QmpCommandError
 from vmkernel.qemu.session import Qmp
@@ -27,6 +28,7 @@ __all__ = [
     "insert",
     "make_room",
     "unplug",
+    "usb_units",
 ]
 
 _PERIPHERAL = "/machine/peripheral"
@@ -147,6 +149,21 @@ async def dimms(qmp: Qmp) -> tuple[tuple[int, int], ...]:
         if name.startswith("dimm") and name.removeprefix("dimm").isdigit():
             found.append((int(name.removeprefix("dimm")), device.data.size))
     return tuple(sorted(found))
+
+
+async def usb_units(qmp: Qmp, units: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    """Key and place, counted from 0, of units on USB; `units` are their devices' ids by key.
+    Those that aren't there are left out. (A place that QEMU chose would be an empty `port`.)"""
+    present = await devices(qmp)
+    found = []
+    for key, device in units.items():
+        if device not in present:
+            continue
+        where = {"path": f"{_PERIPHERAL}/{device}", "property": "port"}
+        port = await qmp.ask("qom-get", Word, where)
+        if port.isdigit() and port.isascii():
+            found.append((key, int(port) - FIRST_STORAGE_PORT))
+    return tuple(found)
 
 
 async def dimm_numbers(qmp: Qmp) -> frozenset[int]:

@@ -151,7 +151,7 @@ def _as_started(spec: VmSpec, incoming: BootTopology | None) -> VmSpec:
 def _with_seed(topology: BootTopology, now: VmSpec) -> BootTopology:
     """A memory image says nothing of cloud-init, whose drive can't change while the VM runs."""
     started = with_defaults(replace(topology.started, cloud_init=now.cloud_init))
-    return topology_of(started, topology.dimms)
+    return topology_of(started, topology.dimms, topology.usb_units)
 
 
 def rtc_base(wanted: ClockSpec, now: float) -> str:

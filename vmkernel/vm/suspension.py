@@ -23,7 +23,7 @@ from vmkernel import clock
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.devices import Accelerator
 from vmkernel.devices.plan import BootTopology
-from vmkernel.devices.topology import topology_of
+from vmkernel.devices.topology import topology_of, usb_devices
 from vmkernel.host.errors import DatastoreFullError
 from vmkernel.host.files import (
     RECORD_MAX_BYTES,
@@ -92,6 +92,8 @@ class MemoryImage(Record, frozen=True, kw_only=True):
     """What the machine was started with, less what is only words; none: the VM's own spec."""
     dimms: tuple[tuple[int, int], ...] = ()
     """Number and bytes of each DIMM that was added since."""
+    usb_units: tuple[tuple[str, int], ...] = ()
+    """Key and place of each disk and drive on USB."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Suspension:
         """What the machine must have that takes it up; `spec` is the VM's own."""
         if self.image is None:
             return topology_of(with_defaults(spec))
-        return topology_of(with_defaults(self.image.started or spec), self.image.dimms)
+        started = with_defaults(self.image.started or spec)
+        return topology_of(started, self.image.dimms, self.image.usb_units)
 
     def status(self) -> MemoryImageStatus | None:
         """As clients see it."""
@@ -147,9 +150,10 @@ def create(folder: Path) -> int:
 
 
 async def topology(qmp: Qmp, record: LaunchRecord | None, spec: VmSpec) -> BootTopology:
-    """That of a machine that runs; `record` is of its start."""
+    """That of a machine that runs with `spec`; `record` is of its start."""
     started = record.definition.spec if record is not None else spec
-    return topology_of(with_defaults(started), await hotplug.dimms(qmp))
+    units = await hotplug.usb_units(qmp, usb_devices(with_defaults(spec)))
+    return topology_of(with_defaults(started), await hotplug.dimms(qmp), units)
 
 
 def seal(
@@ -174,6 +178,7 @@ def seal(
         crc32=crc32,
         started=without_host_fields(topology.started),
         dimms=topology.dimms,
+        usb_units=topology.usb_units,
     )
     move(folder / _NEW, folder / _STATE)
     write_durably(folder / _RECORD, msgspec.json.encode(image))  # flushes the folder as well

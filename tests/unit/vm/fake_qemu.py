@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import socket
@@ -47,7 +48,7 @@ _LISTS = frozenset(
         "qom-list",
     }
 )
-_DEVICE = re.compile(r'"id":"((?:disk|nic)\d+)"')
+_DEVICE = re.compile(r'"id":"((?:disk|nic)\d+|cdrom\d+-bot|tablet|keyboard)"')
 
 
 @dataclass(eq=False)
@@ -94,17 +95,29 @@ class FakeQemu:
     """What `getfd` was given."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """Called once it has ended."""
+    ports: dict[str, str] = field(default_factory=dict)
+    """The USB ports of devices."""
     keeps: set[str] = field(default_factory=set)
     """Those of devices that the guest doesn't let go when it is asked."""
 
     def __post_init__(self) -> None:
         self.devices |= set(_DEVICE.findall("\n".join(self.request.arguments)))
+        given = [text for text in self.request.arguments if text.startswith('{"driver":')]
+        for device in map(json.loads, given):
+            self.note_port(device)
         if "-incoming" in self.request.arguments:
             self.status = RunState.IN_MIGRATE
+
+    def note_port(self, device: Mapping[str, Any]) -> None:
+        """Remember where on USB a device hangs."""
+        if device.get("bus") == "usb.0":
+            assert device["port"] not in self.ports.values(), "two devices on one port"
+            self.ports[device["id"]] = device["port"]
 
     def lose(self, device: str) -> None:
         """The guest lets go of a device, asked or not; QEMU says so if anyone listens."""
         self.devices.discard(device)
+        self.ports.pop(device, None)
         self.say(DeviceGone(device))
 
     def migrate(self, arguments: Mapping[str, Any]) -> None:
@@ -238,8 +251,11 @@ class FakeQmp:
                 return dict(self.qemu.migration)
             case "qom-list" if command not in self.qemu.replies:
                 return [{"name": name, "type": "child"} for name in sorted(self.qemu.devices)]
+            case "qom-get" if (arguments or {}).get("property") == "port":
+                return self.qemu.ports[str((arguments or {})["path"]).rpartition("/")[2]]
             case "device_add" if command not in self.qemu.replies:
                 self.qemu.devices.add(str((arguments or {})["id"]))
+                self.qemu.note_port(arguments or {})
             case "device_del" if command not in self.qemu.replies:
                 device = str((arguments or {})["id"])
                 if device not in self.qemu.keeps:

@@ -24,7 +24,7 @@ from vmkernel.qemu import build_arguments
 def test_a_disk_gets_the_place_that_it_keeps(bus: DiskBus) -> None:
     """The same device as on the command line of the next start, on a port that is there."""
     before = build_arguments(plan())
-    plugged = disk_commands(disk(bus, key="disk2"), Family.Q35, tag="7")
+    plugged = disk_commands(disk(bus, key="disk2"), Family.Q35, tag="7", position=None)
     assert [command for command, _ in plugged] == [
         *("blockdev-add", "blockdev-add", "object-add", "blockdev-add", "device_add"),
     ]

@@ -132,7 +132,12 @@ def test_a_device_that_is_plugged_in_has_all_of_its_fields(path: str, tmp_path: 
 def _plugged(spec: VmSpec, host: Surroundings) -> list[list[Command]]:
     disk, nic = spec.disks[0], spec.nics[0]
     return [
-        disk_commands(disk_plan(spec, disk, host.storage.volume(disk.volume)), Family.Q35, tag="1"),
+        disk_commands(
+            disk_plan(spec, disk, host.storage.volume(disk.volume)),
+            Family.Q35,
+            tag="1",
+            position=0,
+        ),
         nic_commands(NicPlan.of(spec, nic, UserBackend()), Family.Q35),
         link_commands(spec, nic.key),
     ]

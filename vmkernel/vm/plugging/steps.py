@@ -21,6 +21,7 @@ from vmkernel.devices import (
     TapBackend,
     UserBackend,
 )
+from vmkernel.devices.defaults import disk_bus_of
 from vmkernel.devices.hotplug import (
     cdrom_medium_commands,
     dimm_commands,
@@ -29,8 +30,11 @@ from vmkernel.devices.hotplug import (
 )
 from vmkernel.devices.memory import DIMMS_MAX, dimm_memory, huge_page_bytes
 from vmkernel.devices.nic import link_commands, netdev_of
+from vmkernel.devices.topology import usb_devices
+from vmkernel.devices.usb import STORAGE_PORTS
 from vmkernel.model import (
     CdromSpec,
+    DiskBus,
     DiskSpec,
     ErrorCode,
     MicaError,
@@ -83,6 +87,7 @@ class _AddDisk:
     async def do(self, running: Running) -> None:
         key, qmp, tag = self.disk.key or "", running.qmp, secrets.token_hex(3)
         await hotplug.make_room(qmp, key, disk=True)
+        position = await self._position(running)
         volume = self.host.storage.volume(self.disk.volume)
         plan = await asyncio.to_thread(with_access, disk_plan(self.spec, self.disk, volume))
         nodes = []
@@ -99,11 +104,24 @@ class _AddDisk:
                 qmp, plan.path, nodes[-1], read_only=plan.read_only, direct=plan.direct
             )
             plan = replace(plan, path=given.path, backing=tuple(layers))
-            await block_graph.add_nodes(qmp, disk_commands(plan, self.family, tag=tag))
+            commands = disk_commands(plan, self.family, tag=tag, position=position)
+            await block_graph.add_nodes(qmp, commands)
         except (QmpCommandError, OSError):
             for node in nodes:
                 await block_graph.take_file_back(qmp, node)
             raise
+
+    async def _position(self, running: Running) -> int | None:
+        """A free place, on a bus where the keys don't say it: chosen here and not by QEMU, so that
+        it is known when the VM is suspended."""
+        if disk_bus_of(self.spec, self.disk) is not DiskBus.USB:
+            return None
+        taken = dict(await hotplug.usb_units(running.qmp, usb_devices(self.spec))).values()
+        free = [place for place in range(STORAGE_PORTS) if place not in taken]
+        if not free:
+            text = f"All {STORAGE_PORTS} USB ports for storage are taken."
+            raise MicaError.field("/spec/disks", text, ErrorCode.CONFLICT)
+        return free[0]
 
     async def undo(self, running: Running) -> bool:
         return await _take_away(running, self.disk.key or "", disk=True)
