@@ -31,8 +31,8 @@ def _volumes(mica: Mica) -> Iterator[None]:
     yield
     mica.wait(mica.power_off_vm("web"))
     mica.delete_vm("web", with_volumes=True)
-    for volume in list(mica.volumes()):
-        mica.delete_volume(volume.id)
+    for left in list(mica.volumes()):
+        mica.delete_volume(left.id)
 
 
 def _sleeps_and_wakes(mica: Mica) -> None:

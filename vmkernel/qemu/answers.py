@@ -89,10 +89,16 @@ class QomProperty(msgspec.Struct, frozen=True):
     name: Word
 
 
+class Inserted(msgspec.Struct, frozen=True):
+    """`BlockDeviceInfo`, of which only that there is one is of use."""
+
+
 class BlockDevice(msgspec.Struct, frozen=True, rename="kebab"):
     """One of `query-block`."""
 
     io_status: Word | None = None
+    qdev: Word | None = None
+    inserted: Inserted | None = None
 
 
 class Job(msgspec.Struct, frozen=True, rename="kebab"):

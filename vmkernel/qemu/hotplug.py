@@ -10,7 +10,7 @@ from vmkernel.devices.arguments import Command
 from vmkernel.devices.disk import limits_group
 from vmkernel.devices.usb import FIRST_STORAGE_PORT
 from vmkernel.model import ErrorCode, MicaError
-from vmkernel.qemu.answers import MemoryDevice, ProcessorPlace, QomProperty, Word
+from vmkernel.qemu.answers import BlockDevice, MemoryDevice, ProcessorPlace, QomProperty, Word
 from vmkernel.qemu.block_graph import nodes_below, remove_all_of, remove_nodes
 from vmkernel.qemu.errors import QmpCommandError
 from vmkernel.qemu.session import Qmp
@@ -26,7 +26,9 @@ __all__ = [
     "drop_object",
     "eject",
     "insert",
+    "inserted",
     "make_room",
+    "processors",
     "unplug",
     "usb_units",
 ]
@@ -104,6 +106,14 @@ async def insert(qmp: Qmp, key: str) -> None:
     await qmp.execute("blockdev-close-tray", {"id": key})
 
 
+async def inserted(qmp: Qmp, key: str) -> list[str]:
+    """The nodes of the disc in a drive, from the upper to the lowest; none if there is no disc."""
+    for drive in await qmp.ask("query-block", tuple[BlockDevice, ...]):
+        if drive.qdev == key and drive.inserted is not None:
+            return await nodes_below(qmp, key)
+    return []
+
+
 async def apply(qmp: Qmp, commands: Iterable[Command]) -> None:
     """What the device modules want of a running machine. A device that is there is not added again,
     and one that is not there need not go: an earlier try may have done it whose answer was lost."""
@@ -113,6 +123,12 @@ async def apply(qmp: Qmp, commands: Iterable[Command]) -> None:
             if present is (name == "device_add"):
                 continue
         await qmp.execute(name, arguments)
+
+
+async def processors(qmp: Qmp) -> int:
+    """How many there are; 0 if the machine can't tell."""
+    found = await qmp.ask("query-hotpluggable-cpus", tuple[ProcessorPlace, ...])
+    return sum(place.qom_path is not None for place in found)
 
 
 async def add_processors(qmp: Qmp, count: int) -> int:

@@ -334,7 +334,7 @@ class Machine:
             definition=self.definition,
             record=self.record,
             folder=self.run_folder,
-            keep_record=self._keep_record,
+            write_record=self._keep_record,
         )
 
     def _keep_record(self, record: LaunchRecord) -> None:

@@ -41,6 +41,9 @@ class LaunchRecord(Record, frozen=True, kw_only=True):
     """True for a QEMU that only reads the disks of a VM that is off (still_disks.py)."""
     unplugging: tuple[str, ...] = ()
     """The keys of devices that the guest was asked to give up and still has."""
+    unsettled: bool = False
+    """True while a change of the running machine may be done in part: the spec may differ from
+    what QEMU has (settling.py)."""
     definition: VmDefinition
 
 

@@ -27,6 +27,7 @@ from vmkernel.vm import definition as definitions
 from vmkernel.vm.machine import Machine
 from vmkernel.vm.messages import Due, Timer
 from vmkernel.vm.running import Running
+from vmkernel.vm.settling import settle_fields
 
 __all__ = ["Removal", "drop", "guest_refused", "keys_of", "look_later", "settle", "without"]
 
@@ -102,6 +103,8 @@ async def settle(machine: Machine, keys: Collection[str] | None = None) -> None:
         return
     try:
         await _settle(machine, looked_at)
+        if keys is None:
+            await settle_fields(machine)
     except (QemuError, MicaError):
         look_later(machine)
         raise

@@ -13,7 +13,7 @@ from vmkernel.vm.record import LaunchRecord
 __all__ = ["Running"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Running:
     """Valid only until the work that it was given to returns."""
 
@@ -23,8 +23,12 @@ class Running:
     record: LaunchRecord | None
     """What was started; None where a QEMU was found again without its record."""
     folder: RunFolder
-    keep_record: Callable[[LaunchRecord], None]
-    """Write down what runs by now, for a vmkernel that comes later."""
+    write_record: Callable[[LaunchRecord], None]
+
+    def keep_record(self, record: LaunchRecord) -> None:
+        """Write down what runs by now, for a vmkernel that comes later."""
+        self.record = record
+        self.write_record(record)
 
     @property
     def vm_id(self) -> str:

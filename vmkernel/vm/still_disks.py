@@ -112,7 +112,7 @@ class StillDisks:
                 definition=machine.definition,
                 record=started.record,
                 folder=machine.run_folder,
-                keep_record=lambda _: None,
+                write_record=lambda _: None,
             )
             return cls(running, machine, started.qmp)
 

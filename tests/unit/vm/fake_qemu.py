@@ -48,7 +48,7 @@ _LISTS = frozenset(
         "qom-list",
     }
 )
-_DEVICE = re.compile(r'"id":"((?:disk|nic)\d+|cdrom\d+-bot|tablet|keyboard)"')
+_DEVICE = re.compile(r'"id":"((?:disk|nic)\d+|cdrom\d+-bot)"')
 
 
 @dataclass(eq=False)

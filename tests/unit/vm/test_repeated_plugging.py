@@ -33,6 +33,7 @@ from vmkernel.qemu import (
     ReportsMissed,
     RunState,
 )
+from vmkernel.vm.record import read_record
 
 MIB = 1 << 20
 _LOST = "no answer within 30 s"
@@ -49,6 +50,8 @@ class Strict:
         self.netdevs: set[str] = set()
         self.lose: dict[str, bool] = {}
         """Command -> whether it is carried out; its answer never comes."""
+        self.always = False
+        """True while this is so for every such command, not for the next one only."""
         self.busy: set[str] = set()
         """Nodes that something in QEMU still uses."""
         for command in (
@@ -68,7 +71,9 @@ class Strict:
     def _answer(self, command: str) -> Callable[[Mapping[str, Any]], Any]:
         def answer(arguments: Mapping[str, Any]) -> Any:
             lost = command in self.lose
-            carried_out = self.lose.pop(command, True)
+            carried_out = self.lose.get(command, True)
+            if not self.always:
+                self.lose.pop(command, None)
             result = None
             if carried_out:
                 result = getattr(self, command.replace("-", "_"))(arguments)
@@ -156,9 +161,16 @@ class Strict:
         }
 
 
-def story(root: Path, tell: Callable[[World, Strict], Any], **fields: Any) -> None:
+def story(
+    root: Path,
+    tell: Callable[[World, Strict], Any],
+    *,
+    before: Callable[[World], None] = lambda _: None,
+    **fields: Any,
+) -> None:
     async def whole() -> None:
         world = World(root)
+        before(world)
         for volume in ("a", "b"):
             world.storage.add_volume(volume)
         await world.vms.start()
@@ -243,17 +255,37 @@ def test_memory_whose_answer_is_lost(tmp_path: Path, command: str) -> None:
     story(tmp_path, tell, memory_bytes=256 * MIB, memory=MemorySpec(max_bytes=1024 * MIB))
 
 
+def test_what_is_plugged_in_at_once_is_all_noted(tmp_path: Path) -> None:
+    """A later vmkernel knows of each card's port, and of the memory."""
+
+    async def tell(world: World, _: Strict) -> None:
+        before = read_record(world.host.folder("web").record)
+        await _update(world, nics=(NicSpec(), NicSpec()), memory_bytes=512 * MIB)
+        noted = read_record(world.host.folder("web").record)
+        assert before is not None
+        assert noted is not None
+        assert [nic.key for nic in noted.nics] == ["nic0", "nic1"]
+        assert noted.memory_bytes >= before.memory_bytes + 256 * MIB
+        assert not noted.unsettled
+
+    story(tmp_path, tell, memory_bytes=256 * MIB, memory=MemorySpec(max_bytes=1024 * MIB))
+
+
 def test_a_tablet_whose_answer_is_lost(tmp_path: Path) -> None:
     async def tell(world: World, qemu: Strict) -> None:
+        answers: list[QmpLostError] = []
+
         def unplug(arguments: Mapping[str, Any]) -> Any:
             qemu.qemu.devices.discard(arguments["id"])
-            return QmpLostError(_LOST)
+            return answers.pop() if answers else None
 
         qemu.qemu.devices.discard("tablet")
         qemu.qemu.replies["device_del"] = unplug
         for wanted in (True, False):
             if wanted:
                 qemu.lose["device_add"] = True
+            else:
+                answers.append(QmpLostError(_LOST))
             with pytest.raises(MicaError):
                 await _update(world, tablet=wanted)
             await _update(world, tablet=wanted)

@@ -84,8 +84,8 @@ def _now(qemu: FakeQemu) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _tells_its_dimms(qemu: FakeQemu) -> None:
-    """Let `query-memory-devices` answer what it was given."""
+def _tells_what_it_has(qemu: FakeQemu) -> None:
+    """Let it answer what it was given: its DIMMs, and what else comes and goes."""
 
     def answer(_: Mapping[str, Any]) -> Any:
         given = [json.loads(text) for text in qemu.request.arguments if text.startswith("{")]
@@ -98,6 +98,7 @@ def _tells_its_dimms(qemu: FakeQemu) -> None:
         ]
 
     qemu.replies["query-memory-devices"] = answer
+    qemu.devices |= {"tablet", "keyboard"} & set(_at_start(qemu))
 
 
 async def _act(world: World, action: VmAction) -> None:
@@ -109,7 +110,7 @@ async def _suspend_and_resume(world: World) -> None:
     before = _now(world.qemu())
     await _act(world, VmAction.SUSPEND)
     await _act(world, VmAction.RESUME)
-    _tells_its_dimms(world.qemu())
+    _tells_what_it_has(world.qemu())
     assert _at_start(world.qemu()) == before
 
 
@@ -131,7 +132,7 @@ async def _lives(root: Path, first: VmSpec, changes: Iterable[tuple[str, Any]]) 
             memory=MemorySpec(max_bytes=1024 * MIB),
         )
         await _act(world, VmAction.START)
-        _tells_its_dimms(world.qemu())
+        _tells_what_it_has(world.qemu())
         for change, value in changes:
             if change == "suspend":
                 await _suspend_and_resume(world)

@@ -118,29 +118,46 @@ async def _do_all(
 ) -> tuple[MicaError | None, VmSpec]:
     """All steps, or as few as possible; why it failed, and the spec that is true."""
     done: list[Step] = []
+    _note(running, unsettled=not all(step.settled for step in steps))
     for step in steps:
         try:
             await step.do(running)
         except (MicaError, QemuError, OSError) as error:
-            true = stored
+            true, known = stored, not _is_unknown(error)
             for later in steps[len(done) :]:
-                unknown = isinstance(error, QemuError) and not isinstance(error, QmpCommandError)
-                if not (later is step and step.settled and unknown):
+                if known or later is not step or not step.settled:
                     true = later.unmark(true)
             for earlier in reversed(done):
-                if await _undo(running, earlier):
+                undone = await _undo(running, earlier)
+                known = known and undone is not None
+                if undone:
                     true = earlier.unmark(true)
+            if known:
+                _note(running, unsettled=False)
             return _as_problem(running.vm_id, error), true
         done.append(step)
+    _note(running, unsettled=False)
     return None, stored
 
 
-async def _undo(running: Running, step: Step) -> bool:
+def _note(running: Running, *, unsettled: bool) -> None:
+    """Whether the machine must be looked at before its spec is known to be true."""
+    if running.record is not None and running.record.unsettled is not unsettled:
+        running.keep_record(replace(running.record, unsettled=unsettled))
+
+
+def _is_unknown(error: Exception) -> bool:
+    """True if QEMU may have done what it was asked all the same."""
+    return isinstance(error, QemuError) and not isinstance(error, QmpCommandError)
+
+
+async def _undo(running: Running, step: Step) -> bool | None:
+    """Whether a step was taken back; None if that isn't known."""
     try:
         return await step.undo(running)
     except (MicaError, QemuError, OSError) as error:
         _log.warning("VM %s: a change can't be taken back: %s", running.vm_id, error)
-        return False
+        return None
 
 
 def _as_problem(vm_id: str, error: BaseException) -> MicaError:

@@ -15,7 +15,6 @@ from msgspec.structs import replace as with_fields
 from vmkernel.devices import (
     SETTINGS,
     Accelerator,
-    CdromPlan,
     Family,
     NicPlan,
     TapBackend,
@@ -23,7 +22,6 @@ from vmkernel.devices import (
 )
 from vmkernel.devices.defaults import disk_bus_of
 from vmkernel.devices.hotplug import (
-    cdrom_medium_commands,
     dimm_commands,
     disk_commands,
     nic_commands,
@@ -45,6 +43,7 @@ from vmkernel.model import (
 from vmkernel.model.vm_differences import Difference
 from vmkernel.qemu import QemuError, QmpCommandError, block_graph, hotplug
 from vmkernel.resources import expected_bytes
+from vmkernel.vm import media
 from vmkernel.vm.plugging.plan import Changes
 from vmkernel.vm.removals import Removal, drop, without
 from vmkernel.vm.running import Running
@@ -201,16 +200,14 @@ class _ChangeMedium:
 
     async def do(self, running: Running) -> None:
         """Should the new disc not go in, the old one is put back."""
-        await hotplug.eject(running.qmp, self.new.key or "")
         try:
-            await self._insert(running, self.new)
+            await media.change(self.host, running.qmp, self.new)
         except (MicaError, QmpCommandError, OSError):
-            await self._insert(running, self.old)
+            await media.change(self.host, running.qmp, self.old)
             raise
 
     async def undo(self, running: Running) -> bool:
-        await hotplug.eject(running.qmp, self.new.key or "")
-        await self._insert(running, self.old)
+        await media.change(self.host, running.qmp, self.old)
         return True
 
     def unmark(self, spec: VmSpec) -> VmSpec:
@@ -219,25 +216,6 @@ class _ChangeMedium:
             for c in spec.cdroms
         )
         return with_fields(spec, cdroms=cdroms)
-
-    async def _insert(self, running: Running, cdrom: CdromSpec) -> None:
-        if cdrom.image is None:
-            return
-        key, tag, qmp = cdrom.key or "", secrets.token_hex(3), running.qmp
-        node = f"{key}-file-{tag}"
-        path = self.host.storage.image(cdrom.image).path
-        given = await block_graph.give_file(qmp, path, node, read_only=True)
-        try:
-            plan = CdromPlan.of(cdrom, given.path)
-            await block_graph.add_nodes(qmp, cdrom_medium_commands(plan, tag=tag))
-            try:
-                await hotplug.insert(qmp, key)
-            except QmpCommandError:
-                await block_graph.remove_nodes(qmp, [key, node])
-                raise
-        except QmpCommandError:
-            await block_graph.take_file_back(qmp, node)
-            raise
 
 
 @dataclass
