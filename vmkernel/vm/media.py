@@ -7,7 +7,7 @@ import secrets
 
 from vmkernel.devices import CdromPlan
 from vmkernel.devices.hotplug import cdrom_medium_commands
-from vmkernel.host.files import look
+from vmkernel.host.files import status
 from vmkernel.model import CdromSpec, MicaError
 from vmkernel.qemu import Qmp, QmpCommandError, block_graph, hotplug
 from vmkernel.vm.surroundings import Surroundings
@@ -51,7 +51,7 @@ async def holds(host: Surroundings, qmp: Qmp, cdrom: CdromSpec, at_start: str | 
     if mine is None:
         return cdrom.image == at_start
     try:
-        found = await asyncio.to_thread(look, host.storage.image(cdrom.image).path)
+        found = await asyncio.to_thread(status, host.storage.image(cdrom.image).path)
     except (MicaError, OSError):
         return False
     return (found.st_dev, found.st_ino) == (mine.device, mine.inode)
