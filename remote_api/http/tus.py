@@ -18,10 +18,10 @@ from remote_api.http.exchange import Exchange
 from remote_api.schema import ApiError, HttpCode
 from remote_api.schema.violations import examined
 from vmkernel.model import ErrorCode, FieldError, Upload, UploadChecksum, UploadSpec
+from vmkernel.model.images import MAX_IMAGE_BYTES
 
 __all__ = [
     "EXTENSIONS",
-    "MAX_BYTES",
     "TUS_HEADERS",
     "checksum_of",
     "count_of",
@@ -32,7 +32,6 @@ __all__ = [
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,termination,checksum,expiration"
-MAX_BYTES = 1 << 50
 TUS_HEADERS = {"tus-resumable": VERSION}
 ALGORITHMS = {"sha1": 20, "sha256": 32, "sha512": 64}
 _KEY = re.compile(r"[!-+\--~]{1,64}\Z")
@@ -73,8 +72,8 @@ def spec_of(exchange: Exchange[Any, Any]) -> UploadSpec:
     if exchange.header("Upload-Defer-Length") is not None:
         raise ApiError.field("Upload-Defer-Length", "The length has to be known at the beginning.")
     size = count_of(exchange, "Upload-Length")
-    if size > MAX_BYTES:
-        raise ApiError(HttpCode.TOO_LARGE, f"An upload has at most {MAX_BYTES} bytes.")
+    if size > MAX_IMAGE_BYTES:
+        raise ApiError(HttpCode.TOO_LARGE, f"An upload has at most {MAX_IMAGE_BYTES} bytes.")
     values = _metadata(exchange.header("Upload-Metadata") or "")
     known: dict[str, object] = {name: values[name] for name in _KEYS if name in values}
     taken, wrong = examined({**known, "size_bytes": size}, UploadSpec)

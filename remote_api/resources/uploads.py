@@ -23,7 +23,6 @@ from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.http.tus import (
     ALGORITHMS,
     EXTENSIONS,
-    MAX_BYTES,
     TUS_HEADERS,
     checksum_of,
     count_of,
@@ -35,6 +34,7 @@ from remote_api.resources.operations import raise_failed, settled
 from remote_api.schema import ApiError, HttpCode, NoQuery, PageQuery, UploadPage
 from vmkernel.control import Stream, requests
 from vmkernel.model import ErrorCode, Role, Upload, UploadChecksum, UploadOutcome
+from vmkernel.model.images import MAX_IMAGE_BYTES
 
 __all__ = ["ROUTES"]
 
@@ -51,7 +51,7 @@ async def tell_abilities(_: Exchange[NoQuery, NoBody]) -> Response:
         headers={
             "tus-version": TUS_HEADERS["tus-resumable"],
             "tus-extension": EXTENSIONS,
-            "tus-max-size": str(MAX_BYTES),
+            "tus-max-size": str(MAX_IMAGE_BYTES),
             "tus-checksum-algorithm": ",".join(ALGORITHMS),
         },
     )

@@ -21,10 +21,6 @@ from vmkernel.model import (
 __all__ = ["CaptureBody", "DataMapQuery", "ImagePage", "PullBody", "UploadPage", "UploadQuery"]
 
 
-MAX_BYTES = 1 << 50
-ImageBytes = Annotated[int, Meta(ge=1, le=MAX_BYTES)]
-
-
 class ImagePage(Record, frozen=True, kw_only=True):
     """A part of the images."""
 

@@ -12,9 +12,6 @@ from vmkernel.model import CheckRepair, Record, Slug, Volume, VolumeSpec
 __all__ = ["KeepVolumeBody", "VolumeBody", "VolumeCheckQuery", "VolumePage", "VolumePatchQuery"]
 
 
-MAX_BYTES = 1 << 50
-
-
 class VolumeBody(ObjectBody, frozen=True, kw_only=True):
     """A volume to make."""
 

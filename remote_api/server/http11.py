@@ -23,7 +23,7 @@ from remote_api.http.problems import problem_document
 from remote_api.schema import ApiError, HttpCode
 from remote_api.server.admission import Peer
 from remote_api.server.connection import Clock, Connection, Connections, Message, phrase_of
-from remote_api.server.listener import grow_buffer
+from remote_api.server.listener import UNSENT_BYTES, grow_buffer
 
 __all__ = ["HEAD_TIMEOUT_S", "HttpConnection", "KEEP_ALIVE_S"]
 
@@ -34,8 +34,6 @@ KEEP_ALIVE_S = 15.0
 """How long a connection stays open without a request."""
 READ_AHEAD_BYTES = 64 << 10
 """What is held of a body that the application has not asked for yet."""
-UNSENT_BYTES = 64 << 10
-"""What is held for a client that doesn't take it; asyncio's own limit for TLS is 512 KiB."""
 _LENIENT = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\n[ \t]")
 _UNANSWERED = (h11.IDLE, h11.SEND_RESPONSE)
 

@@ -18,7 +18,11 @@ from collections.abc import Callable, Sequence
 
 from remote_api.server.admission import Admission, Peer, Stage
 
-__all__ = ["Listener", "grow_buffer"]
+__all__ = [
+    "Listener",
+    "UNSENT_BYTES",
+    "grow_buffer",
+]
 
 logger = logging.getLogger("mica.api")
 
@@ -44,7 +48,7 @@ Python's collector doesn't see."""
 _STRANGERS_BUFFER_BYTES = 16 << 10
 """One record of TLS: what a connection needs at least."""
 _USERS_BUFFER_BYTES = 64 << 10
-_UNSENT_BYTES = 64 << 10
+UNSENT_BYTES = 64 << 10
 """What the kernel keeps of what was not sent yet; what is under way is the window's business."""
 
 # There is no other way to say it: asyncio makes this object by itself, and its buffer with it.
@@ -197,7 +201,7 @@ class _Arrival:
     async def _shake_hands(self) -> None:
         self._begun = True
         with contextlib.suppress(OSError):
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: self._listener._make_protocol(self._peer),

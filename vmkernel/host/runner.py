@@ -34,7 +34,8 @@ FIXED_ENVIRONMENT: Mapping[str, str] = {
     "TZ": "UTC",
 }
 _CHUNK_BYTES = 1 << 16
-_TAIL_BYTES = 4096
+_SHOWN_BYTES = 4096
+"""Of what a program that failed has said."""
 _HANDED_MAX_BYTES = 64 << 20
 """What is handed over piece by piece is progress: lines of some 40 octets, four a second."""
 _KILL_GRACE_S = 2.0
@@ -252,7 +253,7 @@ async def _read_away(pipe: asyncio.StreamReader) -> None:
 
 
 def _failure(name: str, replay: str, completed: Completed) -> CommandError:
-    tail = (completed.stderr or completed.stdout)[-_TAIL_BYTES:].decode(errors="replace").strip()
+    tail = (completed.stderr or completed.stdout)[-_SHOWN_BYTES:].decode(errors="replace").strip()
     last = clean(tail.splitlines()[-1]) if tail else "it said nothing"
     how = (
         f"was ended by signal {-completed.returncode}"

@@ -41,7 +41,7 @@ from vmkernel.model import (
 )
 from vmkernel.qemu.statistics import balloon_statistics, disk_statistics
 from vmkernel.vm.running import Running
-from vmkernel.vm.states import VmRequest
+from vmkernel.vm.states import WITH_QEMU, VmRequest
 
 __all__ = ["StatisticsVms", "VmFigures"]
 
@@ -56,7 +56,6 @@ _SILENT_S = 10.0
 """One that doesn't answer, or talks nonsense, is left alone for a while."""
 _AT_ONCE = 8
 _VCPU = re.compile(r"CPU (\d+)/")
-_WITH_QEMU = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING})
 
 Outcome = TypeVar("Outcome")
 
@@ -120,7 +119,7 @@ class VmFigures:
     async def one(self, vm_id: str) -> VmStatistics:
         """One VM's; `not-found` where there is none."""
         vm = self._vms.get(vm_id)
-        if vm.status.state in _WITH_QEMU:
+        if vm.status.state in WITH_QEMU:
             self._silent.pop(vm_id, None)
             self._told.pop(vm_id, None)
             await asyncio.wait((self._ask(vm_id),), timeout=self._timeout_s)
@@ -132,7 +131,7 @@ class VmFigures:
         async with self._lock:
             if loop.time() < self._kept_until:
                 return self._kept
-            wanted = [v for v, state in sorted(self._vms.states().items()) if state in _WITH_QEMU]
+            wanted = [v for v, state in sorted(self._vms.states().items()) if state in WITH_QEMU]
             self._forget(wanted)
             asks = [self._ask(vm_id) for vm_id in wanted if vm_id not in self._silent]
             if asks:
@@ -159,7 +158,7 @@ class VmFigures:
 
     def _assemble(self, vm: Vm, interfaces: Mapping[str, InterfaceCounters]) -> VmStatistics:
         vm_id, assigned = vm.id, vm.spec.memory_bytes
-        if vm.status.state not in _WITH_QEMU:
+        if vm.status.state not in WITH_QEMU:
             return VmStatistics(
                 id=vm_id,
                 at=clock.now(),

@@ -17,13 +17,12 @@ from remote_api.client.cli.session import (
 from remote_api.client.cli.verbs import step_command, vm_argument, yes_option
 from remote_api.client.errors import TimedOutError
 from remote_api.client.sdk import Mica
+from remote_api.client.sdk.base import POLL_S
 from vmkernel.model import (
     VmState,
 )
 
 __all__ = ["COMMANDS"]
-
-_POLL_S = 1.0
 
 
 _STEPS = (
@@ -124,7 +123,7 @@ def wait(session: Session, vm_id: str, state: str, agent: bool, timeout_s: float
                     f"timed out: VM {vm_id} is still {vm.status.state} after"
                     f" {timeout_s:g} s{silent}"
                 )
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
     if session.json:
         show_object(session, vm)
     say(session, f"VM {vm_id} is {vm.status.state}")
