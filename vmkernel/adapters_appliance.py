@@ -48,13 +48,15 @@ _WORKERS_READ = ("/usr", "/lib", "/lib64", "/etc")
 class ApplianceAdapters:
     """See Adapters."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, machine: MachineAccess | None = None) -> None:
         self._options = options
         self._runner = Runner()
         self._workers = Workers(
             self._runner, readable=_WORKERS_READ, pull_uid=PULL_UID, cgroup=Cgroup(_WORK_SLICE)
         )
-        self._platform = AppliancePlatform(MachineAccess(System(self._runner)), options.run_dir)
+        self._platform = AppliancePlatform(
+            machine or MachineAccess(System(self._runner)), options.run_dir
+        )
         self._tree = BlockTree()
         self._stick_disk: str | None = None
 

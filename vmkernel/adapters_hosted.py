@@ -33,6 +33,7 @@ class HostedAdapters:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._medium: FileMedium | None = None
         programs = {
             "qemu-system-x86_64": options.qemu,
             "qemu-img": options.qemu_img,
@@ -68,7 +69,8 @@ class HostedAdapters:
         """A file; OSError ends the start, because there is somebody to tell it to."""
         assert self._options.state_dir is not None
         self._options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return OpenedMedium(FileMedium(self._options.state_dir / "state.log"))
+        self._medium = FileMedium(self._options.state_dir / "state.log")
+        return OpenedMedium(self._medium)
 
     async def apply_settings(self, store: StateStore, events: EventBus) -> None:
         """There are none."""
@@ -112,4 +114,6 @@ class HostedAdapters:
         return _STOP_VMS_S if self._options.stop_vms else None
 
     def close(self) -> None:
-        """Nothing is held."""
+        """The state's file is free for another one."""
+        if self._medium is not None:
+            self._medium.close()

@@ -59,11 +59,22 @@ from vmkernel.text import clean
 from vmkernel.version import __version__
 from vmkernel.vm.consoles import VmConsoles
 
-__all__ = ["Vmkernel"]
+__all__ = ["Vmkernel", "adapters_of"]
 
 _log = logging.getLogger(__name__)
 
 Phase = tuple[str, Callable[[], Awaitable[None]]]
+
+
+def adapters_of(options: Options) -> Adapters:
+    """The adapters of the mode; each mode imports only its own."""
+    if options.mode is HostMode.HOSTED:
+        from vmkernel.adapters_hosted import HostedAdapters
+
+        return HostedAdapters(options)
+    from vmkernel.adapters_appliance import ApplianceAdapters
+
+    return ApplianceAdapters(options)
 
 
 class Vmkernel:
@@ -74,7 +85,9 @@ class Vmkernel:
     _storage: StorageService
     _vms: VmSide | None = None
 
-    def __init__(self, options: Options) -> None:
+    def __init__(
+        self, options: Options, choose: Callable[[Options], Adapters] = adapters_of
+    ) -> None:
         self._options = options
         self._bus = EventBus()
         self._operations = OperationRegistry(self._bus)
@@ -83,7 +96,7 @@ class Vmkernel:
         self._force = asyncio.Event()
         self._started_s = time.monotonic()
         self._ending = contextlib.AsyncExitStack()
-        self._adapters = _choose(options)
+        self._adapters = choose(options)
 
     def stop(self) -> None:
         """Ask it to end; VMs run on, unless it was started with `--stop-vms`.
@@ -288,17 +301,6 @@ class Vmkernel:
             return passed[0]
         self._options.control.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return bind_socket(self._options.control)
-
-
-def _choose(options: Options) -> Adapters:
-    """The adapters of the mode; each mode imports only its own."""
-    if options.mode is HostMode.HOSTED:
-        from vmkernel.adapters_hosted import HostedAdapters
-
-        return HostedAdapters(options)
-    from vmkernel.adapters_appliance import ApplianceAdapters
-
-    return ApplianceAdapters(options)
 
 
 async def _feed_watchdog() -> None:
