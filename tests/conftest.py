@@ -14,6 +14,7 @@ from tests.framework.retries import FAULTS
 from tests.framework.story import MARKER, check_story
 
 STAGES = ("style", "unit", "hosted", "boot", "benchmarks")
+ALONE = "alone: measures what others at the same time would change; runs by itself"
 TESTS = Path(__file__).parent
 _seconds: dict[str, float] = defaultdict(float)
 _counts: dict[str, int] = defaultdict(int)
@@ -37,6 +38,9 @@ def _rank(item: pytest.Item) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers."""
     config.addinivalue_line("markers", MARKER)
+    config.addinivalue_line("markers", ALONE)
+    for stage in STAGES:
+        config.addinivalue_line("markers", f"{stage}: in tests/{stage}")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -45,9 +49,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     check_story(item)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick stages first, so that what is cheap to find is found first."""
+    """Quick stages first, so that what is cheap to find is found first; mark each by its stage."""
     items.sort(key=_rank)
+    for item in items:
+        if (stage := _stage(item.path)) in STAGES:
+            item.add_marker(stage)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -25,6 +25,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from appliance_build.tools.sandbox import ToolsSandbox
 from tests.framework import inputs
+from tests.framework.ending import ends_with_us
 
 __all__ = ["Page", "opened_page"]
 
@@ -134,6 +135,7 @@ def _browser(*flags: str) -> Iterator[str]:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=ends_with_us(),
         )
         try:
             yield _tools_address(process, log)

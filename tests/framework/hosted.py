@@ -21,6 +21,7 @@ from remote_api.client.sdk import Mica
 from tests.framework import inputs
 from tests.framework.api import checked_mica
 from tests.framework.calls import ROLES
+from tests.framework.ending import ends_with_us
 from tests.framework.repository import REPOSITORY
 from vmkernel.host.seccomp import compile_filter
 from vmkernel.jail.calls import CallFilter, one_of
@@ -96,6 +97,7 @@ def unclaimed_mica(folder: Path, *arguments: str) -> Iterator[HostedMica]:
             stderr=log,
             cwd=REPOSITORY,
             env={**os.environ, "HOME": str(folder)},
+            preexec_fn=ends_with_us(signal.SIGTERM),
         )
     try:
         assert process.stdout is not None

@@ -9,6 +9,9 @@ MICA_VIEWERS_TREE (folders) and MICA_BUILD (the folder with mica.img and mica.ef
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +33,7 @@ __all__ = [
     "generators",
     "guests",
     "kernel_release",
+    "making",
     "provisioning",
     "stick_image",
     "tools",
@@ -116,3 +120,12 @@ def work_folder(name: str) -> Path:
     folder = BUILD / "tests" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def making(name: str) -> Iterator[Path]:
+    """That folder, held while something is made in it: tests may run in several processes."""
+    folder = work_folder(name)
+    with (folder / ".lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield folder

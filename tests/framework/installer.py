@@ -35,9 +35,10 @@ def installer() -> Installer:
     if len(found) != 1:
         raise inputs.MissingInputError(f"{tree} has not one text installer but {found}")
     boot = found[0] / "debian-installer/amd64"
-    iso = inputs.work_folder("installer") / f"mini-{tree.name}.iso"
-    if not iso.exists():
-        _make_iso(tree, boot, iso)
+    with inputs.making("installer") as work:
+        iso = work / f"mini-{tree.name}.iso"
+        if not iso.exists():
+            _make_iso(tree, boot, iso)
     return Installer(kernel=boot / "linux", initrd=boot / "initrd.gz", iso=iso)
 
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.framework import inputs
+from tests.framework.ending import ends_with_us
 
 __all__ = ["NFS_HOST", "NfsServer"]
 
@@ -55,6 +56,7 @@ class NfsServer:
                 *("-p", str(self.folder / "pid"), "-L", str(self.folder / "log")),
             ],
             stdin=subprocess.DEVNULL,
+            preexec_fn=ends_with_us(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from appliance_build.tools.sandbox import ToolsSandbox
 from tests.framework import inputs
+from tests.framework.ending import ends_with_us
 
 __all__ = ["XScreen", "x_screen"]
 
@@ -78,7 +79,13 @@ def x_screen(folder: Path, *, beside: int = 0) -> Iterator[XScreen]:
         ]
     )
     with (folder / "xvfb.log").open("wb") as log:
-        server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=ends_with_us(),
+        )
     try:
         screen = XScreen(f":{number}", folder, sandbox)
         screen.wait_until_up()

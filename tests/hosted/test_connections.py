@@ -21,6 +21,8 @@ from tests.framework.api import checked_client
 from tests.framework.hosted import HostedMica
 from tests.hosted.raw import RawClient
 
+pytestmark = pytest.mark.alone
+
 
 def test_no_http_is_answered_by_a_problem(host: HostedMica) -> None:
     with RawClient(host) as raw:

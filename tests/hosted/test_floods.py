@@ -27,6 +27,8 @@ from tests.framework.seen_guest import seen_guest
 from tests.hosted.flooding import STRANGERS, USERS, VM
 from vmkernel.model import ConsoleKind, DatastoreKind, DatastoreSpec, Role, SourceFormat, TokenSpec
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 FLOOD_S = 8
 """For each group of three kinds; a minute in all."""

@@ -39,6 +39,8 @@ from vmkernel.model import (
     VolumeSpec,
 )
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 FLOOD_S = 40.0
 WARM_S = 6.0

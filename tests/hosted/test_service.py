@@ -16,6 +16,8 @@ from remote_api.client.http.pinning import fetch_fingerprint
 from tests.framework.hosted import HostedMica
 from tests.framework.repository import REPOSITORY
 
+pytestmark = pytest.mark.alone
+
 AS_SYSTEMD_DOES = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)

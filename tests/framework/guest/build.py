@@ -53,7 +53,11 @@ def guest_files() -> GuestFiles:
     for path in sources:
         digest.update(path.read_bytes())
     digest.update(f"{inputs.kernel_release()} {inputs.tools()}".encode())
-    folder = inputs.work_folder("guest") / digest.hexdigest()[:16]
+    with inputs.making("guest") as work:
+        return _made(work / digest.hexdigest()[:16])
+
+
+def _made(folder: Path) -> GuestFiles:
     files = GuestFiles(
         kernel=folder / "vmlinuz",
         vmlinux=folder / "vmlinux",

@@ -31,16 +31,20 @@ def bare_disk(name: str, program: Path) -> Path:
     digest = hashlib.sha256(str(inputs.tools()).encode())
     for path in (Path(__file__), SOURCES / "link.ld", *sources):
         digest.update(path.read_bytes())
-    folder = inputs.work_folder("guest") / f"{name}-{digest.hexdigest()[:16]}"
-    disk = folder / "disk.img"
-    if not disk.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        sectors = _assembled(folder, sources).ljust(TEXT_SECTOR * SECTOR_BYTES, b"\0")
-        assert len(sectors) == TEXT_SECTOR * SECTOR_BYTES, "the program runs into its text"
-        made = folder / "making.img"
-        made.write_bytes((sectors + OLD_PC_TEXT.encode()).ljust(DISK_BYTES, b"\0"))
-        made.rename(disk)
+    with inputs.making("guest") as work:
+        disk = work / f"{name}-{digest.hexdigest()[:16]}" / "disk.img"
+        if not disk.exists():
+            _make(disk, sources)
     return disk
+
+
+def _make(disk: Path, sources: list[Path]) -> None:
+    disk.parent.mkdir(exist_ok=True)
+    sectors = _assembled(disk.parent, sources).ljust(TEXT_SECTOR * SECTOR_BYTES, b"\0")
+    assert len(sectors) == TEXT_SECTOR * SECTOR_BYTES, "the program runs into its text"
+    made = disk.with_name("making.img")
+    made.write_bytes((sectors + OLD_PC_TEXT.encode()).ljust(DISK_BYTES, b"\0"))
+    made.rename(disk)
 
 
 def old_pc_lacks(said: str, mac: str) -> list[str]:
