@@ -1,4 +1,4 @@
-"""One host for all tests that leave it as they found it."""
+"""One host for all tests of a module that leave it as they found it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.framework.hosted import HostedMica, hosted_mica
 from vmkernel.model import DatastoreKind, DatastoreSpec
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def short_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose path is short enough for Unix sockets in it."""
     return tmp_path_factory.mktemp("h")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def host(short_folder: Path) -> Iterator[HostedMica]:
     """A claimed host with the datastore `main`."""
     with hosted_mica(short_folder, "--pull-from-loopback") as host:

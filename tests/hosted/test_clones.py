@@ -79,9 +79,11 @@ def _sum(talk: Talk, disk: str) -> str:
 def _sum_of_new(talk: Talk, disk: str) -> str:
     """The same of a disk that the guest has yet to find."""
     for _ in range(100):
-        text = talk.ask(f"sum {disk} 0 65536", rf"sum {disk}[^\n]*: ")
-        if "No such file" not in text:
-            return str(re.findall(rf"sum {disk} 0 65536: ([0-9a-f]{{8}})", text)[-1])
+        text = talk.ask(f"sum {disk} 0 65536", rf"sum {disk}[^\n]*: .*\n")
+        if found := re.findall(rf"sum {disk} 0 65536: ([0-9a-f]{{8}})", text):
+            return str(found[-1])
+        # There is no node yet, or one whose disk the kernel is about to add.
+        assert re.search("No such (file|device)", text), text
         time.sleep(0.1)
     raise AssertionError(f"the guest does not find {disk}")
 
