@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from remote_api.client.cli import output
+from remote_api.client.cli.parameters import choice_of
 from remote_api.schema.violations import examined
 from vmkernel.model import CloudInitSpec, UserDataFormat
 
@@ -32,7 +33,7 @@ def cloud_init_options(command: _Command) -> _Command:
         ),
         click.option(
             "--user-data-format",
-            type=click.Choice([each.value for each in UserDataFormat]),
+            type=choice_of(UserDataFormat),
             help="Format of --user-data; `any` for Talos, Ignition or cloudbase-init,"
             " which is not checked.",
         ),

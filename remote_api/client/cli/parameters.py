@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from enum import StrEnum
 from typing import Any
 
 import click
@@ -9,7 +11,7 @@ import click
 from remote_api.client.errors import MisuseError
 from remote_api.client.http.names import checked_name
 
-__all__ = ["NAME", "NAME_AND_KIND", "Name", "SIZE", "Size"]
+__all__ = ["NAME", "NAME_AND_KIND", "Name", "SIZE", "Size", "choice_of"]
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -59,3 +61,8 @@ class Size(click.ParamType[int]):
 NAME = Name()
 NAME_AND_KIND = Name(kind_follows=True)
 SIZE = Size()
+
+
+def choice_of(values: Iterable[StrEnum]) -> click.Choice[str]:
+    """One of a set of values, as text."""
+    return click.Choice([value.value for value in values])

@@ -57,13 +57,7 @@ def list_command(
     parameters: Sequence[Parameter] = (),
 ) -> click.Command:
     """A command that lists what `fetch` finds with its parameters."""
-
-    @pass_session
-    def run(session: Session, /, **given: Any) -> None:
-        with session.mica() as mica:
-            show_rows(session, fetch(mica, **given), columns)
-
-    return _command(name, text, run, parameters)
+    return _showing(show_rows, fetch, columns, text, name, parameters)
 
 
 def show_command(
@@ -75,11 +69,21 @@ def show_command(
     parameters: Sequence[Parameter] = (),
 ) -> click.Command:
     """A command that shows the object that `fetch` finds with its parameters."""
+    return _showing(show_object, fetch, lines, text, name, parameters)
 
+
+def _showing(
+    show: Callable[[Session, Any, Columns], None],
+    fetch: Callable[..., Any],
+    columns: Columns,
+    text: str,
+    name: str,
+    parameters: Sequence[Parameter],
+) -> click.Command:
     @pass_session
     def run(session: Session, /, **given: Any) -> None:
         with session.mica() as mica:
-            show_object(session, fetch(mica, **given), lines)
+            show(session, fetch(mica, **given), columns)
 
     return _command(name, text, run, parameters)
 

@@ -150,24 +150,26 @@ class Transport:
         self, path: str, *, headers: Mapping[str, str], idle_timeout_s: float
     ) -> Iterator[Iterator[str]]:
         """The lines of an endless answer."""
-        check_path(path)
-        with _failures(self.address):
-            with self._client.stream(
-                "GET",
-                path,
-                headers={**self.authorization, **headers},
-                timeout=self._timeout(idle_timeout_s),
-            ) as response:
-                if response.status_code != 200:
-                    response.read()
-                    _check(response)
-                yield response.iter_lines()
+        with self._open(path, headers, idle_timeout_s, (200,)) as response:
+            yield response.iter_lines()
 
     @contextmanager
     def download(
         self, path: str, *, headers: Mapping[str, str], idle_timeout_s: float = ANSWER_TIMEOUT_S
     ) -> Iterator[Download]:
         """The body of a GET, read as it arrives."""
+        with self._open(path, headers, idle_timeout_s, (200, 206)) as response:
+            yield Download(
+                status=response.status_code,
+                etag=response.headers.get("etag"),
+                length=int(response.headers.get("content-length", "-1")),
+                parts=response.iter_bytes(1 << 18),
+            )
+
+    @contextmanager
+    def _open(
+        self, path: str, headers: Mapping[str, str], idle_timeout_s: float, good: tuple[int, ...]
+    ) -> Iterator[httpx.Response]:
         check_path(path)
         with _failures(self.address):
             with self._client.stream(
@@ -176,16 +178,11 @@ class Transport:
                 headers={**self.authorization, **headers},
                 timeout=self._timeout(idle_timeout_s),
             ) as response:
-                if response.status_code not in (200, 206):
+                if response.status_code not in good:
                     response.read()
                     _check(response)
                     raise UnexpectedError(f"unexpected status {response.status_code} for {path}")
-                yield Download(
-                    status=response.status_code,
-                    etag=response.headers.get("etag"),
-                    length=int(response.headers.get("content-length", "-1")),
-                    parts=response.iter_bytes(1 << 18),
-                )
+                yield response
 
     @staticmethod
     def _timeout(answer_s: float) -> httpx.Timeout:

@@ -7,7 +7,7 @@ from itertools import islice
 import click
 
 from remote_api.client.cli.output import Columns
-from remote_api.client.cli.parameters import NAME
+from remote_api.client.cli.parameters import NAME, choice_of
 from remote_api.client.cli.session import Session, pass_session, show_rows
 from vmkernel.model import AuditOutcome
 
@@ -40,7 +40,7 @@ def audit_group() -> None:
 )
 @click.option(
     "--outcome",
-    type=click.Choice([outcome.value for outcome in AuditOutcome]),
+    type=choice_of(AuditOutcome),
     help="Only requests with this outcome.",
 )
 @click.option(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from remote_api.client.cli.output import Columns, listed
+from remote_api.client.cli.parameters import choice_of
 from remote_api.client.cli.session import (
     Session,
     bytes_text,
@@ -50,7 +51,7 @@ def datastore_group() -> None:
 
 _filesystem = click.option(
     "--filesystem",
-    type=click.Choice([f.value for f in Filesystem]),
+    type=choice_of(Filesystem),
     default=Filesystem.XFS.value,
     show_default=True,
     help="File system to create on disks.",
@@ -71,13 +72,13 @@ _disks = click.option(
 _level = click.option(
     "--raid",
     "level",
-    type=click.Choice([level.value for level in RaidLevel]),
+    type=choice_of(RaidLevel),
     help="Mirror the disks (default: several disks are concatenated, without redundancy).",
 )
 _nfs = click.option("--nfs", metavar="SERVER:/EXPORT", help="Export of an NFS server.")
 _nfs_version = click.option(
     "--nfs-version",
-    type=click.Choice([version.value for version in NfsVersion]),
+    type=choice_of(NfsVersion),
     help="NFS version to use (default: the newest that the server supports).",
 )
 _path = click.option(

@@ -6,6 +6,7 @@ import click
 
 from remote_api.client.cli import output
 from remote_api.client.cli.output import Columns
+from remote_api.client.cli.parameters import choice_of
 from remote_api.client.cli.rates import host_rates
 from remote_api.client.cli.readings import bytes_or_none, interval_option, repeat, watch_option
 from remote_api.client.cli.security_text import security_text
@@ -158,7 +159,7 @@ _POWER_TEXT = {PowerAction.SHUTDOWN: "Shut down", PowerAction.REBOOT: "Reboot"}
 
 
 @host_group.command("power")
-@click.argument("action", type=click.Choice([action.value for action in PowerAction]))
+@click.argument("action", type=choice_of(PowerAction))
 @yes_option
 @wait_option
 @pass_session

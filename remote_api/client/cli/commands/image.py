@@ -9,7 +9,7 @@ import click
 
 from remote_api.client.cli import output
 from remote_api.client.cli.output import Columns, listed
-from remote_api.client.cli.parameters import NAME, SIZE
+from remote_api.client.cli.parameters import NAME, SIZE, choice_of
 from remote_api.client.cli.session import (
     Session,
     bytes_text,
@@ -45,13 +45,13 @@ _image = object_argument("image")
 _format_option = click.option(
     "--format",
     "image_format",
-    type=click.Choice([f.value for f in SourceFormat]),
+    type=choice_of(SourceFormat),
     help="Format of the image, once unpacked (default: detected; needed for a raw disk without"
     " partitions).",
 )
 _compression_option = click.option(
     "--compression",
-    type=click.Choice([c.value for c in Compression]),
+    type=choice_of(Compression),
     help="Compression of the file (default: detected).",
 )
 
@@ -240,7 +240,7 @@ def pull_image(
 @click.option(
     "--format",
     "image_format",
-    type=click.Choice([ImageFormat.QCOW2.value, ImageFormat.RAW.value]),
+    type=choice_of((ImageFormat.QCOW2, ImageFormat.RAW)),
     default=ImageFormat.QCOW2.value,
     show_default=True,
     help="Format of the image.",

@@ -8,6 +8,7 @@ import click
 
 from remote_api.client.cli import output
 from remote_api.client.cli.output import Columns, listed
+from remote_api.client.cli.parameters import choice_of
 from remote_api.client.cli.session import (
     Session,
     pass_session,
@@ -64,7 +65,7 @@ token_group.add_command(
 @object_argument("token")
 @click.option(
     "--role",
-    type=click.Choice([role.value for role in Role]),
+    type=choice_of(Role),
     required=True,
     help="What the token may do.",
 )

@@ -12,7 +12,7 @@ import click
 
 from remote_api.client.cli import output
 from remote_api.client.cli.output import Columns, listed
-from remote_api.client.cli.parameters import NAME, SIZE
+from remote_api.client.cli.parameters import NAME, SIZE, choice_of
 from remote_api.client.cli.session import (
     Session,
     bytes_text,
@@ -135,7 +135,7 @@ volume_group.add_command(
 @click.option(
     "--format",
     "volume_format",
-    type=click.Choice([f.value for f in VolumeFormat]),
+    type=choice_of(VolumeFormat),
     default=VolumeFormat.QCOW2.value,
     show_default=True,
     help="Format of the volume's file.",
@@ -203,12 +203,12 @@ def clone_volume(
 @click.option(
     "--format",
     "volume_format",
-    type=click.Choice([f.value for f in VolumeFormat]),
+    type=choice_of(VolumeFormat),
     help="Convert the volume to this format.",
 )
 @click.option(
     "--allocation",
-    type=click.Choice([a.value for a in Allocation]),
+    type=choice_of(Allocation),
     help="Reserve all space (thick), or as it is used (thin).",
 )
 @wait_option
@@ -238,7 +238,7 @@ def move_volume(
 @_volume
 @click.option(
     "--repair",
-    type=click.Choice([r.value for r in CheckRepair]),
+    type=choice_of(CheckRepair),
     default=CheckRepair.NONE.value,
     show_default=True,
     help="What to repair: `leaks` frees wasted space; `all` also repairs corruption and may lose"
@@ -290,7 +290,7 @@ def _check_text(check: VolumeCheck) -> str:
 @click.option(
     "--format",
     "image_format",
-    type=click.Choice([ImageFormat.QCOW2.value, ImageFormat.RAW.value]),
+    type=choice_of((ImageFormat.QCOW2, ImageFormat.RAW)),
     help="Format of the file (default: the volume's).",
 )
 @click.option("--compress", is_flag=True, help="Compress the file (qcow2 only).")

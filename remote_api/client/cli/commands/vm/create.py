@@ -9,7 +9,7 @@ import msgspec
 
 from remote_api.client.cli.cloud_init import cloud_init_of, cloud_init_options
 from remote_api.client.cli.commands.vm.devices import made_volumes
-from remote_api.client.cli.parameters import NAME, NAME_AND_KIND, SIZE
+from remote_api.client.cli.parameters import NAME, NAME_AND_KIND, SIZE, choice_of
 from remote_api.client.cli.session import (
     Session,
     pass_session,
@@ -72,7 +72,7 @@ _MIB = 1 << 20
 )
 @click.option(
     "--firmware",
-    type=click.Choice([f.value for f in Firmware]),
+    type=choice_of(Firmware),
     default=Firmware.UEFI.value,
     show_default=True,
     help="Firmware of the VM.",
@@ -122,19 +122,19 @@ _MIB = 1 << 20
     "--boot",
     "order",
     multiple=True,
-    type=click.Choice([d.value for d in BootDevice]),
+    type=choice_of(BootDevice),
     help="Boot order: first device first. Repeatable.",
 )
 @click.option(
     "--display",
-    type=click.Choice([d.value for d in DisplayModel]),
+    type=choice_of(DisplayModel),
     default=DisplayModel.STD.value,
     show_default=True,
     help="Display adapter.",
 )
 @click.option(
     "--guest-os",
-    type=click.Choice([g.value for g in GuestOs]),
+    type=choice_of(GuestOs),
     default=GuestOs.LINUX.value,
     show_default=True,
     help="Guest OS, which sets defaults. `windows`: devices with inbox drivers, clock"

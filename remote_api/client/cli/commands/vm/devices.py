@@ -13,7 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from remote_api.client.cli.parameters import NAME, SIZE
+from remote_api.client.cli.parameters import NAME, SIZE, choice_of
 from remote_api.client.cli.session import (
     Session,
     bytes_text,
@@ -57,7 +57,7 @@ _UNUSED_S = 600
 )
 @click.option(
     "--bus",
-    type=click.Choice([b.value for b in DiskBus]),
+    type=choice_of(DiskBus),
     help="Bus of the disk (default: chosen for the guest).",
 )
 @click.option(
@@ -65,7 +65,7 @@ _UNUSED_S = 600
 )
 @click.option(
     "--cache",
-    type=click.Choice([c.value for c in DiskCache]),
+    type=choice_of(DiskCache),
     help="Cache mode of the disk (default: none).",
 )
 @click.option("--read-only", is_flag=True, help="Attach the disk read-only.")
@@ -181,7 +181,7 @@ def eject(session: Session, vm_id: str, drive: str | None) -> None:
 @click.argument("port_group", type=NAME, default="vm-network", metavar="[PORT_GROUP]")
 @click.option(
     "--model",
-    type=click.Choice([m.value for m in NicModel]),
+    type=choice_of(NicModel),
     help="Model of the NIC (default: chosen for the guest).",
 )
 @click.option("--mac", metavar="ADDRESS", help="MAC address (default: generated).")

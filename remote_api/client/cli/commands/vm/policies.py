@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from remote_api.client.cli.commands.vm.view import life_lines
+from remote_api.client.cli.parameters import choice_of
 from remote_api.client.cli.session import (
     Session,
     pass_session,
@@ -44,7 +45,7 @@ __all__ = ["COMMANDS"]
 )
 @click.option(
     "--wait-for",
-    type=click.Choice([w.value for w in WaitFor]),
+    type=choice_of(WaitFor),
     help="Start the next VM earlier, when this VM's guest agent answers.",
 )
 @pass_session
@@ -73,7 +74,7 @@ def set_autostart(session: Session, /, vm_id: str, **given: Any) -> None:
 )
 @click.option(
     "--action",
-    type=click.Choice([a.value for a in StopAction]),
+    type=choice_of(StopAction),
     help="How the VM is stopped.",
 )
 @pass_session
@@ -86,7 +87,7 @@ def set_stop(session: Session, /, vm_id: str, as_started: bool, **given: Any) ->
 
 @click.command("set-restart")
 @vm_argument
-@click.argument("policy", required=False, type=click.Choice([p.value for p in RestartPolicy]))
+@click.argument("policy", required=False, type=choice_of(RestartPolicy))
 @click.option(
     "--max-attempts",
     type=click.IntRange(0, 1000),
@@ -95,7 +96,7 @@ def set_stop(session: Session, /, vm_id: str, as_started: bool, **given: Any) ->
 )
 @click.option(
     "--on-panic",
-    type=click.Choice([p.value for p in OnPanic]),
+    type=choice_of(OnPanic),
     help="What to do when the guest reports a panic.",
 )
 @pass_session

@@ -6,6 +6,7 @@ import time
 
 import click
 
+from remote_api.client.cli.parameters import choice_of
 from remote_api.client.cli.session import (
     Session,
     confirm,
@@ -94,7 +95,7 @@ def discard_state(session: Session, vm_id: str, yes: bool, wait: bool) -> None:
 @click.argument(
     "state",
     metavar="[STATE]",
-    type=click.Choice([s.value for s in VmState]),
+    type=choice_of(VmState),
     default=VmState.RUNNING.value,
 )
 @click.option("--agent", is_flag=True, help="Also wait for the guest agent to answer.")
