@@ -210,7 +210,7 @@ def _use_terminal(host: HostedMica) -> None:
         terminal.send("echo typed by hand\r")
         terminal.expect(r"echo typed by hand[^e]+echo typed by hand|typed by hand\r\n")
         terminal.send("\x1d")
-        terminal.expect_exact("console of door: left")
+        terminal.expect_exact("console of VM door: disconnected")
         terminal.expect(pexpect.EOF)
     finally:
         terminal.close()
