@@ -137,6 +137,34 @@ def test_what_was_cut_off_is_refused(
         mica.upload_image("no", sample, datastore="main")
 
 
+@pytest.mark.parametrize("missing", [1, 512, 4096, 60_000])
+@pytest.mark.parametrize("name", ["qcow2", "vmdk", "vdi"])
+def test_a_last_cluster_that_is_cut_off_has_lost_data(
+    mica: Mica, tmp_path: Path, name: str, missing: int
+) -> None:
+    """qemu-img itself finds no error, and reads zeros for what is missing."""
+    whole = tmp_path / "whole"
+    whole.write_bytes((bytes(range(1, 256)) * 4113)[: 1 << 20])
+    sample = _converted(whole, tmp_path / "sample", name, "")
+    os.truncate(sample, sample.stat().st_size - missing)
+    with pytest.raises(RefusedError, match=r"cut off|damaged"):
+        mica.upload_image("no", sample, datastore="main")
+
+
+@pytest.mark.parametrize("missing", [512, 4096, 60_000])
+@pytest.mark.parametrize("name", ["qcow2", "vmdk"])
+def test_a_last_cluster_without_its_padding_is_whole(
+    mica: Mica, tmp_path: Path, name: str, missing: int
+) -> None:
+    """The disk ends inside its last cluster: what lies behind its end is no part of it."""
+    whole = tmp_path / "whole"
+    whole.write_bytes((bytes(range(1, 256)) * 4200)[: (1 << 20) + 4096])
+    sample = _converted(whole, tmp_path / "sample", name, "")
+    os.truncate(sample, sample.stat().st_size - missing)
+    image = mica.upload_image("shape", sample, datastore="main")
+    assert _data_of(mica, image, tmp_path) == whole.read_bytes()
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_taken_says_what_to_do(
     mica: Mica, tmp_path: Path, raw: Path, name: str

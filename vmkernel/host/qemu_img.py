@@ -334,6 +334,23 @@ class QemuImg:
             found.corruptions, found.leaks, found.corruptions_fixed, found.leaks_fixed
         )
 
+    async def data_end(self, path: Path, image_format: str) -> int:
+        """How far the pieces of a disk reach in its file, in bytes, without what lies behind the
+        disk's own end: a file that is shorter has lost data, which qemu would read as zeros. (A
+        compressed piece isn't counted: one that is cut off can't be unpacked.)"""
+        async with self._opened(read=[(path, image_format)]) as files:
+            reach = _Reach()
+            await self._run(
+                files,
+                "mapped",
+                *("map", "--output=json"),
+                files.whole((path, image_format)),
+                timeout_s=_CHECK_S,
+                on_stdout=reach.feed,
+                long=True,
+            )
+        return reach.bytes
+
     # --- running ------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
@@ -467,6 +484,30 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[str, msgspec.Meta(max_length=1024)]
 LIST_MAX = 65_536
 """Snapshots or bitmaps inside a qcow2 (docs/interop/qcow2 of QEMU)."""
+
+
+class _Reach:
+    """Takes the lines of `qemu-img map --output=json`, one for each run of the disk, and keeps none
+    of them."""
+
+    _RUN = re.compile(rb'"length": (\d{1,19}),.*"offset": (\d{1,19})\b')
+    _LINE_BYTES = 1024
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """The next piece."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[: self._LINE_BYTES]
+        for line in lines:
+            self._take(line)
+        self._take(self._rest)
+
+    def _take(self, line: bytes) -> None:
+        if (run := self._RUN.search(line)) is not None:
+            self.bytes = max(self.bytes, int(run[1]) + int(run[2]))
 
 
 class _Check(msgspec.Struct):

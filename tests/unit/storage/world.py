@@ -157,6 +157,10 @@ class PretendingQemuImg(QemuImg):
         assert action == "-d"
         self.inside[path.name].remove(tag)
 
+    async def data_end(self, path: Path, image_format: str) -> int:  # noqa: ARG002
+        """No piece is missing."""
+        return 0
+
     async def check(self, path: Path, image_format: str, *, repair: str | None) -> CheckReport:
         """What the test says."""
         del path

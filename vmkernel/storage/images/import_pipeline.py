@@ -271,6 +271,7 @@ class ImageImporter:
         work.context.advance(0, stage="check")
         try:
             report = await self._qemu_img.check(source, _qemu_name(work.format), repair=None)
+            reach = await self._qemu_img.data_end(source, _qemu_name(work.format))
         except CommandError as error:
             if (found := _of_the_data(error)) is not None:
                 raise found from error
@@ -281,6 +282,15 @@ class ImageImporter:
                 f"The data are no usable {work.format} image: its tables have"
                 f" {report.corruptions} errors, because it was cut off or damaged. Send it again,"
                 " or repair it before by `qemu-img check -r all`.",
+            )
+
+        # Padding of the last cluster, behind the disk's end, may be missing: writers cut it off.
+        missing = reach - await asyncio.to_thread(lambda: status(source).st_size)
+        if missing > 0:
+            raise MicaError.field(
+                "/spec/format",
+                f"The data are no usable {work.format} image: the last {missing} bytes of the disk"
+                " are missing, because it was cut off. Send it again.",
             )
 
     async def _replay(self, work: _Work, source: Path, overlay: Path) -> None:
