@@ -116,7 +116,11 @@ class NbdReader:
                 except BaseException:
                     writer.close()
                     raise
-        except (OSError, EOFError, TimeoutError, struct.error) as error:
+        except TimeoutError as error:
+            raise NbdError(
+                f"the export {export} can't be opened: no answer within {_ANSWER_S:g} s"
+            ) from error
+        except (OSError, EOFError, struct.error) as error:
             raise NbdError(f"the export {export} can't be opened: {error}") from error
         return nbd
 
@@ -168,8 +172,10 @@ class NbdReader:
                     )
                     await self._writer.drain()
                     return await self._chunks(cookie)
-            except (OSError, EOFError, TimeoutError) as error:
-                if not left or isinstance(error, TimeoutError):
+            except TimeoutError as error:
+                raise NbdError(f"the server did not answer within {_ANSWER_S:g} s") from error
+            except (OSError, EOFError) as error:
+                if not left:
                     raise NbdError(f"the server is gone: {error}") from error
                 await self._reconnect()
         raise AssertionError("unreachable")

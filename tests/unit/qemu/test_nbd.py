@@ -214,3 +214,19 @@ def test_a_server_that_has_ended_is_gone(tmp_path: Path) -> None:
         await nbd.close()
 
     asyncio.run(story())
+
+
+def test_a_server_that_says_nothing_is_given_up_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmkernel.qemu.nbd._ANSWER_S", 0.05)
+
+    async def main() -> None:
+        server = await asyncio.start_unix_server(lambda *_: None, tmp_path / "nbd")
+        try:
+            with pytest.raises(NbdError, match=r"no answer within 0\.05 s"):
+                await NbdReader.open(tmp_path / "nbd", "disk0", ())
+        finally:
+            server.close()
+
+    asyncio.run(main())
