@@ -95,7 +95,6 @@ class Blocks:
             "nbd-server-start",
             "nbd-server-stop",
             "query-blockstats",
-            "query-fdsets",
             "query-jobs",
             "query-named-block-nodes",
             "transaction",
@@ -179,12 +178,6 @@ class Blocks:
                 ],
             }
             for name, node in self.nodes.items()
-        ]
-
-    def _query_fdsets(self, _: Mapping[str, Any]) -> Any:
-        return [
-            {"fdset-id": number, "fds": [{"opaque": self.qemu.opaque[number]}]}
-            for number in self.qemu.fdsets
         ]
 
     def _query_jobs(self, _: Mapping[str, Any]) -> Any:

@@ -40,7 +40,6 @@ _LISTS = frozenset(
         "query-block",
         "query-blockstats",
         "query-chardev",
-        "query-fdsets",
         "query-hotpluggable-cpus",
         "query-jobs",
         "query-memory-devices",
@@ -253,6 +252,9 @@ class FakeQmp:
                 return [{"name": name, "type": "child"} for name in sorted(self.qemu.devices)]
             case "qom-get" if (arguments or {}).get("property") == "port":
                 return self.qemu.ports[str((arguments or {})["path"]).rpartition("/")[2]]
+            case "query-fdsets" if command not in self.qemu.replies:
+                opaque = self.qemu.opaque
+                return [{"fdset-id": n, "fds": [{"opaque": opaque[n]}]} for n in self.qemu.fdsets]
             case "device_add" if command not in self.qemu.replies:
                 self.qemu.devices.add(str((arguments or {})["id"]))
                 self.qemu.note_port(arguments or {})

@@ -38,7 +38,6 @@ class Nodes:
             "job-finalize",
             "job-cancel",
             "job-dismiss",
-            "query-fdsets",
         ):
             qemu.replies[command] = self._answer(command)
 
@@ -56,12 +55,6 @@ class Nodes:
         for name in reversed(names):
             chain = {"node-name": name, **({"parent": chain} if chain else {})}
         return [chain, *({"node-name": name} for name in (*self.below, *self.others))]
-
-    def query_fdsets(self, _: Mapping[str, Any]) -> Any:
-        return [
-            {"fdset-id": number, "fds": [{"opaque": self.qemu.opaque[number]}]}
-            for number in self.qemu.fdsets
-        ]
 
     def query_jobs(self, _: Mapping[str, Any]) -> Any:
         if self.job is None:

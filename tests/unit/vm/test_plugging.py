@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tests.unit.vm.plugging_story import plugging_story, update
 from tests.unit.vm.world import World
 from vmkernel.devices import Family
 from vmkernel.model import (
@@ -177,46 +178,30 @@ class Devices:
         self.nodes: list[str] = []
         self.qemu.replies |= {
             "query-blockstats": lambda _: [{"node-name": n} for n in self.nodes],
-            "query-fdsets": lambda _: [
-                {"fdset-id": n, "fds": [{"opaque": self.qemu.opaque[n]}]} for n in self.qemu.fdsets
-            ],
             "query-hotpluggable-cpus": lambda _: [],
         }
 
 
-def story(root: Path, tell: Callable[[World, Devices], Any], **fields: Any) -> None:
-    async def whole() -> None:
-        world = World(root)
-        for volume in ("a", "b"):
-            world.storage.add_volume(volume)
+def story(root: Path, tell: Callable[[World, Devices], Awaitable[None]], **fields: Any) -> None:
+    def images(world: World) -> None:
         for image in ("red", "blue"):
             world.storage.add_image(image, ImageFormat.ISO)
-        await world.vms.start()
-        try:
-            await world.create(
-                disks=(DiskSpec(volume="a"),),
-                cdroms=(CdromSpec(image="red"),),
-                cpus=CpuSpec(count=1, max_count=2),
-                **fields,
-            )
-            await world.act(VmAction.START)
-            await tell(world, Devices(world))
-        finally:
-            await world.operations.close()
-            await world.vms.stop()
 
-    asyncio.run(whole())
-
-
-async def _update(world: World, **changes: Any) -> None:
-    vm = world.vms.get("web")
-    await world.vms.update("web", replace(vm.spec, **changes), vm.revision, actor="me")
+    plugging_story(
+        root,
+        Devices,
+        tell,
+        images,
+        cdroms=(CdromSpec(image="red"),),
+        cpus=CpuSpec(count=1, max_count=2),
+        **fields,
+    )
 
 
 def test_a_disk_comes_and_goes(tmp_path: Path) -> None:
     async def tell(world: World, devices: Devices) -> None:
         before = world.vms.get("web").spec
-        await _update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b")))
+        await update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b")))
         assert "disk1" in devices.there
         names = [command for command, _ in world.qemu().commands]
         assert names.index("blockdev-add") < names.index("device_add")
@@ -225,7 +210,7 @@ def test_a_disk_comes_and_goes(tmp_path: Path) -> None:
         assert world.vms.vm_of_volume("b") == "web"
         await world.restart()
         assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0", "disk1"]
-        await _update(world, disks=before.disks)
+        await update(world, disks=before.disks)
         assert "disk1" not in devices.there
         assert world.vms.get("web").spec == before
         assert world.vms.vm_of_volume("b") is None
@@ -244,8 +229,8 @@ def test_a_machine_wakes_as_it_began(tmp_path: Path) -> None:
         first = world.qemu().request.arguments
         size = first[first.index("-m") + 1]
         disks = (DiskSpec(volume="a"), DiskSpec(volume="b"))
-        await _update(world, disks=disks)
-        await _update(world, disks=disks[1:], memory_bytes=512 * MIB)
+        await update(world, disks=disks)
+        await update(world, disks=disks[1:], memory_bytes=512 * MIB)
         dimm = {"id": "dimm0", "size": 256 * MIB}
         for _ in range(2):
             reply = [{"type": "dimm", "data": dimm}]
@@ -277,13 +262,13 @@ def test_what_fails_is_taken_back_and_the_spec_tells_the_truth(tmp_path: Path) -
             "cpus": CpuSpec(count=2, max_count=2),
         }
         with pytest.raises(MicaError, match="places for 0 more"):
-            await _update(world, **wanted)
+            await update(world, **wanted)
         assert devices.there == {"disk0"}
         assert world.vms.get("web").spec == before.spec
         assert world.vms.vm_of_volume("b") is None
         world.qemu().replies["blockdev-insert-medium"] = QmpCommandError("no")
         with pytest.raises(MicaError):
-            await _update(world, **wanted)
+            await update(world, **wanted)
         assert devices.there == {"disk0"}
 
     story(tmp_path, tell)
@@ -309,7 +294,7 @@ def test_added_memory_has_the_pages_of_the_rest(tmp_path: Path, in_pool: int) ->
             assert before < 256 * MIB
             (pool / "free_hugepages").write_text(str(in_pool))
             Devices(world)
-            await _update(world, memory_bytes=512 * MIB)
+            await update(world, memory_bytes=512 * MIB)
             missing = max(0, 128 - in_pool)
             assert (pool / "nr_overcommit_hugepages").read_text() == str(missing)
             grown = world.host.admission.promised_bytes - before
@@ -331,7 +316,7 @@ def _spec_keys(world: World) -> list[str | None]:
 async def _asked_in_vain(world: World, devices: Devices, **changes: Any) -> None:
     """A removal that the guest doesn't agree to in time."""
     with pytest.raises(MicaError) as caught:
-        await _update(world, **changes)
+        await update(world, **changes)
     assert caught.value.problem.code is ErrorCode.TIMED_OUT
     assert "unplugging" in caught.value.problem.detail
 
@@ -352,7 +337,7 @@ def test_a_guest_that_keeps_its_disk_keeps_it_in_the_spec(tmp_path: Path) -> Non
         assert vm.spec.cdroms[0].image == "blue"
         assert vm.status.unplugging == ("disk0",)
         devices.kept.clear()
-        await _update(world, disks=())
+        await update(world, disks=())
         vm = world.vms.get("web")
         assert (vm.spec.disks, vm.status.unplugging) == ((), ())
 
@@ -379,7 +364,7 @@ def test_what_goes_after_the_answer_goes_from_the_spec(tmp_path: Path, key: str)
         assert (event.data["device"], event.data["kind"]) == (key, field.removesuffix("s"))
         if key == "disk0":
             assert world.vms.vm_of_volume("a") is None
-            await _update(world, disks=(DiskSpec(volume="b", key=key),))
+            await update(world, disks=(DiskSpec(volume="b", key=key),))
             assert world.vms.vm_of_volume("b") == "web"
         await world.restart()
         assert (key in _spec_keys(world)) is (key == "disk0")
@@ -396,7 +381,7 @@ def test_what_goes_while_no_vmkernel_listens_is_found(tmp_path: Path) -> None:
         assert world.vms.get("web").status.unplugging == ("disk0",)
         devices.qemu.lose("disk0")
         await world.until(lambda: not world.vms.get("web").spec.disks)
-        await _update(world, disks=(DiskSpec(volume="b"),))
+        await update(world, disks=(DiskSpec(volume="b"),))
         await world.operations.close()
         await world.vms.stop()
         devices.qemu.devices.discard("disk0")
@@ -436,7 +421,7 @@ def test_a_guest_that_refuses_is_believed(tmp_path: Path) -> None:
 
         devices.qemu.replies["device_del"] = refuse
         with pytest.raises(MicaError, match="refused to let go of disk0") as caught:
-            await _update(world, disks=())
+            await update(world, disks=())
         assert caught.value.problem.code is ErrorCode.CONFLICT
         assert world.vms.get("web").status.unplugging == ()
         del devices.qemu.replies["device_del"]
@@ -452,19 +437,19 @@ def test_a_guest_that_refuses_is_believed(tmp_path: Path) -> None:
 
 def test_a_paused_guest_is_not_asked(tmp_path: Path) -> None:
     async def tell(world: World, devices: Devices) -> None:
-        await _update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b", bus=DiskBus.USB)))
+        await update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b", bus=DiskBus.USB)))
         await world.act(VmAction.PAUSE)
         for changes in ({"disks": world.vms.get("web").spec.disks[1:]}, {"nics": ()}):
             with pytest.raises(MicaError, match="is paused") as caught:
-                await _update(world, **changes)
+                await update(world, **changes)
             assert caught.value.problem.code is ErrorCode.CONFLICT
         assert not [c for c, _ in devices.qemu.commands if c == "device_del"]
         assert world.vms.get("web").status.unplugging == ()
         # A USB disk goes without the guest.
-        await _update(world, disks=world.vms.get("web").spec.disks[:1])
+        await update(world, disks=world.vms.get("web").spec.disks[:1])
         assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0"]
         await world.act(VmAction.RESUME)
-        await _update(world, nics=())
+        await update(world, nics=())
 
     story(tmp_path, tell, nics=(NicSpec(),))
 
@@ -491,7 +476,7 @@ def test_a_change_that_was_cut_off_leaves_what_the_machine_has(tmp_path: Path) -
     async def tell(world: World, devices: Devices) -> None:
         devices.qemu.replies["device_add"] = QmpLostError("killed")
         with pytest.raises(MicaError):
-            await _update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b")))
+            await update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b")))
         folder = tmp_path / "ds/main/vms/web"
         known = definitions.load(folder)
         disks = (*known.spec.disks, DiskSpec(volume="b", key="disk1", bus=DiskBus.VIRTIO_BLK))

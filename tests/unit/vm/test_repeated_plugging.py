@@ -6,13 +6,13 @@ the spec be true."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
+from tests.unit.vm.plugging_story import plugging_story, update
 from tests.unit.vm.world import World
 from vmkernel.model import (
     DiskSpec,
@@ -63,7 +63,6 @@ class Strict:
             "netdev_del",
             "device_add",
             "query-blockstats",
-            "query-fdsets",
             "qom-list",
         ):
             self.qemu.replies[command] = self._answer(command)
@@ -145,9 +144,6 @@ class Strict:
 
         return [tree(name) for name in self.nodes]
 
-    def query_fdsets(self, _: Mapping[str, Any]) -> Any:
-        return [{"fdset-id": n, "fds": [{"opaque": self.qemu.opaque[n]}]} for n in self.qemu.fdsets]
-
     def qom_list(self, arguments: Mapping[str, Any]) -> Any:
         names = self.objects if arguments["path"] == "/objects" else self.qemu.devices
         return [{"name": name, "type": "child"} for name in sorted(names)]
@@ -163,31 +159,11 @@ class Strict:
 
 def story(
     root: Path,
-    tell: Callable[[World, Strict], Any],
-    *,
+    tell: Callable[[World, Strict], Awaitable[None]],
     before: Callable[[World], None] = lambda _: None,
     **fields: Any,
 ) -> None:
-    async def whole() -> None:
-        world = World(root)
-        before(world)
-        for volume in ("a", "b"):
-            world.storage.add_volume(volume)
-        await world.vms.start()
-        try:
-            await world.create(disks=(DiskSpec(volume="a"),), **fields)
-            await world.act(VmAction.START)
-            await tell(world, Strict(world))
-        finally:
-            await world.operations.close()
-            await world.vms.stop()
-
-    asyncio.run(whole())
-
-
-async def _update(world: World, **changes: Any) -> None:
-    vm = world.vms.get("web")
-    await world.vms.update("web", replace(vm.spec, **changes), vm.revision, actor="me")
+    plugging_story(root, Strict, tell, before, **fields)
 
 
 def _spec(world: World) -> VmSpec:
@@ -205,7 +181,7 @@ def test_a_disk_whose_answer_is_lost(tmp_path: Path, command: str, done: bool) -
     async def tell(world: World, qemu: Strict) -> None:
         qemu.lose[command] = done
         with pytest.raises(MicaError) as caught:
-            await _update(world, disks=BOTH)
+            await update(world, disks=BOTH)
         assert caught.value.problem.code is ErrorCode.UNAVAILABLE
         await world.until(lambda: (len(_spec(world).disks) == 2) == ("disk1" in qemu.qemu.devices))
         if "disk1" in qemu.qemu.devices:
@@ -215,10 +191,10 @@ def test_a_disk_whose_answer_is_lost(tmp_path: Path, command: str, done: bool) -
             assert not qemu.rest_of("disk1")
             assert world.vms.vm_of_volume("b") is None
             assert not qemu.qemu.fdsets
-            await _update(world, disks=BOTH)
+            await update(world, disks=BOTH)
         assert [d.key for d in _spec(world).disks] == ["disk0", "disk1"]
         assert {"disk0", "disk1"} <= qemu.qemu.devices
-        await _update(world, disks=BOTH[:1])
+        await update(world, disks=BOTH[:1])
         assert not qemu.rest_of("disk1")
 
     story(tmp_path, tell)
@@ -231,12 +207,12 @@ def test_a_card_whose_answer_is_lost(tmp_path: Path, command: str, done: bool) -
         nics = (NicSpec(),)
         qemu.lose[command] = done
         with pytest.raises(MicaError):
-            await _update(world, nics=nics)
+            await update(world, nics=nics)
         await world.until(lambda: (len(_spec(world).nics) == 1) == ("nic0" in qemu.qemu.devices))
         if not _spec(world).nics:
-            await _update(world, nics=nics)
+            await update(world, nics=nics)
         assert "nic0" in qemu.qemu.devices
-        await _update(world, nics=())
+        await update(world, nics=())
         assert not qemu.netdevs
 
     story(tmp_path, tell)
@@ -247,9 +223,9 @@ def test_memory_whose_answer_is_lost(tmp_path: Path, command: str) -> None:
     async def tell(world: World, qemu: Strict) -> None:
         qemu.lose[command] = command == "object-add"
         with pytest.raises(MicaError):
-            await _update(world, memory_bytes=512 * MIB)
+            await update(world, memory_bytes=512 * MIB)
         assert _spec(world).memory_bytes == 256 * MIB
-        await _update(world, memory_bytes=512 * MIB)
+        await update(world, memory_bytes=512 * MIB)
         assert "dimm0" in qemu.qemu.devices
 
     story(tmp_path, tell, memory_bytes=256 * MIB, memory=MemorySpec(max_bytes=1024 * MIB))
@@ -260,7 +236,7 @@ def test_what_is_plugged_in_at_once_is_all_noted(tmp_path: Path) -> None:
 
     async def tell(world: World, _: Strict) -> None:
         before = read_record(world.host.folder("web").record)
-        await _update(world, nics=(NicSpec(), NicSpec()), memory_bytes=512 * MIB)
+        await update(world, nics=(NicSpec(), NicSpec()), memory_bytes=512 * MIB)
         noted = read_record(world.host.folder("web").record)
         assert before is not None
         assert noted is not None
@@ -287,8 +263,8 @@ def test_a_tablet_whose_answer_is_lost(tmp_path: Path) -> None:
             else:
                 answers.append(QmpLostError(_LOST))
             with pytest.raises(MicaError):
-                await _update(world, tablet=wanted)
-            await _update(world, tablet=wanted)
+                await update(world, tablet=wanted)
+            await update(world, tablet=wanted)
             assert ("tablet" in qemu.qemu.devices) is wanted
 
     story(tmp_path, tell, tablet=False)
@@ -298,9 +274,9 @@ def test_a_disk_that_qemu_lets_go_of_late(tmp_path: Path) -> None:
     """Its device is gone, a request of it isn't: the key stays taken until all of it is gone."""
 
     async def tell(world: World, qemu: Strict) -> None:
-        await _update(world, disks=BOTH)
+        await update(world, disks=BOTH)
         qemu.busy.add("disk1")
-        going = asyncio.ensure_future(_update(world, disks=BOTH[:1]))
+        going = asyncio.ensure_future(update(world, disks=BOTH[:1]))
         await world.until(lambda: "disk1" not in qemu.qemu.devices)
         await world.quiet()
         assert not going.done()
@@ -309,7 +285,7 @@ def test_a_disk_that_qemu_lets_go_of_late(tmp_path: Path) -> None:
         await going
         assert [d.key for d in _spec(world).disks] == ["disk0"]
         assert not qemu.rest_of("disk1")
-        await _update(world, disks=BOTH)
+        await update(world, disks=BOTH)
         assert "disk1" in qemu.qemu.devices
 
     story(tmp_path, tell)
@@ -319,7 +295,7 @@ def test_a_disk_that_a_guest_ejects_while_qemu_does_not_answer(tmp_path: Path) -
     """The report finds QEMU silent; it is looked at again until the spec is true."""
 
     async def tell(world: World, qemu: Strict) -> None:
-        await _update(world, disks=BOTH)
+        await update(world, disks=BOTH)
         qemu.lose["qom-list"] = False
         qemu.qemu.lose("disk1")
         await world.until(lambda: len(_spec(world).disks) == 1)
@@ -334,11 +310,11 @@ def test_what_is_in_the_way_and_in_use_is_a_conflict(tmp_path: Path) -> None:
         qemu.objects.add("disk1-limits")
         qemu.busy.add("disk1")
         with pytest.raises(MicaError, match="former disk1") as caught:
-            await _update(world, disks=BOTH)
+            await update(world, disks=BOTH)
         assert caught.value.problem.code is ErrorCode.CONFLICT
         assert len(_spec(world).disks) == 1
         qemu.busy.clear()
-        await _update(world, disks=BOTH)
+        await update(world, disks=BOTH)
 
     story(tmp_path, tell)
 
@@ -350,7 +326,7 @@ def test_missed_reports_lead_to_a_look(tmp_path: Path) -> None:
     """Each thing that a dropped report would have said is found out by asking."""
 
     async def tell(world: World, qemu: Strict) -> None:
-        await _update(world, disks=BOTH)
+        await update(world, disks=BOTH)
         qemu.qemu.devices.discard("disk1")  # nothing is said of any of this
         qemu.qemu.status = RunState.PAUSED
         qemu.qemu.replies["query-chardev"] = [{"label": "agent0", "frontend-open": True}]
@@ -367,7 +343,7 @@ def test_missed_reports_lead_to_a_look(tmp_path: Path) -> None:
 
 def test_a_look_that_fails_is_repeated(tmp_path: Path) -> None:
     async def tell(world: World, qemu: Strict) -> None:
-        await _update(world, disks=BOTH)
+        await update(world, disks=BOTH)
         qemu.qemu.devices.discard("disk1")
         qemu.qemu.status_fails = 3
         qemu.qemu.say(ReportsMissed())
@@ -387,7 +363,7 @@ def test_a_missed_pause_and_a_missed_refusal(tmp_path: Path) -> None:
         await world.until(lambda: world.vms.get("web").status.state is VmState.PAUSED)
         await world.act(VmAction.RESUME)
         qemu.qemu.keeps.add("disk0")
-        asked = asyncio.ensure_future(_update(world, disks=()))
+        asked = asyncio.ensure_future(update(world, disks=()))
         await world.until(lambda: world.vms.get("web").status.unplugging)
 
         def refuse(_: Any) -> dict[str, Any]:
