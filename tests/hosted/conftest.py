@@ -35,3 +35,25 @@ def mica(host: HostedMica) -> Iterator[Mica]:
     """The administrator's client of the host."""
     with host.client() as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def raw(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk that holds the module's DATA."""
+    path = tmp_path_factory.mktemp("raw") / "disk.raw"
+    path.write_bytes(request.module.DATA)
+    return path
+
+
+@pytest.fixture
+def no_images_left(host: HostedMica, mica: Mica) -> Iterator[None]:
+    """Take away the images and volumes that a test has made; nothing else of them may be left."""
+    yield
+    for image in list(mica.images()):
+        mica.delete_image(image.id)
+    for volume in list(mica.volumes()):
+        mica.delete_volume(volume.id)
+    main = host.folder / "datastores/main"
+    assert [
+        p.name for name in (".incoming", "uploads", "images") for p in (main / name).iterdir()
+    ] == []

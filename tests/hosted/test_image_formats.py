@@ -8,7 +8,6 @@ import lzma
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ from vmkernel.model import (
     VolumeSpec,
 )
 
+pytestmark = pytest.mark.usefixtures("no_images_left")
 MIB = 1 << 20
 PIECE = b"data" * 1024
 DATA = os.urandom(3 * MIB) + bytes(20 * MIB) + os.urandom(MIB)
@@ -49,28 +49,6 @@ FORMATS = {
 def qemu_img(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program that makes the samples."""
     return qemu_programs(tmp_path_factory.mktemp("qemu"))["qemu-img"]
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The disk that is in all samples."""
-    path = tmp_path_factory.mktemp("raw") / "disk.raw"
-    path.write_bytes(DATA)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _tidy(host: HostedMica, mica: Mica) -> Iterator[None]:
-    """Take away what the test has made; nothing else may be left."""
-    yield
-    for image in list(mica.images()):
-        mica.delete_image(image.id)
-    for volume in list(mica.volumes()):
-        mica.delete_volume(volume.id)
-    main = host.folder / "datastores/main"
-    assert [
-        p.name for name in (".incoming", "uploads", "images") for p in (main / name).iterdir()
-    ] == []
 
 
 def _run(*words: str | Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,11 @@ from appliance_build.tools.sandbox import loader_argv, qemu_environment
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
 from tests.framework import inputs
-from tests.framework.hosted import HostedMica
 from tests.framework.image_oracle import differences
 from tests.framework.vhdx import with_log_in_use, with_zeros_in_log
 from vmkernel.model import Image, SourceFormat
 
+pytestmark = pytest.mark.usefixtures("no_images_left")
 MIB = 1 << 20
 DATA = os.urandom(2 * MIB) + bytes(5 * MIB) + os.urandom(MIB)
 """Eight times a MiB, so that every format can have exactly that size."""
@@ -69,26 +69,6 @@ def _tool(program: str, *words: str | Path) -> None:
         capture_output=True,
         timeout=120,
     )
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The disk that is in all samples."""
-    path = tmp_path_factory.mktemp("raw") / "disk.raw"
-    path.write_bytes(DATA)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _tidy(host: HostedMica, mica: Mica) -> Iterator[None]:
-    """Take away what the test has made; nothing else may be left."""
-    yield
-    for image in list(mica.images()):
-        mica.delete_image(image.id)
-    main = host.folder / "datastores/main"
-    assert [
-        p.name for name in (".incoming", "uploads", "images") for p in (main / name).iterdir()
-    ] == []
 
 
 def _converted(raw: Path, target: Path, qemu_name: str, options: str) -> Path:
