@@ -437,7 +437,7 @@ def test_what_ended_while_nobody_looked(tmp_path: Path) -> None:
             await world.operations.close()
             await world.vms.stop()
             world.qemu().die()
-            world._make()
+            world.new_vmkernel()
             await world.vms.start()
             assert state(world) is VmState.CRASHED
             await world.restart()
@@ -495,7 +495,7 @@ def test_a_guest_that_floods_pushes_nobody_out(tmp_path: Path) -> None:
                 world.qemu().say(GuestPanicked("pvpanic"))
                 world.qemu().say(GuestReset(by_guest=True))
             await world.quiet()
-            told = [e for e in world.bus._ring if e.type in ("vm.reset", "vm.guest-panicked")]
+            told = world.events("vm.reset", "vm.guest-panicked")
             assert len(told) == 20
             assert world.vms.get("web").status.reason is None
 

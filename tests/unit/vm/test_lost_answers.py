@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from tests.unit.vm.plugging_story import update
 from tests.unit.vm.test_repeated_plugging import Strict as Devices
-from tests.unit.vm.test_repeated_plugging import _spec, _update, story
+from tests.unit.vm.test_repeated_plugging import _spec, story
 from tests.unit.vm.world import World
 from vmkernel.devices.disk import throttle_limits
 from vmkernel.model import (
@@ -230,7 +231,7 @@ def test_the_spec_and_the_machine_agree_in_the_end(
         machine.lose[command] = done
         machine.always = restarted  # so that this vmkernel can't settle it
         with pytest.raises(MicaError) as caught:
-            await _update(
+            await update(
                 world, **{name: getattr(wanted, name) for name in FIELDS}, disks=wanted.disks
             )
         assert caught.value.problem.code is ErrorCode.UNAVAILABLE
@@ -239,7 +240,7 @@ def test_the_spec_and_the_machine_agree_in_the_end(
             machine.lose.clear()
             await world.restart()
         await world.until(lambda: machine.holds(world, _spec(world)))
-        await _update(world, **{name: getattr(wanted, name) for name in FIELDS}, disks=wanted.disks)
+        await update(world, **{name: getattr(wanted, name) for name in FIELDS}, disks=wanted.disks)
         assert _spec(world) == wanted
         assert machine.holds(world, wanted)
 

@@ -385,7 +385,7 @@ def test_what_goes_while_no_vmkernel_listens_is_found(tmp_path: Path) -> None:
         await world.operations.close()
         await world.vms.stop()
         devices.qemu.devices.discard("disk0")
-        world._make()
+        world.new_vmkernel()
         await world.vms.start()
         assert world.vms.get("web").spec.disks == ()
         assert [event.data["device"] for event in world.events("vm.device-removed")] == [

@@ -142,7 +142,7 @@ async def test_a_crash_that_nobody_saw(tmp_path: Path) -> None:
         await world.operations.close()
         await world.vms.stop()
         world.qemu().die()
-        world._make()
+        world.new_vmkernel()
         await world.vms.start()
         await _until(world, VmState.RUNNING)
 

@@ -273,7 +273,7 @@ async def test_a_vmkernel_that_was_killed_while_memory_was_written(tmp_path: Pat
         write_record(path, replace(record, suspending_from=VmState.RUNNING))
         (_folder(world) / "suspend.state.new").write_bytes(b"half")
         world.qemu().status = RunState.POST_MIGRATE
-        world._make()
+        world.new_vmkernel()
         await world.vms.start()
         assert state(world) is VmState.RUNNING
         assert world.qemu().status is RunState.RUNNING
@@ -293,7 +293,7 @@ async def test_a_sealed_image_is_the_truth(tmp_path: Path) -> None:
         for name, data in saved.items():
             (_folder(world) / name).write_bytes(data)
         world.qemu().status = RunState.POST_MIGRATE
-        world._make()
+        world.new_vmkernel()
         await world.vms.start()
         assert state(world) is VmState.SUSPENDED
         assert world.launcher.qemus == {}
@@ -325,7 +325,7 @@ async def test_a_stop_waits_for_the_seal_and_no_longer(
             await stopping
         assert (_folder(world) / "suspend.json").exists()
         await world.operations.close()
-        world._make()
+        world.new_vmkernel()
         await world.vms.start()
         assert state(world) is VmState.SUSPENDED
 

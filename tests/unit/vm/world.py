@@ -64,9 +64,10 @@ class World:
         self.uefi: UefiFiles | None = UefiFiles(code, variables)
         self.timing = TIMING
         self.boot_name = "first"
-        self._make()
+        self.new_vmkernel()
 
-    def _make(self) -> None:
+    def new_vmkernel(self) -> None:
+        """One that knows nothing; the one before it has not been told to end."""
         self.operations = OperationRegistry(self.bus)
         self.host = Surroundings(
             run_dir=self.root / "run" / "vm",
@@ -90,7 +91,7 @@ class World:
         """End the vmkernel as a kill would, but for what the event loop holds; start a new one."""
         await self.operations.close()
         await self.vms.stop()
-        self._make()
+        self.new_vmkernel()
         await self.vms.start()
 
     async def act(self, action: VmAction, vm_id: str = "web", timeout_s: float = 5.0) -> Operation:
@@ -121,10 +122,10 @@ class World:
         """The VM's QEMU."""
         return self.launcher.qemus[vm_id]
 
-    def events(self, event_type: str) -> list[Event]:
-        """The events of a type since the last call for any type."""
+    def events(self, *types: str) -> list[Event]:
+        """The events of these types since the last call for any type."""
         found = []
         while (event := self._events.poll()) is not None:
-            if event.type == event_type:
+            if event.type in types:
                 found.append(event)
         return found
