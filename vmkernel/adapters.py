@@ -26,7 +26,7 @@ from vmkernel.vm.consoles import UsedVms
 from vmkernel.vm.ports import VmDirectory
 
 if TYPE_CHECKING:
-    from vmkernel.vm.backups import VmBackups
+    from vmkernel.vm.backup.service import VmBackups
 
 __all__ = ["Adapters", "OpenedMedium", "Platform", "VmSide"]
 

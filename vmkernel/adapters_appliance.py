@@ -29,7 +29,7 @@ from vmkernel.storage.drivers.registry import appliance_drivers
 from vmkernel.storage.images.formats.open_disk import verify_open_disk
 from vmkernel.storage.service import StorageService
 from vmkernel.vm.assembly import assemble_vms
-from vmkernel.vm.definition import FIRST_UID, LAST_UID
+from vmkernel.vm.store.definition import FIRST_UID, LAST_UID
 
 __all__ = ["ApplianceAdapters", "PULL_UID", "QEMU_IMG_UID"]
 

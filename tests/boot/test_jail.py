@@ -41,8 +41,8 @@ import asyncio, json, os, shutil, sys
 from pathlib import Path
 from vmkernel.devices import Accelerator
 from vmkernel.host import Runner
-from vmkernel.vm import launcher_appliance
-from vmkernel.vm.launch import LaunchRequest, RunFolder, TpmLaunch
+from vmkernel.vm.launch import systemd_unit as launcher_appliance
+from vmkernel.vm.launch.launcher import LaunchRequest, RunFolder, TpmLaunch
 
 program, uid, paths = sys.argv[1], int(sys.argv[2]), tuple(sys.argv[3:])
 launcher_appliance.QEMU = launcher_appliance.SWTPM = program

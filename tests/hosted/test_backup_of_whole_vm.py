@@ -31,7 +31,7 @@ from vmkernel.model import (
     VmSpec,
     VolumeSpec,
 )
-from vmkernel.vm.tpm_state import decode
+from vmkernel.vm.nonvolatile.tpm_state import decode
 
 pytestmark = pytest.mark.story
 

@@ -13,9 +13,9 @@ from tests.framework.cloud_init import Provisioned, Start, provisioned, verdicts
 from tests.framework.hosted import HostedMica
 from vmkernel.model import CloudInitSpec, DisplayModel, Firmware, NicSpec, VmSpec
 from vmkernel.model import CloudInitSpec as ModelSpec
-from vmkernel.vm.cloud_init.documents import check_cloud_init, seed_files
-from vmkernel.vm.cloud_init.seed import make_seed
-from vmkernel.vm.cloud_init.user_data import user_data_fault
+from vmkernel.vm.spec.cloud_init.documents import check_cloud_init, seed_files
+from vmkernel.vm.spec.cloud_init.seed import make_seed
+from vmkernel.vm.spec.cloud_init.user_data import user_data_fault
 
 MAC = "52:54:00:00:00:01"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtBbVZ6l0X2T0m9k1o5v1cYJw0m3l6bqQ7n9yQXh2aB admin@x"

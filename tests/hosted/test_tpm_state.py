@@ -17,8 +17,8 @@ import pytest
 
 from appliance_build.tools.sandbox import loader_argv
 from tests.framework import inputs
-from vmkernel.vm import tpm_state
-from vmkernel.vm.launch import TpmLaunch
+from vmkernel.vm.launch.launcher import TpmLaunch
+from vmkernel.vm.nonvolatile import tpm_state
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -53,9 +53,9 @@ from vmkernel.model import (
 from vmkernel.operations import OperationRegistry
 from vmkernel.qemu.answers import Balloon, GuestStatistics
 from vmkernel.qemu.block_graph import top_format_node
-from vmkernel.vm import tpm_state
 from vmkernel.vm.assembly import AcceleratorWish, assemble_vms
-from vmkernel.vm.running import Running
+from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.service import VmService
 from vmkernel.vm.states import VmRequest
 

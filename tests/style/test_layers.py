@@ -37,16 +37,16 @@ What the README draws as places of what comes next has its layer already."""
 
 KNOWN_CIRCLES = (
     {
-        "vmkernel.vm.machine",
-        "vmkernel.vm.snapshots.deleting",
+        "vmkernel.vm.machine.machine",
+        "vmkernel.vm.snapshots.delete",
         "vmkernel.vm.snapshots.disks",
-        "vmkernel.vm.snapshots.repair",
-        "vmkernel.vm.snapshots.reverting",
-        "vmkernel.vm.snapshots.taking",
+        "vmkernel.vm.snapshots.recover",
+        "vmkernel.vm.snapshots.revert",
+        "vmkernel.vm.snapshots.create",
     },
     {
-        "vmkernel.vm.backups",
-        "vmkernel.vm.clones",
+        "vmkernel.vm.backup.service",
+        "vmkernel.vm.clone.service",
         "vmkernel.vm.live_disks",
         "vmkernel.vm.service",
         "vmkernel.vm.snapshots.service",

@@ -41,14 +41,14 @@ _ALLOWED: dict[tuple[str, str], str] = {
     ("vmkernel.storage.datastores.changes", "self._attachment.open"): "a method of Attachment",
     ("vmkernel.vm.assembly", "QmpSession.open"): "a socket of QEMU",
     ("vmkernel.vm.assembly", "found.is_dir"): "folders of the host's own QEMU",
-    ("vmkernel.vm.backups", "NbdReader.open"): "a socket of QEMU",
-    ("vmkernel.vm.backups", "StillDisks.open"): "starts a QEMU",
-    ("vmkernel.vm.launcher_hosted", "import shutil"): "looks for swtpm's program",
-    ("vmkernel.vm.machine_state", "firmware.variables.stat"): "the host's own OVMF",
-    ("vmkernel.vm.record", "_BOOT_ID.read_text"): "the kernel's",
+    ("vmkernel.vm.backup.service", "NbdReader.open"): "a socket of QEMU",
+    ("vmkernel.vm.backup.service", "StillDisks.open"): "starts a QEMU",
+    ("vmkernel.vm.launch.child_process", "import shutil"): "looks for swtpm's program",
+    ("vmkernel.vm.nonvolatile.machine_state", "firmware.variables.stat"): "the host's own OVMF",
+    ("vmkernel.vm.store.launch_record", "_BOOT_ID.read_text"): "the kernel's",
     ("vmkernel.vm.service", "self._host.run_dir.mkdir"): "our own run folder",
-    ("vmkernel.vm.start_files", "files.nvram_template.read_bytes"): "the host's own OVMF",
-    ("vmkernel.vm.start_plan", "folder.path.mkdir"): "in our own run folder",
+    ("vmkernel.vm.start.files", "files.nvram_template.read_bytes"): "the host's own OVMF",
+    ("vmkernel.vm.start.plan", "folder.path.mkdir"): "in our own run folder",
 }
 """By module and call."""
 
@@ -60,7 +60,7 @@ _ALLOWED_MODULES: dict[str, str] = {
     "vmkernel.storage.drivers.mounting": "mount points below /run/mica, which is root's alone",
     "vmkernel.storage.drivers.nfs": "asks a mount for its figures, under a time limit",
     "vmkernel.storage.drivers.raid": "device nodes and sysfs",
-    "vmkernel.vm.launcher_appliance": "units and mount points below /run, which is root's alone",
+    "vmkernel.vm.launch.systemd_unit": "units and mount points below /run, which is root's alone",
 }
 
 

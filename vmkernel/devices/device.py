@@ -67,7 +67,7 @@ class Device:
     """What a spec must satisfy beyond its types."""
     settings: Mapping[str, Setting] = field(default_factory=dict)
     """By the path of the field (`SCOPES` in vmkernel/model/vm.py). Live fields that need more than
-    commands, such as a file or a tap, are followed by vmkernel/vm/plugging."""
+    commands, such as a file or a tap, are followed by vmkernel/vm/hotplug."""
     before_run: Callable[[VmSpec, bool], list[Command]] = _no_commands
     """What QEMU is told after its start and before the guest runs; the flag is true if a memory
     image was loaded, which knows what the guest knew."""

@@ -112,7 +112,7 @@ class VolumeRecord(StoredRecord, frozen=True, kw_only=True):
     stands here: a crash came between the two."""
     clone: str | None = None
     """The token of the clone of a VM that it was made for: while that isn't complete, it is swept
-    by it (vmkernel/vm/clone_journal.py)."""
+    by it (vmkernel/vm/store/clone_journal.py)."""
     last_check: VolumeCheck | None = None
     delete_unless_used_s: Size | None = None
     """Of one that no VM has named yet; see provisional.py."""

@@ -33,13 +33,13 @@ from vmkernel.network import (
 from vmkernel.qemu import QmpSession, probe_qemu
 from vmkernel.resources import MemoryAdmission, host_memory, reserve_bytes
 from vmkernel.storage.ports import Storage
-from vmkernel.vm.launch import Launcher
-from vmkernel.vm.launcher_appliance import ApplianceLauncher
-from vmkernel.vm.launcher_hosted import HostedLauncher
+from vmkernel.vm.context import Once, Surroundings
+from vmkernel.vm.launch.child_process import HostedLauncher
+from vmkernel.vm.launch.launcher import Launcher
+from vmkernel.vm.launch.systemd_unit import ApplianceLauncher
 from vmkernel.vm.ports import Events, Operations
-from vmkernel.vm.record import boot_id
 from vmkernel.vm.service import VmService
-from vmkernel.vm.surroundings import Once, Surroundings
+from vmkernel.vm.store.launch_record import boot_id
 
 if TYPE_CHECKING:
     from vmkernel.qemu.cpu_models import CpuModels

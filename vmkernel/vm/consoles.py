@@ -14,7 +14,7 @@ from vmkernel.model import (
     MicaError,
 )
 from vmkernel.qemu import QmpCommandError, RunState
-from vmkernel.vm.running import Running
+from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.states import VmRequest
 
 __all__ = ["SCREENSHOT_MAX_BYTES", "UsedVms", "VmConsoles"]

@@ -20,11 +20,11 @@ from vmkernel.host.files import status
 from vmkernel.model import ErrorCode, MicaError, VolumeFormat
 from vmkernel.qemu import QemuError, block_graph, block_jobs, point_in_time
 from vmkernel.storage.ports import VolumeFile
-from vmkernel.vm.running import Running
+from vmkernel.vm.context import Surroundings
+from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.service import VmService
-from vmkernel.vm.start_files import disk_plan, with_access
+from vmkernel.vm.start.files import disk_plan, with_access
 from vmkernel.vm.states import VmRequest
-from vmkernel.vm.surroundings import Surroundings
 
 __all__ = ["VmLiveDisks"]
 

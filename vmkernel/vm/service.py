@@ -37,25 +37,25 @@ from vmkernel.model import (
     VmSpec,
     VmState,
 )
-from vmkernel.vm import definition as definitions
-from vmkernel.vm.agent import GuestAgent
-from vmkernel.vm.agent_watch import watch_agents
-from vmkernel.vm.autostart import Autostart
-from vmkernel.vm.definition import VmDefinition
-from vmkernel.vm.driver import VmDriver
+from vmkernel.vm.context import Surroundings
+from vmkernel.vm.guest.agent import GuestAgent
+from vmkernel.vm.inventory import Roster
+from vmkernel.vm.lifecycle.agent_watch import watch_agents
+from vmkernel.vm.lifecycle.autostart import Autostart
+from vmkernel.vm.machine.driver import VmDriver
+from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.ports import OperationHandle, Operations
-from vmkernel.vm.roster import Roster
-from vmkernel.vm.running import Running
+from vmkernel.vm.spec.defaults import with_drivers
 from vmkernel.vm.spec.scope import is_host_only
-from vmkernel.vm.spec_check import check_structure, family_of
-from vmkernel.vm.spec_defaults import with_drivers
-from vmkernel.vm.start_files import refuse_template
+from vmkernel.vm.spec.validation import check_structure, family_of
+from vmkernel.vm.start.files import refuse_template
 from vmkernel.vm.states import WITH_QEMU, VmRequest, request_of
-from vmkernel.vm.surroundings import Surroundings
+from vmkernel.vm.store import definition as definitions
+from vmkernel.vm.store.definition import VmDefinition
 
 if TYPE_CHECKING:
-    from vmkernel.vm.backups import VmBackups
-    from vmkernel.vm.clones import Clones
+    from vmkernel.vm.backup.service import VmBackups
+    from vmkernel.vm.clone.service import Clones
     from vmkernel.vm.live_disks import VmLiveDisks
     from vmkernel.vm.snapshots.service import Snapshots
 
@@ -213,7 +213,7 @@ class VmService:
     ) -> Vm:
         """See VmDirectory. `prepare` fills the folder of a clone (it may block) before there is
         such a VM."""
-        from vmkernel.vm.machine_state import check_state, write_state
+        from vmkernel.vm.nonvolatile.machine_state import check_state, write_state
 
         self.roster.forget_gone()
         if self.roster.known(vm_id):
@@ -298,7 +298,7 @@ class VmService:
             self.roster.check_references(vm_id, spec)  # something may have gone meanwhile
             try:
                 if plugs:
-                    from vmkernel.vm.plugging import change_running
+                    from vmkernel.vm.hotplug.apply import change_running
 
                     await change_running(self._host, driver, spec, renew)
                 else:
@@ -355,7 +355,7 @@ class VmService:
         own = {disk.volume for disk in driver.definition.spec.disks}
         for snapshot in list(driver.snapshots.values()):
             if any(disk.volume not in own for disk in snapshot.disks):
-                from vmkernel.vm.snapshots.deleting import delete
+                from vmkernel.vm.snapshots.delete import delete
 
                 await driver.inside(VmRequest.SNAPSHOT, partial(delete, record=snapshot))
 
@@ -410,7 +410,7 @@ class VmService:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> tuple[str, ...]:
         """See VmDirectory."""
-        from vmkernel.vm.host_end import end_guests
+        from vmkernel.vm.lifecycle.host_shutdown import end_guests
 
         self._host.ending.set()
         return await end_guests(
@@ -431,7 +431,7 @@ class VmService:
 
     def clones(self) -> Clones:
         """Makes VMs of others; holds nothing, so there is no need to keep it."""
-        from vmkernel.vm.clones import Clones
+        from vmkernel.vm.clone.service import Clones
 
         return Clones(self, self._host, self._operations)
 
@@ -454,7 +454,7 @@ class VmService:
     def backups(self, make_scratch: Callable[[str, int], Awaitable[Path]]) -> VmBackups:
         """What keeps disks readable for backups."""
         if self._backups is None:
-            from vmkernel.vm.backups import VmBackups
+            from vmkernel.vm.backup.service import VmBackups
 
             self._backups = VmBackups(self, self._host, make_scratch)
         return self._backups

@@ -40,7 +40,7 @@ from vmkernel.model import (
     VmStatistics,
 )
 from vmkernel.qemu.statistics import balloon_statistics, disk_statistics
-from vmkernel.vm.running import Running
+from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.states import WITH_QEMU, VmRequest
 
 __all__ = ["StatisticsVms", "VmFigures"]

@@ -13,7 +13,7 @@ import pytest
 
 from vmkernel.host.detached import start_detached
 from vmkernel.host.output_pipe import TAIL_BYTES, OutputPipe
-from vmkernel.vm.logs import RunLogs
+from vmkernel.vm.launch.logs import RunLogs
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:

@@ -13,7 +13,7 @@ from tests.framework.running import on_loop
 from tests.unit.vm.fake_qemu import FakeQemu, FakeQmp
 from vmkernel.devices import Accelerator
 from vmkernel.qemu import QmpCommandError, RunState, memory_image
-from vmkernel.vm.launch import LaunchRequest, RunFolder
+from vmkernel.vm.launch.launcher import LaunchRequest, RunFolder
 
 
 def _qmp(*arguments: str) -> FakeQmp:

@@ -21,7 +21,7 @@ from typing import Any
 from tests.unit.qemu import nbd_wire
 from tests.unit.vm.fake_qemu import FakeLauncher, FakeQemu
 from vmkernel.qemu import QmpCommandError
-from vmkernel.vm.launch import LaunchRequest
+from vmkernel.vm.launch.launcher import LaunchRequest
 
 __all__ = ["BlockLauncher", "Blocks", "CLUSTER"]
 

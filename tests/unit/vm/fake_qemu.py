@@ -28,7 +28,7 @@ from vmkernel.qemu import (
     RunState,
 )
 from vmkernel.qemu.answers import decode_answer
-from vmkernel.vm.launch import LaunchRequest
+from vmkernel.vm.launch.launcher import LaunchRequest
 
 __all__ = ["FakeLauncher", "FakeQemu", "FakeQmp"]
 

@@ -22,11 +22,11 @@ from vmkernel.model import ImageFormat, NicSpec, VmSpec, VolumeFormat
 from vmkernel.network import NetworkPort, UserNetwork
 from vmkernel.qemu import QemuProgram, build_arguments
 from vmkernel.storage.ports import ImageFile, VolumeFile, VolumeLayer
-from vmkernel.vm import start_plan
-from vmkernel.vm.definition import FIRST_UID, VmDefinition
-from vmkernel.vm.spec_defaults import with_defaults
-from vmkernel.vm.start_files import find_files
-from vmkernel.vm.surroundings import Surroundings
+from vmkernel.vm.context import Surroundings
+from vmkernel.vm.spec.defaults import with_defaults
+from vmkernel.vm.start import plan as start_plan
+from vmkernel.vm.start.files import find_files
+from vmkernel.vm.store.definition import FIRST_UID, VmDefinition
 
 __all__ = ["LINKED", "UUID", "command_line", "host_of"]
 

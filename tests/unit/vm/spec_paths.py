@@ -30,7 +30,7 @@ from vmkernel.model import (
 )
 from vmkernel.model.vm import SCOPES
 from vmkernel.model.vm_hardware import KernelBoot
-from vmkernel.vm.spec_defaults import with_defaults
+from vmkernel.vm.spec.defaults import with_defaults
 
 __all__ = ["BASE", "changed", "paths"]
 

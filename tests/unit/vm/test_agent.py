@@ -16,7 +16,7 @@ from vmkernel.qemu import QmpMessage
 from vmkernel.qemu.domain_events import AgentChannel, translate
 from vmkernel.qemu.guest_agent import AgentError, AgentRefusedError, Patience
 from vmkernel.text import clean
-from vmkernel.vm.agent import GuestAgent
+from vmkernel.vm.guest.agent import GuestAgent
 
 from .fake_agent import FakeAgent
 

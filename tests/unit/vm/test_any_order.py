@@ -29,7 +29,7 @@ from vmkernel.model import (
     VmState,
 )
 from vmkernel.qemu import DiskError, GuestPanicked, RunState
-from vmkernel.vm.running import Running
+from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.states import ACTIVE, OFF, VmRequest
 
 from .world import World

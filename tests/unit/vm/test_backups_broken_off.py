@@ -13,7 +13,7 @@ from tests.unit.vm.backup_story import SIZE, BackupStory, backups
 from tests.unit.vm.fake_blocks import CLUSTER
 from vmkernel.model import ErrorCode, MicaError, OperationState, VmAction, VmState
 from vmkernel.qemu import QmpLostError
-from vmkernel.vm.running import Running
+from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.states import VmRequest
 
 SOON_S = 10.0

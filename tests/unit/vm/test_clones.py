@@ -26,7 +26,7 @@ from vmkernel.model import (
 )
 from vmkernel.operations import OperationContext
 from vmkernel.operations import registry as operations
-from vmkernel.vm.clones import Clones
+from vmkernel.vm.clone.service import Clones
 
 from .test_driver import running
 from .world import World

@@ -29,10 +29,10 @@ from vmkernel.model import (
     VmState,
     VmStatus,
 )
-from vmkernel.vm.cloud_init.documents import check_cloud_init, seed_files
-from vmkernel.vm.cloud_init.secrets import concealed, revealed
-from vmkernel.vm.cloud_init.seed import make_seed
-from vmkernel.vm.cloud_init.ssh_key import ssh_key_fault
+from vmkernel.vm.spec.cloud_init.documents import check_cloud_init, seed_files
+from vmkernel.vm.spec.cloud_init.secrets import concealed, revealed
+from vmkernel.vm.spec.cloud_init.seed import make_seed
+from vmkernel.vm.spec.cloud_init.ssh_key import ssh_key_fault
 
 from .test_driver import running
 

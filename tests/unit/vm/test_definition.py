@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vmkernel.model import DiskSpec, VmSpec
-from vmkernel.vm.definition import (
+from vmkernel.vm.store.definition import (
     DEFINITION_FILE,
     SCHEMA_VERSION,
     UPGRADES,

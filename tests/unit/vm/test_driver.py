@@ -24,9 +24,9 @@ from vmkernel.model import (
     VmState,
 )
 from vmkernel.qemu import DiskError, GuestPanicked, GuestReset, RunState
-from vmkernel.vm.floods import Floods
-from vmkernel.vm.host_end import end_guests
-from vmkernel.vm.running import Running
+from vmkernel.vm.lifecycle.host_shutdown import end_guests
+from vmkernel.vm.machine.event_rate_limit import Floods
+from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.states import VmRequest
 
 
@@ -419,7 +419,7 @@ def test_a_qemu_is_kept_whatever_else_cannot_be_made_out(
                     tries.pop()
                     raise OSError("the datastore hiccups")
 
-            monkeypatch.setattr("vmkernel.vm.suspension.find", find)
+            monkeypatch.setattr("vmkernel.vm.store.saved_memory.find", find)
             await world.restart()
             assert state(world) is VmState.RUNNING
             async with asyncio.timeout(10):

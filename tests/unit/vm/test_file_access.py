@@ -10,7 +10,7 @@ from tests.unit.vm.sample import disk
 from vmkernel.devices import Aio
 from vmkernel.host.file_io import linux_aio_works
 from vmkernel.model import DiskBus
-from vmkernel.vm import start_files
+from vmkernel.vm.start import files as start_files
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from vmkernel.model import (
     WatchdogModel,
     WatchdogSpec,
 )
-from vmkernel.vm.hardware_check import hardware_problems
+from vmkernel.vm.spec.hardware import hardware_problems
 
 MIB = 1 << 20
 KERNEL = BootSpec(kernel=KernelBoot(kernel="k"))

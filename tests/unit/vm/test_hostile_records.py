@@ -22,9 +22,12 @@ from vmkernel.storage.records import (
     VolumeRecord,
     decode,
 )
-from vmkernel.vm import autostart, clone_journal, definition, record, suspension
-from vmkernel.vm.definition import DefinitionError
-from vmkernel.vm.snapshots import records as snapshots
+from vmkernel.vm.lifecycle import autostart
+from vmkernel.vm.store import clone_journal, definition
+from vmkernel.vm.store import launch_record as record
+from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store import snapshot_records as snapshots
+from vmkernel.vm.store.definition import DefinitionError
 
 HOSTILE = {
     "deep arrays": b'{"schema": 1, "schema_version": 1, "x": ' + b"[" * 400_000 + b"]" * 400_000,

@@ -13,7 +13,7 @@ from tests.unit.vm.folder_storage import FolderStorage
 from tests.unit.vm.world import World
 from vmkernel.model import DiskSpec, ErrorCode, MicaError, VmAction
 from vmkernel.qemu import QmpCommandError
-from vmkernel.vm import definition as definitions
+from vmkernel.vm.store import definition as definitions
 
 
 async def _update(world: World, *volumes: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from tests.unit.vm.plugging_story import update
-from tests.unit.vm.test_repeated_plugging import Strict as Devices
-from tests.unit.vm.test_repeated_plugging import _spec, story
+from tests.unit.vm.test_repeated_hotplug import Strict as Devices
+from tests.unit.vm.test_repeated_hotplug import _spec, story
 from tests.unit.vm.world import World
 from vmkernel.devices.disk import throttle_limits
 from vmkernel.model import (

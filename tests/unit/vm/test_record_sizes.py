@@ -22,11 +22,13 @@ from vmkernel.model import (
     VmSpec,
     VolumeFormat,
 )
-from vmkernel.vm import clone_journal, record, suspension
-from vmkernel.vm import definition as definitions
-from vmkernel.vm.definition import VmDefinition, check_size
-from vmkernel.vm.snapshots import records as snapshots
-from vmkernel.vm.spec_check import check_structure
+from vmkernel.vm.spec.validation import check_structure
+from vmkernel.vm.store import clone_journal
+from vmkernel.vm.store import definition as definitions
+from vmkernel.vm.store import launch_record as record
+from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store import snapshot_records as snapshots
+from vmkernel.vm.store.definition import VmDefinition, check_size
 
 ID = "x" * 63
 

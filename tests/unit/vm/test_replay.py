@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmkernel.vm.replay import Replay
+from vmkernel.vm.guest.replay import Replay
 
 QUESTIONS = [
     b"\x1b[6n",

@@ -27,14 +27,14 @@ from vmkernel.model import CdromSpec, DiskSpec, ErrorCode, MicaError, NicSpec, V
 from vmkernel.model.scope import Change, Scope
 from vmkernel.model.vm import SCOPES
 from vmkernel.model.vm_differences import differences, scope_of
-from vmkernel.vm.cloud_init.documents import seed_files
-from vmkernel.vm.plugging.plan import _FOLLOWED, Changes, plan_changes
-from vmkernel.vm.plugging.steps import removals_of, steps_of
+from vmkernel.vm.context import Surroundings
+from vmkernel.vm.hotplug.plan import _FOLLOWED, Changes, plan_changes
+from vmkernel.vm.hotplug.steps import removals_of, steps_of
+from vmkernel.vm.spec.cloud_init.documents import seed_files
+from vmkernel.vm.spec.defaults import with_defaults
 from vmkernel.vm.spec.scope import after_revert, for_clone, is_host_only, without_host_fields
-from vmkernel.vm.spec_check import check_structure
-from vmkernel.vm.spec_defaults import with_defaults
-from vmkernel.vm.start_files import disk_plan
-from vmkernel.vm.surroundings import Surroundings
+from vmkernel.vm.spec.validation import check_structure
+from vmkernel.vm.start.files import disk_plan
 
 PATHS = paths()
 KEYS = {"disks[].key", "nics[].key", "cdroms[].key"}

@@ -24,7 +24,7 @@ from vmkernel.model import (
     VmSpec,
     VmState,
 )
-from vmkernel.vm.definition import FIRST_UID, load, save
+from vmkernel.vm.store.definition import FIRST_UID, load, save
 
 
 @asynccontextmanager

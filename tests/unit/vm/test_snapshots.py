@@ -26,8 +26,8 @@ from vmkernel.model import (
     VolumeFormat,
 )
 from vmkernel.qemu import QmpCommandError, RunState
-from vmkernel.vm.snapshots import records
-from vmkernel.vm.snapshots.records import SnapshotRecord
+from vmkernel.vm.store import snapshot_records as records
+from vmkernel.vm.store.snapshot_records import SnapshotRecord
 
 from .test_driver import running, state
 from .world import World

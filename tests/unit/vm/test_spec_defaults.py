@@ -15,7 +15,7 @@ from vmkernel.model import (
     NicSpec,
     VmSpec,
 )
-from vmkernel.vm.spec_defaults import with_defaults
+from vmkernel.vm.spec.defaults import with_defaults
 
 SPEC = VmSpec(
     datastore="main",

@@ -38,9 +38,9 @@ from vmkernel.model import (
 )
 from vmkernel.model.vm import SCOPES
 from vmkernel.model.vm_hardware import Clock, ClockSpec, DiskCache, KernelBoot, WatchdogModel
+from vmkernel.vm.spec.defaults import with_defaults
 from vmkernel.vm.spec.scope import without_host_fields
-from vmkernel.vm.spec_check import family_of
-from vmkernel.vm.spec_defaults import with_defaults
+from vmkernel.vm.spec.validation import family_of
 
 GOLDEN = Path(__file__).parent / "golden" / "specs"
 GIB = 1 << 30

@@ -10,7 +10,7 @@ import pytest
 from tests.framework.running import on_loop
 from vmkernel.model import DiskSpec, OperationState, VmAction, VmState
 from vmkernel.qemu import DiskError, RunState
-from vmkernel.vm import space
+from vmkernel.vm.machine import disk_full as space
 
 from .test_driver import state
 from .world import World

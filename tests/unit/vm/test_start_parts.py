@@ -26,8 +26,8 @@ from vmkernel.model import (
 )
 from vmkernel.qemu import QemuProgram, QmpMessage
 from vmkernel.qemu.domain_events import WatchdogFired, translate
-from vmkernel.vm.spec_defaults import with_drivers
-from vmkernel.vm.start_plan import rtc_base
+from vmkernel.vm.spec.defaults import with_drivers
+from vmkernel.vm.start.plan import rtc_base
 
 NOON = 1_795_435_200  # 2026-11-23T12:00:00Z
 

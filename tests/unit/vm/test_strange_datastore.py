@@ -21,7 +21,7 @@ from vmkernel.model import (
     SnapshotSpec,
     VmAction,
 )
-from vmkernel.vm import suspension
+from vmkernel.vm.store import saved_memory as suspension
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.host.test_folder import exchanging
 from vmkernel.host.folder import UnsafeFileError
-from vmkernel.vm import tpm_state
+from vmkernel.vm.nonvolatile import tpm_state
 
 SAMPLE = (Path(__file__).parent / "samples/tpm2-00.permall").read_bytes()
 """As swtpm 0.7.1 wrote it into the folder of a VM; a real one reads it out of our file in
@@ -127,7 +127,7 @@ def test_what_is_written_to_all_the_time_is_refused_in_bounded_time(
         if writes != 25:  # the second copy finds it at rest for once
             path.write_bytes(tpm_state.encode({"permall": str(writes).encode()}))
 
-    monkeypatch.setattr("vmkernel.vm.tpm_state.time.sleep", write)
+    monkeypatch.setattr("vmkernel.vm.nonvolatile.tpm_state.time.sleep", write)
     with pytest.raises(UnsafeFileError, match="being changed"):
         tpm_state.copy(folder, target)
     assert list(target.iterdir()) == []

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from vmkernel.model import ErrorCode, MicaError, OperationState, VmAction, VmState
-from vmkernel.vm.running import Running
+from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.states import VmRequest
 
 from .test_driver import running

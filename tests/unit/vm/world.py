@@ -18,8 +18,8 @@ from vmkernel.network import UserNetwork
 from vmkernel.operations import OperationRegistry
 from vmkernel.qemu import QemuProgram
 from vmkernel.resources import HugePagePool, MemoryAdmission, MemoryFigures
+from vmkernel.vm.context import Once, Surroundings, Timing
 from vmkernel.vm.service import VmService
-from vmkernel.vm.surroundings import Once, Surroundings, Timing
 
 __all__ = ["World"]
 

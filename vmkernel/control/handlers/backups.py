@@ -25,7 +25,7 @@ from vmkernel.storage.service import StorageService
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmkernel.vm.backups import VmBackups
+    from vmkernel.vm.backup.service import VmBackups
 
 __all__ = ["register"]
 

@@ -64,7 +64,7 @@ def _shown(vm: Vm, caller: Caller | None = None) -> Vm:
     that VM alone."""
     if vm.spec.cloud_init is None:
         return vm
-    from vmkernel.vm.cloud_init.secrets import concealed
+    from vmkernel.vm.spec.cloud_init.secrets import concealed
 
     trusted = caller is not None and caller.role in (Role.OPERATOR, Role.ADMIN)
     return concealed(vm, user_data=not trusted)

@@ -24,8 +24,8 @@ from vmkernel.host.files import (
 from vmkernel.model import DiskSpec, ErrorCode, MicaError, VmSpec, VolumeFormat
 from vmkernel.qemu.disk_snapshots import delete_disk_snapshot, take_disk_snapshots
 from vmkernel.storage.ports import Storage
-from vmkernel.vm.machine import Machine
-from vmkernel.vm.snapshots.records import DiskRecord, SnapshotRecord, folder_of
+from vmkernel.vm.machine.machine import Machine
+from vmkernel.vm.store.snapshot_records import DiskRecord, SnapshotRecord, folder_of
 
 __all__ = [
     "check_kept",

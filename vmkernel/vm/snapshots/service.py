@@ -20,13 +20,13 @@ from vmkernel.model import (
     Subject,
 )
 from vmkernel.storage.ports import Storage
-from vmkernel.vm.driver import VmDriver
-from vmkernel.vm.machine import Machine
+from vmkernel.vm.context import Surroundings
+from vmkernel.vm.machine.driver import VmDriver
+from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.ports import OperationHandle, Operations, Work
 from vmkernel.vm.service import VmService
-from vmkernel.vm.snapshots.records import SNAPSHOTS_MAX, SnapshotRecord, remove
 from vmkernel.vm.states import ACTIVE, VmRequest
-from vmkernel.vm.surroundings import Surroundings
+from vmkernel.vm.store.snapshot_records import SNAPSHOTS_MAX, SnapshotRecord, remove
 
 __all__ = ["Snapshots"]
 
@@ -77,7 +77,7 @@ class Snapshots:
         _describe(self._host.storage, driver, spec, snapshot)
 
         async def work(handle: OperationHandle) -> None:
-            from vmkernel.vm.snapshots.taking import take
+            from vmkernel.vm.snapshots.create import take
 
             async def inside(machine: Machine) -> None:
                 if snapshot in machine.snapshots:
@@ -113,7 +113,7 @@ class Snapshots:
         goes_on = start if start is not None else ran or record.memory
 
         async def work(_: OperationHandle) -> None:
-            from vmkernel.vm.snapshots.reverting import revert, spec_after
+            from vmkernel.vm.snapshots.revert import revert, spec_after
 
             async def inside(machine: Machine) -> None:
                 found = _find(driver, snapshot)
@@ -141,7 +141,7 @@ class Snapshots:
         _refuse_linked(self._host.storage, driver.definition.spec.disks, record)
 
         async def work(_: OperationHandle) -> None:
-            from vmkernel.vm.snapshots.deleting import delete
+            from vmkernel.vm.snapshots.delete import delete
 
             async def inside(machine: Machine) -> None:
                 found = _find(driver, snapshot)
@@ -191,7 +191,7 @@ class Snapshots:
 
     def _check_spec(self, driver: VmDriver, record: SnapshotRecord) -> None:
         """The spec of then must be possible now."""
-        from vmkernel.vm.snapshots.reverting import spec_after
+        from vmkernel.vm.snapshots.revert import spec_after
 
         spec = spec_after(driver.definition.spec, record)
         roster = self._vms.roster

@@ -1,0 +1,7 @@
+"""How a VM's processes are started, watched and ended; what they do is not known here.
+
+launcher.py       what a launcher is, and the run folder of a VM
+systemd_unit.py   in the appliance: a unit of systemd, in a jail
+child_process.py  in hosted mode: children of the vmkernel
+logs.py           the last lines that they said
+"""

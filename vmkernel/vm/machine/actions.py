@@ -1,0 +1,202 @@
+"""What a VM's owner task does for each request; one function each (suspending: suspending.py).
+
+A function that returns has answered its request, but for `shut_down`: that one puts the request
+among those who wait, and the end of the guest answers it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from vmkernel.model import ErrorCode, MicaError, VmState
+from vmkernel.qemu import RunState
+from vmkernel.qemu.guest_agent import AgentError
+from vmkernel.vm.machine.machine import Machine, words
+from vmkernel.vm.machine.messages import Ask, Due, Timer
+from vmkernel.vm.machine.suspend import discard_state, end_unknown, resume_from_disk, suspend
+from vmkernel.vm.nonvolatile import tpm_state
+from vmkernel.vm.nonvolatile.secure_boot import update_secure_boot
+from vmkernel.vm.start.start import start_qemu
+from vmkernel.vm.states import OFF, VmRequest
+from vmkernel.vm.store import definition as definitions
+
+__all__ = ["ACTIONS", "WAITS", "carry_out", "press_again"]
+
+Action = Callable[[Machine, Ask], Awaitable[Any]]
+
+WAITS = object()
+"""The answer of an action whose request is answered later."""
+
+_log = logging.getLogger(__name__)
+
+_RESET_S = 10.0
+_AGENT_S = 10.0
+"""An agent that is busy, or asleep with its guest, gets no more time than this."""
+
+
+async def start(machine: Machine, ask: Ask) -> None:
+    """Start QEMU and let the guest run, from its memory where that lies on disk."""
+    if await asyncio.to_thread(definitions.reverting, machine.folder):
+        from vmkernel.vm.snapshots.recover import repair
+
+        await repair(machine)
+    if machine.suspension is not None:
+        await resume_from_disk(machine, ask)
+        return
+    await end_unknown(machine)
+    machine.to(VmState.STARTING)
+    machine.console.clear()
+    try:
+        started = await start_qemu(machine.host, machine.definition, machine.folder)
+        machine.record = started.record
+        machine.adopt(started.qmp)
+        machine.attach_console()
+        await machine.apply_panic_action(started.qmp, fresh=True)
+        await started.qmp.cont()
+    except BaseException as error:
+        if machine.connected:
+            await asyncio.shield(machine.end_qemu())
+        machine.off(VmState.STOPPED, f"The last start failed: {words(error)}", end=None)
+        raise
+    machine.to(VmState.RUNNING)
+
+
+async def shut_down(machine: Machine, ask: Ask) -> object:
+    """Ask the guest's agent to shut down, or press the guest's power button, which is pressed again
+    until the guest ends; its end, or the request's time-out, is the answer."""
+    if not await _shut_down_by_agent(machine):
+        await machine.qmp().system_powerdown()
+    machine.note_record(end_asked=True)
+    machine.waiting.append(ask)
+    machine.to(VmState.STOPPING)
+    machine.shutdowns += 1
+    _press_later(machine)
+    return WAITS
+
+
+async def press_again(machine: Machine, shutdown: int) -> None:
+    """Press the power button of a guest that has not ended yet: it may have been booting at the
+    last press, or have forgotten its promise to the agent."""
+    if shutdown != machine.shutdowns or machine.state is not VmState.STOPPING or machine.ended:
+        return
+    _press_later(machine)
+    if machine.connected:
+        await machine.qmp().system_powerdown()
+
+
+def _press_later(machine: Machine) -> None:
+    machine.later(machine.host.timing.press_again_s, Due(Timer.POWER_BUTTON, machine.shutdowns))
+
+
+async def _shut_down_by_agent(machine: Machine) -> bool:
+    """True where the guest's agent took it on."""
+    if not machine.agent.connected:
+        return False
+    try:
+        async with asyncio.timeout(_AGENT_S):
+            await machine.agent.shut_down()
+    except (AgentError, TimeoutError) as error:
+        _log.info("VM %s: the power button instead of its agent: %s", machine.vm_id, words(error))
+        return False
+    return True
+
+
+async def power_off(machine: Machine, _: Ask) -> None:
+    """End QEMU, as by pulling the plug; or end the waiting for the restart policy's start."""
+    if machine.state in OFF:
+        return
+    machine.note_record(end_asked=True)
+    await machine.end_qemu()
+    if machine.definition.spec.tpm:
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(tpm_state.make_durable, machine.folder)
+    machine.off(VmState.STOPPED)
+
+
+async def reset(machine: Machine, _: Ask) -> None:
+    """Press the guest's reset button."""
+    qmp = machine.qmp()
+    with qmp.watch("RESET") as resets:
+        await qmp.system_reset()
+        if machine.state is VmState.PAUSED:
+            # What stood still for good may run only once it has been reset.
+            with contextlib.suppress(TimeoutError):
+                await resets.next(timeout_s=_RESET_S)
+            await qmp.cont()
+    machine.abandon_waiters("it was reset")
+    machine.note_record(end_asked=False)
+    machine.shortage.end()
+    machine.to(VmState.RUNNING)
+
+
+async def pause(machine: Machine, _: Ask) -> None:
+    """Let the guest stand still."""
+    await machine.qmp().stop()
+    machine.to(VmState.PAUSED)
+
+
+async def resume(machine: Machine, ask: Ask) -> None:
+    """Let the guest go on, from its memory where that lies on disk."""
+    if machine.suspension is not None:
+        await resume_from_disk(machine, ask)
+        return
+    qmp = machine.qmp()
+    status = await qmp.query_status()
+    if status in (RunState.INTERNAL_ERROR, RunState.GUEST_PANICKED, RunState.SHUTDOWN):
+        raise MicaError(
+            ErrorCode.CONFLICT,
+            f"VM {machine.vm_id} can't go on from where it stands ({status}):"
+            " reset it, or power it off.",
+        )
+    await qmp.cont()
+    machine.to(VmState.RUNNING)
+
+
+async def redefine(machine: Machine, ask: Ask) -> None:
+    """Take a changed definition; durable on return."""
+    assert ask.change is not None
+    new = ask.change(machine.definition)
+    await asyncio.to_thread(definitions.save, machine.folder, new)
+    machine.definition = new
+    if machine.connected:
+        await machine.apply_panic_action(machine.qmp())
+
+
+async def delete(machine: Machine, _: Ask) -> None:
+    """Delete the VM; the definition goes first: from then on there is no such VM."""
+    await asyncio.to_thread(definitions.delete, machine.folder)
+    machine.run_folder.remove()
+
+
+async def work(_: Machine, ask: Ask) -> object:
+    """Somebody else's work, inside the owner task."""
+    assert ask.work is not None
+    return await ask.work()
+
+
+ACTIONS: dict[VmRequest, Action] = {
+    VmRequest.START: start,
+    VmRequest.SHUTDOWN: shut_down,
+    VmRequest.POWER_OFF: power_off,
+    VmRequest.RESET: reset,
+    VmRequest.PAUSE: pause,
+    VmRequest.RESUME: resume,
+    VmRequest.SUSPEND: suspend,
+    VmRequest.DISCARD_STATE: discard_state,
+    VmRequest.UPDATE_SECURE_BOOT: update_secure_boot,
+    VmRequest.RENAME: redefine,
+    VmRequest.RECONFIGURE: redefine,
+    VmRequest.ADJUST: redefine,
+    VmRequest.DELETE: delete,
+}
+
+
+async def carry_out(machine: Machine, ask: Ask) -> object:
+    """Do what is asked."""
+    if ask.work is not None:
+        return await work(machine, ask)
+    return await ACTIONS[ask.request](machine, ask)

@@ -1,0 +1,80 @@
+"""A VM that stands still because its datastore is full: when it is worth to try again.
+
+no space -> paused -> (5 s, 10 s … 60 s) -> is there room? -> goes on; where the next request
+fails as well, the wait is doubled. QEMU repeats the failed requests: the guest loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vmkernel.host.files import free_bytes
+from vmkernel.model import MicaError
+from vmkernel.vm.context import Surroundings
+from vmkernel.vm.store.definition import VmDefinition
+
+__all__ = ["Shortage", "full_reason", "has_room"]
+
+_ROOM_BYTES = 64 << 20
+_ROOM_PART = 32
+
+
+@dataclass
+class Shortage:
+    """How often it was tried; owned by the VM's task."""
+
+    first_s: float = 5.0
+    last_s: float = 60.0
+    wait_s: float = 0.0
+    """The present wait; 0 where nothing was short lately."""
+    tried_s: float = 0.0
+    """When the VM was last let go on, on the event loop's clock."""
+    number: int = 0
+
+    def begin(self, now_s: float) -> float:
+        """A request has failed: the wait before a look, in seconds."""
+        self.number += 1
+        if now_s - self.tried_s > self.last_s:
+            self.wait_s = 0.0
+        self.wait_s = min(max(self.first_s, self.wait_s * 2), self.last_s)
+        return self.wait_s
+
+    def end(self) -> None:
+        """It runs, ended, or was taken in hand."""
+        self.number += 1
+        self.wait_s = 0.0
+
+
+class _Vm(Protocol):
+    @property
+    def definition(self) -> VmDefinition: ...
+    @property
+    def host(self) -> Surroundings: ...
+
+
+def full_reason(vm: _Vm, device: str = "") -> str:
+    """Where there is no space, and what helps; `device` ends with the key of the disk that found
+    none, if it is known which one that is."""
+    spec = vm.definition.spec
+    disks = [disk for disk in spec.disks if disk.key == device.rpartition("/")[2]] or spec.disks
+    places: dict[str, None] = {}
+    for disk in disks:
+        with contextlib.suppress(MicaError):
+            places[vm.host.storage.volume(disk.volume).datastore] = None
+    return (
+        f"no space is left on datastore {' or '.join(places) or spec.datastore}; delete volumes,"
+        " images or snapshots there, or grow it, and the VM goes on."
+    )
+
+
+def has_room(files: Iterable[Path]) -> bool:
+    """True where every file's file system has some space again; OSError where one is gone."""
+    for path in files:
+        capacity, free = free_bytes(path.parent)
+        if free < min(_ROOM_BYTES, capacity // _ROOM_PART):
+            return False
+    return True

@@ -1,0 +1,386 @@
+"""The one task that owns a VM: everybody else queues a request, QEMU queues its events.
+
+Nothing outside this task changes a VM's state. A message is handled to its end before the next
+one is looked at; what takes long and must not block the queue (a guest that is shutting down) is
+a state with waiters and deadlines, not a wait.
+
+machine.py    what the task owns: the observed state, the session with QEMU
+actions.py    what is done for each request
+reports.py    what becomes of what QEMU reports
+holds.py      long work that other requests must not cross
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vmkernel.errors import to_problem
+from vmkernel.host import from_os_error, naming_datastore
+from vmkernel.model import ErrorCode, MicaError, Progress, SecureBootStatus, Vm, VmState
+from vmkernel.qemu import QemuError, QmpLostError
+from vmkernel.vm.context import Surroundings
+from vmkernel.vm.guest.agent import GuestAgent
+from vmkernel.vm.guest.serial_console import SerialConsole
+from vmkernel.vm.machine.actions import WAITS, carry_out
+from vmkernel.vm.machine.machine import Machine
+from vmkernel.vm.machine.messages import (
+    Ask,
+    Change,
+    DatastoreNews,
+    Due,
+    Message,
+    Reconnect,
+    Said,
+    Wake,
+    fail,
+)
+from vmkernel.vm.machine.qemu_events import come_due, datastore_changed, note
+from vmkernel.vm.machine.removals import settle
+from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.nonvolatile import tpm_state
+from vmkernel.vm.nonvolatile.secure_boot import keys_unseen, look_at_keys
+from vmkernel.vm.states import ACTIVE, AT_REST, OFF, VmRequest, check_legal
+from vmkernel.vm.store.definition import VmDefinition
+
+if TYPE_CHECKING:
+    from vmkernel.vm.store.snapshot_records import SnapshotRecord
+
+__all__ = ["VmDriver"]
+
+_IN_HAND = frozenset({VmRequest.START, VmRequest.POWER_OFF, VmRequest.DELETE})
+"""Requests after which the restart policy counts anew."""
+
+_log = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
+
+
+class VmDriver:
+    """One VM. `run` is its task; the other methods may be called by anyone on the event loop."""
+
+    def __init__(
+        self,
+        host: Surroundings,
+        definition: VmDefinition,
+        folder: Path,
+        renewed: Callable[[VmDefinition], None],
+    ) -> None:
+        """`renewed` is told of each change of the definition."""
+        self._queue: asyncio.Queue[Message] = asyncio.Queue()
+        self._machine = Machine(host, definition, folder, self._queue.put_nowait, renewed)
+        self._ready = asyncio.Event()
+        self._deleted = False
+
+    # --- what anyone may ask ------------------------------------------------------------------
+
+    @property
+    def vm_id(self) -> str:
+        """The VM's id."""
+        return self._machine.vm_id
+
+    @property
+    def definition(self) -> VmDefinition:
+        """What is wanted of it."""
+        return self._machine.definition
+
+    @property
+    def folder(self) -> Path:
+        """Its folder on the datastore."""
+        return self._machine.folder
+
+    @property
+    def console(self) -> SerialConsole:
+        """Its serial line."""
+        return self._machine.console
+
+    @property
+    def agent(self) -> GuestAgent:
+        """The agent in its guest."""
+        return self._machine.agent
+
+    @property
+    def state(self) -> VmState:
+        """Where it stands."""
+        return self._machine.state
+
+    @property
+    def active(self) -> bool:
+        """True where it isn't certainly off."""
+        return self._machine.state in ACTIVE or not self._ready.is_set()
+
+    @property
+    def holds_files(self) -> bool:
+        """True where a QEMU, or a tool, has files of its datastores open, or may have."""
+        return self.active or self._machine.at_disks
+
+    @property
+    def needs_disks_as_they_are(self) -> bool:
+        """True where QEMU has its disks open, its memory on disk knows what is on them, or
+        somebody works on them."""
+        return self.holds_files or self.state is VmState.SUSPENDED
+
+    @property
+    def unseen_keys(self) -> bool:
+        """True where it stands still and its firmware variables are to be looked at."""
+        return self._ready.is_set() and keys_unseen(self._machine)
+
+    @property
+    def secure_boot(self) -> SecureBootStatus | None:
+        """What is known of its Secure Boot keys."""
+        return self._machine.keys.status
+
+    async def look_at_keys(self) -> None:
+        """Look at them, while nothing is done to the VM."""
+        await look_at_keys(self._machine)
+
+    def view(self) -> Vm:
+        """The VM as clients see it."""
+        return self._machine.view()
+
+    async def ready(self) -> None:
+        """Wait until it is known whether the VM runs."""
+        await self._ready.wait()
+
+    def check(self, request: VmRequest) -> None:
+        """Raise `conflict` where the request isn't legal now, or long work stands against it."""
+        if request is VmRequest.POWER_OFF and self._machine.restarts.pending:
+            return  # it ends the waiting for the next start
+        check_legal(self.vm_id, request, self._machine.state)
+        self._machine.holds.check(request)
+
+    async def ask(
+        self,
+        request: VmRequest,
+        *,
+        timeout_s: float = 0.0,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Queue a request and wait for its end; cancelling gives up waiting for a shutdown, and
+        the writing of memory to disk. A power-off waits for no memory either."""
+        await self._put(request, timeout_s=timeout_s, on_progress=on_progress)
+
+    def datastore_changed(self, datastore: str, available: bool) -> None:
+        """A datastore that the VM needs went away, or is there again."""
+        self._queue.put_nowait(DatastoreNews(datastore, available))
+
+    async def change(self, request: VmRequest, change: Change) -> VmDefinition:
+        """Queue a change of the definition; durable on return."""
+        await self._put(request, change=change)
+        return self.definition
+
+    async def use(
+        self, request: VmRequest, work: Callable[[Running], Awaitable[Outcome]]
+    ) -> Outcome:
+        """Queue short work with QEMU: it runs inside the owner task, so that nothing else changes
+        the VM meanwhile. Raises `conflict` where the request isn't legal, `unavailable` where
+        QEMU doesn't answer, and what the work raises."""
+
+        async def inside() -> Outcome:
+            return await work(self._machine.running())
+
+        outcome: Outcome = await self._put(request, work=inside)
+        return outcome
+
+    async def inside(
+        self, request: VmRequest, work: Callable[[Machine], Awaitable[Outcome]]
+    ) -> Outcome:
+        """Queue work of a part of the VM side that changes the machine itself."""
+        outcome: Outcome = await self._put(request, work=lambda: work(self._machine))
+        return outcome
+
+    def interrupt(self) -> None:
+        """End the long part of such work early, where it is in it."""
+        if self._machine.interruptible is not None:
+            self._machine.interruptible.cancel()
+
+    @property
+    def snapshots(self) -> Mapping[str, SnapshotRecord]:
+        """Its snapshots by id."""
+        return self._machine.snapshots
+
+    @property
+    def broken_snapshots(self) -> Mapping[str, str]:
+        """Why snapshots in its folder can't be used, by id."""
+        return self._machine.broken_snapshots
+
+    async def apart(self, request: VmRequest, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Queue work on a VM that needs no QEMU, such as on the files of one that is off."""
+        outcome: Outcome = await self._put(request, work=work)
+        return outcome
+
+    def hold(self, reason: str, blocks: frozenset[VmRequest]) -> AbstractContextManager[None]:
+        """Block requests during long work; see Holds.hold. `conflict` also where the VM's memory
+        lies on disk, or is just going there."""
+        check_legal(self.vm_id, VmRequest.HOLD, self._machine.state)
+        return self._machine.holds.hold(reason, blocks)
+
+    async def add_vnc_client(self, fd: int) -> None:
+        """Hand a connected socket to the VNC server."""
+        if not self._machine.connected:
+            raise MicaError(ErrorCode.CONFLICT, f"VM {self.vm_id} has no screen now.")
+        try:
+            await self._machine.qmp().add_vnc_client(fd)
+        except QemuError as error:
+            raise MicaError(ErrorCode.UNAVAILABLE, f"{error}") from error
+
+    async def _put(
+        self,
+        request: VmRequest,
+        *,
+        timeout_s: float = 0.0,
+        change: Change | None = None,
+        work: Callable[[], Awaitable[Any]] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Any:
+        if self._deleted:
+            raise MicaError(ErrorCode.NOT_FOUND, f"There is no VM {self.vm_id}.")
+        loop = asyncio.get_running_loop()
+        ask = Ask(request, loop.create_future(), loop.time() + timeout_s, change, work, on_progress)
+        long_work = self._machine.interruptible
+        if request is VmRequest.POWER_OFF and long_work is not None:
+            ask.interrupts = long_work.cancel()
+        self._queue.put_nowait(ask)
+        return await ask.done
+
+    # --- the owner task -----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Own the VM until cancelled or deleted."""
+        machine = self._machine
+        try:
+            try:
+                await machine.recover()
+            except Exception as error:
+                detail = to_problem(error, f"VM {self.vm_id}").detail
+                if _lives(machine):
+                    machine.alive(detail)
+                else:
+                    machine.to(VmState.UNUSABLE, detail)
+            if machine.record is not None:
+                await machine.host.network.adopt_ports(self.vm_id, machine.record.nics)
+            await self._guarded(settle(machine))
+            self._ready.set()
+            me = asyncio.current_task()
+            assert me is not None
+            # What had to be brought to its end may have been cancelled in vain.
+            while not self._deleted and not me.cancelling():
+                message = await self._next()
+                if message is not None:
+                    await self._handle(message)
+        finally:
+            await self._let_go()
+
+    async def _next(self) -> Message | None:
+        """The next message; None where a waiter's time is over."""
+        self._machine.drop_waiters()
+        deadline = min((ask.deadline for ask in self._machine.waiting), default=None)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._queue.get()
+        except TimeoutError:
+            self._machine.drop_waiters()
+            return None
+
+    async def _handle(self, message: Message) -> None:
+        machine = self._machine
+        if isinstance(message, Said):
+            message.taken()
+        if isinstance(message, Ask):
+            await self._answer(message)
+        elif isinstance(message, Wake):
+            machine.drop_waiters()
+        elif isinstance(message, Due):
+            await self._guarded(come_due(machine, message))
+        elif isinstance(message, DatastoreNews):
+            datastore_changed(machine, message.datastore, available=message.available)
+        elif message.session != machine.session:
+            return
+        elif isinstance(message, Reconnect):
+            await self._guarded(machine.reconnect())
+            await self._guarded(settle(machine))
+        elif message.event is None:
+            await self._guarded(machine.lost())
+            if machine.state in AT_REST and machine.definition.spec.tpm:
+                await self._guarded(asyncio.to_thread(tpm_state.make_durable, machine.folder))
+            await self._guarded(settle(machine))
+        else:
+            await self._guarded(note(machine, message.event))
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """What nobody asked for has nobody to tell its failure to; the owner task goes on."""
+        try:
+            await work
+        except (MicaError, QemuError, OSError) as error:
+            _log.warning("VM %s: %s", self.vm_id, error)
+        except Exception as error:
+            to_problem(error, f"VM {self.vm_id}")
+
+    async def _answer(self, ask: Ask) -> None:
+        if ask.done.cancelled():
+            return
+        try:
+            if ask.interrupts and self._machine.state in OFF:
+                ask.done.set_result(None)
+                return
+            self.check(ask.request)
+            if ask.request in _IN_HAND:
+                self._machine.restarts.forget()
+            with naming_datastore(self.definition.spec.datastore):
+                outcome = await carry_out(self._machine, ask)
+        except asyncio.CancelledError:
+            ask.done.cancel()
+            raise
+        except QmpLostError as error:
+            failure = MicaError(
+                ErrorCode.UNAVAILABLE, f"{error} What became of the request is unknown: look again."
+            )
+            failure.__cause__ = error
+            fail(ask.done, failure)
+        except QemuError as error:
+            fail(ask.done, MicaError(ErrorCode.UNAVAILABLE, str(error)))
+        except OSError as error:
+            fail(ask.done, from_os_error(error, f"VM {self.vm_id}"))
+        except Exception as error:
+            if not isinstance(error, MicaError):
+                _log.exception("VM %s: %s failed", self.vm_id, ask.request)
+            fail(ask.done, error)
+        else:
+            if outcome is WAITS:
+                ask.done.add_done_callback(lambda _: self._queue.put_nowait(Wake()))
+                return
+            if ask.request is VmRequest.DELETE:
+                self._deleted = True
+            if not ask.done.done():
+                ask.done.set_result(outcome)
+
+    async def _let_go(self) -> None:
+        """The task ends: the VM, where it runs, runs on."""
+        machine = self._machine
+        await machine.drop_link()
+        machine.console.close()
+        failure = MicaError(
+            ErrorCode.NOT_FOUND if self._deleted else ErrorCode.UNAVAILABLE,
+            f"There is no VM {self.vm_id} any more."
+            if self._deleted
+            else "The vmkernel is ending; ask again in a moment.",
+        )
+        asks = list(machine.waiting)
+        while not self._queue.empty():
+            message = self._queue.get_nowait()
+            if isinstance(message, Ask):
+                asks.append(message)
+        for ask in asks:
+            fail(ask.done, failure)
+
+
+def _lives(machine: Machine) -> bool:
+    """True where its QEMU is there, or that can't be found out."""
+    try:
+        return machine.host.launcher.is_active(machine.vm_id)
+    except OSError:
+        return True

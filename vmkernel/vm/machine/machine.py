@@ -1,0 +1,600 @@
+"""What the owner task of a VM owns: its observed state, and the session with its QEMU.
+
+Only the owner task calls what changes anything here; everybody else may read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from vmkernel.devices.serial import RINGBUF
+from vmkernel.host.files import remove
+from vmkernel.host.unix_socket import connect_stream
+from vmkernel.model import (
+    ErrorCode,
+    MicaError,
+    OnPanic,
+    Subject,
+    Vm,
+    VmState,
+    VmStatus,
+)
+from vmkernel.qemu import (
+    GuestEnded,
+    QemuError,
+    Qmp,
+    QmpCommandError,
+    QmpLostError,
+    RunState,
+    disk_state,
+    guest_panic,
+    memory_image,
+)
+from vmkernel.qemu.guest_agent import agent_is_open
+from vmkernel.text import clean
+from vmkernel.vm.context import Surroundings
+from vmkernel.vm.guest.agent import GuestAgent
+from vmkernel.vm.guest.serial_console import SerialConsole
+from vmkernel.vm.launch.launcher import RunFolder
+from vmkernel.vm.machine.disk_full import Shortage, full_reason
+from vmkernel.vm.machine.event_rate_limit import Floods
+from vmkernel.vm.machine.exit_reason import UNFED, verdict
+from vmkernel.vm.machine.leaving import Leaving
+from vmkernel.vm.machine.messages import Ask, Due, Message, Reconnect, Timer, fail, forward
+from vmkernel.vm.machine.operation_locks import Holds
+from vmkernel.vm.machine.restart_policy import End, Restarts
+from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.nonvolatile.known_keys import KnownKeys
+from vmkernel.vm.start.start import SERIAL_RING_BYTES
+from vmkernel.vm.states import ACTIVE, WITH_QEMU
+from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store.definition import VmDefinition
+from vmkernel.vm.store.launch_record import LaunchRecord, forget_record, read_record, write_record
+from vmkernel.vm.store.saved_memory import Suspension
+from vmkernel.vm.store.vm_folder import look
+
+if TYPE_CHECKING:
+    from vmkernel.vm.store.snapshot_records import SnapshotRecord
+
+__all__ = ["Machine", "words"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Link:
+    """The session with the present QEMU."""
+
+    number: int
+    qmp: Qmp | None = None
+    pump: asyncio.Task[None] | None = None
+    ended: GuestEnded | None = None
+
+
+class Machine:
+    """One VM from within."""
+
+    def __init__(
+        self,
+        host: Surroundings,
+        definition: VmDefinition,
+        folder: Path,
+        post: Callable[[Message], None],
+        renewed: Callable[[VmDefinition], None],
+    ) -> None:
+        self.host = host
+        self._definition = definition
+        self._renewed = renewed
+        self.folder = folder
+        self.state = VmState.STOPPED
+        self.reason: str | None = None
+        self.record: LaunchRecord | None = None
+        self.waiting: list[Ask] = []
+        """Shutdowns that were asked for and have not ended."""
+        self.shutdowns = 0
+        """How many were asked for: presses of the power button for earlier ones are out of date."""
+        self.suspension: Suspension | None = None
+        """The memory that lies on disk, which the VM goes on from."""
+        timing = host.timing
+        self.restarts = Restarts(timing.restart_first_s, timing.restart_last_s, timing.steady_s)
+        self.shortage = Shortage(timing.space_first_s, timing.space_last_s)
+        self.disk_full = False
+        """True where the last failed disk request found no space."""
+        self.ran_since: float | None = None
+        self.snapshots: dict[str, SnapshotRecord] = {}
+        """Those of its folder, by id."""
+        self.keys = KnownKeys()
+        self.broken_snapshots: dict[str, str] = {}
+        """Why others there can't be used."""
+        self.at_disks = False
+        """True while its disks' files are worked on without QEMU."""
+        self.interruptible: asyncio.Task[Any] | None = None
+        """Long work of the owner task that a power-off need not wait for."""
+        self.console = SerialConsole(
+            lambda who, whom: self.publish("vm.console-taken-over", {"by": who, "from": whom})
+        )
+        self.holds = Holds(definition.id)
+        self.agent = GuestAgent(lambda: self.run_folder.agent, f"VM {definition.id}")
+        self.leaving = Leaving()
+        self._floods = Floods()
+        self._link = _Link(0)
+        self._post = post
+
+    @property
+    def definition(self) -> VmDefinition:
+        """What is wanted of it; whoever keeps track of all VMs is told of a new one."""
+        return self._definition
+
+    @definition.setter
+    def definition(self, new: VmDefinition) -> None:
+        self._definition = new
+        self._renewed(new)
+
+    @property
+    def vm_id(self) -> str:
+        """The VM's id."""
+        return self._definition.id
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """Its sockets and its log."""
+        return self.host.folder(self.vm_id)
+
+    def view(self) -> Vm:
+        """The VM as clients see it."""
+        record = self.record if self.state in ACTIVE else None
+        return Vm(
+            id=self.definition.id,
+            revision=self.definition.revision,
+            created_at=self.definition.created_at,
+            spec=self.definition.spec,
+            status=VmStatus(
+                state=self.state,
+                uuid=self.definition.uuid,
+                machine_type=self.definition.machine_type,
+                reason=None if self.reason is None else clean(self.reason, 2000),
+                started_at=record.started_at if record else None,
+                accelerator=record.accelerator.value if record else None,
+                nics=record.nics if record else (),
+                unplugging=record.unplugging if record else (),
+                agent=self.agent.status() if self.definition.spec.guest_agent and record else None,
+                restart=self.restarts.status(),
+                memory_image=self.suspension.status() if self.suspension else None,
+                secure_boot=self.keys.status,
+            ),
+        )
+
+    # --- state --------------------------------------------------------------------------------
+
+    def to(self, state: VmState, reason: str | None = None) -> None:
+        """Be in a state, and tell of it."""
+        previous = self.state
+        self.state, self.reason = state, reason
+        if state is VmState.RUNNING and self.ran_since is None:
+            self.ran_since = asyncio.get_running_loop().time()
+        if state is not VmState.PAUSED:
+            self.disk_full = False
+        if previous is VmState.PAUSED and state is VmState.RUNNING:
+            self.agent.note_resumed()
+        if state is not previous:
+            self.publish(
+                "vm.state",
+                {"state": state.value, "previous": previous.value, "reason": reason},
+                reason or "",
+            )
+
+    def off(self, state: VmState, reason: str | None = None, end: End | None = End.ASKED) -> None:
+        """QEMU is certainly gone; where its memory lies on disk, the VM is suspended. `end` is
+        None where it never ran."""
+        if self.suspension is not None:
+            state, end = VmState.SUSPENDED, End.ASKED
+        end_asked = self.record is not None and self.record.end_asked
+        self.host.admission.release(self.vm_id)
+        forget_record(self.run_folder.record)
+        self.record = None
+        self.host.logs.end(self.run_folder.log)
+        self.console.drain()
+        self.console.end_watchers()
+        self.agent.note_end()
+        waiting, self.waiting = self.waiting, []
+        for ask in waiting:
+            if not ask.done.done():
+                ask.done.set_result(None)
+        self.to(state, reason)
+        self.shortage.end()
+        if end is End.GUEST and end_asked:
+            end = End.ASKED
+        ran_s = 0.0
+        if self.ran_since is not None:
+            ran_s = asyncio.get_running_loop().time() - self.ran_since
+        self.ran_since = None
+        if end is not None:
+            self.plan_restart(end, ran_s)
+
+    def plan_restart(self, end: End, ran_s: float = 0.0) -> None:
+        """Start the VM again in a while, where its policy wants that."""
+        if self.host.ending.is_set():
+            return
+        restarts, policy = self.restarts, self.definition.spec.restart
+        wait_s = restarts.after(end, policy, ran_s=ran_s, now=time.time())
+        if wait_s is not None:
+            self.later(wait_s, Due(Timer.RESTART, restarts.number))
+            self.publish(
+                "vm.restart-planned",
+                {"attempt": restarts.attempts, "wait_s": wait_s},
+                f"It is started again in {wait_s:g} s.",
+            )
+        elif restarts.exhausted:
+            given_up = f"It was started {restarts.attempts} times and is not started again."
+            self.reason = f"{self.reason or ''} {given_up}".strip()
+            self.publish("vm.restart-given-up", {"attempts": restarts.attempts}, given_up)
+
+    def wait_for_space(self) -> None:
+        """Look for free space in a while."""
+        wait_s = self.shortage.begin(asyncio.get_running_loop().time())
+        self.later(wait_s, Due(Timer.SPACE, self.shortage.number))
+
+    def later(self, wait_s: float, message: Message) -> None:
+        """Put a message into the queue after a while."""
+        asyncio.get_running_loop().call_later(wait_s, self._post, message)
+
+    def publish(
+        self, event_type: str, data: dict[str, str | int | float | bool | None], message: str = ""
+    ) -> None:
+        """Publish an event about this VM."""
+        self.host.events.publish(
+            event_type, Subject(kind="vm", id=self.vm_id), message=message, data=data
+        )
+
+    def publish_of_guest(
+        self, event_type: str, data: dict[str, str | int | float | bool | None], message: str = ""
+    ) -> None:
+        """The same for what the guest can bring about as often as it likes."""
+        left_out = self._floods.admit(event_type, asyncio.get_running_loop().time())
+        if left_out is not None:
+            self.publish(event_type, data | ({"left_out": left_out} if left_out else {}), message)
+
+    # --- those who wait for a shutdown --------------------------------------------------------
+
+    def drop_waiters(self) -> None:
+        """Tell those whose time is over, forget those who went away; nothing is forced."""
+        if not self.waiting:
+            return
+        now = asyncio.get_running_loop().time()
+        for ask in list(self.waiting):
+            if ask.done.done():
+                self.waiting.remove(ask)
+            elif ask.deadline <= now:
+                self.waiting.remove(ask)
+                fail(
+                    ask.done,
+                    MicaError(
+                        ErrorCode.TIMED_OUT,
+                        f"The guest of VM {self.vm_id} did not shut down in time and runs on;"
+                        " power it off where it must end.",
+                    ),
+                )
+        if not self.waiting and self.state is VmState.STOPPING:
+            self.to(VmState.RUNNING)
+
+    def abandon_waiters(self, why: str) -> None:
+        """Tell those who wait for a shutdown that it won't come to its end."""
+        waiting, self.waiting = self.waiting, []
+        for ask in waiting:
+            fail(
+                ask.done,
+                MicaError(
+                    ErrorCode.CONFLICT,
+                    f"The shutdown of VM {self.vm_id} did not come to its end: {why}.",
+                ),
+            )
+
+    # --- the session --------------------------------------------------------------------------
+
+    @property
+    def session(self) -> int:
+        """The number of the present session; messages of others count no more."""
+        return self._link.number
+
+    @property
+    def connected(self) -> bool:
+        """True where there is a session with QEMU."""
+        return self._link.qmp is not None
+
+    @property
+    def ended(self) -> GuestEnded | None:
+        """What QEMU said of its end, where it did."""
+        return self._link.ended
+
+    def note_end(self, event: GuestEnded) -> None:
+        """QEMU says that it ends."""
+        self._link.ended = event
+
+    def qmp(self) -> Qmp:
+        """The session; `unavailable` where there is none now."""
+        if self._link.qmp is None:
+            raise MicaError(
+                ErrorCode.UNAVAILABLE, f"QEMU of VM {self.vm_id} does not answer now; try again."
+            )
+        return self._link.qmp
+
+    def running(self) -> Running:
+        """What work inside the owner task is given; `unavailable` where QEMU doesn't answer."""
+        return Running(
+            qmp=self.qmp(),
+            definition=self.definition,
+            record=self.record,
+            folder=self.run_folder,
+            write_record=self._keep_record,
+        )
+
+    def _keep_record(self, record: LaunchRecord) -> None:
+        self.record = record
+        write_record(self.run_folder.record, record)
+
+    def adopt(self, qmp: Qmp) -> None:
+        """Begin a session: its events go to the queue, marked with its number."""
+        number = self._link.number + 1
+        self._link = _Link(number, qmp)
+        self._link.pump = asyncio.create_task(
+            forward(qmp, number, self._post), name=f"vm-{self.vm_id}-events"
+        )
+
+    async def drop_link(self) -> None:
+        """End the session; messages of it that are still queued count no more."""
+        link, self._link = self._link, _Link(self._link.number + 1)
+        if link.pump is not None:
+            link.pump.cancel()
+            await asyncio.wait((link.pump,))
+        if link.qmp is not None:
+            await link.qmp.close()
+
+    async def end_qemu(self) -> None:
+        """Ask QEMU to end, and end it where it doesn't."""
+        qmp = self._link.qmp
+        launcher, timing = self.host.launcher, self.host.timing
+        if qmp is not None:
+            # One that hangs is killed below, as one that is gone.
+            with contextlib.suppress(QemuError, TimeoutError):
+                async with asyncio.timeout(timing.quit_s):
+                    await qmp.quit()
+        await self.drop_link()
+        if qmp is None or not await launcher.wait_gone(self.vm_id, timing.quit_s):
+            launcher.kill(self.vm_id)
+            if not await launcher.wait_gone(self.vm_id, timing.kill_s):
+                raise MicaError(
+                    ErrorCode.TIMED_OUT, f"QEMU of VM {self.vm_id} can't be ended; look again."
+                )
+        await launcher.collect(self.vm_id)
+
+    async def lost(self) -> None:
+        """The session broke: because QEMU ended, in order or not, or for a while only."""
+        ended = self._link.ended
+        await self.drop_link()
+        timing = self.host.timing
+        if await self.host.launcher.wait_gone(
+            self.vm_id, timing.quit_s if ended else timing.linger_s
+        ):
+            how = await self.host.launcher.collect(self.vm_id)
+            self._gone(ended, how)
+        elif ended is not None:
+            await self.end_qemu()
+            self._gone(ended, None)
+        else:
+            await self.reconnect()
+
+    async def reconnect(self) -> None:
+        """Open a session with a QEMU that lives; try again later where it doesn't answer."""
+        folder = self.run_folder
+        if not self.host.launcher.is_active(self.vm_id):
+            self._gone(None, await self.host.launcher.collect(self.vm_id))
+            return
+        try:
+            qmp = await self.host.open_qmp(
+                connect_stream(folder.qmp), self.vm_id, self.host.timing.reconnect_s
+            )
+        except (OSError, TimeoutError, QmpLostError) as error:
+            self._try_again(error)
+            return
+        self.adopt(qmp)
+        try:
+            await self._take_over(qmp, folder)
+        except QmpLostError as error:
+            await self.drop_link()
+            self._try_again(error)
+        except QmpCommandError as error:
+            # Its QEMU is there and has its disks open, so it can't be taken for one that is off.
+            self.to(VmState.PAUSED, f"It can't go on ({words(error)}): power it off.")
+
+    def _try_again(self, error: BaseException) -> None:
+        self.reason = f"Its QEMU runs and does not answer ({words(error)})."
+        self.later(self.host.timing.retry_s, Reconnect(self.session))
+
+    async def _take_over(self, qmp: Qmp, folder: RunFolder) -> None:
+        """Find out how a QEMU stands that was found again, and finish what was begun with it."""
+        status = await qmp.query_status()
+        if self.record is not None and self.record.reading:
+            await self.end_qemu()
+            self.off(VmState.STOPPED)
+            return
+        with contextlib.suppress(QemuError):
+            self.agent.note_channel(await agent_is_open(qmp))
+        if not self.console.attached:
+            await self._reattach_console(qmp, folder)
+        if status is RunState.IN_MIGRATE:
+            await self.end_qemu()
+            self.off(VmState.STOPPED, "Its start from a memory image was cut off.")
+            return
+        if await self._take_up(qmp, status):
+            status = RunState.RUNNING
+        await self.apply_panic_action(qmp)
+        if status is RunState.RUNNING and self.state is VmState.STOPPING:
+            self.reason = None
+        elif status is RunState.RUNNING:
+            self.to(VmState.RUNNING)
+        else:
+            self.to(VmState.PAUSED)
+            await self.stands_still(qmp, status)
+
+    async def _take_up(self, qmp: Qmp, status: RunState) -> bool:
+        """Finish what a vmkernel that ended had begun; True where the guest runs by that."""
+        record = self.record
+        suspending_from = record.suspending_from if record is not None else None
+        if suspending_from is not None:
+            await memory_image.cancel(qmp)
+            await asyncio.to_thread(suspension.sweep, self.folder)
+        wanted = (
+            status is RunState.PRELAUNCH
+            or suspending_from is VmState.RUNNING
+            or (record is not None and record.resuming)
+        )
+        if wanted and status is not RunState.RUNNING:
+            await qmp.cont()
+        self.note_record(suspending_from=None, resuming=False)
+        return wanted
+
+    def note_record(self, **changes: Any) -> None:
+        """Change what a later vmkernel is told of this run."""
+        if self.record is not None:
+            changed = replace(self.record, **changes)
+            if changed != self.record:
+                self.record = changed
+                write_record(self.run_folder.record, changed)
+
+    async def apply_panic_action(self, qmp: Qmp, *, fresh: bool = False) -> None:
+        """Tell QEMU what becomes of a guest that reports a panic; a fresh one does nothing."""
+        if fresh and self.definition.spec.on_panic is OnPanic.NONE:
+            return
+        with contextlib.suppress(QmpCommandError):
+            await guest_panic.set_action(qmp, self.definition.spec.on_panic)
+
+    async def stands_still(self, qmp: Qmp, status: RunState) -> None:
+        """Say why a guest stands still that nobody asked to, and see to it."""
+        match status:
+            case RunState.IO_ERROR:
+                if not self.reason:
+                    self.disk_full = await disk_state.is_full(qmp)
+                    what = full_reason(self) if self.disk_full else "it failed."
+                    self.reason = f"A disk request failed: {what}"
+                if self.disk_full:
+                    self.wait_for_space()
+            case RunState.INTERNAL_ERROR:
+                said = self.host.last_lines(self.vm_id)
+                self.reason = (
+                    f"The processor can't go on (KVM internal error{': ' if said else ''}{said});"
+                    " reset it, or power it off."
+                )
+                self.publish("vm.internal-error", {"said": said}, self.reason)
+            case RunState.GUEST_PANICKED:
+                self.reason = self.reason or "The guest reported a panic."
+            case RunState.WATCHDOG:
+                self.reason = self.reason or UNFED
+
+    async def recover(self) -> None:
+        """Find out what is true after a restart of the vmkernel, and finish what was begun."""
+        remove(self.run_folder.nbd)  # nobody has a backup open any more
+        active = self.host.launcher.is_active(self.vm_id)
+        self.suspension, has_history = await asyncio.to_thread(look, self.folder, active=active)
+        await self._recover_process(active)
+        if has_history:
+            from vmkernel.vm.snapshots.recover import repair
+
+            await repair(self)
+
+    def alive(self, reason: str) -> None:
+        """Something about it can't be made out, and its QEMU is there all the same: nobody else
+        may have its disks, and it can be powered off."""
+        if self.state not in WITH_QEMU:
+            self.to(VmState.RUNNING)
+        self.reason = reason
+        if self.record is None:
+            self.record = read_record(self.run_folder.record)
+        if not self.connected:
+            self.later(self.host.timing.retry_s, Reconnect(self.session))
+
+    async def _recover_process(self, active: bool) -> None:
+        folder = self.run_folder
+        record = read_record(folder.record)
+        if self.suspension is not None:
+            await self._recover_suspended()
+            return
+        if active:
+            self.host.logs.follow(folder.log)
+            if record is not None and record.reading:
+                await self._end_reader(folder)
+                return
+            self.record = record
+            if record is not None:
+                self.host.admission.note(self.vm_id, record.memory_bytes)
+            self.state = VmState.RUNNING
+            await self.reconnect()
+            return
+        how = await self.host.launcher.collect(self.vm_id)
+        if record is None:
+            return
+        forget_record(folder.record)
+        if how is not None:
+            said = self.host.last_lines(self.vm_id)
+            self.state = VmState.CRASHED
+            self.reason = f"QEMU ended without notice ({how}{': ' if said else ''}{said})."
+            self.plan_restart(End.FAILED)
+        else:
+            self.reason = "It ended while no vmkernel was running."
+            self.plan_restart(End.ASKED if record.end_asked else End.GUEST)
+
+    async def _end_reader(self, folder: RunFolder) -> None:
+        """End a QEMU that read the disks for a backup, in order: it keeps checkpoints in them."""
+        with contextlib.suppress(OSError, TimeoutError, QemuError):
+            self.adopt(
+                await self.host.open_qmp(
+                    connect_stream(folder.qmp), self.vm_id, self.host.timing.reconnect_s
+                )
+            )
+        await self.end_qemu()
+        forget_record(folder.record)
+
+    async def _recover_suspended(self) -> None:
+        """The memory on disk is the truth: a QEMU that is left over was being ended, or had been
+        started and has not run."""
+        if self.host.launcher.is_active(self.vm_id):
+            await self.end_qemu()
+        await self.host.launcher.collect(self.vm_id)
+        forget_record(self.run_folder.record)
+        self.state = VmState.SUSPENDED
+        assert self.suspension is not None
+        if self.suspension.problem is not None:
+            self.reason = f"Its memory image can't be used: {self.suspension.problem}."
+
+    def attach_console(self) -> None:
+        """Take up the serial line of a QEMU that was just started."""
+        with contextlib.suppress(OSError):
+            self.console.attach(connect_stream(self.run_folder.serial))
+
+    def _gone(self, ended: GuestEnded | None, how: str | None) -> None:
+        self.off(*verdict(ended, how, lambda: self.host.last_lines(self.vm_id)))
+
+    async def _reattach_console(self, qmp: Qmp, folder: RunFolder) -> None:
+        """Take up the serial line again, with what came since nobody listened."""
+        try:
+            self.console.attach(connect_stream(folder.serial), hold=True)
+        except OSError:
+            return
+        earlier = b""
+        if self.record is not None and self.record.has_ring:
+            with contextlib.suppress(QemuError):
+                earlier = await qmp.ringbuf_read(RINGBUF, SERIAL_RING_BYTES)
+        self.console.release(earlier)
+
+
+def words(error: BaseException) -> str:
+    """An exception as part of a reason."""
+    return str(error) or type(error).__name__

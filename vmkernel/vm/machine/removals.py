@@ -1,0 +1,195 @@
+"""Devices that leave a running machine: the stored spec follows what QEMU says, whenever it does.
+
+asked   device_del; the record of this run notes it      `unplugging` in the VM's status
+gone    the host's side goes, the spec loses it          whoever waits is answered; if nobody does
+                                                         any more, the event `vm.device-removed`
+kept    the guest refused: the note goes                 likewise, `vm.device-kept`
+
+A device on PCI goes when its guest agrees, which may be minutes after the request for it was given
+up; a guest may also eject one of itself. Either way QEMU reports it, and what it reports while no
+vmkernel listens is found when the next one looks. All of it runs inside the owner task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from vmkernel.devices import DISK_BUSES
+from vmkernel.devices.defaults import disk_bus_of
+from vmkernel.devices.nic import netdev_of
+from vmkernel.model import DiskSpec, ErrorCode, MicaError, NicSpec, VmSpec, VmState
+from vmkernel.qemu import QemuError, QmpCommandError, hotplug
+from vmkernel.vm.machine.machine import Machine
+from vmkernel.vm.machine.messages import Due, Timer
+from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.settling import settle_fields
+from vmkernel.vm.store import definition as definitions
+
+__all__ = ["Removal", "drop", "guest_refused", "keys_of", "look_later", "settle", "without"]
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A device that is to go."""
+
+    key: str
+    disk: bool
+    consent: bool
+    """True if it goes only once the guest agrees."""
+
+    @classmethod
+    def of_disk(cls, spec: VmSpec, disk: DiskSpec) -> Removal:
+        """A disk: those on PCI need the guest's consent, those on a controller don't."""
+        return cls(disk.key or "", disk=True, consent=DISK_BUSES[disk_bus_of(spec, disk)].pci)
+
+    @classmethod
+    def of_nic(cls, nic: NicSpec) -> Removal:
+        """A network card."""
+        return cls(nic.key or "", disk=False, consent=True)
+
+    def check(self, vm_id: str, state: VmState) -> None:
+        """Raise `conflict` if the guest can't agree now."""
+        if self.consent and state is VmState.PAUSED:
+            raise MicaError(
+                ErrorCode.CONFLICT,
+                f"VM {vm_id} is paused, and {self.key} goes only when its guest lets go of it:"
+                " resume the VM first, or power it off.",
+            )
+
+    async def ask(self, machine: Machine) -> None:
+        """Tell the guest. Noted before: QEMU may do it when nobody listens."""
+        self.check(machine.vm_id, machine.state)
+        qmp = machine.qmp()
+        machine.leaving.refused.discard(self.key)
+        if self.key not in await hotplug.devices(qmp):
+            return
+        noted = machine.record.unplugging if machine.record is not None else ()
+        machine.note_record(unplugging=tuple(sorted({*noted, self.key})))
+        try:
+            await hotplug.unplug(qmp, self.key)
+        except QmpCommandError:
+            _forget(machine, self.key)
+            raise
+
+    async def gone(self, machine: Machine) -> bool:
+        """True once the device is gone; `conflict` if the guest refused to let it go."""
+        await settle(machine, [self.key])
+        if self.key not in keys_of(machine.definition.spec):
+            return True
+        if self.key in machine.leaving.refused:
+            raise MicaError(
+                ErrorCode.CONFLICT,
+                f"The guest of VM {machine.vm_id} refused to let go of {self.key} and keeps it:"
+                " take it out of use there first.",
+            )
+        return False
+
+
+async def settle(machine: Machine, keys: Collection[str] | None = None) -> None:
+    """Let the spec lose the devices that QEMU doesn't have, of those named or of all. Without
+    effect while there is no session, or for a QEMU that only reads."""
+    record = machine.record
+    if not machine.connected or record is None or record.reading:
+        return
+    if keys is None and machine.leaving.changing:
+        return  # what is being added isn't there yet
+    spec = machine.definition.spec
+    looked_at = keys_of(spec) if keys is None else keys_of(spec) & set(keys)
+    if keys is not None and not looked_at:
+        return
+    try:
+        await _settle(machine, looked_at)
+        if keys is None:
+            await settle_fields(machine)
+    except (QemuError, MicaError):
+        look_later(machine)
+        raise
+
+
+async def _settle(machine: Machine, looked_at: Collection[str]) -> None:
+    spec = machine.definition.spec
+    present = await hotplug.devices(machine.qmp())
+    disks = {disk.key for disk in spec.disks}
+    for key in sorted(set(looked_at) - present):
+        await _lost(machine, key, disk=key in disks)
+    if machine.record is not None and set(machine.record.unplugging) - present:
+        left = tuple(key for key in machine.record.unplugging if key in present)
+        machine.note_record(unplugging=left)
+
+
+def look_later(machine: Machine) -> None:
+    """Ask QEMU soon what is true: something about the VM could not be found out, or done."""
+    if machine.connected and machine.leaving.look_planned != machine.session:
+        machine.leaving.look_planned = machine.session
+        machine.later(machine.host.timing.retry_s, Due(Timer.LOOK, machine.session))
+
+
+def guest_refused(machine: Machine, key: str) -> None:
+    """The guest said that it keeps a device."""
+    if machine.record is None or key not in machine.record.unplugging:
+        return
+    _forget(machine, key)
+    machine.leaving.refused.add(key)
+    if key not in machine.leaving.awaited:
+        machine.publish_of_guest(
+            "vm.device-kept", {"device": key}, f"The guest keeps {key}: it refused to let go of it."
+        )
+
+
+async def _lost(machine: Machine, key: str, *, disk: bool) -> None:
+    """QEMU has a device no more: take the host's side away, and write the spec down. While QEMU
+    still uses the host's side, the spec keeps the device, whose key is not free yet."""
+    if not await drop(machine.running(), key, disk=disk):
+        look_later(machine)
+        return
+    late = key not in machine.leaving.awaited
+    known = machine.definition
+    # Whoever knows the VM with the device must look again before a change of it.
+    revision = known.revision + 1 if late else known.revision
+    new = replace(known, spec=without(known.spec, key), revision=revision)
+    await asyncio.to_thread(definitions.save, machine.folder, new)
+    machine.definition = new
+    _forget(machine, key)
+    if late:
+        kind = "disk" if disk else "nic"
+        machine.publish_of_guest(
+            "vm.device-removed",
+            {"device": key, "kind": kind},
+            f"The guest let go of {key}, which is no part of the VM any more.",
+        )
+
+
+def _forget(machine: Machine, key: str) -> None:
+    if machine.record is not None:
+        left = tuple(noted for noted in machine.record.unplugging if noted != key)
+        machine.note_record(unplugging=left)
+
+
+async def drop(running: Running, key: str, *, disk: bool) -> bool:
+    """Take the host's side of a device away that is gone; False if QEMU still uses it."""
+    if disk:
+        return await hotplug.drop_disk(running.qmp, key)
+    await hotplug.drop_netdev(running.qmp, netdev_of(key))
+    if running.record is not None:
+        nics = tuple(nic for nic in running.record.nics if nic.key != key)
+        running.keep_record(replace(running.record, nics=nics))
+    return True
+
+
+def keys_of(spec: VmSpec) -> set[str]:
+    """The keys of what can come and go: disks and cards."""
+    keys = (*(disk.key for disk in spec.disks), *(nic.key for nic in spec.nics))
+    return {key for key in keys if key is not None}
+
+
+def without(spec: VmSpec, *keys: str) -> VmSpec:
+    """The spec without devices of these keys."""
+    return replace(spec, disks=_rest(spec.disks, keys), nics=_rest(spec.nics, keys))
+
+
+def _rest(items: Sequence[DiskSpec] | Sequence[NicSpec], keys: Sequence[str]) -> tuple[object, ...]:
+    return tuple(item for item in items if item.key not in keys)

@@ -1,0 +1,36 @@
+"""A VM whose QEMU answers, as work inside its owner task sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vmkernel.qemu import Qmp
+from vmkernel.vm.launch.launcher import RunFolder
+from vmkernel.vm.store.definition import VmDefinition
+from vmkernel.vm.store.launch_record import LaunchRecord
+
+__all__ = ["Running"]
+
+
+@dataclass
+class Running:
+    """Valid only until the work that it was given to returns."""
+
+    qmp: Qmp
+    definition: VmDefinition
+    """What is wanted by now."""
+    record: LaunchRecord | None
+    """What was started; None where a QEMU was found again without its record."""
+    folder: RunFolder
+    write_record: Callable[[LaunchRecord], None]
+
+    def keep_record(self, record: LaunchRecord) -> None:
+        """Write down what runs by now, for a vmkernel that comes later."""
+        self.record = record
+        self.write_record(record)
+
+    @property
+    def vm_id(self) -> str:
+        """The VM's id."""
+        return self.definition.id

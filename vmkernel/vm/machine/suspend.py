@@ -1,0 +1,193 @@
+"""Suspending a VM to disk and letting it go on from there, inside its owner task.
+
+suspend   the guest stands still -> its memory is written, flushed, sealed -> QEMU is ended
+          a failure before the seal, or somebody who gives up: the guest goes on as before
+resume    the image is proven -> QEMU loads it -> the image counts no more -> the guest runs
+          a failure before "counts no more": QEMU is ended, and the VM is suspended as before
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from vmkernel.aio import run_to_end
+from vmkernel.devices import Accelerator
+from vmkernel.model import ErrorCode, MicaError, Progress, VmState
+from vmkernel.qemu import QemuError, Qmp, QmpCommandError, QmpLostError, memory_image
+from vmkernel.qemu.guest_agent import agent_is_open
+from vmkernel.vm.machine.machine import Machine, words
+from vmkernel.vm.machine.messages import Ask
+from vmkernel.vm.start.start import start_qemu
+from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store.saved_memory import Suspension
+
+__all__ = ["discard_state", "end_unknown", "resume_from_disk", "suspend"]
+
+_log = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
+
+
+async def suspend(machine: Machine, ask: Ask) -> None:
+    """Write the memory to disk and end QEMU."""
+    qmp, before = machine.qmp(), machine.state
+    await asyncio.to_thread(suspension.check_space, machine.folder, machine.definition)
+    machine.note_record(suspending_from=before)
+    machine.to(VmState.SUSPENDING)
+    try:
+        await qmp.stop()
+        sealed = await _interruptible(machine, ask, _save(machine, qmp, ask))
+    except BaseException as error:
+        await asyncio.shield(_as_before(machine, qmp, before, error))
+        if isinstance(error, QmpCommandError):
+            raise suspension.refusal_of_qemu(
+                f"VM {machine.vm_id} can't be suspended to disk and goes on as before", error
+            ) from error
+        raise
+    machine.suspension = sealed
+    await machine.end_qemu()
+    machine.off(VmState.SUSPENDED)
+    me = asyncio.current_task()
+    if me is not None and me.cancelling():  # came too late to stop the sealing, and counts now
+        raise asyncio.CancelledError
+
+
+async def resume_from_disk(machine: Machine, ask: Ask) -> None:
+    """Start QEMU, load the memory, and let the guest go on."""
+    known, host = machine.suspension, machine.host
+    assert known is not None
+    await end_unknown(machine)
+    machine.to(VmState.STARTING)
+    machine.console.clear()
+    try:
+        suspension.check_fits(known, machine.definition, await host.accelerator())
+        assert known.image is not None
+        _tell(ask, "proving the memory image", 0, known.image.size_bytes)
+        await asyncio.to_thread(suspension.prove, machine.folder, known.image, machine.vm_id)
+        topology = known.topology(machine.definition.spec)
+        started = await start_qemu(host, machine.definition, machine.folder, incoming=topology)
+        machine.record = started.record
+        machine.note_record(resuming=True)
+        machine.adopt(started.qmp)
+        machine.attach_console()
+        await _interruptible(machine, ask, _load(machine, started.qmp, known, ask))
+        await machine.apply_panic_action(started.qmp, fresh=True)
+        await asyncio.to_thread(suspension.forget, machine.folder)
+        machine.suspension = None
+        await started.qmp.cont()
+        with contextlib.suppress(QmpCommandError):
+            machine.agent.note_channel(await agent_is_open(started.qmp))
+        machine.agent.note_resumed()
+    except BaseException as error:
+        if machine.connected:
+            await asyncio.shield(machine.end_qemu())
+        machine.off(VmState.STOPPED, f"The last start failed: {words(error)}", end=None)
+        raise
+    machine.note_record(resuming=False)
+    machine.to(VmState.RUNNING)
+    await asyncio.to_thread(suspension.sweep, machine.folder)
+
+
+async def discard_state(machine: Machine, _: Ask) -> None:
+    """Throw the memory away: the guest finds its disks as after a power cut."""
+    await asyncio.to_thread(suspension.forget, machine.folder)
+    machine.suspension = None
+    machine.to(VmState.STOPPED)
+    await asyncio.to_thread(suspension.sweep, machine.folder)
+
+
+async def end_unknown(machine: Machine) -> None:
+    """Before a start: end a QEMU of this VM that nobody should have left there."""
+    if machine.host.launcher.is_active(machine.vm_id):
+        _log.warning("VM %s: a QEMU that nobody knew of is ended", machine.vm_id)
+        await machine.end_qemu()
+        machine.at_disks = False
+
+
+async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:
+    folder = machine.folder
+    topology = await suspension.topology(qmp, machine.record, machine.definition.spec)
+    fd = await asyncio.to_thread(suspension.create, folder)
+    try:
+        await memory_image.save(
+            qmp, fd, on_progress=lambda done, total: _tell(ask, "writing memory", done, total)
+        )
+        _tell(ask, "flushing", 0, 0)
+        record = machine.record
+        accelerator = record.accelerator if record is not None else Accelerator.TCG
+        sealing = asyncio.create_task(
+            asyncio.to_thread(
+                suspension.seal, folder, fd, machine.definition, accelerator, topology
+            )
+        )
+        return await run_to_end(sealing)
+    finally:
+        os.close(fd)
+
+
+async def _load(machine: Machine, qmp: Qmp, known: Suspension, ask: Ask) -> None:
+    assert known.image is not None
+    with suspension.open_image(machine.folder) as file:
+        try:
+            await memory_image.load(
+                qmp,
+                file.fileno(),
+                on_progress=lambda done, total: _tell(ask, "reading memory", done, total),
+            )
+        except QmpCommandError as error:
+            said = machine.host.last_lines(machine.vm_id)
+            why = f"{error}{f' (QEMU: {said})' if said else ''}"
+            raise suspension.useless(machine.vm_id, why) from error
+        except QmpLostError as error:
+            said = machine.host.last_lines(machine.vm_id) or "QEMU ended without a word"
+            raise suspension.useless(machine.vm_id, said) from error
+
+
+async def _as_before(machine: Machine, qmp: Qmp, before: VmState, error: BaseException) -> None:
+    """A suspension came to nothing."""
+    machine.to(before, None if before is VmState.RUNNING else machine.reason)
+    try:
+        if before is VmState.RUNNING:
+            await qmp.cont()
+        else:
+            await memory_image.take_disks_back(qmp)
+    except QemuError as failure:
+        _log.warning("VM %s: %s", machine.vm_id, failure)
+    machine.note_record(suspending_from=None)
+    with contextlib.suppress(OSError):
+        await asyncio.to_thread(suspension.sweep, machine.folder)
+    machine.publish("vm.suspend-failed", {"why": words(error)}, words(error))
+
+
+def _tell(ask: Ask, stage: str, done: int, total: int) -> None:
+    if ask.on_progress is not None:
+        ask.on_progress(Progress(done=done, total=total, unit="bytes", stage=stage))
+
+
+async def _interruptible(machine: Machine, ask: Ask, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Long work that ends early where the asker gives up, or somebody wants the power off."""
+    task = asyncio.create_task(work)
+
+    def give_up(_: object) -> None:
+        if ask.done.cancelled():
+            task.cancel()
+
+    machine.interruptible = task
+    ask.done.add_done_callback(give_up)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        me = asyncio.current_task()
+        if me is not None and me.cancelling():
+            raise
+        raise MicaError(
+            ErrorCode.CONFLICT, f"VM {machine.vm_id} was asked for something else meanwhile."
+        ) from None
+    finally:
+        machine.interruptible = None
+        ask.done.remove_done_callback(give_up)

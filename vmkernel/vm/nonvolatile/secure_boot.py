@@ -1,0 +1,159 @@
+"""The Secure Boot keys in VMs' firmware variables: which VMs are behind, and how they catch up.
+
+A guest writes its variables, so they are parsed in a confined worker. They are looked at while the
+VM stands still, after each end of its guest; what they said then stays until the next look. New VMs
+begin with all keys, whatever the host's template has (first_variables.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from firmware.guest_firmware.secure_boot_keys import MICROSOFT_2023
+from vmkernel.host.files import open_regular, write_durably
+from vmkernel.host.memory_file import MemoryFile
+from vmkernel.host.worker import Confinement, Outcome
+from vmkernel.model import (
+    ErrorCode,
+    Finding,
+    Firmware,
+    MicaError,
+    SecureBootStatus,
+    Severity,
+)
+from vmkernel.vm.machine.machine import Machine
+from vmkernel.vm.machine.messages import Ask
+from vmkernel.vm.states import AT_REST
+from vmkernel.vm.store.definition import NVRAM_FILES
+from vmkernel.workers.secure_boot import FLASH_MAX_BYTES
+
+__all__ = [
+    "findings_of_keys",
+    "keys_unseen",
+    "look_at_keys",
+    "update_secure_boot",
+]
+
+_KEYS = [asdict(key) for key in MICROSOFT_2023]
+_WORKER_BYTES = 512 << 20
+"""Of address space: Python itself, and three times the largest flash file."""
+_WORK_S = 60.0
+
+
+def keys_unseen(machine: Machine) -> bool:
+    """True where the VM stands still and its guest may have changed its variables."""
+    secure = machine.definition.spec.firmware is Firmware.UEFI_SECURE_BOOT
+    if not secure:
+        machine.keys.status = None
+    unseen = secure and machine.keys.seen_after != machine.session
+    return unseen and machine.state in AT_REST and not machine.at_disks
+
+
+async def look_at_keys(machine: Machine) -> None:
+    """Find out what its variables hold; a failure is part of the status."""
+    machine.keys.seen_after = machine.session
+    try:
+        machine.keys.status = await _look(machine)
+    except (MicaError, OSError) as error:
+        machine.keys.status = SecureBootStatus(error=_words(error))
+
+
+async def update_secure_boot(machine: Machine, _: Ask) -> None:
+    """Add the keys that it lacks to the variables of a VM at rest; everything else in them stays.
+
+    Durable when it returns; a crash before leaves the variables as they were.
+    """
+    if machine.definition.spec.firmware is not Firmware.UEFI_SECURE_BOOT:
+        raise MicaError(
+            ErrorCode.CONFLICT,
+            f"VM {machine.vm_id} has no Secure Boot: its firmware is"
+            f" {machine.definition.spec.firmware.value}.",
+        )
+    path = _variables(machine)
+    try:
+        fd = await asyncio.to_thread(open_regular, path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise MicaError(
+            ErrorCode.CONFLICT,
+            f"VM {machine.vm_id} has no firmware variables yet; its first start makes them, with"
+            " all keys.",
+        ) from error
+    try:
+        found = os.fstat(fd)
+        with MemoryFile("variables") as new:
+            await _work(machine, fd, new.writer())
+            data = new.read(FLASH_MAX_BYTES)
+        if len(data) != found.st_size:
+            raise MicaError(
+                ErrorCode.UNAVAILABLE, f"The firmware variables of VM {machine.vm_id} were cut off."
+            )
+        # Whose file it is, the next start settles (start_files.py).
+        await asyncio.to_thread(write_durably, path, data, limit=FLASH_MAX_BYTES)
+    finally:
+        os.close(fd)
+    await look_at_keys(machine)
+    machine.publish("vm.secure-boot-updated", {})
+
+
+def findings_of_keys(known: Mapping[str, SecureBootStatus | None]) -> Iterator[Finding]:
+    """The VMs that trust certificates which have expired, and not the ones after them."""
+    for vm_id, status in sorted(known.items()):
+        if status is not None and status.missing:
+            yield Finding(
+                code="secure-boot-keys-outdated",
+                severity=Severity.WARNING,
+                message=f"VM {vm_id} lacks the Secure Boot certificates"
+                f" {', '.join(status.missing)}: systems and updates that are signed with them are"
+                " refused. Stop the VM and update its keys (`mica vm update-secure-boot"
+                f" {vm_id}`).",
+                subject=vm_id,
+            )
+
+
+def _variables(machine: Machine) -> Path:
+    return machine.folder / NVRAM_FILES[Firmware.UEFI_SECURE_BOOT]
+
+
+async def _look(machine: Machine) -> SecureBootStatus | None:
+    try:
+        fd = await asyncio.to_thread(open_regular, _variables(machine), os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        outcome = await _work(machine, fd, None)
+    finally:
+        os.close(fd)
+    return _status(outcome)
+
+
+async def _work(machine: Machine, source: int, target: int | None) -> Outcome:
+    workers = machine.host.workers
+    if workers is None:
+        raise MicaError(ErrorCode.UNSUPPORTED, "This host has no workers.")
+    job = {"source": source, "target": target, "keys": _KEYS}
+    return await workers.run(
+        "secure_boot",
+        job,
+        Confinement(memory_bytes=_WORKER_BYTES, file_bytes=FLASH_MAX_BYTES),
+        fds=[source] if target is None else [source, target],
+        user=machine.host.worker_uid,
+        on_progress=lambda _, __: None,
+        timeout_s=_WORK_S,
+    )
+
+
+def _status(outcome: Outcome) -> SecureBootStatus:
+    if any(number >= len(MICROSOFT_2023) for number in outcome.missing):
+        raise MicaError(ErrorCode.UNAVAILABLE, "The look at the variables had no outcome.")
+    names = (MICROSOFT_2023[number].name for number in outcome.missing)
+    return SecureBootStatus(missing=tuple(dict.fromkeys(names)), revoked=outcome.revoked)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, MicaError):
+        return str(error)
+    return (error.strerror if isinstance(error, OSError) else None) or "they can't be read"

@@ -1,0 +1,57 @@
+"""A snapshot goes, inside the owner task of its VM.
+
+  the record says `deleting` -> the memory and the copies of disks go, which frees most -> it is
+      forgotten in the disks -> its children, and the VM, stand behind its parent -> its folder goes
+
+Each step can be done twice: a vmkernel that ends in the middle leaves the rest to its successor.
+Some steps need a little room before they free any. If one fails, all are tried once more with the
+room that the datastores have set aside: a snapshot can be deleted where nothing else can be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from msgspec.structs import replace
+
+from vmkernel.model import MicaError, SnapshotState
+from vmkernel.qemu import QmpCommandError
+from vmkernel.vm.machine.machine import Machine
+from vmkernel.vm.snapshots.create import stand_behind
+from vmkernel.vm.snapshots.disks import forget_disks
+from vmkernel.vm.store.snapshot_records import SnapshotRecord, remove, remove_data, save
+
+__all__ = ["delete"]
+
+
+async def delete(machine: Machine, record: SnapshotRecord) -> None:
+    """See the module; durable on return."""
+    try:
+        await _delete(machine, record)
+    except (MicaError, QmpCommandError, OSError):
+        storage = machine.host.storage
+        places = {record.spec.datastore, machine.definition.spec.datastore}
+        for disk in record.disks:
+            with contextlib.suppress(MicaError):
+                places.add(storage.volume(disk.volume).datastore)
+        async with storage.reserve(places & set(storage.datastores())):
+            await _delete(machine, machine.snapshots[record.id])
+
+
+async def _delete(machine: Machine, record: SnapshotRecord) -> None:
+    if record.state is not SnapshotState.DELETING:
+        record = replace(record, state=SnapshotState.DELETING)
+        await asyncio.to_thread(save, machine.folder, record)
+        machine.snapshots[record.id] = record
+    await asyncio.to_thread(remove_data, machine.folder, record.id)
+    await forget_disks(machine, record)
+    for child in list(machine.snapshots.values()):
+        if child.parent == record.id:
+            moved = replace(child, parent=record.parent)
+            await asyncio.to_thread(save, machine.folder, moved)
+            machine.snapshots[child.id] = moved
+    if machine.definition.snapshot == record.id:
+        await stand_behind(machine, record.parent)
+    await asyncio.to_thread(remove, machine.folder, record.id)
+    machine.snapshots.pop(record.id, None)

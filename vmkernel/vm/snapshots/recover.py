@@ -1,0 +1,47 @@
+"""What a vmkernel that ended had begun with snapshots: finished, or swept, before the VM can be
+asked for anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from vmkernel.model import ErrorCode, MicaError, SnapshotState
+from vmkernel.qemu import QemuError
+from vmkernel.vm.machine.machine import Machine
+from vmkernel.vm.snapshots.delete import delete
+from vmkernel.vm.snapshots.revert import finish
+from vmkernel.vm.store.snapshot_records import load_all, revert_under_way
+
+__all__ = ["repair"]
+
+_log = logging.getLogger(__name__)
+
+
+async def repair(machine: Machine) -> None:
+    """Load the snapshots of a VM and mend them; MicaError where the VM can't be used."""
+    machine.snapshots, machine.broken_snapshots = await asyncio.to_thread(load_all, machine.folder)
+    try:
+        begun = await asyncio.to_thread(revert_under_way, machine.folder)
+    except (OSError, msgspec.DecodeError) as error:
+        raise MicaError(
+            ErrorCode.UNAVAILABLE, f"A revert was cut off and its journal can't be read: {error}."
+        ) from error
+    if begun is not None:
+        record = machine.snapshots.get(begun.snapshot)
+        if record is None:
+            raise MicaError(
+                ErrorCode.UNAVAILABLE,
+                f"Going back to snapshot {begun.snapshot} was cut off, and the snapshot is gone.",
+            )
+        _log.warning("VM %s: going back to snapshot %s is finished", machine.vm_id, record.id)
+        await finish(machine, record)
+    for record in list(machine.snapshots.values()):
+        if record.state is SnapshotState.READY:
+            continue
+        try:
+            await delete(machine, record)
+        except (MicaError, QemuError, OSError) as error:
+            _log.warning("VM %s: snapshot %s can't go: %s", machine.vm_id, record.id, error)

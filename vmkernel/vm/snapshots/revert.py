@@ -1,0 +1,97 @@
+"""A VM goes back to a snapshot, inside its owner task.
+
+  what was kept is proven to be there -> QEMU is ended
+      -> the journal says that the revert has begun -> disks, variables, TPM -> the spec of then
+      -> (with memory) the VM is suspended with the memory of then -> the journal is removed
+
+From the journal on there is no way back: whoever comes after a crash, or starts the VM, begins
+again there (repair.py), and each step can be done twice. Before it nothing but QEMU is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from vmkernel.host.files import fsync_directory, link, read_limited, remove, write_durably
+from vmkernel.model import MicaError, VmSpec, VmState
+from vmkernel.vm.machine.machine import Machine
+from vmkernel.vm.snapshots.create import copy_small
+from vmkernel.vm.snapshots.disks import check_kept, restore_disks
+from vmkernel.vm.spec.scope import after_revert
+from vmkernel.vm.states import OFF
+from vmkernel.vm.store import definition as definitions
+from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store.snapshot_records import (
+    Revert,
+    SnapshotRecord,
+    begin_revert,
+    end_revert,
+    folder_of,
+)
+
+__all__ = ["finish", "revert", "spec_after"]
+
+_STATE, _SUSPENSION = "suspend.state", "suspend.json"
+_SUSPENSION_MAX = 1 << 18
+
+
+def spec_after(now: VmSpec, record: SnapshotRecord) -> VmSpec:
+    """The spec that a VM has after it went back."""
+    return after_revert(now, record.spec)
+
+
+async def revert(machine: Machine, record: SnapshotRecord) -> None:
+    """See the module. MicaError, with nothing changed, where it can't be."""
+    await check_kept(machine, record)
+    if machine.state not in OFF or machine.host.launcher.is_active(machine.vm_id):
+        await machine.end_qemu()
+        machine.off(VmState.STOPPED)
+    await asyncio.to_thread(begin_revert, machine.folder, Revert(snapshot=record.id))
+    await finish(machine, record)
+
+
+async def finish(machine: Machine, record: SnapshotRecord) -> None:
+    """All that comes after the journal."""
+    if machine.state not in OFF or machine.host.launcher.is_active(machine.vm_id):
+        await machine.end_qemu()
+    if machine.suspension is not None:
+        await asyncio.to_thread(suspension.forget, machine.folder)
+        machine.suspension = None
+    machine.off(VmState.STOPPED)
+    try:
+        await restore_disks(machine, record)
+        folder = folder_of(machine.folder, record.id)
+        await asyncio.to_thread(copy_small, folder, machine.folder)
+        known = machine.definition
+        new = replace(
+            known,
+            spec=spec_after(known.spec, record),
+            revision=known.revision + 1,
+            snapshot=record.id,
+        )
+        await asyncio.to_thread(definitions.save, machine.folder, new)
+        machine.definition = new
+        if record.memory:
+            await asyncio.to_thread(_suspend, folder, machine.folder)
+            machine.suspension = suspension.find(machine.folder)
+        await asyncio.to_thread(end_revert, machine.folder)
+    except (MicaError, OSError) as error:
+        machine.to(
+            VmState.UNUSABLE,
+            f"Going back to snapshot {record.id} was cut off ({error}): mend that and restart the"
+            " vmkernel, which finishes it.",
+        )
+        raise
+    machine.off(VmState.SUSPENDED if record.memory else VmState.STOPPED)
+
+
+def _suspend(snapshot: Path, vm_folder: Path) -> None:
+    """Let the VM be one that was suspended with the snapshot's memory; they share the file."""
+    state = vm_folder / _STATE
+    remove(state)
+    link(snapshot / _STATE, state)
+    fsync_directory(vm_folder)
+    write_durably(vm_folder / _SUSPENSION, read_limited(snapshot / _SUSPENSION, _SUSPENSION_MAX))

@@ -1,0 +1,22 @@
+"""What a VM's folder tells when a vmkernel starts, read at one go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store.definition import has_snapshots
+from vmkernel.vm.store.saved_memory import Suspension
+
+__all__ = ["look"]
+
+
+def look(folder: Path, *, active: bool) -> tuple[Suspension | None, bool]:
+    """A VM's memory on disk, and whether there are snapshots or a revert that was begun (blocking).
+
+    What is left of an unfinished memory image goes, unless a QEMU is `active` and may be at it.
+    """
+    found = suspension.find(folder)
+    if found is None and not active:
+        suspension.sweep(folder)
+    return found, has_snapshots(folder)
