@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import stat
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,6 +102,8 @@ class _Lock:
     what: str
     shared_for: str | None
     """What others may do to the object beside those that hold the lock; None: nothing."""
+    in_use: bool
+    """True if a VM may use the volume meanwhile."""
     holders: int = 0
 
 
@@ -113,7 +114,6 @@ class Catalogue:
         self.volumes: dict[str, VolumeEntry] = {}
         self.images: dict[str, ImageEntry] = {}
         self._locks: dict[tuple[str, str], _Lock] = {}
-        self._copied: Counter[str] = Counter()
         self._used: set[str] = set()
         self._readers: dict[str, int] = {}
         self._left_out: dict[str, list[Finding]] = {}
@@ -277,8 +277,6 @@ class Catalogue:
 
     def _refuse_busy(self, kind: str, object_id: str) -> None:
         busy = self.busy(kind, object_id)
-        if busy is None and kind == "volume" and self._copied.get(object_id):
-            busy = "copied"
         if busy is not None:
             raise StorageError(ErrorCode.CONFLICT, f"The {kind} {object_id} is being {busy}.")
 
@@ -289,15 +287,16 @@ class Catalogue:
 
     @contextlib.contextmanager
     def locked(
-        self, kind: str, object_id: str, what: str, *, shared: bool = False
+        self, kind: str, object_id: str, what: str, *, shared: bool = False, in_use: bool = False
     ) -> Iterator[None]:
         """Keep all other work off an object while it is being `what`; `conflict` if it is in work
-        already. With `shared`, any number may do the same to it at once."""
+        already. With `shared`, any number may do the same to it at once; with `in_use`, a VM may
+        open a volume meanwhile, or has it open."""
         key = (kind, object_id)
         lock = self._locks.get(key)
         if lock is None or not shared or lock.shared_for != what:
             self._refuse_busy(kind, object_id)
-            lock = self._locks[key] = _Lock(what, what if shared else None)
+            lock = self._locks[key] = _Lock(what, what if shared else None, in_use)
         lock.holders += 1
         try:
             yield
@@ -313,16 +312,10 @@ class Catalogue:
         lock = self._locks.get((kind, object_id))
         return lock.what if lock is not None else None
 
-    @contextlib.contextmanager
-    def copying(self, volume_id: str) -> Iterator[None]:
-        """Keep others from working on a volume, and let its VM use it."""
-        self._refuse_busy("volume", volume_id)
-        self._used.add(volume_id)
-        self._copied[volume_id] += 1
-        try:
-            yield
-        finally:
-            self._copied[volume_id] -= 1
+    def keeps_from_use(self, volume_id: str) -> str | None:
+        """What is being done to a volume that no VM may use meanwhile."""
+        lock = self._locks.get(("volume", volume_id))
+        return lock.what if lock is not None and not lock.in_use else None
 
     @contextlib.contextmanager
     def reading(self, image_id: str) -> Iterator[None]:

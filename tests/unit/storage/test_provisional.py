@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -257,6 +258,35 @@ def test_one_can_be_kept_without_a_vm(tmp_path: Path, clock: Clock) -> None:
         clock.now += 1_000
         await _sweeps()
         assert (await world.storage.volumes.get("v")).spec.delete_unless_used_s is None
+
+    run(tmp_path, scenario)
+
+
+def test_a_vm_may_open_what_is_being_kept_for_it(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark goes as soon as a VM names the volume, and then the VM opens it."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    async def scenario(world: World) -> None:
+        await _make(world)
+        real = files.write_durably
+
+        def slow(*given: Any, **named: Any) -> Any:
+            begun.set()
+            assert goes_on.wait(10)
+            return real(*given, **named)
+
+        monkeypatch.setattr("vmkernel.storage.layout.write_durably", slow)
+        world.users.volumes["v"] = "web"
+        await _until(begun.is_set)
+        try:
+            assert world.storage.for_vms.volume("v").path.exists()
+        finally:
+            goes_on.set()
+        await _until(
+            lambda: world.storage.volumes.checks.sound("v")[1].delete_unless_used_s is None
+        )
 
     run(tmp_path, scenario)
 

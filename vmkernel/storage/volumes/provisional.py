@@ -83,7 +83,7 @@ class ProvisionalVolumes:
         entry = self._catalogue.volumes.get(volume_id)
         if entry is None or _mark(entry) is None:
             return
-        with self._catalogue.locked("volume", volume_id, "kept"):
+        with self._locked(volume_id):
             await self._describe(volume_id, delete_unless_used_s=None)
 
     def hold(self, volume_id: str, others: Sequence[str]) -> contextlib.ExitStack:
@@ -91,7 +91,7 @@ class ProvisionalVolumes:
         result is closed; `invalid` if one can't be."""
         datastore = self._catalogue.volume(volume_id).datastore
         with contextlib.ExitStack() as undo:
-            undo.enter_context(self._catalogue.locked("volume", volume_id, "kept"))
+            undo.enter_context(self._locked(volume_id))
             for number, other in enumerate(others):
                 pointer = f"/together_with/{number}"
                 entry = self._catalogue.volumes.get(other)
@@ -103,7 +103,7 @@ class ProvisionalVolumes:
                     raise MicaError.field(pointer, text, ErrorCode.CONFLICT)
                 if other == volume_id or other in others[:number]:
                     raise MicaError.field(pointer, f"Volume {other} is named twice.")
-                undo.enter_context(self._catalogue.locked("volume", other, "kept"))
+                undo.enter_context(self._locked(other))
             return undo.pop_all()
 
     async def keep_together(self, volumes: Iterable[str]) -> None:
@@ -120,6 +120,10 @@ class ProvisionalVolumes:
                 await self._describe(first, keeps=())
         except MicaError as error:  # it is decided: a later sweep writes the rest down
             _log.warning("volumes kept with %s are marked as kept later: %s", first, error)
+
+    def _locked(self, volume_id: str) -> contextlib.AbstractContextManager[None]:
+        """A volume is kept when a VM names it, which then opens it: both at once."""
+        return self._catalogue.locked("volume", volume_id, "kept", in_use=True)
 
     async def _describe(self, volume_id: str, **changes: object) -> None:
         """Change a locked volume's description; durable on return."""
@@ -147,7 +151,7 @@ class ProvisionalVolumes:
             if any(entry is not None and _mark(entry) is not None for entry in entries):
                 continue
             with contextlib.suppress(MicaError):
-                with self._catalogue.locked("volume", keeper, "kept"):
+                with self._locked(keeper):
                     await self._describe(keeper, keeps=())
 
     async def watch(self, delete: Callable[[str], Awaitable[None]]) -> None:

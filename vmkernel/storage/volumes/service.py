@@ -248,7 +248,9 @@ class Volumes:
             if image is not None:
                 undo.enter_context(self._catalogue.reading(image.id))
             if origin is not None and shared:
-                undo.enter_context(self._catalogue.copying(origin.id))
+                undo.enter_context(
+                    self._catalogue.locked("volume", origin.id, "copied", in_use=True)
+                )
             elif origin is not None:
                 undo.enter_context(self._catalogue.locked("volume", origin.id, "copied"))
             return undo.pop_all(), place, room
@@ -294,7 +296,7 @@ class Volumes:
         """A volume that can be opened; the reason why not otherwise."""
         entry, _ = self.checks.sound(volume_id)
         self._datastores.layout(entry.datastore)
-        if (busy := self._catalogue.busy("volume", volume_id)) is not None:
+        if (busy := self._catalogue.keeps_from_use(volume_id)) is not None:
             raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} is being {busy}.")
         return entry
 
