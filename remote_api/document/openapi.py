@@ -22,7 +22,7 @@ from remote_api.document.schemas import (
     request_ref,
     schemas,
 )
-from remote_api.http.negotiation import PROBLEM_TYPE
+from remote_api.http.problems import PROBLEM_TYPE
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, Reply
 from remote_api.resources.table import all_routes
 from remote_api.schema import (

@@ -37,6 +37,7 @@ from remote_api.http.negotiation import check_accept, check_media_type
 from remote_api.http.problems import Failures, api_error
 from remote_api.http.responses import encoded_headers, problem_response
 from remote_api.http.routing import BodyKind, Condition, Registry, Route
+from remote_api.http.upgrade import Upgrade, refuse
 from remote_api.schema import ApiError, HttpCode
 from vmkernel.control.requests import WhoAmI
 from vmkernel.model import ErrorCode, FieldError, MicaError, Role
@@ -83,9 +84,7 @@ class Application:
         if scope["type"] == "http":
             await self._serve_http(scope, receive, send)
         elif scope["type"] == "websocket":
-            from remote_api.resources.console import serve_console
-
-            await serve_console(self.state, self._registry, scope, receive, send)
+            await self._serve_websocket(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = secrets.token_hex(8)
@@ -106,6 +105,31 @@ class Application:
             await self._respond(exchange, routes, method, scope, send)
         finally:
             exchange.ended()
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (await receive())["type"] != "websocket.connect":
+            return
+        request_id = secrets.token_hex(8)
+        routes, parameters = self._registry.find(scope["path"])
+        route = routes.get("GET")
+        try:
+            if route is None or route.websocket is None:
+                raise ApiError(ErrorCode.NOT_FOUND, "There is no WebSocket at this path.")
+            query = decode_query(scope["query_string"], route.query)
+        except ApiError as error:
+            await refuse(error, request_id, send)
+            return
+        await route.websocket(
+            Upgrade(
+                state=self.state,
+                scope=scope,
+                parameters=parameters,
+                query=query,
+                request_id=request_id,
+                receive=receive,
+                send=send,
+            )
+        )
 
     async def _respond(
         self,

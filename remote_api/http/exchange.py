@@ -15,10 +15,11 @@ from collections.abc import (
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from remote_api.auth import TicketBox
 from remote_api.auth.bearer import user_of
 from remote_api.http.conditions import Precondition, entity_tag, holds, is_known, mismatch
 from remote_api.http.shares import AllShares, Shares
@@ -26,9 +27,6 @@ from remote_api.schema import ApiError, HttpCode
 from vmkernel.control import ControlClient, Stream
 from vmkernel.control.requests import Request, SubscribeEvents, WhoAmI
 from vmkernel.model import ErrorCode, Event, MicaError
-
-if TYPE_CHECKING:
-    from remote_api.auth import TicketBox
 
 __all__ = [
     "ApiState",

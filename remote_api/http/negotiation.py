@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from remote_api.http.exchange import Headers
+from remote_api.http.problems import PROBLEM_TYPE
 from remote_api.http.routing import AnyRoute
 from remote_api.schema import ApiError, HttpCode
 
-__all__ = ["PROBLEM_TYPE", "check_accept", "check_media_type"]
+__all__ = ["check_accept", "check_media_type"]
 
-PROBLEM_TYPE = "application/problem+json"
 _QUALITY = re.compile(r"q=(1(?:\.0{0,3})?|0(?:\.\d{0,3})?)\Z", re.I)
 
 

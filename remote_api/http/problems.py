@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from remote_api.schema import ApiError, Problem
 from vmkernel.model import PROBLEM_TYPE_PREFIX, ErrorInfo
 
-__all__ = ["Failures", "api_error", "problem_document"]
+__all__ = ["Failures", "PROBLEM_TYPE", "api_error", "problem_document"]
+
+PROBLEM_TYPE = "application/problem+json"
 
 
 def api_error(error: ErrorInfo) -> ApiError:

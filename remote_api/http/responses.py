@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from remote_api.http.exchange import Response
-from remote_api.http.negotiation import PROBLEM_TYPE
-from remote_api.http.problems import problem_document
+from remote_api.http.problems import PROBLEM_TYPE, problem_document
 from remote_api.schema import ApiError
 
 __all__ = ["encoded_headers", "problem_response"]

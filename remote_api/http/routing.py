@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from remote_api.http.exchange import MAX_BODY_BYTES, Exchange, Response
+from remote_api.http.upgrade import Upgrade
 from remote_api.schema import NoQuery, ProblemCode
 from vmkernel.model import Role
 
@@ -99,7 +100,8 @@ class Route(Generic[QueryT, BodyT]):
     """What every answer has, failures too."""
     pointers: Mapping[str, str] = field(default_factory=dict)
     """The parameters or headers that bring what the vmkernel points to as part of a body."""
-    websocket: bool = False
+    websocket: Callable[[Upgrade[Any]], Awaitable[None]] | None = None
+    """What serves it after an upgrade; without one, `handler` answers."""
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Coroutine
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -19,19 +18,17 @@ from typing import Any
 import msgspec
 
 from remote_api.auth.tickets import TICKET_LIFE_S, Opened
-from remote_api.http.decode import decode_query
 from remote_api.http.exchange import (
     ApiState,
     Exchange,
     Receive,
     Response,
-    Scope,
     Send,
     json_response,
 )
 from remote_api.http.problems import api_error
-from remote_api.http.responses import encoded_headers, problem_response
-from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Registry, Reply, Route
+from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
+from remote_api.http.upgrade import Upgrade, refuse
 from remote_api.schema import (
     ApiError,
     ConsoleBody,
@@ -55,7 +52,7 @@ from vmkernel.model import (
     Role,
 )
 
-__all__ = ["ROUTES", "serve_console"]
+__all__ = ["ROUTES"]
 
 logger = logging.getLogger("mica.api")
 
@@ -127,67 +124,42 @@ async def explain_websocket(_exchange: Exchange[ConsoleQuery, NoBody]) -> Respon
     )
 
 
-async def serve_console(
-    state: ApiState, registry: Registry, scope: Scope, receive: Receive, send: Send
-) -> None:
+async def serve_console(upgrade: Upgrade[ConsoleQuery]) -> None:
     """Serve a WebSocket: spend its ticket and pass bytes until either side ends."""
-    request_id = secrets.token_hex(8)
-    if (await receive())["type"] != "websocket.connect":
-        return
-    origin = str((scope.get("client") or ("",))[0])
     held = ExitStack()
     try:
-        console = _spend(state, registry, scope)
+        console = upgrade.state.tickets.spend(upgrade.query.ticket, upgrade.parameters["id"])
         held.callback(console.stream.close)
-        await _admit(state, console, scope, origin, held)
+        await _admit(upgrade, console, held)
     except ApiError as error:
         held.close()
-        await _refuse(error, request_id, send)
+        await refuse(error, upgrade.request_id, upgrade.send)
         return
     try:
-        offered = scope.get("subprotocols", ())
+        offered = upgrade.scope.get("subprotocols", ())
         chosen = {"subprotocol": _SUBPROTOCOL} if _SUBPROTOCOL in offered else {}
-        await send({"type": "websocket.accept", **chosen})
+        await upgrade.send({"type": "websocket.accept", **chosen})
         lanes = _serial if console.kind is ConsoleKind.SERIAL else _plain
-        lost = _token_lost(state, console, origin)
-        code = await _relay(state, lost, *await lanes(console, receive, send))
-        await send({"type": "websocket.close", "code": code})
+        lost = _token_lost(upgrade.state, console, upgrade.origin)
+        to_client, from_client = await lanes(console, upgrade.receive, upgrade.send)
+        code = await _relay(upgrade.state, lost, to_client, from_client)
+        await upgrade.send({"type": "websocket.close", "code": code})
     except OSError:
-        logger.debug("console %s: the client went away", request_id)
+        logger.debug("console %s: the client went away", upgrade.request_id)
     finally:
         held.close()
 
 
-async def _admit(
-    state: ApiState, console: Opened, scope: Scope, origin: str, held: ExitStack
-) -> None:
+async def _admit(upgrade: Upgrade[ConsoleQuery], console: Opened, held: ExitStack) -> None:
     """Take the console's place, if its token is still good. Raises ApiError (401, 429, 503)."""
+    state, origin = upgrade.state, upgrade.origin
     try:
         await state.control.call(WhoAmI(), token=console.token, origin=origin, timeout_s=10.0)
     except MicaError as error:
         raise api_error(error.problem) from error
     held.callback(state.shares.consoles.take(console.user, origin))
-    peer = scope.get("state", {}).get("peer")
-    if peer is not None:
-        peer.proven(console.user)
-
-
-def _spend(state: ApiState, registry: Registry, scope: Scope) -> Opened:
-    routes, parameters = registry.find(scope["path"])
-    route = routes.get("GET")
-    if route is None or not route.websocket:
-        raise ApiError(ErrorCode.NOT_FOUND, "There is no WebSocket at this path.")
-    query: ConsoleQuery = decode_query(scope["query_string"], ConsoleQuery)
-    return state.tickets.spend(query.ticket, parameters["id"])
-
-
-async def _refuse(error: ApiError, request_id: str, send: Send) -> None:
-    response = problem_response(error, request_id)
-    headers = encoded_headers(response, request_id)
-    await send(
-        {"type": "websocket.http.response.start", "status": response.status, "headers": headers}
-    )
-    await send({"type": "websocket.http.response.body", "body": response.body})
+    if upgrade.peer is not None:
+        upgrade.peer.proven(console.user)
 
 
 Lane = Coroutine[Any, Any, None]
@@ -313,7 +285,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=ConsoleQuery,
         replies=(Reply(status=101, description="The WebSocket is open."),),
         problems=(ErrorCode.UNAUTHENTICATED, HttpCode.UPGRADE_REQUIRED),
-        websocket=True,
+        websocket=serve_console,
     ),
     Route(
         method="GET",

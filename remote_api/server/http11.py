@@ -19,7 +19,7 @@ import h11
 import msgspec
 
 from remote_api.http.application import MAX_HEAD_BYTES
-from remote_api.http.problems import problem_document
+from remote_api.http.problems import PROBLEM_TYPE, problem_document
 from remote_api.schema import ApiError, HttpCode
 from remote_api.server.admission import Peer
 from remote_api.server.connection import Clock, Connection, Connections, Message, phrase_of
@@ -207,7 +207,7 @@ class HttpConnection(Connection):
         body = msgspec.json.encode(problem_document(problem, secrets.token_hex(8)))
         headers = [
             (b"date", self.connections.date),
-            (b"content-type", b"application/problem+json"),
+            (b"content-type", PROBLEM_TYPE.encode("ascii")),
             (b"content-length", str(len(body)).encode("ascii")),
             (b"cache-control", b"no-store"),
             (b"connection", b"close"),

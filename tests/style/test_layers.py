@@ -1,4 +1,4 @@
-"""Imports point one way: down the layers of the vmkernel, and round no circle in any package.
+"""Imports point one way: down the layers of a program, and round no circle in any package.
 
 Every import counts, also those inside functions and below TYPE_CHECKING: a module that needs
 another's types needs it.
@@ -34,6 +34,19 @@ LAYERS: Sequence[frozenset[str]] = tuple(
 )
 """From the lowest. A part imports lower layers, and parts of its own layer that don't import it.
 What the README draws as places of what comes next has its layer already."""
+
+API_LAYERS: Sequence[frozenset[str]] = tuple(
+    frozenset(layer.split())
+    for layer in (
+        "schema",
+        "auth client",
+        "http",
+        "resources",
+        "document server",
+        "__main__",
+    )
+)
+"""The same of the remote API. Nothing on the server's side imports the client."""
 
 KNOWN_CIRCLES = (
     {
@@ -103,19 +116,21 @@ def circles_of(graph: Graph) -> list[set[str]]:
     return found
 
 
-def climbs_of(graph: Graph, layers: Sequence[frozenset[str]]) -> Iterator[str]:
-    """Imports of the vmkernel's modules that don't lead down."""
+def climbs_of(
+    graph: Graph, layers: Sequence[frozenset[str]], top: str = "vmkernel"
+) -> Iterator[str]:
+    """Imports of a program's modules that don't lead down."""
     level = {part: place for place, layer in enumerate(layers) for part in layer}
     beside: dict[str, frozenset[str]] = {part: frozenset() for part in level}
     for module, needed in sorted(graph.items()):
-        part = _part(module)
+        part = _part(module, top)
         if part is None:
             continue
         if part not in level:
             yield f"{module}: {part} is in no layer"
             continue
         for target in sorted(needed):
-            other = _part(target)
+            other = _part(target, top)
             if other is None or other == part or other not in level:
                 continue
             if level[other] > level[part]:
@@ -126,9 +141,9 @@ def climbs_of(graph: Graph, layers: Sequence[frozenset[str]]) -> Iterator[str]:
         yield f"{', '.join(sorted(group))}: parts of one layer that import each other"
 
 
-def _part(module: str) -> str | None:
-    top, _, rest = module.partition(".")
-    return rest.partition(".")[0] if top == "vmkernel" and rest else None
+def _part(module: str, top: str = "vmkernel") -> str | None:
+    first, _, rest = module.partition(".")
+    return rest.partition(".")[0] if first == top and rest else None
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +161,31 @@ def test_there_are_no_circles_but_those_known(graph: Graph) -> None:
 
 def test_the_vmkernel_imports_down_its_layers(graph: Graph) -> None:
     assert list(climbs_of(graph, LAYERS)) == []
+
+
+def test_the_api_imports_down_its_layers(graph: Graph) -> None:
+    assert list(climbs_of(graph, API_LAYERS, "remote_api")) == []
+
+
+def test_the_api_is_a_server_and_a_client_that_know_nothing_of_each_other(graph: Graph) -> None:
+    """They have the schema in common."""
+    of_both = {"schema", "client"}
+    found = [
+        f"{module} imports {target}"
+        for module, needed in sorted(graph.items())
+        for target in sorted(needed)
+        if (part := _part(module, "remote_api")) is not None
+        and (other := _part(target, "remote_api")) is not None
+        and ("client" in (part, other))
+        and not {part, other} <= of_both
+    ]
+    assert found == []
+
+
+def test_every_layer_of_the_api_names_what_is_there(graph: Graph) -> None:
+    there = {part for module in graph if (part := _part(module, "remote_api")) is not None}
+    assert frozenset().union(*API_LAYERS) == there
+    assert sum(map(len, API_LAYERS)) == len(there)
 
 
 def test_every_layer_names_what_is_there(graph: Graph) -> None:
