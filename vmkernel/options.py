@@ -61,7 +61,7 @@ def parse(argv: Sequence[str]) -> Options:
         type=AcceleratorWish,
         choices=list(AcceleratorWish),
         default=AcceleratorWish.AUTO,
-        help="what guests run with; auto: KVM where a probe shows that it works",
+        help="what guests run with; auto: KVM if a probe shows that it works",
     )
     parser.add_argument("--qemu", type=Path, help="qemu-system-x86_64 to use")
     parser.add_argument("--qemu-img", type=Path, help="qemu-img to use")

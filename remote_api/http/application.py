@@ -156,7 +156,7 @@ class Application:
             response = problem_response(
                 ApiError(
                     ErrorCode.INTERNAL,
-                    "Mica failed to answer; the host's log names this request's id.",
+                    "Internal error; the host's log has this request's ID.",
                 ),
                 request_id,
             )
@@ -247,7 +247,7 @@ class Application:
         if not role.includes(route.role):
             raise ApiError(
                 ErrorCode.FORBIDDEN,
-                f"The token {token.id} is a {role}'s; this needs the role {route.role}.",
+                f"The token {token.id} has the role {role}; this needs the role {route.role}.",
             )
 
 
@@ -296,15 +296,17 @@ def _choose(routes: Mapping[str, Route[Any, Any]], method: str, path: str) -> Ro
         allowed = sorted({*routes, "HEAD"} if answers_head else routes)
         raise ApiError(
             HttpCode.METHOD_NOT_ALLOWED,
-            f"{method} is not possible here; {', '.join(allowed)} is.",
+            f"{method} is not allowed here; use {', '.join(allowed)}.",
             headers={"allow": ", ".join(allowed)},
         )
     return route
 
 
 def _no_name(name: str, value: str, slug: bool) -> str:
-    form = " It has lower-case letters, digits and inner hyphens, at most 63." if slug else ""
-    return f"{value[:80]!r} can't be the {name} of anything here.{form}"
+    form = (
+        " Use lower-case letters, digits and inner hyphens, at most 63 characters." if slug else ""
+    )
+    return f"{value[:80]!r} is not a valid {name}.{form}"
 
 
 def _check_condition(exchange: Exchange[Any, Any], route: Route[Any, Any]) -> None:
@@ -313,7 +315,7 @@ def _check_condition(exchange: Exchange[Any, Any], route: Route[Any, Any]) -> No
         # Ignored, it would let a change through that the client wanted to be held back.
         for name in ("If-Match", "If-None-Match") if route.method not in _SAFE else ():
             if name.lower().encode("ascii") in exchange.headers:
-                raise ApiError.field(name, "This request knows no such condition.", _MALFORMED)
+                raise ApiError.field(name, "This request does not support this header.", _MALFORMED)
         return
     exchange.precondition = given = parse_precondition(
         exchange.headers.get(b"if-match", []), exchange.headers.get(b"if-none-match", [])
@@ -324,10 +326,14 @@ def _check_condition(exchange: Exchange[Any, Any], route: Route[Any, Any]) -> No
             "Send `If-None-Match: *` to create the object, or its ETag in If-Match to replace it.",
         )
     if route.condition is Condition.CREATE and isinstance(given, Matching):
-        raise ApiError.field("If-Match", "This request only creates; leave it out.", _MALFORMED)
+        raise ApiError.field(
+            "If-Match", "This request only creates objects; omit this header.", _MALFORMED
+        )
     if route.condition is Condition.MATCH and given is Absent.ABSENT:
         raise ApiError.field(
-            "If-None-Match", "This request is about what exists; leave it out.", _MALFORMED
+            "If-None-Match",
+            "This request is about an existing object; omit this header.",
+            _MALFORMED,
         )
 
 

@@ -78,13 +78,13 @@ def parse_precondition(if_match: Sequence[bytes], if_none_match: Sequence[bytes]
     if if_match and if_none_match:
         raise ApiError(
             ErrorCode.REVISION_MISMATCH,
-            "If-Match and If-None-Match together can't hold; send one of them.",
+            "Send If-Match or If-None-Match, not both.",
         )
     if if_none_match:
         if [value.strip() for value in if_none_match] != [b"*"]:
             raise ApiError.field(
                 "If-None-Match",
-                "It takes only `*` here: the object must be new.",
+                "Only `*` is allowed here: the object must not exist yet.",
                 HttpCode.MALFORMED,
             )
         return Absent.ABSENT

@@ -75,7 +75,7 @@ def decode_query(query: bytes, wire: type[T]) -> T:
     values = dict(pairs)
     names = [name for name, _ in pairs]
     wrong = [
-        FieldError(pointer=name, detail="The parameter stands more than once.")
+        FieldError(pointer=name, detail="The parameter is given more than once.")
         for name in values
         if names.count(name) > 1
     ]
@@ -135,7 +135,7 @@ def _patch(body: bytes, wire: Any) -> dict[str, Any]:
     if issubclass(wire, ObjectBody) and (fixed := [n for n in OBSERVED if n in patch]):
         # In the whole object that a PUT brings back they say nothing; here they would be a wish.
         raise ApiError.fields(
-            [FieldError(pointer=f"/{n}", detail="It is not changed by a patch.") for n in fixed]
+            [FieldError(pointer=f"/{n}", detail="A patch can't change this field.") for n in fixed]
         )
     return patch
 

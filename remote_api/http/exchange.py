@@ -190,7 +190,7 @@ class Exchange(Generic[QueryT, BodyT]):
         """A header that may stand once; ApiError (400) where it stands twice."""
         values = self.headers.get(name.lower().encode("ascii"), [])
         if len(values) > 1:
-            raise ApiError(HttpCode.MALFORMED, f"The header {name} stands more than once.")
+            raise ApiError(HttpCode.MALFORMED, f"The header {name} is sent more than once.")
         return values[0].decode("latin-1").strip() if values else None
 
     def not_modified(self, etag: str) -> Response | None:
@@ -286,7 +286,7 @@ class Exchange(Generic[QueryT, BodyT]):
             except TimeoutError as error:
                 raise ApiError(
                     HttpCode.REQUEST_TIMEOUT,
-                    f"No data came for {idle_s:g} s; send the request again.",
+                    f"No data arrived for {idle_s:g} s; send the request again.",
                 ) from error
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
@@ -308,7 +308,8 @@ class Exchange(Generic[QueryT, BodyT]):
         except TimeoutError as error:
             raise ApiError(
                 HttpCode.REQUEST_TIMEOUT,
-                f"The body was not whole within {BODY_TIMEOUT_S:g} s; send the request again.",
+                f"The body did not arrive completely within {BODY_TIMEOUT_S:g} s; send the"
+                " request again.",
             ) from error
         return bytes(body)
 

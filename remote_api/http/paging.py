@@ -47,4 +47,4 @@ def page_start(path: str, query: PageQuery) -> str | None:
 
 
 def _stale() -> ApiError:
-    return ApiError.field("page", "It is no page of this list; begin again without it.")
+    return ApiError.field("page", "This is not a page of this list; start again without it.")

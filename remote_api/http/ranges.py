@@ -61,6 +61,6 @@ def wanted_part(size: int, etag: str, asked: str | None, if_range: str | None) -
             return Part(first, last - first + 1, size, whole=False)
     raise ApiError(
         HttpCode.RANGE_NOT_SATISFIABLE,
-        f"There are {size} bytes; the range lies behind them.",
+        f"There are {size} bytes; the range starts after the end.",
         headers={"content-range": f"bytes */{size}"},
     )

@@ -70,7 +70,9 @@ def spec_of(exchange: Exchange[Any, Any]) -> UploadSpec:
     others (`filename`, `filetype`) are let pass. Raises ApiError: 422, 413.
     """
     if exchange.header("Upload-Defer-Length") is not None:
-        raise ApiError.field("Upload-Defer-Length", "The length has to be known at the beginning.")
+        raise ApiError.field(
+            "Upload-Defer-Length", "The length must be known when the upload is created."
+        )
     size = count_of(exchange, "Upload-Length")
     if size > MAX_IMAGE_BYTES:
         raise ApiError(HttpCode.TOO_LARGE, f"An upload has at most {MAX_IMAGE_BYTES} bytes.")
@@ -94,7 +96,7 @@ def checksum_of(exchange: Exchange[Any, Any]) -> UploadChecksum | None:
     try:
         digest = base64.b64decode(encoded, validate=True)
     except binascii.Error as error:
-        raise _refused("Upload-Checksum", "The digest is no Base64.") from error
+        raise _refused("Upload-Checksum", "The digest is not valid Base64.") from error
     if len(digest) != length:
         raise _refused("Upload-Checksum", f"A digest by {algorithm} has {length} bytes.")
     if exchange.content_length is None:
@@ -127,7 +129,9 @@ def _metadata(text: str) -> dict[str, str]:
             values[key] = base64.b64decode(encoded.strip(), validate=True).decode("utf-8")
         except (binascii.Error, UnicodeDecodeError) as error:
             if key in _KEYS:
-                raise ApiError.field("Upload-Metadata", f"{key} is no Base64 of a text.") from error
+                raise ApiError.field(
+                    "Upload-Metadata", f"{key} is not Base64-encoded text."
+                ) from error
             values[key] = ""
     return values
 

@@ -80,7 +80,7 @@ def _in_utc(moment: str, pointer: str) -> str:
     try:
         when = datetime.fromisoformat(moment.upper()).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ApiError.field(pointer, "There is no such point in time.") from error
+        raise ApiError.field(pointer, "This is not a valid point in time.") from error
     return when.isoformat().replace("+00:00", "Z")
 
 
@@ -115,7 +115,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/claim",
         name="claim",
-        summary="Spend the one-time claim code that the console shows for an admin token",
+        summary="Claim the host: exchange the one-time code on its screen for an admin token",
         handler=claim,
         role=None,
         body=ClaimBody,
@@ -167,7 +167,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="PUT",
         path="/v1/tokens/{id}",
         name="createToken",
-        summary="Make a token; its secret is told in this answer and never again",
+        summary="Create a token; its secret is in this response and is never shown again",
         handler=create_token,
         role=Role.ADMIN,
         body=TokenBody,
@@ -195,7 +195,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/audit",
         name="listAudit",
-        summary="Who changed, read or was refused what since the start, newest first",
+        summary="The audit records since the host's start, newest first",
         handler=list_audit,
         role=Role.ADMIN,
         query=AuditQuery,

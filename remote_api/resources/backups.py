@@ -92,7 +92,7 @@ async def list_extents(exchange: Exchange[ExtentsQuery, NoBody]) -> Response:
 
 
 async def read_disk(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """A disk of a backup, whole or a range of it."""
+    """The data of a backup's disk, whole or a range."""
     name, key = exchange.parameters["backup"], exchange.parameters["disk"]
     backup = await exchange.call(requests.GetBackup(id=exchange.id, backup=name))
     size = next((disk.size_bytes for disk in backup.disks if disk.key == key), None)
@@ -133,11 +133,11 @@ async def write_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     """Write a part of a raw volume."""
     length = exchange.content_length
     if length is None:
-        raise ApiError(HttpCode.LENGTH_REQUIRED, "Announce the length by a Content-Length.")
+        raise ApiError(HttpCode.LENGTH_REQUIRED, "Send a Content-Length header.")
     match = _CONTENT_RANGE.match(exchange.header("Content-Range") or "")
     if match is None or int(match[2]) - int(match[1]) + 1 != length:
         raise ApiError.field(
-            "Content-Range", "Say `bytes FIRST-LAST/SIZE`, as long as the body is."
+            "Content-Range", "Use `bytes FIRST-LAST/SIZE`, with the length of the body."
         )
     await exchange.hold(exchange.state.shares.uploads)
     _, stream = await exchange.open(
@@ -169,7 +169,7 @@ async def _pump(exchange: Exchange[NoQuery, NoBody], stream: Stream) -> bytes:
                 verdict += data
     except (OSError, TimeoutError) as error:
         raise ApiError(
-            ErrorCode.UNAVAILABLE, f"The data were not taken ({error}); write them again."
+            ErrorCode.UNAVAILABLE, f"The data were not written ({error}); send them again."
         ) from error
     return verdict
 
@@ -183,7 +183,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/vms/{id}/backups",
         name="beginBackup",
-        summary="Keep the disks of a virtual machine readable, running or off, as they are now",
+        summary="Begin a backup: keep the disks of a virtual machine readable as they are now",
         handler=begin_backup,
         role=Role.OPERATOR,
         body=BackupBody,
@@ -196,7 +196,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/vms/{id}/backups",
         name="listBackups",
         summary="The open backups of a virtual machine",
-        details="Each keeps its disks readable until it is ended or its time is over.",
+        details="Each keeps its disks readable until it is ended or expires.",
         handler=list_backups,
         replies=(Reply(status=200, description="The backups.", body=BackupList),),
         problems=(ErrorCode.NOT_FOUND,),
@@ -206,7 +206,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path=_BACKUP,
         name="getBackup",
         summary="An open backup",
-        details="Its disks with their sizes, and when it ends by itself.",
+        details="Its disks with their sizes, and when it expires.",
         handler=get_backup,
         replies=(Reply(status=200, description="The backup.", body=Backup),),
         problems=(ErrorCode.NOT_FOUND,),
@@ -242,8 +242,8 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path=f"{_BACKUP}/disks/{{disk}}/extents",
         name="listBackupExtents",
-        summary="What is to be copied of a disk of a backup",
-        details="Ranges of bytes with data, or, with `since`, that have changed.",
+        summary="The ranges of a backup's disk that are to be copied",
+        details="Byte ranges with data or, with `since`, those that have changed.",
         handler=list_extents,
         role=Role.OPERATOR,
         query=ExtentsQuery,
@@ -254,7 +254,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path=f"{_BACKUP}/disks/{{disk}}/data",
         name="readBackupDisk",
-        summary="A disk of a backup, whole or a range of it",
+        summary="The data of a backup's disk, whole or a range",
         details="The bytes are as they were when the backup began.",
         handler=read_disk,
         role=Role.OPERATOR,
@@ -284,7 +284,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/vms/{id}/checkpoints",
         name="listCheckpoints",
-        summary="The instants since which a virtual machine's changes are recorded",
+        summary="The checkpoints of a virtual machine",
         handler=list_checkpoints,
         replies=(Reply(status=200, description="The checkpoints.", body=CheckpointList),),
         problems=_PROBLEMS,
@@ -293,8 +293,8 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="DELETE",
         path="/v1/vms/{id}/checkpoints/{checkpoint}",
         name="deleteCheckpoint",
-        summary="Forget a checkpoint of a virtual machine",
-        details="Changes are no longer recorded since then.",
+        summary="Delete a checkpoint of a virtual machine",
+        details="Changes since then are no longer recorded.",
         handler=delete_checkpoint,
         role=Role.OPERATOR,
         replies=(Reply(status=204, description="It is gone."),),
@@ -305,7 +305,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/volumes/{id}/data",
         name="writeVolume",
         pointers={"/offset": "Content-Range", "/length": "Content-Length"},
-        summary="Write a part of a raw volume that no running virtual machine has",
+        summary="Write a range of a raw volume that no running virtual machine uses",
         handler=write_volume,
         role=Role.OPERATOR,
         body_kind=BodyKind.STREAM,

@@ -73,7 +73,7 @@ async def patch_datastore(exchange: Exchange[NoQuery, DatastoreBody]) -> Respons
     wanted = decode_patch(exchange.raw_body, before, DatastoreBody)
     for name in ("wipe_serials", "adopt", "take_over"):
         if getattr(wanted, name) != getattr(before, name):
-            raise ApiError.field(f"/{name}", "It has a meaning where a datastore is made only.")
+            raise ApiError.field(f"/{name}", "It is only valid when a datastore is created.")
     for name in before.spec.__struct_fields__:
         changeable = name in ("warning_percent", "critical_percent")
         if not changeable and getattr(wanted.spec, name) != getattr(before.spec, name):
@@ -96,7 +96,7 @@ async def rename_datastore(exchange: Exchange[WaitQuery, RenameDatastoreBody]) -
 
 
 async def mount_datastore(exchange: Exchange[MountQuery, NoBody]) -> Response:
-    """Mount a datastore that was unmounted, or that another Mica holds."""
+    """Mount a datastore that is unmounted, or that another host uses."""
     request = requests.MountDatastore(id=exchange.id, take_over=exchange.query.take_over)
     return await accepted(exchange, await exchange.call(request), exchange.query.wait)
 
@@ -191,7 +191,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="PUT",
         path="/v1/datastores/{id}",
         name="createDatastore",
-        summary="Make a datastore, or take over the one that is there",
+        summary="Create a datastore, or adopt the one that is there",
         handler=create_datastore,
         role=Role.ADMIN,
         query=WaitQuery,
@@ -212,7 +212,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="DELETE",
         path="/v1/datastores/{id}",
         name="deleteDatastore",
-        summary="Unmount and forget a datastore; its data stay on the disk",
+        summary="Remove a datastore from this host; its data stay on the disk",
         handler=delete_datastore,
         role=Role.ADMIN,
         query=WaitQuery,
@@ -235,36 +235,36 @@ ROUTES: tuple[AnyRoute, ...] = (
     _action(
         "rename",
         "renameDatastore",
-        "Call a datastore otherwise on this host; its virtual machines follow",
+        "Rename a datastore on this host; its virtual machines are updated",
         rename_datastore,
         RenameDatastoreBody,
     ),
     _action(
         "mount",
         "mountDatastore",
-        "Mount a datastore that was unmounted, or that another Mica holds",
+        "Mount a datastore that is unmounted, or that another host uses",
         mount_datastore,
     ),
     _action(
         "unmount",
         "unmountDatastore",
-        "Unmount a datastore; it stays known, and unmounted over restarts",
+        "Unmount a datastore; it stays known, and unmounted across restarts",
         unmount_datastore,
     ),
     _action(
-        "grow", "growDatastore", "Take the space that a datastore's disks gained", grow_datastore
+        "grow", "growDatastore", "Grow a datastore to the present size of its disks", grow_datastore
     ),
     _action(
         "disks",
         "addDatastoreDisk",
-        "Give a datastore one disk more: a spare of `raid`, space of `lvm`",
+        "Add a disk to a datastore: a spare for `raid`, space for `lvm`",
         add_disk,
         AddDiskBody,
     ),
     _action(
         "disks/replace",
         "replaceDatastoreDisk",
-        "Put a disk in the place of another in a `raid` datastore, and begin the rebuild",
+        "Replace a disk of a `raid` datastore, and start the rebuild",
         replace_disk,
         ReplaceDiskBody,
     ),

@@ -106,7 +106,7 @@ async def _stream(
     data, stream = await exchange.open(request(part.offset, part.length))
     if f'"{data.etag}"' != headers["etag"]:
         stream.close()
-        raise MicaError(ErrorCode.CONFLICT, "It was changed at this very moment; ask again.")
+        raise MicaError(ErrorCode.CONFLICT, "It was changed during the request; retry.")
     return Response(
         status=part.status,
         media_type=_MEDIA_TYPE,
@@ -188,8 +188,8 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/images/{id}/data",
         name="downloadImage",
-        summary="An image's file, whole or a range of it",
-        details="With `Range` and `If-Range`, a broken download goes on where it ended.",
+        summary="An image's file, whole or a range",
+        details="With `Range` and `If-Range`, an interrupted download continues where it ended.",
         handler=download_image,
         role=Role.OPERATOR,
         replies=_REPLIES,
@@ -211,7 +211,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/images/{id}/extents",
         name="getImageExtents",
-        summary="Where an image's file holds data: the ranges that are worth a download",
+        summary="The ranges of an image's file that hold data",
         handler=map_image,
         role=Role.OPERATOR,
         query=DataMapQuery,
@@ -222,7 +222,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/volumes/{id}/extents",
         name="getVolumeExtents",
-        summary="Where a volume's file holds data: the ranges that are worth a download",
+        summary="The ranges of a volume's file that hold data",
         handler=map_volume,
         role=Role.OPERATOR,
         query=DataMapQuery,
@@ -233,7 +233,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/volumes/{id}/data",
         name="downloadVolume",
-        summary="The file of a volume that no running VM has, whole or a range of it",
+        summary="The file of a volume that no running VM uses, whole or a range",
         handler=download_volume,
         role=Role.OPERATOR,
         replies=_REPLIES,

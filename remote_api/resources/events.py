@@ -105,7 +105,7 @@ def _last_event_id(exchange: Exchange[NoQuery, NoBody]) -> str | None:
 
 def _no_event_id() -> ApiError:
     return ApiError.field(
-        "Last-Event-ID", "It is no event's id; begin again without it.", HttpCode.MALFORMED
+        "Last-Event-ID", "This is not an event ID; reconnect without it.", HttpCode.MALFORMED
     )
 
 
@@ -114,15 +114,15 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/events",
         name="streamEvents",
-        summary="What happens on this host, as server-sent events",
-        details="A client that comes back sends the last id that it has seen, and misses nothing.",
+        summary="The events of this host, as server-sent events",
+        details="A client that reconnects with the last ID that it has seen misses nothing.",
         handler=stream_events,
         request_headers={"Last-Event-ID": "The id of the last event that the client has seen."},
         replies=(
             Reply(
                 status=200,
                 description="A stream of events; each `data` is an Event. It begins with what"
-                " follows `Last-Event-ID`, or with `events.lost` where that is too old.",
+                " follows `Last-Event-ID`, or with `events.lost` if that is too old.",
                 body=str,
                 media_type="text/event-stream",
             ),

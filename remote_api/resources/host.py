@@ -71,7 +71,7 @@ async def _renew(exchange: Exchange[NoQuery, NoBody]) -> None:
 
 
 async def power_host(exchange: Exchange[WaitQuery, PowerBody]) -> Response:
-    """End the guests in order, then power off or reboot."""
+    """Stop the guests in order, then power off or reboot the host."""
     operation = await exchange.call(requests.PowerHost(action=exchange.body.action))
     return await accepted(exchange, operation, exchange.query.wait)
 
@@ -84,7 +84,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="The product, and whether it is claimed; with a token its version and capabilities",
         handler=get_api,
         role=None,
-        replies=(Reply(status=200, description="The host's public face.", body=ApiInfo),),
+        replies=(Reply(status=200, description="What anyone may know of the host.", body=ApiInfo),),
         problems=(ErrorCode.UNAUTHENTICATED,),
     ),
     Route(
@@ -92,7 +92,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/openapi.json",
         name="getOpenapi",
         summary="This document",
-        details="Generators of clients read it.",
+        details="For generators of clients.",
         handler=get_openapi,
         replies=(Reply(status=200, description="OpenAPI 3.1.", body=dict),),
     ),
@@ -117,8 +117,8 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/host/certificate/rotate",
         name="rotateCertificate",
-        summary="Replace the API's key and certificate; the answer comes by the old one, and every"
-        " connection made with it ends",
+        summary="Replace the API's key and certificate; the response still uses the old one, then"
+        " its connections end",
         handler=rotate_certificate,
         role=Role.ADMIN,
         replies=(Reply(status=200, description="The new certificate.", body=HostCertificate),),
@@ -127,7 +127,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/host/power",
         name="powerHost",
-        summary="End the guests in order, then power off or reboot",
+        summary="Stop the guests in order, then power off or reboot the host",
         handler=power_host,
         role=Role.ADMIN,
         query=WaitQuery,

@@ -32,7 +32,9 @@ async def upload_image(exchange: Exchange[UploadQuery, NoBody]) -> Response:
     """Take a new image."""
     size = exchange.content_length
     if size is None:
-        raise ApiError(HttpCode.LENGTH_REQUIRED, "Announce the image's size by a Content-Length.")
+        raise ApiError(
+            HttpCode.LENGTH_REQUIRED, "Send the image's size in a Content-Length header."
+        )
     query = exchange.query
     if not 1 <= size <= 1 << 50:
         raise ApiError.field("Content-Length", "An image has 1 byte to 1 PiB.")
@@ -75,7 +77,7 @@ async def _pump(exchange: Exchange[UploadQuery, NoBody], stream: Stream) -> bool
         except TimeoutError as error:
             raise ApiError(
                 ErrorCode.TIMED_OUT,
-                f"The datastore took no data for {_STALL_S:g} s; nothing was kept.",
+                f"The datastore accepted no data for {_STALL_S:g} s; nothing was kept.",
             ) from error
     try:
         stream.socket.shutdown(socket.SHUT_WR)
@@ -110,7 +112,12 @@ ROUTES: tuple[AnyRoute, ...] = (
         condition=Condition.CREATE,
         replies=(
             Reply(status=201, description="It is durable.", body=Image, etag=True, location=True),
-            Reply(status=202, description="It is being proven.", body=Operation, location=True),
+            Reply(
+                status=202,
+                description="The image is being verified.",
+                body=Operation,
+                location=True,
+            ),
         ),
         problems=(
             ErrorCode.NOT_FOUND,
@@ -144,7 +151,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/images/{id}/capture",
         name="captureImage",
-        summary="Make a new image (a template) of a volume that no running VM has",
+        summary="Make a new image of a volume that no running VM uses",
         handler=capture_image,
         role=Role.OPERATOR,
         query=WaitQuery,

@@ -21,8 +21,8 @@ from vmkernel.model import ErrorCode, Operation, OperationState, Role
 __all__ = ["ROUTES", "STARTED", "accepted", "raise_failed", "settled"]
 
 STARTED = (
-    Reply(status=202, description="It is under way.", body=Operation, location=True),
-    Reply(status=200, description="It has finished.", body=Operation, location=True),
+    Reply(status=202, description="The operation is running.", body=Operation, location=True),
+    Reply(status=200, description="The operation has finished.", body=Operation, location=True),
 )
 """The replies of every route that ends in `accepted`."""
 
@@ -90,7 +90,7 @@ async def get_operation(exchange: Exchange[WaitQuery, NoBody]) -> Response:
 
 
 async def cancel_operation(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """Ask an operation to stop."""
+    """Cancel an operation."""
     operation = await exchange.call(requests.CancelOperation(id=exchange.id))
     return json_response(operation)
 
@@ -112,19 +112,20 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="One operation; with `wait`, once it has finished or the time is over",
         handler=get_operation,
         query=WaitQuery,
-        replies=(Reply(status=200, description="The operation as it stands.", body=Operation),),
+        replies=(Reply(status=200, description="The operation.", body=Operation),),
         problems=(ErrorCode.NOT_FOUND,),
     ),
     Route(
         method="POST",
         path="/v1/operations/{id}/cancel",
         name="cancelOperation",
-        summary="Ask an operation to stop",
-        details="It ends as `cancelled` when it has undone what it did, or goes on to its end.",
+        summary="Cancel an operation",
+        details="It ends as `cancelled` once its work is undone, or finishes if it can no longer"
+        " be stopped.",
         handler=cancel_operation,
         role=Role.OPERATOR,
         replies=(
-            Reply(status=200, description="The operation as it then stands.", body=Operation),
+            Reply(status=200, description="The operation after the request.", body=Operation),
         ),
         problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),

@@ -177,7 +177,8 @@ async def _pump(exchange: Exchange[Any, Any], stream: Stream) -> None:
     except TimeoutError as error:
         raise ApiError(
             ErrorCode.TIMED_OUT,
-            f"The datastore took no data for {_STALL_S:g} s; ask for the offset and go on.",
+            f"The datastore accepted no data for {_STALL_S:g} s; ask for the offset and continue"
+            " there.",
         ) from error
     except OSError:
         return
@@ -197,15 +198,15 @@ async def _outcome(stream: Stream) -> UploadOutcome:
         raise ApiError(
             ErrorCode.UNAVAILABLE,
             "Another request took the upload over, or the hypervisor restarts; ask for the offset"
-            " and go on.",
+            " and continue there.",
             retry_after_s=1,
         ) from error
 
 
 _VERSION = {"Tus-Resumable": "`1.0.0`."}
 _SUM = {"Upload-Checksum": "`sha1`, `sha256` or `sha512`, a space, the body's digest in Base64."}
-_OFFSET = {"Upload-Offset": "So many bytes are durable."}
-_EXPIRES = {"Upload-Expires": "When the upload is given up if nothing comes."}
+_OFFSET = {"Upload-Offset": "The number of bytes that are stored durably."}
+_EXPIRES = {"Upload-Expires": "When the upload expires if no data arrive."}
 _POINTERS = {
     **{f"/spec/{name}": "Upload-Metadata" for name in ("image", "datastore", "sha256", "format")},
     "/spec/compression": "Upload-Metadata",
@@ -229,14 +230,14 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="OPTIONS",
         path="/v1/uploads",
         name="uploadAbilities",
-        summary="Which tus is spoken here",
+        summary="The version of tus that is supported",
         details="Version, extensions, largest upload and checksums, as headers.",
         handler=tell_abilities,
         role=None,
         replies=(
             Reply(
                 status=204,
-                description="The headers tell.",
+                description="See the headers.",
                 headers={
                     "Tus-Version": "Versions of the protocol.",
                     "Tus-Extension": "Its extensions.",
@@ -268,14 +269,16 @@ ROUTES: tuple[AnyRoute, ...] = (
         body_kind=BodyKind.TUS,
         body_optional=True,
         replies=(
-            Reply(status=201, description="It can be sent to.", location=True, headers=_EXPIRES),
+            Reply(
+                status=201, description="The upload exists now.", location=True, headers=_EXPIRES
+            ),
         ),
         problems=_PART_PROBLEMS,
         pointers=_POINTERS,
         request_headers={
             **_VERSION,
             **_SUM,
-            "Upload-Length": "The number of bytes that will come.",
+            "Upload-Length": "The total number of bytes.",
             "Upload-Metadata": (
                 "Keys with values in Base64: `image`, `datastore`; optional `sha256` (of all that"
                 " comes), `format`, `compression`."
@@ -288,7 +291,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/uploads/{id}",
         name="getUpload",
         summary="One resumable upload",
-        details="How far it is, and the operation that makes the image of it.",
+        details="Its progress, and the operation that makes the image of it.",
         handler=get_upload,
         role=Role.OPERATOR,
         replies=(Reply(status=200, description="The upload.", body=Upload),),
@@ -298,14 +301,14 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="HEAD",
         path="/v1/uploads/{id}",
         name="headUpload",
-        summary="How far a resumable upload is",
-        details="As the header `Upload-Offset`; from there on the client sends.",
+        summary="The offset of a resumable upload",
+        details="In the header `Upload-Offset`; the client continues there.",
         handler=head_upload,
         role=Role.OPERATOR,
         replies=(
             Reply(
                 status=200,
-                description="The headers tell.",
+                description="See the headers.",
                 headers={**_OFFSET, **_EXPIRES, "Upload-Length": "The number of bytes in all."},
             ),
         ),
@@ -331,15 +334,15 @@ ROUTES: tuple[AnyRoute, ...] = (
         ),
         problems=_PART_PROBLEMS,
         pointers=_POINTERS,
-        request_headers={**_VERSION, **_SUM, "Upload-Offset": "Where the part begins."},
+        request_headers={**_VERSION, **_SUM, "Upload-Offset": "The offset of the part."},
         response_headers=TUS_HEADERS,
     ),
     Route(
         method="DELETE",
         path="/v1/uploads/{id}",
         name="deleteUpload",
-        summary="Give a resumable upload up",
-        details="What has come is deleted; the name of its image is free again.",
+        summary="Cancel a resumable upload",
+        details="The received data are deleted; the name of its image is free again.",
         handler=delete_upload,
         role=Role.OPERATOR,
         replies=(Reply(status=204, description="It is gone."),),
@@ -365,8 +368,8 @@ ROUTES: tuple[AnyRoute, ...] = (
         request_headers={
             **_VERSION,
             **_SUM,
-            "X-HTTP-Method-Override": "The method that is meant.",
-            "Upload-Offset": "Where the part begins.",
+            "X-HTTP-Method-Override": "The intended method.",
+            "Upload-Offset": "The offset of the part.",
         },
         response_headers=TUS_HEADERS,
     ),

@@ -114,7 +114,7 @@ async def patch_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
 def _refuse_machine(body: VmBody) -> None:
     if body.machine is not None:
         raise ApiError.field(
-            "/machine", "A saved machine state is taken only when a VM is created; leave it out."
+            "/machine", "A saved machine state is accepted only when a VM is created; omit it."
         )
 
 
@@ -205,7 +205,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/vms/{id}",
         name="getVm",
         summary="One virtual machine",
-        details="Its spec as it is wanted, and its status: state, guest agent, network cards.",
+        details="Its desired spec and its status: state, guest agent, network cards.",
         handler=get_vm,
         replies=(Reply(status=200, description="The virtual machine.", body=Vm, etag=True),),
         problems=(ErrorCode.NOT_FOUND,),
@@ -260,26 +260,26 @@ ROUTES: tuple[AnyRoute, ...] = (
     _action(
         VmAction.START,
         "startVm",
-        "Start a virtual machine; a suspended one goes on from its memory",
+        "Start a virtual machine; a suspended one continues from its saved memory",
         ErrorCode.INSUFFICIENT_RESOURCES,
     ),
-    _action(VmAction.PAUSE, "pauseVm", "Let a running virtual machine stand still, in memory"),
+    _action(VmAction.PAUSE, "pauseVm", "Pause a running virtual machine; it stays in memory"),
     _action(
         VmAction.RESUME,
         "resumeVm",
-        "Let a paused or suspended virtual machine go on",
+        "Resume a paused or suspended virtual machine",
         ErrorCode.INSUFFICIENT_RESOURCES,
     ),
     _action(
         VmAction.SUSPEND,
         "suspendVm",
-        "Write a virtual machine's memory to disk and end it; it survives the host's end",
+        "Suspend a virtual machine to disk; this survives a restart of the host",
         ErrorCode.INSUFFICIENT_SPACE,
     ),
     _action(
         VmAction.DISCARD_STATE,
         "discardVmState",
-        "Throw the memory of a suspended virtual machine away, as by a power cut",
+        "Discard the saved memory of a suspended virtual machine, as a power cut would",
     ),
     _action(
         VmAction.UPDATE_SECURE_BOOT,
@@ -302,7 +302,7 @@ ROUTES: tuple[AnyRoute, ...] = (
     _action(
         VmAction.POWER_OFF,
         "powerOffVm",
-        "End a virtual machine at once, as by pulling its plug",
+        "Power off a virtual machine at once, as if its plug were pulled",
     ),
-    _action(VmAction.RESET, "resetVm", "Reset a running virtual machine, as by its reset button"),
+    _action(VmAction.RESET, "resetVm", "Reset a running virtual machine, like its reset button"),
 )

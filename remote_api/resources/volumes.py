@@ -77,7 +77,7 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
     if moves:
         if wanted.size_bytes != before.spec.size_bytes:
             raise ApiError.field(
-                "/spec/size_bytes", f"Change the size apart from the {moves[0]}: one after another."
+                "/spec/size_bytes", f"Change the size and the {moves[0]} in separate requests."
             )
         operation = await exchange.call(
             requests.MoveVolume(
@@ -105,9 +105,9 @@ async def _keep_volume(
 ) -> Response:
     pointer = "/spec/delete_unless_used_s"
     if wanted.delete_unless_used_s is not None:
-        raise ApiError.field(pointer, "It is fixed at creation; null lets the volume stay.")
+        raise ApiError.field(pointer, "It is fixed at creation; null keeps the volume.")
     if wanted != msgspec.structs.replace(before, delete_unless_used_s=None):
-        raise ApiError.field(pointer, "Change it apart from the rest: one after another.")
+        raise ApiError.field(pointer, "Change it in a request of its own.")
     operation = await exchange.call(requests.KeepVolume(id=exchange.id))
     return await accepted(exchange, operation, exchange.query.wait)
 
@@ -158,7 +158,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/volumes/{id}",
         name="getVolume",
         summary="One volume",
-        details="Its size and format, the space that it takes, and which virtual machine has it.",
+        details="Its size and format, the space that it takes, and which virtual machine uses it.",
         handler=get_volume,
         replies=(Reply(status=200, description="The volume.", body=Volume, etag=True),),
         problems=(ErrorCode.NOT_FOUND,),
@@ -167,7 +167,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="PUT",
         path="/v1/volumes/{id}",
         name="createVolume",
-        summary="Make a volume, blank, filled from an image, or as a copy of another",
+        summary="Create a volume: blank, from an image, or as a copy of another",
         handler=create_volume,
         role=Role.OPERATOR,
         query=WaitQuery,
@@ -209,7 +209,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/volumes/{id}/keep",
         name="keepVolume",
-        summary="Let volumes stay that were made with `delete_unless_used_s`: all of them or none",
+        summary="Keep volumes that were made with `delete_unless_used_s`: all of them or none",
         handler=keep_volume,
         role=Role.OPERATOR,
         query=WaitQuery,
@@ -222,7 +222,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/volumes/{id}/flatten",
         name="flattenVolume",
-        summary="Make a linked volume whole, also while its virtual machine runs",
+        summary="Flatten a linked volume, also while its virtual machine runs",
         handler=flatten_volume,
         role=Role.OPERATOR,
         query=WaitQuery,
@@ -238,7 +238,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/volumes/{id}/check",
         name="checkVolume",
-        summary="Check a volume's file; what is found is in the volume's status",
+        summary="Check a volume's file; the result is in the volume's status",
         handler=check_volume,
         role=Role.OPERATOR,
         query=VolumeCheckQuery,

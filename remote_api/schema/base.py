@@ -50,7 +50,7 @@ class PageQuery(Record, frozen=True, kw_only=True):
                 min_length=1,
                 max_length=1024,
                 pattern=r"^[A-Za-z0-9_-]+$(?!\n)",
-                description="Where to go on: `next` of the page before, as it came.",
+                description="The `next` of the previous page, unchanged.",
             ),
         ]
         | msgspec.UnsetType

@@ -94,18 +94,18 @@ _STATUS: dict[ProblemCode, int] = {
 
 _HEADLINES = {
     HttpCode.MALFORMED: "The request can't be read",
-    HttpCode.METHOD_NOT_ALLOWED: "The resource doesn't know this method",
-    HttpCode.NOT_ACCEPTABLE: "No representation that the client accepts",
+    HttpCode.METHOD_NOT_ALLOWED: "Method not allowed",
+    HttpCode.NOT_ACCEPTABLE: "No acceptable representation",
     HttpCode.REQUEST_TIMEOUT: "The request's body came too slowly",
     HttpCode.LENGTH_REQUIRED: "The request needs a Content-Length",
     HttpCode.TOO_LARGE: "The request is too large",
-    HttpCode.UNSUPPORTED_MEDIA_TYPE: "The body's media type is not taken",
-    HttpCode.UPGRADE_REQUIRED: "The resource speaks WebSocket",
+    HttpCode.UNSUPPORTED_MEDIA_TYPE: "Unsupported media type",
+    HttpCode.UPGRADE_REQUIRED: "WebSocket required",
     HttpCode.HEAD_TOO_LARGE: "The request's header fields are too large",
     HttpCode.PRECONDITION_REQUIRED: "If-Match or If-None-Match is needed",
-    HttpCode.RANGE_NOT_SATISFIABLE: "The range lies behind the end",
-    HttpCode.PROTOCOL_VERSION: "The host speaks another version of the protocol",
-    HttpCode.CHECKSUM_MISMATCH: "The part has another checksum than announced",
+    HttpCode.RANGE_NOT_SATISFIABLE: "Range beyond the end",
+    HttpCode.PROTOCOL_VERSION: "Unsupported protocol version",
+    HttpCode.CHECKSUM_MISMATCH: "Checksum mismatch",
     HttpCode.CANCELLED: "The operation was cancelled",
 }
 
@@ -116,7 +116,7 @@ class Problem(Record, frozen=True, kw_only=True):
     type: Annotated[
         str,
         Meta(
-            description="Stable; what programs look at.",
+            description="Stable; for programs.",
             pattern=r"^urn:mica:problem:[a-z-]+$(?!\n)",
             examples=["urn:mica:problem:not-found"],
         ),

@@ -165,11 +165,11 @@ def _required(wire: Any) -> tuple[str, ...]:
 def _unknown(name: str, fields: dict[str, Any], parameter: bool) -> str:
     if parameter:
         known = ", ".join(fields) or "none"
-        return f"The parameter is not known here (known: {known})."
+        return f"Unknown parameter (known: {known})."
     from difflib import get_close_matches
 
     close = get_close_matches(name, fields, n=1)
-    return "The field is not known here." + (f" Is `{close[0]}` meant?" if close else "")
+    return "Unknown field." + (f" Did you mean `{close[0]}`?" if close else "")
 
 
 def _in_words(text: str, value: Any, wire: Any) -> str:

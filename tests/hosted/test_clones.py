@@ -106,7 +106,7 @@ def test_linked_clones_and_clones_of_snapshots(
         assert _sum(talk, "vda") == now
     assert list(mica.snapshots("past")) == []
     mica.wait(mica.power_off_vm("gold"))
-    with pytest.raises(RefusedError, match="is no template"):
+    with pytest.raises(RefusedError, match="is not a template"):
         mica.clone_vm("gold", "child", CloneSpec(linked=True))
     mica.wait(mica.delete_snapshot("gold", "then"))
     mica.patch_vm("gold", {"template": True})

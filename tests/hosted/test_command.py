@@ -81,7 +81,7 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     )
     assert downloaded.stdout == disk.read_bytes()
     unknown = mica("image", "upload", "x", __file__, "--datastore", "main", status=1)
-    assert "name the format" in unknown
+    assert "set the format" in unknown
     mica("volume", "create", "v", "--datastore", "main", "--size", "4M", "--image", "disk")
     assert "8 MiB" in mica("volume", "resize", "v", "8M")
     mica("vm", "create", "web", "--datastore", "main", "--memory", "64M", "--disk", "v")

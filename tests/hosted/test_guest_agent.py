@@ -160,7 +160,7 @@ def test_the_real_agent(mica: Mica, told: Talk, tmp_path: Path) -> None:
     told.ask(f"signal {process} 9", "signal 9: done")
     gone = _agent(mica, lambda agent: not agent.connected)
     assert (gone.hostname, gone.system, gone.interfaces) == (None, None, ())
-    assert _snapshot(mica, "absent") == (False, "The guest has no agent running.")
+    assert _snapshot(mica, "absent") == (False, "No agent is running in the guest.")
 
     # Its successor ends the guest; the file system stays mounted to the end.
     told.ask("agent", r"agent \d+")

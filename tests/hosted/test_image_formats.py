@@ -130,7 +130,7 @@ def test_what_names_other_files_is_refused_by_name(
     assert "another file" in str(_refused(mica, outside))
     nothing = tmp_path / "nothing"
     nothing.write_bytes(b"\1" * MIB)
-    assert "name the format" in str(_refused(mica, nothing))
+    assert "set the format" in str(_refused(mica, nothing))
 
 
 def test_broken_cut_off_and_swelling_data_leave_nothing(

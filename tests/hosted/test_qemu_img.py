@@ -50,7 +50,7 @@ def bomb(empty: bytes) -> bytes:
 
 
 def with_data_file(empty: bytes, name: str) -> bytes:
-    """The same, whose data lie in another file."""
+    """The same, whose data are in another file."""
     data = bytearray(empty)
     struct.pack_into(">Q", data, 72, 1 << 2)
     (header,) = struct.unpack_from(">I", data, 100)

@@ -121,13 +121,13 @@ def test_a_guest_goes_back(mica: Mica) -> None:
     # Live, without memory, of another content.
     _say(mica, "write vda 0 65536 2", r"write vda 0 65536: done")
     second = _sum(mica)
-    with pytest.raises(OperationFailedError, match="The guest has no agent running"):
+    with pytest.raises(OperationFailedError, match="No agent is running in the guest"):
         mica.wait(mica.create_snapshot("past", "late", SnapshotSpec(quiesce=True)))
     assert "late" not in [s.id for s in mica.snapshots("past")], "nothing is left of it"
     mica.wait(mica.create_snapshot("past", "late", SnapshotSpec(quiesce=True, best_effort=True)))
     late = mica.snapshot("past", "late")
     assert (late.status.quiesced, late.status.parent) == (False, "early")
-    assert late.status.reason == "The guest has no agent running."
+    assert late.status.reason == "No agent is running in the guest."
     _say(mica, "write vda 0 65536 3", r"write vda 0 65536: done")
     with open_console(mica, "past") as console:
         _until(console, rf"tick {early + 6}\b", 60)

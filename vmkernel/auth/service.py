@@ -93,7 +93,7 @@ class AccessService:
                 raise MicaError(ErrorCode.CONFLICT, "This host is already claimed.")
             return _with_token(config, stored)
 
-        spec = TokenSpec(role=Role.ADMIN, description="Made by claiming the host.")
+        spec = TokenSpec(role=Role.ADMIN, description="Created by claiming the host.")
         stored, issued = _issue(token_id, spec)
         await self._store.update(change)
         self._publish("token.created", token_id, token_id)
@@ -110,7 +110,7 @@ class AccessService:
             except ValueError as error:
                 raise MicaError.field("/spec/expires_at", f"expires_at {error}.") from error
             if over:
-                raise MicaError.field("/spec/expires_at", "expires_at lies in the past.")
+                raise MicaError.field("/spec/expires_at", "expires_at is in the past.")
         stored, issued = _issue(token_id, spec)
         await self._store.update(lambda config: _with_token(config, stored))
         self._publish("token.created", token_id, actor)

@@ -80,17 +80,21 @@ def _bus_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
         pci_disks += kind.pci
         limit = kind.units_max(family)
         if cdrom and not kind.cdroms:
-            wrong.append(FieldProblem(pointer=pointer, detail=f"A CD-ROM can't hang on {bus}."))
+            wrong.append(
+                FieldProblem(pointer=pointer, detail=f"A CD-ROM drive can't use the bus {bus}.")
+            )
         elif limit == 0:
             wrong.append(
                 FieldProblem(
                     pointer=pointer,
-                    detail=f"This VM's machine ({family}) has no {bus}; make the VM anew for it.",
+                    detail=f"This VM's machine ({family}) has no {bus}; create a new VM for it.",
                 )
             )
         elif units[bus] > limit:
             wrong.append(
-                FieldProblem(pointer=pointer, detail=f"At most {limit} units hang on {bus}.")
+                FieldProblem(
+                    pointer=pointer, detail=f"At most {limit} devices can use the bus {bus}."
+                )
             )
         elif kind.pci and pci_disks > PCI_DISKS_MAX[family]:
             wrong.append(

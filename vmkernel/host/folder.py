@@ -37,7 +37,7 @@ _CHUNK_BYTES = 1 << 20
 class FileFault(StrEnum):
     """What is wrong with a file; the value completes the sentence "it ..."."""
 
-    LINK = "is a symbolic link, or lies behind one"
+    LINK = "is a symbolic link, or is behind one"
     KIND = "is not a regular file"
     FOLDER = "is not a folder of its own"
     OWNER = "belongs to another user"

@@ -254,7 +254,7 @@ async def _read_away(pipe: asyncio.StreamReader) -> None:
 
 def _failure(name: str, replay: str, completed: Completed) -> CommandError:
     tail = (completed.stderr or completed.stdout)[-_SHOWN_BYTES:].decode(errors="replace").strip()
-    last = clean(tail.splitlines()[-1]) if tail else "it said nothing"
+    last = clean(tail.splitlines()[-1]) if tail else "no message"
     how = (
         f"was ended by signal {-completed.returncode}"
         if completed.returncode < 0

@@ -96,7 +96,7 @@ def _verdict(
     if failing := _failing_attribute(report):
         return HealthState.FAILING, f"Its attribute {failing} is past its limit."
     if passed is False and not warning:
-        return HealthState.FAILING, "It says itself that it is failing."
+        return HealthState.FAILING, "It reports that it is failing."
     for count, what in (
         (health.pending_sectors, "sectors can't be read"),
         (health.media_errors, "errors have lost data"),
@@ -110,7 +110,7 @@ def _verdict(
         return HealthState.WARNING, "Its temperature is out of bounds."
     if passed is True or nvme:
         return HealthState.OK, None
-    return HealthState.UNKNOWN, _message(report) or "It tells nothing about its health."
+    return HealthState.UNKNOWN, _message(report) or "It reports nothing about its health."
 
 
 def _failing_attribute(report: Mapping[str, Any]) -> str | None:

@@ -162,9 +162,9 @@ class Inventory:
         if modules:
             bundle = self._bundles.bundle_of(modules[0])
             whence = f" (bundle {bundle})" if bundle else ""
-            text = f"driver {modules[0]}{whence} did not take it; the kernel's log says why."
+            text = f"driver {modules[0]}{whence} did not accept it; the kernel's log says why."
         else:
-            text = "no driver in this image fits it."
+            text = "no driver in this image supports it."
         finding = Finding(
             code="device-without-driver",
             severity=severity,

@@ -230,7 +230,7 @@ class UploadStatus(Record, frozen=True, kw_only=True):
 
     state: UploadState
     offset_bytes: int
-    """So many bytes are durable."""
+    """The number of bytes that are stored durably."""
     expires_at: Timestamp
     operation: str | None = None
     """What makes the image of it."""

@@ -71,13 +71,13 @@ _HEADLINES = {
     ErrorCode.INSUFFICIENT_SPACE: "Not enough free space",
     ErrorCode.INSUFFICIENT_RESOURCES: "Not enough CPU or memory",
     ErrorCode.WIPE_NOT_CONFIRMED: "Wiping the disk was not confirmed",
-    ErrorCode.DIGEST_MISMATCH: "The data have another digest than announced",
+    ErrorCode.DIGEST_MISMATCH: "Digest mismatch",
     ErrorCode.TRUNCATED: "The data ended too early",
     ErrorCode.UNSUPPORTED: "This host doesn't support it",
     ErrorCode.RATE_LIMITED: "Too many attempts",
     ErrorCode.TIMED_OUT: "It took too long; the outcome is unknown",
     ErrorCode.UNAVAILABLE: "The hypervisor is not available now",
-    ErrorCode.INTERNAL: "A defect in Mica",
+    ErrorCode.INTERNAL: "Internal error",
 }
 
 

@@ -28,7 +28,7 @@ class RestartPolicy(OpenEnum):
 
     NEVER = "never"
     ON_FAILURE = "on-failure"
-    """Start it again where it crashed: QEMU ended without notice, or a panic or its watchdog
+    """Start it again where it crashed: QEMU ended unexpectedly, or a panic or its watchdog
     ended it."""
     ALWAYS = "always"
     """And where the guest switched itself off."""

@@ -73,7 +73,7 @@ class BridgeNetwork:
                 if group is None:
                     raise MicaError(
                         ErrorCode.UNAVAILABLE,
-                        f"Card {index} of VM {vm_id} wants the port group {nic.port_group},"
+                        f"Card {index} of VM {vm_id} names the port group {nic.port_group},"
                         " which doesn't exist.",
                     )
                 ports.append(await self._open(vm_id, index, nic, group))

@@ -55,7 +55,7 @@ class OperationContext:
 
     @property
     def operation(self) -> Operation:
-        """The operation as it stands."""
+        """The operation."""
         return self._entry.operation
 
     def progress(self, progress: Progress) -> None:
@@ -121,7 +121,7 @@ class OperationRegistry:
                 refused.push(held.pop_all())
             if self._closing:
                 raise MicaError(
-                    ErrorCode.UNAVAILABLE, "The vmkernel is ending; ask again in a moment."
+                    ErrorCode.UNAVAILABLE, "The vmkernel is shutting down; retry in a moment."
                 )
             if actor != SYSTEM:
                 refused.callback(self._running.take(actor))
@@ -152,7 +152,7 @@ class OperationRegistry:
         return self._closing
 
     def get(self, operation_id: str) -> Operation:
-        """The operation as it stands."""
+        """The operation."""
         return self._entry(operation_id).operation
 
     async def wait(self, operation_id: str, wait_s: float) -> Operation:
@@ -180,7 +180,7 @@ class OperationRegistry:
         ]
 
     async def cancel(self, operation_id: str, actor: str) -> Operation:
-        """Ask an operation to stop, and wait a little for its clean-up."""
+        """Cancel an operation, and wait a little for its clean-up."""
         entry = self._entry(operation_id)
         operation = entry.operation
         if operation.state.finished:

@@ -27,7 +27,7 @@ def network_findings(
         yield Finding(
             code="no-network-port",
             severity=Severity.ERROR,
-            message="The machine has no wired network port that a driver in this image serves.",
+            message="The machine has no wired network port that a driver in this image supports.",
         )
     elif not carrier:
         yield Finding(
@@ -39,7 +39,7 @@ def network_findings(
         yield Finding(
             code="no-address",
             severity=Severity.ERROR,
-            message="The network gave no address; is there a DHCP server, or the right VLAN?",
+            message="The network assigned no address; check its DHCP server and the VLAN.",
         )
 
 

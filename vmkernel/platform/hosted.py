@@ -86,7 +86,7 @@ class HostedPlatform:
         """Not ours to switch."""
         raise MicaError(
             ErrorCode.UNSUPPORTED,
-            "This Mica runs as a program on another system; end the program, not the machine.",
+            "This Mica runs as a program on another system; stop the program, not the machine.",
         )
 
     def _virtualisation(self) -> VirtualisationInfo:

@@ -81,7 +81,8 @@ def security_findings(info: SecurityInfo) -> Iterator[Finding]:
             severity=Severity.WARNING,
             message=(
                 f"The processor is open to {', '.join(info.cpu_vulnerabilities)}; newer firmware "
-                "or microcode may close it, until then let guests of one owner alone run here."
+                "or microcode may close it; until then, run only guests that may trust each other"
+                " on this host."
             ),
         )
     if info.smt_active:
@@ -100,8 +101,8 @@ def security_findings(info: SecurityInfo) -> Iterator[Finding]:
             code="devices-reach-all-memory",
             severity=Severity.INFO,
             message=(
-                f"A device may reach all of the host's memory, because {why}; switch it on in "
-                "the firmware set-up (VT-d or AMD-Vi) if the machine has one."
+                f"A device may reach all of the host's memory, because {why}; switch the IOMMU on"
+                " in the firmware set-up (VT-d or AMD-Vi) if the machine has one."
             ),
         )
 

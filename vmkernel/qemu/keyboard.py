@@ -103,7 +103,9 @@ def chord_of(name: str) -> Chord:
     codes = []
     for each in modifiers:
         if each not in _MODIFIERS:
-            raise ValueError(f"{each[:_SHOWN]!r} is no modifier; those are {', '.join(_MODIFIERS)}")
+            raise ValueError(
+                f"{each[:_SHOWN]!r} is not a modifier; modifiers are {', '.join(_MODIFIERS)}"
+            )
         codes.append(_MODIFIERS[each])
     code = _MODIFIERS.get(key) or _ALIASES.get(key, key)
     if code not in _CODES and code not in _MODIFIERS:

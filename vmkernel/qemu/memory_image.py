@@ -44,8 +44,8 @@ async def save(qmp: Qmp, fd: int, *, on_progress: OnBytes | None = None) -> None
     """
     if await qmp.query_status() is RunState.POST_MIGRATE:
         raise QmpCommandError(
-            "its memory was written already since it stands still, and QEMU does that once only:"
-            " resume it for a moment"
+            "its memory was already written during this pause, and QEMU can do that only once:"
+            " resume it briefly"
         )
     fdset = await qmp.add_fd(fd, "memory image")
     try:

@@ -81,6 +81,6 @@ def _advice(page_bytes: int) -> str:
     if page_bytes <= _OVERCOMMIT_MAX_BYTES:
         return "have the host's administrator raise vm.nr_hugepages, or do without huge pages."
     return (
-        "the kernel finds no more that are whole. Use pages of 2 MiB, or start the VM soon after"
+        "the kernel can't assemble more. Use pages of 2 MiB, or start the VM soon after"
         " the host, when its memory is still in large pieces."
     )

@@ -96,7 +96,8 @@ class MemoryAdmission:
                 ErrorCode.INSUFFICIENT_RESOURCES,
                 f"VM {vm_id} needs {_mib(need_bytes)} of memory and {_mib(max(0, free))} are free"
                 f" ({_mib(figures.total_bytes)} in all, {_mib(others)} promised to running VMs,"
-                f" {_mib(figures.available_bytes)} unused now): make it smaller or stop another.",
+                f" {_mib(figures.available_bytes)} unused now): reduce its memory or stop another"
+                " VM.",
             )
         self._promised[vm_id] = need_bytes
 

@@ -34,5 +34,5 @@ def volume_linked(volume: str, children: Sequence[str]) -> StorageError:
     return StorageError(
         ErrorCode.IN_USE,
         f"Volume {volume} must stay as it is: {len(children)} linked to it ({named})."
-        " Delete these, or make them whole (`flatten`), first.",
+        " Delete or flatten these first.",
     )

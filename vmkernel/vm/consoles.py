@@ -69,7 +69,7 @@ class VmConsoles:
                 return await screenshot(vm.qmp, limit=SCREENSHOT_MAX_BYTES)
             except QmpCommandError as error:
                 raise MicaError(
-                    ErrorCode.CONFLICT, f"VM {vm_id} has no display to look at: {error}"
+                    ErrorCode.CONFLICT, f"VM {vm_id} has no display to capture: {error}"
                 ) from error
             except ValueError as error:
                 raise MicaError(
@@ -88,7 +88,7 @@ class VmConsoles:
             async def touch(vm: Running, some: tuple[Chord, ...] = some) -> None:
                 if await vm.qmp.query_status() is not RunState.RUNNING:
                     raise MicaError(
-                        ErrorCode.CONFLICT, f"VM {vm_id} stands still: its guest takes no keys."
+                        ErrorCode.CONFLICT, f"VM {vm_id} is paused and can't receive keys."
                     )
                 await press(vm.qmp, some)
 
@@ -122,7 +122,5 @@ def _chords(keys: Sequence[str], text: str) -> list[Chord]:
     if not keys and not text:
         wrong.append(FieldProblem(pointer="/keys", detail="Name keys, or a text."))
     if wrong:
-        raise MicaError(
-            ErrorCode.INVALID, "The keys can't be pressed as they are named.", fields=tuple(wrong)
-        )
+        raise MicaError(ErrorCode.INVALID, "There are unknown keys.", fields=tuple(wrong))
     return chords

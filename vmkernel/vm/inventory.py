@@ -400,7 +400,7 @@ class Roster:
         """Hold what a spec names while the change that brings it is under way."""
         if vm_id in self._changing:
             raise MicaError(
-                ErrorCode.CONFLICT, f"VM {vm_id} is being changed already; ask again in a moment."
+                ErrorCode.CONFLICT, f"VM {vm_id} is being changed already; retry in a moment."
             )
         self._changing.add(vm_id)
         self._claims.note(vm_id, spec, change=True)

@@ -154,7 +154,7 @@ _DONE: dict[VmRequest, str] = {
     VmRequest.QUERY: "this can be asked of it",
     VmRequest.OPERATE: "this can be done",
     VmRequest.SNAPSHOT: "snapshots can be taken or deleted",
-    VmRequest.REVERT: "it can go back to a snapshot",
+    VmRequest.REVERT: "it can be reverted",
     VmRequest.HOLD: "its disks can be worked on",
     VmRequest.UPDATE_SECURE_BOOT: "its Secure Boot certificates can be renewed",
 }

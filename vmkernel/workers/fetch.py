@@ -170,7 +170,7 @@ def _connected(parts: SplitResult, job: Job) -> Iterator[socket.socket]:
 def _own(host: str) -> Refusal:
     return Refusal(
         "invalid",
-        f"{host} is this host itself, or an address of one link; it is not fetched from.",
+        f"{host} is this host itself or a link-local address; nothing is fetched from it.",
     )
 
 
@@ -300,7 +300,7 @@ def _next(sock: socket.socket, connection: h11.Connection) -> Any:
 
 def _words(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
-        return f"nothing came for {_SILENCE_S:g} s"
+        return f"no data arrived for {_SILENCE_S:g} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error)[:200] or type(error).__name__

@@ -25,10 +25,9 @@ _WORDS = (
     (re.compile(r"\bset `?allow_shrink\b`?"), "give --allow-shrink"),
     (re.compile(r"\bby `best_effort`"), "by --quiesce-if-possible"),
     (re.compile(r"\bwith `?take_over\b`?"), "with --take-over"),
-    (re.compile(r"\(`template: (true|false)`\)"), r"(`mica vm set VM template=\1`)"),
     (re.compile(r"\bset `template: (true|false)`"), r"run `mica vm set VM template=\1`"),
     (
-        re.compile(r"\bpower it off( where it must end)?(?=[.;]|$)"),
+        re.compile(r"\bpower it off( to force it)?(?=[.;]|$)"),
         "power it off with `mica vm stop VM --force`",
     ),
 )

@@ -94,7 +94,7 @@ class DatastoreCalls(Calls):
     def add_datastore_disk(
         self, datastore_id: str, disk_id: str, *, wipe_serials: tuple[str, ...] = ()
     ) -> Operation:
-        """Give a datastore one disk more: a spare of `raid`, space of `lvm`."""
+        """Add a disk to a datastore: a spare for `raid`, space for `lvm`."""
         body = AddDiskBody(disk=disk_id, wipe_serials=wipe_serials)
         return self._on(datastore_id, "disks", body)
 

@@ -111,7 +111,7 @@ def test_an_unserved_network_port_is_a_finding(tree: Tree) -> None:
     (finding,) = asyncio.run(inventory(tree, {}).findings())
     assert finding.severity is Severity.WARNING
     assert finding.subject == "pci/0000:02:00.0"
-    assert "no driver in this image fits" in finding.message
+    assert "no driver in this image supports" in finding.message
 
 
 def test_a_refused_device_names_the_driver(tree: Tree) -> None:

@@ -69,10 +69,6 @@ def _mica(*words: str, **environment: str) -> tuple[int, str]:
             "The guest of VM web runs on; retry, or power it off with `mica vm stop VM --force`.",
         ),
         (
-            "let it be none (`template: false`).",
-            "let it be none (`mica vm set VM template=false`).",
-        ),
-        (
             "VM off1 is stopped: this can be done only while it is running; start it first.",
             "VM off1 is stopped: this can be done only while it is running;"
             " start it with `mica vm start off1`.",

@@ -111,7 +111,7 @@ def test_formats_are_told_by_headers_or_not_at_all() -> None:
     ):
         assert format_of(MemoryData(data), None) is source
     assert format_of(MemoryData(qcow2()), SourceFormat.VDI) is SourceFormat.VDI
-    with pytest.raises(FormatError, match="name the format"):
+    with pytest.raises(FormatError, match="set the format"):
         format_of(MemoryData(bytes(4096)), None)
     with pytest.raises(FormatError, match="does not begin"):
         verify_source(SourceFormat.VDI, MemoryData(qcow2()))

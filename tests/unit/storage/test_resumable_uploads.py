@@ -74,7 +74,7 @@ def test_parts_make_an_image_and_nothing_else_is_left(tmp_path: Path) -> None:
         with pytest.raises(MicaError, match="is at 1000, not 0") as refused:
             await uploads.write(upload.id, 0, length=None, checksum=None, actor="me")
         assert refused.value.problem.code is ErrorCode.CONFLICT
-        with pytest.raises(MicaError, match="ends behind"):
+        with pytest.raises(MicaError, match="ends after"):
             await uploads.write(upload.id, 1000, length=len(DATA), checksum=None, actor="me")
         last = await _send(world, upload.id, 1000, DATA[1000:])
         await _image(world, last.operation)

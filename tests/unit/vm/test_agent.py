@@ -69,7 +69,7 @@ def test_absence_is_normal(tmp_path: Path) -> None:
             await agent.shut_down()
         async with agent.frozen() as report:
             assert not report.quiet
-            assert report.reason == "The guest has no agent running."
+            assert report.reason == "No agent is running in the guest."
         agent.note_channel(True)
         assert "can't be opened" in str((await agent.refresh()).reason)
 

@@ -245,7 +245,7 @@ async def test_a_snapshot_is_cloned_while_its_vm_runs(tmp_path: Path) -> None:
             await _clone(world, "third", snapshot="two")
         with pytest.raises(MicaError, match="in full"):
             await _clone(world, "third", snapshot="one", linked=True)
-        with pytest.raises(MicaError, match="no template"):
+        with pytest.raises(MicaError, match="not a template"):
             await _clone(world, "third", linked=True)
 
 

@@ -30,7 +30,7 @@ def test_an_end_that_qemu_announced(
 def test_an_end_without_notice_says_what_is_known() -> None:
     assert verdict(None, "signal 9", lambda: "no memory") == (
         VmState.CRASHED,
-        "QEMU ended without notice (signal 9: no memory).",
+        "QEMU ended unexpectedly (signal 9: no memory).",
         End.FAILED,
     )
-    assert "it said nothing" in (verdict(None, None, lambda: "")[1] or "")
+    assert "no message" in (verdict(None, None, lambda: "")[1] or "")

@@ -420,7 +420,7 @@ def test_a_guest_that_refuses_is_believed(tmp_path: Path) -> None:
             return {}
 
         devices.qemu.replies["device_del"] = refuse
-        with pytest.raises(MicaError, match="refused to let go of disk0") as caught:
+        with pytest.raises(MicaError, match="refused to release disk0") as caught:
             await update(world, disks=())
         assert caught.value.problem.code is ErrorCode.CONFLICT
         assert world.vms.get("web").status.unplugging == ()

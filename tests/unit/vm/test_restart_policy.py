@@ -83,7 +83,7 @@ async def test_a_start_that_fails_is_tried_again_and_then_given_up(tmp_path: Pat
         world.launcher.fail_next = "broken"
         world.qemu().die()
         await _until(world, VmState.STOPPED)
-        await world.until(lambda: "not started again" in (world.vms.get("web").status.reason or ""))
+        await world.until(lambda: "not be restarted" in (world.vms.get("web").status.reason or ""))
         assert len(world.events("vm.restart-given-up")) == 1
         assert (await world.act(VmAction.START)).state is OperationState.SUCCEEDED
         assert world.vms.get("web").status.restart is None

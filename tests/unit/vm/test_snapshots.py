@@ -157,11 +157,11 @@ async def test_the_memory_and_the_disk_of_then_come_back(tmp_path: Path) -> None
 @on_loop
 async def test_without_memory_the_vm_runs_as_it_ran_before(tmp_path: Path) -> None:
     async with guest(tmp_path) as world:
-        with pytest.raises(AssertionError, match="no agent running"):
+        with pytest.raises(AssertionError, match="No agent is running"):
             await take(world, "one", SnapshotSpec(quiesce=True))
         assert await tree(world) == {}
         await take(world, "one", SnapshotSpec(quiesce=True, best_effort=True))
-        assert (await tree(world))["one"].reason == "The guest has no agent running."
+        assert (await tree(world))["one"].reason == "No agent is running in the guest."
         disk(world).write_bytes(b"later")
         await revert(world, "one")
         assert state(world) is VmState.RUNNING
@@ -441,7 +441,7 @@ async def test_a_paused_guest_keeps_its_disks_after_its_memory_was_written(tmp_p
         operation = await world.vms.snapshots().create("web", "two", MEMORY, actor="test")
         ended = await world.operations.wait(operation.id, 10)
         assert ended.error is not None
-        assert "resume it for a moment" in ended.error.detail
+        assert "resume it briefly" in ended.error.detail
         assert state(world) is VmState.PAUSED
         nothing_is_left(world, "one")
 

@@ -84,7 +84,7 @@ class EndBackup(Request[Done], frozen=True, kw_only=True, tag="vm.end-backup"):
 
 
 class ListExtents(Request[BackupExtents], frozen=True, kw_only=True, tag="vm.backup-extents"):
-    """What is to be copied of a disk of a backup, from an offset on."""
+    """The ranges of a backup's disk that are to be copied, from an offset on."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     READ_ONLY: ClassVar[bool] = True

@@ -67,7 +67,7 @@ class CreateDatastore(
 
 
 class DeleteDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.rm-datastore"):
-    """Unmount and forget a datastore; its data stay on the disk."""
+    """Remove a datastore from this host; its data stay on the disk."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -99,7 +99,7 @@ class RenameDatastore(
 
 
 class MountDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.mount-datastore"):
-    """Mount a datastore that was unmounted, or that another Mica holds."""
+    """Mount a datastore that is unmounted, or that another host uses."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -127,7 +127,7 @@ class GrowDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.
 
 
 class AddDatastoreDisk(Request[Operation], frozen=True, kw_only=True, tag="storage.add-disk"):
-    """Give a datastore one disk more: a spare of `raid`, space of `lvm`."""
+    """Add a disk to a datastore: a spare for `raid`, space for `lvm`."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -150,7 +150,7 @@ class ReplaceDatastoreDisk(
 
 
 class WipeDisk(Request[Operation], frozen=True, kw_only=True, tag="host.wipe-disk"):
-    """Destroy all that a disk holds, so that it is blank; `wipe_serial` must equal its id."""
+    """Wipe a disk: destroy all data on it; `wipe_serial` must equal its id."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 

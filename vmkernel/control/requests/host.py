@@ -69,7 +69,7 @@ class ListDevices(ListRequest[Page[Device]], frozen=True, kw_only=True, tag="hos
 
 
 class PowerHost(Request[Operation], frozen=True, kw_only=True, tag="host.power"):
-    """End the guests in order, then power off or reboot."""
+    """Stop the guests in order, then power off or reboot the host."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 

@@ -170,7 +170,7 @@ class WriteUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.write
 
 
 class DeleteUpload(Request[Done], frozen=True, kw_only=True, tag="storage.delete-upload"):
-    """Give a resumable upload up."""
+    """Cancel a resumable upload."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 

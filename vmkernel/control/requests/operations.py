@@ -27,7 +27,7 @@ class GetOperation(Request[Operation], frozen=True, kw_only=True, tag="operation
 
 
 class CancelOperation(Request[Operation], frozen=True, kw_only=True, tag="operation.cancel"):
-    """Ask an operation to stop; it answers with the operation as it then stands."""
+    """Cancel an operation; it answers with the operation after that."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 

@@ -42,7 +42,7 @@ class CreateSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.crea
 
 
 class RevertToSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.revert"):
-    """Go back to a snapshot; what came after it and is in no other is lost.
+    """Revert to a snapshot; later changes that no other snapshot has are lost.
 
     The VM runs afterwards where `start` says so; where it says nothing, as it ran before, or with
     the memory of then.
@@ -56,7 +56,7 @@ class RevertToSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.re
 
 
 class DeleteSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.delete-snapshot"):
-    """Delete a snapshot; those taken after it stay."""
+    """Delete a snapshot; later snapshots stay."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 

@@ -136,7 +136,8 @@ def check_thresholds(warning_percent: int, critical_percent: int) -> None:
     """`invalid` where the warning would come after the error."""
     if not 1 <= warning_percent <= critical_percent <= 100:
         raise MicaError.field(
-            "/spec/warning_percent", "It is between 1 and critical_percent, and that at most 100."
+            "/spec/warning_percent",
+            "It must be between 1 and critical_percent, which is at most 100.",
         )
 
 

@@ -81,11 +81,11 @@ class LeaseHeld(StorageError):  # noqa: N818 - a state, told as a failure
     """Another Mica holds the datastore; `alive` where that was seen to go on renewing it."""
 
     def __init__(self, holder: str, *, alive: bool) -> None:
-        does = "holds it and is at work" if alive else "holds it, as far as its lease says"
+        does = "holds it and is at work" if alive else "holds it, according to its lease"
         super().__init__(
             ErrorCode.IN_USE,
             f"{holder} {does}: unmount it there; or mount it here with take_over, and that host"
-            " loses it.",
+            " loses access.",
         )
         self.holder = holder
         self.alive = alive

@@ -105,7 +105,7 @@ class Monitor:
                 await self._attachment.attach(entry)
             return
         driver = self._datastores.driver_of(entry)
-        state, reason = DatastoreState.MISSING, "What it lies on went away while in use."
+        state, reason = DatastoreState.MISSING, "Its storage disappeared while in use."
         if await driver.present(entry.stored):
             try:
                 # Disks are one host's alone, and may rest.

@@ -24,11 +24,11 @@ _log = logging.getLogger(__name__)
 _FIRST_S = 15.0
 _POLL_S = 30.0
 _EVERY_S = 1800.0
-_NOT_YET = DiskHealth(state=HealthState.UNKNOWN, reason="It was not asked yet.")
-_MUTE = DiskHealth(state=HealthState.UNKNOWN, reason="Its kind tells nothing about health.")
+_NOT_YET = DiskHealth(state=HealthState.UNKNOWN, reason="It was not checked yet.")
+_MUTE = DiskHealth(state=HealthState.UNKNOWN, reason="Disks of its kind report no health.")
 _MUTE_TRANSPORTS = ("virtio", "mmc")
 
-_ASLEEP = DiskHealth(state=HealthState.UNKNOWN, reason="It sleeps; it was not woken.")
+_ASLEEP = DiskHealth(state=HealthState.UNKNOWN, reason="It is asleep and was not woken.")
 
 Ask = Callable[[BlockDisk], Awaitable[DiskHealth | None]]
 """None where the disk sleeps."""

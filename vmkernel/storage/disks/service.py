@@ -170,7 +170,7 @@ class NoDisks:
     async def wipe(self, disk_id: str, wipe_serial: str, *, actor: str) -> Operation:
         """`unsupported`."""
         del disk_id, wipe_serial, actor
-        raise MicaError(ErrorCode.UNSUPPORTED, "In hosted mode the disks are not Mica's.")
+        raise MicaError(ErrorCode.UNSUPPORTED, "In hosted mode, Mica does not manage disks.")
 
     async def watch(self) -> None:
         """There is nothing to watch."""

@@ -120,7 +120,7 @@ class DatastoreDriver:
                 continue
             if getattr(spec, name) != getattr(blank, name):
                 raise MicaError.field(
-                    f"/spec/{name}", f"It has no meaning for a datastore of kind {spec.kind}."
+                    f"/spec/{name}", f"It does not apply to a datastore of kind {spec.kind}."
                 )
 
     async def check(self, spec: DatastoreSpec, options: CreateOptions) -> None:

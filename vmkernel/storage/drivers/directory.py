@@ -40,7 +40,7 @@ class DirectoryDriver(DatastoreDriver):
             raise MicaError.field("/spec/path", "The path must be absolute.")
         if "," in spec.path:
             # swtpm's options have no way to name such a file.
-            raise MicaError.field("/spec/path", "The path may hold no comma.")
+            raise MicaError.field("/spec/path", "The path must not contain a comma.")
         await asyncio.to_thread(_probe, Path(spec.path), options.adopt)
 
     async def create(

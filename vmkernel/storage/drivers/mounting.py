@@ -73,7 +73,7 @@ class Mounting:
         except OSError as error:
             if error.errno == errno.EBUSY:
                 raise StorageError(
-                    ErrorCode.IN_USE, f"Something is still open on datastore {datastore_id}."
+                    ErrorCode.IN_USE, f"Files are still open on datastore {datastore_id}."
                 ) from error
             raise from_os_error(error, f"{datastore_id} can't be unmounted") from error
 

@@ -83,7 +83,7 @@ class NfsDriver(DatastoreDriver):
         """Refuse at once what needs no server to be seen."""
         check_nfs(_nfs_of(spec))
         if options.wipe_serials:
-            raise MicaError.field("/wipe_serials/0", "Nothing is ever wiped on an NFS server.")
+            raise MicaError.field("/wipe_serials/0", "An NFS export is never wiped.")
 
     async def create(
         self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
@@ -112,7 +112,7 @@ class NfsDriver(DatastoreDriver):
         except OSError as error:
             if error.errno == errno.EBUSY:
                 raise MicaError(
-                    ErrorCode.IN_USE, f"Something is still open on datastore {stored.id}."
+                    ErrorCode.IN_USE, f"Files are still open on datastore {stored.id}."
                 ) from error
             raise from_os_error(error, f"{stored.id} can't be unmounted") from error
 
@@ -184,7 +184,7 @@ class NfsDriver(DatastoreDriver):
                 raise HostError(f"{source}: the server doesn't speak {wanted}.") from error
             if error.errno in _NOT_THERE:
                 reason = os.strerror(error.errno or 0)
-                raise DatastoreMissing(f"{source} can't be had: {reason}.") from error
+                raise DatastoreMissing(f"{source} can't be used: {reason}.") from error
             raise from_os_error(error, f"{source} can't be mounted") from error
         return Attached(root=target, uuid=uuid, device=source, filesystem="nfs")
 

@@ -208,7 +208,7 @@ class ImageImporter:
             raise MicaError.field(
                 "/spec/sha256",
                 # Whoever had the host fetch them may not have been able to read them.
-                "The data have another SHA-256 than the declared one.",
+                "The SHA-256 of the data is not the declared one.",
                 ErrorCode.DIGEST_MISMATCH,
             )
         return digest
@@ -279,9 +279,9 @@ class ImageImporter:
         if report.corruptions:
             raise MicaError.field(
                 "/spec/format",
-                f"The data are no usable {work.format} image: its tables have"
+                f"The data are not a usable {work.format} image: its tables have"
                 f" {report.corruptions} errors, because it was cut off or damaged. Send it again,"
-                " or repair it before by `qemu-img check -r all`.",
+                " or repair it first with `qemu-img check -r all`.",
             )
 
         # Padding of the last cluster, behind the disk's end, may be missing: writers cut it off.
@@ -289,7 +289,8 @@ class ImageImporter:
         if missing > 0:
             raise MicaError.field(
                 "/spec/format",
-                f"The data are no usable {work.format} image: the last {missing} bytes of the disk"
+                f"The data are not a usable {work.format} image: the last {missing} bytes of the"
+                " disk"
                 " are missing, because it was cut off. Send it again.",
             )
 
@@ -383,7 +384,7 @@ def _verified(source: SourceFormat, data: Data) -> int:
         return verify_source(source, data)
     except FormatError as error:
         raise MicaError.field(
-            "/spec/format", f"The data are no usable {source} image: {error}."
+            "/spec/format", f"The data are not a usable {source} image: {error}."
         ) from error
 
 

@@ -241,7 +241,8 @@ class ResumableUploads:
         entry = await self._entry(upload_id)
         if entry.operation is not None:
             raise StorageError(
-                ErrorCode.CONFLICT, f"All bytes are here; operation {entry.operation.id} goes on."
+                ErrorCode.CONFLICT,
+                f"All bytes have arrived; operation {entry.operation.id} continues.",
             )
         await self._take_over(entry)
         if entry.id not in self._entries:
@@ -250,13 +251,13 @@ class ResumableUploads:
         if offset != at:
             raise MicaError.field(
                 "Upload-Offset",
-                f"The upload is at {at}, not {offset}; ask for its offset and go on from there.",
+                f"The upload is at {at}, not {offset}; ask for its offset and continue there.",
                 ErrorCode.CONFLICT,
             )
         size = entry.record.spec.size_bytes
         if length is not None and offset + length > size:
             raise MicaError.field(
-                "Content-Length", f"The part ends behind the declared {size} bytes."
+                "Content-Length", f"The part ends after the declared {size} bytes."
             )
         release = self._writing.take(actor)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

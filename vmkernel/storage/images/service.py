@@ -224,7 +224,7 @@ class Images:
             if source.chain:
                 raise StorageError(
                     ErrorCode.CONFLICT,
-                    f"Volume {volume_id} lies on others; make an image of it and take that.",
+                    f"Volume {volume_id} is linked to others; make an image of it and use that.",
                 )
         return StoredData(
             size_bytes=info.st_size,
@@ -419,7 +419,7 @@ class Images:
         if stray is not None:
             raise StorageError(
                 ErrorCode.CONFLICT,
-                f"A file {stray.name} without a description lies on {datastore}.",
+                f"A file {stray.name} without a description is on {datastore}.",
             )
         return layout
 

@@ -181,7 +181,7 @@ class _Receiving:
             count = self._stream.recv_into(buffer)
         except TimeoutError as error:
             raise MicaError(
-                ErrorCode.TIMED_OUT, f"Nothing came for {self._silence_s:g} s; upload again."
+                ErrorCode.TIMED_OUT, f"No data arrived for {self._silence_s:g} s; upload again."
             ) from error
         except OSError as error:
             raise MicaError(

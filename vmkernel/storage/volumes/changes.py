@@ -107,15 +107,14 @@ class VolumeChanges:
         if shrink and not allow_shrink:
             raise MicaError.field(
                 "/spec/size_bytes",
-                f"Volume {volume_id} has {entry.size_bytes} bytes; to cut its end off, "
-                "set allow_shrink.",
+                f"Volume {volume_id} has {entry.size_bytes} bytes; to shrink it, set allow_shrink.",
                 ErrorCode.CONFLICT,
             )
         if shrink and record.backing is not None:
             raise StorageError(
                 ErrorCode.CONFLICT,
-                f"Volume {volume_id} is linked to {record.backing.volume}: make it whole"
-                " (`flatten`) to cut its end off.",
+                f"Volume {volume_id} is linked to {record.backing.volume}: flatten it before you"
+                " shrink it.",
             )
         live = self._usage.vms.volume_is_open(volume_id)
         thick = record.allocation is Allocation.THICK
@@ -177,7 +176,9 @@ class VolumeChanges:
         runs, and it stands on nothing then."""
         entry, record = self._volumes.checks.sound(volume_id)
         if record.backing is None:
-            raise StorageError(ErrorCode.CONFLICT, f"Volume {volume_id} is linked to none.")
+            raise StorageError(
+                ErrorCode.CONFLICT, f"Volume {volume_id} is not linked to another volume."
+            )
         return await self.move(
             volume_id,
             datastore=entry.datastore,
@@ -223,7 +224,7 @@ class VolumeChanges:
         if place.data != entry.place.data and stray:
             raise StorageError(
                 ErrorCode.CONFLICT,
-                f"A file {place.data.name} without a description lies on {datastore}.",
+                f"A file {place.data.name} without a description is on {datastore}.",
             )
         if datastore != entry.datastore and described:
             raise StorageError(

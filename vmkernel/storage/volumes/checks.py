@@ -68,5 +68,5 @@ class VolumeChecks:
             raise StorageError(
                 ErrorCode.IN_USE,
                 f"VM {self._usage.vms.vm_of_volume(volume_id)} has volume {volume_id} open, "
-                "or a backup or snapshot is at it: shut it down, or end that, first.",
+                "or a backup or snapshot uses it: shut the VM down, or end that, first.",
             )

@@ -110,7 +110,7 @@ class VolumeClones:
         if len(self._catalogue.chain(base)) >= CHAIN_MAX:
             raise StorageError(
                 ErrorCode.CONFLICT,
-                f"{CHAIN_MAX} volumes lie below volume {base_id}: make it whole (`flatten`) first.",
+                f"{CHAIN_MAX} volumes are below volume {base_id}: flatten it first.",
             )
         spec = VolumeSpec(
             datastore=base.datastore,

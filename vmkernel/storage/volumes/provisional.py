@@ -169,7 +169,7 @@ class ProvisionalVolumes:
                 self._bus.publish(
                     "volume.expired",
                     Subject(kind="volume", id=volume),
-                    message="It was deleted, because no VM has named it in its time.",
+                    message="It was deleted because no VM used it in time.",
                 )
 
     async def sweep(self) -> tuple[str, ...]:

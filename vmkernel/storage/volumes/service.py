@@ -237,7 +237,7 @@ class Volumes:
         if survey.stray:
             raise StorageError(
                 ErrorCode.CONFLICT,
-                f"A file {place.data.name} without a description lies on {spec.datastore}.",
+                f"A file {place.data.name} without a description is on {spec.datastore}.",
             )
         with contextlib.ExitStack() as undo:
             room = Room(
@@ -477,7 +477,7 @@ class Volumes:
                 pointer, f"Image {source.id} can't be used: {source.reason}.", ErrorCode.CONFLICT
             )
         if source.format not in _DISK_IMAGES:
-            raise MicaError.field(pointer, f"Image {source.id} ({source.format}) is no disk.")
+            raise MicaError.field(pointer, f"Image {source.id} ({source.format}) is not a disk.")
         if spec.size_bytes < source.record.virtual_size_bytes:
             raise MicaError.field(
                 "/spec/size_bytes",

@@ -97,7 +97,7 @@ class StillDisks:
         async def inside(machine: Machine) -> StillDisks:
             if driver.state not in AT_REST:
                 raise MicaError(
-                    ErrorCode.CONFLICT, f"VM {driver.vm_id} is {driver.state} by now; ask again."
+                    ErrorCode.CONFLICT, f"VM {driver.vm_id} is {driver.state} now; retry."
                 )
             await end_unknown(machine)
             machine.at_disks = True

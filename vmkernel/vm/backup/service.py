@@ -440,7 +440,8 @@ class VmBackups:
     def _lost(self, session: _Session, error: NbdError) -> MicaError:
         return MicaError(
             ErrorCode.CONFLICT,
-            f"Backup {session.backup.id} can't be read any more ({error}): end it, and begin anew.",
+            f"Backup {session.backup.id} can't be read any more ({error}): end it, and begin a"
+            " new one.",
         )
 
     def _publish(self, event: str, backup: Backup, actor: str) -> None:

@@ -219,9 +219,9 @@ class Clones:
             if self._host.storage.volume(disk.volume).datastore != datastore:
                 raise MicaError.field(
                     "/spec/datastore",
-                    f"A linked clone's disks lie beside those that they stand on, and volume"
-                    f" {disk.volume} isn't on {datastore}: leave the datastore out, or let it be"
-                    " no linked one.",
+                    "A linked clone must be on the datastore of its template, and volume"
+                    f" {disk.volume} isn't on {datastore}: omit the datastore, or make a full"
+                    " clone.",
                     ErrorCode.CONFLICT,
                 )
 
@@ -264,14 +264,14 @@ def _source(driver: VmDriver, spec: CloneSpec) -> _Source:
     if spec.linked and spec.snapshot is not None:
         raise MicaError.field(
             "/spec/linked",
-            "A linked clone is made of a template as it is: clone the snapshot in full, or let the"
-            " template go back to it first.",
+            "A linked clone uses the present disks of a template: make a full clone of the"
+            " snapshot, or revert the template to it first.",
         )
     if spec.linked and not definition.spec.template:
         raise MicaError.field(
             "/spec/linked",
-            f"VM {driver.vm_id} is no template, and a linked clone needs disks that nothing writes"
-            " to: make it one (`template: true`), or clone it in full.",
+            f"VM {driver.vm_id} is not a template, and a linked clone needs disks that nothing"
+            " writes to: set `template: true`, or make a full clone.",
             ErrorCode.CONFLICT,
         )
     if spec.snapshot is None:
@@ -295,7 +295,5 @@ def _volume_name(new_id: str, disk: DiskSpec) -> str:
     """The name of the copy of a disk."""
     name = f"{new_id}-{disk.key}"
     if len(name) > _SLUG_MAX:
-        raise MicaError.field(
-            "/id", f"{new_id} is too long: its disks are to be named like {name}."
-        )
+        raise MicaError.field("/id", f"{new_id} is too long: its disks would be named like {name}.")
     return name

@@ -142,7 +142,7 @@ class GuestAgent:
         """Hold the guest's file systems still inside the block, where the agent can; nobody else
         speaks to the agent meanwhile. The report says whether they stand still."""
         if not self._open:
-            yield FreezeReport(None, "The guest has no agent running.")
+            yield FreezeReport(None, "No agent is running in the guest.")
             return
         async with self._lock:
             report = await self._freeze()

@@ -184,9 +184,9 @@ async def _remove(driver: VmDriver, removals: list[Removal]) -> MicaError | None
                 names = ", ".join(removal.key for removal in left)
                 return MicaError(
                     ErrorCode.TIMED_OUT,
-                    f"The guest of VM {driver.vm_id} has not let go of {names} within"
-                    f" {_CONSENT_S:g} s. The VM keeps it for now and loses it when the guest lets"
-                    " go (`unplugging` in its status): take it out of use there.",
+                    f"The guest of VM {driver.vm_id} has not released {names} within"
+                    f" {_CONSENT_S:g} s. It is removed once the guest releases it (`unplugging` in"
+                    " the VM's status): stop using it in the guest.",
                 )
             if left:
                 await asyncio.sleep(_POLL_S)

@@ -42,7 +42,7 @@ __all__ = ["Changes", "plan_changes"]
 
 Keyed = TypeVar("Keyed", DiskSpec, CdromSpec, NicSpec)
 
-_STOP = "It can't change while the VM runs: shut the VM down first."
+_STOP = "This can only be changed while the VM is stopped: shut the VM down first."
 _TARGET = "memory.target_bytes"
 
 
@@ -108,8 +108,8 @@ def _why_off(found: Difference) -> str:
     if dot and holder.endswith("[]") and SCOPES[holder].change is Change.LIVE:
         what = "disk" if holder == "disks[]" else "card"
         return (
-            f"It can't change while the VM runs: remove the {what} {found.key} first,"
-            " then add it anew."
+            f"The {what} {found.key} can't be changed while the VM runs: remove it, then add"
+            " it again."
         )
     if found.path == "cdroms[]":
         if found.new is None:
@@ -210,7 +210,7 @@ def _plan_processors(planner: _Planner, found: Difference) -> None:
     more = found.new - found.old
     most = planner.old.cpus.max_count or planner.old.cpus.count
     if more < 0:
-        planner.bar(found.pointer, "Processors are only added while the VM runs.")
+        planner.bar(found.pointer, "While the VM runs, processors can only be added.")
     elif found.new > most:
         planner.bar(
             found.pointer, f"At most {most} are possible while the VM runs (cpus.max_count)."
@@ -224,7 +224,7 @@ def _plan_memory(planner: _Planner, found: Difference) -> None:
     if more < 0:
         planner.bar(
             found.pointer,
-            "Memory is only added while the VM runs; memory.target_bytes takes some.",
+            "While the VM runs, memory can only be added; memory.target_bytes reclaims some.",
         )
     elif found.new > most:
         planner.bar(

@@ -256,7 +256,7 @@ class _AddMemory:
         if number is None:
             raise MicaError.field(
                 "/spec/memory_bytes",
-                "Every slot for memory is taken; after a new start all are free.",
+                "All memory slots are in use; restart the VM to free them.",
                 ErrorCode.CONFLICT,
             )
         record = running.record

@@ -105,8 +105,8 @@ class HostedLauncher:
         if program is None:
             raise MicaError.field(
                 "/spec/tpm",
-                f"VM {request.vm_id} wants a TPM and this host has no {_SWTPM}:"
-                " install it, or leave the TPM out.",
+                f"VM {request.vm_id} needs a TPM, but this host has no {_SWTPM}: install it, or"
+                " remove the TPM.",
                 ErrorCode.UNAVAILABLE,
             )
         self._emulators[request.vm_id] = start_detached(

@@ -149,8 +149,8 @@ async def resume(machine: Machine, ask: Ask) -> None:
     if status in (RunState.INTERNAL_ERROR, RunState.GUEST_PANICKED, RunState.SHUTDOWN):
         raise MicaError(
             ErrorCode.CONFLICT,
-            f"VM {machine.vm_id} can't go on from where it stands ({status}):"
-            " reset it, or power it off.",
+            f"VM {machine.vm_id} can't continue from its present state ({status}): reset it, or"
+            " power it off.",
         )
     await qmp.cont()
     machine.to(VmState.RUNNING)

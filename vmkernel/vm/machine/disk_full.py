@@ -66,8 +66,8 @@ def full_reason(vm: _Vm, device: str = "") -> str:
         with contextlib.suppress(MicaError):
             places[vm.host.storage.volume(disk.volume).datastore] = None
     return (
-        f"no space is left on datastore {' or '.join(places) or spec.datastore}; delete volumes,"
-        " images or snapshots there, or grow it, and the VM goes on."
+        f"no space is left on datastore {' or '.join(places) or spec.datastore}; delete"
+        " volumes, images or snapshots there, or grow it, and the VM continues."
     )
 
 

@@ -337,7 +337,8 @@ class VmDriver:
             raise
         except QmpLostError as error:
             failure = MicaError(
-                ErrorCode.UNAVAILABLE, f"{error} What became of the request is unknown: look again."
+                ErrorCode.UNAVAILABLE,
+                f"{error} The outcome of the request is unknown: check the VM.",
             )
             failure.__cause__ = error
             fail(ask.done, failure)
@@ -365,9 +366,9 @@ class VmDriver:
         machine.console.close()
         failure = MicaError(
             ErrorCode.NOT_FOUND if self._deleted else ErrorCode.UNAVAILABLE,
-            f"There is no VM {self.vm_id} any more."
+            f"VM {self.vm_id} no longer exists."
             if self._deleted
-            else "The vmkernel is ending; ask again in a moment.",
+            else "The vmkernel is shutting down; retry in a moment.",
         )
         asks = list(machine.waiting)
         while not self._queue.empty():

@@ -21,8 +21,8 @@ def verdict(
     `ended` is what QEMU announced, `how` what its launcher saw, `last_lines` what it said last.
     """
     if ended is None:
-        detail = ": ".join(part for part in (how, last_lines()) if part) or "it said nothing"
-        return VmState.CRASHED, f"QEMU ended without notice ({detail}).", End.FAILED
+        detail = ": ".join(part for part in (how, last_lines()) if part) or "no message"
+        return VmState.CRASHED, f"QEMU ended unexpectedly ({detail}).", End.FAILED
     if ended.cause == "guest-panic":
         return VmState.CRASHED, "The guest reported a panic and was powered off.", End.FAILED
     if ended.cause == "watchdog":

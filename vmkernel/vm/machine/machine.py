@@ -231,10 +231,10 @@ class Machine:
             self.publish(
                 "vm.restart-planned",
                 {"attempt": restarts.attempts, "wait_s": wait_s},
-                f"It is started again in {wait_s:g} s.",
+                f"It will be restarted in {wait_s:g} s.",
             )
         elif restarts.exhausted:
-            given_up = f"It was started {restarts.attempts} times and is not started again."
+            given_up = f"It was started {restarts.attempts} times and will not be restarted."
             self.reason = f"{self.reason or ''} {given_up}".strip()
             self.publish("vm.restart-given-up", {"attempts": restarts.attempts}, given_up)
 
@@ -279,8 +279,8 @@ class Machine:
                     ask.done,
                     MicaError(
                         ErrorCode.TIMED_OUT,
-                        f"The guest of VM {self.vm_id} did not shut down in time and runs on;"
-                        " power it off where it must end.",
+                        f"The guest of VM {self.vm_id} did not shut down in time and is still"
+                        " running; power it off to force it.",
                     ),
                 )
         if not self.waiting and self.state is VmState.STOPPING:
@@ -294,7 +294,7 @@ class Machine:
                 ask.done,
                 MicaError(
                     ErrorCode.CONFLICT,
-                    f"The shutdown of VM {self.vm_id} did not come to its end: {why}.",
+                    f"The shutdown of VM {self.vm_id} did not finish: {why}.",
                 ),
             )
 
@@ -372,7 +372,7 @@ class Machine:
             launcher.kill(self.vm_id)
             if not await launcher.wait_gone(self.vm_id, timing.kill_s):
                 raise MicaError(
-                    ErrorCode.TIMED_OUT, f"QEMU of VM {self.vm_id} can't be ended; look again."
+                    ErrorCode.TIMED_OUT, f"QEMU of VM {self.vm_id} can't be stopped; try again."
                 )
         await launcher.collect(self.vm_id)
 
@@ -413,7 +413,7 @@ class Machine:
             self._try_again(error)
         except QmpCommandError as error:
             # Its QEMU is there and has its disks open, so it can't be taken for one that is off.
-            self.to(VmState.PAUSED, f"It can't go on ({words(error)}): power it off.")
+            self.to(VmState.PAUSED, f"It can't continue ({words(error)}): power it off.")
 
     def _try_again(self, error: BaseException) -> None:
         self.reason = f"Its QEMU runs and does not answer ({words(error)})."
@@ -490,7 +490,8 @@ class Machine:
             case RunState.INTERNAL_ERROR:
                 said = self.host.last_lines(self.vm_id)
                 self.reason = (
-                    f"The processor can't go on (KVM internal error{': ' if said else ''}{said});"
+                    "The processor can't continue (KVM internal"
+                    f" error{': ' if said else ''}{said});"
                     " reset it, or power it off."
                 )
                 self.publish("vm.internal-error", {"said": said}, self.reason)
@@ -545,7 +546,7 @@ class Machine:
         if how is not None:
             said = self.host.last_lines(self.vm_id)
             self.state = VmState.CRASHED
-            self.reason = f"QEMU ended without notice ({how}{': ' if said else ''}{said})."
+            self.reason = f"QEMU ended unexpectedly ({how}{': ' if said else ''}{said})."
             self.plan_restart(End.FAILED)
         else:
             self.reason = "It ended while no vmkernel was running."

@@ -43,7 +43,7 @@ _HELD_S = 10.0
 """Between two looks whether long work still stands against a start."""
 
 
-_MISSED = "QEMU reported more than could be taken in; it was asked for its present state."
+_MISSED = "QEMU sent more events than could be processed; its state was read again."
 
 
 async def note(machine: Machine, event: QemuEvent) -> None:
@@ -210,4 +210,4 @@ async def _look_for_space(machine: Machine) -> None:
     machine.shortage.tried_s = asyncio.get_running_loop().time()
     await machine.qmp().cont()
     machine.to(VmState.RUNNING)
-    machine.publish("vm.disk-space", {}, "Its datastore has room again; it goes on.")
+    machine.publish("vm.disk-space", {}, "Its datastore has space again; the VM continues.")

@@ -56,8 +56,8 @@ class Removal:
         if self.consent and state is VmState.PAUSED:
             raise MicaError(
                 ErrorCode.CONFLICT,
-                f"VM {vm_id} is paused, and {self.key} goes only when its guest lets go of it:"
-                " resume the VM first, or power it off.",
+                f"VM {vm_id} is paused, and {self.key} can only be removed once the guest"
+                " releases it: resume the VM first, or power it off.",
             )
 
     async def ask(self, machine: Machine) -> None:
@@ -83,8 +83,8 @@ class Removal:
         if self.key in machine.leaving.refused:
             raise MicaError(
                 ErrorCode.CONFLICT,
-                f"The guest of VM {machine.vm_id} refused to let go of {self.key} and keeps it:"
-                " take it out of use there first.",
+                f"The guest of VM {machine.vm_id} refused to release {self.key}: stop using it in"
+                " the guest first.",
             )
         return False
 
@@ -136,7 +136,7 @@ def guest_refused(machine: Machine, key: str) -> None:
     machine.leaving.refused.add(key)
     if key not in machine.leaving.awaited:
         machine.publish_of_guest(
-            "vm.device-kept", {"device": key}, f"The guest keeps {key}: it refused to let go of it."
+            "vm.device-kept", {"device": key}, f"The guest refused to release {key} and keeps it."
         )
 
 
@@ -159,7 +159,7 @@ async def _lost(machine: Machine, key: str, *, disk: bool) -> None:
         machine.publish_of_guest(
             "vm.device-removed",
             {"device": key, "kind": kind},
-            f"The guest let go of {key}, which is no part of the VM any more.",
+            f"The guest released {key}; it is no longer part of the VM.",
         )
 
 

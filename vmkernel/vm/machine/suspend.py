@@ -46,7 +46,7 @@ async def suspend(machine: Machine, ask: Ask) -> None:
         await asyncio.shield(_as_before(machine, qmp, before, error))
         if isinstance(error, QmpCommandError):
             raise suspension.refusal_of_qemu(
-                f"VM {machine.vm_id} can't be suspended to disk and goes on as before", error
+                f"VM {machine.vm_id} can't be suspended to disk and keeps running", error
             ) from error
         raise
     machine.suspension = sealed
@@ -67,7 +67,7 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
     try:
         suspension.check_fits(known, machine.definition, await host.accelerator())
         assert known.image is not None
-        _tell(ask, "proving the memory image", 0, known.image.size_bytes)
+        _tell(ask, "verifying the memory image", 0, known.image.size_bytes)
         await asyncio.to_thread(suspension.prove, machine.folder, known.image, machine.vm_id)
         topology = known.topology(machine.definition.spec)
         started = await start_qemu(host, machine.definition, machine.folder, incoming=topology)
@@ -144,7 +144,7 @@ async def _load(machine: Machine, qmp: Qmp, known: Suspension, ask: Ask) -> None
             why = f"{error}{f' (QEMU: {said})' if said else ''}"
             raise suspension.useless(machine.vm_id, why) from error
         except QmpLostError as error:
-            said = machine.host.last_lines(machine.vm_id) or "QEMU ended without a word"
+            said = machine.host.last_lines(machine.vm_id) or "QEMU ended without a message"
             raise suspension.useless(machine.vm_id, said) from error
 
 

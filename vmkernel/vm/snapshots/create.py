@@ -89,9 +89,9 @@ async def _quiet(machine: Machine, record: SnapshotRecord) -> AsyncIterator[Free
         if not report.quiet and not record.best_effort:
             raise MicaError(
                 ErrorCode.CONFLICT,
-                f"Snapshot {record.id} of VM {machine.vm_id} was not taken, because the guest can't"
-                f" be held still: {(report.reason or '').rstrip('.')}. Start the guest agent in it,"
-                " or take it in any case by `best_effort`.",
+                f"Snapshot {record.id} of VM {machine.vm_id} was not taken, because its file"
+                f" systems can't be frozen: {(report.reason or '').rstrip('.')}. Start the guest"
+                " agent in the guest, or take it anyway by `best_effort`.",
             )
         yield report
 

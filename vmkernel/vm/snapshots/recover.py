@@ -27,14 +27,16 @@ async def repair(machine: Machine) -> None:
         begun = await asyncio.to_thread(revert_under_way, machine.folder)
     except (OSError, msgspec.DecodeError) as error:
         raise MicaError(
-            ErrorCode.UNAVAILABLE, f"A revert was cut off and its journal can't be read: {error}."
+            ErrorCode.UNAVAILABLE,
+            f"A revert was interrupted and its journal can't be read: {error}.",
         ) from error
     if begun is not None:
         record = machine.snapshots.get(begun.snapshot)
         if record is None:
             raise MicaError(
                 ErrorCode.UNAVAILABLE,
-                f"Going back to snapshot {begun.snapshot} was cut off, and the snapshot is gone.",
+                f"Reverting to snapshot {begun.snapshot} was interrupted, and the snapshot is"
+                " gone.",
             )
         _log.warning("VM %s: going back to snapshot %s is finished", machine.vm_id, record.id)
         await finish(machine, record)

@@ -81,8 +81,8 @@ async def finish(machine: Machine, record: SnapshotRecord) -> None:
     except (MicaError, OSError) as error:
         machine.to(
             VmState.UNUSABLE,
-            f"Going back to snapshot {record.id} was cut off ({error}): mend that and restart the"
-            " vmkernel, which finishes it.",
+            f"Reverting to snapshot {record.id} was interrupted ({error}): fix that and restart"
+            " the vmkernel, which completes it.",
         )
         raise
     machine.off(VmState.SUSPENDED if record.memory else VmState.STOPPED)

@@ -70,7 +70,7 @@ class Snapshots:
         if spec.memory and driver.state not in ACTIVE:
             raise MicaError.field(
                 "/spec/memory",
-                f"VM {vm_id} is {driver.state.value} and has no memory to keep.",
+                f"VM {vm_id} is {driver.state.value} and has no memory to save.",
                 ErrorCode.CONFLICT,
             )
         _refuse_linked(self._host.storage, driver.definition.spec.disks)
@@ -201,7 +201,7 @@ class Snapshots:
             if nic.mac in taken:
                 raise MicaError(
                     ErrorCode.IN_USE,
-                    f"The MAC address {nic.mac} of then belongs to another VM by now.",
+                    f"The snapshot's MAC address {nic.mac} belongs to another VM now.",
                 )
 
 

@@ -29,15 +29,16 @@ def mac_problem(mac: str) -> str | None:
     """Why no card may have an address (in the normal form); None if one may."""
     digits = mac.replace(":", "")
     if not int(digits, 16):
-        return "No card can have an address of zeros: leave `mac` out to have one drawn."
+        return "An address of zeros is not allowed: omit `mac` to have one generated."
     if int(digits[1], 16) & 1:
         return (
-            f"{mac} addresses a group or everybody: the second digit of a card's address is even."
+            f"{mac} is a multicast or broadcast address: the second digit of a card's address"
+            " must be even."
         )
     for start, whose in _RESERVED:
         if digits.startswith(start):
             return (
                 f"{mac} is reserved: addresses that begin with {normal_mac(start)} are for {whose}."
-                " Leave `mac` out to have one drawn."
+                " Omit `mac` to have one generated."
             )
     return None

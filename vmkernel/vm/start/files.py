@@ -117,7 +117,7 @@ def refuse_template(definition: VmDefinition) -> None:
     if definition.spec.template:
         raise MicaError(
             ErrorCode.CONFLICT,
-            f"VM {definition.id} is a template: clone it, or let it be none (`template: false`).",
+            f"VM {definition.id} is a template: clone it, or set `template: false`.",
         )
 
 
@@ -153,7 +153,7 @@ def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFile
         except tpm_state.TpmDamagedError as error:
             raise MicaError(
                 ErrorCode.CONFLICT,
-                f"The TPM state of VM {definition.id} is damaged ({error}): go back to a snapshot,"
+                f"The TPM state of VM {definition.id} is damaged ({error}): revert to a snapshot,"
                 " or restore the VM from a backup.",
             ) from error
         tpm_state.prepare(files.tpm.parent)
@@ -212,7 +212,7 @@ def _find_firmware(
         what = "UEFI with Secure Boot" if secure else "UEFI"
         raise MicaError.field(
             "/spec/firmware",
-            f"VM {definition.id} wants {what} and this host has no OVMF for it:"
+            f"VM {definition.id} needs {what}, but this host has no OVMF for it:"
             " install it, or choose another firmware.",
             ErrorCode.UNAVAILABLE,
         )

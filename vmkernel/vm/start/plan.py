@@ -184,7 +184,8 @@ def _open_vsock(vm_id: str, wanted: VsockSpec) -> int:
     except OSError as error:
         raise MicaError.field(
             "/spec/vsock",
-            f"VM {vm_id} wants a vsock device (CID {wanted.cid}) and this host has none to give"
-            f" (/dev/vhost-vsock: {error.strerror}): leave it out, or let the host offer it.",
+            f"VM {vm_id} needs a vsock device (CID {wanted.cid}) but this host has none"
+            f" (/dev/vhost-vsock: {error.strerror}): remove it from the spec, or enable it on the"
+            " host.",
             ErrorCode.UNAVAILABLE,
         ) from error

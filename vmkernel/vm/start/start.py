@@ -206,7 +206,7 @@ async def _greet(host: Surroundings, vm_id: str, link: socket.socket) -> Qmp:
     except QmpLostError as error:
         await host.launcher.wait_gone(vm_id, host.timing.kill_s)
         how = await host.launcher.collect(vm_id)
-        said = host.last_lines(vm_id) or how or "it said nothing"
+        said = host.last_lines(vm_id) or how or "no message"
         raise MicaError(
             ErrorCode.UNAVAILABLE, f"QEMU of VM {vm_id} ended while starting: {said}"
         ) from error

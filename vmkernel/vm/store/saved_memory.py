@@ -285,7 +285,7 @@ def _useless(vm_id: str, why: str, code: ErrorCode) -> MicaError:
     return MicaError(
         code,
         f"The memory image of VM {vm_id} can't be used: {why}."
-        " Throw it away with discard-state to start the guest afresh.",
+        " Discard it with discard-state to start the guest without it.",
     )
 
 

@@ -48,7 +48,7 @@ def detect(data: Data) -> Format | None:
     found = [item for item in matching if item.rank is rank]
     if len(found) > 1:
         names = " and like ".join(sorted(item.noun for item in found))
-        raise FormatError(f"it looks like {names}; name the format")
+        raise FormatError(f"it looks like {names}; set the format")
     return found[0]
 
 
@@ -60,7 +60,7 @@ def format_of(data: Data, declared: SourceFormat | None) -> SourceFormat:
         raise FormatError(f"it is {what}; {_UNPACK}")
     found = detect(data)
     if found is None:
-        raise FormatError("the header does not tell what it is; name the format")
+        raise FormatError("the header does not say what it is; set the format")
     if found.source is None:
         raise FormatError(f"it is {found.noun}; {found.advice}")
     return found.source

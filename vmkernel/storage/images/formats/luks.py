@@ -28,8 +28,8 @@ class Luks(Format):
 
     noun = "a disk encrypted by LUKS"
     advice = (
-        "decrypt it first (`qemu-img convert` takes its key); if the guest itself opens it, name"
-        " the format raw"
+        "decrypt it first (`qemu-img convert` takes its key); if the guest itself opens it,"
+        " set the format to raw"
     )
     rank = Rank.CONTENT
     magics = (Magic(0, b"LUKS\xba\xbe"),)

@@ -47,7 +47,7 @@ class Parallels(Format):
             )
         sectors = last * (1 if magic == _OLD else cluster_sectors) + cluster_sectors
         if last and sectors * SECTOR_BYTES > data.size:
-            raise FormatError("it is cut off: its last clusters lie behind its end")
+            raise FormatError("it is cut off: its last clusters are beyond its end")
 
     def has_tables(self, data: Data) -> bool:
         del data

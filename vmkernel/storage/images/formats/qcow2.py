@@ -76,7 +76,7 @@ def read_header(
     if l1_entries * (cluster // 8) * cluster < size:
         raise FormatError("its L1 table is too small for its size")
     if file_bytes is not None and max(l1_offset, refcounts_offset) >= file_bytes:
-        raise FormatError("it is cut off: its tables lie behind its end")
+        raise FormatError("it is cut off: its tables are beyond its end")
     _read_extensions(data, _header_bytes(data, version, may_be_damaged), cluster)
     backing = _backing_file(data, backing_offset, backing_bytes) if backing_offset else None
     return Qcow2Header(version, size, cluster, backing)
@@ -96,7 +96,7 @@ def _header_bytes(data: bytes, version: int, may_be_damaged: bool) -> int:
         raise FormatError("its header is cut off")
     incompatible, _, _, _, length = _V3.unpack_from(data, _V2.size)
     if incompatible & _EXTERNAL_DATA:
-        raise FormatError("its data lie in another file; convert it with `qemu-img convert`")
+        raise FormatError("its data are in another file; convert it with `qemu-img convert`")
     if incompatible & _CORRUPT and not may_be_damaged:
         raise FormatError("it is marked as corrupt")
     if incompatible & ~_KNOWN_INCOMPATIBLE:

@@ -53,4 +53,4 @@ class Vdi(Format):
             for at in (_BLOCKS_AT, _BLOCK_BYTES_AT, _EXTRA_BYTES_AT, _ALLOCATED_AT)
         )
         if blocks_at + allocated * (block_bytes + extra_bytes) > data.size:
-            raise FormatError("it is cut off: its last blocks lie behind its end")
+            raise FormatError("it is cut off: its last blocks are beyond its end")

@@ -60,8 +60,8 @@ class Vmdk(Format):
         if _DESCRIPTOR.at(data):
             names = _extent_names(data.read(0, _MAX_DESCRIPTOR_BYTES))
             raise FormatError(
-                "it is only a descriptor; the data lie in "
-                f"{', '.join(names) or 'other files'}: {_AS_ONE_FILE}"
+                f"it is only a descriptor; the data are in {', '.join(names) or 'other files'}:"
+                f" {_AS_ONE_FILE}"
             )
         if _ESX_SPARSE.at(data):
             raise FormatError("it is an ESX sparse extent (COWD); export it as streamOptimized")
@@ -142,11 +142,11 @@ def _check_descriptor(block: bytes) -> bool:
     names = _extent_names(text)
     if kind[1].decode("latin-1").lower() not in _WHOLE:
         raise FormatError(
-            f"it is of the type {shown_name(kind[1])}, whose data lie in"
+            f"it is of the type {shown_name(kind[1])}, whose data are in"
             f" {', '.join(names) or 'other files'}"
         )
     if len(names) > 1:
-        raise FormatError(f"its data lie in several files: {', '.join(names)}")
+        raise FormatError(f"its data are in several files: {', '.join(names)}")
     if not names:
         raise FormatError("its descriptor names no data")
     if any("/" in name for name in names):
