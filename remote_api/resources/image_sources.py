@@ -66,7 +66,7 @@ async def upload_image(exchange: Exchange[UploadQuery, NoBody]) -> Response:
 
 
 async def _pump(exchange: Exchange[UploadQuery, NoBody], stream: Stream) -> bool:
-    """Pass the body on; False where the vmkernel stopped taking it."""
+    """Pass the body on; False if the vmkernel stopped taking it."""
     loop = asyncio.get_running_loop()
     async for part in exchange.body_parts():
         try:

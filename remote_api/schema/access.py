@@ -40,7 +40,7 @@ class TokenPage(Record, frozen=True, kw_only=True):
 
     items: tuple[Token, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""
 
 
 class AuditPage(Record, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class AuditPage(Record, frozen=True, kw_only=True):
 
     items: tuple[AuditRecord, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""
 
 
 class AuditQuery(PageQuery, frozen=True, kw_only=True):

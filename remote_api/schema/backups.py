@@ -15,7 +15,7 @@ class BackupBody(Record, frozen=True, kw_only=True):
     """A backup to begin."""
 
     disks: Annotated[tuple[str, ...], Meta(max_length=64)] | None = None
-    """Keys such as `disk0`; all disks where left out."""
+    """Keys such as `disk0`; all disks if omitted."""
     checkpoint: Slug | None = None
     """Record changes from now on under this name."""
     since: Slug | None = None

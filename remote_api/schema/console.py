@@ -25,8 +25,8 @@ class ConsoleBody(Record, frozen=True, kw_only=True):
 
     kind: ConsoleKind = ConsoleKind.SERIAL
     mode: ConsoleMode = ConsoleMode.WRITE
-    """For the serial line: `write` where nobody else does, `watch` only, or `takeover` from whoever
-    writes now."""
+    """For the serial line: `write` if no other client does, `watch` only, or `takeover` from the
+    client that writes now."""
     framing: ConsoleFraming = ConsoleFraming.NOTICES
     """For the serial line: `raw` makes all messages its bytes, so that nothing says who writes;
     what is typed while another writes is dropped."""

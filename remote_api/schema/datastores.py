@@ -49,11 +49,11 @@ class DatastorePage(Record, frozen=True, kw_only=True):
 
     items: tuple[Datastore, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""
 
 
 class StoredPageQuery(PageQuery, frozen=True, kw_only=True):
-    """The parameters of lists of what lies in datastores."""
+    """The parameters of lists of objects in datastores."""
 
     datastore: Slug | UnsetType = UNSET
 
@@ -62,7 +62,7 @@ class MountQuery(Record, frozen=True, kw_only=True):
     """How a datastore is mounted."""
 
     take_over: bool = False
-    """Take it even from another Mica that holds it: that one loses it."""
+    """Take it even if another host uses it: that host loses access."""
     wait: Annotated[float, Meta(ge=0, le=300)] = 0.0
     """Seconds to wait for the work to finish."""
 
@@ -79,7 +79,7 @@ class AddDiskBody(Record, frozen=True, kw_only=True):
     disk: ShortText
     """Its id."""
     wipe_serials: DiskIds = ()
-    """Its id once more, where it holds anything."""
+    """Its id once more, if it is not blank."""
 
 
 class ReplaceDiskBody(Record, frozen=True, kw_only=True):
@@ -90,4 +90,4 @@ class ReplaceDiskBody(Record, frozen=True, kw_only=True):
     new: ShortText
     """The id of the disk that comes."""
     wipe_serials: DiskIds = ()
-    """The new disk's id once more, where it holds anything."""
+    """The new disk's id once more, if it is not blank."""

@@ -12,7 +12,7 @@ class DiskPage(Record, frozen=True, kw_only=True):
 
     items: tuple[Disk, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""
 
 
 class WipeDiskBody(Record, frozen=True, kw_only=True):

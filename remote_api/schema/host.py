@@ -18,7 +18,7 @@ class DevicePage(Record, frozen=True, kw_only=True):
 
     items: tuple[Device, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""
 
 
 class PowerBody(Record, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ class ImagePage(Record, frozen=True, kw_only=True):
 
     items: tuple[Image, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""
 
 
 class UploadQuery(Record, frozen=True, kw_only=True):
@@ -37,9 +37,9 @@ class UploadQuery(Record, frozen=True, kw_only=True):
     sha256: Sha256Hex
     """The digest of the data as they are sent."""
     format: SourceFormat | UnsetType = UNSET
-    """What it is, unpacked; the header tells it where it is left out."""
+    """What it is, unpacked; taken from the header if omitted."""
     compression: Compression | UnsetType = UNSET
-    """How it is compressed; the header tells it where it is left out."""
+    """How it is compressed; taken from the header if omitted."""
     wait: Annotated[float, Meta(ge=0, le=300)] = 60.0
     """Seconds to wait, after the last byte, for the image to be durable."""
 
@@ -67,4 +67,4 @@ class UploadPage(Record, frozen=True, kw_only=True):
 
     items: tuple[Upload, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""

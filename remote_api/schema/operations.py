@@ -18,7 +18,7 @@ class OperationPage(Record, frozen=True, kw_only=True):
 
     items: tuple[Operation, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""
 
 
 class WaitQuery(Record, frozen=True, kw_only=True):

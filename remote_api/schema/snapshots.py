@@ -1,4 +1,4 @@
-"""Snapshots of virtual machines: points in a VM's history that it can go back to."""
+"""Snapshots of virtual machines: points in a VM's history that it can be reverted to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SnapshotPage(Record, frozen=True, kw_only=True):
 
     items: tuple[Snapshot, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""
 
 
 class SnapshotBody(ObjectBody, frozen=True, kw_only=True):

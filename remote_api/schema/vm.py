@@ -30,7 +30,7 @@ class VmPage(Record, frozen=True, kw_only=True):
 
     items: tuple[Vm, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""
 
 
 class DeleteVmQuery(Record, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ class VolumeBody(ObjectBody, frozen=True, kw_only=True):
 
 
 class KeepVolumeBody(Record, frozen=True, kw_only=True):
-    """Which volumes stay besides the one that the path names."""
+    """The volumes to keep, in addition to the one in the path."""
 
     together_with: Annotated[tuple[Slug, ...], Meta(max_length=63)] = ()
     """Others of the same datastore, such as a virtual machine's: all of them stay, or none."""
@@ -30,14 +30,14 @@ class VolumePage(Record, frozen=True, kw_only=True):
 
     items: tuple[Volume, ...]
     next: str | None
-    """The `page` that goes on; null at the end."""
+    """The `page` of the next part; null at the end."""
 
 
 class VolumePatchQuery(Record, frozen=True, kw_only=True):
     """How a volume may be changed."""
 
     allow_shrink: bool = False
-    """Consent to cut off what lies behind the new size."""
+    """Consent to lose the data beyond the new size."""
     wait: Annotated[float, Meta(ge=0, le=300)] = 0.0
     """Seconds to wait for the work to finish."""
 

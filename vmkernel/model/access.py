@@ -15,7 +15,7 @@ class Role(OpenEnum):
     VIEWER = "viewer"
 
     def includes(self, needed: Role) -> bool:
-        """True where this role may do what `needed` may."""
+        """True if this role may do what `needed` may."""
         ranks = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
         return ranks.index(self) >= ranks.index(needed)
 
@@ -28,7 +28,7 @@ class TokenSpec(Record, frozen=True, kw_only=True):
     description: ShortText = ""
     """What the token is for."""
     expires_at: SentTimestamp | None = None
-    """When it ends; never where it is null."""
+    """When it ends; never if it is null."""
 
 
 class Token(Record, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ class Backup(Record, frozen=True, kw_only=True):
     since: Slug | None = None
     """Only what changed since this checkpoint is listed."""
     quiet: bool
-    """True where the guest's file systems were held still."""
+    """True if the guest's file systems were frozen."""
     disks: tuple[BackupDisk, ...]
 
 
@@ -80,7 +80,7 @@ class BackupExtents(Record, frozen=True, kw_only=True):
 
     extents: tuple[BackupExtent, ...]
     next: int | None
-    """The `offset` that goes on; null at the disk's end."""
+    """The `offset` of the next part; null at the disk's end."""
 
 
 class CheckpointList(Record, frozen=True, kw_only=True):

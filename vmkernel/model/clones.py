@@ -12,7 +12,7 @@ class CloneSpec(Record, frozen=True, kw_only=True):
 
     name: DisplayName = ""
     datastore: Slug | None = None
-    """Where it and its disks lie; beside the other's where null."""
+    """The datastore of the clone and its disks; the original's if null."""
     linked: bool = False
     """Its disks are only the differences to those of the other, which must be a template: that must
     stay as it is while there are such clones."""

@@ -1,4 +1,4 @@
-"""What a guest is told at its first start, by cloud-init's NoCloud."""
+"""What cloud-init gives a guest at its first start, by cloud-init's NoCloud."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vmkernel.text import PRINTABLE_WITH_TABS
 __all__ = ["CONCEALED", "CloudInitSpec", "UserDataFormat"]
 
 CONCEALED = "***"
-"""Stands for a secret in what is shown; where it is sent back, the secret stays as it is."""
+"""Shown instead of a secret; if it is sent back, the secret stays as it is."""
 
 
 class UserDataFormat(OpenEnum):
@@ -25,9 +25,9 @@ class UserDataFormat(OpenEnum):
 
 
 class CloudInitSpec(Record, frozen=True, kw_only=True):
-    """What a guest is told at its first start, on a CD-ROM of its own labelled CIDATA.
+    """What cloud-init gives a guest at its first start, on a CD-ROM of its own labelled CIDATA.
 
-    Secrets are answered as `***`; where that is sent back, they stay as they are.
+    Secrets are answered as `***`; if that is sent back, they stay as they are.
     """
 
     hostname: (
@@ -52,7 +52,7 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    """The name of the first user; the system's own choice where null."""
+    """The name of the first user; the system's own choice if null."""
     password_hash: (
         Annotated[
             str,
@@ -89,4 +89,4 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
     meta_data: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
     """Further meta-data."""
     network_config: Annotated[str, msgspec.Meta(max_length=1 << 16)] | None = None
-    """Version 1 or 2; DHCP on the first card where null."""
+    """Version 1 or 2; DHCP on the first card if null."""

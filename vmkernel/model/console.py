@@ -25,7 +25,7 @@ class ConsoleMode(OpenEnum):
     """What somebody wants of a serial line, which any number watch and at most one writes."""
 
     WRITE = "write"
-    """To be its writer, where nobody else is."""
+    """To be its writer, if there is none."""
     WATCH = "watch"
     """To see it only."""
     TAKEOVER = "takeover"
@@ -44,4 +44,4 @@ class ConsoleNotice(Record, frozen=True, kw_only=True):
 
     writer: bool
     holder: str | None = None
-    """Who writes, where it is somebody else; null: nobody."""
+    """Who writes, if it is another client; null: no one."""

@@ -98,10 +98,10 @@ class NfsSpec(Record, frozen=True, kw_only=True):
     export: Annotated[PathText, msgspec.Meta(min_length=1)]
     """Its absolute path on the server."""
     version: NfsVersion | None = None
-    """Only this one; by default the newest that the server speaks, found anew at each mount (see
+    """Only this one; by default the newest that the server speaks, negotiated at each mount (see
     `status.nfs_version`). Version 3 has no locks on the server."""
     port: Port | None = None
-    """2049, or what the server's rpcbind tells (version 3)."""
+    """2049, or what the server's rpcbind reports (version 3)."""
     mount_port: Port | None = None
     """Version 3: the port of its mount service; else rpcbind is asked."""
 
@@ -171,7 +171,7 @@ class DatastoreMember(Record, frozen=True, kw_only=True):
 
 
 class RaidState(OpenEnum):
-    """How a `raid` datastore's redundancy stands."""
+    """The state of a `raid` datastore's redundancy."""
 
     CLEAN = "clean"
     DEGRADED = "degraded"

@@ -9,7 +9,7 @@ __all__ = ["Disk", "DiskHealth", "DiskPartition", "HealthState"]
 
 
 class DiskPartition(Record, frozen=True, kw_only=True):
-    """What lies on a part of a disk (or on the whole disk, where `number` is 0)."""
+    """What is on a partition of a disk (or on the whole disk, if `number` is 0)."""
 
     number: int
     size_bytes: int
@@ -20,7 +20,7 @@ class DiskPartition(Record, frozen=True, kw_only=True):
 
 
 class HealthState(OpenEnum):
-    """What a disk says of itself, judged; `unknown` where it can't be asked or sleeps."""
+    """A verdict on what a disk reports of itself; `unknown` if it can't be asked or is asleep."""
 
     UNKNOWN = "unknown"
     """It can't be asked, sleeps, or was not asked yet."""
@@ -32,7 +32,7 @@ class HealthState(OpenEnum):
 
 
 class DiskHealth(Record, frozen=True, kw_only=True):
-    """SMART, the NVMe health log or SCSI's log pages, in common terms; null where not told."""
+    """SMART, the NVMe health log or SCSI's log pages, in common terms; null if not reported."""
 
     state: HealthState
     reason: str | None = None
@@ -45,7 +45,7 @@ class DiskHealth(Record, frozen=True, kw_only=True):
     spare_percent: int | None = None
     power_on_hours: int | None = None
     reallocated_sectors: int | None = None
-    """Sectors replaced for good (NVMe: none are told)."""
+    """Sectors replaced for good (NVMe reports none)."""
     pending_sectors: int | None = None
     """Sectors that can't be read now."""
     media_errors: int | None = None
@@ -56,7 +56,7 @@ class Disk(Record, frozen=True, kw_only=True):
     """A disk of the host."""
 
     id: str
-    """The serial number; its stable hardware path where it has none."""
+    """The serial number; its stable hardware path if it has none."""
     device: str
     """The kernel's name now; it may change at the next boot."""
     model: str | None
@@ -69,11 +69,11 @@ class Disk(Record, frozen=True, kw_only=True):
     is_stick: bool
     """True for the stick that Mica was started from."""
     blank: bool
-    """True where no partition table and no known signature is on it."""
+    """True if no partition table and no known signature is on it."""
     partitions: tuple[DiskPartition, ...] = ()
     datastore: str | None = None
     """The id of the datastore that lives on it."""
     adoptable: DatastoreKind | None = None
     """The kind of datastore on it that this host does not know."""
     health: DiskHealth | None = None
-    """Null where the host does not look after disks' health."""
+    """Null if the host does not look after disks' health."""

@@ -34,7 +34,7 @@ class AgentStatus(Record, frozen=True, kw_only=True):
     checked_at: Timestamp | None = None
     """When the rest was asked."""
     reason: str | None = None
-    """Why an agent that is connected tells nothing."""
+    """Why a connected agent reports nothing."""
     version: str | None = None
     hostname: str | None = None
     system: GuestSystem | None = None

@@ -37,7 +37,7 @@ class HostMode(OpenEnum):
 
 
 class ApiInfo(Record, frozen=True, kw_only=True):
-    """What this host is. Without a token, only what a client needs to claim it is told."""
+    """What this host is. Without a token, only what a client needs to claim it is shown."""
 
     product: Annotated[str, msgspec.Meta(examples=["Mica"])]
     """The product's name."""
@@ -79,7 +79,7 @@ class VirtualisationInfo(Record, frozen=True, kw_only=True):
 
     available: bool
     extension: str | None
-    """`svm` or `vmx`, where the processor has one."""
+    """`svm` or `vmx` if the processor has one."""
     accelerator: str
     """What a VM started now would use: `kvm` or `tcg`."""
     reason: str | None = None
@@ -100,11 +100,11 @@ class BootInfo(Record, frozen=True, kw_only=True):
     uptime_s: float
     """Seconds since the kernel started."""
     timings_s: dict[str, float] = {}
-    """Seconds to named stages, where they are known."""
+    """Seconds to named stages if they are known."""
 
 
 class SecurityInfo(Record, frozen=True, kw_only=True):
-    """What the running kernel enforces, as it says itself; null for what it doesn't tell."""
+    """What the running kernel enforces, as it reports; null for what it doesn't report."""
 
     lockdown: str | None
     """`none`, `integrity` or `confidentiality`; null if the kernel has no lockdown."""

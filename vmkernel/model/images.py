@@ -70,7 +70,7 @@ class SourceFormat(OpenEnum):
 
     @property
     def converted(self) -> bool:
-        """True where qemu-img makes the image; False where it is kept as it came."""
+        """True if qemu-img makes the image; False if it is kept as it came."""
         return self.value not in ImageFormat._value2member_map_
 
 
@@ -90,11 +90,11 @@ class ImageSource(Record, frozen=True, kw_only=True):
     datastore: Slug
     size_bytes: ImageBytes
     sha256: Sha256Hex | None = None
-    """Of the data as they are sent; checked where it is given."""
+    """Of the data as they are sent; checked if given."""
     format: SourceFormat | None = None
-    """Null: the header tells; it must prove it either way."""
+    """Null: taken from the header, which is checked in any case."""
     compression: Compression | None = None
-    """Null: the header tells."""
+    """Null: taken from the header."""
 
 
 class ImagePull(Record, frozen=True, kw_only=True):
@@ -116,9 +116,9 @@ class ImagePull(Record, frozen=True, kw_only=True):
     sha256: Sha256Hex
     """The digest that the file must have."""
     format: SourceFormat | None = None
-    """What it is, unpacked; null: the header tells."""
+    """What it is, unpacked; null: taken from the header."""
     compression: Compression | None = None
-    """How it is compressed; null: the header tells."""
+    """How it is compressed; null: taken from the header."""
     max_bytes: ImageBytes | None = None
     """Larger files are refused; null: what fits on the datastore."""
     ca_pem: Annotated[str, msgspec.Meta(max_length=65536, pattern=PRINTABLE_LINES)] | None = None
@@ -165,7 +165,7 @@ class ImageStatus(Record, frozen=True, kw_only=True):
     """What is observed of an image."""
 
     virtual_size_bytes: int
-    """The size of the disk in it; the file's size where it is none."""
+    """The size of the disk in it; the file's size if it is none."""
     used_by: tuple[str, ...] = ()
     """Ids of the VMs that name it."""
     origin: ImageOrigin | None = None
@@ -218,7 +218,7 @@ class UploadSpec(ImageSource, frozen=True, kw_only=True):
 
 
 class UploadState(OpenEnum):
-    """Where a resumable upload stands."""
+    """The state of a resumable upload."""
 
     RECEIVING = "receiving"
     IMPORTING = "importing"

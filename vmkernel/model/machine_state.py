@@ -1,4 +1,4 @@
-"""What makes a VM the same machine elsewhere, besides its spec and its disks."""
+"""What makes a VM the same machine elsewhere, apart from its spec and its disks."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Subject(Record, frozen=True, kw_only=True):
 
 
 class OperationState(OpenEnum):
-    """Where an operation stands."""
+    """The state of an operation."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -33,7 +33,7 @@ class OperationState(OpenEnum):
 
     @property
     def finished(self) -> bool:
-        """True where nothing more will happen."""
+        """True if nothing more will happen."""
         return self is not OperationState.RUNNING
 
 

@@ -1,4 +1,4 @@
-"""Snapshots of virtual machines: points in a VM's history that it can go back to."""
+"""Snapshots of virtual machines: points in a VM's history that it can be reverted to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Snapshot", "SnapshotSpec", "SnapshotState", "SnapshotStatus"]
 
 
 class SnapshotState(OpenEnum):
-    """Where a snapshot stands; one that is `deleting` goes when it is deleted again."""
+    """The state of a snapshot; one that is `deleting` is removed when it is deleted again."""
 
     CREATING = "creating"
     READY = "ready"
@@ -21,11 +21,11 @@ class SnapshotSpec(Record, frozen=True, kw_only=True):
 
     description: Description = ""
     memory: bool = False
-    """With the memory of the running guest, which goes on from there."""
+    """Include the memory of the running guest, which continues from there."""
     quiesce: bool = False
     """Let the guest agent hold the file systems of a running guest still; refused if it can't."""
     best_effort: bool = False
-    """With `quiesce`: take it in any case; the status says why not quiet."""
+    """With `quiesce`: take it in any case; the status says why it is not quiesced."""
 
 
 class SnapshotStatus(Record, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class SnapshotStatus(Record, frozen=True, kw_only=True):
     parent: Slug | None = None
     """The snapshot after which it was taken; null for a first."""
     current: bool = False
-    """True where the VM's present state came after this one."""
+    """True if the VM's present state is based on this one."""
     disks: tuple[Slug, ...] = ()
     """The volumes that it holds."""
     machine_type: str = ""
@@ -43,7 +43,7 @@ class SnapshotStatus(Record, frozen=True, kw_only=True):
     """0 without memory."""
     quiesced: bool = False
     reason: str | None = None
-    """Why the guest was not quiet, where that was wanted."""
+    """Why the guest was not quiesced although that was requested."""
 
 
 class Snapshot(Record, frozen=True, kw_only=True):

@@ -56,7 +56,7 @@ class DiskStatistics(Record, frozen=True, kw_only=True):
 
 
 class NicStatistics(Record, frozen=True, kw_only=True):
-    """One network card, from the guest's point of view; null where nobody counts (hosted mode)."""
+    """One network card, from the guest's point of view; null if nothing counts it (hosted mode)."""
 
     key: str
     received_bytes: int | None = None
@@ -78,7 +78,7 @@ class VcpuStatistics(Record, frozen=True, kw_only=True):
 
 
 class GuestMemory(Record, frozen=True, kw_only=True):
-    """The guest's own figures, where its balloon driver tells them."""
+    """The guest's own figures, if its balloon driver reports them."""
 
     updated_at: Timestamp
     total_bytes: int | None = None
@@ -99,18 +99,18 @@ class MemoryStatistics(Record, frozen=True, kw_only=True):
     resident_bytes: int = 0
     """What its process holds of the host's memory."""
     balloon_bytes: int | None = None
-    """What the balloon leaves to the guest; null where there is none."""
+    """What the balloon leaves to the guest; null if there is none."""
     guest: GuestMemory | None = None
 
 
 class VmStatistics(Record, frozen=True, kw_only=True):
-    """One virtual machine; all is zero or empty where it doesn't run."""
+    """One virtual machine; everything is zero or empty unless it runs."""
 
     id: Slug
     at: Timestamp
     state: VmState
     complete: bool = True
-    """False where QEMU did not answer in time: its disks and balloon are missing then."""
+    """False if QEMU did not answer in time: its disks and balloon are missing then."""
     started_at: Timestamp | None = None
     cpu_seconds: float = 0.0
     """Of the whole process: virtual processors, disks, network, screen."""

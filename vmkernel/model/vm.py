@@ -67,14 +67,14 @@ class VmSpec(Record, frozen=True, kw_only=True):
     """What a virtual machine is wanted to be."""
 
     datastore: Slug
-    """Where its folder lies; fixed at creation."""
+    """The datastore of its folder; fixed at creation."""
     name: DisplayName = ""
-    """A free display name; the id is shown where it is empty."""
+    """A free display name; the id is shown if it is empty."""
     description: Description = ""
     labels: Labels = {}
     guest_os: GuestOs = GuestOs.LINUX
     """Chooses defaults: with `windows`, SATA disks and e1000e cards, a clock in local time,
-    Hyper-V's interfaces, and a second CD-ROM drive with the image `virtio-win` where there is
+    Hyper-V's interfaces, and a second CD-ROM drive with the image `virtio-win` if there is
     one."""
     cpus: CpuSpec = CpuSpec()
     memory_bytes: Annotated[
@@ -93,7 +93,7 @@ class VmSpec(Record, frozen=True, kw_only=True):
     serial_ports: Annotated[int, msgspec.Meta(ge=0, le=4)] = 1
     """Serial lines, from COM1 on."""
     tablet: bool = True
-    """A pointer with absolute positions, where there is a display."""
+    """A pointer with absolute positions if there is a display."""
     keyboard: bool = False
     """A USB keyboard; every machine has one of the old kind."""
     rng: bool = True
@@ -105,7 +105,7 @@ class VmSpec(Record, frozen=True, kw_only=True):
     watchdog: WatchdogSpec | None = None
     vsock: VsockSpec | None = None
     cloud_init: CloudInitSpec | None = None
-    """What the guest is told at its first start."""
+    """What cloud-init gives the guest at its first start."""
     template: bool = False
     """True for one that is only cloned, and can't be started."""
     restart: RestartSpec = RestartSpec()
@@ -198,7 +198,7 @@ another device: the old one is removed and the new one added."""
 
 
 class VmState(OpenEnum):
-    """Where a virtual machine stands; `migrating` is reserved, no VM is in it yet."""
+    """The state of a virtual machine; `migrating` is reserved, no VM is in it yet."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -207,7 +207,7 @@ class VmState(OpenEnum):
     SUSPENDING = "suspending"
     """Its memory is being written to disk."""
     SUSPENDED = "suspended"
-    """Its memory lies on disk, and no QEMU runs."""
+    """Its memory is saved on disk, and no QEMU runs."""
     STOPPING = "stopping"
     CRASHED = "crashed"
     MIGRATING = "migrating"
@@ -268,9 +268,9 @@ class VmStatus(Record, frozen=True, kw_only=True):
     agent: AgentStatus | None = None
     """The agent in the guest, while it runs with a channel to one."""
     restart: RestartStatus | None = None
-    """Null where the policy has had nothing to do."""
+    """Null if the policy has not acted yet."""
     memory_image: MemoryImageStatus | None = None
-    """What it goes on from, while it is suspended."""
+    """The saved memory, while it is suspended."""
     secure_boot: SecureBootStatus | None = None
     """Null without Secure Boot, and until the firmware variables are made or looked at."""
 

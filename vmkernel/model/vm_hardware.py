@@ -185,7 +185,7 @@ class ClockSpec(Record, frozen=True, kw_only=True):
     """The guest's hardware clock."""
 
     base: Clock | None = None
-    """Where null: `utc`, or `local` for Windows, which expects that."""
+    """If null: `utc`, or `local` for Windows, which expects that."""
     utc_offset_minutes: Annotated[int, Meta(ge=-720, le=840)] | None = None
     """How far local time is ahead of UTC; null: the host's own time zone."""
 
@@ -204,14 +204,14 @@ class MemorySpec(Record, frozen=True, kw_only=True):
     """How the guest's memory is held, and what may become of it while it runs."""
 
     max_bytes: Annotated[int, Meta(ge=16 << 20, le=16 << 40, multiple_of=1 << 20)] | None = None
-    """The most that it may have after adding some while it runs; none can be added where null."""
+    """The most that it may have after adding some while it runs; none can be added if null."""
     huge_pages: HugePages = HugePages.NONE
     """Pages from the host's pool instead of ordinary ones; all are taken at the start."""
     balloon: bool = True
-    """A balloon: gives unused memory back, tells the guest's own figures, takes memory when
+    """A balloon: gives unused memory back, reports the guest's own figures, takes memory when
     asked."""
     target_bytes: Annotated[int, Meta(ge=16 << 20, le=16 << 40, multiple_of=1 << 20)] | None = None
-    """What the balloon leaves to the guest; all where null."""
+    """The memory that the balloon leaves to the guest; all if null."""
 
 
 class Rate(Record, frozen=True, kw_only=True):
@@ -255,12 +255,12 @@ class DiskSpec(Record, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    """Names the disk within its VM and fixes its place in the guest; chosen where null."""
+    """Names the disk within its VM and fixes its place in the guest; chosen if null."""
     bus: DiskBus | None = None
-    """Where null: `virtio-blk`, or `sata` for Windows, which has no driver for the other."""
+    """If null: `virtio-blk`, or `sata` for Windows, which has no driver for the other."""
     boot_index: BootIndex | None = None
     cache: DiskCache = DiskCache.NONE
-    """`none` leaves the host's page cache out, where the datastore can; `unsafe` ignores flushes:
+    """`none` leaves the host's page cache out if the datastore can; `unsafe` ignores flushes:
     data may be lost with the host."""
     discard: bool = True
     """Blocks that the guest frees are given back to the datastore."""
@@ -277,7 +277,7 @@ class CdromSpec(Record, frozen=True, kw_only=True):
         Annotated[str, Meta(pattern=r"^cdrom[0-7]$(?!\n)", description="`cdrom0` to `cdrom7`.")]
         | None
     ) = None
-    """Names the drive within its VM and fixes its place in the guest; chosen where null."""
+    """Names the drive within its VM and fixes its place in the guest; chosen if null."""
     bus: DiskBus = DiskBus.SATA
     boot_index: BootIndex | None = None
 
@@ -290,11 +290,11 @@ class NicSpec(Record, frozen=True, kw_only=True):
         Annotated[str, Meta(pattern=r"^nic([0-9]|1[0-5])$(?!\n)", description="`nic0` to `nic15`.")]
         | None
     ) = None
-    """Names the card within its VM and fixes its place in the guest; chosen where null."""
+    """Names the card within its VM and fixes its place in the guest; chosen if null."""
     model: NicModel | None = None
-    """Where null: `virtio`, or `e1000e` for Windows, which has no driver for the other."""
+    """If null: `virtio`, or `e1000e` for Windows, which has no driver for the other."""
     mac: MacAddress | None = None
-    """Drawn at creation where none is given."""
+    """Generated at creation if none is given."""
     connected: bool = True
     """False pulls the virtual cable."""
     boot_index: BootIndex | None = None
@@ -313,7 +313,7 @@ class VsockSpec(Record, frozen=True, kw_only=True):
     """A socket family between guest and host, without a network."""
 
     cid: Annotated[int, Meta(ge=3, le=(1 << 32) - 2)] | None = None
-    """The guest's context id, unique on its host; drawn where null."""
+    """The guest's context id, unique on its host; generated if null."""
 
 
 class KernelBoot(Record, frozen=True, kw_only=True):

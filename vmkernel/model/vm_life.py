@@ -23,24 +23,24 @@ __all__ = [
 
 
 class RestartPolicy(OpenEnum):
-    """What happens after a VM has ended that nobody asked to end: nothing, a start where it
-    crashed, or a start whatever the reason (also where the guest switched itself off)."""
+    """What happens after a VM has ended without a request: nothing, a start if it
+    crashed, or a start whatever the reason (also if the guest switched itself off)."""
 
     NEVER = "never"
     ON_FAILURE = "on-failure"
-    """Start it again where it crashed: QEMU ended unexpectedly, or a panic or its watchdog
+    """Restart it after a crash: QEMU ended unexpectedly, or a panic or its watchdog
     ended it."""
     ALWAYS = "always"
-    """And where the guest switched itself off."""
+    """And if the guest switched itself off."""
 
 
 class RestartSpec(Record, frozen=True, kw_only=True):
-    """Starting a VM again after an end that nobody asked for; the wait before it is one second,
+    """Restarting a VM after it ended without a request; the wait before it is one second,
     doubled each time up to five minutes."""
 
     policy: RestartPolicy = RestartPolicy.NEVER
     max_attempts: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
-    """How often in a row (ten minutes of running begin anew); 0: for ever."""
+    """How often in a row (ten minutes of running reset the count); 0: for ever."""
 
 
 class WaitFor(OpenEnum):
@@ -57,9 +57,9 @@ class AutostartSpec(Record, frozen=True, kw_only=True):
 
     enabled: bool = False
     order: Annotated[int, msgspec.Meta(ge=0, le=9999)] = 100
-    """Lower ones first; those with the same number together."""
+    """Lower numbers start first; equal numbers start together."""
     delay_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
-    """Seconds that the next ones wait after its start."""
+    """Seconds to wait after its start before the next VMs start."""
     wait_for: WaitFor = WaitFor.NONE
     """What ends that wait early."""
 
@@ -69,7 +69,7 @@ class StopAction(OpenEnum):
 
     SHUTDOWN = "shutdown"
     SUSPEND = "suspend"
-    """To disk; it goes on at the next start. Where that can't be done, it is shut down."""
+    """To disk; it continues at the next start. If that can't be done, it is shut down."""
     POWER_OFF = "power-off"
 
 
@@ -77,15 +77,15 @@ class StopSpec(Record, frozen=True, kw_only=True):
     """Ending with the host."""
 
     order: Annotated[int, msgspec.Meta(ge=0, le=9999)] | None = None
-    """Higher ones first; the order of the start where none is given."""
+    """Higher numbers stop first; the order of the start if none is given."""
     timeout_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 90.0
     """Seconds after which it is powered off."""
     action: StopAction = StopAction.SHUTDOWN
 
 
 class OnPanic(OpenEnum):
-    """What happens when the guest's kernel reports a panic, besides an event; `power-off` counts as
-    a crash for the restart policy."""
+    """What happens when the guest's kernel reports a panic, in addition to an event; `power-off`
+    counts as a crash for the restart policy."""
 
     NONE = "none"
     """An event; the guest may write its dump and restart itself."""
@@ -101,7 +101,7 @@ class RestartStatus(Record, frozen=True, kw_only=True):
     attempts: int
     """Starts since the VM last ran for a while."""
     next_at: Timestamp | None = None
-    """When the next one is due; null where nothing waits."""
+    """When the next one is due; null if none is planned."""
 
 
 class SecureBootStatus(Record, frozen=True, kw_only=True):

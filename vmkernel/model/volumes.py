@@ -30,7 +30,7 @@ MAX_UNUSED_S = 7 * 86_400
 
 
 class VolumeFormat(OpenEnum):
-    """How a volume's data lie in its file."""
+    """The format of a volume's file."""
 
     QCOW2 = "qcow2"
     RAW = "raw"
@@ -59,7 +59,7 @@ class VolumeSpec(Record, frozen=True, kw_only=True):
     """What a volume is wanted to be."""
 
     datastore: Slug
-    """Where it lies; a patch moves it."""
+    """Its datastore; a patch moves it."""
     size_bytes: Annotated[
         int, msgspec.Meta(ge=MIN_VOLUME_BYTES, le=MAX_VOLUME_BYTES, multiple_of=SECTOR_BYTES)
     ]
@@ -86,7 +86,7 @@ class VolumeCheck(Record, frozen=True, kw_only=True):
     corruptions_fixed: int = 0
     leaks_fixed: int = 0
     snapshots: int = 0
-    """Snapshots inside the file that belong to no VM: nothing can go back to them, and they take
+    """Snapshots inside the file that belong to no VM: they can't be reverted to, and they take
     room. A repair of `leaks` removes those that Mica made, one of `all` every one; none is removed
     while a datastore, a VM or a snapshot is missing or unusable."""
     snapshots_removed: int = 0
@@ -106,7 +106,7 @@ class VolumeStatus(Record, frozen=True, kw_only=True):
     """The volumes linked to it: while there are any, it must stay as it is."""
     shared_bytes: int | None = None
     """How much of what it takes it shares with other files, such as a clone; null in lists, and
-    where the file system doesn't tell."""
+    if the file system doesn't report it."""
     last_check: VolumeCheck | None = None
     expires_at: Timestamp | None = None
     """When it is deleted if nothing uses it by then; null if it stays."""

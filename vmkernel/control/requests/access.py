@@ -73,7 +73,7 @@ class WhoAmI(Request[Token], frozen=True, kw_only=True, tag="access.whoami"):
 
 
 class CreateToken(Request[IssuedToken], frozen=True, kw_only=True, tag="access.create-token"):
-    """Make a token; its secret is told once, here."""
+    """Make a token; its secret is shown once, here."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 

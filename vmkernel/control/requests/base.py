@@ -32,11 +32,11 @@ class Request(
     """`ReplyT`, for whoever decodes the reply."""
     STREAM: ClassVar[bool] = False
     READ_ONLY: ClassVar[bool] = False
-    """True where it changes nothing: it ends when its peer goes away, and is not audited."""
+    """True if it changes nothing: it ends when its peer goes away, and is not audited."""
     DISCLOSES: ClassVar[bool] = False
-    """True where it changes nothing but hands out what a guest holds: audited as `audit.read`."""
+    """True if it changes nothing but hands out what a guest holds: audited as `audit.read`."""
     IN_PARTS: ClassVar[bool] = False
-    """True where one piece of work sends it again and again; audited once in a while."""
+    """True if one piece of work sends it again and again; audited once in a while."""
 
     def __init_subclass__(cls) -> None:
         for base in cls.__dict__.get("__orig_bases__", ()):

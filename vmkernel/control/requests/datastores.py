@@ -52,7 +52,7 @@ class CreateDatastore(
 ):
     """Make a datastore, or adopt the one that is there already.
 
-    A disk that holds anything else is wiped only where `wipe_serials` names its id. With `adopt`,
+    A disk that holds anything else is wiped only if `wipe_serials` names its id. With `adopt`,
     nothing is ever made.
     """
 

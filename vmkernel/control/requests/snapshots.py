@@ -32,7 +32,7 @@ class GetSnapshot(Request[Snapshot], frozen=True, kw_only=True, tag="vm.snapshot
 
 
 class CreateSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.create-snapshot"):
-    """Take a snapshot of a VM as it stands now."""
+    """Take a snapshot of a VM."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
