@@ -87,7 +87,7 @@ def _ata(*rows: dict[str, Any], passed: object = True, **more: Any) -> dict[str,
         (_ata(_row(198, "Offline_Uncorrectable", 4)), WARNING, "4 errors"),
         (_ata(_row(5, "Reallocated", 0, when_failed="now")), FAILING, "Reallocated"),
         (_ata(_row(194, "Temperature", 0, when_failed="past")), OK, None),
-        (_ata(passed=False), FAILING, "says itself"),
+        (_ata(passed=False), FAILING, "reports that it is failing"),
         (_ata(endurance_used={"current_percent": 95}), WARNING, "95 %"),
         ({"smart_status": {"passed": True}, "scsi_grown_defect_list": 3}, WARNING, "3 sectors"),
         (

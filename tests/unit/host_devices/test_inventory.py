@@ -117,7 +117,7 @@ def test_an_unserved_network_port_is_a_finding(tree: Tree) -> None:
 def test_a_refused_device_names_the_driver(tree: Tree) -> None:
     tree.pci("0000:02:00.0", "8086:1533", "020000")
     (finding,) = asyncio.run(inventory(tree, {"pci:v8086d1533": ("igb",)}).findings())
-    assert "driver igb (bundle intel) did not take it" in finding.message
+    assert "driver igb (bundle intel) did not accept it" in finding.message
 
 
 def _screen(tree: Tree, name: str) -> None:

@@ -38,7 +38,7 @@ def test_chords(name: str, chord: tuple[str, ...]) -> None:
     [
         ("", "no key ''"),
         ("anykey", "no key 'anykey'"),
-        ("a-b", "'a' is no modifier"),
+        ("a-b", "'a' is not a modifier"),
         ("ctrl-", "no key ''"),
         ("ctrl--", "is not a modifier"),
         ("ctrl-ctrl", "twice"),

@@ -149,7 +149,7 @@ def test_every_format_that_the_api_names_is_registered_once() -> None:
 def test_what_looks_like_two_formats_is_neither_on_a_guess() -> None:
     for first, second in ((qcow2(), vhd(kind=2)), (vmdk(), vhd(kind=2))):
         both = first + second
-        with pytest.raises(FormatError, match=r"looks like .*a VHD file.*; name"):
+        with pytest.raises(FormatError, match=r"looks like .*a VHD file.*; set"):
             format_of(MemoryData(both), None)
         assert verify_source(SourceFormat.VHD, MemoryData(both)) == MIB
 

@@ -180,9 +180,9 @@ def test_another_datastore_in_its_place_is_not_it(server: Server) -> None:
 @pytest.mark.parametrize(
     ("number", "missing", "words"),
     [
-        (errno.ETIMEDOUT, True, "can't be had"),
-        (errno.ECONNREFUSED, True, "can't be had"),
-        (errno.EHOSTUNREACH, True, "can't be had"),
+        (errno.ETIMEDOUT, True, "can't be used"),
+        (errno.ECONNREFUSED, True, "can't be used"),
+        (errno.EHOSTUNREACH, True, "can't be used"),
         (errno.EACCES, False, "no_root_squash"),
         (errno.EPROTONOSUPPORT, False, "doesn't speak NFS 3 or 4"),
         (errno.ENOENT, False, "can't be mounted"),

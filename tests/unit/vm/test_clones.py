@@ -243,7 +243,7 @@ async def test_a_snapshot_is_cloned_while_its_vm_runs(tmp_path: Path) -> None:
         assert (folder.parent / "copy/nvram.fd").read_bytes() == b"variables of then"
         with pytest.raises(MicaError, match="no snapshot two"):
             await _clone(world, "third", snapshot="two")
-        with pytest.raises(MicaError, match="in full"):
+        with pytest.raises(MicaError, match="make a full clone"):
             await _clone(world, "third", snapshot="one", linked=True)
         with pytest.raises(MicaError, match="not a template"):
             await _clone(world, "third", linked=True)

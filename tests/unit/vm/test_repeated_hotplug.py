@@ -372,7 +372,7 @@ def test_a_missed_pause_and_a_missed_refusal(tmp_path: Path) -> None:
 
         qemu.qemu.replies["device_del"] = refuse
         qemu.qemu.say(ReportsMissed())
-        with pytest.raises(MicaError, match="refused to let go"):
+        with pytest.raises(MicaError, match="refused to release"):
             await asked
         qemu.qemu.say(DeviceGone("disk7"))
         await world.quiet()

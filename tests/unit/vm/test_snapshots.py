@@ -402,7 +402,7 @@ async def test_a_revert_whose_qemu_cannot_be_ended_changes_nothing(
         operation = await world.vms.snapshots().revert("web", "one", start=None, actor="test")
         ended = await world.operations.wait(operation.id, 10)
         assert ended.error is not None
-        assert "can't be ended" in ended.error.detail
+        assert "can't be stopped" in ended.error.detail
         assert disk(world).read_bytes() == b"later"
         nothing_is_left(world, "one")
         monkeypatch.undo()

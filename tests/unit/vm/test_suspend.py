@@ -134,7 +134,7 @@ async def test_a_datastore_that_fills_up_is_named(
         operation = await world.act(VmAction.SUSPEND)
         assert operation.error is not None
         assert operation.error.code is ErrorCode.INSUFFICIENT_SPACE
-        assert "goes on as before: no space is left on datastore main; " in operation.error.detail
+        assert "keeps running: no space is left on datastore main; " in operation.error.detail
 
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")

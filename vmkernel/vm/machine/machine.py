@@ -490,9 +490,8 @@ class Machine:
             case RunState.INTERNAL_ERROR:
                 said = self.host.last_lines(self.vm_id)
                 self.reason = (
-                    "The processor can't continue (KVM internal"
-                    f" error{': ' if said else ''}{said});"
-                    " reset it, or power it off."
+                    f"The processor can't continue (KVM internal error{': ' if said else ''}"
+                    f"{said}); reset it, or power it off."
                 )
                 self.publish("vm.internal-error", {"said": said}, self.reason)
             case RunState.GUEST_PANICKED:
