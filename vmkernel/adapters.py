@@ -18,7 +18,7 @@ from vmkernel.events import EventBus
 from vmkernel.host.runner import Runner
 from vmkernel.model import Finding
 from vmkernel.operations import OperationRegistry
-from vmkernel.platform import Surroundings
+from vmkernel.platform import PlatformContext
 from vmkernel.state import Medium, StateStore
 from vmkernel.storage.ports import LiveDisks
 from vmkernel.storage.service import StorageService
@@ -48,7 +48,7 @@ class Platform(HostService, Protocol):
         """Say a line of the boot story."""
         ...
 
-    def bind(self, surroundings: Surroundings) -> None:
+    def bind(self, surroundings: PlatformContext) -> None:
         """Give it the rest of the vmkernel."""
         ...
 

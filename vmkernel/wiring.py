@@ -50,7 +50,7 @@ from vmkernel.events import EventBus
 from vmkernel.model import ApiInfo, Finding, HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
-from vmkernel.platform import Surroundings
+from vmkernel.platform import PlatformContext
 from vmkernel.service_manager import notify, passed_sockets, watchdog_pause_s
 from vmkernel.state import HostConfig, StateLog, StateStore
 from vmkernel.state.identity import fingerprint, new_identity
@@ -216,7 +216,7 @@ class Vmkernel:
         statistics.register(self._dispatcher, self._figures)
         platform = self._adapters.platform
         platform.bind(
-            Surroundings(
+            PlatformContext(
                 store=self._store,
                 events=self._bus,
                 operations=self._operations,

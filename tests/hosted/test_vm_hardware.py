@@ -178,7 +178,7 @@ def test_every_bus_and_card_of_q35(tmp_path: Path) -> None:
         await bench.act(VmAction.START)
         assert "cpus 2" in await bench.says("MICA GUEST UP")
         text = await bench.reports({(i + 1) * MIB for i in range(5)})
-        nodes = await bench.vms.use("web", VmRequest.QUERY, format_nodes)
+        nodes = await bench.vms.inventory.use("web", VmRequest.QUERY, format_nodes)
         assert nodes == [f"disk{number}-format-0" for number in range(5)]
         macs = {nic.mac for nic in bench.vms.get("web").spec.nics}
         assert macs <= set(re.findall(r"guest nic \S+ (\S+)", text))
@@ -269,7 +269,7 @@ def test_small_devices(tmp_path: Path) -> None:
         assert disks_seen == {"vda": "1", "vdb": "0"}
 
         async def guest_has_told() -> bool:
-            _, stats = await bench.vms.use("web", VmRequest.QUERY, balloon_of)
+            _, stats = await bench.vms.inventory.use("web", VmRequest.QUERY, balloon_of)
             return stats.get("stat-total-memory", 0) > 100 * MIB
 
         async def is_off() -> bool:

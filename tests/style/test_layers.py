@@ -48,25 +48,6 @@ API_LAYERS: Sequence[frozenset[str]] = tuple(
 )
 """The same of the remote API. Nothing on the server's side imports the client."""
 
-KNOWN_CIRCLES = (
-    {
-        "vmkernel.vm.machine.machine",
-        "vmkernel.vm.snapshots.delete",
-        "vmkernel.vm.snapshots.disks",
-        "vmkernel.vm.snapshots.recover",
-        "vmkernel.vm.snapshots.revert",
-        "vmkernel.vm.snapshots.create",
-    },
-    {
-        "vmkernel.vm.backup.service",
-        "vmkernel.vm.clone.service",
-        "vmkernel.vm.live_disks",
-        "vmkernel.vm.service",
-        "vmkernel.vm.snapshots.service",
-    },
-)
-"""What is left to cut. Whoever cuts one deletes it here."""
-
 
 def graph_of(imports: Mapping[str, Sequence[str]]) -> Graph:
     """Which module imports which; a name that is no module's counts for the module that has it."""
@@ -151,12 +132,8 @@ def graph() -> Graph:
     return graph_of({module.name: [name for _, name in module.imports()] for module in modules()})
 
 
-def test_there_are_no_circles_but_those_known(graph: Graph) -> None:
-    found = circles_of(graph)
-    new = [sorted(circle) for circle in found if circle not in KNOWN_CIRCLES]
-    assert new == []
-    cut = [sorted(circle) for circle in KNOWN_CIRCLES if circle not in found]
-    assert cut == [], "these are cut: delete them from KNOWN_CIRCLES"
+def test_there_are_no_circles(graph: Graph) -> None:
+    assert [sorted(circle) for circle in circles_of(graph)] == []
 
 
 def test_the_vmkernel_imports_down_its_layers(graph: Graph) -> None:

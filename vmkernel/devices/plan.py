@@ -273,7 +273,7 @@ class NicPlan:
     ) -> NicPlan:
         del port_group, model  # `backend` and `kind`
         del connected  # a setting (nic.py)
-        assert mac is not None, "the roster gives every card one"
+        assert mac is not None, "the inventory gives every card one"
         return cls(key=key or "", model=kind, mac=mac, backend=backend, boot_index=boot_index)
 
 

@@ -44,7 +44,7 @@ from vmkernel.platform.links import link_infos
 from vmkernel.platform.machine_access import MachineAccess
 from vmkernel.platform.management_network import ManagementNetwork, choose_mac, wired_ports
 from vmkernel.platform.memory_reserve import fit_memory_reserve
-from vmkernel.platform.ports import Surroundings
+from vmkernel.platform.ports import PlatformContext
 from vmkernel.platform.power import HostPower
 from vmkernel.platform.security import security_findings, security_info
 from vmkernel.platform.stick import StickWatch
@@ -103,7 +103,7 @@ class AppliancePlatform:
         self._logs = ForwardedLog()
         self._settings_known = asyncio.Event()
         self._store: StateStore | None = None
-        self._rest: Surroundings | None = None
+        self._rest: PlatformContext | None = None
         self._power: HostPower | None = None
         self._device_findings: tuple[Finding, ...] = ()
         self._kernel_findings: tuple[Finding, ...] = ()
@@ -181,7 +181,7 @@ class AppliancePlatform:
         self._settings_known.set()
         self._logs.begin(store, events)
 
-    def bind(self, surroundings: Surroundings) -> None:
+    def bind(self, surroundings: PlatformContext) -> None:
         """Give it the rest of the vmkernel."""
         self._rest = surroundings
         self._power = HostPower(

@@ -21,7 +21,7 @@ from vmkernel.model import (
 )
 from vmkernel.platform.facts import boot_info, cpu_info, memory_info, virtualisation_info
 from vmkernel.platform.links import link_infos
-from vmkernel.platform.ports import Surroundings
+from vmkernel.platform.ports import PlatformContext
 from vmkernel.platform.programs import Programs
 from vmkernel.platform.security import security_info
 from vmkernel.state.identity import fingerprint
@@ -36,7 +36,7 @@ class HostedPlatform:
     """Satisfies the control server's HostService."""
 
     def __init__(self) -> None:
-        self._surroundings: Surroundings | None = None
+        self._surroundings: PlatformContext | None = None
         self._inventory = Inventory(BundleCatalogue(), None)
         self._cpu = cpu_info()
         self.programs = Programs()
@@ -45,7 +45,7 @@ class HostedPlatform:
     def stage(self, text: str) -> None:
         """There is no console here."""
 
-    def bind(self, surroundings: Surroundings) -> None:
+    def bind(self, surroundings: PlatformContext) -> None:
         """Give it the rest of the vmkernel."""
         self._surroundings = surroundings
 
@@ -96,6 +96,6 @@ class HostedPlatform:
         return virtualisation_info(accelerator=accelerator or "tcg", reason=reason)
 
     @property
-    def _rest(self) -> Surroundings:
+    def _rest(self) -> PlatformContext:
         assert self._surroundings is not None, "bind() comes first"
         return self._surroundings

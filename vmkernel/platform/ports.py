@@ -11,11 +11,11 @@ from vmkernel.operations import OperationRegistry
 from vmkernel.platform.power import Guests
 from vmkernel.state import StateStore
 
-__all__ = ["Surroundings"]
+__all__ = ["PlatformContext"]
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PlatformContext:
     """The rest, as the platform sees it."""
 
     store: StateStore

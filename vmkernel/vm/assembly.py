@@ -33,7 +33,7 @@ from vmkernel.network import (
 from vmkernel.qemu import QmpSession, probe_qemu
 from vmkernel.resources import MemoryAdmission, host_memory, reserve_bytes
 from vmkernel.storage.ports import Storage
-from vmkernel.vm.context import Once, Surroundings
+from vmkernel.vm.context import Once, VmContext
 from vmkernel.vm.launch.child_process import HostedLauncher
 from vmkernel.vm.launch.launcher import Launcher
 from vmkernel.vm.launch.systemd_unit import ApplianceLauncher
@@ -97,7 +97,7 @@ def assemble_vms(
     else:
         launcher = HostedLauncher(vms_dir, runner.programs)
         network = UserNetwork()
-    host = Surroundings(
+    host = VmContext(
         run_dir=vms_dir,
         storage=storage,
         network=network,

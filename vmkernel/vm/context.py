@@ -26,7 +26,7 @@ from vmkernel.vm.store.launch_record import boot_id
 if TYPE_CHECKING:
     from vmkernel.qemu.cpu_models import CpuModels
 
-__all__ = ["Once", "OpenQmp", "Surroundings", "Timing"]
+__all__ = ["Once", "OpenQmp", "Timing", "VmContext"]
 
 Value = TypeVar("Value")
 
@@ -85,11 +85,11 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class VmContext:
     """The host of a VM."""
 
     run_dir: Path
-    """Holds one folder a VM."""
+    """OperationLocks one folder a VM."""
     storage: Storage
     network: VmNetwork
     launcher: Launcher

@@ -8,9 +8,11 @@ import contextlib
 import logging
 import re
 from bisect import bisect_right
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -27,17 +29,19 @@ from vmkernel.model import (
     VmState,
     VmStatus,
 )
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
+from vmkernel.vm.guest.agent import GuestAgent
 from vmkernel.vm.machine.driver import VmDriver
+from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.nonvolatile.secure_boot import findings_of_keys
-from vmkernel.vm.reservations import Claims, OthersClaims, images_of
+from vmkernel.vm.reservations import OthersReservations, Reservations, images_of
 from vmkernel.vm.spec import validation as spec_check
-from vmkernel.vm.states import AT_REST
+from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.store import definition as definitions
 from vmkernel.vm.store.clone_journal import sweep
 from vmkernel.vm.store.definition import DefinitionError, VmDefinition
 
-__all__ = ["Roster", "UnusableVm"]
+__all__ = ["UnusableVm", "VmInventory"]
 
 _log = logging.getLogger(__name__)
 
@@ -79,15 +83,18 @@ class _Running:
     task: asyncio.Task[None]
 
 
-class Roster:
+Outcome = TypeVar("Outcome")
+
+
+class VmInventory:
     """The VMs of a host."""
 
-    def __init__(self, host: Surroundings) -> None:
+    def __init__(self, host: VmContext) -> None:
         self._host = host
         self._drivers: dict[str, _Running] = {}
         self._unusable: dict[str, UnusableVm] = {}
         self._clashes: dict[tuple[str, str], Finding] = {}
-        self._claims = Claims()
+        self._reservations = Reservations()
         self._loaded: set[str] = set()
         """The datastores that are there, and whose VMs are known."""
         self._changing: set[str] = set()
@@ -121,7 +128,7 @@ class Roster:
             await asyncio.wait(loads)
 
     def background(self, work: Coroutine[None, None, None], name: str) -> None:
-        """Run something until it ends or the roster does; a failure is logged."""
+        """Run something until it ends or the inventory does; a failure is logged."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -204,13 +211,13 @@ class Roster:
 
     def vm_of_volume(self, volume: str) -> str | None:
         """See VmUsers."""
-        return next(iter(self._claims.vms_of_volume(volume)), None)
+        return next(iter(self._reservations.vms_of_volume(volume)), None)
 
     def names_volume(self, volume: str) -> bool | None:
         """See VmUsers."""
-        if self._claims.is_stored(volume):
+        if self._reservations.is_stored(volume):
             return True
-        if self._claims.vms_of_volume(volume) or not self._all_known():
+        if self._reservations.vms_of_volume(volume) or not self._all_known():
             return None
         return False
 
@@ -246,7 +253,7 @@ class Roster:
         """Those of the VMs that name a volume, or are about to."""
         return [
             self._drivers[vm_id].driver
-            for vm_id in self._claims.vms_of_volume(volume)
+            for vm_id in self._reservations.vms_of_volume(volume)
             if vm_id in self._drivers
         ]
 
@@ -275,12 +282,12 @@ class Roster:
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:
         """See VmUsers."""
-        return self._claims.vms_of_image(image)
+        return self._reservations.vms_of_image(image)
 
     def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
         """See VmUsers."""
         found = set()
-        for vm_id, spec in self._claims.specs():
+        for vm_id, spec in self._reservations.specs():
             running = self._drivers.get(vm_id)
             if active and not (running and running.driver.holds_files):
                 continue
@@ -342,7 +349,7 @@ class Roster:
                 continue
             self._unusable.pop(vm_id, None)
             if isinstance(result, DefinitionError):
-                self._claims.drop(vm_id)
+                self._reservations.drop(vm_id)
                 self._unusable[vm_id] = UnusableVm(
                     datastore, folder, f"Its definition can't be used: {result}."
                 )
@@ -362,7 +369,7 @@ class Roster:
         if spec.datastore != datastore:
             spec = replace(spec, datastore=datastore)
         uid = definition.uid
-        taken = uid in self._claims.uids(definition.id)
+        taken = uid in self._reservations.uids(definition.id)
         if taken or not definitions.FIRST_UID <= uid <= definitions.LAST_UID:
             uid = self.free_uid()
         return replace(definition, spec=spec, uid=uid)
@@ -380,7 +387,7 @@ class Roster:
         """Set aside the VMs that ended after their datastore had gone, and drop those of
         datastores that this host no longer knows."""
         there = set(self._host.storage.datastores())
-        if not self._claims.datastores <= there:
+        if not self._reservations.datastores <= there:
             for vm_id, running in list(self._drivers.items()):
                 driver = running.driver
                 if driver.definition.spec.datastore not in there and not driver.holds_files:
@@ -391,28 +398,28 @@ class Roster:
             except MicaError as error:
                 if error.problem.code is ErrorCode.NOT_FOUND:
                     del self._unusable[vm_id]
-                    self._claims.drop(vm_id)
+                    self._reservations.drop(vm_id)
 
     # --- what must be unique ------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def claim(self, vm_id: str, spec: VmSpec) -> Iterator[None]:
+    def reserve(self, vm_id: str, spec: VmSpec) -> Iterator[None]:
         """Hold what a spec names while the change that brings it is under way."""
         if vm_id in self._changing:
             raise MicaError(
                 ErrorCode.CONFLICT, f"VM {vm_id} is being changed already; retry in a moment."
             )
         self._changing.add(vm_id)
-        self._claims.note(vm_id, spec, change=True)
+        self._reservations.note(vm_id, spec, change=True)
         try:
             yield
         finally:
-            self._claims.drop(vm_id, change=True)
+            self._reservations.drop(vm_id, change=True)
             self._changing.remove(vm_id)
 
-    def macs(self, except_vm: str) -> OthersClaims:
+    def macs(self, except_vm: str) -> OthersReservations:
         """The MAC addresses of all other VMs."""
-        return self._claims.macs(except_vm)
+        return self._reservations.macs(except_vm)
 
     def complete(self, vm_id: str, spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:
         """See spec_check.completed; secrets that were only shown concealed stay as they are."""
@@ -422,15 +429,15 @@ class Roster:
             spec = revealed(spec, previous)
         return spec_check.completed(
             spec,
-            macs=self._claims.macs(vm_id),
-            cids=self._claims.cids(vm_id),
+            macs=self._reservations.macs(vm_id),
+            cids=self._reservations.cids(vm_id),
             previous=previous,
             host_macs=self._host.network.host_macs() if spec.nics else (),
         )
 
     def free_uid(self) -> int:
         """A user number that no VM has."""
-        uid = self._claims.free_uid(definitions.FIRST_UID, definitions.LAST_UID)
+        uid = self._reservations.free_uid(definitions.FIRST_UID, definitions.LAST_UID)
         if uid is None:
             raise MicaError(
                 ErrorCode.INSUFFICIENT_RESOURCES, "No user number is left for another VM."
@@ -458,7 +465,7 @@ class Roster:
             spec,
             storage=self._host.storage,
             vm_of_volume=lambda volume: next(
-                (vm for vm in self._claims.vms_of_volume(volume) if vm != vm_id), None
+                (vm for vm in self._reservations.vms_of_volume(volume) if vm != vm_id), None
             ),
             port_groups=self._host.network.port_groups(),
         )
@@ -474,6 +481,28 @@ class Roster:
         if broken is not None:
             raise MicaError(ErrorCode.CONFLICT, f"VM {vm_id} is unusable: {broken.reason}")
         raise MicaError(ErrorCode.NOT_FOUND, f"There is no VM {vm_id}.")
+
+    async def use(
+        self,
+        vm_id: str,
+        request: VmRequest,
+        work: Callable[[Running], Awaitable[Outcome]],
+    ) -> Outcome:
+        """Short work with a VM's QEMU, inside its owner task; see VmDriver.use."""
+        driver = self.driver(vm_id)
+        await driver.ready()
+        driver.check(request)
+        return await driver.use(request, work)
+
+    def agent(self, vm_id: str) -> GuestAgent:
+        """The agent in a VM's guest."""
+        return self.driver(vm_id).agent
+
+    def hold(
+        self, vm_id: str, reason: str, blocks: frozenset[VmRequest]
+    ) -> AbstractContextManager[None]:
+        """Block requests during long work on a VM; see OperationLocks.hold."""
+        return self.driver(vm_id).hold(reason, blocks)
 
     def drivers(self) -> tuple[VmDriver, ...]:
         """The drivers of all usable VMs."""
@@ -491,7 +520,7 @@ class Roster:
         """Drop a VM that was deleted, once its task has ended."""
         self._unusable.pop(vm_id, None)
         running = self._drivers.pop(vm_id, None)
-        self._claims.drop(vm_id)
+        self._reservations.drop(vm_id)
         if running is not None:
             await asyncio.wait((running.task,))
 
@@ -501,7 +530,7 @@ class Roster:
         def renewed(new: VmDefinition) -> None:
             running = self._drivers.get(new.id)
             if running is not None and running.driver is driver:
-                self._claims.note(new.id, new.spec, new.uid)
+                self._reservations.note(new.id, new.spec, new.uid)
 
         driver = VmDriver(self._host, definition, folder, renewed)
         task = asyncio.create_task(driver.run(), name=f"vm-{definition.id}")

@@ -20,9 +20,9 @@ from vmkernel.host.files import status
 from vmkernel.model import ErrorCode, MicaError, VolumeFormat
 from vmkernel.qemu import QemuError, block_graph, block_jobs, point_in_time
 from vmkernel.storage.ports import VolumeFile
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
+from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.running_vm import Running
-from vmkernel.vm.service import VmService
 from vmkernel.vm.start.files import disk_plan, with_access
 from vmkernel.vm.states import VmRequest
 
@@ -49,7 +49,7 @@ class _Outcome(Enum):
 class VmLiveDisks:
     """See LiveDisks."""
 
-    def __init__(self, vms: VmService, host: Surroundings) -> None:
+    def __init__(self, vms: VmInventory, host: VmContext) -> None:
         self._vms = vms
         self._host = host
         self._moving: set[str] = set()
@@ -174,7 +174,7 @@ class VmLiveDisks:
             await revert()
         elif outcome is _Outcome.UNKNOWN:
             # What was committed holds all that the guest has written: the old file may not.
-            self._vms.roster.background(self._settle_one(vm_id), f"settle-move-of-{vm_id}")
+            self._vms.background(self._settle_one(vm_id), f"settle-move-of-{vm_id}")
         return outcome is _Outcome.WENT_OVER
 
     async def _find_out(self, vm_id: str, key: str, job: str, nodes: list[str]) -> _Outcome:
@@ -218,19 +218,19 @@ class VmLiveDisks:
             else:
                 return
         _log.error("VM %s: its QEMU doesn't answer; the mirror %s stays", vm_id, job)
-        self._vms.roster.background(self._settle_one(vm_id), f"settle-move-of-{vm_id}")
+        self._vms.background(self._settle_one(vm_id), f"settle-move-of-{vm_id}")
 
     # --- after a restart ----------------------------------------------------------------------
 
     async def settle(self) -> None:
         """Finish, or take back, what a vmkernel before this one was in the middle of."""
-        for driver in self._vms.roster.drivers():
+        for driver in self._vms.drivers():
             if driver.active and driver.vm_id not in self._moving:
                 try:
                     await self._vms.use(driver.vm_id, VmRequest.OPERATE, self._settle)
                 except MicaError as error:
                     if error.problem.code is ErrorCode.UNAVAILABLE:
-                        self._vms.roster.background(
+                        self._vms.background(
                             self._settle_one(driver.vm_id), f"settle-move-of-{driver.vm_id}"
                         )
 
@@ -284,7 +284,7 @@ class VmLiveDisks:
 
     def _find(self, volume: str) -> tuple[str, str]:
         # One that is suspended says so itself.
-        vm_id = self._vms.roster.active_vm_of_volume(volume) or self._vms.vm_of_volume(volume)
+        vm_id = self._vms.active_vm_of_volume(volume) or self._vms.vm_of_volume(volume)
         if vm_id is not None:
             for disk in self._vms.get(vm_id).spec.disks:
                 if disk.volume == volume and disk.key is not None:

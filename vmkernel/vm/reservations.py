@@ -10,7 +10,7 @@ from enum import Enum, auto
 from vmkernel.model import VmSpec
 from vmkernel.vm.spec.macs import normal_mac
 
-__all__ = ["Claims", "OthersClaims", "images_of"]
+__all__ = ["OthersReservations", "Reservations", "images_of"]
 
 
 class _Kind(Enum):
@@ -26,21 +26,21 @@ _Holder = tuple[str, bool]
 """A VM's id, and whether the claim is that of a change under way."""
 
 
-class OthersClaims:
+class OthersReservations:
     """What others than one VM have, to be looked up in."""
 
-    def __init__(self, claims: Claims, kind: _Kind, except_vm: str) -> None:
-        self._claims = claims
+    def __init__(self, claims: Reservations, kind: _Kind, except_vm: str) -> None:
+        self._reservations = claims
         self._kind = kind
         self._except_vm = except_vm
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str | int):
             return False
-        return any(vm != self._except_vm for vm in self._claims.holders(self._kind, name))
+        return any(vm != self._except_vm for vm in self._reservations.holders(self._kind, name))
 
 
-class Claims:
+class Reservations:
     """Owned by the event loop's thread. A VM claims what its spec names, and beside that, while a
     change is under way, what the new spec names."""
 
@@ -80,17 +80,17 @@ class Claims:
         """The VMs that name an image, sorted."""
         return tuple(sorted(set(self.holders(_Kind.IMAGE, image))))
 
-    def macs(self, except_vm: str) -> OthersClaims:
+    def macs(self, except_vm: str) -> OthersReservations:
         """The MAC addresses of all other VMs."""
-        return OthersClaims(self, _Kind.MAC, except_vm)
+        return OthersReservations(self, _Kind.MAC, except_vm)
 
-    def cids(self, except_vm: str) -> OthersClaims:
+    def cids(self, except_vm: str) -> OthersReservations:
         """The vsock CIDs of all other VMs."""
-        return OthersClaims(self, _Kind.CID, except_vm)
+        return OthersReservations(self, _Kind.CID, except_vm)
 
-    def uids(self, except_vm: str) -> OthersClaims:
+    def uids(self, except_vm: str) -> OthersReservations:
         """The user numbers of all other VMs."""
-        return OthersClaims(self, _Kind.UID, except_vm)
+        return OthersReservations(self, _Kind.UID, except_vm)
 
     def free_uid(self, first: int, last: int) -> int | None:
         """The lowest user number in a range that no VM has."""

@@ -11,7 +11,6 @@ import logging
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -37,9 +36,8 @@ from vmkernel.model import (
     VmSpec,
     VmState,
 )
-from vmkernel.vm.context import Surroundings
-from vmkernel.vm.guest.agent import GuestAgent
-from vmkernel.vm.inventory import Roster
+from vmkernel.vm.context import VmContext
+from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.lifecycle.agent_watch import watch_agents
 from vmkernel.vm.lifecycle.autostart import Autostart
 from vmkernel.vm.machine.driver import VmDriver
@@ -72,35 +70,35 @@ _KEYS_S = 5.0
 class VmService:
     """See VmDirectory."""
 
-    def __init__(self, host: Surroundings, operations: Operations) -> None:
+    def __init__(self, host: VmContext, operations: Operations) -> None:
         self._host = host
         self._operations = operations
         self._write_lock = asyncio.Lock()
         self._live_disks: VmLiveDisks | None = None
         self._snapshots: Snapshots | None = None
         self._backups: VmBackups | None = None
-        self.roster = Roster(host)
+        self.inventory = VmInventory(host)
 
     # --- life ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """See VmDirectory."""
         self._host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self.roster.background(self._look_around(), "vm-surroundings")
-        self.roster.background(self._host.network.run(), "ports")
-        await self.roster.start()
-        self.roster.background(watch_agents(self.roster), "guest-agents")
-        self.roster.background(self._watch_keys(), "secure-boot-keys")
-        self.roster.background(self._settle_moves(0), "settle-moves")
+        self.inventory.background(self._look_around(), "vm-surroundings")
+        self.inventory.background(self._host.network.run(), "ports")
+        await self.inventory.start()
+        self.inventory.background(watch_agents(self.inventory), "guest-agents")
+        self.inventory.background(self._watch_keys(), "secure-boot-keys")
+        self.inventory.background(self._settle_moves(0), "settle-moves")
         self._host.storage.on_datastore_change(self._datastore_changed)
-        autostart = Autostart(self._host, self.roster, self._operations)
-        self.roster.background(autostart.run(), "autostart")
+        autostart = Autostart(self._host, self.inventory, self._operations)
+        self.inventory.background(autostart.run(), "autostart")
 
     async def stop(self) -> None:
         """See VmDirectory."""
         if self._backups is not None:
             await self._backups.close()
-        await self.roster.stop()
+        await self.inventory.stop()
         await self._host.launcher.close()
         self._host.logs.close()
 
@@ -119,44 +117,44 @@ class VmService:
     async def _watch_keys(self) -> None:
         """Look at the Secure Boot keys of each VM that has come to rest, one after the other."""
         while True:
-            for driver in self.roster.drivers():
+            for driver in self.inventory.drivers():
                 if driver.unseen_keys:
                     await driver.look_at_keys()
             await asyncio.sleep(_KEYS_S)
 
     def _datastore_changed(self, _: str, available: bool) -> None:
         if available:
-            self.roster.background(self._settle_moves(_SETTLED_S), "settle-moves")
+            self.inventory.background(self._settle_moves(_SETTLED_S), "settle-moves")
 
     async def _settle_moves(self, delay_s: float) -> None:
         """Take up what a vmkernel before this one was doing to the disks of running VMs."""
         await asyncio.sleep(delay_s)
-        for driver in self.roster.drivers():
+        for driver in self.inventory.drivers():
             await driver.ready()
-        if any(driver.active for driver in self.roster.drivers()):
+        if any(driver.active for driver in self.inventory.drivers()):
             await self.live_disks().settle()
 
     # --- reading ------------------------------------------------------------------------------
 
     def active(self) -> tuple[str, ...]:
         """The VMs whose guests run, or are about to."""
-        return tuple(driver.vm_id for driver in self.roster.drivers() if driver.active)
+        return tuple(driver.vm_id for driver in self.inventory.drivers() if driver.active)
 
     def findings(self) -> Iterator[Finding]:
         """What is wrong with VM folders."""
-        return self.roster.findings()
+        return self.inventory.findings()
 
     def list_vms(self) -> tuple[Vm, ...]:
         """See VmDirectory."""
-        return self.roster.list_vms()
+        return self.inventory.list_vms()
 
     def page(self, after: str | None, limit: int) -> tuple[tuple[Vm, ...], bool]:
         """See VmDirectory."""
-        return self.roster.page(after, limit)
+        return self.inventory.page(after, limit)
 
     def states(self) -> Mapping[str, VmState]:
         """See VmDirectory."""
-        return self.roster.states()
+        return self.inventory.states()
 
     def process_of(self, vm_id: str) -> int | None:
         """See VmDirectory."""
@@ -168,27 +166,27 @@ class VmService:
 
     def get(self, vm_id: str) -> Vm:
         """See VmDirectory."""
-        return self.roster.get(vm_id)
+        return self.inventory.get(vm_id)
 
     def vm_of_volume(self, volume: str) -> str | None:
         """See VmUsers."""
-        return self.roster.vm_of_volume(volume)
+        return self.inventory.vm_of_volume(volume)
 
     def names_volume(self, volume: str) -> bool | None:
         """See VmUsers."""
-        return self.roster.names_volume(volume)
+        return self.inventory.names_volume(volume)
 
     def volume_is_open(self, volume: str) -> bool:
         """See VmUsers."""
-        return self.roster.volume_is_open(volume)
+        return self.inventory.volume_is_open(volume)
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:
         """See VmUsers."""
-        return self.roster.vms_of_image(image)
+        return self.inventory.vms_of_image(image)
 
     def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
         """See VmUsers."""
-        return self.roster.vms_on_datastore(datastore, active=active)
+        return self.inventory.vms_on_datastore(datastore, active=active)
 
     def accelerator(self) -> str | None:
         """What a VM started now runs with, where that has been tried already."""
@@ -215,18 +213,18 @@ class VmService:
         such a VM."""
         from vmkernel.vm.nonvolatile.machine_state import check_state, write_state
 
-        self.roster.forget_gone()
-        if self.roster.known(vm_id):
+        self.inventory.forget_gone()
+        if self.inventory.known(vm_id):
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is a VM {vm_id} already.")
         family = family_of(spec) if machine is None else Family.of(machine.machine_type)
-        spec = self.roster.complete(vm_id, with_drivers(spec, self._host.storage.image))
+        spec = self.inventory.complete(vm_id, with_drivers(spec, self._host.storage.image))
         check_structure(spec, family)
-        self.roster.check_references(vm_id, spec)
+        self.inventory.check_references(vm_id, spec)
         await self._host.check_cpu_model(spec.cpus.model)
         if machine is not None:
             await asyncio.to_thread(check_state, self._host, machine)
-        with self.roster.claim(vm_id, spec):
-            self.roster.check_references(vm_id, spec)  # something may have gone meanwhile
+        with self.inventory.reserve(vm_id, spec):
+            self.inventory.check_references(vm_id, spec)  # something may have gone meanwhile
             program = await self._host.program()
             async with self._write_lock:
                 definition = VmDefinition(
@@ -237,7 +235,7 @@ class VmService:
                     machine_type=(
                         program.machine_type(family) if machine is None else machine.machine_type
                     ),
-                    uid=self.roster.free_uid(),
+                    uid=self.inventory.free_uid(),
                     spec=spec,
                 )
                 folder = self._host.storage.vms_folder(spec.datastore) / vm_id
@@ -249,16 +247,16 @@ class VmService:
 
                 with naming_datastore(spec.datastore):
                     await _in_thread(f"VM {vm_id}", _make_folder, folder, definition, fill)
-            driver = self.roster.adopt(definition, folder)
+            driver = self.inventory.adopt(definition, folder)
             await self._host.storage.keep_volumes(disk.volume for disk in spec.disks)
         await driver.ready()
         self._publish("vm.created", vm_id, actor)
-        return self.roster.view(driver)
+        return self.inventory.view(driver)
 
     def _uuid(self, machine: MachineState | None) -> str:
         if machine is None or machine.uuid is None:
             return str(uuid.uuid4())
-        for driver in self.roster.drivers():
+        for driver in self.inventory.drivers():
             if driver.definition.uuid == machine.uuid:
                 raise MicaError.field(
                     "/machine/uuid",
@@ -270,14 +268,14 @@ class VmService:
 
     async def update(self, vm_id: str, spec: VmSpec, revision: int, *, actor: str) -> Vm:
         """See VmDirectory."""
-        driver = self.roster.driver(vm_id)
+        driver = self.inventory.driver(vm_id)
         old = driver.definition
         _check_revision(vm_id, old.revision, revision)
         if spec.datastore != old.spec.datastore:
             raise MicaError.field("/spec/datastore", f"VM {vm_id} stays on its datastore.")
-        spec = self.roster.complete(vm_id, spec, old.spec)
+        spec = self.inventory.complete(vm_id, spec, old.spec)
         if spec == old.spec:
-            return self.roster.view(driver)
+            return self.inventory.view(driver)
         host_only = is_host_only(old.spec, spec)
         request = VmRequest.RENAME if host_only else VmRequest.RECONFIGURE
         plugs = request is VmRequest.RECONFIGURE and driver.state in WITH_QEMU
@@ -286,7 +284,7 @@ class VmService:
             for disk in old.spec.disks:
                 self._host.storage.refuse_children(disk.volume)
         check_structure(spec, Family.of(old.machine_type))
-        self.roster.check_references(vm_id, spec)
+        self.inventory.check_references(vm_id, spec)
         if spec.cpus.model != old.spec.cpus.model:
             await self._host.check_cpu_model(spec.cpus.model)
 
@@ -294,8 +292,8 @@ class VmService:
             _check_revision(vm_id, known.revision, revision)
             return replace(known, spec=spec, revision=revision + 1)
 
-        with self.roster.claim(vm_id, spec):
-            self.roster.check_references(vm_id, spec)  # something may have gone meanwhile
+        with self.inventory.reserve(vm_id, spec):
+            self.inventory.check_references(vm_id, spec)  # something may have gone meanwhile
             try:
                 if plugs:
                     from vmkernel.vm.hotplug.apply import change_running
@@ -307,7 +305,7 @@ class VmService:
                 stored = driver.definition.spec.disks
                 await self._host.storage.keep_volumes(disk.volume for disk in stored)
         self._publish("vm.updated", vm_id, actor)
-        return self.roster.view(driver)
+        return self.inventory.view(driver)
 
     async def delete(
         self,
@@ -318,17 +316,17 @@ class VmService:
         actor: str,
     ) -> None:
         """See VmDirectory."""
-        self.roster.forget_gone()
+        self.inventory.forget_gone()
         volumes: tuple[str, ...] = ()
-        broken = self.roster.unusable(vm_id)
+        broken = self.inventory.unusable(vm_id)
         if broken is not None:
             if revision is not None:
                 _check_revision(vm_id, broken.view().revision, revision)
             self._host.storage.vms_folder(broken.datastore)
             await _in_thread(f"VM {vm_id}", definitions.delete, broken.folder)
-            await self.roster.forget(vm_id)
+            await self.inventory.forget(vm_id)
         else:
-            driver = self.roster.driver(vm_id)
+            driver = self.inventory.driver(vm_id)
             if revision is not None:
                 _check_revision(vm_id, driver.definition.revision, revision)
             driver.check(VmRequest.DELETE)
@@ -342,7 +340,7 @@ class VmService:
                 self._host.storage.refuse_children(disk.volume)
             await self._forget_elsewhere(driver)
             await driver.ask(VmRequest.DELETE)
-            await self.roster.forget(vm_id)
+            await self.inventory.forget(vm_id)
             if with_volumes:
                 volumes = tuple(disk.volume for disk in driver.definition.spec.disks)
         self._publish("vm.deleted", vm_id, actor)
@@ -361,7 +359,7 @@ class VmService:
 
     async def act(self, vm_id: str, action: VmAction, *, timeout_s: float, actor: str) -> Operation:
         """See VmDirectory."""
-        driver = self.roster.driver(vm_id)
+        driver = self.inventory.driver(vm_id)
         await driver.ready()
         request = request_of(action)
         driver.check(request)
@@ -370,7 +368,7 @@ class VmService:
 
         async def work(handle: OperationHandle) -> None:
             if request is VmRequest.START:
-                self.roster.check_references(vm_id, driver.definition.spec)
+                self.inventory.check_references(vm_id, driver.definition.spec)
             await driver.ask(request, timeout_s=timeout_s, on_progress=handle.progress)
 
         return self._operations.begin(
@@ -385,7 +383,7 @@ class VmService:
         self, vm_id: str, kind: ConsoleKind, *, actor: str = "somebody", origin: str = ""
     ) -> socket.socket:
         """See VmDirectory."""
-        driver = self.roster.driver(vm_id)
+        driver = self.inventory.driver(vm_id)
         await driver.ready()
         driver.check(VmRequest.CONSOLE)
         if kind is ConsoleKind.SERIAL:
@@ -414,7 +412,7 @@ class VmService:
 
         self._host.ending.set()
         return await end_guests(
-            self.roster.drivers(), timeout_s=timeout_s, force=force, on_progress=on_progress
+            self.inventory.drivers(), timeout_s=timeout_s, force=force, on_progress=on_progress
         )
 
     def end_called_off(self) -> None:
@@ -426,69 +424,51 @@ class VmService:
         if self._live_disks is None:
             from vmkernel.vm.live_disks import VmLiveDisks
 
-            self._live_disks = VmLiveDisks(self, self._host)
+            self._live_disks = VmLiveDisks(self.inventory, self._host)
         return self._live_disks
 
     def clones(self) -> Clones:
         """Makes VMs of others; holds nothing, so there is no need to keep it."""
         from vmkernel.vm.clone.service import Clones
 
-        return Clones(self, self._host, self._operations)
+        return Clones(self.inventory, self.create, self._host, self._operations)
 
     def snapshots(self) -> Snapshots:
         """Points that VMs can go back to."""
         if self._snapshots is None:
             from vmkernel.vm.snapshots.service import Snapshots
 
-            self._snapshots = Snapshots(self, self._host, self._operations)
+            self._snapshots = Snapshots(self.inventory, self._host, self._operations)
         return self._snapshots
 
     def snapshots_of(self, volume: str) -> tuple[str, ...]:
         """See VmUsers."""
-        return self.roster.snapshots_of(volume)
+        return self.inventory.snapshots_of(volume)
 
     def snapshot_tags(self, volume: str) -> frozenset[str] | None:
         """See VmUsers."""
-        return self.roster.snapshot_tags(volume)
+        return self.inventory.snapshot_tags(volume)
 
     def backups(self, make_scratch: Callable[[str, int], Awaitable[Path]]) -> VmBackups:
         """What keeps disks readable for backups."""
         if self._backups is None:
             from vmkernel.vm.backup.service import VmBackups
 
-            self._backups = VmBackups(self, self._host, make_scratch)
+            self._backups = VmBackups(self.inventory, self._host, make_scratch)
         return self._backups
 
-    # --- for other parts of the VM side -------------------------------------------------------
-
     async def use(
-        self,
-        vm_id: str,
-        request: VmRequest,
-        work: Callable[[Running], Awaitable[Outcome]],
+        self, vm_id: str, request: VmRequest, work: Callable[[Running], Awaitable[Outcome]]
     ) -> Outcome:
-        """Short work with a VM's QEMU, inside its owner task; see VmDriver.use."""
-        driver = self.roster.driver(vm_id)
-        await driver.ready()
-        driver.check(request)
-        return await driver.use(request, work)
-
-    def agent(self, vm_id: str) -> GuestAgent:
-        """The agent in a VM's guest."""
-        return self.roster.driver(vm_id).agent
-
-    def hold(
-        self, vm_id: str, reason: str, blocks: frozenset[VmRequest]
-    ) -> AbstractContextManager[None]:
-        """Block requests during long work on a VM; see Holds.hold."""
-        return self.roster.driver(vm_id).hold(reason, blocks)
+        """See VmInventory."""
+        return await self.inventory.use(vm_id, request, work)
 
     async def change_spec(
         self, vm_id: str, change: Callable[[VmSpec], VmSpec], *, actor: str
     ) -> Vm:
         """Write down what was changed in the guest's sight, such as a moved volume; durable on
         return. `change` is told the present spec, and may raise MicaError."""
-        driver = self.roster.driver(vm_id)
+        driver = self.inventory.driver(vm_id)
 
         def renew(known: VmDefinition) -> VmDefinition:
             spec = change(known.spec)
@@ -496,7 +476,7 @@ class VmService:
 
         await driver.change(VmRequest.ADJUST, renew)
         self._publish("vm.updated", vm_id, actor)
-        return self.roster.view(driver)
+        return self.inventory.view(driver)
 
     def _publish(self, event_type: str, vm_id: str, actor: str) -> None:
         self._host.events.publish(event_type, Subject(kind="vm", id=vm_id), actor=actor)

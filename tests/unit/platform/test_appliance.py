@@ -28,7 +28,7 @@ from vmkernel.model import ErrorCode, HostMode, MicaError, PowerAction
 from vmkernel.operations import OperationRegistry
 from vmkernel.platform.appliance import AppliancePlatform
 from vmkernel.platform.machine_access import MachineAccess
-from vmkernel.platform.ports import Surroundings
+from vmkernel.platform.ports import PlatformContext
 from vmkernel.platform.stick import ESP_TYPE_GUID
 from vmkernel.state import StateLog, StateStore
 
@@ -196,7 +196,7 @@ class Host:
         self.store.open("no state partition was found")
         await self.platform.apply_settings(self.store, self.bus)
         self.platform.bind(
-            Surroundings(
+            PlatformContext(
                 store=self.store,
                 events=self.bus,
                 operations=self.operations,

@@ -112,7 +112,7 @@ class BackupStory:
         assert not any(path.exists() for path in self.scratches)
         assert not (self.world.host.folder("web").path / "nbd.sock").exists()
         assert self.service.list("web") == ()
-        with self.world.vms.hold("web", "the test works on it", frozenset()):
+        with self.world.vms.inventory.hold("web", "the test works on it", frozenset()):
             pass
 
 

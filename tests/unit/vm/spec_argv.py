@@ -22,7 +22,7 @@ from vmkernel.model import ImageFormat, NicSpec, VmSpec, VolumeFormat
 from vmkernel.network import NetworkPort, UserNetwork
 from vmkernel.qemu import QemuProgram, build_arguments
 from vmkernel.storage.ports import ImageFile, VolumeFile, VolumeLayer
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.spec.defaults import with_defaults
 from vmkernel.vm.start import plan as start_plan
 from vmkernel.vm.start.files import find_files
@@ -88,7 +88,7 @@ class _Launcher(FakeLauncher):
         return 3 + index
 
 
-def host_of(root: Path, *, taps: bool = True) -> Surroundings:
+def host_of(root: Path, *, taps: bool = True) -> VmContext:
     """A host that has whatever a spec may name."""
     world = World(root)
     secure = UefiFiles(Path("/fw/SECURE_CODE.fd"), Path("/fw/SECURE_VARS.fd"))
@@ -127,7 +127,7 @@ def command_line(
 
 
 async def _words(
-    host: Surroundings,
+    host: VmContext,
     definition: VmDefinition,
     accelerator: Accelerator,
     incoming: BootTopology | None,

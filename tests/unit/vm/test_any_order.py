@@ -113,7 +113,7 @@ class AnyOrder(RuleBasedStateMachine):
 
         async def use() -> None:
             try:
-                await self.world.vms.use("web", VmRequest.QUERY, query)
+                await self.world.vms.inventory.use("web", VmRequest.QUERY, query)
             except MicaError:
                 return
 

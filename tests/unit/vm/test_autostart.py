@@ -149,7 +149,7 @@ async def test_the_next_one_waits_for_the_agent(tmp_path: Path) -> None:
     await _reboot(world, "second")
     await _until(world, first=VmState.RUNNING)
     assert _states(world)["second"] is VmState.STOPPED
-    world.vms.agent("first").note_channel(is_open=True)
+    world.vms.inventory.agent("first").note_channel(is_open=True)
     await _until(world, second=VmState.RUNNING)
     await world.vms.stop()
 

@@ -160,7 +160,7 @@ async def test_the_guest_s_file_systems_stand_still_at_the_instant(
         asked: list[str] = []
         story.blocks.at_instant = lambda: asked.extend(agent.asked)
         async with agent.serving():
-            story.world.vms.agent("web").note_channel(is_open=how != "none")
+            story.world.vms.inventory.agent("web").note_channel(is_open=how != "none")
             backup = await story.begin()
             assert backup.quiet is (how == "held still")
             if how == "held still":
@@ -169,7 +169,7 @@ async def test_the_guest_s_file_systems_stand_still_at_the_instant(
                 assert THAW in agent.asked, "the guest goes on while the backup is read"
             if how == "none":
                 assert agent.asked == []
-            assert not story.world.vms.agent("web").status().frozen
+            assert not story.world.vms.inventory.agent("web").status().frozen
             await story.end(backup)
 
 
@@ -178,7 +178,7 @@ async def test_a_guest_goes_on_if_the_instant_fails(tmp_path: Path) -> None:
     async with backups(tmp_path) as story:
         agent = FakeAgent(story.world.host.folder("web").agent)
         async with agent.serving():
-            story.world.vms.agent("web").note_channel(is_open=True)
+            story.world.vms.inventory.agent("web").note_channel(is_open=True)
             story.blocks.refuse = {"transaction"}
             await refused(story, ErrorCode.UNAVAILABLE, "refused")
             assert agent.asked.index(FREEZE) < agent.asked.index(THAW)
@@ -235,7 +235,7 @@ async def test_two_begin_at_once_and_one_has_it(tmp_path: Path) -> None:
 async def test_while_others_work_on_the_disks_there_is_none(tmp_path: Path) -> None:
     async with backups(tmp_path) as story:
         blocks = frozenset({VmRequest.HOLD})
-        with story.world.vms.hold("web", "volume data is being moved", blocks):
+        with story.world.vms.inventory.hold("web", "volume data is being moved", blocks):
             await refused(story, ErrorCode.CONFLICT, "being moved")
         story.nothing_is_left()
 

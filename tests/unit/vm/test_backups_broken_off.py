@@ -100,7 +100,7 @@ async def test_a_client_that_gives_up_while_the_vm_is_busy(tmp_path: Path) -> No
         async def busy(_: Running) -> None:
             await go_on.wait()
 
-        work = asyncio.create_task(story.world.vms.use("web", VmRequest.OPERATE, busy))
+        work = asyncio.create_task(story.world.vms.inventory.use("web", VmRequest.OPERATE, busy))
         await story.world.quiet()
         begin = asyncio.create_task(story.begin(checkpoint="one"))
         await story.world.quiet()

@@ -25,7 +25,7 @@ from vmkernel.model import (
 )
 from vmkernel.qemu import DiskError, GuestPanicked, GuestReset, RunState
 from vmkernel.vm.lifecycle.host_shutdown import end_guests
-from vmkernel.vm.machine.event_rate_limit import Floods
+from vmkernel.vm.machine.event_rate_limit import EventRateLimit
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.states import VmRequest
 
@@ -391,9 +391,9 @@ def test_a_qemu_that_is_slow_to_answer_keeps_its_disks(tmp_path: Path) -> None:
         assert state(world) is VmState.RUNNING
         # One that won't go on is no VM that is off either.
         world.qemu().status = RunState.INTERNAL_ERROR
-        record = world.vms.roster.driver("web")._machine.record
+        record = world.vms.inventory.driver("web")._machine.record
         assert record is not None
-        world.vms.roster.driver("web")._machine.note_record(resuming=True)
+        world.vms.inventory.driver("web")._machine.note_record(resuming=True)
         await world.restart()
         vm = world.vms.get("web")
         assert vm.status.state is VmState.PAUSED
@@ -423,7 +423,7 @@ def test_a_qemu_is_kept_whatever_else_cannot_be_made_out(
             await world.restart()
             assert state(world) is VmState.RUNNING
             async with asyncio.timeout(10):
-                while not world.vms.roster.driver("web")._machine.connected:  # noqa: ASYNC110
+                while not world.vms.inventory.driver("web")._machine.connected:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             assert world.vms.get("web").status.started_at is not None
             assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
@@ -503,7 +503,7 @@ def test_a_guest_that_floods_pushes_nobody_out(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_counted() -> None:
-    floods = Floods(most=2, window_s=10)
+    floods = EventRateLimit(most=2, window_s=10)
     assert [floods.admit("a", 1.0) for _ in range(5)] == [0, 0, None, None, None]
     assert floods.admit("b", 1.0) == 0
     assert floods.admit("a", 11.5) == 3
@@ -517,10 +517,10 @@ def test_a_vm_that_hangs_does_not_keep_its_host_from_ending(tmp_path: Path) -> N
             async def hang(_: Running) -> None:
                 await asyncio.Event().wait()
 
-            work = asyncio.create_task(world.vms.use("web", VmRequest.OPERATE, hang))
+            work = asyncio.create_task(world.vms.inventory.use("web", VmRequest.OPERATE, hang))
             await world.quiet()
             left = await end_guests(
-                world.vms.roster.drivers(), timeout_s=0.05, force=True, grace_s=0.05
+                world.vms.inventory.drivers(), timeout_s=0.05, force=True, grace_s=0.05
             )
             assert left == ("web",)
             work.cancel()

@@ -45,7 +45,7 @@ async def off(root: Path) -> AsyncIterator[World]:
 
 
 def driver(world: World) -> VmDriver:
-    return world.vms.roster.driver("web")
+    return world.vms.inventory.driver("web")
 
 
 @on_loop

@@ -14,7 +14,7 @@ from vmkernel.model import (
     VmSpec,
     VsockSpec,
 )
-from vmkernel.vm.reservations import Claims
+from vmkernel.vm.reservations import Reservations
 
 MACS = ("52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03")
 VOLUMES = ("a", "b", "c")
@@ -50,7 +50,7 @@ steps = st.lists(
 def test_it_says_what_looking_through_all_specs_says(
     steps: list[tuple[str, bool, tuple[VmSpec, int] | None]],
 ) -> None:
-    claims = Claims()
+    claims = Reservations()
     held: dict[tuple[str, bool], tuple[VmSpec, int | None]] = {}
     for vm_id, change, new in steps:
         if new is None:
@@ -90,7 +90,7 @@ def test_it_says_what_looking_through_all_specs_says(
 
 
 def test_who_came_first_stays_first() -> None:
-    claims = Claims()
+    claims = Reservations()
     both = VmSpec(datastore="main", disks=(DiskSpec(volume="a"),))
     claims.note("web", both)
     claims.note("db", both)

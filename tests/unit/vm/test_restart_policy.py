@@ -19,7 +19,7 @@ from vmkernel.model import (
 )
 from vmkernel.qemu import GuestPanicked, RunState, WatchdogFired
 from vmkernel.vm.machine.exit_reason import UNFED
-from vmkernel.vm.machine.restart_policy import End, Restarts
+from vmkernel.vm.machine.restart_policy import End, RestartPolicyState
 
 from .test_driver import running, state
 from .world import World
@@ -29,7 +29,7 @@ ALWAYS = RestartSpec(policy=RestartPolicy.ALWAYS)
 
 
 def test_the_wait_doubles_to_five_minutes() -> None:
-    restarts = Restarts()
+    restarts = RestartPolicyState()
     waits = [restarts.after(End.FAILED, FAILURE, ran_s=1, now=0) for _ in range(11)]
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
     assert restarts.after(End.FAILED, FAILURE, ran_s=600, now=0) == 1
@@ -37,7 +37,7 @@ def test_the_wait_doubles_to_five_minutes() -> None:
 
 @given(st.sampled_from(End), st.sampled_from(RestartPolicy), st.integers(0, 40))
 def test_what_was_asked_for_is_never_undone(end: End, policy: RestartPolicy, before: int) -> None:
-    restarts = Restarts(attempts=before)
+    restarts = RestartPolicyState(attempts=before)
     wait_s = restarts.after(end, RestartSpec(policy=policy), ran_s=0, now=0)
     if end is End.ASKED or policy is RestartPolicy.NEVER:
         assert wait_s is None
@@ -50,7 +50,7 @@ def test_what_was_asked_for_is_never_undone(end: End, policy: RestartPolicy, bef
 
 
 def test_it_gives_up() -> None:
-    restarts = Restarts()
+    restarts = RestartPolicyState()
     spec = RestartSpec(policy=RestartPolicy.ALWAYS, max_attempts=2)
     waits = [restarts.after(End.FAILED, spec, ran_s=0, now=0) for _ in range(3)]
     assert waits == [1, 2, None]

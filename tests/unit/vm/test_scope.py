@@ -27,7 +27,7 @@ from vmkernel.model import CdromSpec, DiskSpec, ErrorCode, MicaError, NicSpec, V
 from vmkernel.model.scope import Change, Scope
 from vmkernel.model.vm import SCOPES
 from vmkernel.model.vm_differences import differences, scope_of
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.hotplug.plan import _FOLLOWED, Changes, plan_changes
 from vmkernel.vm.hotplug.steps import removals_of, steps_of
 from vmkernel.vm.spec.cloud_init.documents import seed_files
@@ -129,7 +129,7 @@ def test_a_device_that_is_plugged_in_has_all_of_its_fields(path: str, tmp_path: 
     assert (old != new) is seen
 
 
-def _plugged(spec: VmSpec, host: Surroundings) -> list[list[Command]]:
+def _plugged(spec: VmSpec, host: VmContext) -> list[list[Command]]:
     disk, nic = spec.disks[0], spec.nics[0]
     return [
         disk_commands(

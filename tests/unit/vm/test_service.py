@@ -244,12 +244,15 @@ def test_a_volume_that_two_vms_name_is_open_while_either_runs(tmp_path: Path) ->
             definition = load(world.storage.vms_folder("main") / "web")
             save(folder, replace(definition, id="also"))
             await world.restart()
-            claims, web = world.vms.roster._claims, world.vms.roster.driver("web").definition
+            claims, web = (
+                world.vms.inventory._reservations,
+                world.vms.inventory.driver("web").definition,
+            )
             claims.drop("web")  # the other one came first
             claims.note("web", web.spec, web.uid)
             assert world.vms.vm_of_volume("data") == "also"
             assert world.vms.volume_is_open("data")
-            assert world.vms.roster.active_vm_of_volume("data") == "web"
+            assert world.vms.inventory.active_vm_of_volume("data") == "web"
             ended = await world.act(VmAction.START, "also")
             assert ended.error is not None
             assert ended.error.code is ErrorCode.IN_USE

@@ -347,7 +347,7 @@ async def test_a_crash_while_one_is_taken_is_swept(tmp_path: Path) -> None:
         world.storage.qemu_img.kept[disk(world)][half.tag] = b"half"
         (folder(world) / "snapshots/two/suspend.state.new").write_bytes(b"half")
         await world.restart()
-        await world.vms.roster.driver("web").ready()
+        await world.vms.inventory.driver("web").ready()
         nothing_is_left(world, "one")
         assert state(world) is VmState.RUNNING
 
@@ -366,7 +366,7 @@ async def test_a_crash_while_going_back_is_finished(tmp_path: Path) -> None:
                 await world.act(VmAction.POWER_OFF)
             records.begin_revert(folder(world), records.Revert(snapshot="then"))
             await world.restart()
-            await world.vms.roster.driver("web").ready()
+            await world.vms.inventory.driver("web").ready()
             assert state(world) is VmState.SUSPENDED
             assert disk(world).read_bytes() == b"first"
             nothing_is_left(world, "then")
@@ -385,7 +385,7 @@ async def test_a_revert_that_fails_is_finished_later(tmp_path: Path) -> None:
         assert ended.state is OperationState.FAILED
         assert state(world) is VmState.UNUSABLE
         await world.restart()
-        await world.vms.roster.driver("web").ready()
+        await world.vms.inventory.driver("web").ready()
         assert state(world) is VmState.STOPPED
         assert disk(world).read_bytes() == b"first"
 

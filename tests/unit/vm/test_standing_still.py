@@ -93,7 +93,7 @@ async def test_whoever_paused_it_lets_it_go_on(
 
 
 def test_how_long_between_two_looks() -> None:
-    shortage = space.Shortage()
+    shortage = space.EnospcBackoff()
     assert [shortage.begin(now_s=1.0) for _ in range(6)] == [5, 10, 20, 40, 60, 60]
     assert shortage.begin(now_s=1000.0) == 5
 

@@ -103,7 +103,7 @@ async def test_a_suspended_vm_keeps_its_volumes_as_they_are(tmp_path: Path) -> N
     await _suspended(world)
     assert world.vms.volume_is_open("disk")
     with pytest.raises(MicaError):
-        world.vms.hold("web", "a revert", frozenset())
+        world.vms.inventory.hold("web", "a revert", frozenset())
     with pytest.raises(MicaError, match="web is suspended"):
         await world.vms.live_disks().resize("disk", 2 << 20)
     await _succeeds(world, VmAction.DISCARD_STATE)

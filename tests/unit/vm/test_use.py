@@ -23,7 +23,7 @@ def test_work_runs_with_qemu_and_its_answer_comes_back(tmp_path: Path) -> None:
             async def ask(vm: Running) -> object:
                 return await vm.qmp.ask("query-vcpus", list[int])
 
-            assert await world.vms.use("web", VmRequest.QUERY, ask) == [1]
+            assert await world.vms.inventory.use("web", VmRequest.QUERY, ask) == [1]
             assert world.qemu().commands == [("query-vcpus", {})]
 
     asyncio.run(story())
@@ -39,7 +39,7 @@ def test_nothing_else_changes_the_vm_while_work_runs(tmp_path: Path) -> None:
                 await go_on.wait()
                 return world.vms.get("web").status.state
 
-            work = asyncio.create_task(world.vms.use("web", VmRequest.OPERATE, wait))
+            work = asyncio.create_task(world.vms.inventory.use("web", VmRequest.OPERATE, wait))
             await inside.wait()
             off = asyncio.create_task(world.act(VmAction.POWER_OFF))
             await world.quiet()
@@ -60,7 +60,7 @@ def test_work_is_refused_where_there_is_no_qemu(tmp_path: Path) -> None:
                 raise AssertionError("it must not be called")
 
             with pytest.raises(MicaError) as caught:
-                await world.vms.use("web", VmRequest.OPERATE, never)
+                await world.vms.inventory.use("web", VmRequest.OPERATE, never)
             assert caught.value.problem.code is ErrorCode.CONFLICT
 
     asyncio.run(story())
@@ -70,12 +70,12 @@ def test_a_hold_blocks_what_it_names_and_names_itself(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
             blocks = frozenset({VmRequest.POWER_OFF, VmRequest.HOLD})
-            with world.vms.hold("web", "a backup is under way", blocks):
+            with world.vms.inventory.hold("web", "a backup is under way", blocks):
                 with pytest.raises(MicaError, match="a backup is under way"):
                     await world.act(VmAction.POWER_OFF)
                 with (
                     pytest.raises(MicaError, match="a backup is under way"),
-                    world.vms.hold("web", "a second one", blocks),
+                    world.vms.inventory.hold("web", "a second one", blocks),
                 ):
                     raise AssertionError("two at once")
             assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
@@ -105,7 +105,7 @@ def test_an_update_does_not_undo_a_change_that_came_between(tmp_path: Path) -> N
             async def wait(_: Running) -> None:
                 await go_on.wait()
 
-            block = asyncio.create_task(world.vms.use("web", VmRequest.OPERATE, wait))
+            block = asyncio.create_task(world.vms.inventory.use("web", VmRequest.OPERATE, wait))
             await world.quiet()
             moved = asyncio.create_task(
                 world.vms.change_spec("web", lambda s: replace(s, description="new"), actor="x")

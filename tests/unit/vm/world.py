@@ -18,7 +18,7 @@ from vmkernel.network import UserNetwork
 from vmkernel.operations import OperationRegistry
 from vmkernel.qemu import QemuProgram
 from vmkernel.resources import HugePagePool, MemoryAdmission, MemoryFigures
-from vmkernel.vm.context import Once, Surroundings, Timing
+from vmkernel.vm.context import Once, Timing, VmContext
 from vmkernel.vm.service import VmService
 
 __all__ = ["World"]
@@ -69,7 +69,7 @@ class World:
     def new_vmkernel(self) -> None:
         """One that knows nothing; the one before it has not been told to end."""
         self.operations = OperationRegistry(self.bus)
-        self.host = Surroundings(
+        self.host = VmContext(
             run_dir=self.root / "run" / "vm",
             storage=self.storage,
             network=UserNetwork(),

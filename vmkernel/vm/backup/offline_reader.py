@@ -11,7 +11,6 @@ it from being started.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,9 +31,10 @@ from vmkernel.model import (
     VmSpec,
     VolumeFormat,
 )
-from vmkernel.qemu import QemuError, Qmp
+from vmkernel.qemu import Qmp
 from vmkernel.qemu.point_in_time import CHECKPOINT
 from vmkernel.storage.ports import Storage
+from vmkernel.vm.launch.ending import end_process
 from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.running_vm import Running
@@ -133,16 +133,17 @@ class StillDisks:
     async def _close(self) -> None:
         machine, timing = self._machine, self._machine.host.timing
         launcher, vm_id = machine.host.launcher, machine.vm_id
-        with contextlib.suppress(QemuError, TimeoutError):
-            async with asyncio.timeout(timing.quit_s):
-                await self._qmp.quit()
-        await self._qmp.close()
-        if not await launcher.wait_gone(vm_id, timing.quit_s):
-            launcher.kill(vm_id)
-            if not await launcher.wait_gone(vm_id, timing.kill_s):
-                # A start would end it first; until then nobody else may have the disks.
-                _log.error("the QEMU that reads the disks of VM %s can't be ended", vm_id)
-                return
+        if not await end_process(
+            launcher,
+            vm_id,
+            self._qmp,
+            self._qmp.close,
+            quit_s=timing.quit_s,
+            kill_s=timing.kill_s,
+        ):
+            # A start would end it first; until then nothing else may have the disks.
+            _log.error("the QEMU that reads the disks of VM %s can't be stopped", vm_id)
+            return
         machine.host.admission.release(vm_id)
         remove(machine.run_folder.record)
         machine.at_disks = False
@@ -171,7 +172,7 @@ async def forget_checkpoint(driver: VmDriver, checkpoint: str) -> None:
     """Forget one in all disks of a VM that is off; `not-found` where none has it."""
 
     async def inside(machine: Machine) -> None:
-        machine.holds.check(VmRequest.HOLD)
+        machine.locks.check(VmRequest.HOLD)
         storage = machine.host.storage
         disks = {disk.key: disk.volume for disk in machine.definition.spec.disks}
         having = [key for key, found in (await _bitmaps(machine)).items() if checkpoint in found]

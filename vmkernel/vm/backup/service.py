@@ -51,11 +51,11 @@ from vmkernel.qemu import QemuError, block_graph, point_in_time
 from vmkernel.qemu.nbd import ALLOCATION, MAX_READ_BYTES, Extent, NbdError, NbdReader, extents_of
 from vmkernel.qemu.point_in_time import DiskPoint
 from vmkernel.vm.backup.offline_reader import StillDisks, checkpoints_of, forget_checkpoint
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
+from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.nonvolatile.machine_state import read_state
-from vmkernel.vm.service import VmService
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.store.definition import VmDefinition
 
@@ -92,7 +92,7 @@ class _Session:
 class VmBackups:
     """See the module."""
 
-    def __init__(self, vms: VmService, host: Surroundings, make_scratch: MakeScratch) -> None:
+    def __init__(self, vms: VmInventory, host: VmContext, make_scratch: MakeScratch) -> None:
         self._vms = vms
         self._host = host
         self._make_scratch = make_scratch
@@ -124,7 +124,7 @@ class VmBackups:
                 ErrorCode.CONFLICT,
                 f"Backup {self._sessions[vm_id].backup.id} of VM {vm_id} is open: end it first.",
             )
-        driver = self._vms.roster.driver(vm_id)
+        driver = self._vms.driver(vm_id)
         await driver.ready()
         if driver.state is VmState.SUSPENDED:
             raise MicaError(
@@ -209,7 +209,7 @@ class VmBackups:
                 still,
             )
         self._sessions[vm_id] = session
-        self._vms.roster.background(self._watch(session), f"backup-of-{vm_id}")
+        self._vms.background(self._watch(session), f"backup-of-{vm_id}")
         self._publish("vm.backup-begun", backup, actor)
         return backup
 
@@ -283,14 +283,14 @@ class VmBackups:
             raise MicaError(ErrorCode.INVALID, f"Disk {key} has {reader.size_bytes} bytes only.")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
-        self._vms.roster.background(_send(reader, ours, offset, length), f"{backup_id}-{key}")
+        self._vms.background(_send(reader, ours, offset, length), f"{backup_id}-{key}")
         return theirs
 
     # --- checkpoints --------------------------------------------------------------------------
 
     async def checkpoints(self, vm_id: str) -> tuple[Checkpoint, ...]:
         """The checkpoints of a VM, by name."""
-        driver = self._vms.roster.driver(vm_id)
+        driver = self._vms.driver(vm_id)
         await driver.ready()
         session = self._sessions.get(vm_id)
         if driver.state in AT_REST and session is None:
@@ -314,7 +314,7 @@ class VmBackups:
 
     async def delete_checkpoint(self, vm_id: str, checkpoint: str) -> None:
         """Forget a checkpoint on all disks."""
-        driver = self._vms.roster.driver(vm_id)
+        driver = self._vms.driver(vm_id)
         await driver.ready()
         session = self._sessions.get(vm_id)
         if driver.state in AT_REST and session is None:

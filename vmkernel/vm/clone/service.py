@@ -21,9 +21,10 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -39,14 +40,15 @@ from vmkernel.model import (
     Progress,
     SnapshotState,
     Subject,
+    Vm,
     VmSpec,
 )
 from vmkernel.storage.ports import DiskPast
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
+from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.nonvolatile.variables import copy_variables
 from vmkernel.vm.ports import OperationHandle, Operations
-from vmkernel.vm.service import VmService
 from vmkernel.vm.spec.scope import for_clone
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.store.clone_journal import CloneJournal, begin, end
@@ -74,20 +76,37 @@ _BLOCKS_OF_SNAPSHOT = frozenset(
 _SLUG_MAX = 63
 
 
+class CreateVm(Protocol):
+    """How a VM is made; `prepare` fills its folder (it may block) before there is such a VM."""
+
+    async def __call__(
+        self,
+        vm_id: str,
+        spec: VmSpec,
+        *,
+        actor: str,
+        machine: MachineState | None,
+        prepare: Callable[[Path], None],
+    ) -> Vm: ...
+
+
 class Clones:
     """Makes VMs of others."""
 
-    def __init__(self, vms: VmService, host: Surroundings, operations: Operations) -> None:
+    def __init__(
+        self, vms: VmInventory, create: CreateVm, host: VmContext, operations: Operations
+    ) -> None:
         self._vms = vms
+        self._create_vm = create
         self._host = host
         self._operations = operations
 
     async def clone(self, vm_id: str, new_id: str, spec: CloneSpec, *, actor: str) -> Operation:
         """Begin to make `new_id` of a VM that is off, or of a snapshot."""
-        driver = self._vms.roster.driver(vm_id)
+        driver = self._vms.driver(vm_id)
         await driver.ready()
         source = _source(driver, spec)
-        if self._vms.roster.known(new_id):
+        if self._vms.known(new_id):
             raise MicaError.field(
                 "/id", f"There is a VM {new_id} already.", ErrorCode.ALREADY_EXISTS
             )
@@ -139,7 +158,7 @@ class Clones:
     ) -> AsyncIterator[None]:
         """Leave nothing of a clone that isn't completed, whatever ends it."""
         vms = self._host.storage.vms_folder(datastore)
-        self._vms.roster.cloning.add(journal.token)
+        self._vms.cloning.add(journal.token)
         try:
             try:
                 await asyncio.to_thread(begin, vms, journal)
@@ -155,7 +174,7 @@ class Clones:
             except OSError as error:
                 _log.warning("the journal of clone %s stays: %s", journal.vm, error)
         finally:
-            self._vms.roster.cloning.discard(journal.token)
+            self._vms.cloning.discard(journal.token)
 
     async def _copy(
         self,
@@ -195,7 +214,7 @@ class Clones:
         def prepare(folder: Path) -> None:
             copy_variables(source.folder, folder)
 
-        await self._vms.create(
+        await self._create_vm(
             new_id,
             wanted,
             actor=actor,

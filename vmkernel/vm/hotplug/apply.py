@@ -25,7 +25,7 @@ from vmkernel.devices import Family
 from vmkernel.host import from_os_error
 from vmkernel.model import ErrorCode, MicaError, VmSpec
 from vmkernel.qemu import QemuError, QmpCommandError
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.hotplug.plan import Changes, plan_changes
 from vmkernel.vm.hotplug.steps import Step, removals_of, steps_of
 from vmkernel.vm.machine.driver import VmDriver
@@ -45,7 +45,7 @@ _POLL_S = 0.25
 
 
 async def change_running(
-    host: Surroundings,
+    host: VmContext,
     driver: VmDriver,
     spec: VmSpec,
     renew: Callable[[VmDefinition, VmSpec], VmDefinition],

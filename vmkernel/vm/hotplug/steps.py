@@ -43,7 +43,7 @@ from vmkernel.model import (
 from vmkernel.model.vm_differences import Difference
 from vmkernel.qemu import QemuError, QmpCommandError, block_graph, hotplug
 from vmkernel.resources import expected_bytes
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.hotplug.plan import Changes
 from vmkernel.vm.machine import media
 from vmkernel.vm.machine.removals import Removal, drop, without
@@ -77,7 +77,7 @@ class Step(Protocol):
 
 @dataclass
 class _AddDisk:
-    host: Surroundings
+    host: VmContext
     spec: VmSpec
     disk: DiskSpec
     family: Family
@@ -131,7 +131,7 @@ class _AddDisk:
 
 @dataclass
 class _AddNic:
-    host: Surroundings
+    host: VmContext
     spec: VmSpec
     nic: NicSpec
     family: Family
@@ -193,7 +193,7 @@ class _Set:
 
 @dataclass
 class _ChangeMedium:
-    host: Surroundings
+    host: VmContext
     old: CdromSpec
     new: CdromSpec
     settled = False
@@ -243,7 +243,7 @@ class _AddProcessors:
 
 @dataclass
 class _AddMemory:
-    host: Surroundings
+    host: VmContext
     spec: VmSpec
     more_bytes: int
     settled = False
@@ -297,7 +297,7 @@ class _AddMemory:
 
 
 def steps_of(
-    host: Surroundings, changes: Changes, old: VmSpec, new: VmSpec, family: Family
+    host: VmContext, changes: Changes, old: VmSpec, new: VmSpec, family: Family
 ) -> list[Step]:
     """The steps that need nobody's consent, in order; the spec that is stored meanwhile is
     `new` with all that is going to be removed."""

@@ -8,7 +8,7 @@ import logging
 import time
 
 from vmkernel.model import VmState
-from vmkernel.vm.inventory import Roster
+from vmkernel.vm.inventory import VmInventory
 
 __all__ = ["watch_agents"]
 
@@ -20,7 +20,7 @@ _AT_ONCE = 8
 
 
 async def watch_agents(
-    roster: Roster, *, look_s: float = _LOOK_S, fresh_s: float = _FRESH_S
+    inventory: VmInventory, *, look_s: float = _LOOK_S, fresh_s: float = _FRESH_S
 ) -> None:
     """For ever: ask each agent soon after it came, and then once a minute."""
     gate = asyncio.Semaphore(_AT_ONCE)
@@ -31,7 +31,7 @@ async def watch_agents(
         async def ask(vm_id: str) -> None:
             try:
                 async with gate:
-                    driver = next((d for d in roster.drivers() if d.vm_id == vm_id), None)
+                    driver = next((d for d in inventory.drivers() if d.vm_id == vm_id), None)
                     if driver is not None and driver.agent.connected:
                         await driver.agent.refresh()
             except Exception:
@@ -42,7 +42,7 @@ async def watch_agents(
         while True:
             await asyncio.sleep(look_s)
             now = time.monotonic()
-            for driver in roster.drivers():
+            for driver in inventory.drivers():
                 agent = driver.agent
                 if (
                     not agent.connected

@@ -18,8 +18,8 @@ import msgspec
 from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.files import RECORD_MAX_BYTES, read_limited, write_lightly
 from vmkernel.model import MicaError, Record, Subject, WaitFor
-from vmkernel.vm.context import Surroundings
-from vmkernel.vm.inventory import Roster
+from vmkernel.vm.context import VmContext
+from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.states import VmRequest
@@ -48,9 +48,9 @@ class _Done(Record, frozen=True, kw_only=True):
 class Autostart:
     """One boot's; `run` it once."""
 
-    def __init__(self, host: Surroundings, roster: Roster, operations: Operations) -> None:
+    def __init__(self, host: VmContext, inventory: VmInventory, operations: Operations) -> None:
         self._host = host
-        self._roster = roster
+        self._roster = inventory
         self._operations = operations
         self._path = host.run_dir.parent / _FILE
         self._changed = asyncio.Event()

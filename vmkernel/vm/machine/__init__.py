@@ -3,6 +3,7 @@
 driver.py            the queue of requests, and the owner task
 messages.py          what the queue carries
 machine.py           the state, and the session with QEMU
+reconnect.py         a session that broke; recovery.py what is true after a restart
 running_vm.py        a VM whose QEMU answers, for work inside the owner task
 actions.py           start, power off, shut down, reset, pause, resume
 suspend.py           the memory to disk, and from there

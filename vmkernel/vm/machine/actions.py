@@ -48,21 +48,21 @@ async def start(machine: Machine, ask: Ask) -> None:
         await resume_from_disk(machine, ask)
         return
     await end_unknown(machine)
-    machine.to(VmState.STARTING)
+    machine.set_state(VmState.STARTING)
     machine.console.clear()
     try:
         started = await start_qemu(machine.host, machine.definition, machine.folder)
         machine.record = started.record
-        machine.adopt(started.qmp)
+        machine.attach_qmp(started.qmp)
         machine.attach_console()
         await machine.apply_panic_action(started.qmp, fresh=True)
         await started.qmp.cont()
     except BaseException as error:
         if machine.connected:
             await asyncio.shield(machine.end_qemu())
-        machine.off(VmState.STOPPED, f"The last start failed: {words(error)}", end=None)
+        machine.qemu_ended(VmState.STOPPED, f"The last start failed: {words(error)}", end=None)
         raise
-    machine.to(VmState.RUNNING)
+    machine.set_state(VmState.RUNNING)
 
 
 async def shut_down(machine: Machine, ask: Ask) -> object:
@@ -72,7 +72,7 @@ async def shut_down(machine: Machine, ask: Ask) -> object:
         await machine.qmp().system_powerdown()
     machine.note_record(end_asked=True)
     machine.waiting.append(ask)
-    machine.to(VmState.STOPPING)
+    machine.set_state(VmState.STOPPING)
     machine.shutdowns += 1
     _press_later(machine)
     return WAITS
@@ -114,7 +114,7 @@ async def power_off(machine: Machine, _: Ask) -> None:
     if machine.definition.spec.tpm:
         with contextlib.suppress(OSError):
             await asyncio.to_thread(tpm_state.make_durable, machine.folder)
-    machine.off(VmState.STOPPED)
+    machine.qemu_ended(VmState.STOPPED)
 
 
 async def reset(machine: Machine, _: Ask) -> None:
@@ -129,14 +129,14 @@ async def reset(machine: Machine, _: Ask) -> None:
             await qmp.cont()
     machine.abandon_waiters("it was reset")
     machine.note_record(end_asked=False)
-    machine.shortage.end()
-    machine.to(VmState.RUNNING)
+    machine.enospc.end()
+    machine.set_state(VmState.RUNNING)
 
 
 async def pause(machine: Machine, _: Ask) -> None:
     """Let the guest stand still."""
     await machine.qmp().stop()
-    machine.to(VmState.PAUSED)
+    machine.set_state(VmState.PAUSED)
 
 
 async def resume(machine: Machine, ask: Ask) -> None:
@@ -153,7 +153,7 @@ async def resume(machine: Machine, ask: Ask) -> None:
             " power it off.",
         )
     await qmp.cont()
-    machine.to(VmState.RUNNING)
+    machine.set_state(VmState.RUNNING)
 
 
 async def redefine(machine: Machine, ask: Ask) -> None:

@@ -14,17 +14,17 @@ from typing import Protocol
 
 from vmkernel.host.files import free_bytes
 from vmkernel.model import MicaError
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.store.definition import VmDefinition
 
-__all__ = ["Shortage", "full_reason", "has_room"]
+__all__ = ["EnospcBackoff", "full_reason", "has_room"]
 
 _ROOM_BYTES = 64 << 20
 _ROOM_PART = 32
 
 
 @dataclass
-class Shortage:
+class EnospcBackoff:
     """How often it was tried; owned by the VM's task."""
 
     first_s: float = 5.0
@@ -53,7 +53,7 @@ class _Vm(Protocol):
     @property
     def definition(self) -> VmDefinition: ...
     @property
-    def host(self) -> Surroundings: ...
+    def host(self) -> VmContext: ...
 
 
 def full_reason(vm: _Vm, device: str = "") -> str:

@@ -23,7 +23,7 @@ from vmkernel.errors import to_problem
 from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.model import ErrorCode, MicaError, Progress, SecureBootStatus, Vm, VmState
 from vmkernel.qemu import QemuError, QmpLostError
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.guest.agent import GuestAgent
 from vmkernel.vm.guest.serial_console import SerialConsole
 from vmkernel.vm.machine.actions import WAITS, carry_out
@@ -40,6 +40,8 @@ from vmkernel.vm.machine.messages import (
     fail,
 )
 from vmkernel.vm.machine.qemu_events import come_due, datastore_changed, note
+from vmkernel.vm.machine.reconnect import lost, reconnect
+from vmkernel.vm.machine.recovery import keep_alive, recover
 from vmkernel.vm.machine.removals import settle
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.nonvolatile import tpm_state
@@ -65,7 +67,7 @@ class VmDriver:
 
     def __init__(
         self,
-        host: Surroundings,
+        host: VmContext,
         definition: VmDefinition,
         folder: Path,
         renewed: Callable[[VmDefinition], None],
@@ -151,7 +153,7 @@ class VmDriver:
         if request is VmRequest.POWER_OFF and self._machine.restarts.pending:
             return  # it ends the waiting for the next start
         check_legal(self.vm_id, request, self._machine.state)
-        self._machine.holds.check(request)
+        self._machine.locks.check(request)
 
     async def ask(
         self,
@@ -214,10 +216,10 @@ class VmDriver:
         return outcome
 
     def hold(self, reason: str, blocks: frozenset[VmRequest]) -> AbstractContextManager[None]:
-        """Block requests during long work; see Holds.hold. `conflict` also where the VM's memory
-        lies on disk, or is just going there."""
+        """Block requests during long work; see OperationLocks.hold. `conflict` also if the VM's
+        memory is saved on disk, or is being saved."""
         check_legal(self.vm_id, VmRequest.HOLD, self._machine.state)
-        return self._machine.holds.hold(reason, blocks)
+        return self._machine.locks.hold(reason, blocks)
 
     async def add_vnc_client(self, fd: int) -> None:
         """Hand a connected socket to the VNC server."""
@@ -254,13 +256,13 @@ class VmDriver:
         machine = self._machine
         try:
             try:
-                await machine.recover()
+                await recover(machine)
             except Exception as error:
                 detail = to_problem(error, f"VM {self.vm_id}").detail
                 if _lives(machine):
-                    machine.alive(detail)
+                    keep_alive(machine, detail)
                 else:
-                    machine.to(VmState.UNUSABLE, detail)
+                    machine.set_state(VmState.UNUSABLE, detail)
             if machine.record is not None:
                 await machine.host.network.adopt_ports(self.vm_id, machine.record.nics)
             await self._guarded(settle(machine))
@@ -301,10 +303,10 @@ class VmDriver:
         elif message.session != machine.session:
             return
         elif isinstance(message, Reconnect):
-            await self._guarded(machine.reconnect())
+            await self._guarded(reconnect(machine))
             await self._guarded(settle(machine))
         elif message.event is None:
-            await self._guarded(machine.lost())
+            await self._guarded(lost(machine))
             if machine.state in AT_REST and machine.definition.spec.tpm:
                 await self._guarded(asyncio.to_thread(tpm_state.make_durable, machine.folder))
             await self._guarded(settle(machine))

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-__all__ = ["Floods"]
+__all__ = ["EventRateLimit"]
 
 
 @dataclass
-class Floods:
+class EventRateLimit:
     """Of one VM; owned by its task."""
 
     most: int = 10

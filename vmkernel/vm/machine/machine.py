@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from vmkernel.devices.serial import RINGBUF
-from vmkernel.host.files import remove
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import (
     ErrorCode,
@@ -30,37 +28,31 @@ from vmkernel.model import (
 )
 from vmkernel.qemu import (
     GuestEnded,
-    QemuError,
     Qmp,
     QmpCommandError,
-    QmpLostError,
     RunState,
     disk_state,
     guest_panic,
-    memory_image,
 )
-from vmkernel.qemu.guest_agent import agent_is_open
 from vmkernel.text import clean
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.guest.agent import GuestAgent
 from vmkernel.vm.guest.serial_console import SerialConsole
+from vmkernel.vm.launch.ending import end_process
 from vmkernel.vm.launch.launcher import RunFolder
-from vmkernel.vm.machine.disk_full import Shortage, full_reason
-from vmkernel.vm.machine.event_rate_limit import Floods
-from vmkernel.vm.machine.exit_reason import UNFED, verdict
+from vmkernel.vm.machine.disk_full import EnospcBackoff, full_reason
+from vmkernel.vm.machine.event_rate_limit import EventRateLimit
+from vmkernel.vm.machine.exit_reason import UNFED
 from vmkernel.vm.machine.leaving import Leaving
-from vmkernel.vm.machine.messages import Ask, Due, Message, Reconnect, Timer, fail, forward
-from vmkernel.vm.machine.operation_locks import Holds
-from vmkernel.vm.machine.restart_policy import End, Restarts
+from vmkernel.vm.machine.messages import Ask, Due, Message, Timer, fail, forward
+from vmkernel.vm.machine.operation_locks import OperationLocks
+from vmkernel.vm.machine.restart_policy import End, RestartPolicyState
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.nonvolatile.known_keys import KnownKeys
-from vmkernel.vm.start.start import SERIAL_RING_BYTES
-from vmkernel.vm.states import ACTIVE, WITH_QEMU
-from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.states import ACTIVE
 from vmkernel.vm.store.definition import VmDefinition
-from vmkernel.vm.store.launch_record import LaunchRecord, forget_record, read_record, write_record
+from vmkernel.vm.store.launch_record import LaunchRecord, forget_record, write_record
 from vmkernel.vm.store.saved_memory import Suspension
-from vmkernel.vm.store.vm_folder import look
 
 if TYPE_CHECKING:
     from vmkernel.vm.store.snapshot_records import SnapshotRecord
@@ -85,7 +77,7 @@ class Machine:
 
     def __init__(
         self,
-        host: Surroundings,
+        host: VmContext,
         definition: VmDefinition,
         folder: Path,
         post: Callable[[Message], None],
@@ -105,8 +97,10 @@ class Machine:
         self.suspension: Suspension | None = None
         """The memory that lies on disk, which the VM goes on from."""
         timing = host.timing
-        self.restarts = Restarts(timing.restart_first_s, timing.restart_last_s, timing.steady_s)
-        self.shortage = Shortage(timing.space_first_s, timing.space_last_s)
+        self.restarts = RestartPolicyState(
+            timing.restart_first_s, timing.restart_last_s, timing.steady_s
+        )
+        self.enospc = EnospcBackoff(timing.space_first_s, timing.space_last_s)
         self.disk_full = False
         """True where the last failed disk request found no space."""
         self.ran_since: float | None = None
@@ -122,10 +116,10 @@ class Machine:
         self.console = SerialConsole(
             lambda who, whom: self.publish("vm.console-taken-over", {"by": who, "from": whom})
         )
-        self.holds = Holds(definition.id)
+        self.locks = OperationLocks(definition.id)
         self.agent = GuestAgent(lambda: self.run_folder.agent, f"VM {definition.id}")
         self.leaving = Leaving()
-        self._floods = Floods()
+        self._event_rate = EventRateLimit()
         self._link = _Link(0)
         self._post = post
 
@@ -175,7 +169,7 @@ class Machine:
 
     # --- state --------------------------------------------------------------------------------
 
-    def to(self, state: VmState, reason: str | None = None) -> None:
+    def set_state(self, state: VmState, reason: str | None = None) -> None:
         """Be in a state, and tell of it."""
         previous = self.state
         self.state, self.reason = state, reason
@@ -192,8 +186,10 @@ class Machine:
                 reason or "",
             )
 
-    def off(self, state: VmState, reason: str | None = None, end: End | None = End.ASKED) -> None:
-        """QEMU is certainly gone; where its memory lies on disk, the VM is suspended. `end` is
+    def qemu_ended(
+        self, state: VmState, reason: str | None = None, end: End | None = End.ASKED
+    ) -> None:
+        """QEMU is certainly gone; if its memory is on disk, the VM is suspended. `end` is
         None where it never ran."""
         if self.suspension is not None:
             state, end = VmState.SUSPENDED, End.ASKED
@@ -209,8 +205,8 @@ class Machine:
         for ask in waiting:
             if not ask.done.done():
                 ask.done.set_result(None)
-        self.to(state, reason)
-        self.shortage.end()
+        self.set_state(state, reason)
+        self.enospc.end()
         if end is End.GUEST and end_asked:
             end = End.ASKED
         ran_s = 0.0
@@ -240,8 +236,8 @@ class Machine:
 
     def wait_for_space(self) -> None:
         """Look for free space in a while."""
-        wait_s = self.shortage.begin(asyncio.get_running_loop().time())
-        self.later(wait_s, Due(Timer.SPACE, self.shortage.number))
+        wait_s = self.enospc.begin(asyncio.get_running_loop().time())
+        self.later(wait_s, Due(Timer.SPACE, self.enospc.number))
 
     def later(self, wait_s: float, message: Message) -> None:
         """Put a message into the queue after a while."""
@@ -259,7 +255,7 @@ class Machine:
         self, event_type: str, data: dict[str, str | int | float | bool | None], message: str = ""
     ) -> None:
         """The same for what the guest can bring about as often as it likes."""
-        left_out = self._floods.admit(event_type, asyncio.get_running_loop().time())
+        left_out = self._event_rate.admit(event_type, asyncio.get_running_loop().time())
         if left_out is not None:
             self.publish(event_type, data | ({"left_out": left_out} if left_out else {}), message)
 
@@ -284,7 +280,7 @@ class Machine:
                     ),
                 )
         if not self.waiting and self.state is VmState.STOPPING:
-            self.to(VmState.RUNNING)
+            self.set_state(VmState.RUNNING)
 
     def abandon_waiters(self, why: str) -> None:
         """Tell those who wait for a shutdown that it won't come to its end."""
@@ -341,7 +337,7 @@ class Machine:
         self.record = record
         write_record(self.run_folder.record, record)
 
-    def adopt(self, qmp: Qmp) -> None:
+    def attach_qmp(self, qmp: Qmp) -> None:
         """Begin a session: its events go to the queue, marked with its number."""
         number = self._link.number + 1
         self._link = _Link(number, qmp)
@@ -359,108 +355,20 @@ class Machine:
             await link.qmp.close()
 
     async def end_qemu(self) -> None:
-        """Ask QEMU to end, and end it where it doesn't."""
-        qmp = self._link.qmp
+        """Ask QEMU to quit, and kill it if it doesn't. Raises MicaError (`timed-out`)."""
         launcher, timing = self.host.launcher, self.host.timing
-        if qmp is not None:
-            # One that hangs is killed below, as one that is gone.
-            with contextlib.suppress(QemuError, TimeoutError):
-                async with asyncio.timeout(timing.quit_s):
-                    await qmp.quit()
-        await self.drop_link()
-        if qmp is None or not await launcher.wait_gone(self.vm_id, timing.quit_s):
-            launcher.kill(self.vm_id)
-            if not await launcher.wait_gone(self.vm_id, timing.kill_s):
-                raise MicaError(
-                    ErrorCode.TIMED_OUT, f"QEMU of VM {self.vm_id} can't be stopped; try again."
-                )
-        await launcher.collect(self.vm_id)
-
-    async def lost(self) -> None:
-        """The session broke: because QEMU ended, in order or not, or for a while only."""
-        ended = self._link.ended
-        await self.drop_link()
-        timing = self.host.timing
-        if await self.host.launcher.wait_gone(
-            self.vm_id, timing.quit_s if ended else timing.linger_s
+        if not await end_process(
+            launcher,
+            self.vm_id,
+            self._link.qmp,
+            self.drop_link,
+            quit_s=timing.quit_s,
+            kill_s=timing.kill_s,
         ):
-            how = await self.host.launcher.collect(self.vm_id)
-            self._gone(ended, how)
-        elif ended is not None:
-            await self.end_qemu()
-            self._gone(ended, None)
-        else:
-            await self.reconnect()
-
-    async def reconnect(self) -> None:
-        """Open a session with a QEMU that lives; try again later where it doesn't answer."""
-        folder = self.run_folder
-        if not self.host.launcher.is_active(self.vm_id):
-            self._gone(None, await self.host.launcher.collect(self.vm_id))
-            return
-        try:
-            qmp = await self.host.open_qmp(
-                connect_stream(folder.qmp), self.vm_id, self.host.timing.reconnect_s
+            raise MicaError(
+                ErrorCode.TIMED_OUT, f"QEMU of VM {self.vm_id} can't be stopped; try again."
             )
-        except (OSError, TimeoutError, QmpLostError) as error:
-            self._try_again(error)
-            return
-        self.adopt(qmp)
-        try:
-            await self._take_over(qmp, folder)
-        except QmpLostError as error:
-            await self.drop_link()
-            self._try_again(error)
-        except QmpCommandError as error:
-            # Its QEMU is there and has its disks open, so it can't be taken for one that is off.
-            self.to(VmState.PAUSED, f"It can't continue ({words(error)}): power it off.")
-
-    def _try_again(self, error: BaseException) -> None:
-        self.reason = f"Its QEMU runs and does not answer ({words(error)})."
-        self.later(self.host.timing.retry_s, Reconnect(self.session))
-
-    async def _take_over(self, qmp: Qmp, folder: RunFolder) -> None:
-        """Find out how a QEMU stands that was found again, and finish what was begun with it."""
-        status = await qmp.query_status()
-        if self.record is not None and self.record.reading:
-            await self.end_qemu()
-            self.off(VmState.STOPPED)
-            return
-        with contextlib.suppress(QemuError):
-            self.agent.note_channel(await agent_is_open(qmp))
-        if not self.console.attached:
-            await self._reattach_console(qmp, folder)
-        if status is RunState.IN_MIGRATE:
-            await self.end_qemu()
-            self.off(VmState.STOPPED, "Its start from a memory image was cut off.")
-            return
-        if await self._take_up(qmp, status):
-            status = RunState.RUNNING
-        await self.apply_panic_action(qmp)
-        if status is RunState.RUNNING and self.state is VmState.STOPPING:
-            self.reason = None
-        elif status is RunState.RUNNING:
-            self.to(VmState.RUNNING)
-        else:
-            self.to(VmState.PAUSED)
-            await self.stands_still(qmp, status)
-
-    async def _take_up(self, qmp: Qmp, status: RunState) -> bool:
-        """Finish what a vmkernel that ended had begun; True where the guest runs by that."""
-        record = self.record
-        suspending_from = record.suspending_from if record is not None else None
-        if suspending_from is not None:
-            await memory_image.cancel(qmp)
-            await asyncio.to_thread(suspension.sweep, self.folder)
-        wanted = (
-            status is RunState.PRELAUNCH
-            or suspending_from is VmState.RUNNING
-            or (record is not None and record.resuming)
-        )
-        if wanted and status is not RunState.RUNNING:
-            await qmp.cont()
-        self.note_record(suspending_from=None, resuming=False)
-        return wanted
+        await launcher.collect(self.vm_id)
 
     def note_record(self, **changes: Any) -> None:
         """Change what a later vmkernel is told of this run."""
@@ -477,7 +385,7 @@ class Machine:
         with contextlib.suppress(QmpCommandError):
             await guest_panic.set_action(qmp, self.definition.spec.on_panic)
 
-    async def stands_still(self, qmp: Qmp, status: RunState) -> None:
+    async def note_pause(self, qmp: Qmp, status: RunState) -> None:
         """Say why a guest stands still that nobody asked to, and see to it."""
         match status:
             case RunState.IO_ERROR:
@@ -499,100 +407,10 @@ class Machine:
             case RunState.WATCHDOG:
                 self.reason = self.reason or UNFED
 
-    async def recover(self) -> None:
-        """Find out what is true after a restart of the vmkernel, and finish what was begun."""
-        remove(self.run_folder.nbd)  # nobody has a backup open any more
-        active = self.host.launcher.is_active(self.vm_id)
-        self.suspension, has_history = await asyncio.to_thread(look, self.folder, active=active)
-        await self._recover_process(active)
-        if has_history:
-            from vmkernel.vm.snapshots.recover import repair
-
-            await repair(self)
-
-    def alive(self, reason: str) -> None:
-        """Something about it can't be made out, and its QEMU is there all the same: nobody else
-        may have its disks, and it can be powered off."""
-        if self.state not in WITH_QEMU:
-            self.to(VmState.RUNNING)
-        self.reason = reason
-        if self.record is None:
-            self.record = read_record(self.run_folder.record)
-        if not self.connected:
-            self.later(self.host.timing.retry_s, Reconnect(self.session))
-
-    async def _recover_process(self, active: bool) -> None:
-        folder = self.run_folder
-        record = read_record(folder.record)
-        if self.suspension is not None:
-            await self._recover_suspended()
-            return
-        if active:
-            self.host.logs.follow(folder.log)
-            if record is not None and record.reading:
-                await self._end_reader(folder)
-                return
-            self.record = record
-            if record is not None:
-                self.host.admission.note(self.vm_id, record.memory_bytes)
-            self.state = VmState.RUNNING
-            await self.reconnect()
-            return
-        how = await self.host.launcher.collect(self.vm_id)
-        if record is None:
-            return
-        forget_record(folder.record)
-        if how is not None:
-            said = self.host.last_lines(self.vm_id)
-            self.state = VmState.CRASHED
-            self.reason = f"QEMU ended unexpectedly ({how}{': ' if said else ''}{said})."
-            self.plan_restart(End.FAILED)
-        else:
-            self.reason = "It ended while no vmkernel was running."
-            self.plan_restart(End.ASKED if record.end_asked else End.GUEST)
-
-    async def _end_reader(self, folder: RunFolder) -> None:
-        """End a QEMU that read the disks for a backup, in order: it keeps checkpoints in them."""
-        with contextlib.suppress(OSError, TimeoutError, QemuError):
-            self.adopt(
-                await self.host.open_qmp(
-                    connect_stream(folder.qmp), self.vm_id, self.host.timing.reconnect_s
-                )
-            )
-        await self.end_qemu()
-        forget_record(folder.record)
-
-    async def _recover_suspended(self) -> None:
-        """The memory on disk is the truth: a QEMU that is left over was being ended, or had been
-        started and has not run."""
-        if self.host.launcher.is_active(self.vm_id):
-            await self.end_qemu()
-        await self.host.launcher.collect(self.vm_id)
-        forget_record(self.run_folder.record)
-        self.state = VmState.SUSPENDED
-        assert self.suspension is not None
-        if self.suspension.problem is not None:
-            self.reason = f"Its memory image can't be used: {self.suspension.problem}."
-
     def attach_console(self) -> None:
         """Take up the serial line of a QEMU that was just started."""
         with contextlib.suppress(OSError):
             self.console.attach(connect_stream(self.run_folder.serial))
-
-    def _gone(self, ended: GuestEnded | None, how: str | None) -> None:
-        self.off(*verdict(ended, how, lambda: self.host.last_lines(self.vm_id)))
-
-    async def _reattach_console(self, qmp: Qmp, folder: RunFolder) -> None:
-        """Take up the serial line again, with what came since nobody listened."""
-        try:
-            self.console.attach(connect_stream(folder.serial), hold=True)
-        except OSError:
-            return
-        earlier = b""
-        if self.record is not None and self.record.has_ring:
-            with contextlib.suppress(QemuError):
-                earlier = await qmp.ringbuf_read(RINGBUF, SERIAL_RING_BYTES)
-        self.console.release(earlier)
 
 
 def words(error: BaseException) -> str:

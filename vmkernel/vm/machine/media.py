@@ -10,12 +10,12 @@ from vmkernel.devices.hotplug import cdrom_medium_commands
 from vmkernel.host.files import status
 from vmkernel.model import CdromSpec, MicaError
 from vmkernel.qemu import Qmp, QmpCommandError, block_graph, hotplug
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 
 __all__ = ["change", "holds"]
 
 
-async def change(host: Surroundings, qmp: Qmp, cdrom: CdromSpec) -> None:
+async def change(host: VmContext, qmp: Qmp, cdrom: CdromSpec) -> None:
     """Let a drive hold what its spec says, whatever it holds, or an earlier try has left."""
     key = cdrom.key or ""
     await hotplug.eject(qmp, key)
@@ -38,7 +38,7 @@ async def change(host: Surroundings, qmp: Qmp, cdrom: CdromSpec) -> None:
         raise
 
 
-async def holds(host: Surroundings, qmp: Qmp, cdrom: CdromSpec, at_start: str | None) -> bool:
+async def holds(host: VmContext, qmp: Qmp, cdrom: CdromSpec, at_start: str | None) -> bool:
     """True if a drive holds what its spec says; `at_start` is the image that it began with."""
     key = cdrom.key or ""
     nodes = await hotplug.inserted(qmp, key)

@@ -1,4 +1,4 @@
-"""Holds: long work on a VM that other requests must not cross, such as a backup or a move."""
+"""Long work on a VM that other requests must not cross, such as a backup or a move."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.vm.states import VmRequest
 
-__all__ = ["Holds"]
+__all__ = ["OperationLocks"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class _Hold:
     blocks: frozenset[VmRequest]
 
 
-class Holds:
+class OperationLocks:
     """The holds of one VM."""
 
     def __init__(self, vm_id: str) -> None:

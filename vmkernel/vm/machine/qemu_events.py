@@ -68,7 +68,7 @@ async def look_again(machine: Machine) -> None:
             if machine.state is not VmState.PAUSED or not machine.reason:
                 await _paused(machine)
         elif machine.state is VmState.PAUSED:
-            machine.to(VmState.RUNNING)
+            machine.set_state(VmState.RUNNING)
         with contextlib.suppress(QmpCommandError):
             machine.agent.note_channel(await agent_is_open(qmp))
         await settle(machine)
@@ -95,7 +95,7 @@ async def _note(machine: Machine, event: QemuEvent) -> None:
             if machine.ended is None:
                 await _paused(machine)
         case Resumed() if state is VmState.PAUSED:
-            machine.to(VmState.RUNNING)
+            machine.set_state(VmState.RUNNING)
         case GuestPanicked():
             machine.reason = f"The guest reported a panic ({event.detail})."
             machine.publish_of_guest("vm.guest-panicked", {"detail": event.detail}, machine.reason)
@@ -126,8 +126,8 @@ async def _paused(machine: Machine) -> None:
     if status in (RunState.RUNNING, RunState.SHUTDOWN):
         return  # it goes on already, or ends: both are reported
     machine.abandon_waiters("it was paused")
-    machine.to(VmState.PAUSED, machine.reason)
-    await machine.stands_still(qmp, status)
+    machine.set_state(VmState.PAUSED, machine.reason)
+    await machine.note_pause(qmp, status)
     if status is RunState.GUEST_PANICKED and machine.definition.spec.on_panic is OnPanic.RESET:
         loop = asyncio.get_running_loop()
         await carry_out(machine, Ask(VmRequest.RESET, loop.create_future()))
@@ -162,7 +162,7 @@ async def come_due(machine: Machine, due: Due) -> None:
     match due.timer:
         case Timer.RESTART if due.number == machine.restarts.number and machine.restarts.pending:
             await _restart(machine)
-        case Timer.SPACE if due.number == machine.shortage.number:
+        case Timer.SPACE if due.number == machine.enospc.number:
             await _look_for_space(machine)
         case Timer.POWER_BUTTON:
             await press_again(machine, due.number)
@@ -179,7 +179,7 @@ async def _restart(machine: Machine) -> None:
         machine.restarts.cancel()
         return
     try:
-        machine.holds.check(VmRequest.START)
+        machine.locks.check(VmRequest.START)
     except MicaError:
         machine.later(_HELD_S, Due(Timer.RESTART, machine.restarts.number))
         return
@@ -205,9 +205,9 @@ async def _look_for_space(machine: Machine) -> None:
     except (MicaError, OSError):
         room = False
     if not room:
-        machine.later(machine.shortage.wait_s, Due(Timer.SPACE, machine.shortage.number))
+        machine.later(machine.enospc.wait_s, Due(Timer.SPACE, machine.enospc.number))
         return
-    machine.shortage.tried_s = asyncio.get_running_loop().time()
+    machine.enospc.tried_s = asyncio.get_running_loop().time()
     await machine.qmp().cont()
-    machine.to(VmState.RUNNING)
+    machine.set_state(VmState.RUNNING)
     machine.publish("vm.disk-space", {}, "Its datastore has space again; the VM continues.")

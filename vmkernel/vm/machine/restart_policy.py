@@ -11,7 +11,7 @@ from enum import StrEnum
 from vmkernel import clock
 from vmkernel.model import RestartPolicy, RestartSpec, RestartStatus
 
-__all__ = ["End", "Restarts"]
+__all__ = ["End", "RestartPolicyState"]
 
 
 class End(StrEnum):
@@ -26,7 +26,7 @@ class End(StrEnum):
 
 
 @dataclass
-class Restarts:
+class RestartPolicyState:
     """How the policy is at work; owned by the VM's task."""
 
     first_s: float = 1.0

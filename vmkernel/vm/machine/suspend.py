@@ -38,7 +38,7 @@ async def suspend(machine: Machine, ask: Ask) -> None:
     qmp, before = machine.qmp(), machine.state
     await asyncio.to_thread(suspension.check_space, machine.folder, machine.definition)
     machine.note_record(suspending_from=before)
-    machine.to(VmState.SUSPENDING)
+    machine.set_state(VmState.SUSPENDING)
     try:
         await qmp.stop()
         sealed = await _interruptible(machine, ask, _save(machine, qmp, ask))
@@ -51,7 +51,7 @@ async def suspend(machine: Machine, ask: Ask) -> None:
         raise
     machine.suspension = sealed
     await machine.end_qemu()
-    machine.off(VmState.SUSPENDED)
+    machine.qemu_ended(VmState.SUSPENDED)
     me = asyncio.current_task()
     if me is not None and me.cancelling():  # came too late to stop the sealing, and counts now
         raise asyncio.CancelledError
@@ -62,7 +62,7 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
     known, host = machine.suspension, machine.host
     assert known is not None
     await end_unknown(machine)
-    machine.to(VmState.STARTING)
+    machine.set_state(VmState.STARTING)
     machine.console.clear()
     try:
         suspension.check_fits(known, machine.definition, await host.accelerator())
@@ -73,7 +73,7 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
         started = await start_qemu(host, machine.definition, machine.folder, incoming=topology)
         machine.record = started.record
         machine.note_record(resuming=True)
-        machine.adopt(started.qmp)
+        machine.attach_qmp(started.qmp)
         machine.attach_console()
         await _interruptible(machine, ask, _load(machine, started.qmp, known, ask))
         await machine.apply_panic_action(started.qmp, fresh=True)
@@ -86,10 +86,10 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
     except BaseException as error:
         if machine.connected:
             await asyncio.shield(machine.end_qemu())
-        machine.off(VmState.STOPPED, f"The last start failed: {words(error)}", end=None)
+        machine.qemu_ended(VmState.STOPPED, f"The last start failed: {words(error)}", end=None)
         raise
     machine.note_record(resuming=False)
-    machine.to(VmState.RUNNING)
+    machine.set_state(VmState.RUNNING)
     await asyncio.to_thread(suspension.sweep, machine.folder)
 
 
@@ -97,7 +97,7 @@ async def discard_state(machine: Machine, _: Ask) -> None:
     """Throw the memory away: the guest finds its disks as after a power cut."""
     await asyncio.to_thread(suspension.forget, machine.folder)
     machine.suspension = None
-    machine.to(VmState.STOPPED)
+    machine.set_state(VmState.STOPPED)
     await asyncio.to_thread(suspension.sweep, machine.folder)
 
 
@@ -150,7 +150,7 @@ async def _load(machine: Machine, qmp: Qmp, known: Suspension, ask: Ask) -> None
 
 async def _as_before(machine: Machine, qmp: Qmp, before: VmState, error: BaseException) -> None:
     """A suspension came to nothing."""
-    machine.to(before, None if before is VmState.RUNNING else machine.reason)
+    machine.set_state(before, None if before is VmState.RUNNING else machine.reason)
     try:
         if before is VmState.RUNNING:
             await qmp.cont()

@@ -18,7 +18,7 @@ from vmkernel.model import (
     StateFile,
     StateFileName,
 )
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.store.definition import NVRAM_FILES, VmDefinition
 
@@ -93,7 +93,7 @@ def _read_steady(vm_id: str, path: Path) -> bytes:
     )
 
 
-def check_state(host: Surroundings, machine: MachineState) -> None:
+def check_state(host: VmContext, machine: MachineState) -> None:
     """Raises MicaError naming the field if a VM with this state could not start here."""
     seen = set()
     for index, file in enumerate(machine.files):

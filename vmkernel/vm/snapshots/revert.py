@@ -48,7 +48,7 @@ async def revert(machine: Machine, record: SnapshotRecord) -> None:
     await check_kept(machine, record)
     if machine.state not in OFF or machine.host.launcher.is_active(machine.vm_id):
         await machine.end_qemu()
-        machine.off(VmState.STOPPED)
+        machine.qemu_ended(VmState.STOPPED)
     await asyncio.to_thread(begin_revert, machine.folder, Revert(snapshot=record.id))
     await finish(machine, record)
 
@@ -60,7 +60,7 @@ async def finish(machine: Machine, record: SnapshotRecord) -> None:
     if machine.suspension is not None:
         await asyncio.to_thread(suspension.forget, machine.folder)
         machine.suspension = None
-    machine.off(VmState.STOPPED)
+    machine.qemu_ended(VmState.STOPPED)
     try:
         await restore_disks(machine, record)
         folder = folder_of(machine.folder, record.id)
@@ -79,13 +79,13 @@ async def finish(machine: Machine, record: SnapshotRecord) -> None:
             machine.suspension = suspension.find(machine.folder)
         await asyncio.to_thread(end_revert, machine.folder)
     except (MicaError, OSError) as error:
-        machine.to(
+        machine.set_state(
             VmState.UNUSABLE,
             f"Reverting to snapshot {record.id} was interrupted ({error}): fix that and restart"
             " the vmkernel, which completes it.",
         )
         raise
-    machine.off(VmState.SUSPENDED if record.memory else VmState.STOPPED)
+    machine.qemu_ended(VmState.SUSPENDED if record.memory else VmState.STOPPED)
 
 
 def _suspend(snapshot: Path, vm_folder: Path) -> None:

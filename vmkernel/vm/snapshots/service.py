@@ -20,11 +20,11 @@ from vmkernel.model import (
     Subject,
 )
 from vmkernel.storage.ports import Storage
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
+from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.ports import OperationHandle, Operations, Work
-from vmkernel.vm.service import VmService
 from vmkernel.vm.states import ACTIVE, VmRequest
 from vmkernel.vm.store.snapshot_records import SNAPSHOTS_MAX, SnapshotRecord, remove
 
@@ -34,7 +34,7 @@ __all__ = ["Snapshots"]
 class Snapshots:
     """The snapshots of all VMs."""
 
-    def __init__(self, vms: VmService, host: Surroundings, operations: Operations) -> None:
+    def __init__(self, vms: VmInventory, host: VmContext, operations: Operations) -> None:
         self._vms = vms
         self._host = host
         self._operations = operations
@@ -119,7 +119,7 @@ class Snapshots:
                 found = _find(driver, snapshot)
                 self._check_spec(driver, found)
                 with (
-                    self._vms.roster.claim(vm_id, spec_after(machine.definition.spec, found)),
+                    self._vms.reserve(vm_id, spec_after(machine.definition.spec, found)),
                     _at_disks(machine),
                 ):
                     await revert(machine, found)
@@ -170,7 +170,7 @@ class Snapshots:
     # --- parts --------------------------------------------------------------------------------
 
     async def _driver(self, vm_id: str) -> VmDriver:
-        driver = self._vms.roster.driver(vm_id)
+        driver = self._vms.driver(vm_id)
         await driver.ready()
         return driver
 
@@ -194,9 +194,9 @@ class Snapshots:
         from vmkernel.vm.snapshots.revert import spec_after
 
         spec = spec_after(driver.definition.spec, record)
-        roster = self._vms.roster
-        roster.check_references(driver.vm_id, spec)
-        taken = roster.macs(driver.vm_id)
+        inventory = self._vms
+        inventory.check_references(driver.vm_id, spec)
+        taken = inventory.macs(driver.vm_id)
         for nic in spec.nics:
             if nic.mac in taken:
                 raise MicaError(
@@ -208,7 +208,7 @@ class Snapshots:
 @contextlib.contextmanager
 def _at_disks(machine: Machine) -> Iterator[None]:
     """Keep long work of others off the VM and its volumes, or be refused by it."""
-    machine.holds.check(VmRequest.HOLD)
+    machine.locks.check(VmRequest.HOLD)
     _refuse_linked(machine.host.storage, machine.definition.spec.disks)
     machine.at_disks = True
     try:

@@ -17,7 +17,7 @@ from vmkernel.host.files import exists, open_regular, write_durably
 from vmkernel.model import DiskSpec, ErrorCode, Firmware, MicaError, VmSpec
 from vmkernel.storage.errors import volume_linked
 from vmkernel.storage.ports import VolumeFile
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.nonvolatile.first_variables import first_variables
 from vmkernel.vm.store.definition import NVRAM_FILES, SEED_FILE, VmDefinition
@@ -80,7 +80,7 @@ class StartFiles:
         return tuple(found)
 
 
-def find_files(host: Surroundings, definition: VmDefinition, vm_folder: Path) -> StartFiles:
+def find_files(host: VmContext, definition: VmDefinition, vm_folder: Path) -> StartFiles:
     """Where everything lies; MicaError where the host lacks something, or it can't be started."""
     spec = definition.spec
     refuse_template(definition)
@@ -136,7 +136,7 @@ def with_access(disk: DiskPlan) -> DiskPlan:
     return replace(disk, aio=aio, direct=direct)
 
 
-def prepare_files(host: Surroundings, definition: VmDefinition, files: StartFiles) -> StartFiles:
+def prepare_files(host: VmContext, definition: VmDefinition, files: StartFiles) -> StartFiles:
     """Make the files ready for QEMU."""
     if files.firmware is not None and files.nvram_template is not None:
         variables = files.firmware.variables
@@ -201,7 +201,7 @@ def _write_seed(definition: VmDefinition, path: Path) -> None:
 
 
 def _find_firmware(
-    host: Surroundings, definition: VmDefinition, vm_folder: Path
+    host: VmContext, definition: VmDefinition, vm_folder: Path
 ) -> tuple[FirmwarePlan | None, Path | None]:
     wanted = definition.spec.firmware
     if wanted is Firmware.BIOS:

@@ -28,7 +28,7 @@ from vmkernel.host.vsock import open_vhost_vsock
 from vmkernel.model import Clock, ClockSpec, ErrorCode, MicaError, VmSpec, VsockSpec
 from vmkernel.network import NetworkPort
 from vmkernel.qemu import QemuProgram
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.launch.launcher import RunFolder, TpmLaunch
 from vmkernel.vm.spec.defaults import with_defaults
 from vmkernel.vm.start.files import StartFiles
@@ -53,7 +53,7 @@ class StartPlan:
 class _Handover:
     """Collects the descriptors for QEMU and tells their numbers there."""
 
-    def __init__(self, host: Surroundings) -> None:
+    def __init__(self, host: VmContext) -> None:
         self._host = host
         self.fds: list[int] = []
 
@@ -64,7 +64,7 @@ class _Handover:
 
 
 def make_plan(
-    host: Surroundings,
+    host: VmContext,
     definition: VmDefinition,
     *,
     accelerator: Accelerator,

@@ -33,7 +33,8 @@ from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import ErrorCode, MicaError, NicStatus, Subject
 from vmkernel.qemu import Qmp, QmpLostError, build_arguments, hotplug
 from vmkernel.resources import expected_bytes, limit_bytes
-from vmkernel.vm.context import Surroundings
+from vmkernel.vm.context import VmContext
+from vmkernel.vm.launch.ending import end_process
 from vmkernel.vm.launch.launcher import LaunchRequest
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.spec.defaults import with_defaults
@@ -59,7 +60,7 @@ class Started:
 
 
 async def start_qemu(
-    host: Surroundings,
+    host: VmContext,
     definition: VmDefinition,
     vm_folder: Path,
     *,
@@ -81,7 +82,7 @@ async def start_qemu(
         return await _start(host, definition, vm_folder, incoming=incoming, reading=reading)
 
 
-def _tell_of_tpm(host: Surroundings, vm_id: str, why: str) -> None:
+def _tell_of_tpm(host: VmContext, vm_id: str, why: str) -> None:
     message = (
         f"The state of its TPM was damaged ({why}); the VM starts with the copy of its last good"
         " start. What the guest has kept in the TPM since is lost."
@@ -91,7 +92,7 @@ def _tell_of_tpm(host: Surroundings, vm_id: str, why: str) -> None:
 
 
 async def _start(
-    host: Surroundings,
+    host: VmContext,
     definition: VmDefinition,
     vm_folder: Path,
     *,
@@ -200,7 +201,7 @@ async def _add_processors(qmp: Qmp, vm_id: str, count: int) -> None:
         )
 
 
-async def _greet(host: Surroundings, vm_id: str, link: socket.socket) -> Qmp:
+async def _greet(host: VmContext, vm_id: str, link: socket.socket) -> Qmp:
     try:
         return await host.open_qmp(link, vm_id, host.timing.greeting_s)
     except QmpLostError as error:
@@ -217,15 +218,15 @@ async def _greet(host: Surroundings, vm_id: str, link: socket.socket) -> Qmp:
         ) from error
 
 
-async def _undo(host: Surroundings, vm_id: str) -> None:
+async def _undo(host: VmContext, vm_id: str) -> None:
     if host.launcher.is_active(vm_id):
-        host.launcher.kill(vm_id)
-        await host.launcher.wait_gone(vm_id, host.timing.kill_s)
+        timing = host.timing
+        await end_process(host.launcher, vm_id, None, quit_s=timing.quit_s, kill_s=timing.kill_s)
     await host.launcher.collect(vm_id)
     host.admission.release(vm_id)
     host.logs.end(host.folder(vm_id).log)
     remove(host.folder(vm_id).record)
 
 
-def _data_dirs(host: Surroundings) -> list[str]:
+def _data_dirs(host: VmContext) -> list[str]:
     return [word for folder in host.data_dirs for word in ("-L", str(folder))]
