@@ -6,6 +6,7 @@ machine.py           the state, and the session with QEMU
 reconnect.py         a session that broke; recovery.py what is true after a restart
 running_vm.py        a VM whose QEMU answers, for work inside the owner task
 actions.py           start, power off, shut down, reset, pause, resume
+interruptible.py     long work that a power-off ends
 suspend.py           the memory to disk, and from there
 qemu_events.py       what QEMU reports, and the time that passes
 media.py             discs in drives of a running VM

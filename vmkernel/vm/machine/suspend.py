@@ -12,14 +12,13 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 from vmkernel.aio import run_to_end
 from vmkernel.devices import Accelerator
-from vmkernel.model import ErrorCode, MicaError, Progress, VmState
+from vmkernel.model import Progress, VmState
 from vmkernel.qemu import QemuError, Qmp, QmpCommandError, QmpLostError, memory_image
 from vmkernel.qemu.guest_agent import agent_is_open
+from vmkernel.vm.machine.interruptible import interruptible
 from vmkernel.vm.machine.machine import Machine, words
 from vmkernel.vm.machine.messages import Ask
 from vmkernel.vm.start.start import start_qemu
@@ -30,8 +29,6 @@ __all__ = ["discard_state", "end_unknown", "resume_from_disk", "suspend"]
 
 _log = logging.getLogger(__name__)
 
-Outcome = TypeVar("Outcome")
-
 
 async def suspend(machine: Machine, ask: Ask) -> None:
     """Write the memory to disk and end QEMU."""
@@ -41,7 +38,7 @@ async def suspend(machine: Machine, ask: Ask) -> None:
     machine.set_state(VmState.SUSPENDING)
     try:
         await qmp.stop()
-        sealed = await _interruptible(machine, ask, _save(machine, qmp, ask))
+        sealed = await interruptible(machine, _save(machine, qmp, ask), asked=ask.done)
     except BaseException as error:
         await asyncio.shield(_as_before(machine, qmp, before, error))
         if isinstance(error, QmpCommandError):
@@ -75,7 +72,7 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
         machine.note_record(resuming=True)
         machine.attach_qmp(started.qmp)
         machine.attach_console()
-        await _interruptible(machine, ask, _load(machine, started.qmp, known, ask))
+        await interruptible(machine, _load(machine, started.qmp, known, ask), asked=ask.done)
         await machine.apply_panic_action(started.qmp, fresh=True)
         await asyncio.to_thread(suspension.forget, machine.folder)
         machine.suspension = None
@@ -167,27 +164,3 @@ async def _as_before(machine: Machine, qmp: Qmp, before: VmState, error: BaseExc
 def _tell(ask: Ask, stage: str, done: int, total: int) -> None:
     if ask.on_progress is not None:
         ask.on_progress(Progress(done=done, total=total, unit="bytes", stage=stage))
-
-
-async def _interruptible(machine: Machine, ask: Ask, work: Coroutine[Any, Any, Outcome]) -> Outcome:
-    """Long work that ends early where the asker gives up, or somebody wants the power off."""
-    task = asyncio.create_task(work)
-
-    def give_up(_: object) -> None:
-        if ask.done.cancelled():
-            task.cancel()
-
-    machine.interruptible = task
-    ask.done.add_done_callback(give_up)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        me = asyncio.current_task()
-        if me is not None and me.cancelling():
-            raise
-        raise MicaError(
-            ErrorCode.CONFLICT, f"VM {machine.vm_id} was asked for something else meanwhile."
-        ) from None
-    finally:
-        machine.interruptible = None
-        ask.done.remove_done_callback(give_up)

@@ -25,6 +25,7 @@ from vmkernel.host.files import status
 from vmkernel.model import ErrorCode, MicaError, Progress, SnapshotState, VmState
 from vmkernel.qemu import QemuError, QmpCommandError, memory_image
 from vmkernel.vm.guest.agent import FreezeReport
+from vmkernel.vm.machine.interruptible import interruptible
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.nonvolatile.variables import copy_variables
@@ -123,7 +124,7 @@ async def _go_on(machine: Machine) -> None:
 
 
 async def _keep_memory(machine: Machine, folder: Path, tell: Tell) -> None:
-    """The memory, in the form of a suspended VM's; given up where somebody wants the power off."""
+    """The memory, in the form of a suspended VM's; given up at a power-off."""
 
     def told(done: int, total: int) -> None:
         tell(Progress(done=done, total=total, unit="bytes", stage="writing memory"))
@@ -131,25 +132,7 @@ async def _keep_memory(machine: Machine, folder: Path, tell: Tell) -> None:
     topology = await suspension.topology(machine.qmp(), machine.record, machine.definition.spec)
     fd = await asyncio.to_thread(suspension.create, folder)
     try:
-        saving = asyncio.create_task(
-            memory_image.save(machine.qmp(), fd, on_progress=told),
-            name=f"memory of {machine.vm_id}",
-        )
-        machine.interruptible = saving
-        try:
-            await asyncio.wait((saving,))
-            saving.result()
-        except asyncio.CancelledError:
-            saving.cancel()
-            await asyncio.wait((saving,))
-            me = asyncio.current_task()
-            if me is not None and me.cancelling():
-                raise
-            raise MicaError(
-                ErrorCode.CONFLICT, f"VM {machine.vm_id} was asked for something else meanwhile."
-            ) from None
-        finally:
-            machine.interruptible = None
+        await interruptible(machine, memory_image.save(machine.qmp(), fd, on_progress=told))
         tell(Progress(stage="flushing"))
         record = machine.record
         accelerator = record.accelerator if record is not None else Accelerator.TCG
