@@ -158,7 +158,7 @@ class Connection:
                 raise WireError(f"the peer went away: {error}") from error
             self._fds.extend(fds)
             if flags & socket.MSG_CTRUNC or len(self._fds) > 1:
-                raise WireError("the peer sent descriptors that nobody asked for")
+                raise WireError("the peer sent descriptors that were not asked for")
             self._buffer.extend(data)
             return bool(data)
 

@@ -24,7 +24,8 @@ def _check(spec: VmSpec, _family: Family) -> Iterator[FieldProblem]:
     if spec.tpm and spec.firmware is Firmware.BIOS and spec.boot.kernel is not None:
         yield FieldProblem(
             pointer="/spec/tpm",
-            detail="With BIOS, the TPM's log lies where a directly booted kernel finds its initrd:"
+            detail="With BIOS, the TPM's log is at the address where a directly booted kernel"
+            " expects its initrd:"
             " choose UEFI, or boot from a disk.",
         )
 

@@ -40,7 +40,9 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?$(?!\n)")
 def check_nfs(spec: NfsSpec) -> None:
     """`invalid` where the server or the export can't be meant; both end in an option string."""
     if not _is_address(spec.server) and _HOST.match(spec.server) is None:
-        raise MicaError.field("/spec/nfs/server", f"{spec.server!r} is no host name or address.")
+        raise MicaError.field(
+            "/spec/nfs/server", f"{spec.server!r} is not a host name or an address."
+        )
     path = PurePosixPath(spec.export)
     odd = [c for c in spec.export if not c.isprintable() or c in ",\\"]
     if not path.is_absolute() or odd or ".." in path.parts:

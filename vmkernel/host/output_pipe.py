@@ -113,5 +113,5 @@ def _open(path: Path, flags: int) -> int:
     fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     if not stat.S_ISFIFO(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(f"{path} is no pipe")
+        raise OSError(f"{path} is not a pipe")
     return fd

@@ -22,7 +22,7 @@ MAX_CONSOLE_BYTES = (1 << 16) + 1
 
 
 class ConsoleMode(OpenEnum):
-    """What somebody wants of a serial line, which any number watch and at most one writes."""
+    """How a client uses a serial line, which any number watch and at most one writes."""
 
     WRITE = "write"
     """To be its writer, if there is none."""

@@ -118,7 +118,7 @@ class DatastoreSpec(Record, frozen=True, kw_only=True):
     disks: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=64)] = ()
     """`raid` and `lvm`: the ids of the disks."""
     spares: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=16)] = ()
-    """`raid`: disks that stand in for one that fails."""
+    """`raid`: disks that replace one that fails."""
     raid_level: RaidLevel = RaidLevel.RAID1
     """`raid`: what is made."""
     nfs: NfsSpec | None = None
@@ -127,7 +127,7 @@ class DatastoreSpec(Record, frozen=True, kw_only=True):
     path: PathText | None = None
     """`directory` (hosted mode only): an absolute path."""
     warning_percent: Percent = 80
-    """A finding and an event tell when this much is used."""
+    """A finding and an event are raised when this much is used."""
     critical_percent: Percent = 95
     """The same, as an error."""
 

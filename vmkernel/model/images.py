@@ -208,7 +208,7 @@ class DataMap(Record, frozen=True, kw_only=True):
     extents: tuple[DataExtent, ...]
     """In order; a part of them, if there is a `next_offset`."""
     next_offset: int | None = None
-    """The `offset` to go on from; null at the end."""
+    """The `offset` of the next part; null at the end."""
 
 
 class UploadSpec(ImageSource, frozen=True, kw_only=True):

@@ -263,8 +263,8 @@ class VmStatus(Record, frozen=True, kw_only=True):
     """`kvm` or `tcg`, while it runs."""
     nics: tuple[NicStatus, ...] = ()
     unplugging: tuple[str, ...] = ()
-    """The keys of devices that the guest was asked to give up and still has: the VM loses each when
-    the guest lets go of it."""
+    """The keys of devices that the guest was asked to release and still has: each is removed from
+    the VM when the guest releases it."""
     agent: AgentStatus | None = None
     """The agent in the guest, while it runs with a channel to one."""
     restart: RestartStatus | None = None

@@ -111,12 +111,14 @@ def parse(data: bytes) -> MicaToml:
     _check_network(settings.network)
     for index, server in enumerate(settings.time.servers):
         if not _NAME.fullmatch(server) and not _is_address(server):
-            raise MicaTomlError(f"time.servers[{index}]: {server!r} is no host name or address")
+            raise MicaTomlError(
+                f"time.servers[{index}]: {server!r} is not a host name or an address"
+            )
     _check_syslog(settings.log.syslog)
     access = settings.access
     if access.claim is ClaimPolicy.OFF and access.admin_token_sha256 is None:
         raise MicaTomlError(
-            'access.claim: "off" needs access.admin_token_sha256, or nobody could get in'
+            'access.claim: "off" needs access.admin_token_sha256, or no client could get in'
         )
     return settings
 

@@ -77,7 +77,7 @@ def read_cpu_models(output: bytes, accelerator: Accelerator) -> CpuModels:
         with contextlib.suppress(UndecodableError):
             models = decode_json(line, _Answer).models
             return CpuModels(accelerator, dict(map(_model, models)))
-    raise MicaError(ErrorCode.UNAVAILABLE, f"{PROGRAM} does not tell its CPU models.")
+    raise MicaError(ErrorCode.UNAVAILABLE, f"{PROGRAM} does not list its CPU models.")
 
 
 async def probe_cpu_models(runner: Runner, accelerator: Accelerator) -> CpuModels:

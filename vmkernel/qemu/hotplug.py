@@ -82,7 +82,7 @@ async def make_room(qmp: Qmp, key: str, *, disk: bool = False, netdev: str | Non
         await drop_netdev(qmp, netdev)
     if disk and not await drop_disk(qmp, key):
         raise MicaError(
-            ErrorCode.CONFLICT, f"QEMU has not let go of the former {key} yet; try again."
+            ErrorCode.CONFLICT, f"QEMU has not released the former {key} yet; try again."
         )
 
 

@@ -159,7 +159,7 @@ class NbdReader:
         for name in self._contexts.values():
             # Whoever goes on from where an answer ends must come nearer to the end.
             if not sum(count for count, _ in found.get(name, ())):
-                raise NbdError("the server tells nothing about the blocks")
+                raise NbdError("the server reports nothing about the blocks")
         return found
 
     async def _ask(self, command: int, offset: int, length: int) -> list[tuple[int, bytes]]:
@@ -213,7 +213,7 @@ class NbdReader:
     async def _negotiate(self, export: str, contexts: Sequence[str]) -> None:
         magic, want, flags = struct.unpack(">QQH", await self._reader.readexactly(18))
         if magic != _NBDMAGIC or want != _IHAVEOPT or not flags & _FIXED_NEWSTYLE:
-            raise NbdError("this is no NBD server of the new style")
+            raise NbdError("this is not an NBD server of the new style")
         self._writer.write(struct.pack(">I", flags & (_FIXED_NEWSTYLE | _NO_ZEROES)))
         await self._option(_OPT_STRUCTURED, b"")
         name = export.encode()
@@ -227,7 +227,7 @@ class NbdReader:
                 (number,) = struct.unpack_from(">I", payload)
                 self._contexts[number] = payload[4:].decode(errors="replace")
         if set(contexts) - set(self._contexts.values()):
-            raise NbdError(f"the export {export} does not tell of {', '.join(contexts)}")
+            raise NbdError(f"the export {export} does not offer {', '.join(contexts)}")
         for kind, payload in await self._option(
             _OPT_GO, struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
         ):

@@ -62,7 +62,7 @@ async def probe_qemu(runner: Runner) -> QemuProgram:
         )
     match = _VERSION.search(version.result().stdout)
     if match is None:
-        raise MicaError(ErrorCode.UNAVAILABLE, f"{PROGRAM} does not tell its version.")
+        raise MicaError(ErrorCode.UNAVAILABLE, f"{PROGRAM} does not report its version.")
     return QemuProgram(
         version=(int(match[1]), int(match[2])),
         machines=frozenset(name.decode() for name in _MACHINE.findall(machines.result().stdout)),

@@ -185,12 +185,11 @@ class Catalogue:
                 raise RecordError(f"volume {base.id} is not the one that it was linked to")
             if upper.backing_file != base.place.data.name:
                 raise RecordError(
-                    f"its file names {upper.backing_file!r} as what lies below, and not its base,"
-                    f" volume {base.id}"
+                    f"its file names {upper.backing_file!r} as its base, and not volume {base.id}"
                 )
             found.append(base)
             if len(found) > CHAIN_MAX:
-                raise RecordError(f"more than {CHAIN_MAX} volumes lie below it")
+                raise RecordError(f"more than {CHAIN_MAX} volumes are below it")
             upper = base
         return tuple(found)
 
@@ -422,7 +421,7 @@ def _load_image(layout: Layout, datastore: str, image_id: str) -> ImageEntry:
         record = found
         image_format = record.format
         if not _is_whole(layout.image(image_id, image_format).data, record.size_bytes):
-            raise RecordError("its file is missing, has another size, or is no regular file")
+            raise RecordError("its file is missing, has another size, or is not a regular file")
         if image_format is ImageFormat.QCOW2:
             _prove_image(layout.image(image_id, image_format).data, record)
     except RecordError as error:

@@ -333,7 +333,7 @@ class VmService:
             if driver.snapshots and not with_volumes:
                 raise MicaError(
                     ErrorCode.CONFLICT,
-                    f"VM {vm_id} has snapshots, which lie in its volumes: delete them first, or"
+                    f"VM {vm_id} has snapshots, which are in its volumes: delete them first, or"
                     " the volumes with the VM.",
                 )
             for disk in driver.definition.spec.disks if with_volumes else ():

@@ -60,5 +60,5 @@ def test_a_name_like_none_gets_all_of_them() -> None:
 
 
 def test_a_qemu_that_does_not_tell() -> None:
-    with pytest.raises(MicaError, match="does not tell"):
+    with pytest.raises(MicaError, match="does not list"):
         read_cpu_models(b"{}\nnonsense\n", Accelerator.KVM)

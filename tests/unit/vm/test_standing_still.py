@@ -45,7 +45,7 @@ async def test_it_goes_on_when_there_is_room(
     await _until(world, VmState.PAUSED)
     await asyncio.sleep(0.1)
     assert state(world) is VmState.PAUSED
-    # The disk lies on another datastore than the VM.
+    # The disk is on another datastore than the VM.
     assert "no space is left on datastore second; " in (world.vms.get("web").status.reason or "")
     assert len(world.events("vm.disk-full")) == 1
     free = 1 << 30
@@ -68,7 +68,7 @@ async def test_a_new_vmkernel_sees_why_it_stands_still(
     world.qemu().replies["query-block"] = [{"device": "disk0", "io-status": "nospace"}]
     await world.restart()
     assert state(world) is VmState.PAUSED
-    # The disk lies on another datastore than the VM.
+    # The disk is on another datastore than the VM.
     assert "no space is left on datastore second; " in (world.vms.get("web").status.reason or "")
     free = 1 << 30
     await _until(world, VmState.RUNNING)

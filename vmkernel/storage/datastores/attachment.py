@@ -99,7 +99,7 @@ class Attachment:
         def repair() -> None:
             marker = layout.read_marker()
             if marker is None or marker.uuid != attached.uuid:
-                raise DatastoreMissing(f"Another datastore lies in the place of {stored.id} now.")
+                raise DatastoreMissing(f"Another datastore is in the place of {stored.id} now.")
             layout.open()
 
         try:

@@ -285,7 +285,7 @@ class LvmDriver(DatastoreDriver):
             if founds:
                 await self._lvm.deactivate(group, _nodes(founds))
         except MicaError as error:
-            _log.warning("the volume group %s can't be let go: %s", group, error)
+            _log.warning("the volume group %s can't be deactivated: %s", group, error)
 
     async def _grow_filesystem(self, stored: StoredDatastore, attached: Attached) -> None:
         assert attached.filesystem is not None

@@ -194,7 +194,7 @@ class GuestAgent:
                 _log.warning("%s: %s", self._name, error)
                 break
             except AgentError as error:
-                _log.warning("%s: its file systems are to be let go: %s", self._name, error)
+                _log.warning("%s: its file systems are to be thawed: %s", self._name, error)
                 if not self._open:
                     break
         else:
@@ -213,7 +213,7 @@ class GuestAgent:
             if not self._contacted:
                 with contextlib.suppress(AgentRefusedError):
                     if await agent.is_frozen():
-                        _log.warning("%s: the guest was left frozen and is let go", self._name)
+                        _log.warning("%s: the guest was left frozen and is thawed", self._name)
                         await agent.thaw()
                 self._contacted, self._frozen = True, False
             yield agent

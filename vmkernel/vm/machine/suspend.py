@@ -101,7 +101,7 @@ async def discard_state(machine: Machine, _: Ask) -> None:
 async def end_unknown(machine: Machine) -> None:
     """Before a start: end a QEMU of this VM that nobody should have left there."""
     if machine.host.launcher.is_active(machine.vm_id):
-        _log.warning("VM %s: a QEMU that nobody knew of is ended", machine.vm_id)
+        _log.warning("VM %s: a QEMU of unknown origin is ended", machine.vm_id)
         await machine.end_qemu()
         machine.at_disks = False
 

@@ -110,7 +110,7 @@ def decode(data: bytes) -> dict[str, bytes]:
         raise ValueError("it is cut off")
     magic, version, _, length = _HEAD.unpack_from(data)
     if (magic, version, length) != (_MAGIC, _VERSION, _HEAD_BYTES):
-        raise ValueError("it is no state of a TPM")
+        raise ValueError("it is not the state of a TPM")
     found = {}
     for number, name in enumerate(_PARTS):
         at, size, room = _ENTRY.unpack_from(data, _HEAD.size + number * _ENTRY.size)

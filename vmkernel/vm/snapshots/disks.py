@@ -47,7 +47,7 @@ def describe_disks(storage: Storage, spec: VmSpec) -> tuple[DiskRecord, ...]:
         if volume.format is VolumeFormat.RAW:
             file = f"{disk.key}.raw"
             if volume.datastore != spec.datastore:
-                raise _no_raw(index, disk, "lies on another datastore than the VM")
+                raise _no_raw(index, disk, "is on another datastore than the VM")
         found.append(DiskRecord(volume=volume.id, format=volume.format, file=file))
     return tuple(found)
 

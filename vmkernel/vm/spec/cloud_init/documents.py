@@ -83,7 +83,7 @@ def _check_names(spec: CloudInitSpec) -> None:
         raise _wrong(
             "user",
             "A user name has at most 32 letters, digits, dots, hyphens, underscores or @, begins"
-            " with a letter, a digit or an underscore, and is no number.",
+            " with a letter, a digit or an underscore, and is not a number.",
         )
 
 

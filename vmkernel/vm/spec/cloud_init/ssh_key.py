@@ -46,7 +46,7 @@ def ssh_key_fault(line: str) -> str | None:
         words = [] if options is None else line.lstrip()[options.end() :].split()
     if len(words) < 2 or words[0] not in _TYPES:
         return (
-            "It is no public key of OpenSSH: a type such as ssh-ed25519, then the key, then a"
+            "It is not a public key of OpenSSH: a type such as ssh-ed25519, then the key, then a"
             " comment."
         )
     kind = words[0]
