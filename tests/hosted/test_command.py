@@ -118,7 +118,7 @@ def _changes_while_it_runs(mica: Command) -> None:
     assert "boot.order, boot.menu_s take effect at its next start" in both
     assert "next start" not in mica("-o", "json", "vm", "set", "idle", "boot.menu_s=1")
     refused = mica("vm", "set", "idle", "serial_ports=2", status=1)
-    assert "while the VM runs: shut the VM down first. (serial_ports)" in refused
+    assert "while the VM is stopped: shut the VM down first. (serial_ports)" in refused
     mica("vm", "stop", "idle", "--force")
     assert "next start" not in mica("vm", "set", "idle", "boot.menu_s=3", "serial_ports=2")
     mica("vm", "delete", "idle", "--yes")

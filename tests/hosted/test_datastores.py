@@ -171,4 +171,4 @@ def test_thresholds(mica: Mica, run: Run) -> None:
         "datastore", "set", "one", "--critical", "50", "--warning", "60", status=1
     )
     assert run("disk", "list").strip() in ("", "ID")
-    assert "not Mica's" in run("disk", "wipe", "X", "--serial", "X", status=1)
+    assert "Mica does not manage disks" in run("disk", "wipe", "X", "--serial", "X", status=1)
