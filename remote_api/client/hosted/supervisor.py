@@ -32,6 +32,7 @@ __all__ = ["Child", "ChildFailedError", "LOG_MAX_BYTES", "Supervisor"]
 
 STEADY_S = 30.0
 LOG_MAX_BYTES = 4 << 20
+_LATE_BYTES = 512 << 10
 """Days of ordinary work; with `.log.1`, two processes keep 12 MiB."""
 _FIRST_WAIT_S = 0.2
 _LAST_WAIT_S = 5.0
@@ -125,7 +126,10 @@ class Child:
             log.readline()
             kept = log.read(LOG_MAX_BYTES // 2)
             try:
-                self._older_log.write_bytes(kept)
+                with self._older_log.open("wb", buffering=0) as older:
+                    older.write(kept)
+                    # What it has printed meanwhile, which on a busy machine may be its last words.
+                    older.write(log.read(_LATE_BYTES))
             finally:
                 # A full disk is the more reason to do so. The process appends: it goes on at 0.
                 log.truncate(0)
