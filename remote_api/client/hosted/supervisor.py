@@ -32,8 +32,9 @@ __all__ = ["Child", "ChildFailedError", "LOG_MAX_BYTES", "Supervisor"]
 
 STEADY_S = 30.0
 LOG_MAX_BYTES = 4 << 20
+"""Days of ordinary work; with `.log.1`, two processes keep 13 MiB."""
 _LATE_BYTES = 512 << 10
-"""Days of ordinary work; with `.log.1`, two processes keep 12 MiB."""
+"""What a process can print while the newest half of its log is copied."""
 _FIRST_WAIT_S = 0.2
 _LAST_WAIT_S = 5.0
 _POLL_S = 0.05
