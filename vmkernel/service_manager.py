@@ -6,10 +6,11 @@ Both services use it; it imports nothing of Mica.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 
-__all__ = ["notify", "passed_sockets", "watchdog_pause_s"]
+__all__ = ["feed_watchdog", "notify", "passed_sockets", "watchdog_pause_s"]
 
 _FIRST_FD = 3
 
@@ -53,3 +54,11 @@ def watchdog_pause_s() -> float | None:
     if not allowed.isdigit() or pid != str(os.getpid()):
         return None
     return int(allowed) / 3e6
+
+
+async def feed_watchdog() -> None:
+    """Tell it that the event loop runs, as often as it wants to hear that; cancelled at the end."""
+    pause_s = watchdog_pause_s()
+    while pause_s is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(pause_s)

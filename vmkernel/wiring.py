@@ -51,7 +51,7 @@ from vmkernel.model import ApiInfo, Finding, HostMode
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform import PlatformContext
-from vmkernel.service_manager import notify, passed_sockets, watchdog_pause_s
+from vmkernel.service_manager import feed_watchdog, notify, passed_sockets
 from vmkernel.state import HostConfig, StateLog, StateStore
 from vmkernel.state.identity import fingerprint, new_identity
 from vmkernel.storage.service import StorageService
@@ -112,7 +112,7 @@ class Vmkernel:
         async with self._ending:
             self._ending.callback(self._adapters.close)
             self._own("platform", self._adapters.platform.run())
-            self._own("watchdog", _feed_watchdog())
+            self._own("watchdog", feed_watchdog())
             phases: list[Phase] = [
                 ("programs", self._adapters.check_programs),
                 ("state", self._open_state),
@@ -301,11 +301,3 @@ class Vmkernel:
             return passed[0]
         self._options.control.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return bind_socket(self._options.control)
-
-
-async def _feed_watchdog() -> None:
-    """Tell systemd that the event loop turns, at a third of the time it allows."""
-    pause_s = watchdog_pause_s()
-    while pause_s is not None:
-        notify("WATCHDOG=1")
-        await asyncio.sleep(pause_s)

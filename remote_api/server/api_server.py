@@ -23,7 +23,7 @@ from remote_api.server.tls import (
 )
 from vmkernel.control import ControlClient
 from vmkernel.control.requests import TlsIdentity
-from vmkernel.service_manager import notify, watchdog_pause_s
+from vmkernel.service_manager import feed_watchdog, notify
 
 __all__ = ["ApiServer"]
 
@@ -58,7 +58,7 @@ class ApiServer:
         gc.freeze()
         # The X_ field is for `mica serve`, which has no other way to know what is shown here.
         notify(f"READY=1\nSTATUS=Serving\nX_MICA_FINGERPRINT={self._fingerprint}")
-        watchdog = asyncio.create_task(_feed_watchdog())
+        watchdog = asyncio.create_task(feed_watchdog())
         try:
             await told_to_end.wait()
         finally:
@@ -113,11 +113,3 @@ class ApiServer:
 
     def _connection_of(self, peer: Peer) -> HttpConnection:
         return HttpConnection(self._connections, peer)
-
-
-async def _feed_watchdog() -> None:
-    """Tell the service manager that the event loop runs, as often as it wants to know."""
-    pause_s = watchdog_pause_s()
-    while pause_s is not None:
-        notify("WATCHDOG=1")
-        await asyncio.sleep(pause_s)
