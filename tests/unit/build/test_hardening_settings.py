@@ -12,6 +12,11 @@ from firmware.device_bundles import load_bundles
 from tests.framework.repository import REPOSITORY
 
 ROOT = REPOSITORY / "appliance_build/image/rootfs/usr/lib"
+USB_ADAPTERS = {
+    *("aqc111", "asix", "ax88179_178a", "dm9601", "lan78xx", "mcs7830", "pegasus", "r8152"),
+    *("r8153_ecm", "rtl8150", "smsc75xx", "smsc95xx", "sr9700"),
+}
+"""Drivers of USB network adapters: what they drive may be an uplink."""
 UNIT = ROOT / "systemd/system/mica-vmkernel.service"
 OWN_MOUNTS = re.compile(
     r"(Private(Mounts|Tmp|Devices|Network|IPC|Users|PIDs)|Protect(System|Home|Proc|Kernel\w+|"
@@ -95,16 +100,16 @@ def test_no_bundle_brings_drivers_for_what_the_usb_rules_keep_out() -> None:
 
 
 def test_usb_links_that_lead_to_no_switch_are_no_uplinks() -> None:
-    """Those of whole classes, as controllers and phones have, drive what a bundle brings, but stay
-    out of the bond; those of cables between two computers are in no bundle."""
-    drivers = {
-        name.replace("-", "_")
+    """Each driver of USB links is of adapters, or of whole classes, as controllers and phones have:
+    those stay out of the bond. Those of cables between two computers are in no bundle."""
+    by_bundle = {
+        bundle.name: {name.replace("-", "_") for name in bundle.manifest.drivers}
         for bundle in load_bundles(REPOSITORY / "firmware/device_bundles")
-        for name in bundle.manifest.drivers
     }
     uplinks = (ROOT / "systemd/network/20-uplinks.network").read_text()
     (line,) = (w for w in uplinks.splitlines() if w.startswith("Driver=!"))
     left_out = set(line.removeprefix("Driver=!").split())
-    of_classes = {name for name in drivers if name.startswith("cdc_") or name == "rndis_host"}
-    assert of_classes == left_out
-    assert drivers.isdisjoint({"cdc_subset", "gl620a", "net1080", "plusb", "zaurus"})
+    assert by_bundle["usb_ethernet"] == USB_ADAPTERS | left_out
+    assert left_out == {"cdc_eem", "cdc_ether", "cdc_ncm", "rndis_host"}
+    cables = {"cdc_subset", "gl620a", "net1080", "plusb", "zaurus"}
+    assert cables.isdisjoint(set().union(*by_bundle.values()))
