@@ -12,7 +12,7 @@ from typing import Any
 
 from vmkernel.qemu.session import Qmp
 
-__all__ = ["Chord", "HOLD_S", "chord_of", "chords_of_text", "press"]
+__all__ = ["Chord", "HOLD_S", "chord_of", "chords_of_text", "inject_nmi", "press"]
 
 Chord = tuple[str, ...]
 """Codes that are held down together, modifiers first."""
@@ -143,6 +143,11 @@ async def press(qmp: Qmp, chords: Iterable[Chord]) -> None:
         finally:
             await _send(qmp, chord[::-1], down=False)
         await asyncio.sleep(HOLD_S)
+
+
+async def inject_nmi(qmp: Qmp) -> None:
+    """Press the machine's own button: a non-maskable interrupt for every processor."""
+    await qmp.execute("inject-nmi")
 
 
 async def _send(qmp: Qmp, codes: Sequence[str], *, down: bool) -> None:

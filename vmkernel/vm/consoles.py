@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from vmkernel.model import (
     ConsoleKind,
     ErrorCode,
-    FieldProblem,
+    FieldError,
     MicaError,
 )
 from vmkernel.qemu import QmpCommandError, RunState
@@ -96,9 +96,10 @@ class VmConsoles:
 
     async def inject_nmi(self, vm_id: str) -> None:
         """See ConsoleService."""
+        from vmkernel.qemu.keyboard import inject_nmi
 
         async def inject(vm: Running) -> None:
-            await vm.qmp.execute("inject-nmi")
+            await inject_nmi(vm.qmp)
 
         await self._vms.use(vm_id, VmRequest.OPERATE, inject)
 
@@ -107,20 +108,20 @@ def _chords(keys: Sequence[str], text: str) -> list[Chord]:
     """What is to be pressed; every wrong name is told at once."""
     from vmkernel.qemu.keyboard import chord_of, chords_of_text
 
-    wrong: list[FieldProblem] = []
+    wrong: list[FieldError] = []
     chords: list[Chord] = []
 
     def add(pointer: str, find: Callable[[], list[Chord]]) -> None:
         try:
             chords.extend(find())
         except ValueError as error:
-            wrong.append(FieldProblem(pointer=pointer, detail=f"{error}."))
+            wrong.append(FieldError(pointer=pointer, detail=f"{error}."))
 
     for index, key in enumerate(keys):
         add(f"/keys/{index}", lambda key=key: [chord_of(key)])  # type: ignore[misc]
     add("/text", lambda: chords_of_text(text))
     if not keys and not text:
-        wrong.append(FieldProblem(pointer="/keys", detail="Name keys, or a text."))
+        wrong.append(FieldError(pointer="/keys", detail="Name keys, or a text."))
     if wrong:
         raise MicaError(ErrorCode.INVALID, "There are unknown keys.", fields=tuple(wrong))
     return chords
