@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from email.utils import formatdate
 from http import HTTPStatus
@@ -127,7 +128,7 @@ class Connections:
         self._ended.set()
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, ABC):
     """A connection's place among all, and the flow of its bytes."""
 
     transport: asyncio.Transport
@@ -153,9 +154,9 @@ class Connection(asyncio.Protocol):
         self.writable.set()
         self.peer.admission.gone(self.peer)
 
+    @abstractmethod
     def shutdown(self) -> None:
         """End, with what is under way."""
-        raise NotImplementedError
 
     def pause_writing(self) -> None:
         """The client takes nothing: it gets a while."""
