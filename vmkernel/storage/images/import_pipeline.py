@@ -269,20 +269,20 @@ class ImageImporter:
     async def _check(self, work: _Work, source: Path) -> None:
         """Refuse a disk that was cut off or damaged: qemu would read zeros for what is missing."""
         work.context.advance(0, stage="check")
-        shape = _qemu_name(work.format)
+        name = _qemu_name(work.format)
         try:
-            # What is read of damaged tables says nothing: they come first.
-            if (found := (await self._qemu_img.check(source, shape, repair=None)).corruptions) > 0:
+            report = await self._qemu_img.check(source, name, repair=None)
+            if report.corruptions:  # nothing that is read of such tables can be relied on
                 raise MicaError.field(
                     "/spec/format",
-                    f"The data are not a usable {work.format} image: its tables have {found}"
-                    " errors, because it was cut off or damaged. Send it again, or repair it first"
-                    " with `qemu-img check -r all`.",
+                    f"The data are not a usable {work.format} image: its tables have"
+                    f" {report.corruptions} errors, because it was cut off or damaged. Send it"
+                    " again, or repair it first with `qemu-img check -r all`.",
                 )
-            reach = await self._qemu_img.data_end(source, shape)
+            reach = await self._qemu_img.data_end(source, name)
         except CommandError as error:
-            if (refused := _of_the_data(error)) is not None:
-                raise refused from error
+            if (found := _of_the_data(error)) is not None:
+                raise found from error
             raise
         # Padding of the last cluster, behind the disk's end, may be missing: writers cut it off.
         missing = reach - await asyncio.to_thread(lambda: status(source).st_size)

@@ -70,8 +70,9 @@ async def _follow(machine: Machine, at_start: VmSpec) -> None:
         machine.definition = new
     record = machine.record
     if record is not None and true.memory.huge_pages is HugePages.NONE:
-        machine.note_record(memory_bytes=expected_bytes(true.memory_bytes, record.accelerator))
-        machine.host.admission.note(machine.vm_id, machine.record.memory_bytes)  # type: ignore[union-attr]
+        promised = expected_bytes(true.memory_bytes, record.accelerator)
+        machine.note_record(memory_bytes=promised)
+        machine.host.admission.note(machine.vm_id, promised)
 
 
 def _settings(spec: VmSpec) -> Iterator[tuple[str, str | None]]:
