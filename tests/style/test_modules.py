@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -10,6 +11,8 @@ from tests.style.sources import PACKAGES, REPOSITORY, Module, modules, tracked_f
 
 LONGEST_LINES = 600
 SOURCE_SUFFIXES = {".c", ".h", ".js", ".py"}
+OTHERS_MODULES = {"cloudinit/user_data.py", "templater.py"}
+"""Of other programs: cloud-init."""
 
 
 def _all_of(module: Module) -> list[str] | None:
@@ -79,6 +82,22 @@ def test_surfaces_name_what_is_there() -> None:
         found.extend(
             f"{module.shown}: {name}" for name in _all_of(module) or [] if name not in defined
         )
+    assert found == []
+
+
+def test_descriptions_name_modules_that_are_there() -> None:
+    places = [f"/{module.shown}" for module in modules()]
+    found = [
+        f"{module.shown}:{node.lineno}: {name}"
+        for module in modules()
+        if not module.name.startswith("tests.")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        for name in re.findall(r"[\w/]+\.py\b", node.value.value)
+        if name not in OTHERS_MODULES and not any(place.endswith(f"/{name}") for place in places)
+    ]
     assert found == []
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from vmkernel.devices.arguments import Command
 from vmkernel.devices.device import Board, Device, Setting
 from vmkernel.devices.plan import Family, MachinePlan
-from vmkernel.model import FieldProblem, HugePages, VmSpec
+from vmkernel.model import FieldError, HugePages, VmSpec
 
 __all__ = ["BALLOON", "BALLOON_DEVICE", "STATS_INTERVAL_S"]
 
@@ -38,14 +38,14 @@ def _add(board: Board, plan: MachinePlan) -> None:
     )
 
 
-def _check(spec: VmSpec, _family: Family) -> Iterator[FieldProblem]:
+def _check(spec: VmSpec, _family: Family) -> Iterator[FieldError]:
     target = spec.memory.target_bytes
     if target is None:
         return
     if not spec.memory.balloon:
-        yield FieldProblem(pointer=_TARGET, detail="Without a balloon there is no target.")
+        yield FieldError(pointer=_TARGET, detail="Without a balloon there is no target.")
     elif target > spec.memory_bytes:
-        yield FieldProblem(pointer=_TARGET, detail="It can't exceed `memory_bytes`.")
+        yield FieldError(pointer=_TARGET, detail="It can't exceed `memory_bytes`.")
 
 
 def _target(spec: VmSpec, _key: str | None = None) -> list[Command]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from vmkernel.devices.arguments import Arguments, Command
 from vmkernel.devices.plan import BootTopology, Family, MachinePlan
 from vmkernel.devices.slots import Place, Slots
-from vmkernel.model import FieldProblem, VmSpec
+from vmkernel.model import FieldError, VmSpec
 
 __all__ = ["Board", "Device", "Setting", "duplicate_problems"]
 
@@ -47,7 +47,7 @@ class Setting:
     """True if it depends on what else is changed with it."""
 
 
-def _no_problems(_spec: VmSpec, _family: Family) -> Iterable[FieldProblem]:
+def _no_problems(_spec: VmSpec, _family: Family) -> Iterable[FieldError]:
     return ()
 
 
@@ -63,7 +63,7 @@ class Device:
     """Puts it, or all of its kind, on the command line, if the plan has it."""
     place: Mapping[Family, Place] = field(default_factory=dict)
     """Its place on the PCI bus, if it exists at most once."""
-    check: Callable[[VmSpec, Family], Iterable[FieldProblem]] = _no_problems
+    check: Callable[[VmSpec, Family], Iterable[FieldError]] = _no_problems
     """What a spec must satisfy beyond its types."""
     settings: Mapping[str, Setting] = field(default_factory=dict)
     """By the path of the field (`SCOPES` in vmkernel/model/vm.py). Live fields that need more than
@@ -73,10 +73,10 @@ class Device:
     image was loaded, which knows what the guest knew."""
 
 
-def duplicate_problems(message: str, named: Iterable[tuple[str, object]]) -> Iterator[FieldProblem]:
+def duplicate_problems(message: str, named: Iterable[tuple[str, object]]) -> Iterator[FieldError]:
     """A problem for each value that came before; `named` are pointers with values."""
     seen: set[object] = set()
     for pointer, value in named:
         if value in seen:
-            yield FieldProblem(pointer=pointer, detail=message.format(value))
+            yield FieldError(pointer=pointer, detail=message.format(value))
         seen.add(value)

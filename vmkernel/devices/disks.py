@@ -23,7 +23,7 @@ from vmkernel.devices.disk import (
 from vmkernel.devices.disk_buses import DISK_BUSES
 from vmkernel.devices.plan import Family, MachinePlan
 from vmkernel.devices.slots import PCI_DISKS_MAX
-from vmkernel.model import DiskBus, DiskCache, DiskLimits, FieldProblem, Rate, VmSpec
+from vmkernel.model import DiskBus, DiskCache, DiskLimits, FieldError, Rate, VmSpec
 
 __all__ = ["DISKS"]
 
@@ -55,7 +55,7 @@ def _add(board: Board, plan: MachinePlan) -> None:
         DISK_BUSES[cdrom.bus].unit(board, unit)
 
 
-def _check(spec: VmSpec, family: Family) -> Iterator[FieldProblem]:
+def _check(spec: VmSpec, family: Family) -> Iterator[FieldError]:
     yield from _bus_problems(spec, family)
     yield from _disk_problems(spec)
     yield from duplicate_problems(
@@ -64,8 +64,8 @@ def _check(spec: VmSpec, family: Family) -> Iterator[FieldProblem]:
     )
 
 
-def _bus_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
-    wrong: list[FieldProblem] = []
+def _bus_problems(spec: VmSpec, family: Family) -> list[FieldError]:
+    wrong: list[FieldError] = []
     units: Counter[DiskBus] = Counter()
     pci_disks = 0
     places = [
@@ -81,24 +81,24 @@ def _bus_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
         limit = kind.units_max(family)
         if cdrom and not kind.cdroms:
             wrong.append(
-                FieldProblem(pointer=pointer, detail=f"A CD-ROM drive can't use the bus {bus}.")
+                FieldError(pointer=pointer, detail=f"A CD-ROM drive can't use the bus {bus}.")
             )
         elif limit == 0:
             wrong.append(
-                FieldProblem(
+                FieldError(
                     pointer=pointer,
                     detail=f"This VM's machine ({family}) has no {bus}; create a new VM for it.",
                 )
             )
         elif units[bus] > limit:
             wrong.append(
-                FieldProblem(
+                FieldError(
                     pointer=pointer, detail=f"At most {limit} devices can use the bus {bus}."
                 )
             )
         elif kind.pci and pci_disks > PCI_DISKS_MAX[family]:
             wrong.append(
-                FieldProblem(
+                FieldError(
                     pointer=pointer,
                     detail=f"At most {PCI_DISKS_MAX[family]} disks are PCI devices on {family}.",
                 )
@@ -106,16 +106,16 @@ def _bus_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
     return wrong
 
 
-def _disk_problems(spec: VmSpec) -> Iterator[FieldProblem]:
+def _disk_problems(spec: VmSpec) -> Iterator[FieldError]:
     for index, disk in enumerate(spec.disks):
         bus = disk_bus_of(spec, disk)
         kind, pointer = DISK_BUSES[bus], f"/spec/disks/{index}"
         if disk.read_only and not kind.read_only:
-            yield FieldProblem(
+            yield FieldError(
                 pointer=f"{pointer}/read_only", detail=f"A disk on {bus} can't be read-only."
             )
         if disk.cache is DiskCache.WRITETHROUGH and not kind.write_through:
-            yield FieldProblem(
+            yield FieldError(
                 pointer=f"{pointer}/cache",
                 detail=f"A disk on {bus} always has a write cache, which the guest flushes.",
             )
@@ -123,13 +123,13 @@ def _disk_problems(spec: VmSpec) -> Iterator[FieldProblem]:
             yield from _limit_problems(f"{pointer}/limits", disk.limits)
 
 
-def _limit_problems(pointer: str, limits: DiskLimits) -> Iterator[FieldProblem]:
+def _limit_problems(pointer: str, limits: DiskLimits) -> Iterator[FieldError]:
     for kind in ("iops", "bytes"):
         parts = [f"{way}_{kind}" for way in ("read", "write")]
         if getattr(limits, kind) is not None:
             for name in parts:
                 if getattr(limits, name) is not None:
-                    yield FieldProblem(
+                    yield FieldError(
                         pointer=f"{pointer}/{name}",
                         detail=f"Either a limit for all (`{kind}`) or one for each direction.",
                     )
@@ -137,12 +137,12 @@ def _limit_problems(pointer: str, limits: DiskLimits) -> Iterator[FieldProblem]:
             rate: Rate | None = getattr(limits, name)
             if rate is not None and rate.burst_per_s is not None:
                 if rate.burst_per_s < rate.per_s:
-                    yield FieldProblem(
+                    yield FieldError(
                         pointer=f"{pointer}/{name}/burst_per_s",
                         detail="A burst can't be slower than the limit, `per_s`.",
                     )
             elif rate is not None and rate.burst_s != 1:
-                yield FieldProblem(
+                yield FieldError(
                     pointer=f"{pointer}/{name}/burst_s",
                     detail="Say how fast a burst may be (`burst_per_s`), or leave this out.",
                 )

@@ -15,7 +15,7 @@ from typing import Any
 from vmkernel.devices.arguments import Arguments
 from vmkernel.devices.device import Board, Device
 from vmkernel.devices.plan import Family, MachinePlan
-from vmkernel.model import FieldProblem, HugePages, VmSpec
+from vmkernel.model import FieldError, HugePages, VmSpec
 
 __all__ = [
     "DIMMS_MAX",
@@ -85,22 +85,22 @@ def _backend(args: Arguments, name: str, size_bytes: int, huge_pages: HugePages)
     )
 
 
-def _check(spec: VmSpec, _family: Family) -> Iterator[FieldProblem]:
+def _check(spec: VmSpec, _family: Family) -> Iterator[FieldError]:
     memory, size = spec.memory, spec.memory_bytes
     if memory.max_bytes is not None:
         if memory.max_bytes < size:
-            yield FieldProblem(
+            yield FieldError(
                 pointer="/spec/memory/max_bytes", detail="It must be at least `memory_bytes`."
             )
         elif (memory.max_bytes - size) % DIMM_STEP_BYTES:
-            yield FieldProblem(
+            yield FieldError(
                 pointer="/spec/memory/max_bytes",
                 detail="It must exceed `memory_bytes` by a multiple of"
                 f" {DIMM_STEP_BYTES // _MIB} MiB, the size of what can be added.",
             )
     page = huge_page_bytes(memory.huge_pages)
     if page is not None and size % page:
-        yield FieldProblem(
+        yield FieldError(
             pointer="/spec/memory_bytes",
             detail=f"It must be a multiple of its huge pages, {page // _MIB} MiB.",
         )

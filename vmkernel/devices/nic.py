@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vmkernel.devices.arguments import Command
 from vmkernel.devices.device import Board, Device, Setting, duplicate_problems
 from vmkernel.devices.plan import Family, MachinePlan, NicPlan, TapBackend, number_of
-from vmkernel.model import FieldProblem, NicModel, VmSpec
+from vmkernel.model import FieldError, NicModel, VmSpec
 
 __all__ = ["NICS", "NIC_KINDS", "NicKind", "add_nic", "link_commands", "netdev_of"]
 
@@ -73,7 +73,7 @@ def _add(board: Board, plan: MachinePlan) -> None:
         add_nic(board, nic)
 
 
-def _check(spec: VmSpec, _family: Family) -> Iterator[FieldProblem]:
+def _check(spec: VmSpec, _family: Family) -> Iterator[FieldError]:
     yield from duplicate_problems(
         "The MAC address {} is named twice.",
         ((f"/spec/nics/{i}/mac", n.mac) for i, n in enumerate(spec.nics) if n.mac),

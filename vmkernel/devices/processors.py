@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vmkernel.devices.device import Board, Device
 from vmkernel.devices.plan import Accelerator, Family, MachinePlan
-from vmkernel.model import CpuSpec, FieldProblem, GuestOs, VmSpec
+from vmkernel.model import CpuSpec, FieldError, GuestOs, VmSpec
 
 __all__ = ["CPUS_MAX", "HOST_MODEL", "PROCESSORS", "Topology", "topology_of"]
 
@@ -97,21 +97,21 @@ def _add(board: Board, plan: MachinePlan) -> None:
     )
 
 
-def _check(spec: VmSpec, _family: Family) -> Iterator[FieldProblem]:
+def _check(spec: VmSpec, _family: Family) -> Iterator[FieldError]:
     cpus, topology = spec.cpus, topology_of(spec.cpus)
     if cpus.max_count is not None and cpus.max_count < cpus.count:
-        yield FieldProblem(
+        yield FieldError(
             pointer="/spec/cpus/max_count",
             detail=f"It must be at least `count`, {cpus.count}.",
         )
     elif topology.most > CPUS_MAX:
         which = "count" if cpus.max_count is None else "max_count"
-        yield FieldProblem(
+        yield FieldError(
             pointer=f"/spec/cpus/{which}", detail=f"At most {CPUS_MAX} CPUs are possible."
         )
     elif not topology.fits:
         given = next((n for n in ("sockets", "cores", "threads") if getattr(cpus, n)), "count")
-        yield FieldProblem(
+        yield FieldError(
             pointer=f"/spec/cpus/{given}",
             detail=f"{topology.sockets} sockets of {topology.cores} cores with {topology.threads}"
             f" threads are not {topology.most} CPUs: leave one of them out, or change the count.",

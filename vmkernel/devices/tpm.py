@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vmkernel.devices.device import Board, Device
 from vmkernel.devices.plan import Family, MachinePlan
-from vmkernel.model import FieldProblem, Firmware, VmSpec
+from vmkernel.model import FieldError, Firmware, VmSpec
 
 __all__ = ["TPM"]
 
@@ -20,9 +20,9 @@ def _add(board: Board, plan: MachinePlan) -> None:
     board.args.device("tpm-crb", id="tpm", tpmdev="tpm0")
 
 
-def _check(spec: VmSpec, _family: Family) -> Iterator[FieldProblem]:
+def _check(spec: VmSpec, _family: Family) -> Iterator[FieldError]:
     if spec.tpm and spec.firmware is Firmware.BIOS and spec.boot.kernel is not None:
-        yield FieldProblem(
+        yield FieldError(
             pointer="/spec/tpm",
             detail="With BIOS, the TPM's log is at the address where a directly booted kernel"
             " expects its initrd:"

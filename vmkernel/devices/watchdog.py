@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vmkernel.devices.arguments import Command
 from vmkernel.devices.device import Board, Device, Setting
 from vmkernel.devices.plan import Family, MachinePlan
-from vmkernel.model import FieldProblem, VmSpec, WatchdogAction, WatchdogModel
+from vmkernel.model import FieldError, VmSpec, WatchdogAction, WatchdogModel
 
 __all__ = ["WATCHDOG", "action_word"]
 
@@ -42,9 +42,9 @@ def _add(board: Board, plan: MachinePlan) -> None:
         board.args.device("i6300esb", id="watchdog", **board.slots.at(_PLACE))
 
 
-def _check(spec: VmSpec, family: Family) -> Iterator[FieldProblem]:
+def _check(spec: VmSpec, family: Family) -> Iterator[FieldError]:
     if spec.watchdog is not None and family not in _FAMILIES[spec.watchdog.model]:
-        yield FieldProblem(
+        yield FieldError(
             pointer="/spec/watchdog/model",
             detail=f"This VM's machine ({family}) has no {spec.watchdog.model}: take i6300esb.",
         )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vmkernel.host.folder import UnsafeFileError
-from vmkernel.model import ErrorCode, FieldProblem, MicaError
+from vmkernel.model import ErrorCode, FieldError, MicaError
 
 __all__ = ["CommandError", "DatastoreFullError", "HostError", "from_os_error", "naming_datastore"]
 
@@ -61,7 +61,7 @@ class DatastoreFullError(MicaError):
         super().__init__(
             ErrorCode.INSUFFICIENT_SPACE,
             detail,
-            fields=tuple(FieldProblem(pointer=pointer, detail=detail) for pointer in fields),
+            fields=tuple(FieldError(pointer=pointer, detail=detail) for pointer in fields),
         )
 
 

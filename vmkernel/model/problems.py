@@ -17,7 +17,6 @@ __all__ = [
     "ErrorCode",
     "ErrorInfo",
     "FieldError",
-    "FieldProblem",
     "MicaError",
     "OperationError",
     "PROBLEM_TYPE_PREFIX",
@@ -89,16 +88,13 @@ class FieldError(Record, frozen=True, kw_only=True):
     detail: str
 
 
-FieldProblem = FieldError
-
-
 class ErrorInfo(Record, frozen=True, kw_only=True):
     """A failure as it travels."""
 
     code: ErrorCode
     detail: str
     """One short sentence that names the object and what to do."""
-    fields: tuple[FieldProblem, ...] = ()
+    fields: tuple[FieldError, ...] = ()
     retry_after_s: int | None = None
 
 
@@ -137,7 +133,7 @@ class MicaError(Exception):
         code: ErrorCode,
         detail: str,
         *,
-        fields: tuple[FieldProblem, ...] = (),
+        fields: tuple[FieldError, ...] = (),
         retry_after_s: int | None = None,
     ) -> None:
         detail = clean_lines(detail)  # it may quote what others wrote
@@ -149,7 +145,7 @@ class MicaError(Exception):
     @classmethod
     def field(cls, pointer: str, detail: str, code: ErrorCode = ErrorCode.INVALID) -> MicaError:
         """An error about one field of the request, named by its JSON pointer."""
-        return cls(code, detail, fields=(FieldProblem(pointer=pointer, detail=detail),))
+        return cls(code, detail, fields=(FieldError(pointer=pointer, detail=detail),))
 
     @classmethod
     def from_problem(cls, problem: ErrorInfo) -> MicaError:

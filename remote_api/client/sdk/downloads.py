@@ -113,8 +113,8 @@ class DownloadCalls(Calls):
         part: _Part | None = None,
     ) -> int:
         """Hand over bytes with their offsets, over interruptions: all of them, or a part of the
-        file as it was. Where they end. Raises _ChangedError for a part of a file that is another
-        one now; all of a file that changes is handed over from its beginning again."""
+        file as it was. The offset of their end. Raises _ChangedError for a part of a file that is
+        another one now; all of a file that changes is handed over from its beginning again."""
         done, end, etag = (0, -1, None) if part is None else (part.start, part.end, part.etag)
         retries = Retries()
         while done != end:

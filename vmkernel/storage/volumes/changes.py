@@ -405,7 +405,7 @@ class VolumeChanges:
 
 
 class LastStep:
-    """The end of a move, after which the new volume is the valid one; see moved.py."""
+    """The end of a move, after which the new volume is the valid one; see interrupted_moves.py."""
 
     def __init__(
         self,

@@ -3,8 +3,8 @@
   begin -> open (extents, data) -> ended        by its owner, by its time limit,
                                                 or because the VM's QEMU ended
 
-The disks of a VM that is off are read by a QEMU whose guest never runs (still_disks.py), which is
-there for as long as the session.
+The disks of a VM that is off are read by a QEMU whose guest never runs (offline_reader.py), which
+is there for as long as the session.
 
 One session a VM at a time. What the guest overwrites meanwhile goes to a scratch file on the
 volume's datastore that has no name any more once QEMU has it open, so that nothing is ever left

@@ -29,7 +29,7 @@ from vmkernel.model import (
     DiskBus,
     DiskSpec,
     ErrorCode,
-    FieldProblem,
+    FieldError,
     MicaError,
     NicSpec,
     VmSpec,
@@ -96,11 +96,11 @@ class _Planner:
     at_start: VmSpec
     family: Family
     changes: Changes = field(default_factory=Changes)
-    wrong: list[FieldProblem] = field(default_factory=list)
+    wrong: list[FieldError] = field(default_factory=list)
 
     def bar(self, pointer: str, why: str = _STOP) -> None:
         """A field can't become what is wanted now."""
-        self.wrong.append(FieldProblem(pointer=pointer, detail=why))
+        self.wrong.append(FieldError(pointer=pointer, detail=why))
 
 
 def _why_off(found: Difference) -> str:

@@ -1,4 +1,4 @@
-"""What a VM's owner task does for each request; one function each (suspending: suspending.py).
+"""What a VM's owner task does for each request; one function each (suspending: suspend.py).
 
 A function that returns has answered its request, but for `shut_down`: that one puts the request
 among those who wait, and the end of the guest answers it.

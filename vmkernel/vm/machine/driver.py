@@ -3,11 +3,6 @@
 Nothing outside this task changes a VM's state. A message is handled to its end before the next
 one is looked at; what takes long and must not block the queue (a guest that is shutting down) is
 a state with waiters and deadlines, not a wait.
-
-machine.py    what the task owns: the observed state, the session with QEMU
-actions.py    what is done for each request
-reports.py    what becomes of what QEMU reports
-holds.py      long work that other requests must not cross
 """
 
 from __future__ import annotations

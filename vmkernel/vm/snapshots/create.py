@@ -5,7 +5,7 @@
       -> the VM stands behind it
 
 A failure, or somebody who gives up: the guest goes on, and nothing is left. A vmkernel that ends
-in the middle: its successor lets the guest go on and sweeps (repair.py).
+in the middle: its successor lets the guest go on and sweeps (recover.py).
 """
 
 from __future__ import annotations

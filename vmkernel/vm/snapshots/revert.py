@@ -5,7 +5,7 @@
       -> (with memory) the VM is suspended with the memory of then -> the journal is removed
 
 From the journal on there is no way back: whoever comes after a crash, or starts the VM, begins
-again there (repair.py), and each step can be done twice. Before it nothing but QEMU is gone.
+again there (recover.py), and each step can be done twice. Before it nothing but QEMU is gone.
 """
 
 from __future__ import annotations

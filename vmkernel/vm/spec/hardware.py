@@ -12,7 +12,7 @@ from vmkernel.model import (
     CdromSpec,
     Clock,
     DiskSpec,
-    FieldProblem,
+    FieldError,
     Firmware,
     NicSpec,
     VmSpec,
@@ -21,7 +21,7 @@ from vmkernel.model import (
 __all__ = ["hardware_problems"]
 
 
-def hardware_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
+def hardware_problems(spec: VmSpec, family: Family) -> list[FieldError]:
     """Everything that doesn't fit together."""
     return [
         *(problem for device in DEVICES for problem in device.check(spec, family)),
@@ -31,22 +31,22 @@ def hardware_problems(spec: VmSpec, family: Family) -> list[FieldProblem]:
     ]
 
 
-def _firmware_problems(spec: VmSpec, family: Family) -> Iterator[FieldProblem]:
+def _firmware_problems(spec: VmSpec, family: Family) -> Iterator[FieldError]:
     if spec.firmware is Firmware.UEFI_SECURE_BOOT:
         if family is Family.PC:
-            yield FieldProblem(
+            yield FieldError(
                 pointer="/spec/firmware",
                 detail="Secure Boot needs the chipset q35, which has no IDE: choose another bus.",
             )
         if spec.boot.kernel is not None:
-            yield FieldProblem(
+            yield FieldError(
                 pointer="/spec/boot/kernel",
                 detail="Secure Boot starts only what Microsoft's keys have signed, which no kernel"
                 " is by itself: boot from a disk, or choose another firmware.",
             )
 
 
-def _name_problems(spec: VmSpec) -> Iterator[FieldProblem]:
+def _name_problems(spec: VmSpec) -> Iterator[FieldError]:
     kinds: tuple[tuple[str, tuple[DiskSpec | CdromSpec | NicSpec, ...]], ...] = (
         ("disks", spec.disks),
         ("cdroms", spec.cdroms),
@@ -68,9 +68,9 @@ def _name_problems(spec: VmSpec) -> Iterator[FieldProblem]:
     )
 
 
-def _other_problems(spec: VmSpec) -> Iterator[FieldProblem]:
+def _other_problems(spec: VmSpec) -> Iterator[FieldError]:
     if spec.clock.utc_offset_minutes is not None and spec.clock.base is Clock.UTC:
-        yield FieldProblem(
+        yield FieldError(
             pointer="/spec/clock/utc_offset_minutes", detail="A clock in UTC has no offset."
         )
     yield from duplicate_problems(

@@ -5,8 +5,8 @@ vms/<id>/vm.json                what is wanted, and what was pinned at creation
         nvram-secure-boot.fd    variables of UEFI with it: each flavour keeps its own
         tpm.state               the TPM's state
         seed.iso                what cloud-init reads
-        snapshots/ revert.json  points to go back to (snapshots/records.py)
-        suspend.*               the memory of a suspended VM (suspension.py)
+        snapshots/ revert.json  points to go back to (snapshot_records.py)
+        suspend.*               the memory of a suspended VM (saved_memory.py)
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class LaunchRecord(Record, frozen=True, kw_only=True):
     resuming: bool = False
     """True from the start out of a memory image until the guest runs."""
     reading: bool = False
-    """True for a QEMU that only reads the disks of a VM that is off (still_disks.py)."""
+    """True for a QEMU that only reads the disks of a VM that is off (offline_reader.py)."""
     unplugging: tuple[str, ...] = ()
     """The keys of devices that the guest was asked to give up and still has."""
     unsettled: bool = False
