@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from remote_api.document.examples import EXAMPLES
 from remote_api.document.schemas import (
     answer_ref,
     parameter_schemas,
@@ -24,7 +23,7 @@ from remote_api.document.schemas import (
 )
 from remote_api.http.problems import PROBLEM_TYPE
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, Reply
-from remote_api.resources.table import all_routes
+from remote_api.resources.table import all_routes, all_tags, tag_of
 from remote_api.schema import (
     PROBLEM_CODES,
     HttpCode,
@@ -37,17 +36,6 @@ from vmkernel.model import ErrorCode, Event, Operation
 
 __all__ = ["document", "render"]
 
-_TAGS = {
-    "host": "The machine that Mica runs on.",
-    "access": "Claiming the host, and tokens.",
-    "datastores": "Places for virtual machines, volumes and images.",
-    "images": "ISO images, disk templates, kernels and initrds.",
-    "uploads": "Resumable uploads of images, by tus 1.0 (https://tus.io).",
-    "volumes": "Virtual disks.",
-    "vms": "Virtual machines.",
-    "operations": "Work that outlasts its request.",
-    "events": "What happened.",
-}
 _ALWAYS = (
     HttpCode.MALFORMED,
     ErrorCode.INVALID,
@@ -104,7 +92,7 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [{"token": []}],
-        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "tags": [{"name": name, "description": text} for name, text in all_tags().items()],
         "paths": paths,
         "components": {
             "securitySchemes": {
@@ -147,7 +135,7 @@ def _operation(route: AnyRoute) -> dict[str, Any]:
         "operationId": route.name,
         "summary": route.summary,
         "description": _described(route),
-        "tags": [_tag(route)],
+        "tags": [tag_of(route)],
     }
     if route.role is None:
         operation["security"] = []
@@ -186,13 +174,6 @@ def _described(route: AnyRoute) -> str:
 
 def _may_wait(route: AnyRoute) -> bool:
     return any(reply.body is Operation and reply.location for reply in route.replies)
-
-
-def _tag(route: AnyRoute) -> str:
-    part = route.path.split("/")[2] if route.path.count("/") > 1 else "host"
-    if part in ("claim", "tokens", "whoami"):
-        return "access"
-    return part if part in _TAGS else "host"
 
 
 def _parameters(route: AnyRoute) -> list[dict[str, Any]]:
@@ -246,11 +227,10 @@ def _request_body(route: AnyRoute) -> dict[str, Any]:
     else:
         patched = route.body_kind is BodyKind.MERGE_PATCH
         content = {"schema": patch_ref(route.body) if patched else request_ref(route.body)}
-        name = content["schema"]["$ref"].rpartition("/")[2]
-        if examples := EXAMPLES.get(name):
+        if route.examples:
             content["examples"] = {
                 told.replace(" ", "-"): {"summary": told, "value": value}
-                for told, value in examples.items()
+                for told, value in route.examples.items()
             }
     required = not route.body_optional
     return {"required": required, "content": {route.body_kind.value: content}}

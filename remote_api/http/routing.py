@@ -90,6 +90,11 @@ class Route(Generic[QueryT, BodyT]):
     condition: Condition = Condition.NONE
     details: str = ""
     """Sentences that the document adds to the summary."""
+    tag: str = ""
+    """The group in the document; by default the path's first part. A module's `TAGS` says what it
+    is."""
+    examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Bodies that the document shows, each with what it is an example of."""
     problems: tuple[ProblemCode, ...] = ()
     """What it answers beyond what every route may."""
     request_headers: Mapping[str, str] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from remote_api.schema import (
 from vmkernel.control import requests
 from vmkernel.model import ErrorCode, IssuedToken, Role, Token
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "TAGS"]
 
 
 async def claim(exchange: Exchange[NoQuery, ClaimBody]) -> Response:
@@ -110,16 +110,19 @@ async def list_audit(exchange: Exchange[AuditQuery, NoBody]) -> Response:
     return json_response(AuditPage(items=page.items, next=next_page(exchange.path, ids, page.more)))
 
 
+TAGS = {"access": "Claiming the host, and tokens."}
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="POST",
         path="/v1/claim",
         name="claim",
+        tag="access",
         summary="Claim the host: exchange the one-time code on its screen for an admin token",
         handler=claim,
         role=None,
         body=ClaimBody,
         body_kind=BodyKind.JSON,
+        examples={"as the console shows it": {"code": "ABCDE-FGHJK"}},
         replies=(
             Reply(status=201, description="The admin token.", body=IssuedToken, location=True),
         ),
@@ -135,6 +138,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/whoami",
         name="getOwnToken",
+        tag="access",
         summary="The token that this request carries",
         details="Its id, role, description and when it ends, but not its secret.",
         handler=who_am_i,
@@ -146,6 +150,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/tokens",
         name="listTokens",
+        tag="access",
         summary="All tokens, without their secrets",
         handler=list_tokens,
         role=Role.ADMIN,
@@ -156,6 +161,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/tokens/{id}",
         name="getToken",
+        tag="access",
         summary="One token, without its secret",
         details="Its id, role, description and when it ends.",
         handler=get_token,
@@ -167,11 +173,15 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="PUT",
         path="/v1/tokens/{id}",
         name="createToken",
+        tag="access",
         summary="Create a token; its secret is in this response and is never shown again",
         handler=create_token,
         role=Role.ADMIN,
         body=TokenBody,
         body_kind=BodyKind.JSON,
+        examples={
+            "for a monitor": {"spec": {"role": "viewer", "expires_at": "2099-01-01T00:00:00Z"}}
+        },
         condition=Condition.CREATE,
         replies=(
             Reply(
@@ -184,6 +194,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="DELETE",
         path="/v1/tokens/{id}",
         name="deleteToken",
+        tag="access",
         summary="Revoke a token at once",
         handler=delete_token,
         role=Role.ADMIN,
@@ -195,6 +206,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/audit",
         name="listAudit",
+        tag="host",
         summary="The audit records since the host's start, newest first",
         handler=list_audit,
         role=Role.ADMIN,

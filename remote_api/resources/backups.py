@@ -188,6 +188,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         body=BackupBody,
         body_kind=BodyKind.JSON,
+        examples={"all disks, and record changes from now on": {"checkpoint": "monday"}},
         replies=(Reply(status=201, description="It is open.", body=Backup, location=True),),
         problems=(*_PROBLEMS, ErrorCode.INSUFFICIENT_SPACE),
     ),

@@ -35,6 +35,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=CloneBody,
         body_kind=BodyKind.JSON,
+        examples={"a copy": {"id": "web-2", "spec": {"name": "The second"}}},
         replies=STARTED,
         problems=(
             ErrorCode.NOT_FOUND,

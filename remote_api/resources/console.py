@@ -264,6 +264,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         body=ConsoleBody,
         body_kind=BodyKind.JSON,
+        examples={"serial line": {"kind": "serial", "mode": "write"}},
         replies=(Reply(status=201, description="The ticket.", body=ConsoleTicket),),
         problems=(
             ErrorCode.NOT_FOUND,
@@ -309,6 +310,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         body=KeysBody,
         body_kind=BodyKind.JSON,
+        examples={"a chord, then text": {"keys": ["ctrl-alt-f2"], "text": "root\n"}},
         replies=(Reply(status=204, description="The keys were sent."),),
         problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from remote_api.http.conditions import Matching
@@ -26,7 +27,7 @@ from remote_api.schema import (
 from vmkernel.control import requests
 from vmkernel.model import Datastore, ErrorCode, Role
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "TAGS"]
 
 
 async def list_datastores(exchange: Exchange[PageQuery, NoBody]) -> Response:
@@ -145,7 +146,14 @@ _CHANGE_PROBLEMS = (
 )
 
 
-def _action(path: str, name: str, summary: str, handler: Any, body: Any = NoBody) -> AnyRoute:
+def _action(
+    path: str,
+    name: str,
+    summary: str,
+    handler: Any,
+    body: Any = NoBody,
+    examples: Mapping[str, Any] = {},
+) -> AnyRoute:
     """A change of a datastore that is an operation."""
     problems: tuple[ProblemCode, ...] = _CHANGE_PROBLEMS
     if "disks" in path:
@@ -162,11 +170,13 @@ def _action(path: str, name: str, summary: str, handler: Any, body: Any = NoBody
         query=MountQuery if path == "mount" else WaitQuery,
         body=body,
         body_kind=BodyKind.NONE if body is NoBody else BodyKind.JSON,
+        examples=examples,
         replies=STARTED,
         problems=problems,
     )
 
 
+TAGS = {"datastores": "Places for virtual machines, volumes and images."}
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="GET",
@@ -197,6 +207,12 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=DatastoreBody,
         body_kind=BodyKind.JSON,
+        examples={
+            "a blank disk": {"spec": {"kind": "local", "disk": "S3Z9NB0K123456"}},
+            "NFS": {
+                "spec": {"kind": "nfs", "nfs": {"server": "nas.example", "export": "/export/mica"}}
+            },
+        },
         condition=Condition.CREATE,
         replies=STARTED,
         problems=(
@@ -228,6 +244,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.ADMIN,
         body=DatastoreBody,
         body_kind=BodyKind.MERGE_PATCH,
+        examples={"warn earlier": {"spec": {"warning_percent": 70}}},
         condition=Condition.MATCH,
         replies=(Reply(status=200, description="It is changed.", body=Datastore, etag=True),),
         problems=(ErrorCode.NOT_FOUND, ErrorCode.REVISION_MISMATCH),
@@ -238,6 +255,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         "Rename a datastore on this host; its virtual machines are updated",
         rename_datastore,
         RenameDatastoreBody,
+        {"the new name": {"id": "archive"}},
     ),
     _action(
         "mount",
@@ -260,6 +278,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         "Add a disk to a datastore: a spare for `raid`, space for `lvm`",
         add_disk,
         AddDiskBody,
+        {"a blank disk": {"disk": "S3Z9NB0K654321"}},
     ),
     _action(
         "disks/replace",
@@ -267,5 +286,6 @@ ROUTES: tuple[AnyRoute, ...] = (
         "Replace a disk of a `raid` datastore, and start the rebuild",
         replace_disk,
         ReplaceDiskBody,
+        {"a blank disk for a dead one": {"old": "S3Z9NB0K123456", "new": "S3Z9NB0K654321"}},
     ),
 )

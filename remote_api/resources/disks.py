@@ -50,6 +50,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=WipeDiskBody,
         body_kind=BodyKind.JSON,
+        examples={"say it twice": {"disk": "S3Z9NB0K123456", "wipe_serial": "S3Z9NB0K123456"}},
         replies=STARTED,
         problems=(ErrorCode.IN_USE, ErrorCode.UNSUPPORTED, ErrorCode.WIPE_NOT_CONFIRMED),
     ),

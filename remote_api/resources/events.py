@@ -15,7 +15,7 @@ from remote_api.schema import ApiError, HttpCode, NoQuery
 from vmkernel.control.requests import SubscribeEvents
 from vmkernel.model import ErrorCode, Event, MicaError
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "TAGS"]
 
 logger = logging.getLogger("mica.api")
 
@@ -109,6 +109,7 @@ def _no_event_id() -> ApiError:
     )
 
 
+TAGS = {"events": "What happened."}
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="GET",

@@ -12,7 +12,7 @@ from vmkernel.control import requests
 from vmkernel.control.requests import WhoAmI
 from vmkernel.model import ApiInfo, ErrorCode, HostCertificate, MicaError, Role
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "TAGS"]
 
 
 async def get_api(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -76,11 +76,13 @@ async def power_host(exchange: Exchange[WaitQuery, PowerBody]) -> Response:
     return await accepted(exchange, operation, exchange.query.wait)
 
 
+TAGS = {"host": "The machine that Mica runs on."}
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="GET",
         path="/v1",
         name="getApi",
+        tag="host",
         summary="The product, and whether it is claimed; with a token its version and capabilities",
         handler=get_api,
         role=None,
@@ -91,6 +93,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/openapi.json",
         name="getOpenapi",
+        tag="host",
         summary="This document",
         details="For generators of clients.",
         handler=get_openapi,
@@ -133,6 +136,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=PowerBody,
         body_kind=BodyKind.JSON,
+        examples={"reboot": {"action": "reboot"}},
         replies=STARTED,
         problems=(ErrorCode.CONFLICT, ErrorCode.UNSUPPORTED),
     ),

@@ -140,6 +140,15 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=PullBody,
         body_kind=BodyKind.JSON,
+        examples={
+            "a disk image": {
+                "spec": {
+                    "datastore": "main",
+                    "url": "https://images.example/debian-13.qcow2",
+                    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                }
+            }
+        },
         replies=STARTED,
         problems=(
             ErrorCode.ALREADY_EXISTS,
@@ -157,6 +166,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=CaptureBody,
         body_kind=BodyKind.JSON,
+        examples={"a template": {"spec": {"volume": "web-1", "format": "qcow2", "compress": True}}},
         replies=STARTED,
         problems=(
             ErrorCode.ALREADY_EXISTS,

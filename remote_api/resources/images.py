@@ -13,7 +13,7 @@ from remote_api.schema import ImagePage, NoQuery, StoredPageQuery
 from vmkernel.control import requests
 from vmkernel.model import ErrorCode, Image, Role
 
-__all__ = ["ROUTES", "image_response"]
+__all__ = ["ROUTES", "TAGS", "image_response"]
 
 
 async def list_images(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
@@ -55,6 +55,7 @@ async def delete_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return Response(status=204)
 
 
+TAGS = {"images": "ISO images, disk templates, kernels and initrds."}
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="GET",

@@ -18,7 +18,7 @@ from remote_api.schema import (
 from vmkernel.control import requests
 from vmkernel.model import ErrorCode, Operation, OperationState, Role
 
-__all__ = ["ROUTES", "STARTED", "accepted", "raise_failed", "settled"]
+__all__ = ["ROUTES", "STARTED", "TAGS", "accepted", "raise_failed", "settled"]
 
 STARTED = (
     Reply(status=202, description="The operation is running.", body=Operation, location=True),
@@ -95,6 +95,7 @@ async def cancel_operation(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return json_response(operation)
 
 
+TAGS = {"operations": "Work that outlasts its request."}
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="GET",

@@ -109,6 +109,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=SnapshotBody,
         body_kind=BodyKind.JSON,
+        examples={"with memory": {"spec": {"description": "Before the update", "memory": True}}},
         condition=Condition.CREATE,
         replies=STARTED,
         problems=(*_PROBLEMS, ErrorCode.ALREADY_EXISTS, ErrorCode.INSUFFICIENT_SPACE),

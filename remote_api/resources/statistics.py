@@ -57,6 +57,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/metrics",
         name="getMetrics",
+        tag="host",
         summary="The figures of the host and of all virtual machines, as Prometheus reads them",
         handler=get_metrics,
         replies=(

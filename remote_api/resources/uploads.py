@@ -36,7 +36,7 @@ from vmkernel.control import Stream, requests
 from vmkernel.model import ErrorCode, Role, Upload, UploadChecksum, UploadOutcome
 from vmkernel.model.images import MAX_IMAGE_BYTES
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "TAGS"]
 
 _STALL_S = 120.0
 _OUTCOME_S = 180.0
@@ -225,6 +225,7 @@ _PART_PROBLEMS = (
     ErrorCode.UNSUPPORTED,
 )
 
+TAGS = {"uploads": "Resumable uploads of images, by tus 1.0 (https://tus.io)."}
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="OPTIONS",

@@ -24,7 +24,7 @@ from remote_api.schema import (
 from vmkernel.control import requests
 from vmkernel.model import ErrorCode, MicaError, Role, Vm, VmAction, VmSpec
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "TAGS"]
 
 _ATTEMPTS = 5
 SAVED_VM_BYTES = 10 << 20
@@ -190,6 +190,7 @@ def _action(action: VmAction, name: str, summary: str, *more: ProblemCode) -> An
     )
 
 
+TAGS = {"vms": "Virtual machines."}
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="GET",
@@ -219,6 +220,22 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         body=VmBody,
         body_kind=BodyKind.JSON,
+        examples={
+            "minimal": {
+                "spec": {"datastore": "main", "disks": [{"volume": "web-1"}], "nics": [{}]}
+            },
+            "installed from a CD": {
+                "spec": {
+                    "datastore": "main",
+                    "cpus": {"count": 2},
+                    "memory_bytes": 2147483648,
+                    "disks": [{"volume": "web-1"}],
+                    "cdroms": [{"image": "debian-13"}],
+                    "nics": [{"port_group": "vm-network"}],
+                    "labels": {"team": "web"},
+                }
+            },
+        },
         max_body_bytes=SAVED_VM_BYTES,
         condition=Condition.EITHER,
         replies=(
@@ -236,6 +253,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         role=Role.OPERATOR,
         body=VmBody,
         body_kind=BodyKind.MERGE_PATCH,
+        examples={"more of both": {"spec": {"cpus": {"count": 4}, "memory_bytes": 4294967296}}},
         condition=Condition.MATCH,
         replies=(Reply(status=200, description="It is changed.", body=Vm, etag=True),),
         problems=(ErrorCode.NOT_FOUND, *_CHANGE_PROBLEMS),

@@ -25,7 +25,7 @@ from remote_api.schema import (
 from vmkernel.control import requests
 from vmkernel.model import ErrorCode, Role, Volume, VolumeSpec
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "TAGS"]
 
 
 async def list_volumes(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
@@ -143,6 +143,7 @@ async def delete_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return Response(status=204)
 
 
+TAGS = {"volumes": "Virtual disks."}
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="GET",
@@ -173,6 +174,16 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=VolumeBody,
         body_kind=BodyKind.JSON,
+        examples={
+            "blank": {"spec": {"datastore": "main", "size_bytes": 21474836480}},
+            "from an image": {
+                "spec": {
+                    "datastore": "main",
+                    "size_bytes": 21474836480,
+                    "source_image": "debian-13",
+                }
+            },
+        },
         condition=Condition.CREATE,
         replies=STARTED,
         problems=(
@@ -194,6 +205,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=VolumePatchQuery,
         body=VolumeBody,
         body_kind=BodyKind.MERGE_PATCH,
+        examples={"larger": {"spec": {"size_bytes": 42949672960}}},
         condition=Condition.MATCH,
         replies=STARTED,
         problems=(
@@ -215,6 +227,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         query=WaitQuery,
         body=KeepVolumeBody,
         body_kind=BodyKind.JSON,
+        examples={"a VM's disks": {"together_with": ["web-disk1", "web-disk2"]}},
         replies=STARTED,
         problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),

@@ -24,7 +24,7 @@ from tests.unit.remote_api.samples import (
     vm,
     volume,
 )
-from tests.unit.remote_api.whole_requests import BODIES, ROUTES, Whole, whole
+from tests.unit.remote_api.whole_requests import ROUTES, Whole, body_of, whole
 from vmkernel import model
 from vmkernel.control import requests
 from vmkernel.model import Operation, Role
@@ -343,7 +343,7 @@ def _other_revision(asked: Any) -> None:
 async def test_if_match_any_holds_for_what_exists_alone(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, api):
         fake.default = NOT_FOUND
-        body = json.dumps(BODIES["VmBody"]).encode()
+        body = json.dumps(body_of(ROUTES["putVm"])).encode()
         for held, status in (("*", 412), ('"1", "2"', 404)):
             answer = await request(
                 api, "PUT", "/v1/vms/web", headers={**JSON, "if-match": held}, body=body
@@ -363,7 +363,7 @@ async def test_any_version_wins_its_race(tmp_path: Path) -> None:
             "PUT",
             "/v1/vms/web",
             headers={**JSON, "if-match": "*"},
-            body=json.dumps(BODIES["VmBody"]).encode(),
+            body=json.dumps(body_of(ROUTES["putVm"])).encode(),
         )
         assert answer.status == 200
 
@@ -380,7 +380,7 @@ async def test_what_a_get_answered_can_be_sent_back(tmp_path: Path, route: AnyRo
     asked = whole(route)
     name = asked.path.rpartition("/")[2]
     returned = {
-        **BODIES[route.body.__name__],
+        **body_of(route),
         "id": name,
         "revision": 3,
         "created_at": NOW,

@@ -10,30 +10,10 @@ from typing import Any
 from remote_api.http.routing import AnyRoute, BodyKind, Condition
 from remote_api.resources.table import all_routes
 
-__all__ = ["BODIES", "ROUTES", "Whole", "whole"]
+__all__ = ["ROUTES", "Whole", "body_of", "whole"]
 
 ROUTES: dict[str, AnyRoute] = {route.name: route for route in all_routes()}
 SHA256 = "0" * 64
-BODIES: dict[str, dict[str, Any]] = {
-    "AddDiskBody": {"disk": "D2"},
-    "BackupBody": {},
-    "CaptureBody": {"spec": {"volume": "data"}},
-    "ClaimBody": {"code": "ABCDE-FGHJK"},
-    "CloneBody": {"id": "copy"},
-    "ConsoleBody": {"kind": "serial"},
-    "DatastoreBody": {"spec": {"kind": "local", "disk": "D1"}},
-    "KeepVolumeBody": {"together_with": ["more"]},
-    "KeysBody": {"text": "a"},
-    "PowerBody": {"action": "reboot"},
-    "PullBody": {"spec": {"datastore": "m", "url": "https://a.example/b", "sha256": SHA256}},
-    "RenameDatastoreBody": {"id": "other"},
-    "ReplaceDiskBody": {"old": "D1", "new": "D2"},
-    "SnapshotBody": {"spec": {}},
-    "TokenBody": {"spec": {"role": "viewer"}},
-    "VmBody": {"spec": {"datastore": "main"}},
-    "VolumeBody": {"spec": {"datastore": "main", "size_bytes": 1 << 30}},
-    "WipeDiskBody": {"disk": "D1", "wipe_serial": "D1"},
-}
 _QUERIES = {"UploadQuery": f"datastore=main&sha256={SHA256}", "ConsoleQuery": "ticket=x"}
 _HEADERS = {
     "createUpload": {
@@ -67,6 +47,11 @@ class Whole:
         return replace(self, headers=headers, **changes)
 
 
+def body_of(route: AnyRoute) -> dict[str, Any]:
+    """The first that the document shows."""
+    return dict(next(iter(route.examples.values())))
+
+
 def whole(route: AnyRoute) -> Whole:
     """A request that the route takes."""
     headers = dict(_HEADERS.get(route.name, {}))
@@ -76,7 +61,7 @@ def whole(route: AnyRoute) -> Whole:
         headers["if-none-match"] = "*"
     body = b""
     if route.body_kind in (BodyKind.JSON, BodyKind.MERGE_PATCH):
-        body = json.dumps(BODIES[route.body.__name__]).encode()
+        body = json.dumps(body_of(route)).encode()
     elif route.body_kind is BodyKind.STREAM:
         body = b"data"
     if body:
