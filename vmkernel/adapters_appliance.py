@@ -26,7 +26,7 @@ from vmkernel.storage.disks.service import Disks
 from vmkernel.storage.drivers.disk_selection import DiskChoice
 from vmkernel.storage.drivers.mounting import Mounting
 from vmkernel.storage.drivers.registry import appliance_drivers
-from vmkernel.storage.images.formats.open_disk import verify_open_disk
+from vmkernel.storage.formats.open_disk import verify_open_disk
 from vmkernel.storage.service import StorageService
 from vmkernel.vm.assembly import assemble_vms
 from vmkernel.vm.store.definition import FIRST_UID, LAST_UID

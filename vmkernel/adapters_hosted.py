@@ -19,7 +19,7 @@ from vmkernel.platform.programs import check_programs
 from vmkernel.state import StateStore
 from vmkernel.state.media import FileMedium
 from vmkernel.storage.drivers.registry import hosted_drivers
-from vmkernel.storage.images.formats.open_disk import verify_open_disk
+from vmkernel.storage.formats.open_disk import verify_open_disk
 from vmkernel.storage.service import StorageService
 from vmkernel.vm.assembly import AcceleratorWish, assemble_vms
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from oslo_utils.imageutils import format_inspector
 
 from vmkernel.model import SourceFormat
-from vmkernel.storage.images.formats.base import FormatError, MemoryData, Rank, whole_sectors
-from vmkernel.storage.images.formats.inspection import detect, verify_source
-from vmkernel.storage.images.formats.registry import FORMATS
+from vmkernel.storage.formats.base import FormatError, MemoryData, Rank, whole_sectors
+from vmkernel.storage.formats.inspection import detect, verify_source
+from vmkernel.storage.formats.registry import FORMATS
 
 __all__ = ["DIFFERENCES", "Difference", "Opinion", "differences", "oracle", "ours"]
 

@@ -17,7 +17,7 @@ from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.runner import Runner
 from vmkernel.host.worker import Workers
 from vmkernel.model import ErrorCode, MicaError
-from vmkernel.storage.images.formats.open_disk import verify_open_disk
+from vmkernel.storage.formats.open_disk import verify_open_disk
 
 pytestmark = pytest.mark.timeout(300)
 

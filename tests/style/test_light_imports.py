@@ -21,8 +21,8 @@ print(*(name for name in sys.modules if name.partition(".")[0] in {"vmkernel", "
     [
         ("vmkernel.model", 3),
         ("vmkernel.storage.records", 8),
-        ("vmkernel.storage.images.formats.qcow2", 10),
-        ("vmkernel.storage.images.formats.registry", 30),
+        ("vmkernel.storage.formats.qcow2", 10),
+        ("vmkernel.storage.formats.registry", 30),
         ("vmkernel.storage.layout", 20),
         ("vmkernel.storage.datastores.lease", 20),
         ("vmkernel.storage.ports", 32),

@@ -26,8 +26,8 @@ from vmkernel.model import (
     VolumeFormat,
 )
 from vmkernel.storage.errors import StorageError, volume_linked
-from vmkernel.storage.images.formats.base import FormatError
-from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_header
+from vmkernel.storage.formats.base import FormatError
+from vmkernel.storage.formats.qcow2 import HEADER_PROBE_BYTES, read_header
 from vmkernel.storage.layout import RECORD_LIMIT, Layout, Place
 from vmkernel.storage.records import ImageRecord, RecordError, VolumeRecord, decode
 

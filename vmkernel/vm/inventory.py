@@ -30,8 +30,8 @@ from vmkernel.model import (
     VmStatus,
 )
 from vmkernel.vm.context import VmContext
+from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.guest.agent import GuestAgent
-from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.nonvolatile.secure_boot import findings_of_keys
 from vmkernel.vm.reservations import OthersReservations, Reservations, images_of

@@ -37,10 +37,10 @@ from vmkernel.model import (
     VmState,
 )
 from vmkernel.vm.context import VmContext
+from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.lifecycle.agent_watch import watch_agents
 from vmkernel.vm.lifecycle.autostart import Autostart
-from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.spec.defaults import with_drivers
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from vmkernel.vm.backup.service import VmBackups
     from vmkernel.vm.clone.service import Clones
     from vmkernel.vm.live_disks import VmLiveDisks
-    from vmkernel.vm.snapshots.service import Snapshots
+    from vmkernel.vm.snapshot_service import Snapshots
 
 __all__ = ["VmService"]
 
@@ -436,7 +436,7 @@ class VmService:
     def snapshots(self) -> Snapshots:
         """Points that VMs can go back to."""
         if self._snapshots is None:
-            from vmkernel.vm.snapshots.service import Snapshots
+            from vmkernel.vm.snapshot_service import Snapshots
 
             self._snapshots = Snapshots(self.inventory, self._host, self._operations)
         return self._snapshots

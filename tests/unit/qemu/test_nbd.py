@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.qemu.nbd_wire import (
+from tests.framework.nbd_wire import (
     DISCONNECT,
     GREETING,
     OPT_GO,

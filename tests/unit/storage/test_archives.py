@@ -14,9 +14,9 @@ import pytest
 from tests.unit.storage.samples import iso, qcow2
 from tests.unit.storage.world import image_spec
 from vmkernel.model import ImageFormat, MicaError, SourceFormat
-from vmkernel.storage.images.formats.archives import archive_of
-from vmkernel.storage.images.formats.base import FormatError, MemoryData
-from vmkernel.storage.images.formats.inspection import compression_of, format_of, verify_source
+from vmkernel.storage.formats.archives import archive_of
+from vmkernel.storage.formats.base import FormatError, MemoryData
+from vmkernel.storage.formats.inspection import compression_of, format_of, verify_source
 from vmkernel.storage.images.import_pipeline import refuse_early
 
 PACKED = Path(__file__).parents[1] / "samples" / "packed"

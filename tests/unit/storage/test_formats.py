@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from tests.unit.storage.samples import iso, parallels, qcow2, qed, stream_vmdk, vdi, vhd, vhdx, vmdk
 from vmkernel.model import Compression, SourceFormat
-from vmkernel.storage.images.formats import inspection
-from vmkernel.storage.images.formats.base import FormatError, MemoryData
-from vmkernel.storage.images.formats.compressions import PACKINGS
-from vmkernel.storage.images.formats.inspection import (
+from vmkernel.storage.formats import inspection
+from vmkernel.storage.formats.base import FormatError, MemoryData
+from vmkernel.storage.formats.compressions import PACKINGS
+from vmkernel.storage.formats.inspection import (
     compression_of,
     format_of,
     verify_source,
 )
-from vmkernel.storage.images.formats.registry import FORMATS, format_of_source
+from vmkernel.storage.formats.registry import FORMATS, format_of_source
 
 MIB = 1 << 20
 
@@ -178,14 +178,14 @@ def test_what_is_known_and_not_taken_is_named_with_what_to_do() -> None:
 
 def test_reading_a_header_loads_no_service() -> None:
     code = (
-        "import sys, vmkernel.storage.images.formats.inspection;"
+        "import sys, vmkernel.storage.formats.inspection;"
         "print(*sorted(n for n in sys.modules if n.startswith('vmkernel.')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=60
     )
     loaded = {name for name in done.stdout.split() if not name.startswith("vmkernel.model")}
-    assert {name for name in loaded if not name.startswith("vmkernel.storage.images.formats")} <= {
+    assert {name for name in loaded if not name.startswith("vmkernel.storage.formats")} <= {
         "vmkernel.storage",
         "vmkernel.storage.images",
         "vmkernel.text",

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from tests.unit.storage.samples import bzimage, elf, iso, qcow2
 from vmkernel.model import SourceFormat
-from vmkernel.storage.images.formats.base import HEAD_BYTES, FormatError, MemoryData
-from vmkernel.storage.images.formats.inspection import verify_source
-from vmkernel.storage.images.formats.qcow2 import read_header
+from vmkernel.storage.formats.base import HEAD_BYTES, FormatError, MemoryData
+from vmkernel.storage.formats.inspection import verify_source
+from vmkernel.storage.formats.qcow2 import read_header
 
 F = SourceFormat
 

@@ -29,7 +29,7 @@ from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateLog, StateStore
 from vmkernel.storage.drivers.base import CreateOptions
 from vmkernel.storage.drivers.registry import hosted_drivers
-from vmkernel.storage.images.formats.open_disk import verify_open_disk
+from vmkernel.storage.formats.open_disk import verify_open_disk
 from vmkernel.storage.service import StorageService
 
 __all__ = ["FakeUsers", "PretendingQemuImg", "World", "image_spec", "run"]

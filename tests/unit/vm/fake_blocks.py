@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.unit.qemu import nbd_wire
+from tests.framework import nbd_wire
 from tests.unit.vm.fake_qemu import FakeLauncher, FakeQemu
 from vmkernel.qemu import QmpCommandError
 from vmkernel.vm.launch.launcher import LaunchRequest

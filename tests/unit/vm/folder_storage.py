@@ -13,7 +13,7 @@ from vmkernel.host import Runner
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
 from vmkernel.model import ErrorCode, ImageFormat, MicaError, VolumeFormat
-from vmkernel.storage.images.formats.open_disk import verify_open_disk
+from vmkernel.storage.formats.open_disk import verify_open_disk
 from vmkernel.storage.ports import DiskPast, ImageFile, VolumeFile, VolumeLayer
 
 __all__ = ["FakeQemuImg", "FolderStorage"]

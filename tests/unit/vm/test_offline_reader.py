@@ -25,7 +25,7 @@ from vmkernel.model import (
 )
 from vmkernel.qemu import RunState
 from vmkernel.vm.backup.offline_reader import StillDisks, checkpoints_of, forget_checkpoint
-from vmkernel.vm.machine.driver import VmDriver
+from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.store.launch_record import read_record
 
 

@@ -22,13 +22,14 @@ from vmkernel.model import (
     VmSpec,
     VolumeFormat,
 )
+from vmkernel.vm.spec.size import check_size
 from vmkernel.vm.spec.validation import check_structure
 from vmkernel.vm.store import clone_journal
 from vmkernel.vm.store import definition as definitions
 from vmkernel.vm.store import launch_record as record
 from vmkernel.vm.store import saved_memory as suspension
 from vmkernel.vm.store import snapshot_records as snapshots
-from vmkernel.vm.store.definition import VmDefinition, check_size
+from vmkernel.vm.store.definition import VmDefinition
 
 ID = "x" * 63
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.framework.web_server import stored_zstd
 from vmkernel.model import Compression
-from vmkernel.storage.images.formats.inspection import compression_of
+from vmkernel.storage.formats.inspection import compression_of
 from vmkernel.workers.report import Refusal, Report
 from vmkernel.workers.unpack import DECODERS, unpack
 

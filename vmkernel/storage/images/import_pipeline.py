@@ -38,14 +38,14 @@ from vmkernel.storage.catalogue import Catalogue, ImageEntry
 from vmkernel.storage.datastores.capacity import Capacity
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.datastores.room import Room
-from vmkernel.storage.images.formats.base import HEAD_BYTES, Data, FileData, FormatError, MemoryData
-from vmkernel.storage.images.formats.inspection import (
+from vmkernel.storage.formats.base import HEAD_BYTES, Data, FileData, FormatError, MemoryData
+from vmkernel.storage.formats.inspection import (
     compression_of,
     format_of,
     verify_source,
 )
-from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_header
-from vmkernel.storage.images.formats.registry import format_of_source
+from vmkernel.storage.formats.qcow2 import HEADER_PROBE_BYTES, read_header
+from vmkernel.storage.formats.registry import format_of_source
 from vmkernel.storage.images.staging import adopt, create_staged, file_sha256, settle_file
 from vmkernel.storage.layout import Layout, Place
 from vmkernel.storage.records import ImageRecord

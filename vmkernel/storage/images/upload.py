@@ -20,7 +20,7 @@ from pathlib import Path
 from vmkernel.host.errors import from_os_error
 from vmkernel.host.files import allocate, create_file, remove
 from vmkernel.model import ErrorCode, ImageSource, MicaError
-from vmkernel.storage.images.formats.base import HEAD_BYTES
+from vmkernel.storage.formats.base import HEAD_BYTES
 
 __all__ = ["MAX_UPLOADS", "UPLOADS_EACH", "Uploader"]
 

@@ -34,11 +34,11 @@ from vmkernel.model import (
 from vmkernel.qemu import Qmp
 from vmkernel.qemu.point_in_time import CHECKPOINT
 from vmkernel.storage.ports import Storage
+from vmkernel.vm.driver.driver import VmDriver
+from vmkernel.vm.driver.suspend import end_unknown
 from vmkernel.vm.launch.ending import end_process
-from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.running_vm import Running
-from vmkernel.vm.machine.suspend import end_unknown
 from vmkernel.vm.start.start import start_qemu
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.store.definition import VmDefinition

@@ -52,8 +52,8 @@ from vmkernel.qemu.nbd import ALLOCATION, MAX_READ_BYTES, Extent, NbdError, NbdR
 from vmkernel.qemu.point_in_time import DiskPoint
 from vmkernel.vm.backup.offline_reader import StillDisks, checkpoints_of, forget_checkpoint
 from vmkernel.vm.context import VmContext
+from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.inventory import VmInventory
-from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.nonvolatile.machine_state import read_state
 from vmkernel.vm.states import AT_REST, VmRequest

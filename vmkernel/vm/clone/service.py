@@ -45,8 +45,8 @@ from vmkernel.model import (
 )
 from vmkernel.storage.ports import DiskPast
 from vmkernel.vm.context import VmContext
+from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.inventory import VmInventory
-from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.nonvolatile.variables import copy_variables
 from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.spec.scope import for_clone

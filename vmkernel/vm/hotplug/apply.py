@@ -26,12 +26,12 @@ from vmkernel.host import from_os_error
 from vmkernel.model import ErrorCode, MicaError, VmSpec
 from vmkernel.qemu import QemuError, QmpCommandError
 from vmkernel.vm.context import VmContext
+from vmkernel.vm.driver.driver import VmDriver
+from vmkernel.vm.driver.removals import Removal, keys_of, settle, without
 from vmkernel.vm.hotplug.plan import Changes, plan_changes
 from vmkernel.vm.hotplug.steps import Step, removals_of, steps_of
-from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.machine.leaving import Leaving
 from vmkernel.vm.machine.machine import Machine
-from vmkernel.vm.machine.removals import Removal, keys_of, settle, without
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.states import VmRequest
 from vmkernel.vm.store.definition import VmDefinition

@@ -44,9 +44,9 @@ from vmkernel.model.vm_differences import Difference
 from vmkernel.qemu import QemuError, QmpCommandError, block_graph, hotplug
 from vmkernel.resources import expected_bytes
 from vmkernel.vm.context import VmContext
+from vmkernel.vm.driver import media
+from vmkernel.vm.driver.removals import Removal, drop, without
 from vmkernel.vm.hotplug.plan import Changes
-from vmkernel.vm.machine import media
-from vmkernel.vm.machine.removals import Removal, drop, without
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.spec.scope import restored
 from vmkernel.vm.start.files import disk_plan, with_access

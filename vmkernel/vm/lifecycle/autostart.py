@@ -19,8 +19,8 @@ from vmkernel.decoding import UndecodableError, decode_json
 from vmkernel.host.files import RECORD_MAX_BYTES, read_limited, write_lightly
 from vmkernel.model import MicaError, Record, Subject, WaitFor
 from vmkernel.vm.context import VmContext
+from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.inventory import VmInventory
-from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.ports import OperationHandle, Operations
 from vmkernel.vm.states import VmRequest
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 
 from vmkernel.model import MicaError, Progress, StopAction, VmState
-from vmkernel.vm.machine.driver import VmDriver
+from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.states import VmRequest
 
 __all__ = ["end_guests"]

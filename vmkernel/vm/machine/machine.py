@@ -43,12 +43,12 @@ from vmkernel.vm.launch.launcher import RunFolder
 from vmkernel.vm.machine.disk_full import EnospcBackoff, full_reason
 from vmkernel.vm.machine.event_rate_limit import EventRateLimit
 from vmkernel.vm.machine.exit_reason import UNFED
+from vmkernel.vm.machine.known_keys import KnownKeys
 from vmkernel.vm.machine.leaving import Leaving
 from vmkernel.vm.machine.messages import Ask, Due, Message, Timer, fail, forward
 from vmkernel.vm.machine.operation_locks import OperationLocks
 from vmkernel.vm.machine.restart_policy import End, RestartPolicyState
 from vmkernel.vm.machine.running_vm import Running
-from vmkernel.vm.nonvolatile.known_keys import KnownKeys
 from vmkernel.vm.states import ACTIVE
 from vmkernel.vm.store.definition import VmDefinition
 from vmkernel.vm.store.launch_record import LaunchRecord, forget_record, write_record

@@ -1,9 +1,9 @@
-"""Snapshots of VMs: taken, gone back to, deleted; it changes a VM only inside its owner task.
+"""Snapshots of a VM: taken, gone back to, deleted; all of it inside the VM's owner task. What
+requests are given is in vm/snapshot_service.py.
 
 disks.py    a disk's content at one instant: inside a qcow2, or as a reflink of a raw file
 create.py   a snapshot is taken
 revert.py   the VM goes back to one
 delete.py   one is deleted, and its children become its parent's
 recover.py  what was under way when the vmkernel ended
-service.py  what requests are given
 """

@@ -24,7 +24,7 @@ from vmkernel.storage.ports import Storage
 from vmkernel.vm.spec.defaults import with_defaults
 from vmkernel.vm.spec.hardware import hardware_problems
 from vmkernel.vm.spec.macs import mac_problem
-from vmkernel.vm.store.definition import check_size
+from vmkernel.vm.spec.size import check_size
 
 __all__ = [
     "check_references",

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from vmkernel.decoding import UndecodableError, convert_to, decode_document
 from vmkernel.host.files import (
@@ -28,7 +27,7 @@ from vmkernel.host.files import (
     remove_tree,
     write_durably,
 )
-from vmkernel.model import Firmware, MicaError, Record, Slug, Timestamp, VmSpec
+from vmkernel.model import Firmware, Record, Slug, Timestamp, VmSpec
 
 __all__ = [
     "DEFINITION_FILE",
@@ -40,7 +39,6 @@ __all__ = [
     "SEED_FILE",
     "UPGRADES",
     "VmDefinition",
-    "check_size",
     "clear",
     "decode",
     "delete",
@@ -60,13 +58,6 @@ NVRAM_FILES = {
 SEED_FILE = "seed.iso"
 """What cloud-init reads; made anew at each start."""
 SCHEMA_VERSION = 1
-
-LABELS_MAX_BYTES = 16 << 10
-SPEC_MAX_BYTES = 128 << 10
-"""Without cloud_init, which lists don't show: 64 disks and 16 cards with all that can be said of
-them take less than half of it."""
-CLOUD_INIT_MAX_BYTES = 512 << 10
-"""Together less than any record takes that holds a spec (RECORD_MAX_BYTES)."""
 
 FIRST_UID = 100_000
 LAST_UID = 165_535
@@ -136,21 +127,6 @@ def load(folder: Path) -> VmDefinition:
     if definition.id != folder.name:
         raise DefinitionError(f"it is the definition of {definition.id!r}")
     return definition
-
-
-def check_size(spec: VmSpec) -> None:
-    """Raise `invalid` if a spec is larger than may be kept, or shown in a list."""
-    for pointer, part, most in (
-        ("/spec/labels", spec.labels, LABELS_MAX_BYTES),
-        ("/spec", replace(spec, cloud_init=None), SPEC_MAX_BYTES),
-        ("/spec/cloud_init", spec.cloud_init, CLOUD_INIT_MAX_BYTES),
-    ):
-        size = len(msgspec.json.encode(part))
-        if size > most:
-            raise MicaError.field(
-                pointer,
-                f"It takes {size} bytes as JSON; {most >> 10} KiB are possible: shorten it.",
-            )
 
 
 def save(folder: Path, definition: VmDefinition) -> None:

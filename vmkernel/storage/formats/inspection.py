@@ -8,10 +8,10 @@ header says what it is, or if it looks like two formats, it is refused.
 from __future__ import annotations
 
 from vmkernel.model import Compression, SourceFormat
-from vmkernel.storage.images.formats.archives import archive_of
-from vmkernel.storage.images.formats.base import Data, Format, FormatError, MemoryData, Rank
-from vmkernel.storage.images.formats.compressions import packing_of
-from vmkernel.storage.images.formats.registry import FORMATS, format_of_source
+from vmkernel.storage.formats.archives import archive_of
+from vmkernel.storage.formats.base import Data, Format, FormatError, MemoryData, Rank
+from vmkernel.storage.formats.compressions import packing_of
+from vmkernel.storage.formats.registry import FORMATS, format_of_source
 
 __all__ = ["compression_of", "detect", "format_of", "verify_source"]
 

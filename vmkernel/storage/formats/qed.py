@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from vmkernel.storage.images.formats.base import Data, Format, Magic, unpack
+from vmkernel.storage.formats.base import Data, Format, Magic, unpack
 
 __all__ = ["Qed"]
 

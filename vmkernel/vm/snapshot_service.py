@@ -21,8 +21,8 @@ from vmkernel.model import (
 )
 from vmkernel.storage.ports import Storage
 from vmkernel.vm.context import VmContext
+from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.inventory import VmInventory
-from vmkernel.vm.machine.driver import VmDriver
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.ports import OperationHandle, Operations, Work
 from vmkernel.vm.states import ACTIVE, VmRequest

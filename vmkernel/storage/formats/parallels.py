@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from vmkernel.model import SourceFormat
-from vmkernel.storage.images.formats.base import (
+from vmkernel.storage.formats.base import (
     SECTOR_BYTES,
     Data,
     Format,

@@ -19,7 +19,7 @@ from vmkernel.devices import SETTINGS
 from vmkernel.model import HugePages, VmSpec
 from vmkernel.qemu import QmpCommandError, hotplug
 from vmkernel.resources import expected_bytes
-from vmkernel.vm.machine import media
+from vmkernel.vm.driver import media
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.store import definition as definitions
 

@@ -6,7 +6,7 @@ MBR: any boot sector's signature.  GPT: UEFI 2.10, 5.3.2.
 from __future__ import annotations
 
 from vmkernel.model import SourceFormat
-from vmkernel.storage.images.formats.base import (
+from vmkernel.storage.formats.base import (
     SECTOR_BYTES,
     Data,
     Format,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vmkernel.model import SourceFormat
 from vmkernel.model.images import MAX_IMAGE_BYTES
-from vmkernel.storage.images.formats.base import Data, Format, FormatError, Magic
+from vmkernel.storage.formats.base import Data, Format, FormatError, Magic
 
 __all__ = ["HEADER_PROBE_BYTES", "Qcow2", "Qcow2Header", "read_header"]
 

@@ -26,12 +26,12 @@ from vmkernel.qemu import (
     hotplug,
 )
 from vmkernel.qemu.guest_agent import agent_is_open
-from vmkernel.vm.machine.actions import carry_out, press_again
+from vmkernel.vm.driver.actions import carry_out, press_again
+from vmkernel.vm.driver.removals import guest_refused, look_later, settle
 from vmkernel.vm.machine.disk_full import full_reason, has_room
 from vmkernel.vm.machine.exit_reason import UNFED
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.messages import Ask, Due, Timer
-from vmkernel.vm.machine.removals import guest_refused, look_later, settle
 from vmkernel.vm.machine.restart_policy import End
 from vmkernel.vm.states import WITH_QEMU, VmRequest, is_legal
 

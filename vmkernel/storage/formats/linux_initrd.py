@@ -6,8 +6,8 @@ Documentation/driver-api/early-userspace/buffer-format.rst; what lib/decompress.
 from __future__ import annotations
 
 from vmkernel.model import SourceFormat
-from vmkernel.storage.images.formats.base import Data, Format, FormatError, Magic, Rank
-from vmkernel.storage.images.formats.compressions import PACKINGS
+from vmkernel.storage.formats.base import Data, Format, FormatError, Magic, Rank
+from vmkernel.storage.formats.compressions import PACKINGS
 
 __all__ = ["LinuxInitrd"]
 

@@ -19,9 +19,13 @@ from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.model import ErrorCode, MicaError, Progress, SecureBootStatus, Vm, VmState
 from vmkernel.qemu import QemuError, QmpLostError
 from vmkernel.vm.context import VmContext
+from vmkernel.vm.driver.actions import WAITS, carry_out
+from vmkernel.vm.driver.qemu_events import come_due, datastore_changed, note
+from vmkernel.vm.driver.reconnect import lost, reconnect
+from vmkernel.vm.driver.recovery import keep_alive, recover
+from vmkernel.vm.driver.removals import settle
 from vmkernel.vm.guest.agent import GuestAgent
 from vmkernel.vm.guest.serial_console import SerialConsole
-from vmkernel.vm.machine.actions import WAITS, carry_out
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.messages import (
     Ask,
@@ -34,10 +38,6 @@ from vmkernel.vm.machine.messages import (
     Wake,
     fail,
 )
-from vmkernel.vm.machine.qemu_events import come_due, datastore_changed, note
-from vmkernel.vm.machine.reconnect import lost, reconnect
-from vmkernel.vm.machine.recovery import keep_alive, recover
-from vmkernel.vm.machine.removals import settle
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.nonvolatile.secure_boot import keys_unseen, look_at_keys

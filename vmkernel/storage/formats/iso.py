@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmkernel.model import SourceFormat
-from vmkernel.storage.images.formats.base import (
+from vmkernel.storage.formats.base import (
     Data,
     Format,
     FormatError,

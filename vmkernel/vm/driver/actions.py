@@ -15,9 +15,9 @@ from typing import Any
 from vmkernel.model import ErrorCode, MicaError, VmState
 from vmkernel.qemu import RunState
 from vmkernel.qemu.guest_agent import AgentError
+from vmkernel.vm.driver.suspend import discard_state, end_unknown, resume_from_disk, suspend
 from vmkernel.vm.machine.machine import Machine, words
 from vmkernel.vm.machine.messages import Ask, Due, Timer
-from vmkernel.vm.machine.suspend import discard_state, end_unknown, resume_from_disk, suspend
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.nonvolatile.secure_boot import update_secure_boot
 from vmkernel.vm.start.start import start_qemu

@@ -12,7 +12,7 @@ import struct
 from typing import NamedTuple
 
 from vmkernel.model import SourceFormat
-from vmkernel.storage.images.formats.base import (
+from vmkernel.storage.formats.base import (
     SECTOR_BYTES,
     Data,
     Format,

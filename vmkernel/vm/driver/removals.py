@@ -23,10 +23,10 @@ from vmkernel.devices.defaults import disk_bus_of
 from vmkernel.devices.nic import netdev_of
 from vmkernel.model import DiskSpec, ErrorCode, MicaError, NicSpec, VmSpec, VmState
 from vmkernel.qemu import QemuError, QmpCommandError, hotplug
+from vmkernel.vm.driver.settling import settle_fields
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.messages import Due, Timer
 from vmkernel.vm.machine.running_vm import Running
-from vmkernel.vm.machine.settling import settle_fields
 from vmkernel.vm.store import definition as definitions
 
 __all__ = ["Removal", "drop", "guest_refused", "keys_of", "look_later", "settle", "without"]

@@ -12,10 +12,10 @@ from vmkernel.host.files import remove
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import VmState
 from vmkernel.qemu import QemuError
+from vmkernel.vm.driver.reconnect import reconnect
 from vmkernel.vm.launch.launcher import RunFolder
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.messages import Reconnect
-from vmkernel.vm.machine.reconnect import reconnect
 from vmkernel.vm.machine.restart_policy import End
 from vmkernel.vm.states import WITH_QEMU
 from vmkernel.vm.store.launch_record import forget_record, read_record

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmkernel.model import Compression
-from vmkernel.storage.images.formats.base import Data, Magic
+from vmkernel.storage.formats.base import Data, Magic
 
 __all__ = ["PACKINGS", "Packing", "packing_of"]
 

@@ -7,7 +7,7 @@ An OVA is a tar whose first member is an OVF description (DSP0243 9.1).
 
 from __future__ import annotations
 
-from vmkernel.storage.images.formats.base import Data
+from vmkernel.storage.formats.base import Data
 
 __all__ = ["archive_of"]
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from vmkernel.model import SourceFormat
-from vmkernel.storage.images.formats.base import Format
-from vmkernel.storage.images.formats.iso import Iso
-from vmkernel.storage.images.formats.linux_initrd import LinuxInitrd
-from vmkernel.storage.images.formats.linux_kernel import LinuxKernel
-from vmkernel.storage.images.formats.luks import Luks
-from vmkernel.storage.images.formats.parallels import Parallels
-from vmkernel.storage.images.formats.qcow2 import Qcow2
-from vmkernel.storage.images.formats.qed import Qed
-from vmkernel.storage.images.formats.raw import Raw
-from vmkernel.storage.images.formats.vdi import Vdi
-from vmkernel.storage.images.formats.vhd import Vhd
-from vmkernel.storage.images.formats.vhdx import Vhdx
-from vmkernel.storage.images.formats.vmdk import Vmdk
+from vmkernel.storage.formats.base import Format
+from vmkernel.storage.formats.iso import Iso
+from vmkernel.storage.formats.linux_initrd import LinuxInitrd
+from vmkernel.storage.formats.linux_kernel import LinuxKernel
+from vmkernel.storage.formats.luks import Luks
+from vmkernel.storage.formats.parallels import Parallels
+from vmkernel.storage.formats.qcow2 import Qcow2
+from vmkernel.storage.formats.qed import Qed
+from vmkernel.storage.formats.raw import Raw
+from vmkernel.storage.formats.vdi import Vdi
+from vmkernel.storage.formats.vhd import Vhd
+from vmkernel.storage.formats.vhdx import Vhdx
+from vmkernel.storage.formats.vmdk import Vmdk
 
 __all__ = ["FORMATS", "format_named", "format_of_source"]
 

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 
 from vmkernel.model import SourceFormat
-from vmkernel.storage.images.formats.base import (
+from vmkernel.storage.formats.base import (
     Data,
     Format,
     FormatError,

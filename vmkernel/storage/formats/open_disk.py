@@ -11,9 +11,9 @@ import os
 from vmkernel.host.qemu_img import qcow2_tables_bytes
 from vmkernel.model import ErrorCode
 from vmkernel.storage.errors import StorageError
-from vmkernel.storage.images.formats.base import FileData, FormatError, Rank
-from vmkernel.storage.images.formats.qcow2 import HEADER_PROBE_BYTES, read_header
-from vmkernel.storage.images.formats.registry import format_named
+from vmkernel.storage.formats.base import FileData, FormatError, Rank
+from vmkernel.storage.formats.qcow2 import HEADER_PROBE_BYTES, read_header
+from vmkernel.storage.formats.registry import format_named
 
 __all__ = ["verify_open_disk", "verify_qcow2"]
 
