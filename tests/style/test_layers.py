@@ -48,6 +48,46 @@ API_LAYERS: Sequence[frozenset[str]] = tuple(
 )
 """The same of the remote API. Nothing on the server's side imports the client."""
 
+VM_LAYERS: Sequence[frozenset[str]] = tuple(
+    frozenset(layer.split())
+    for layer in (
+        "guest launch ports spec states",
+        "reservations store",
+        "context",
+        "machine nonvolatile",
+        "snapshots start",
+        "driver",
+        "hotplug inventory",
+        "backup clone consoles lifecycle live_disks snapshot_service statistics",
+        "service",
+        "assembly",
+    )
+)
+"""The same inside vmkernel/vm: what is wanted of a VM and what it keeps in files; what is true of
+one VM (`machine`), and the task that alone changes that (`driver`); all VMs (`inventory`); what
+requests do with them."""
+
+STORAGE_LAYERS: Sequence[frozenset[str]] = tuple(
+    frozenset(layer.split())
+    for layer in (
+        "errors ports records",
+        "formats layout usage",
+        "catalogue drivers",
+        "datastores disks",
+        "volumes",
+        "images vm_storage",
+        "service",
+    )
+)
+"""The same inside vmkernel/storage."""
+
+LAYERS_OF: Mapping[str, Sequence[frozenset[str]]] = {
+    "vmkernel": LAYERS,
+    "vmkernel.storage": STORAGE_LAYERS,
+    "vmkernel.vm": VM_LAYERS,
+    "remote_api": API_LAYERS,
+}
+
 
 def graph_of(imports: Mapping[str, Sequence[str]]) -> Graph:
     """Which module imports which; a name that is no module's counts for the module that has it."""
@@ -97,10 +137,25 @@ def circles_of(graph: Graph) -> list[set[str]]:
     return found
 
 
+def packages_of(graph: Graph) -> set[str]:
+    """The packages among the modules."""
+    return {name.rpartition(".")[0] for name in graph if "." in name} & graph.keys()
+
+
+def parts_of(graph: Graph, package: str) -> Graph:
+    """Which part of a package, a module or a sub-package, imports which."""
+    parts: dict[str, set[str]] = {}
+    for module, needed in graph.items():
+        if (part := _part(module, package)) is not None:
+            others = parts.setdefault(part, set())
+            others |= {other for name in needed if (other := _part(name, package)) is not None}
+    return {part: frozenset(others - {part}) for part, others in parts.items()}
+
+
 def climbs_of(
     graph: Graph, layers: Sequence[frozenset[str]], top: str = "vmkernel"
 ) -> Iterator[str]:
-    """Imports of a program's modules that don't lead down."""
+    """Imports of a package's modules that don't lead down."""
     level = {part: place for place, layer in enumerate(layers) for part in layer}
     beside: dict[str, frozenset[str]] = {part: frozenset() for part in level}
     for module, needed in sorted(graph.items()):
@@ -123,8 +178,7 @@ def climbs_of(
 
 
 def _part(module: str, top: str = "vmkernel") -> str | None:
-    first, _, rest = module.partition(".")
-    return rest.partition(".")[0] if first == top and rest else None
+    return module[len(top) + 1 :].partition(".")[0] if module.startswith(f"{top}.") else None
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +190,21 @@ def test_there_are_no_circles(graph: Graph) -> None:
     assert [sorted(circle) for circle in circles_of(graph)] == []
 
 
-def test_the_vmkernel_imports_down_its_layers(graph: Graph) -> None:
-    assert list(climbs_of(graph, LAYERS)) == []
+def test_there_are_no_circles_between_the_parts_of_any_package(graph: Graph) -> None:
+    """Sub-packages count as a whole: what one imports of another is one arrow."""
+    packages = packages_of(graph)
+    assert {"vmkernel", "vmkernel.vm", "vmkernel.storage", "tests.unit"} <= packages
+    found = [
+        f"{package}: {', '.join(sorted(circle))}"
+        for package in sorted(packages)
+        for circle in circles_of(parts_of(graph, package))
+    ]
+    assert found == []
 
 
-def test_the_api_imports_down_its_layers(graph: Graph) -> None:
-    assert list(climbs_of(graph, API_LAYERS, "remote_api")) == []
+@pytest.mark.parametrize("package", LAYERS_OF)
+def test_a_package_imports_down_its_layers(graph: Graph, package: str) -> None:
+    assert list(climbs_of(graph, LAYERS_OF[package], package)) == []
 
 
 def test_the_api_is_a_server_and_a_client_that_know_nothing_of_each_other(graph: Graph) -> None:
@@ -159,18 +222,14 @@ def test_the_api_is_a_server_and_a_client_that_know_nothing_of_each_other(graph:
     assert found == []
 
 
-def test_every_layer_of_the_api_names_what_is_there(graph: Graph) -> None:
-    there = {part for module in graph if (part := _part(module, "remote_api")) is not None}
-    assert frozenset().union(*API_LAYERS) == there
-    assert sum(map(len, API_LAYERS)) == len(there)
-
-
-def test_every_layer_names_what_is_there(graph: Graph) -> None:
-    there = {part for module in graph if (part := _part(module)) is not None}
-    coming = places_to_come((VMKERNEL / "README.md").read_text())
-    there |= {place.split("/")[1] for place in coming if place.startswith("vmkernel/")}
-    assert frozenset().union(*LAYERS) == there
-    assert sum(map(len, LAYERS)) == len(there)
+@pytest.mark.parametrize("package", LAYERS_OF)
+def test_every_layer_names_what_is_there(graph: Graph, package: str) -> None:
+    there = set(parts_of(graph, package))
+    if package == "vmkernel":
+        coming = places_to_come((VMKERNEL / "README.md").read_text())
+        there |= {place.split("/")[1] for place in coming if place.startswith("vmkernel/")}
+    assert frozenset().union(*LAYERS_OF[package]) == there
+    assert sum(map(len, LAYERS_OF[package])) == len(there)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +267,25 @@ def test_what_comes_next_is_checked_from_its_first_module_on(
 )
 def test_a_circle_is_found(imports: dict[str, list[str]], circles: list[set[str]]) -> None:
     assert circles_of(graph_of(imports)) == circles
+
+
+@pytest.mark.parametrize(
+    ("imports", "circles"),
+    [
+        ({"p": [], "p.a": [], "p.a.x": ["p.b.y"], "p.b": [], "p.b.y": []}, []),
+        (
+            {"p": [], "p.a": [], "p.a.x": ["p.b.y"], "p.b": [], "p.b.y": [], "p.b.z": ["p.a.w"]}
+            | {"p.a.w": []},
+            [{"a", "b"}],
+        ),
+        ({"p": [], "p.a": [], "p.a.x": ["p.a.y"], "p.a.y": ["p.a"]}, []),
+        ({"p": [], "p.a": [], "p.a.x": ["p.b.Name"], "p.b": ["p.a.x"]}, [{"a", "b"}]),
+    ],
+)
+def test_a_circle_between_parts_is_found(
+    imports: dict[str, list[str]], circles: list[set[str]]
+) -> None:
+    assert circles_of(parts_of(graph_of(imports), "p")) == circles
 
 
 @pytest.mark.parametrize(
