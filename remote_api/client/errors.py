@@ -15,7 +15,7 @@ ClientError
 from __future__ import annotations
 
 from remote_api.schema import Problem
-from vmkernel.model import PROBLEM_TYPE_PREFIX, Operation
+from vmkernel.model import Operation
 
 __all__ = [
     "ClientError",
@@ -72,8 +72,8 @@ class RefusedError(ClientError):
 
     @property
     def code(self) -> str:
-        """The last part of the problem's type, such as `not-found`."""
-        return self.problem.type.removeprefix(PROBLEM_TYPE_PREFIX)
+        """The kind of problem, such as `not-found`."""
+        return self.problem.code
 
 
 class OperationFailedError(ClientError):

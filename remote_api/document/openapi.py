@@ -308,7 +308,10 @@ def _reply(reply: Reply, tagged: bool) -> dict[str, Any]:
     for name, description in reply.headers.items():
         response["headers"][name] = _header(description)
     if reply.body is not None:
-        response["content"] = {reply.media_type: {"schema": _answer_schema(reply)}}
+        response["content"] = {
+            reply.media_type: {"schema": _answer_schema(reply)},
+            **{media: {"schema": {"type": "string"}} for media in reply.also},
+        }
     return response
 
 

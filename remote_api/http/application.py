@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
+import msgspec
+
 from remote_api.auth import bearer_token
 from remote_api.http.conditions import Absent, Matching, entity_tag, parse_precondition
 from remote_api.http.decode import check_id, check_patch, decode_body, decode_query
@@ -40,7 +42,7 @@ from remote_api.http.routing import BodyKind, Condition, Registry, Route
 from remote_api.http.upgrade import Upgrade, refuse
 from remote_api.schema import ApiError, HttpCode
 from vmkernel.control.requests import WhoAmI
-from vmkernel.model import ErrorCode, FieldError, MicaError, Role
+from vmkernel.model import ErrorCode, MicaError, Role
 
 __all__ = ["Application", "MAX_HEAD_BYTES"]
 
@@ -370,7 +372,7 @@ def _without_body(error: ApiError, route: Route[Any, Any]) -> ApiError:
         if error.detail.startswith(f"{pointer}: "):
             error.detail = f"{name}: {error.detail.removeprefix(f'{pointer}: ')}"
     error.errors = tuple(
-        FieldError(pointer=named.get(each.pointer, each.pointer), detail=each.detail)
+        msgspec.structs.replace(each, pointer=named.get(each.pointer, each.pointer))
         for each in error.errors
     )
     return error

@@ -9,7 +9,7 @@ import msgspec
 
 from remote_api.schema import OBSERVED, ApiError, HttpCode, ObjectBody
 from remote_api.schema.violations import MAX_VIOLATIONS, examined
-from vmkernel.model import FieldError
+from vmkernel.model import FieldCode, FieldError
 
 __all__ = [
     "check_id",
@@ -75,7 +75,11 @@ def decode_query(query: bytes, wire: type[T]) -> T:
     values = dict(pairs)
     names = [name for name, _ in pairs]
     wrong = [
-        FieldError(pointer=name, detail="The parameter is given more than once.")
+        FieldError(
+            pointer=name,
+            detail="The parameter is given more than once.",
+            code=FieldCode.DUPLICATE,
+        )
         for name in values
         if names.count(name) > 1
     ]
@@ -83,7 +87,7 @@ def decode_query(query: bytes, wire: type[T]) -> T:
         taken = msgspec.convert(values, wire, strict=False)
     except msgspec.ValidationError:
         _, more = examined(values, wire, texts=True)
-        wrong += [FieldError(pointer=each.pointer[1:], detail=each.detail) for each in more]
+        wrong += [msgspec.structs.replace(each, pointer=each.pointer[1:]) for each in more]
     if wrong:
         raise ApiError.fields(wrong[:MAX_VIOLATIONS])
     return taken
@@ -132,10 +136,17 @@ def _patch(body: bytes, wire: Any) -> dict[str, Any]:
     patch = _json(body)
     if not isinstance(patch, dict):
         raise ApiError.field("", "A merge patch here is a JSON object.")
-    if issubclass(wire, ObjectBody) and (fixed := [n for n in OBSERVED if n in patch]):
+    if issubclass(wire, ObjectBody) and (fixed := [name for name in OBSERVED if name in patch]):
         # In the whole object that a PUT brings back they say nothing; here they would be a wish.
         raise ApiError.fields(
-            [FieldError(pointer=f"/{n}", detail="A patch can't change this field.") for n in fixed]
+            [
+                FieldError(
+                    pointer=f"/{name}",
+                    detail="A patch can't change this field.",
+                    code=FieldCode.READ_ONLY,
+                )
+                for name in fixed
+            ]
         )
     return patch
 

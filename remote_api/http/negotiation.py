@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from remote_api.http.exchange import Headers
 from remote_api.http.problems import PROBLEM_TYPE
 from remote_api.http.routing import AnyRoute
 from remote_api.schema import ApiError, HttpCode
 
-__all__ = ["check_accept", "check_media_type"]
+__all__ = ["check_accept", "check_media_type", "preferred"]
 
 _QUALITY = re.compile(r"q=(1(?:\.0{0,3})?|0(?:\.\d{0,3})?)\Z", re.I)
 
@@ -20,7 +21,12 @@ def check_accept(headers: Headers, route: AnyRoute) -> None:
     Without a header, or with an empty one, it takes anything; so it does if there is no body to
     choose for. Problems are an answer of every route: a client that names their type is served.
     """
-    offered = {reply.media_type for reply in route.replies if reply.body is not None}
+    offered = {
+        each
+        for reply in route.replies
+        if reply.body is not None
+        for each in (reply.media_type, *reply.also)
+    }
     ranges = _ranges(headers)
     if not offered or not ranges or ranges.get(PROBLEM_TYPE, 0.0) > 0:
         return
@@ -28,6 +34,12 @@ def check_accept(headers: Headers, route: AnyRoute) -> None:
         raise ApiError.field(
             "Accept", f"The answer is {' or '.join(sorted(offered))}.", HttpCode.NOT_ACCEPTABLE
         )
+
+
+def preferred(headers: Headers, offered: Sequence[str]) -> str:
+    """The media type that the client likes best; of several such, the first that is offered."""
+    ranges = _ranges(headers) or {"*/*": 1.0}
+    return max(offered, key=lambda media: _quality(media, ranges))
 
 
 def check_media_type(headers: Headers, route: AnyRoute) -> None:

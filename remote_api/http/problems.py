@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from remote_api.schema import ApiError, Problem
-from vmkernel.model import PROBLEM_TYPE_PREFIX, ErrorInfo
+from vmkernel.model import PROBLEM_TYPES, ErrorInfo
 
 __all__ = ["Failures", "PROBLEM_TYPE", "api_error", "problem_document"]
 
@@ -60,7 +60,8 @@ class Failures:
 def problem_document(error: ApiError, request_id: str) -> Problem:
     """The RFC 9457 document of a failure."""
     return Problem(
-        type=PROBLEM_TYPE_PREFIX + error.code,
+        type=PROBLEM_TYPES + error.code,
+        code=error.code,
         title=error.code.headline,
         status=error.status,
         detail=error.detail,

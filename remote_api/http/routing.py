@@ -63,6 +63,8 @@ class Reply:
     description: str
     body: type[Any] | None = None
     media_type: str = "application/json"
+    also: tuple[str, ...] = ()
+    """Further media types, text, that the client may prefer."""
     etag: bool = False
     location: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vmkernel.model import ErrorCode, FieldError, Record
+from vmkernel.model import PROBLEM_TYPE_PATTERN, ErrorCode, FieldCode, FieldError, Record
 
 __all__ = ["ApiError", "HttpCode", "PROBLEM_CODES", "Problem", "ProblemCode", "status_of"]
 
@@ -116,11 +116,13 @@ class Problem(Record, frozen=True, kw_only=True):
     type: Annotated[
         str,
         Meta(
-            description="Stable; for programs.",
-            pattern=r"^urn:mica:problem:[a-z-]+$(?!\n)",
-            examples=["urn:mica:problem:not-found"],
+            description="A path of the host that explains this kind of problem; stable.",
+            pattern=PROBLEM_TYPE_PATTERN,
+            examples=["/v1/problems/not-found"],
         ),
     ]
+    code: Annotated[str, Meta(pattern=r"^[a-z-]+$(?!\n)", examples=["not-found"])]
+    """The last part of `type`, for programs."""
     title: str
     """The kind of problem in words."""
     status: Annotated[int, Meta(ge=400, le=599)]
@@ -172,5 +174,5 @@ class ApiError(Exception):
         return cls(
             code,
             f"{pointer or 'The body'}: {detail}",
-            errors=(FieldError(pointer=pointer, detail=detail),),
+            errors=(FieldError(pointer=pointer, detail=detail, code=FieldCode.of(code)),),
         )

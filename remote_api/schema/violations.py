@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, UnsetType
 
-from vmkernel.model import FieldError
+from vmkernel.model import FieldCode, FieldError
 from vmkernel.text import PRINTABLE, PRINTABLE_LINES, PRINTABLE_WITH_TABS
 
 __all__ = ["MAX_VIOLATIONS", "examined"]
@@ -38,14 +38,26 @@ _NAMES = {
 }
 _LENGTHS = {"str": "characters", "array": "items", "object": "members"}
 _RULES = (
-    (re.compile(r" of length >= (\d+)\Z"), "with at least {} {unit}"),
-    (re.compile(r" of length <= (\d+)\Z"), "with at most {} {unit}"),
-    (re.compile(r" >= (-?[\d.]+)\Z"), "of at least {}"),
-    (re.compile(r" <= (-?[\d.]+)\Z"), "of at most {}"),
-    (re.compile(r" > (-?[\d.]+)\Z"), "above {}"),
-    (re.compile(r" < (-?[\d.]+)\Z"), "below {}"),
-    (re.compile(r" that's a multiple of (\d+)\Z"), "that is a multiple of {}"),
+    (
+        re.compile(r" of length >= (\d+)\Z"),
+        "with at least {} {unit}",
+        FieldCode.TOO_SHORT,
+    ),
+    (re.compile(r" of length <= (\d+)\Z"), "with at most {} {unit}", FieldCode.TOO_LONG),
+    (re.compile(r" >= (-?[\d.]+)\Z"), "of at least {}", FieldCode.TOO_SMALL),
+    (re.compile(r" <= (-?[\d.]+)\Z"), "of at most {}", FieldCode.TOO_LARGE),
+    (re.compile(r" > (-?[\d.]+)\Z"), "above {}", FieldCode.TOO_SMALL),
+    (re.compile(r" < (-?[\d.]+)\Z"), "below {}", FieldCode.TOO_LARGE),
+    (
+        re.compile(r" that's a multiple of (\d+)\Z"),
+        "that is a multiple of {}",
+        FieldCode.NOT_A_MULTIPLE,
+    ),
 )
+
+_Parameters = dict[str, str | int | float]
+_Fault = tuple[str, FieldCode, _Parameters]
+"""What is wrong in words, its kind, and the values that the words mention."""
 
 
 def examined(
@@ -91,12 +103,13 @@ class _Look:
             if name in fields:
                 taken[name] = self.at(each, fields[name], f"{pointer}/{_escape(name)}")
             else:
-                self._note(f"{pointer}/{_escape(name)}", _unknown(name, fields, self._texts))
+                self._note(f"{pointer}/{_escape(name)}", *_unknown(name, fields, self._texts))
         if not self._partial:
             for name in _required(wire):
                 if name not in value:
                     what = "parameter" if self._texts else "field"
-                    self._note(f"{pointer}/{_escape(name)}", f"The {what} is required.")
+                    told = f"The {what} is required."
+                    self._note(f"{pointer}/{_escape(name)}", told, FieldCode.REQUIRED)
         return taken
 
     def _mapping(self, value: dict[str, Any], wire: Any, metas: Any, pointer: str) -> Any:
@@ -117,11 +130,16 @@ class _Look:
         try:
             msgspec.convert(value, wire, strict=not self._texts)
         except msgspec.ValidationError as error:
-            self._note(pointer, prefix + _in_words(str(error), value, wire))
+            detail, code, parameters = _in_words(str(error), value, wire)
+            self._note(pointer, prefix + detail, code, parameters)
         return value
 
-    def _note(self, pointer: str, detail: str) -> None:
-        self.found.append(FieldError(pointer=pointer, detail=detail))
+    def _note(
+        self, pointer: str, detail: str, code: FieldCode, parameters: _Parameters | None = None
+    ) -> None:
+        self.found.append(
+            FieldError(pointer=pointer, detail=detail, code=code, parameters=parameters or {})
+        )
 
 
 def _members(wire: Any) -> tuple[list[Any], tuple[Any, ...]]:
@@ -162,37 +180,43 @@ def _required(wire: Any) -> tuple[str, ...]:
     return tuple(field.encode_name for field in msgspec.structs.fields(wire) if field.required)
 
 
-def _unknown(name: str, fields: dict[str, Any], parameter: bool) -> str:
+def _unknown(name: str, fields: dict[str, Any], parameter: bool) -> _Fault:
     if parameter:
         known = ", ".join(fields) or "none"
-        return f"Unknown parameter (known: {known})."
+        return f"Unknown parameter (known: {known}).", FieldCode.UNKNOWN, {"known": known}
     from difflib import get_close_matches
 
-    close = get_close_matches(name, fields, n=1)
-    return "Unknown field." + (f" Did you mean `{close[0]}`?" if close else "")
+    if close := get_close_matches(name, fields, n=1):
+        told = f"Unknown field. Did you mean `{close[0]}`?"
+        return told, FieldCode.UNKNOWN, {"similar": close[0]}
+    return "Unknown field.", FieldCode.UNKNOWN, {}
 
 
-def _in_words(text: str, value: Any, wire: Any) -> str:
+def _in_words(text: str, value: Any, wire: Any) -> _Fault:
     """What is wrong with a plain value."""
     members, metas = _members(wire)
     if text.startswith("Invalid enum value"):
         kinds = [kind for kind in members if isinstance(kind, type) and issubclass(kind, Enum)]
-        allowed = [str(each.value) for kind in kinds for each in kind]
-        return f"{str(value)[:80]!r} is none of {', '.join(allowed)}."
+        allowed = ", ".join(str(each.value) for kind in kinds for each in kind)
+        told = f"{str(value)[:80]!r} is not allowed; use one of {allowed}."
+        return told, FieldCode.NOT_ALLOWED, {"allowed": allowed}
     match = _EXPECTED.match(text)
     if match is None:
-        return f"{text}."
+        return f"{text}.", FieldCode.INVALID, {}
     wanted = [each.strip() for each in match["wanted"].split("|")]
     names = " or ".join(_NAMES.get(each, each) for each in wanted)
     if match["got"]:
-        return f"It must be {names}, and is {_NAMES.get(match['got'], match['got'])}."
+        told = f"It must be {names}, and is {_NAMES.get(match['got'], match['got'])}."
+        types = {"expected": " or ".join(wanted), "found": match["got"]}
+        return told, FieldCode.WRONG_TYPE, types
     if match["rest"].startswith(" matching regex"):
-        return _form(metas)
-    for rule, words in _RULES:
+        return _form(metas), FieldCode.WRONG_FORM, {}
+    for rule, words, code in _RULES:
         if limit := rule.match(match["rest"]):
             told = words.format(limit[1], unit=_LENGTHS.get(wanted[0], ""))
-            return f"It must be {names} {told}."
-    return f"{text}."
+            number = float(limit[1]) if "." in limit[1] else int(limit[1])
+            return f"It must be {names} {told}.", code, {"limit": number}
+    return f"{text}.", FieldCode.INVALID, {}
 
 
 def _form(metas: tuple[Any, ...]) -> str:

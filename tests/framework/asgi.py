@@ -32,8 +32,9 @@ class Answer:
 
     @property
     def problem(self) -> str:
-        """The last part of the problem's type."""
-        return str(self.json["type"]).rpartition(":")[2]
+        """The problem's code, which its type ends in."""
+        assert self.json["type"] == f"/v1/problems/{self.json['code']}"
+        return str(self.json["code"])
 
     @property
     def pointers(self) -> list[str]:

@@ -28,7 +28,7 @@ def test_no_http_is_answered_by_a_problem(host: HostedMica) -> None:
     with RawClient(host) as raw:
         raw.socket.sendall(b"\x00\x01\x02 nonsense\r\n\r\n")
         assert raw.status() == 400
-        assert b"urn:mica:problem:malformed" in raw.rest()
+        assert b"/v1/problems/malformed" in raw.rest()
 
 
 def test_large_head_is_refused(host: HostedMica) -> None:

@@ -111,4 +111,4 @@ def test_a_refusal_is_read(
         **change,
     }
     url = f"{host.address}/v1/images/taken?datastore=main&format=raw&sha256={'0' * 64}"
-    assert CLIENTS[client](url, large, headers, ca) == (status, f"urn:mica:problem:{problem}")
+    assert CLIENTS[client](url, large, headers, ca) == (status, f"/v1/problems/{problem}")

@@ -132,7 +132,7 @@ def test_the_protocol(client: httpx.Client, mica: Mica) -> None:
     where = _create(client, "bad", 1000, sha256="0" * 64).headers["location"]
     refused = send(0, bytes(1000))
     assert refused.status_code == 422
-    assert refused.json()["type"] == "urn:mica:problem:digest-mismatch"
+    assert refused.json()["type"] == "/v1/problems/digest-mismatch"
     assert client.head(where, headers=TUS).status_code == 404
     where = _create(client, "given-up", 1000).headers["location"]
     assert client.delete(where, headers=TUS).status_code == 204

@@ -182,7 +182,7 @@ def test_console_tickets(host: HostedMica, mica: Mica) -> None:
         with pytest.raises(InvalidStatus) as refusal:
             connect(other, ssl=PinnedContext(host.fingerprint), proxy=None)
         assert refusal.value.response.status_code == 401
-        assert b"urn:mica:problem:unauthenticated" in (refusal.value.response.body or b"")
+        assert b"/v1/problems/unauthenticated" in (refusal.value.response.body or b"")
     with checked_client(mica, authorized=False) as http:
         assert http.get(ticket.websocket).status_code == 426
     _use_terminal(host)

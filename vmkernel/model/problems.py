@@ -16,13 +16,18 @@ from vmkernel.text import clean_lines
 __all__ = [
     "ErrorCode",
     "ErrorInfo",
+    "FieldCode",
     "FieldError",
     "MicaError",
     "OperationError",
-    "PROBLEM_TYPE_PREFIX",
+    "PROBLEM_TYPES",
+    "PROBLEM_TYPE_PATTERN",
 ]
 
-PROBLEM_TYPE_PREFIX = "urn:mica:problem:"
+PROBLEM_TYPES = "/v1/problems/"
+"""What a problem's `type` begins with: a path of the host, which explains the problem there
+(RFC 9457 section 3.1.1 allows relative references that begin with `/`)."""
+PROBLEM_TYPE_PATTERN = rf"^{PROBLEM_TYPES}[a-z-]+$(?!\n)"
 
 
 class ErrorCode(OpenEnum):
@@ -80,12 +85,56 @@ _HEADLINES = {
 }
 
 
+class FieldCode(OpenEnum):
+    """What kind of fault a field has; programs choose their own words by it."""
+
+    INVALID = "invalid"
+    """Any other fault; `detail` says which."""
+    REQUIRED = "required"
+    UNKNOWN = "unknown"
+    """There is no such field or parameter. `known` or `similar` may name some."""
+    WRONG_TYPE = "wrong-type"
+    """`expected` and `found` are JSON types."""
+    NOT_ALLOWED = "not-allowed"
+    """None of the `allowed` values."""
+    TOO_SMALL = "too-small"
+    """Less than `limit`."""
+    TOO_LARGE = "too-large"
+    """More than `limit`."""
+    TOO_SHORT = "too-short"
+    """Fewer characters, items or members than `limit`."""
+    TOO_LONG = "too-long"
+    """More characters, items or members than `limit`."""
+    NOT_A_MULTIPLE = "not-a-multiple"
+    """Not a multiple of `limit`."""
+    WRONG_FORM = "wrong-form"
+    """Text whose characters or form can't be used."""
+    DUPLICATE = "duplicate"
+    READ_ONLY = "read-only"
+    ALREADY_EXISTS = "already-exists"
+    CONFLICT = "conflict"
+    """The object's state doesn't allow this value now."""
+    IN_USE = "in-use"
+    UNSUPPORTED = "unsupported"
+    DIGEST_MISMATCH = "digest-mismatch"
+    WIPE_NOT_CONFIRMED = "wipe-not-confirmed"
+    INSUFFICIENT_RESOURCES = "insufficient-resources"
+
+    @classmethod
+    def of(cls, code: str) -> FieldCode:
+        """The kind of a field's fault from that of the whole failure."""
+        return cls(code) if code in cls._value2member_map_ else cls.INVALID
+
+
 class FieldError(Record, frozen=True, kw_only=True):
     """What is wrong with one field of the request."""
 
     pointer: Annotated[str, msgspec.Meta(examples=["/spec/cpus/count"])]
     """A JSON pointer (RFC 6901) into the body; a parameter's or header's name."""
     detail: str
+    code: FieldCode = FieldCode.INVALID
+    parameters: dict[str, str | int | float] = {}
+    """The values that `detail` mentions, such as `limit`; which ones, `code` says."""
 
 
 class ErrorInfo(Record, frozen=True, kw_only=True):
@@ -103,8 +152,10 @@ class OperationError(Record, frozen=True, kw_only=True):
 
     type: Annotated[
         str,
-        msgspec.Meta(description="As in a problem.", pattern=r"^urn:mica:problem:[a-z-]+$(?!\n)"),
+        msgspec.Meta(description="As in a problem.", pattern=PROBLEM_TYPE_PATTERN),
     ]
+    code: ErrorCode
+    """The last part of `type`."""
     title: str
     detail: str
     errors: tuple[FieldError, ...] = ()
@@ -113,16 +164,12 @@ class OperationError(Record, frozen=True, kw_only=True):
     def of(cls, error: ErrorInfo) -> OperationError:
         """A failure as an operation shows it."""
         return cls(
-            type=PROBLEM_TYPE_PREFIX + error.code,
+            type=PROBLEM_TYPES + error.code,
+            code=error.code,
             title=error.code.headline,
             detail=error.detail,
             errors=error.fields,
         )
-
-    @property
-    def code(self) -> ErrorCode:
-        """The last part of its type. Raises ValueError for one that only a newer host has."""
-        return ErrorCode(self.type.removeprefix(PROBLEM_TYPE_PREFIX))
 
 
 class MicaError(Exception):
@@ -145,7 +192,8 @@ class MicaError(Exception):
     @classmethod
     def field(cls, pointer: str, detail: str, code: ErrorCode = ErrorCode.INVALID) -> MicaError:
         """An error about one field of the request, named by its JSON pointer."""
-        return cls(code, detail, fields=(FieldError(pointer=pointer, detail=detail),))
+        wrong = FieldError(pointer=pointer, detail=detail, code=FieldCode.of(code))
+        return cls(code, detail, fields=(wrong,))
 
     @classmethod
     def from_problem(cls, problem: ErrorInfo) -> MicaError:

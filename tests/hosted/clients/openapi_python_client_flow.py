@@ -100,7 +100,7 @@ def main() -> None:
     again = put_vm.sync_detailed(
         NAME, client=client, body=body, if_none_match=PutVmIfNoneMatch.VALUE_0
     )
-    assert (again.status_code, again.parsed.type_) == (412, "urn:mica:problem:already-exists")
+    assert (again.status_code, again.parsed.type_) == (412, "/v1/problems/already-exists")
     patch = VmBodyPatch(spec=VmSpecPatch(cpus=CpuSpecPatch(count=2)))
     patched = patch_vm.sync_detailed(NAME, client=client, body=patch, if_match=vm.headers["etag"])
     assert (patched.status_code, patched.parsed.spec.cpus.count) == (200, 2)
@@ -111,7 +111,7 @@ def main() -> None:
     assert known.status_code == 304
     assert start_vm.sync(NAME, client=client, wait=120).state == "succeeded"
     assert get_vm.sync(NAME, client=client).status.state == "running"
-    assert start_vm.sync(NAME, client=client).type_ == "urn:mica:problem:already-in-state"
+    assert start_vm.sync(NAME, client=client).type_ == "/v1/problems/already-in-state"
     picture = take_screenshot.sync(NAME, client=client).payload.read()
     assert picture.startswith(b"\x89PNG")
     assert delete_vm.sync_detailed(NAME, client=client).status_code == 409

@@ -29,6 +29,7 @@ from remote_api.schema import Problem, VmPage
 from tests.unit.remote_api.samples import NOW
 from vmkernel.model import (
     DisplayModel,
+    ErrorCode,
     FieldError,
     OpenEnum,
     Operation,
@@ -163,7 +164,8 @@ def test_answers_that_are_none(text: bytes) -> None:
 
 def test_failures_are_one_readable_line() -> None:
     problem = Problem(
-        type="urn:mica:problem:invalid",
+        type="/v1/problems/invalid",
+        code="invalid",
         title="A value can't be used",
         status=422,
         detail="There is no volume a.",
@@ -185,7 +187,9 @@ def test_failed_operations_say_why() -> None:
         cancellable=False,
         actor="admin",
         created_at=NOW,
-        error=OperationError(type="urn:mica:problem:conflict", title="T", detail="It runs."),
+        error=OperationError(
+            type="/v1/problems/conflict", code=ErrorCode.CONFLICT, title="T", detail="It runs."
+        ),
     )
     assert str(OperationFailedError(operation)) == "vm.start of vm web failed: It runs."
 

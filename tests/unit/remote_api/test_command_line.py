@@ -101,7 +101,7 @@ CREATE = ("vm", "create", "x", "--datastore", "d")
         ((*CREATE, "--hostname", "x" * 300), "--hostname: "),
         (
             (*CREATE, "--set", "firmware=efi"),
-            "firmware: 'efi' is none of uefi, uefi-secure-boot, bios",
+            "firmware: 'efi' is not allowed; use one of uefi, uefi-secure-boot, bios",
         ),
         ((*CREATE, "--set", "memory=2G"), "memory: It must be an object"),
         ((*CREATE, "--set", "cpus.count=0", "--set", "tpm=1"), "tpm: It must be true or false"),

@@ -135,7 +135,13 @@ COMMANDS: dict[tuple[str, ...], tuple[Any, str, set[str]]] = {
         | {"spec.nfs.mount_port", "spec.nfs.port", "spec.nfs.version"},
     ),
     ("disk", "show", "id"): (Disk, "", set()),
-    ("operation", "show", "o"): (Operation, "", {"error.title", "progress.unit"}),
+    ("operation", "show", "o"): (
+        Operation,
+        "",
+        # The code says what the type and the title say; of a field, the detail says it all.
+        {"error.title", "error.type", "progress.unit"}
+        | {"error.errors.-.code", "error.errors.-.parameters.-"},
+    ),
     ("token", "whoami"): (Token, "", set()),
     ("host", "show"): (
         Host,

@@ -153,7 +153,7 @@ async def test_a_head_that_programs_disagree_on_is_refused(
     world = World()
     await world.comes(*_cut(spoil(GOOD), size))
     ((status, body),) = world.answers
-    assert (status, json.loads(body)["type"]) == (400, "urn:mica:problem:malformed")
+    assert (status, json.loads(body)["type"]) == (400, "/v1/problems/malformed")
     assert world.transport.closed
     assert not world.scopes
     assert world.peer.admission.counters["malformed"] == 1
@@ -209,7 +209,7 @@ async def test_a_head_without_end_is_refused() -> None:
     line = b"X-A: " + b"a" * 1000 + b"\r\n"
     await world.comes(GOOD[:-2], *(line for _ in range(2 + MAX_HEAD_BYTES // len(line))))
     ((status, body),) = world.answers
-    assert (status, json.loads(body)["type"]) == (431, "urn:mica:problem:head-too-large")
+    assert (status, json.loads(body)["type"]) == (431, "/v1/problems/head-too-large")
     assert world.transport.closed
 
 

@@ -412,7 +412,7 @@ async def test_operations_are_202_or_200(tmp_path: Path) -> None:
         problem = model.ErrorInfo(code=model.ErrorCode.CONFLICT, detail="No.")
         fake.answer(requests.GetOperation, operation(model.OperationState.FAILED, problem))
         answer = await request(api, "GET", "/v1/operations/op-1")
-        assert answer.json["error"]["type"] == "urn:mica:problem:conflict"
+        assert answer.json["error"]["type"] == "/v1/problems/conflict"
 
 
 @on_loop

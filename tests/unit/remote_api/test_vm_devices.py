@@ -15,7 +15,12 @@ from tests.unit.remote_api.samples import vm
 from vmkernel.model import CdromSpec, DiskSpec, Vm
 
 CHANGED = Problem(
-    type="urn:mica:problem:revision-mismatch", title="t", status=412, detail="d", instance="i"
+    type="/v1/problems/revision-mismatch",
+    code="revision-mismatch",
+    title="t",
+    status=412,
+    detail="d",
+    instance="i",
 )
 
 

@@ -7,8 +7,7 @@ import click
 from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.session import Session, pass_session
 from remote_api.client.cli.verbs import list_command, show_command
-from remote_api.schema import Problem
-from vmkernel.model import PROBLEM_TYPE_PREFIX, Operation
+from vmkernel.model import Operation
 
 __all__ = ["COMMANDS"]
 
@@ -44,10 +43,6 @@ def cancel_operation(session: Session, operation_id: str) -> None:
         session.finish(mica, operation, wait=False, done=f"operation {operation_id} succeeded")
 
 
-def _code(problem: Problem) -> str:
-    return problem.type.removeprefix(PROBLEM_TYPE_PREFIX)
-
-
 def _far(operation: Operation) -> str | None:
     progress = operation.progress
     return f"{100 * progress.done // progress.total} %" if progress.total else None
@@ -65,7 +60,7 @@ _LINES: Columns = (
     ("until", lambda o: o.finished_at),
     ("can be cancelled", lambda o: o.cancellable),
     ("error", lambda o: o.error and o.error.detail),
-    ("error type", lambda o: o.error and _code(o.error)),
+    ("error type", lambda o: o.error and o.error.code),
     ("fields", lambda o: o.error and [f"{e.pointer}: {e.detail}" for e in o.error.errors]),
 )
 operation_group.add_command(
