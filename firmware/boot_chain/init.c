@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * /init of Mica's initrd: mounts the root image that lies in the initrd and starts systemd.
+ * /init of Mica's initrd: mounts the root image that the initrd contains and starts systemd.
  *
  *   /init  /root.erofs  /modules/<NN>-<name>.ko          (what the initrd holds)
  *
@@ -8,12 +8,12 @@
  *
  * The root is the image itself, read-only. Only /etc and /var can be written: each is an
  * overlay of the image's folder and one tmpfs. So no program and no unit file can be
- * changed in a running system, and what was changed is gone with the power. Wherever
- * something can be written, no program can be run: only the image's own are.
+ * changed in a running system, and all changes are lost when the power is cut. Programs
+ * can't be run from any place that can be written: only those of the image run.
  *
- * Every stage tells its name before it starts. A stage that fails says what failed and why
- * on every console, waits, and restarts the machine, so that the loader's boot counting
- * can try the other bank. None of the stages waits for hardware.
+ * Every stage sets its name before it starts. If a stage fails, every console shows what
+ * failed and why; the machine restarts after RESTART_AFTER_S and tries the same image
+ * again. No stage waits for hardware.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #define ROOT_IMAGE "/root.erofs"
+/* Long enough to read or photograph the screen. */
 #define RESTART_AFTER_S 60
 #define WRITE_LAYER_OPTIONS "mode=0755,size=25%"
 /* As systemd mounts it (mount-setup.c). */
@@ -38,7 +39,7 @@
 
 static const char *stage = "basics";
 
-/* Say a line on every console there is, and in the kernel's log for later readers. */
+/* Write a line to every console, and to the kernel's log, from which the journal takes it. */
 static void say(const char *format, ...)
 {
 	char line[400], names[200], record[440];
@@ -80,13 +81,12 @@ static double uptime(void)
 	return now.tv_sec + now.tv_nsec / 1e9;
 }
 
-/* Say which stage failed and why, leave it readable, then let the loader try again. */
+/* Show which stage failed and why, wait RESTART_AFTER_S, and restart the machine. */
 static _Noreturn void fail(const char *what, const char *object)
 {
 	int why = errno;
 	say("START FAILED in stage '%s': %s %s: %s", stage, what, object, strerror(why));
-	say("The machine restarts in %d s; the loader then counts this start as failed.",
-	    RESTART_AFTER_S);
+	say("The machine restarts in %d s and tries again.", RESTART_AFTER_S);
 	sleep(RESTART_AFTER_S);
 	sync();
 	reboot(RB_AUTOBOOT);
@@ -115,14 +115,14 @@ static void basics(void)
 	mount_at("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	mount_at("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	mount_at("devtmpfs", "/dev", "devtmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755");
-	/* PID 1 would mount these two itself, but such that programs in them can be run. */
+	/* PID 1 would mount these two itself, but without noexec. */
 	mount_at("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=50%");
 	mount_at("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, RUN_OPTIONS);
 	say("kernel up after %.1f s, starting", uptime());
 }
 
 /* Load the modules in the order of their names, then free the memory they took as files.
- * ENODEV comes from a module for a CPU feature that this CPU lacks; another one stands in. */
+ * ENODEV: the module is for a CPU feature that this CPU lacks; a generic one is loaded too. */
 static void modules(void)
 {
 	struct dirent **entries;
@@ -183,15 +183,15 @@ static void microcode(void)
 	unlink("/kernel/x86/microcode/GenuineIntel.bin");
 }
 
-/* From here on drivers find their devices, and the kernel tells an error of each USB device, the stick
- * included, because it comes unauthorised. The story on the console is of Mica's own units, which
- * say what failed; the kernel's errors are in its log. What is worse than an error is still shown. */
+/* From here on drivers find their devices, and the kernel logs an error for each USB device, the
+ * stick included, because it is not authorised yet. The console shows what Mica's own units report;
+ * the kernel's errors are in its log. Only what is worse than an error is still shown. */
 static void quiet_kernel(void)
 {
 	int fd = open("/proc/sys/kernel/printk", O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return;
-	if (write(fd, "3", 1) < 0) { /* the story then has more lines */ }
+	if (write(fd, "3", 1) < 0) { /* the console then shows more lines */ }
 	close(fd);
 }
 
@@ -219,7 +219,7 @@ int main(int argc, char **argv)
 {
 	(void)argc;
 	if (getpid() != 1) {
-		fprintf(stderr, "init: starts a machine, and only as process 1\n");
+		fprintf(stderr, "init: must run as process 1\n");
 		return 1;
 	}
 	basics();

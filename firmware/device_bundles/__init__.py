@@ -8,7 +8,7 @@ A bundle is a folder ``<name>/manifest.toml``::
     covers = ["1 to 100 Gbit/s server and desktop Ethernet by Intel"]
     licence = "GPL-2.0 drivers; firmware under Intel's redistribution licence"
     packages = ["firmware-intel-misc"]        # Debian packages that carry the firmware
-    always = "no guests without it"           # why every image has it, where that is so
+    always = "no guests without it"           # if every image has it: why
 
     [drivers]                                 # kernel module = the hardware it drives
     e1000e = "Gigabit Ethernet (82571 to I219)"
@@ -71,7 +71,7 @@ class FirmwareWaiver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BundleManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A ``manifest.toml`` as it stands in the file."""
+    """A ``manifest.toml``, as it is in the file."""
 
     schema: Literal[1]
     title: Text
@@ -80,7 +80,7 @@ class BundleManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drivers: dict[str, Text]
     packages: tuple[str, ...] = ()
     always: Text | None = None
-    """Why the bundle is in every image, also where others were named; None for most."""
+    """Why the bundle is in every image even if other bundles were selected; None for most."""
     firmware: tuple[FirmwareFiles, ...] = ()
     waive: tuple[FirmwareWaiver, ...] = ()
     microcode: tuple[FirmwareFiles, ...] = ()
@@ -101,7 +101,7 @@ def module_name(name: str) -> str:
 def load_bundles(directory: Path, names: Collection[str] | None = None) -> list[Bundle]:
     """Read the bundles of `directory`, sorted by name.
 
-    Where `names` are given, those and the ones that every image has. Raises BundleError.
+    If `names` are given, those and the ones that every image has. Raises BundleError.
     """
     folders = {file.parent.name: file for file in directory.glob("*/manifest.toml")}
     missing = sorted(set(names or ()) - set(folders))

@@ -1,5 +1,5 @@
-"""What guests boot from: the UEFI flavours and where distributions keep them; it is data only,
-and must not open or copy any of it.
+"""What guests boot from: the UEFI flavours and where distributions keep them, as data only; it must
+not open or copy any of it.
 
 SeaBIOS needs no entry: QEMU finds it by itself.
 """
@@ -20,7 +20,7 @@ class UefiFiles:
     code: Path
     """The firmware itself; shared, read-only."""
     variables: Path
-    """The template of a VM's own variable store."""
+    """The template of a VM's variable store."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ UEFI_SECURE_BOOT = UefiFlavour(
         ),
     ),
 )
-"""UEFI that starts only what is signed: by keys of Microsoft's, and of the platform's vendor, which
-the variables hold from the beginning; it runs in system management mode."""
+"""UEFI that starts only what is signed: with Microsoft's keys or those of the platform's vendor,
+which the variables hold from the beginning; it runs in system management mode.
+"""
 
 _SHARED = (Path("/usr/share"), Path("/usr/local/share"))
 

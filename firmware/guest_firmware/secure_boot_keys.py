@@ -1,9 +1,9 @@
 """Microsoft's Secure Boot certificates of 2023, and which of 2011 each one replaces.
 
-Those of 2011 expired in 2026: what is signed with the new ones does not start where only the old
-ones are trusted, and only the owner of the new key exchange key can sign further updates. Firmware
-that is packed by distributions may still have the old ones alone. The certificates are Microsoft's,
-as published for makers of firmware; a test holds them against those in virt-firmware.
+Those of 2011 expired in 2026: what is signed with the new ones does not start if only the old ones
+are trusted, and only the owner of the new key exchange key can sign further updates. Firmware
+packages of distributions may still have only the old ones. The certificates are Microsoft's, as
+published for makers of firmware; a test holds them against those in virt-firmware.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ __all__ = ["MICROSOFT_2023", "SecureBootKey"]
 
 @dataclass(frozen=True)
 class SecureBootKey:
-    """A certificate that belongs into a variable."""
+    """A certificate that belongs in a variable."""
 
     variable: str
     """`KEK` (may change db and dbx) or `db` (what may start)."""
     name: str
     """The common name of its subject."""
     replaces_sha256: str
-    """Of the certificate (DER) that it takes the place of: who has removed that one does not want
-    this one either."""
+    """The certificate (DER) that it replaces: if the owner has removed that one, this one is not
+    added.
+    """
     certificate: str
     """DER, in Base64."""
 

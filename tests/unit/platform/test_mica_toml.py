@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmkernel.auth import hash_secret, parse_bearer
 from vmkernel.platform.mica_toml import ClaimPolicy, MicaToml, MicaTomlError, parse
 
 HASH = "0123456789abcdef" * 4
@@ -45,6 +49,27 @@ def test_files_from_other_systems_are_read() -> None:
     assert parse(b"\xef\xbb\xbf" + WHOLE.replace("\n", "\r\n").encode()) == parse(WHOLE.encode())
 
 
+def _example_settings() -> list[tuple[str, str]]:
+    """Section line ("" for none) and line of each setting of the example."""
+    found, section = [], ""
+    for line in re.findall(r"(?m)^# (\[.+|[a-z_0-9]+ = .+)$", EXAMPLE.read_text()):
+        if line.startswith("["):
+            section = line
+        else:
+            found.append((section, line))
+    return found
+
+
+def _fields(record: type[msgspec.Struct], section: str = "") -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for field in msgspec.structs.fields(record):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            found |= _fields(field.type, f"[{field.name}]")
+        else:
+            found.add((section, field.name))
+    return found
+
+
 def test_the_example_says_nothing_and_is_valid_when_every_setting_is_switched_on() -> None:
     text = EXAMPLE.read_text()
     assert parse(text.encode()).says_nothing
@@ -54,6 +79,39 @@ def test_the_example_says_nothing_and_is_valid_when_every_setting_is_switched_on
     assert settings.time.servers
     assert settings.log.syslog
     assert settings.hostname
+
+
+def test_the_example_has_every_setting() -> None:
+    shown = {(section, line.partition(" = ")[0]) for section, line in _example_settings()}
+    assert shown == _fields(MicaToml)
+
+
+@pytest.mark.parametrize(("section", "line"), _example_settings())
+def test_each_setting_of_the_example_is_valid_by_itself(section: str, line: str) -> None:
+    needed = [f'admin_token_sha256 = "{HASH}"'] if line.startswith("claim = ") else []
+    needed += ['addresses = ["192.0.2.10/24", "2001:db8::10/64"]'] if "gateways" in line else []
+    assert not parse("\n".join([section, *needed, line]).encode()).says_nothing or (
+        line == 'admin_token_id = "admin"'
+    )
+
+
+def test_the_values_that_the_example_allows_for_claim_are_those_there_are() -> None:
+    allowed = EXAMPLE.read_text().partition("# claim: ")[2].partition("\n# [access]")[0]
+    assert set(re.findall(r'"(\w+)"', allowed)) == set(ClaimPolicy)
+
+
+def test_the_example_s_command_makes_a_token_and_its_hash() -> None:
+    (code,) = re.findall(r'(?m)^#     python3 -c "(.+)"$', EXAMPLE.read_text())
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+    token, sha256 = printed.split()
+    parsed = parse_bearer(token)
+    assert parsed is not None
+    assert parsed[0] == "admin"
+    assert hash_secret(parsed[1]) == sha256
+    access = f'[access]\nadmin_token_id = "{parsed[0]}"\nadmin_token_sha256 = "{sha256}"\n'
+    assert parse(access.encode()).access.admin_token_sha256 == sha256
 
 
 @pytest.mark.parametrize(
