@@ -10,7 +10,7 @@ import ast
 import inspect
 import sys
 from functools import cache
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 
@@ -30,6 +30,7 @@ def described(record: Any, properties: dict[str, Any]) -> dict[str, Any]:
 def _texts(record: Any) -> dict[str, str]:
     """By the names that the fields have on the wire; a class says it of what it inherits too."""
     texts: dict[str, str] = {}
+    record = get_origin(record) or record
     for base in reversed(record.__mro__):
         if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
             texts |= _in_module(base.__module__).get(base.__qualname__, {})

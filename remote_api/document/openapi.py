@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from functools import cache
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 
@@ -28,6 +28,7 @@ from remote_api.schema import (
     PROBLEM_CODES,
     HttpCode,
     NoQuery,
+    PageOf,
     Problem,
     ProblemCode,
     status_of,
@@ -127,7 +128,12 @@ def _answers() -> set[type[Any]]:
 
 
 def _is_model(body: Any) -> bool:
-    return isinstance(body, type) and issubclass(body, msgspec.Struct)
+    kind = get_origin(body) or body
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _is_page(body: Any) -> bool:
+    return _is_model(body) and issubclass(get_origin(body) or body, PageOf)
 
 
 def _operation(route: AnyRoute) -> dict[str, Any]:
@@ -166,7 +172,7 @@ def _described(route: AnyRoute) -> str:
         told.append("With `If-Match`, an object that was changed since is left as it is (412).")
     if route.body_kind is BodyKind.MERGE_PATCH:
         told.append("What the patch leaves out stays, null brings the default back.")
-    if any(getattr(reply.body, "__name__", "").endswith("Page") for reply in route.replies):
+    if any(_is_page(reply.body) for reply in route.replies):
         told.append("`next` is the `page` of the following part, or null at the end.")
     told.append("Needs no token." if route.role is None else f"Needs the role `{route.role}`.")
     return " ".join(told)

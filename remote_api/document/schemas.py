@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import msgspec.inspect as mi
@@ -86,6 +86,11 @@ def _components(wires: Iterable[type[Any]]) -> dict[str, Any]:
     wires = list(wires)
     _, found = msgspec.json.schema_components(wires, ref_template=REF)
     parts: dict[str, Any] = _clean(found)
+    for wire in wires:
+        if parameters := get_args(wire):
+            name = _name(wire)
+            made = f"{wire.__name__}_{parameters[0].__name__}_"  # msgspec's name for it
+            parts[name] = parts.pop(made) | {"title": name}
     for record in _records(wires):
         part = parts[_name(record)]
         part["properties"] = described(record, part["properties"])
@@ -114,8 +119,11 @@ def _records(wires: Iterable[type[Any]]) -> set[type[Any]]:
     return found
 
 
-def _name(wire: type[Any]) -> str:
-    return str(wire.__name__)
+def _name(wire: Any) -> str:
+    """Of a component; a generic type says how it is named by what it is of."""
+    if not (parameters := get_args(wire)):
+        return str(wire.__name__)
+    return str(wire.NAMED).format(parameters[0].__name__.removesuffix("Spec"))
 
 
 def _answer_name(name: str, sent: set[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -136,7 +136,9 @@ def _patch(body: bytes, wire: Any) -> dict[str, Any]:
     patch = _json(body)
     if not isinstance(patch, dict):
         raise ApiError.field("", "A merge patch here is a JSON object.")
-    if issubclass(wire, ObjectBody) and (fixed := [name for name in OBSERVED if name in patch]):
+    if issubclass(get_origin(wire) or wire, ObjectBody) and (
+        fixed := [name for name in OBSERVED if name in patch]
+    ):
         # In the whole object that a PUT brings back they say nothing; here they would be a wish.
         raise ApiError.fields(
             [

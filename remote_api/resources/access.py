@@ -17,12 +17,17 @@ from remote_api.schema import (
     AuditQuery,
     ClaimBody,
     NoQuery,
+    PageOf,
     PageQuery,
     TokenBody,
-    TokenPage,
 )
 from vmkernel.control import requests
-from vmkernel.model import ErrorCode, IssuedToken, Role, Token
+from vmkernel.model import (
+    ErrorCode,
+    IssuedToken,
+    Role,
+    Token,
+)
 
 __all__ = ["ROUTES", "TAGS"]
 
@@ -48,7 +53,7 @@ async def list_tokens(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     ids = [item.id for item in page.items]
-    return json_response(TokenPage(items=page.items, next=next_page(exchange.path, ids, page.more)))
+    return json_response(PageOf(items=page.items, next=next_page(exchange.path, ids, page.more)))
 
 
 async def get_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -107,7 +112,8 @@ async def list_audit(exchange: Exchange[AuditQuery, NoBody]) -> Response:
         )
     )
     ids = [item.id for item in page.items]
-    return json_response(AuditPage(items=page.items, next=next_page(exchange.path, ids, page.more)))
+    next_ = next_page(exchange.path, ids, page.more)
+    return json_response(AuditPage(items=page.items, next=next_))
 
 
 TAGS = {"access": "Claiming the host, and tokens."}
@@ -155,7 +161,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=list_tokens,
         role=Role.ADMIN,
         query=PageQuery,
-        replies=(Reply(status=200, description="A page of tokens.", body=TokenPage),),
+        replies=(Reply(status=200, description="A page of tokens.", body=PageOf[Token]),),
     ),
     Route(
         method="GET",

@@ -15,9 +15,9 @@ from remote_api.schema import (
     AddDiskBody,
     ApiError,
     DatastoreBody,
-    DatastorePage,
     MountQuery,
     NoQuery,
+    PageOf,
     PageQuery,
     ProblemCode,
     RenameDatastoreBody,
@@ -38,7 +38,7 @@ async def list_datastores(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(DatastorePage(items=page.items, next=token))
+    return json_response(PageOf(items=page.items, next=token))
 
 
 async def get_datastore(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -185,7 +185,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="All datastores, ordered by id",
         handler=list_datastores,
         query=PageQuery,
-        replies=(Reply(status=200, description="A page of datastores.", body=DatastorePage),),
+        replies=(Reply(status=200, description="A page of datastores.", body=PageOf[Datastore]),),
     ),
     Route(
         method="GET",

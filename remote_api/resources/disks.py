@@ -6,9 +6,18 @@ from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
-from remote_api.schema import DiskPage, PageQuery, WaitQuery, WipeDiskBody
+from remote_api.schema import (
+    PageOf,
+    PageQuery,
+    WaitQuery,
+    WipeDiskBody,
+)
 from vmkernel.control import requests
-from vmkernel.model import ErrorCode, Role
+from vmkernel.model import (
+    Disk,
+    ErrorCode,
+    Role,
+)
 
 __all__ = ["ROUTES"]
 
@@ -21,7 +30,7 @@ async def list_disks(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     ids = [item.id for item in page.items]
-    return json_response(DiskPage(items=page.items, next=next_page(exchange.path, ids, page.more)))
+    return json_response(PageOf(items=page.items, next=next_page(exchange.path, ids, page.more)))
 
 
 async def wipe_disk(exchange: Exchange[WaitQuery, WipeDiskBody]) -> Response:
@@ -38,7 +47,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="The host's disks and what they hold",
         handler=list_disks,
         query=PageQuery,
-        replies=(Reply(status=200, description="A page of disks.", body=DiskPage),),
+        replies=(Reply(status=200, description="A page of disks.", body=PageOf[Disk]),),
     ),
     Route(
         method="POST",

@@ -7,10 +7,24 @@ from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
-from remote_api.schema import DevicePage, Host, NoQuery, PageQuery, PowerBody, WaitQuery
+from remote_api.schema import (
+    Host,
+    NoQuery,
+    PageOf,
+    PageQuery,
+    PowerBody,
+    WaitQuery,
+)
 from vmkernel.control import requests
 from vmkernel.control.requests import WhoAmI
-from vmkernel.model import ApiInfo, ErrorCode, HostCertificate, MicaError, Role
+from vmkernel.model import (
+    ApiInfo,
+    Device,
+    ErrorCode,
+    HostCertificate,
+    MicaError,
+    Role,
+)
 
 __all__ = ["ROUTES", "TAGS"]
 
@@ -47,9 +61,7 @@ async def list_devices(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     ids = [f"{item.bus.value}/{item.address}" for item in page.items]
-    return json_response(
-        DevicePage(items=page.items, next=next_page(exchange.path, ids, page.more))
-    )
+    return json_response(PageOf(items=page.items, next=next_page(exchange.path, ids, page.more)))
 
 
 async def rotate_certificate(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -114,7 +126,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="Physical PCI and USB devices, with driver and bundle, or what is wrong",
         handler=list_devices,
         query=PageQuery,
-        replies=(Reply(status=200, description="A page of devices.", body=DevicePage),),
+        replies=(Reply(status=200, description="A page of devices.", body=PageOf[Device]),),
     ),
     Route(
         method="POST",

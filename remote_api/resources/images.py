@@ -9,7 +9,11 @@ from remote_api.http.conditions import check_version, version_of
 from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
 from remote_api.http.routing import AnyRoute, Condition, NoBody, Reply, Route
-from remote_api.schema import ImagePage, NoQuery, StoredPageQuery
+from remote_api.schema import (
+    NoQuery,
+    PageOf,
+    StoredPageQuery,
+)
 from vmkernel.control import requests
 from vmkernel.model import ErrorCode, Image, Role
 
@@ -27,7 +31,7 @@ async def list_images(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
         )
     )
     token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(ImagePage(items=page.items, next=token))
+    return json_response(PageOf(items=page.items, next=token))
 
 
 async def get_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -64,7 +68,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="All images, of one datastore or of all, ordered by id",
         handler=list_images,
         query=StoredPageQuery,
-        replies=(Reply(status=200, description="A page of images.", body=ImagePage),),
+        replies=(Reply(status=200, description="A page of images.", body=PageOf[Image]),),
     ),
     Route(
         method="GET",

@@ -11,7 +11,7 @@ from remote_api.schema import (
     ApiError,
     HttpCode,
     NoQuery,
-    OperationPage,
+    PageOf,
     PageQuery,
     WaitQuery,
 )
@@ -75,9 +75,7 @@ async def list_operations(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     ids = [item.id for item in page.items]
-    return json_response(
-        OperationPage(items=page.items, next=next_page(exchange.path, ids, page.more))
-    )
+    return json_response(PageOf(items=page.items, next=next_page(exchange.path, ids, page.more)))
 
 
 async def get_operation(exchange: Exchange[WaitQuery, NoBody]) -> Response:
@@ -104,7 +102,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="Running and recent operations, oldest first",
         handler=list_operations,
         query=PageQuery,
-        replies=(Reply(status=200, description="A page of operations.", body=OperationPage),),
+        replies=(Reply(status=200, description="A page of operations.", body=PageOf[Operation]),),
     ),
     Route(
         method="GET",

@@ -10,7 +10,14 @@ from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.paging import next_page, page_start
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
-from remote_api.schema import NoQuery, PageQuery, RevertQuery, SnapshotBody, SnapshotPage, WaitQuery
+from remote_api.schema import (
+    NoQuery,
+    PageOf,
+    PageQuery,
+    RevertQuery,
+    SnapshotBody,
+    WaitQuery,
+)
 from vmkernel.control import requests
 from vmkernel.model import ErrorCode, Role, Snapshot
 
@@ -29,7 +36,7 @@ async def list_snapshots(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(SnapshotPage(items=page.items, next=token))
+    return json_response(PageOf(items=page.items, next=token))
 
 
 async def get_snapshot(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -86,7 +93,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="The snapshots of a virtual machine, ordered by id",
         handler=list_snapshots,
         query=PageQuery,
-        replies=(Reply(status=200, description="A page of snapshots.", body=SnapshotPage),),
+        replies=(Reply(status=200, description="A page of snapshots.", body=PageOf[Snapshot]),),
         problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
     Route(

@@ -31,7 +31,13 @@ from remote_api.http.tus import (
     spec_of,
 )
 from remote_api.resources.operations import raise_failed, settled
-from remote_api.schema import ApiError, HttpCode, NoQuery, PageQuery, UploadPage
+from remote_api.schema import (
+    ApiError,
+    HttpCode,
+    NoQuery,
+    PageOf,
+    PageQuery,
+)
 from vmkernel.control import Stream, requests
 from vmkernel.model import ErrorCode, Role, Upload, UploadChecksum, UploadOutcome
 from vmkernel.model.images import MAX_IMAGE_BYTES
@@ -65,7 +71,7 @@ async def list_uploads(exchange: Exchange[PageQuery, NoBody]) -> Response:
         )
     )
     token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(UploadPage(items=page.items, next=token))
+    return json_response(PageOf(items=page.items, next=token))
 
 
 async def get_upload(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -257,7 +263,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=list_uploads,
         role=Role.OPERATOR,
         query=PageQuery,
-        replies=(Reply(status=200, description="A page of uploads.", body=UploadPage),),
+        replies=(Reply(status=200, description="A page of uploads.", body=PageOf[Upload]),),
     ),
     Route(
         method="POST",

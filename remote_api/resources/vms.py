@@ -14,11 +14,11 @@ from remote_api.schema import (
     ApiError,
     DeleteVmQuery,
     NoQuery,
+    PageOf,
     PageQuery,
     ProblemCode,
     ShutdownQuery,
     VmBody,
-    VmPage,
     WaitQuery,
 )
 from vmkernel.control import requests
@@ -38,7 +38,7 @@ async def list_vms(exchange: Exchange[PageQuery, NoBody]) -> Response:
     )
     found = await exchange.call(request)
     token = next_page(exchange.path, [item.id for item in found.items], found.more)
-    return json_response(VmPage(items=found.items, next=token))
+    return json_response(PageOf(items=found.items, next=token))
 
 
 async def get_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -199,7 +199,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="All virtual machines, ordered by id",
         handler=list_vms,
         query=PageQuery,
-        replies=(Reply(status=200, description="A page of virtual machines.", body=VmPage),),
+        replies=(Reply(status=200, description="A page of virtual machines.", body=PageOf[Vm]),),
     ),
     Route(
         method="GET",

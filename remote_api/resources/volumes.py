@@ -15,10 +15,10 @@ from remote_api.schema import (
     ApiError,
     KeepVolumeBody,
     NoQuery,
+    PageOf,
+    SpecBody,
     StoredPageQuery,
-    VolumeBody,
     VolumeCheckQuery,
-    VolumePage,
     VolumePatchQuery,
     WaitQuery,
 )
@@ -38,7 +38,7 @@ async def list_volumes(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
     )
     found = await exchange.call(request)
     token = next_page(exchange.path, [item.id for item in found.items], found.more)
-    return json_response(VolumePage(items=found.items, next=token))
+    return json_response(PageOf(items=found.items, next=token))
 
 
 async def get_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -47,13 +47,13 @@ async def get_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return json_response(found, version=found.revision)
 
 
-async def create_volume(exchange: Exchange[WaitQuery, VolumeBody]) -> Response:
+async def create_volume(exchange: Exchange[WaitQuery, SpecBody[VolumeSpec]]) -> Response:
     """Make a volume."""
     operation = await exchange.call(requests.CreateVolume(id=exchange.id, spec=exchange.body.spec))
     return await accepted(exchange, operation, exchange.query.wait)
 
 
-async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Response:
+async def patch_volume(exchange: Exchange[VolumePatchQuery, SpecBody[VolumeSpec]]) -> Response:
     """Change a volume's size, or where and how it lies; its sources are history."""
     volume = await exchange.call(requests.GetVolume(id=exchange.id))
     expected = exchange.precondition
@@ -62,8 +62,8 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
             ErrorCode.REVISION_MISMATCH,
             f"Volume {volume.id} is at revision {volume.revision}; read it and repeat the change.",
         )
-    before = VolumeBody(spec=volume.spec)
-    wanted = decode_patch(exchange.raw_body, before, VolumeBody).spec
+    before = SpecBody(spec=volume.spec)
+    wanted = decode_patch(exchange.raw_body, before, SpecBody[VolumeSpec]).spec
     for name in ("source_image", "source_volume"):
         if getattr(wanted, name) != getattr(before.spec, name):
             raise ApiError.field(f"/spec/{name}", "It is fixed at creation; make a new volume.")
@@ -101,7 +101,9 @@ async def patch_volume(exchange: Exchange[VolumePatchQuery, VolumeBody]) -> Resp
 
 
 async def _keep_volume(
-    exchange: Exchange[VolumePatchQuery, VolumeBody], before: VolumeSpec, wanted: VolumeSpec
+    exchange: Exchange[VolumePatchQuery, SpecBody[VolumeSpec]],
+    before: VolumeSpec,
+    wanted: VolumeSpec,
 ) -> Response:
     pointer = "/spec/delete_unless_used_s"
     if wanted.delete_unless_used_s is not None:
@@ -152,7 +154,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="All volumes, of one datastore or of all, ordered by id",
         handler=list_volumes,
         query=StoredPageQuery,
-        replies=(Reply(status=200, description="A page of volumes.", body=VolumePage),),
+        replies=(Reply(status=200, description="A page of volumes.", body=PageOf[Volume]),),
     ),
     Route(
         method="GET",
@@ -172,7 +174,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=create_volume,
         role=Role.OPERATOR,
         query=WaitQuery,
-        body=VolumeBody,
+        body=SpecBody[VolumeSpec],
         body_kind=BodyKind.JSON,
         examples={
             "blank": {"spec": {"datastore": "main", "size_bytes": 21474836480}},
@@ -203,7 +205,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=patch_volume,
         role=Role.OPERATOR,
         query=VolumePatchQuery,
-        body=VolumeBody,
+        body=SpecBody[VolumeSpec],
         body_kind=BodyKind.MERGE_PATCH,
         examples={"larger": {"spec": {"size_bytes": 42949672960}}},
         condition=Condition.MATCH,

@@ -6,18 +6,17 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from remote_api.schema.base import ObjectBody, PageQuery
+from remote_api.schema.base import ObjectBody, PageOf, PageQuery
 from vmkernel.model import (
     AuditOutcome,
     AuditRecord,
     Printable,
     Record,
     Slug,
-    Token,
     TokenSpec,
 )
 
-__all__ = ["AuditPage", "AuditQuery", "ClaimBody", "TokenBody", "TokenPage"]
+__all__ = ["AuditPage", "AuditQuery", "ClaimBody", "TokenBody"]
 
 
 class ClaimBody(Record, frozen=True, kw_only=True):
@@ -35,20 +34,8 @@ class TokenBody(ObjectBody, frozen=True, kw_only=True):
     spec: TokenSpec
 
 
-class TokenPage(Record, frozen=True, kw_only=True):
-    """A part of the tokens."""
-
-    items: tuple[Token, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""
-
-
-class AuditPage(Record, frozen=True, kw_only=True):
+class AuditPage(PageOf[AuditRecord], frozen=True, kw_only=True):
     """A part of the audit trail, newest first."""
-
-    items: tuple[AuditRecord, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""
 
 
 class AuditQuery(PageQuery, frozen=True, kw_only=True):

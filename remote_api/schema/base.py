@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
 from vmkernel.model import Record, SentTimestamp, Slug
 
-__all__ = ["MAX_LIMIT", "NoQuery", "OBSERVED", "ObjectBody", "PageQuery"]
+__all__ = ["MAX_LIMIT", "NoQuery", "OBSERVED", "ObjectBody", "PageOf", "PageQuery", "SpecBody"]
 
 MAX_LIMIT = 1000
+ItemT = TypeVar("ItemT")
+SpecT = TypeVar("SpecT")
 
 
 class ObjectBody(Record, frozen=True, kw_only=True):
@@ -30,8 +32,28 @@ class ObjectBody(Record, frozen=True, kw_only=True):
     """Sent back; ignored."""
 
 
+class SpecBody(ObjectBody, Generic[SpecT], frozen=True, kw_only=True):
+    """An object to make or to change."""
+
+    NAMED: ClassVar[str] = "{}Body"
+    """In the document: `VolumeBody` for `SpecBody[VolumeSpec]`."""
+
+    spec: SpecT
+
+
 OBSERVED = ObjectBody.__struct_fields__
 """What an object has besides its spec."""
+
+
+class PageOf(Record, Generic[ItemT], frozen=True, kw_only=True):
+    """A part of a list."""
+
+    NAMED: ClassVar[str] = "{}Page"
+    """In the document: `VolumePage` for `PageOf[Volume]`."""
+
+    items: tuple[ItemT, ...]
+    next: str | None
+    """The `page` of the next part; null at the end."""
 
 
 class NoQuery(Record, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 from remote_api.schema.base import ObjectBody, PageQuery
 from vmkernel.model import (
-    Datastore,
     DatastoreSpec,
     Record,
     ShortText,
@@ -18,7 +17,6 @@ from vmkernel.model import (
 __all__ = [
     "AddDiskBody",
     "DatastoreBody",
-    "DatastorePage",
     "MountQuery",
     "RenameDatastoreBody",
     "ReplaceDiskBody",
@@ -42,14 +40,6 @@ class DatastoreBody(ObjectBody, frozen=True, kw_only=True):
     take_over: bool = False
     """Take it even from another Mica that holds it and is at work: that one loses it. One that is
     silent loses it anyway, after half a minute."""
-
-
-class DatastorePage(Record, frozen=True, kw_only=True):
-    """A part of the datastores."""
-
-    items: tuple[Datastore, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""
 
 
 class StoredPageQuery(PageQuery, frozen=True, kw_only=True):

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from vmkernel.model import Disk, Record, ShortText
+from vmkernel.model import Record, ShortText
 
-__all__ = ["DiskPage", "WipeDiskBody"]
-
-
-class DiskPage(Record, frozen=True, kw_only=True):
-    """A part of the host's disks."""
-
-    items: tuple[Disk, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""
+__all__ = ["WipeDiskBody"]
 
 
 class WipeDiskBody(Record, frozen=True, kw_only=True):

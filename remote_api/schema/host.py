@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from vmkernel.model import Device, HostStatus, PowerAction, Record
+from vmkernel.model import HostStatus, PowerAction, Record
 
-__all__ = ["DevicePage", "Host", "PowerBody"]
+__all__ = ["Host", "PowerBody"]
 
 
 class Host(Record, frozen=True, kw_only=True):
     """The host as a resource."""
 
     status: HostStatus
-
-
-class DevicePage(Record, frozen=True, kw_only=True):
-    """A part of the physical devices."""
-
-    items: tuple[Device, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""
 
 
 class PowerBody(Record, frozen=True, kw_only=True):

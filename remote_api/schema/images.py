@@ -8,25 +8,15 @@ from msgspec import UNSET, Meta, UnsetType
 
 from vmkernel.model import (
     Compression,
-    Image,
     ImageCapture,
     ImagePull,
     Record,
     Sha256Hex,
     Slug,
     SourceFormat,
-    Upload,
 )
 
-__all__ = ["CaptureBody", "DataMapQuery", "ImagePage", "PullBody", "UploadPage", "UploadQuery"]
-
-
-class ImagePage(Record, frozen=True, kw_only=True):
-    """A part of the images."""
-
-    items: tuple[Image, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""
+__all__ = ["CaptureBody", "DataMapQuery", "PullBody", "UploadQuery"]
 
 
 class UploadQuery(Record, frozen=True, kw_only=True):
@@ -60,11 +50,3 @@ class DataMapQuery(Record, frozen=True, kw_only=True):
     """Where to begin."""
 
     offset: Annotated[int, Meta(ge=0, le=1 << 50)] = 0
-
-
-class UploadPage(Record, frozen=True, kw_only=True):
-    """A part of the resumable uploads."""
-
-    items: tuple[Upload, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""

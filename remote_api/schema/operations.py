@@ -6,19 +6,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vmkernel.model import Operation, Record
+from vmkernel.model import Record
 
-__all__ = ["MAX_WAIT_S", "OperationPage", "WaitQuery"]
+__all__ = ["MAX_WAIT_S", "WaitQuery"]
 
 MAX_WAIT_S = 300
-
-
-class OperationPage(Record, frozen=True, kw_only=True):
-    """A part of the operations, oldest first."""
-
-    items: tuple[Operation, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""
 
 
 class WaitQuery(Record, frozen=True, kw_only=True):

@@ -7,17 +7,9 @@ from typing import Annotated
 from msgspec import UNSET, Meta, UnsetType
 
 from remote_api.schema.base import ObjectBody
-from vmkernel.model import Record, Slug, Snapshot, SnapshotSpec
+from vmkernel.model import Record, Slug, SnapshotSpec
 
-__all__ = ["RevertQuery", "SnapshotBody", "SnapshotPage"]
-
-
-class SnapshotPage(Record, frozen=True, kw_only=True):
-    """A part of the snapshots."""
-
-    items: tuple[Snapshot, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""
+__all__ = ["RevertQuery", "SnapshotBody"]
 
 
 class SnapshotBody(ObjectBody, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import re
 import types
 from enum import Enum
 from functools import cache
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, UnsetType
@@ -164,15 +164,14 @@ def _bare(wire: Any) -> Any:
 
 
 def _is_struct(wire: Any) -> bool:
-    return isinstance(wire, type) and issubclass(wire, msgspec.Struct)
+    kind = get_origin(wire) or wire
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 @cache
 def _fields(wire: Any) -> dict[str, Any]:
     """The types of a struct's fields by the names on the wire."""
-    hints = get_type_hints(wire, include_extras=True)
-    names = zip(wire.__struct_fields__, wire.__struct_encode_fields__, strict=True)
-    return {encoded: hints[name] for name, encoded in names}
+    return {field.encode_name: field.type for field in msgspec.structs.fields(wire)}
 
 
 @cache

@@ -10,11 +10,10 @@ from remote_api.schema.base import ObjectBody
 from vmkernel.model import (
     MachineState,
     Record,
-    Vm,
     VmSpec,
 )
 
-__all__ = ["DeleteVmQuery", "ShutdownQuery", "VmBody", "VmPage"]
+__all__ = ["DeleteVmQuery", "ShutdownQuery", "VmBody"]
 
 
 class VmBody(ObjectBody, frozen=True, kw_only=True):
@@ -23,14 +22,6 @@ class VmBody(ObjectBody, frozen=True, kw_only=True):
     spec: VmSpec
     machine: MachineState | None = None
     """Only when creating: makes a saved VM the same machine again."""
-
-
-class VmPage(Record, frozen=True, kw_only=True):
-    """A part of the virtual machines."""
-
-    items: tuple[Vm, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""
 
 
 class DeleteVmQuery(Record, frozen=True, kw_only=True):

@@ -6,16 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from remote_api.schema.base import ObjectBody
-from vmkernel.model import CheckRepair, Record, Slug, Volume, VolumeSpec
+from vmkernel.model import CheckRepair, Record, Slug
 
-__all__ = ["KeepVolumeBody", "VolumeBody", "VolumeCheckQuery", "VolumePage", "VolumePatchQuery"]
-
-
-class VolumeBody(ObjectBody, frozen=True, kw_only=True):
-    """A volume to make."""
-
-    spec: VolumeSpec
+__all__ = ["KeepVolumeBody", "VolumeCheckQuery", "VolumePatchQuery"]
 
 
 class KeepVolumeBody(Record, frozen=True, kw_only=True):
@@ -23,14 +16,6 @@ class KeepVolumeBody(Record, frozen=True, kw_only=True):
 
     together_with: Annotated[tuple[Slug, ...], Meta(max_length=63)] = ()
     """Others of the same datastore, such as a virtual machine's: all of them stay, or none."""
-
-
-class VolumePage(Record, frozen=True, kw_only=True):
-    """A part of the volumes."""
-
-    items: tuple[Volume, ...]
-    next: str | None
-    """The `page` of the next part; null at the end."""
 
 
 class VolumePatchQuery(Record, frozen=True, kw_only=True):

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from remote_api.client.sdk.base import CREATE, Calls
-from remote_api.schema import AuditPage, ClaimBody, TokenBody, TokenPage
+from remote_api.schema import (
+    ClaimBody,
+    PageOf,
+    TokenBody,
+)
 from vmkernel.model import AuditOutcome, AuditRecord, IssuedToken, Token, TokenSpec
 
 __all__ = ["AccessCalls"]
@@ -25,7 +29,7 @@ class AccessCalls(Calls):
 
     def tokens(self) -> Iterator[Token]:
         """All tokens."""
-        return self._all("/v1/tokens", TokenPage)
+        return self._all("/v1/tokens", PageOf[Token])
 
     def create_token(self, token_id: str, spec: TokenSpec) -> IssuedToken:
         """Create a token; only this answer contains its secret."""
@@ -42,4 +46,6 @@ class AccessCalls(Calls):
         self, *, actor: str | None = None, outcome: AuditOutcome | None = None
     ) -> Iterator[AuditRecord]:
         """The audit trail, newest first."""
-        return self._all("/v1/audit", AuditPage, actor=actor, outcome=outcome and outcome.value)
+        return self._all(
+            "/v1/audit", PageOf[AuditRecord], actor=actor, outcome=outcome and outcome.value
+        )

@@ -8,7 +8,7 @@ from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
 from remote_api.schema import (
     AddDiskBody,
     DatastoreBody,
-    DatastorePage,
+    PageOf,
     RenameDatastoreBody,
     ReplaceDiskBody,
     WipeDiskBody,
@@ -28,7 +28,7 @@ class DatastoreCalls(Calls):
 
     def datastores(self) -> Iterator[Datastore]:
         """All datastores."""
-        return self._all("/v1/datastores", DatastorePage)
+        return self._all("/v1/datastores", PageOf[Datastore])
 
     def datastore(self, datastore_id: str) -> Datastore:
         """One datastore."""

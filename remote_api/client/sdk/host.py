@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from remote_api.client.sdk.base import Calls
-from remote_api.schema import DevicePage, DiskPage, Host, PowerBody
+from remote_api.schema import (
+    Host,
+    PageOf,
+    PowerBody,
+)
 from vmkernel.model import ApiInfo, Device, Disk, HostCertificate, Operation, PowerAction
 
 __all__ = ["HostCalls"]
@@ -24,11 +28,11 @@ class HostCalls(Calls):
 
     def devices(self) -> Iterator[Device]:
         """All PCI and USB devices."""
-        return self._all("/v1/host/devices", DevicePage)
+        return self._all("/v1/host/devices", PageOf[Device])
 
     def disks(self) -> Iterator[Disk]:
         """All disks of the host."""
-        return self._all("/v1/host/disks", DiskPage)
+        return self._all("/v1/host/disks", PageOf[Disk])
 
     def rotate_certificate(self) -> HostCertificate:
         """Replace the API's key and certificate; this client trusts the new one from then on."""

@@ -8,7 +8,11 @@ from typing import BinaryIO
 
 from remote_api.client.sdk.base import OnBytes
 from remote_api.client.sdk.downloads import DownloadCalls
-from remote_api.schema import CaptureBody, ImagePage, PullBody
+from remote_api.schema import (
+    CaptureBody,
+    PageOf,
+    PullBody,
+)
 from vmkernel.model import Image, ImageCapture, ImagePull, Operation
 
 __all__ = ["ImageCalls"]
@@ -19,7 +23,7 @@ class ImageCalls(DownloadCalls):
 
     def images(self, datastore: str | None = None) -> Iterator[Image]:
         """All images."""
-        return self._all("/v1/images", ImagePage, datastore=datastore)
+        return self._all("/v1/images", PageOf[Image], datastore=datastore)
 
     def image(self, image_id: str) -> Image:
         """One image."""

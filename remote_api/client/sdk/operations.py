@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from remote_api.client.errors import UnreachableError
 from remote_api.client.http.reading import read
 from remote_api.client.sdk.base import POLL_S, Calls
-from remote_api.schema import OperationPage
+from remote_api.schema import (
+    PageOf,
+)
 from vmkernel.model import Event, Operation
 
 __all__ = ["OperationCalls"]
@@ -21,7 +23,7 @@ class OperationCalls(Calls):
 
     def operations(self) -> Iterator[Operation]:
         """Running and recent operations."""
-        return self._all("/v1/operations", OperationPage)
+        return self._all("/v1/operations", PageOf[Operation])
 
     def cancel(self, operation_id: str) -> Operation:
         """Cancel an operation."""

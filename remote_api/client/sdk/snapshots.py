@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from remote_api.client.sdk.base import CREATE, Calls
-from remote_api.schema import SnapshotBody, SnapshotPage
+from remote_api.schema import (
+    PageOf,
+    SnapshotBody,
+)
 from vmkernel.model import Operation, Snapshot, SnapshotSpec
 
 __all__ = ["SnapshotCalls"]
@@ -16,7 +19,7 @@ class SnapshotCalls(Calls):
 
     def snapshots(self, vm_id: str) -> Iterator[Snapshot]:
         """The snapshots of a VM."""
-        return self._all(f"/v1/vms/{vm_id}/snapshots", SnapshotPage)
+        return self._all(f"/v1/vms/{vm_id}/snapshots", PageOf[Snapshot])
 
     def snapshot(self, vm_id: str, snapshot: str) -> Snapshot:
         """One snapshot."""

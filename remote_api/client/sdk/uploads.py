@@ -11,7 +11,9 @@ from remote_api.client.sdk.base import CREATE, POLL_S, OnBytes
 from remote_api.client.sdk.files import file_parts, file_sha256, file_size
 from remote_api.client.sdk.images import ImageCalls
 from remote_api.client.sdk.retries import Retries
-from remote_api.schema import UploadPage
+from remote_api.schema import (
+    PageOf,
+)
 from vmkernel.model import Compression, Image, Operation, OperationState, SourceFormat, Upload
 
 __all__ = ["UploadCalls"]
@@ -59,7 +61,7 @@ class UploadCalls(ImageCalls):
 
     def uploads(self) -> Iterator[Upload]:
         """All unfinished resumable uploads."""
-        return self._all("/v1/uploads", UploadPage)
+        return self._all("/v1/uploads", PageOf[Upload])
 
     def upload(self, upload_id: str) -> Upload:
         """One resumable upload."""

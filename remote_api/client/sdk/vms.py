@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
-from remote_api.schema import CloneBody, VmBody, VmPage
+from remote_api.schema import (
+    CloneBody,
+    PageOf,
+    VmBody,
+)
 from vmkernel.model import CloneSpec, Operation, Vm, VmSpec
 
 __all__ = ["VmCalls"]
@@ -17,7 +21,7 @@ class VmCalls(Calls):
 
     def vms(self) -> Iterator[Vm]:
         """All VMs."""
-        return self._all("/v1/vms", VmPage)
+        return self._all("/v1/vms", PageOf[Vm])
 
     def vm(self, vm_id: str) -> Vm:
         """One VM."""

@@ -8,7 +8,11 @@ from typing import BinaryIO
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, OnBytes
 from remote_api.client.sdk.downloads import DownloadCalls
-from remote_api.schema import KeepVolumeBody, VolumeBody, VolumePage
+from remote_api.schema import (
+    KeepVolumeBody,
+    PageOf,
+    SpecBody,
+)
 from vmkernel.model import Allocation, CheckRepair, Operation, Volume, VolumeFormat, VolumeSpec
 
 __all__ = ["VolumeCalls"]
@@ -19,7 +23,7 @@ class VolumeCalls(DownloadCalls):
 
     def volumes(self, datastore: str | None = None) -> Iterator[Volume]:
         """All volumes."""
-        return self._all("/v1/volumes", VolumePage, datastore=datastore)
+        return self._all("/v1/volumes", PageOf[Volume], datastore=datastore)
 
     def volume(self, volume_id: str) -> Volume:
         """One volume."""
@@ -28,7 +32,7 @@ class VolumeCalls(DownloadCalls):
     def create_volume(self, volume_id: str, spec: VolumeSpec) -> Operation:
         """Create a volume."""
         return self._operation(
-            "PUT", f"/v1/volumes/{volume_id}", body=VolumeBody(spec=spec), headers=CREATE
+            "PUT", f"/v1/volumes/{volume_id}", body=SpecBody(spec=spec), headers=CREATE
         )
 
     def keep_volume(self, volume_id: str, *together_with: str) -> Operation:

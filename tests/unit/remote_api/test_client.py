@@ -25,7 +25,7 @@ from remote_api.client.errors import (
 )
 from remote_api.client.http.pinning import normal_address, normal_fingerprint, shown_fingerprint
 from remote_api.client.http.reading import read
-from remote_api.schema import Problem, VmPage
+from remote_api.schema import PageOf, Problem
 from tests.unit.remote_api.samples import NOW
 from vmkernel.model import (
     DisplayModel,
@@ -37,6 +37,7 @@ from vmkernel.model import (
     OperationState,
     Progress,
     Subject,
+    Vm,
     VmSpec,
     VmState,
 )
@@ -152,14 +153,14 @@ def test_answers_of_newer_hosts_are_read() -> None:
         "spec": {"datastore": "main", "new": {}, "disks": [{"volume": "a", "new": 1}]},
         "status": {"state": "running", "uuid": "u", "machine_type": "m", "new": [1]},
     }
-    page = read(msgspec.json.encode({"items": [vm], "next": None, "new": 1}), VmPage)
+    page = read(msgspec.json.encode({"items": [vm], "next": None, "new": 1}), PageOf[Vm])
     assert page.items[0].spec.disks[0].volume == "a"
 
 
 @pytest.mark.parametrize("text", [b"<html>", b"{}", b'{"items": [{}], "next": null}'])
 def test_answers_that_are_none(text: bytes) -> None:
     with pytest.raises(UnexpectedError):
-        read(text, VmPage)
+        read(text, PageOf[Vm])
 
 
 def test_failures_are_one_readable_line() -> None:
@@ -219,7 +220,7 @@ def test_values_and_fields_of_a_newer_host_are_read() -> None:
         "next": None,
         "total": 1,
     }
-    vm = read(msgspec.json.encode(page), VmPage).items[0]
+    vm = read(msgspec.json.encode(page), PageOf[Vm]).items[0]
     assert (vm.spec.display, vm.status.state) == ("hologram", "hibernating")
     assert (vm.spec.disks[0].bus, vm.spec.boot.order[1]) == ("cxl", "cloud")
     assert isinstance(vm.status.state, VmState)

@@ -5,6 +5,7 @@ They are what generators of clients need; the clients themselves are tried in te
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +14,11 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from remote_api import schema as wires
 from remote_api.document.openapi import document
+from remote_api.document.schemas import request_ref
 from remote_api.http.routing import AnyRoute, BodyKind
 from remote_api.resources.table import all_routes
-from vmkernel import model
+from tests.style.sources import modules
 from vmkernel.model.vm_differences import scope_of
 
 DOCUMENT = document()
@@ -28,6 +29,20 @@ OPERATIONS = {
     for operation in path.values()
 }
 ROUTES = {route.name: route for route in all_routes()}
+RECORDS: dict[str, Any] = {
+    request_ref(wire)["$ref"].rpartition("/")[2]: wire
+    for wire in (
+        *(reply.body for route in ROUTES.values() for reply in route.replies if reply.body),
+        *(
+            found
+            for module in modules()
+            if module.name.startswith(("vmkernel.model.", "remote_api.schema."))
+            for found in vars(importlib.import_module(module.name)).values()
+            if isinstance(found, type) and issubclass(found, msgspec.Struct)
+        ),
+    )
+}
+"""What the document's components are made of, by their names."""
 WITH_BODY = [
     name
     for name, route in ROUTES.items()
@@ -136,8 +151,7 @@ def test_answers_promise_what_they_always_have() -> None:
     """msgspec writes every field, so that all are there but those that may be UNSET."""
     for name, schema in ANSWERED.items():
         if schema.get("type") == "object":
-            own = name.removesuffix("Answer")
-            wire = getattr(wires, own, None) or getattr(model, own)
+            wire = RECORDS[name] if name in RECORDS else RECORDS[name.removesuffix("Answer")]
             always = [
                 each.encode_name
                 for each in msgspec.structs.fields(wire)
@@ -150,7 +164,8 @@ def test_requests_need_only_what_has_no_default() -> None:
     bodies = {route.body for route in ROUTES.values() if route.body_kind is BodyKind.JSON}
     for body in bodies:
         needed = [f.encode_name for f in msgspec.structs.fields(body) if f.required]
-        assert sorted(SCHEMAS[body.__name__].get("required", [])) == sorted(needed)
+        schema = SCHEMAS[request_ref(body)["$ref"].rpartition("/")[2]]
+        assert sorted(schema.get("required", [])) == sorted(needed)
 
 
 def test_null_is_allowed_in_a_patch_where_there_is_a_default() -> None:

@@ -11,13 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_api.http.decode import decode_body, decode_patch, decode_query
-from remote_api.schema import ApiError, PageQuery, UploadQuery, VmBody, VolumeBody
+from remote_api.schema import ApiError, PageQuery, SpecBody, UploadQuery, VmBody
 from remote_api.schema.violations import MAX_VIOLATIONS, examined
 from tests.framework.asgi import request
 from tests.framework.running import on_loop
 from tests.unit.remote_api.samples import JSON, MERGE_PATCH, served, vm
 from vmkernel.control import requests
-from vmkernel.model import VmSpec
+from vmkernel.model import (
+    VmSpec,
+    VolumeSpec,
+)
 
 WRONG_SPEC = {
     "cpu": 2,
@@ -171,7 +174,7 @@ def test_whole_numbers_in_any_spelling(number: str) -> None:
 def test_other_numbers_are_refused(number: str) -> None:
     body = f'{{"spec": {{"datastore": "m", "size_bytes": {number}}}}}'.encode()
     with pytest.raises(ApiError) as caught:
-        decode_body(body, VolumeBody)
+        decode_body(body, SpecBody[VolumeSpec])
     assert caught.value.status in (400, 422)
 
 
