@@ -105,6 +105,15 @@ class Storage(Protocol):
         """An image that can be read."""
         ...
 
+    def datastore_of_volume(self, volume: str) -> str | None:
+        """The available datastore that a volume is on, whatever its state; None where none has
+        it."""
+        ...
+
+    def datastore_of_image(self, image: str) -> str | None:
+        """The same for an image."""
+        ...
+
     async def copy_volume(
         self,
         source: str,
@@ -196,7 +205,8 @@ class VmUsers(Protocol):
 
     def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
         """The VMs with their folder, a volume or an image there; only those not certainly off
-        where `active`."""
+        where `active`. One with a volume that no present datastore has counts for each that is
+        away."""
         ...
 
 

@@ -72,7 +72,7 @@ class StorageService:
         self.datastores = Datastores(store, drivers, bounded)
         self.capacity = Capacity(self.datastores, events, bounded)
         self.attachment = Attachment(
-            self.datastores, self._catalogue, leases, self.capacity, events, bounded
+            self.datastores, self._catalogue, leases, self.capacity, events, bounded, self.usage
         )
         rescan = VolumeRescan(self.datastores, self._catalogue, bounded)
         self.monitor = Monitor(

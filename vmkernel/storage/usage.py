@@ -47,11 +47,18 @@ class VmUsage:
 
     def __init__(self) -> None:
         self.vms: VmUsers = _NoVms()
+        self._bound = False
         self._live: Callable[[], LiveDisks] | None = None
 
     def bind(self, vms: VmUsers) -> None:
         """From now on ask the VM side."""
         self.vms = vms
+        self._bound = True
+
+    def may_run_on(self, datastore: str) -> bool:
+        """True unless it is certain that no VM has files of a datastore open. While the host
+        starts, and the VM side can't be asked yet, it isn't: VMs outlive a vmkernel."""
+        return not self._bound or bool(self.vms.vms_on_datastore(datastore, active=True))
 
     def bind_live(self, live: Callable[[], LiveDisks]) -> None:
         """From now on change the disks of running VMs by this."""

@@ -101,6 +101,16 @@ class VmStorage:
             size_bytes=entry.record.size_bytes,
         )
 
+    def datastore_of_volume(self, volume: str) -> str | None:
+        """The available datastore that a volume is on, whatever its state."""
+        entry = self._catalogue.volumes.get(volume)
+        return None if entry is None else entry.datastore
+
+    def datastore_of_image(self, image: str) -> str | None:
+        """The same for an image."""
+        entry = self._catalogue.images.get(image)
+        return None if entry is None else entry.datastore
+
     async def keep_volumes(self, volumes: Iterable[str]) -> None:
         """Let volumes stay that a VM names now."""
         await self._provisional.keep_named(volumes)

@@ -30,11 +30,12 @@ from vmkernel.model import (
     VmStatus,
 )
 from vmkernel.vm.context import VmContext
+from vmkernel.vm.datastore_use import datastores_of, left_running, perhaps_on
 from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.guest.agent import GuestAgent
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.nonvolatile.secure_boot import findings_of_keys
-from vmkernel.vm.reservations import OthersReservations, Reservations, images_of
+from vmkernel.vm.reservations import OthersReservations, Reservations
 from vmkernel.vm.spec import validation as spec_check
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.store import definition as definitions
@@ -291,8 +292,10 @@ class VmInventory:
             running = self._drivers.get(vm_id)
             if active and not (running and running.driver.holds_files):
                 continue
-            if datastore in self._datastores_of(spec):
+            if perhaps_on(self._host.storage, spec, datastore):
                 found.add(vm_id)
+        if active:
+            found.update(left_running(self._host, self._drivers, datastore))
         return tuple(sorted(found))
 
     # --- datastores ---------------------------------------------------------------------------
@@ -300,7 +303,7 @@ class VmInventory:
     def _datastore_changed(self, datastore: str, available: bool) -> None:
         for running in self._drivers.values():
             spec = running.driver.definition.spec
-            if running.driver.active and datastore in self._datastores_of(spec):
+            if running.driver.active and datastore in datastores_of(self._host.storage, spec):
                 running.driver.datastore_changed(datastore, available)
         self._loaded.discard(datastore)
         if available:
@@ -443,20 +446,6 @@ class VmInventory:
                 ErrorCode.INSUFFICIENT_RESOURCES, "No user number is left for another VM."
             )
         return uid
-
-    def _datastores_of(self, spec: VmSpec) -> set[str]:
-        storage = self._host.storage
-        found = {spec.datastore}
-        for find, wanted in (
-            (storage.volume, [d.volume for d in spec.disks]),
-            (storage.image, sorted(images_of(spec))),
-        ):
-            for name in wanted:
-                try:
-                    found.add(find(name).datastore)
-                except MicaError:
-                    continue
-        return found
 
     def check_references(self, vm_id: str, spec: VmSpec) -> None:
         """See spec_check.check_references."""

@@ -17,7 +17,7 @@ from vmkernel.state import StoredDatastore
 from vmkernel.storage.catalogue import Catalogue
 from vmkernel.storage.datastores import attachment as module
 from vmkernel.storage.datastores.capacity import Capacity
-from vmkernel.storage.datastores.lease import Identity, Leases, TakeoverMode
+from vmkernel.storage.datastores.lease import Identity, LeaseHeld, Leases, TakeoverMode
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.drivers.base import Attached, CreateOptions, Observation
 from vmkernel.storage.drivers.directory import DirectoryDriver
@@ -72,7 +72,8 @@ def _drives(patch: pytest.MonkeyPatch) -> list[str]:
 
     async def attaches(self: DirectoryDriver, stored: StoredDatastore) -> Attached:
         found = await attach(self, stored)
-        mounted.append(stored.id)
+        if stored.id not in mounted:
+            mounted.append(stored.id)
         return replace(
             found, spec=msgspec.structs.replace(stored.spec, warning_percent=FOUND_PERCENT)
         )
@@ -81,7 +82,8 @@ def _drives(patch: pytest.MonkeyPatch) -> list[str]:
         self: DirectoryDriver, stored: StoredDatastore, *, force: bool = False
     ) -> None:
         await detach(self, stored, force=force)
-        mounted.remove(stored.id)
+        if stored.id in mounted:
+            mounted.remove(stored.id)
 
     async def observes(self: DirectoryDriver, stored: StoredDatastore) -> Observation:
         return Observation()
@@ -137,6 +139,100 @@ def test_a_step_that_fails_leaves_nothing_held(
         assert mounted == ["d"]
         assert (await world.storage.volumes.get("v")).id == "v"
         assert heard[-1] is True
+
+    run(tmp_path, scenario)
+
+
+def _is_held(world: World) -> None:
+    """Another host can't have the datastore, however long it has been silent."""
+    with pytest.raises(LeaseHeld):
+        _is_free(world)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["VM runs", "VMs not known yet"])
+@pytest.mark.parametrize("step", STEPS)
+def test_what_cannot_be_taken_up_stays_ours_while_vms_may_run_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, known: bool
+) -> None:
+    """A vmkernel that comes again finds the VMs of the one before it at work."""
+
+    async def scenario(world: World) -> None:
+        mounted = _drives(monkeypatch)
+        again = World(tmp_path, world.medium)
+        again.storage.datastores.load()
+        entry = again.storage.datastores.entry("d")
+        again.users.active["d"] = ("web",)
+        again.storage.usage._bound = known
+        with pytest.MonkeyPatch.context() as patch:
+            _breaks(patch, step, ERRORS["MicaError"])
+            for _ in range(2):
+                await again.storage.monitor.refresh(entry)
+                assert entry.state is DatastoreState.FAILED
+                assert mounted == ["d"]
+                _is_held(again)
+            if known:
+                with pytest.raises(MicaError, match="VM web uses datastore d"):
+                    await again.storage.datastore_changes.delete("d", actor="me")
+            again.users.active = {}
+            again.storage.usage._bound = True
+            await again.storage.monitor.refresh(entry)
+            assert mounted == []
+            _is_free(again)
+        await again.storage.monitor.refresh(entry)
+        assert entry.state is DatastoreState.AVAILABLE
+        _is_held(again)
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("change", ["delete", "unmount", "rename"])
+def test_what_failed_while_vms_ran_is_let_go_with_the_datastore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    async def scenario(world: World) -> None:
+        mounted = _drives(monkeypatch)
+        again = World(tmp_path, world.medium)
+        again.storage.datastores.load()
+        entry = again.storage.datastores.entry("d")
+        again.users.active["d"] = ("web",)
+        with pytest.MonkeyPatch.context() as patch:
+            _breaks(patch, "contents", ERRORS["MicaError"])
+            await again.storage.monitor.refresh(entry)
+            assert mounted == ["d"]
+            _is_held(again)
+            again.users.active = {}
+            changes = again.storage.datastore_changes
+            if change == "rename":
+                operation = await changes.rename("d", "new", actor="me")
+            else:
+                operation = await getattr(changes, change)("d", actor="me")
+            await again.succeeded(operation)
+        assert mounted == []
+        _is_free(again)
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_what_goes_away_in_use_is_free_for_others_unless_vms_run_there(
+    tmp_path: Path, used: bool
+) -> None:
+    async def scenario(world: World) -> None:
+        entry = world.storage.datastores.entry("d")
+        if used:
+            world.users.active["d"] = ("web",)
+        with pytest.MonkeyPatch.context() as patch:
+
+            async def away(*_: object) -> bool:
+                return False
+
+            patch.setattr(DirectoryDriver, "present", away)
+            await world.storage.monitor.refresh(entry)
+        assert entry.state is DatastoreState.MISSING
+        (_is_held if used else _is_free)(world)
+        await world.storage.monitor.refresh(entry)
+        assert entry.state is DatastoreState.AVAILABLE
+        _is_held(world)
 
     run(tmp_path, scenario)
 

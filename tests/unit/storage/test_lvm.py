@@ -242,6 +242,33 @@ def test_a_group_that_cannot_be_mounted_is_let_go(
     assert bench.wiped == [], "the data stay"
 
 
+@pytest.mark.parametrize("step", ["activate", "node", "open"])
+@pytest.mark.parametrize("way", ["create", "attach"])
+def test_a_volume_that_cannot_be_mounted_is_not_left_active(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, way: str
+) -> None:
+    bench = Bench(tmp_path, monkeypatch)
+    bench.group("mica-1", "A", "B")
+    stored = _stored("mica-1", "A", "B")
+    if step == "activate":
+        bench.lvm.failing = {"activate"}
+    elif step == "open":
+        bench.open_error = HostError("It can't be mounted.")
+    else:
+
+        async def never(*_: object, **__: object) -> None:
+            raise HostError("The volume did not come.")
+
+        monkeypatch.setattr(disk_tools, "wait_for", never)
+    if way == "attach":
+        _refused(lambda: bench.driver.attach(stored))
+    else:
+        options = CreateOptions(adopt=True)
+        _refused(lambda: bench.driver.create("d", stored.spec, options, lambda _: None))
+    assert bench.lvm.calls[-1] == "deactivate a1 b1"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_group_is_adopted_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path, monkeypatch)
     bench.group("mica-1", "A", "B")

@@ -215,6 +215,47 @@ def test_an_incomplete_array_is_waited_for_then_started(monkeypatch: pytest.Monk
     assert bench.mdadm.calls[-1] == "assemble uuid-1 a1 True"
 
 
+@pytest.mark.parametrize("way", ["create", "attach"])
+@pytest.mark.parametrize("step", ["start", "open", "look"])
+def test_an_array_that_cannot_be_used_is_not_left_running(
+    monkeypatch: pytest.MonkeyPatch, step: str, way: str
+) -> None:
+    bench = Bench(monkeypatch)
+    for name in ("A", "B"):
+        bench.member(name, OURS)
+
+    async def fails(*_: object, **__: object) -> None:
+        raise HostError("It does not work.")
+
+    async def assembles(device: Path, uuid: str, members: list[Path], *, degraded: bool) -> None:
+        bench.mdadm.running[device.name] = OURS
+        await fails(uuid, members, degraded)
+
+    if step == "start":
+        monkeypatch.setattr(bench.mdadm, "assemble", assembles)
+    elif step == "open":
+        monkeypatch.setattr(bench.driver._mounting, "open_device", fails)
+    elif way == "create":
+        monkeypatch.setattr(bench.driver, "_found_spec", fails)
+        monkeypatch.setattr(bench.driver._mounting, "close", bench._nothing)
+    if way == "create":
+        options = CreateOptions(adopt=True)
+        _refused(lambda: bench.driver.create("d", _spec("A", "B"), options, lambda _: None))
+    elif step != "look":
+        _refused(lambda: bench.driver.attach(_stored("A", "B")))
+    assert bench.mdadm.running == {}
+
+
+def test_detaching_ends_an_array_that_a_failed_try_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch)
+    bench.mdadm.running = {"md3": OURS, "md4": OTHER}
+    monkeypatch.setattr(bench.driver._mounting, "close", bench._nothing)
+    asyncio.run(bench.driver.detach(_stored("A", "B"), force=True))
+    assert bench.mdadm.running == {"md4": OTHER}
+
+
 def test_a_disk_that_was_away_is_not_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch)
     for name, events in (("A", 40), ("B", 41), ("PULLED", 17)):

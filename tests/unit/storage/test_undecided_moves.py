@@ -94,6 +94,7 @@ DESCRIBES_ONLY = {
     "VmStorage.children",
     "VmStorage.refuse_children",
     "VmStorage.clone_of",
+    "VmStorage.datastore_of_volume",
     "VmStorage.fault",
     "VmStorage.delete_volume",
 }

@@ -121,6 +121,14 @@ class FolderStorage:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no image {image}.")
         return self.images[image]
 
+    def datastore_of_volume(self, volume: str) -> str | None:
+        found = self.volumes.get(volume)
+        return None if found is None or found.datastore not in self.available else found.datastore
+
+    def datastore_of_image(self, image: str) -> str | None:
+        found = self.images.get(image)
+        return None if found is None or found.datastore not in self.available else found.datastore
+
     async def copy_volume(
         self,
         source: str,

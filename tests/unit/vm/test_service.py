@@ -103,6 +103,51 @@ def test_who_uses_what(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_what_a_vmkernel_before_this_one_started_uses_its_datastores(tmp_path: Path) -> None:
+    """Before the VMs of a datastore are read, and where it can't be read at all."""
+
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            world.storage.add_volume("disk", datastore="second")
+            world.storage.add_image("iso", ImageFormat.ISO)
+            await world.create("off", disks=(DiskSpec(volume="disk"),))
+            await world.vms.delete("off", actor="test")
+            await world.create(
+                disks=(DiskSpec(volume="disk"),), cdroms=(CdromSpec(image="iso"), CdromSpec())
+            )
+            await world.act(VmAction.START)
+            await world.operations.close()
+            await world.vms.stop()
+            world.new_vmkernel()
+            vms = world.vms
+            for datastore in ("main", "second"):
+                assert vms.vms_on_datastore(datastore, active=True) == ("web",)
+            world.storage.known.add("third")
+            assert vms.vms_on_datastore("third", active=True) == ()
+            world.storage.available.discard("second")  # its disk may be on any that is away
+            for datastore in ("main", "second", "third"):
+                assert vms.vms_on_datastore(datastore, active=True) == ("web",)
+            world.host.folder("web").record.unlink()
+            assert vms.vms_on_datastore("main", active=True) == ("web",)
+            world.qemu().die()
+            assert vms.vms_on_datastore("main", active=True) == ()
+            await vms.start()
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_cannot_be_read_still_uses_its_datastore(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with started(tmp_path) as world:
+            world.storage.add_volume("disk", datastore="second")
+            await world.create(disks=(DiskSpec(volume="disk"),))
+            await world.act(VmAction.START)
+            world.storage.faults["disk"] = "its header is broken"
+            assert world.vms.vms_on_datastore("second", active=True) == ("web",)
+
+    asyncio.run(story())
+
+
 def test_delete(tmp_path: Path) -> None:
     async def story() -> None:
         async with started(tmp_path) as world:

@@ -5,6 +5,9 @@ open     the lease is taken, what a crash left is repaired
 arrived  its volumes, images and VMs are known, its figures measured
 leave    the VMs and uploads there are told, what is known of it is forgotten
 let_go   the lease is released, the driver takes the root away
+
+Whatever fails on the way in ends in `let_go`. While VMs may run there, which an earlier vmkernel
+started, the lease stays ours and their files stay mounted; the next look at it tries again.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from vmkernel.storage.drivers.base import Attached, Observation, Report
 from vmkernel.storage.errors import DatastoreMissing, StorageError
 from vmkernel.storage.layout import Layout
 from vmkernel.storage.records import RecordError
+from vmkernel.storage.usage import VmUsage
 
 __all__ = ["Attachment"]
 
@@ -48,6 +52,7 @@ class Attachment:
         capacity: Capacity,
         events: DatastoreEvents,
         blocking: BlockingCalls,
+        usage: VmUsage,
     ) -> None:
         self._datastores = datastores
         self._catalogue = catalogue
@@ -55,6 +60,7 @@ class Attachment:
         self._capacity = capacity
         self._events = events
         self._blocking = blocking
+        self._usage = usage
         self.ending = False
         """True from when on nothing is attached any more."""
 
@@ -196,8 +202,28 @@ class Attachment:
     async def let_go(
         self, stored: StoredDatastore, attached: Attached, *, force: bool = False
     ) -> None:
-        """Release the lease and detach; what fails by `force` is only logged."""
+        """Release the lease and detach. By `force`, what fails is only logged, and what is ours and
+        a VM may still use is not let go."""
+        if force and self._leases.has(attached) and self._usage.may_run_on(stored.id):
+            _log.warning("datastore %s stays ours and mounted: VMs may run there", stored.id)
+            return
         await self._leases.release(stored.id, attached)
+        await self._detach(stored, force=force)
+
+    async def vanished(self, stored: StoredDatastore, attached: Attached | None) -> None:
+        """Detach what has gone away in use, and release its lease as far as that is possible and
+        no VM may go on there once it is back."""
+        if attached is not None and not self._usage.may_run_on(stored.id):
+            await self._leases.release(stored.id, attached)
+        await self._detach(stored, force=True)
+
+    async def sweep(self, stored: StoredDatastore) -> None:
+        """Let go of whatever failed tries have left of a datastore that is not available and on
+        which no VM runs: a lease, a mount, a started array."""
+        await self._leases.release_left(stored.id, stored.uuid)
+        await self._detach(stored, force=True)
+
+    async def _detach(self, stored: StoredDatastore, *, force: bool) -> None:
         try:
             await self._datastores.driver(stored.spec.kind).detach(stored, force=force)
         except MicaError as error:

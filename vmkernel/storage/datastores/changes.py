@@ -344,6 +344,8 @@ class DatastoreChanges:
                 if entry.attached is not None:
                     await self._attachment.let_go(entry.stored, entry.attached)
                 entry.state = DatastoreState.MISSING
+            else:
+                await self._attachment.sweep(entry.stored)
             yield
         except BaseException:
             entry.leaving = False

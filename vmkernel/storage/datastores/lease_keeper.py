@@ -32,6 +32,8 @@ class LeaseKeeper:
         self._leases = leases
         self._blocking = blocking
         self._renewed_s: dict[str, float] = {}
+        self._taken: dict[str, Attached] = {}
+        """Where the leases are that were taken and not released, by the datastores' UUIDs."""
         self._locks: dict[str, asyncio.Lock] = {}
         self.again_s = _AGAIN_S
 
@@ -62,6 +64,7 @@ class LeaseKeeper:
                     report(f"waiting whether {held.holder} is silent")
             else:
                 self._renewed_s[attached.uuid] = loop.time()
+                self._taken[attached.uuid] = attached
                 return lost
             await asyncio.sleep(self.again_s)
 
@@ -77,6 +80,7 @@ class LeaseKeeper:
                     datastore_id, lambda: self._leases.renew(attached.root, attached.uuid)
                 )
         except LeaseLost:
+            self._taken.pop(attached.uuid, None)
             raise
         except MicaError as error:
             last_s = self._renewed_s.setdefault(attached.uuid, loop.time())
@@ -89,9 +93,14 @@ class LeaseKeeper:
         else:
             self._renewed_s[attached.uuid] = loop.time()
 
+    def has(self, attached: Attached) -> bool:
+        """True from when on it is taken, until it is released or known to be lost."""
+        return attached.uuid in self._taken
+
     async def release(self, datastore_id: str, attached: Attached) -> None:
         """Let it go, as far as that is possible now."""
         self._renewed_s.pop(attached.uuid, None)
+        self._taken.pop(attached.uuid, None)
         with contextlib.suppress(MicaError):
             async with self._lock(attached):
                 await self._call(
@@ -99,6 +108,11 @@ class LeaseKeeper:
                     lambda: self._leases.release(attached.root, attached.uuid),
                     timeout_s=_RELEASE_S,
                 )
+
+    async def release_left(self, datastore_id: str, uuid: str) -> None:
+        """Let go the lease of a datastore that is not available, where it was kept."""
+        if (attached := self._taken.get(uuid)) is not None:
+            await self.release(datastore_id, attached)
 
     async def release_all(self, held: Collection[tuple[str, Attached]]) -> None:
         """The same for some at once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
 from vmkernel.model import DatastoreState, MicaError
@@ -128,6 +127,6 @@ class Monitor:
             ):
                 return
             self._attachment.leave(entry)
+            attached = entry.attached
             self._attachment.gone(entry, state, reason, held=state is DatastoreState.FAILED)
-            with contextlib.suppress(MicaError):
-                await driver.detach(entry.stored, force=True)
+            await self._attachment.vanished(entry.stored, attached)

@@ -71,17 +71,11 @@ class LvmDriver(DatastoreDriver):
         """Adopt the group that lies on the disks, or make one on them."""
         async with self._choice.lock:
             disks, group = await self._plan(spec, options)
-            made = group is None
             if group is None:
                 report("partition")
                 group = await self._make(disks, spec, report)
             report("mount")
-            try:
-                attached, found = await self._open(datastore_id, group, expected=None)
-            except BaseException:
-                if made:
-                    await self._deactivate_quietly(group)
-                raise
+            attached, found = await self._open(datastore_id, group, expected=None)
             return replace(
                 attached, spec=as_found(spec, filesystem=attached.filesystem, disks=found)
             )
@@ -239,19 +233,24 @@ class LvmDriver(DatastoreDriver):
     async def _open(
         self, datastore_id: str, group: str, *, expected: str | None
     ) -> tuple[Attached, tuple[str, ...]]:
-        """The datastore, and the ids of the disks that it was found on."""
+        """The datastore, and the ids of the disks that it was found on. Where that fails, the
+        volume is taken away again; lvm refuses that while something has it open."""
         founds, missing = await self._parts(group)
         if not founds or missing:
             raise DatastoreMissing(
                 f"Disks of datastore {datastore_id} are missing: {len(founds)} of "
                 f"{len(founds) + missing} are there."
             )
-        await self._lvm.activate(group, _nodes(founds))
         node = volume_node(group)
-        await disk_tools.wait_for(node.exists, what=f"The volume of group {group}")
-        root, uuid, filesystem = await self._mounting.open_device(
-            datastore_id, node, expected=expected
-        )
+        try:
+            await self._lvm.activate(group, _nodes(founds))
+            await disk_tools.wait_for(node.exists, what=f"The volume of group {group}")
+            root, uuid, filesystem = await self._mounting.open_device(
+                datastore_id, node, expected=expected
+            )
+        except BaseException:
+            await asyncio.shield(self._deactivate_quietly(group))
+            raise
         self._attached[datastore_id] = founds
         attached = Attached(
             root=root, uuid=uuid, device=str(node), filesystem=filesystem, backing=group

@@ -85,11 +85,11 @@ class RaidDriver(DatastoreDriver):
                 report("partition")
                 uuid, name = await self._make(disks, spares, spec, report)
             report("mount")
+            attached = await self._open(datastore_id, name, uuid, expected=None)
             try:
-                attached = await self._open(datastore_id, name, uuid, expected=None)
                 return replace(attached, spec=await self._found_spec(spec, attached, name))
             except BaseException:
-                await self._stop_quietly(name)
+                await asyncio.shield(self._close(datastore_id, uuid, force=True))
                 raise
 
     async def attach(self, stored: StoredDatastore) -> Attached:
@@ -101,10 +101,7 @@ class RaidDriver(DatastoreDriver):
 
     async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
         """Unmount and end the array."""
-        await self._mounting.close(stored.id, force=force)
-        name = self._running.pop(stored.id, None)
-        if name is not None:
-            await self._stop_quietly(name)
+        await self._close(stored.id, stored.backing, force=force)
 
     async def present(self, stored: StoredDatastore) -> bool:
         """True while a disk with all the data is there, however many are gone."""
@@ -317,7 +314,8 @@ class RaidDriver(DatastoreDriver):
                 await disk_tools.wipe(self._choice.runner, found.disk.path)
 
     async def _assemble(self, uuid: str, datastore_id: str, *, patient: bool) -> str:
-        """The kernel's name of the running array with this UUID."""
+        """The kernel's name of the running array with this UUID; one that was started for this
+        and does not run as it should is ended again."""
         for array in await asyncio.to_thread(arrays):
             identity = await self._mdadm.identity(array.path)
             if identity is None or identity.uuid != uuid:
@@ -328,15 +326,31 @@ class RaidDriver(DatastoreDriver):
         members = fresh_members(await self._members(uuid))
         if not members:
             raise DatastoreMissing(f"No disk of datastore {datastore_id} is there.")
-        nodes = [found.partition.path for found, _ in members]
         device = await asyncio.to_thread(_free_device)
+        try:
+            await self._start(device, uuid, members, datastore_id, patient=patient)
+        except BaseException:
+            await asyncio.shield(self._stop_quietly(device.name))
+            raise
+        self._incomplete_since.pop(uuid, None)
+        return device.name
+
+    async def _start(
+        self,
+        device: Path,
+        uuid: str,
+        members: Sequence[Member],
+        datastore_id: str,
+        *,
+        patient: bool,
+    ) -> None:
+        nodes = [found.partition.path for found, _ in members]
         try:
             await self._mdadm.assemble(device, uuid, nodes, degraded=False)
         except CommandError as error:
             _log.warning("datastore %s: %s (%s)", datastore_id, error, error.output)
         if await self._runs(device):
-            self._incomplete_since.pop(uuid, None)
-            return device.name
+            return
         await self._stop_quietly(device.name)
         since = self._incomplete_since.setdefault(uuid, time.monotonic())
         wanted = members[0][1].devices
@@ -346,13 +360,24 @@ class RaidDriver(DatastoreDriver):
             )
         await self._mdadm.assemble(device, uuid, nodes, degraded=True)
         if not await self._runs(device):
-            await self._stop_quietly(device.name)
             raise DatastoreMissing(
                 f"Too few disks of datastore {datastore_id} are there: {len(nodes)} of {wanted}."
             )
         _log.warning("array %s started with %d of %d disks", device.name, len(nodes), wanted)
-        self._incomplete_since.pop(uuid, None)
-        return device.name
+
+    async def _close(self, datastore_id: str, uuid: str | None, *, force: bool) -> None:
+        """Unmount, and end the array, also one that a failed try has left running."""
+        await self._mounting.close(datastore_id, force=force)
+        name = self._running.pop(datastore_id, None) or await self._name_of(uuid)
+        if name is not None:
+            await self._stop_quietly(name)
+
+    async def _name_of(self, uuid: str | None) -> str | None:
+        for array in await asyncio.to_thread(arrays) if uuid is not None else ():
+            identity = await self._mdadm.identity(array.path)
+            if identity is not None and identity.uuid == uuid:
+                return array.name
+        return None
 
     async def _runs(self, device: Path) -> bool:
         found = await asyncio.to_thread(arrays)
@@ -361,10 +386,16 @@ class RaidDriver(DatastoreDriver):
     async def _open(
         self, datastore_id: str, name: str, uuid: str, *, expected: str | None
     ) -> Attached:
+        """Mount what is on an array. Where that fails, the array is ended; the kernel refuses
+        that while something has it open."""
         device = Path("/dev") / name
-        root, marker, filesystem = await self._mounting.open_device(
-            datastore_id, device, expected=expected
-        )
+        try:
+            root, marker, filesystem = await self._mounting.open_device(
+                datastore_id, device, expected=expected
+            )
+        except BaseException:
+            await asyncio.shield(self._stop_quietly(name))
+            raise
         self._running[datastore_id] = name
         return Attached(
             root=root,
