@@ -25,7 +25,7 @@ from vmkernel.model import (
     Severity,
     VolumeFormat,
 )
-from vmkernel.storage.errors import StorageError, volume_linked
+from vmkernel.storage.errors import BrieflyBusy, StorageError, volume_linked
 from vmkernel.storage.formats.base import FormatError
 from vmkernel.storage.formats.qcow2 import HEADER_PROBE_BYTES, read_header
 from vmkernel.storage.layout import RECORD_LIMIT, Layout, Place
@@ -104,6 +104,8 @@ class _Lock:
     """What others may do to the object beside those that hold the lock; None: nothing."""
     in_use: bool
     """True if a VM may use the volume meanwhile."""
+    brief: bool
+    """True if it is held for a moment only."""
     holders: int = 0
 
 
@@ -275,9 +277,10 @@ class Catalogue:
         return changed
 
     def _refuse_busy(self, kind: str, object_id: str) -> None:
-        busy = self.busy(kind, object_id)
-        if busy is not None:
-            raise StorageError(ErrorCode.CONFLICT, f"The {kind} {object_id} is being {busy}.")
+        lock = self._locks.get((kind, object_id))
+        if lock is not None:
+            text = f"The {kind} {object_id} is being {lock.what}."
+            raise BrieflyBusy(text) if lock.brief else StorageError(ErrorCode.CONFLICT, text)
 
     def take_used(self) -> frozenset[str]:
         """The volumes that somebody was at since this was last asked."""
@@ -286,16 +289,24 @@ class Catalogue:
 
     @contextlib.contextmanager
     def locked(
-        self, kind: str, object_id: str, what: str, *, shared: bool = False, in_use: bool = False
+        self,
+        kind: str,
+        object_id: str,
+        what: str,
+        *,
+        shared: bool = False,
+        in_use: bool = False,
+        brief: bool = False,
     ) -> Iterator[None]:
         """Keep all other work off an object while it is being `what`; `conflict` if it is in work
         already. With `shared`, any number may do the same to it at once; with `in_use`, a VM may
-        open a volume meanwhile, or has it open."""
+        open a volume meanwhile, or has it open. What is `brief` ends within moments: whoever meets
+        it is told so by `BrieflyBusy`, and can wait."""
         key = (kind, object_id)
         lock = self._locks.get(key)
         if lock is None or not shared or lock.shared_for != what:
             self._refuse_busy(kind, object_id)
-            lock = self._locks[key] = _Lock(what, what if shared else None, in_use)
+            lock = self._locks[key] = _Lock(what, what if shared else None, in_use, brief)
         lock.holders += 1
         try:
             yield

@@ -3,6 +3,7 @@
 MicaError
   StorageError           a datastore, volume or image can't be used as asked
     DatastoreMissing     its disk or directory is not there now
+    BrieflyBusy          Mica itself is at it, for a moment: see patience.py
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 from vmkernel.model import ErrorCode, MicaError
 
-__all__ = ["DatastoreMissing", "StorageError", "volume_linked"]
+__all__ = ["BrieflyBusy", "DatastoreMissing", "StorageError", "volume_linked"]
 
 _NAMED = 5
 """Of the volumes that are linked to one; a message names no more."""
@@ -26,6 +27,13 @@ class DatastoreMissing(StorageError):  # noqa: N818 - a state, told as a failure
 
     def __init__(self, detail: str) -> None:
         super().__init__(ErrorCode.UNAVAILABLE, detail)
+
+
+class BrieflyBusy(StorageError):  # noqa: N818 - a state, told as a failure
+    """Something is done to an object that will have ended in a moment."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(ErrorCode.CONFLICT, detail)
 
 
 def volume_linked(volume: str, children: Sequence[str]) -> StorageError:

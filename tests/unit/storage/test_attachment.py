@@ -228,7 +228,7 @@ def test_what_goes_away_in_use_is_free_for_others_unless_vms_run_there(
 
             patch.setattr(DirectoryDriver, "present", away)
             await world.storage.monitor.refresh(entry)
-        assert entry.state is DatastoreState.MISSING
+        assert entry.state.value == "missing"
         (_is_held if used else _is_free)(world)
         await world.storage.monitor.refresh(entry)
         assert entry.state is DatastoreState.AVAILABLE

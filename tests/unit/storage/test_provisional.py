@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ from tests.unit.storage.world import World, run
 from vmkernel.host import files
 from vmkernel.model import (
     Allocation,
+    ErrorCode,
+    ImageCapture,
+    ImageFormat,
     MicaError,
     OperationState,
     VolumeFormat,
     VolumeSpec,
 )
+from vmkernel.storage import patience
 from vmkernel.storage.layout import Place
 from vmkernel.storage.records import VolumeRecord
 from vmkernel.storage.volumes import provisional
@@ -287,6 +291,135 @@ def test_a_vm_may_open_what_is_being_kept_for_it(
         await _until(
             lambda: world.storage.volumes.checks.sound("v")[1].delete_unless_used_s is None
         )
+
+    run(tmp_path, scenario)
+
+
+async def _writes(world: World) -> None:
+    stream = await world.storage.volume_data().write("v", 0, 512, actor="me")
+    await asyncio.to_thread(_send, stream)
+
+
+async def _moves(world: World) -> None:
+    move = world.storage.volume_changes.move(
+        "v",
+        datastore="d",
+        volume_format=VolumeFormat.QCOW2,
+        allocation=Allocation.THIN,
+        revision=None,
+        actor="me",
+    )
+    await world.succeeded(await move)
+
+
+async def _resizes(world: World) -> None:
+    resize = world.storage.volume_changes.resize(
+        "v", 4 * MIB, revision=None, allow_shrink=False, actor="me"
+    )
+    await world.succeeded(await resize)
+
+
+async def _copies(world: World) -> None:
+    spec = VolumeSpec(datastore="d", size_bytes=2 * MIB, format=VolumeFormat.RAW, source_volume="v")
+    await world.succeeded(await world.storage.volumes.create("copy", spec, actor="me"))
+
+
+async def _clones(world: World) -> None:
+    await world.storage.clones.copy(
+        "v", "clone", datastore=None, on_progress=lambda _done, _total: None, clone="token"
+    )
+
+
+async def _links(world: World) -> None:
+    await world.storage.clones.link("v", "linked")
+
+
+async def _captures(world: World) -> None:
+    capture = ImageCapture(volume="v", format=ImageFormat.QCOW2)
+    await world.succeeded(await world.storage.images.capture("image", capture, actor="me"))
+
+
+async def _looks(world: World) -> None:
+    await world.storage.images.volume_data("v")
+    await world.storage.images.map_volume("v", 0)
+
+
+async def _downloads(world: World) -> None:
+    _, stream = await world.storage.images.read_volume("v", 0, 512, actor="me")
+    with stream:
+        assert len(await asyncio.to_thread(stream.recv, 1 << 20)) == 512
+
+
+async def _keeps(world: World) -> None:
+    await world.succeeded(await world.storage.volumes.keep("v", actor="me"))
+
+
+async def _deletes(world: World) -> None:
+    world.users.volumes.clear()
+    await world.storage.volumes.delete("v", actor="me")
+
+
+REQUESTS = (
+    _writes,
+    _moves,
+    _resizes,
+    _copies,
+    _clones,
+    _links,
+    _captures,
+    _looks,
+    _downloads,
+    _keeps,
+    _deletes,
+)
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.__name__.strip("_"))
+def test_a_request_waits_while_a_volume_is_being_kept(
+    tmp_path: Path,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    request_: Callable[[World], Awaitable[None]],
+) -> None:
+    """Its client need not know that Mica writes that down just now."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    async def scenario(world: World) -> None:
+        await _make(world)
+        real = files.write_durably
+
+        def slow(*given: Any, **named: Any) -> Any:
+            begun.set()
+            assert goes_on.wait(10)
+            return real(*given, **named)
+
+        monkeypatch.setattr("vmkernel.storage.layout.write_durably", slow)
+        world.users.volumes["v"] = "web"
+        await _until(begun.is_set)
+        asked = asyncio.ensure_future(request_(world))
+        try:
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+                assert not asked.done()
+        finally:
+            goes_on.set()
+        await asked
+
+    run(tmp_path, scenario)
+
+
+def test_a_wait_for_what_never_ends_is_over_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "_PATIENCE_S", 0.1)
+
+    async def scenario(world: World) -> None:
+        await _make(world)
+        with world.storage._catalogue.locked("volume", "v", "kept", brief=True):
+            with pytest.raises(MicaError, match="is being kept") as caught:
+                await _deletes(world)
+        assert caught.value.problem.code is ErrorCode.CONFLICT
+        assert _there(world)
 
     run(tmp_path, scenario)
 

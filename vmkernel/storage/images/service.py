@@ -55,6 +55,7 @@ from vmkernel.storage.images.download import Downloader
 from vmkernel.storage.images.staging import create_staged, file_sha256, settle_file
 from vmkernel.storage.images.upload import MAX_UPLOADS, UPLOADS_EACH, Uploader
 from vmkernel.storage.layout import Layout
+from vmkernel.storage.patience import patient
 from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.volumes.service import ExportedVolume, Volumes
 from vmkernel.text import clean
@@ -173,6 +174,7 @@ class Images:
 
             return self._begin("image.pull", image_id, pull.datastore, receive, undo, actor)
 
+    @patient
     async def capture(self, image_id: str, capture: ImageCapture, *, actor: str) -> Operation:
         """Begin to make an image of a volume that nothing has open."""
         if capture.format not in _CAPTURED:
@@ -209,6 +211,7 @@ class Images:
         stream = await self._downloader.send(entry.place.data, offset, length, held, actor=actor)
         return data, stream
 
+    @patient
     async def volume_data(self, volume_id: str) -> StoredData:
         """What the download of a volume's file would be; `conflict` where it can't be."""
         with self._volumes.exporting(volume_id) as source:
@@ -244,6 +247,7 @@ class Images:
                 StoredData(size_bytes=entry.record.size_bytes, etag=entry.record.sha256),
             )
 
+    @patient
     async def map_volume(self, volume_id: str, offset: int) -> DataMap:
         """Where the data of a volume's file are; `conflict` where it can't be downloaded."""
         with self._volumes.exporting(volume_id) as source:
@@ -266,6 +270,7 @@ class Images:
             next_offset=following,
         )
 
+    @patient
     async def read_volume(
         self, volume_id: str, offset: int, length: int, *, actor: str
     ) -> tuple[StoredData, socket.socket]:

@@ -33,8 +33,9 @@ from vmkernel.storage.datastores.capacity import Capacity
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.datastores.rescan import VolumeRescan
 from vmkernel.storage.datastores.room import Room, Shape
-from vmkernel.storage.errors import StorageError
+from vmkernel.storage.errors import BrieflyBusy, StorageError
 from vmkernel.storage.layout import Place
+from vmkernel.storage.patience import patient
 from vmkernel.storage.records import MovedFrom, RecordError, VolumeRecord
 from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.volumes.files import (
@@ -80,6 +81,7 @@ class VolumeChanges:
 
     # --- size ---------------------------------------------------------------------------------
 
+    @patient
     async def resize(
         self,
         volume_id: str,
@@ -189,6 +191,7 @@ class VolumeChanges:
             kind="volume.flatten",
         )
 
+    @patient
     async def move(
         self,
         volume_id: str,
@@ -218,9 +221,7 @@ class VolumeChanges:
         self._usage.refuse_snapshots(volume_id)
         self._catalogue.refuse_children(volume_id)
         if entry != before or self._catalogue.chain(entry) != layers:
-            raise StorageError(
-                ErrorCode.CONFLICT, f"Volume {volume_id} is being changed; try again."
-            )
+            raise BrieflyBusy(f"Volume {volume_id} is being changed; try again.")
         if place.data != entry.place.data and stray:
             raise StorageError(
                 ErrorCode.CONFLICT,
@@ -312,6 +313,7 @@ class VolumeChanges:
 
     # --- check --------------------------------------------------------------------------------
 
+    @patient
     async def check(self, volume_id: str, repair: CheckRepair, *, actor: str) -> Operation:
         """Check the tables of a qcow2, also of one that can't be used as it is; what was found is
         in the volume's status."""

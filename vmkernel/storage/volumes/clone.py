@@ -16,7 +16,8 @@ from vmkernel.model import ErrorCode, VolumeFormat, VolumeSpec
 from vmkernel.model.volumes import MIN_VOLUME_BYTES, SECTOR_BYTES
 from vmkernel.storage.catalogue import CHAIN_MAX, Catalogue, VolumeEntry
 from vmkernel.storage.datastores.registry import Datastores
-from vmkernel.storage.errors import StorageError
+from vmkernel.storage.errors import BrieflyBusy, StorageError
+from vmkernel.storage.patience import patient
 from vmkernel.storage.ports import DiskPast
 from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.volumes.files import make_file, open_to_readers
@@ -42,6 +43,7 @@ class VolumeClones:
         self._usage = usage
         self._qemu_img = qemu_img
 
+    @patient
     async def copy(
         self,
         source_id: str,
@@ -74,9 +76,7 @@ class VolumeClones:
             else self._volumes.checks.at_rest(source_id)
         )
         if again != (source, record):
-            raise StorageError(
-                ErrorCode.CONFLICT, f"Volume {source_id} is being changed; try again."
-            )
+            raise BrieflyBusy(f"Volume {source_id} is being changed; try again.")
         if past is None:
             self._volumes.source_volume(spec)
         held, place, room = self._volumes.prepare(
@@ -103,6 +103,7 @@ class VolumeClones:
                 await self._qemu_img.snapshot("-d", tag, copy.place.data)
         return shared
 
+    @patient
     async def link(self, base_id: str, new_id: str, *, clone: str | None = None) -> None:
         """Make `new_id` an empty qcow2 that is the difference to a volume that no running VM has,
         within somebody's operation; as `copy`."""
@@ -119,7 +120,7 @@ class VolumeClones:
         )
         survey = await self._volumes.survey(new_id, spec, None, None)
         if self._volumes.checks.at_rest(base_id) != (base, record):
-            raise StorageError(ErrorCode.CONFLICT, f"Volume {base_id} is being changed; try again.")
+            raise BrieflyBusy(f"Volume {base_id} is being changed; try again.")
         held, place, _ = self._volumes.prepare(new_id, spec, None, None, survey)
 
         async def fill(target: Path) -> None:

@@ -123,7 +123,7 @@ class ProvisionalVolumes:
 
     def _locked(self, volume_id: str) -> contextlib.AbstractContextManager[None]:
         """A volume is kept when a VM names it, which then opens it: both at once."""
-        return self._catalogue.locked("volume", volume_id, "kept", in_use=True)
+        return self._catalogue.locked("volume", volume_id, "kept", in_use=True, brief=True)
 
     async def _describe(self, volume_id: str, **changes: object) -> None:
         """Change a locked volume's description; durable on return."""

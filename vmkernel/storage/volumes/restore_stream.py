@@ -21,6 +21,7 @@ from vmkernel.operations.places import Places
 from vmkernel.storage.catalogue import Catalogue, VolumeEntry
 from vmkernel.storage.datastores.registry import Datastores
 from vmkernel.storage.errors import StorageError
+from vmkernel.storage.patience import patient
 from vmkernel.storage.volumes.service import Volumes
 
 __all__ = ["VolumeData"]
@@ -43,6 +44,7 @@ class VolumeData:
         # Threads of their own: a slow sender must not hold up what others do with files.
         self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="volume-data")
 
+    @patient
     async def write(self, volume_id: str, offset: int, length: int, *, actor: str) -> socket.socket:
         """The stream that takes `length` bytes for the place at `offset`."""
         entry, _ = self._volumes.checks.at_rest(volume_id)

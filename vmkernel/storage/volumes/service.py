@@ -39,6 +39,7 @@ from vmkernel.storage.datastores.registry import GLANCE_S, Datastores
 from vmkernel.storage.datastores.room import QCOW2_OVERHEAD_BYTES, Room, Shape, qcow2_overhead
 from vmkernel.storage.errors import StorageError
 from vmkernel.storage.layout import Place
+from vmkernel.storage.patience import patient
 from vmkernel.storage.records import Backing, VolumeRecord
 from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.volumes.checks import VolumeChecks
@@ -176,6 +177,7 @@ class Volumes:
 
     # --- change -------------------------------------------------------------------------------
 
+    @patient
     async def create(self, volume_id: str, spec: VolumeSpec, *, actor: str) -> Operation:
         """Make a volume; sizes, names and space are checked before it begins. Its size is rounded
         up to whole sectors of 4 KiB, which its spec then says: a disk of other sizes can't be
@@ -255,6 +257,7 @@ class Volumes:
                 undo.enter_context(self._catalogue.locked("volume", origin.id, "copied"))
             return undo.pop_all(), place, room
 
+    @patient
     async def keep(
         self, volume_id: str, *, together_with: Sequence[str] = (), actor: str
     ) -> Operation:
@@ -269,6 +272,7 @@ class Volumes:
         held = self._provisional.hold(volume_id, together_with)
         return self.begin("volume.keep", volume_id, work, actor, held=held)
 
+    @patient
     async def delete(self, volume_id: str, *, actor: str, revision: int | None = None) -> None:
         """Delete a volume that no VM names; durable on return."""
         entry = self._catalogue.volume(volume_id)
