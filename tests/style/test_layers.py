@@ -54,7 +54,7 @@ VM_LAYERS: Sequence[frozenset[str]] = tuple(
         "guest launch ports spec states",
         "reservations store",
         "context",
-        "machine nonvolatile",
+        "datastore_use machine nonvolatile",
         "snapshots start",
         "driver",
         "hotplug inventory",
@@ -71,7 +71,7 @@ STORAGE_LAYERS: Sequence[frozenset[str]] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors ports records",
-        "formats layout usage",
+        "formats layout patience usage",
         "catalogue drivers",
         "datastores disks",
         "volumes",
