@@ -1,7 +1,8 @@
 """What belongs to the wire alone: bodies, queries, pages, problems and tickets; it imports nothing
 but the nouns of `vmkernel.model`, which are sent and answered as they are.
 
-Each module's `__all__` is offered here.
+What many parts use is offered here; a noun's own bodies and queries may be imported from its
+module.
 """
 
 from remote_api.schema.access import *

@@ -9,6 +9,8 @@ from vmkernel.model import Subject
 
 __all__ = ["noun_of", "subject_of"]
 
+_AREAS = frozenset({"access", "api", "event", "host", "storage"})
+"""Areas of several nouns; any other area in the tags of requests is its noun."""
 _NOUNS = {
     "datastore": "datastore",
     "image": "image",
@@ -17,7 +19,7 @@ _NOUNS = {
     "token": "token",
     "disk": "datastore",
 }
-"""By a word in the tags of requests; `storage.add-disk` is about the datastore that gets it."""
+"""By a word in the tags of such areas; `storage.add-disk` is about the datastore that gets it."""
 
 
 def subject_of(request: Request[Any]) -> Subject:
@@ -37,6 +39,6 @@ def subject_of(request: Request[Any]) -> Subject:
 def noun_of(kind: type[Request[Any]]) -> str | None:
     """What requests of a kind are about, by their wire tag; None for the host itself."""
     area, _, action = str(kind.__struct_config__.tag).partition(".")
-    if area in ("vm", "operation"):
+    if area not in _AREAS:
         return area
     return next((noun for word, noun in _NOUNS.items() if word in action), None)

@@ -2,7 +2,8 @@
 
 Each is declared once: what is stored, what goes over the control socket, and what the API takes and
 sends are the same types. What a field means is written below it, and is its
-description in the OpenAPI document. Each module's `__all__` is offered here.
+description in the OpenAPI document. What many parts use is offered here; an area's own nouns may
+be imported from its module.
 """
 
 from vmkernel.model.access import *

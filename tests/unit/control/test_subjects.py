@@ -37,6 +37,14 @@ def test_subjects(request_: requests.Request[Any], subject: tuple[str, str]) -> 
     assert subject_of(request_) == Subject(kind=subject[0], id=subject[1])
 
 
+class _Get(requests.Request[None], frozen=True, kw_only=True, tag="affinity-rule.get"):
+    id: str
+
+
+def test_a_new_area_is_its_noun() -> None:
+    assert subject_of(_Get(id="apart")) == Subject(kind="affinity-rule", id="apart")
+
+
 def test_every_request_with_an_id_names_its_kind_of_object() -> None:
     unnamed = [
         kind.__name__

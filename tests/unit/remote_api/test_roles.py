@@ -14,6 +14,7 @@ from vmkernel.control import requests
 from vmkernel.control.requests import Request
 from vmkernel.model import Role
 
+BY_NAME = {kind.__name__: kind for kind in requests.REQUESTS}
 RANKS = (None, Role.VIEWER, Role.OPERATOR, Role.ADMIN)
 
 
@@ -32,9 +33,8 @@ def requests_of(handler: object, seen: set[int] | None = None) -> Iterator[type[
     if not handler.__module__.startswith("remote_api.resources."):
         return
     for name in _names(handler.__code__):
-        found = vars(requests).get(name)
-        if isinstance(found, type) and issubclass(found, Request):
-            yield found
+        if name in BY_NAME:
+            yield BY_NAME[name]
         else:
             yield from requests_of(handler.__globals__.get(name), seen)
 

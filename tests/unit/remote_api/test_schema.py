@@ -37,8 +37,16 @@ def test_every_request_is_known_by_its_module() -> None:
     tags = [str(kind.__struct_config__.tag) for kind in requests.REQUESTS]
     assert len(set(tags)) == len(tags) > 70
     for kind in requests.REQUESTS:
-        assert getattr(requests, kind.__name__) is kind
+        assert kind.__module__.startswith(f"{requests.__name__}.")
         assert kind.REPLY is not None, kind
+    declared = {
+        node.name
+        for module in modules()
+        if module.name.startswith(f"{requests.__name__}.")
+        for node in module.tree.body
+        if isinstance(node, ast.ClassDef) and any(each.arg == "tag" for each in node.keywords)
+    }
+    assert {kind.__name__ for kind in requests.REQUESTS} == declared
 
 
 def test_the_problems_are_those_of_the_vmkernel_and_those_of_http() -> None:

@@ -4,9 +4,12 @@ one module an area. It holds data alone and must not touch any service.
 A request is a record whose class names its wire tag, its `ROLE` and the type of its reply.
 Requests with `ROLE = None` need no token. `STREAM` says that the reply carries a file descriptor: a
 connected stream socket whose meaning the request's docstring gives.
-Each module's `__all__` is offered here.
+All modules of the package are loaded, and so the socket knows every request. What many parts use is
+offered here; an area's own requests may be imported from its module.
 """
 
+import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any, Union
 
 from vmkernel.control.requests.access import *
@@ -23,6 +26,9 @@ from vmkernel.control.requests.snapshots import *
 from vmkernel.control.requests.statistics import *
 from vmkernel.control.requests.storage import *
 from vmkernel.control.requests.vm import *
+
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):  # noqa: F405 - no star
+    importlib.import_module(_module.name)
 
 
 def _requests(base: type[Request[Any]]) -> list[type[Request[Any]]]:
