@@ -202,6 +202,9 @@ def _parameters(route: AnyRoute) -> list[dict[str, Any]]:
     if route.condition in (Condition.MATCH, Condition.EITHER):
         told = "ETags of which the object must have one, or `*`; else the answer is 412."
         parameters.append(_header_parameter("If-Match", told, tags))
+    if "wait" in route.query.__struct_fields__:
+        told = "`wait=SECONDS` or `respond-async` (RFC 7240), if there is no parameter `wait`."
+        parameters.append(_header_parameter("Prefer", told, {"type": "string", "maxLength": 256}))
     for name, told in route.request_headers.items():
         schema = {"type": "string", "maxLength": 128, "pattern": "^[ -~]*$"}
         parameters.append(_header_parameter(name, told, schema))
@@ -254,7 +257,9 @@ def _has_etag(route: AnyRoute) -> bool:
 def _responses(route: AnyRoute) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for reply in route.replies:
-        responses[str(reply.status)] = _reply(reply, _has_etag(route))
+        responses[str(reply.status)] = _reply(
+            reply, _has_etag(route), "wait" in route.query.__struct_fields__
+        )
     if _has_etag(route):
         responses["304"] = {
             "description": "The client has it already.",
@@ -305,10 +310,13 @@ def _problem_codes(route: AnyRoute) -> list[ProblemCode]:
     return codes
 
 
-def _reply(reply: Reply, tagged: bool) -> dict[str, Any]:
+def _reply(reply: Reply, tagged: bool, waits: bool) -> dict[str, Any]:
     response: dict[str, Any] = {"description": reply.description, "headers": _headers()}
     if reply.etag or (tagged and reply.status == 200):
         response["headers"]["ETag"] = _header("Of this answer; what If-Match takes.")
+    if waits:
+        told = "The preferences that were followed, if there were any."
+        response["headers"]["Preference-Applied"] = _header(told)
     if reply.location:
         response["headers"]["Location"] = _header("The path of the object, or of the operation.")
     for name, description in reply.headers.items():

@@ -36,6 +36,7 @@ from remote_api.http.exchange import (
     Send,
 )
 from remote_api.http.negotiation import check_accept, check_media_type
+from remote_api.http.preferences import apply_preferences
 from remote_api.http.problems import Failures, api_error
 from remote_api.http.responses import encoded_headers, problem_response
 from remote_api.http.routing import BodyKind, Condition, Registry, Route
@@ -199,7 +200,9 @@ class Application:
                 raise ApiError(ErrorCode.NOT_FOUND, _no_name(name, value, pattern is _SLUG))
         failures = Failures()
         with failures.noted():
-            exchange.query = decode_query(scope["query_string"], route.query)
+            query = decode_query(scope["query_string"], route.query)
+            exchange.query, applied = apply_preferences(exchange.headers, query)
+            exchange.response_headers = {**exchange.response_headers, **applied}
         with failures.noted():
             check_accept(exchange.headers, route)
         with failures.noted():

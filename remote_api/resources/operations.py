@@ -20,8 +20,16 @@ from vmkernel.model import ErrorCode, Operation, OperationState, Role
 
 __all__ = ["ROUTES", "STARTED", "TAGS", "accepted", "raise_failed", "settled"]
 
+_ASK_AGAIN_S = 1
+"""Seconds until a client that polls may ask again; with `wait` it needn't poll."""
 STARTED = (
-    Reply(status=202, description="The operation is running.", body=Operation, location=True),
+    Reply(
+        status=202,
+        description="The operation is running.",
+        body=Operation,
+        location=True,
+        headers={"Retry-After": "Seconds to wait before asking for the operation."},
+    ),
     Reply(status=200, description="The operation has finished.", body=Operation, location=True),
 )
 """The replies of every route that ends in `accepted`."""
@@ -60,11 +68,14 @@ async def accepted(exchange: Exchange[Any, Any], operation: Operation, wait_s: f
     """
     now = await settled(exchange, operation, wait_s)
     raise_failed(now)
-    return json_response(
+    response = json_response(
         now,
         status=200 if now.state.finished else 202,
         location=f"/v1/operations/{now.id}",
     )
+    if not now.state.finished:
+        response.headers["retry-after"] = str(_ASK_AGAIN_S)
+    return response
 
 
 async def list_operations(exchange: Exchange[PageQuery, NoBody]) -> Response:

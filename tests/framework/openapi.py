@@ -76,7 +76,10 @@ def _check_unknown(exchange: Exchange, allowed: set[int]) -> None:
 
 def _check_answer(exchange: Exchange, response: dict[str, Any]) -> None:
     for name in response.get("headers", {}):
-        if name.lower() not in exchange.headers and name.lower() not in ("retry-after",):
+        if name.lower() not in exchange.headers and name.lower() not in (
+            "retry-after",
+            "preference-applied",
+        ):
             raise UndocumentedError(f"{exchange}: the header {name} is missing")
     content = response.get("content")
     if content is None:

@@ -63,6 +63,8 @@ class Operation(Record, frozen=True, kw_only=True):
     finished_at: Timestamp | None = None
     error: OperationError | None = None
     """Why it failed."""
+    unchanged: bool = False
+    """True if there was nothing to do, such as at the start of a VM that runs."""
 
 
 class Event(Record, frozen=True, kw_only=True):

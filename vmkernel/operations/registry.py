@@ -67,6 +67,10 @@ class OperationContext:
         done, total = (min(max(0, number), _COUNT_MAX) for number in (done, total))
         self.progress(Progress(done=done, total=total, unit=unit, stage=stage))
 
+    def nothing_to_do(self) -> None:
+        """Say that all is as the work would make it."""
+        self._entry.operation = msgspec.structs.replace(self._entry.operation, unchanged=True)
+
     def commit_point(self) -> None:
         """From here on the work can't be cancelled any more."""
         self._entry.operation = msgspec.structs.replace(self._entry.operation, cancellable=False)

@@ -49,6 +49,10 @@ class OperationHandle(Protocol):
         """Tell how far the work is."""
         ...
 
+    def nothing_to_do(self) -> None:
+        """Say that all is as the work would make it."""
+        ...
+
 
 Work = Callable[[OperationHandle], Awaitable[None]]
 """The body of an operation: returning is success, MicaError is the failure that is recorded."""
@@ -56,6 +60,14 @@ Work = Callable[[OperationHandle], Awaitable[None]]
 
 class Operations(Protocol):
     """Runs work in a task of its own that it owns."""
+
+    def running(self, subject: Subject) -> list[Operation]:
+        """The unfinished operations about one object."""
+        ...
+
+    async def wait(self, operation_id: str, wait_s: float) -> Operation:
+        """The operation once it has finished, or as it is when the time is over."""
+        ...
 
     def begin(
         self,

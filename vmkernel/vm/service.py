@@ -47,7 +47,7 @@ from vmkernel.vm.spec.defaults import with_drivers
 from vmkernel.vm.spec.scope import is_host_only
 from vmkernel.vm.spec.validation import check_structure, family_of
 from vmkernel.vm.start.files import refuse_template
-from vmkernel.vm.states import WITH_QEMU, VmRequest, request_of
+from vmkernel.vm.states import WITH_QEMU, VmRequest, has_reached, request_of
 from vmkernel.vm.store import definition as definitions
 from vmkernel.vm.store.definition import VmDefinition
 
@@ -65,6 +65,8 @@ _log = logging.getLogger(__name__)
 
 _SETTLED_S = 20.0
 _KEYS_S = 5.0
+_UNCHANGED_S = 1.0
+"""How long an action that finds its aim reached is waited for, so that its answer says so."""
 
 
 class VmService:
@@ -362,22 +364,35 @@ class VmService:
         driver = self.inventory.driver(vm_id)
         await driver.ready()
         request = request_of(action)
-        driver.check(request)
+        kind, subject = f"vm.{action.value}", Subject(kind="vm", id=vm_id)
+        reached = has_reached(request, driver.state)
+        if reached:
+            for operation in self._operations.running(subject):
+                if operation.kind == kind:
+                    return operation
+        else:
+            driver.check(request)
         if request is VmRequest.START:
             refuse_template(driver.definition)
 
         async def work(handle: OperationHandle) -> None:
             if request is VmRequest.START:
                 self.inventory.check_references(vm_id, driver.definition.spec)
-            await driver.ask(request, timeout_s=timeout_s, on_progress=handle.progress)
+            try:
+                await driver.ask(request, timeout_s=timeout_s, on_progress=handle.progress)
+            except MicaError as error:
+                if error.problem.code is not ErrorCode.ALREADY_IN_STATE:
+                    raise
+                handle.nothing_to_do()
 
-        return self._operations.begin(
-            f"vm.{action.value}",
-            Subject(kind="vm", id=vm_id),
+        operation = self._operations.begin(
+            kind,
+            subject,
             work,
             actor=actor,
             cancellable=action in (VmAction.SHUTDOWN, VmAction.SUSPEND),
         )
+        return await self._operations.wait(operation.id, _UNCHANGED_S) if reached else operation
 
     async def open_console(
         self, vm_id: str, kind: ConsoleKind, *, actor: str = "somebody", origin: str = ""

@@ -47,6 +47,7 @@ __all__ = [
     "VmRequest",
     "WITH_QEMU",
     "check_legal",
+    "has_reached",
     "is_legal",
     "request_of",
 ]
@@ -171,6 +172,11 @@ def is_legal(request: VmRequest, state: VmState) -> bool:
     return state in LEGAL[request]
 
 
+def has_reached(request: VmRequest, state: VmState) -> bool:
+    """True if the VM is as the request would make it, or on its way there."""
+    return state in _REACHED.get(request, ())
+
+
 def check_legal(vm_id: str, request: VmRequest, state: VmState) -> None:
     """Raise `conflict` with what would be possible, where the request isn't legal.
 
@@ -178,7 +184,7 @@ def check_legal(vm_id: str, request: VmRequest, state: VmState) -> None:
     """
     if is_legal(request, state):
         return
-    if state in _REACHED.get(request, ()):
+    if has_reached(request, state):
         raise MicaError(
             ErrorCode.ALREADY_IN_STATE,
             f"VM {vm_id} is {state.value} already: there is nothing to do.",

@@ -96,7 +96,7 @@ class Session:
         if self.json:
             show_object(self, operation)
         elif operation.state is OperationState.SUCCEEDED:
-            say(self, done)
+            say(self, f"{done} (nothing to do)" if operation.unchanged else done)
         else:
             say(self, f"operation {operation.id} ({operation.kind}) is {operation.state}")
 

@@ -27,7 +27,7 @@ def refused(call: object, *arguments: object, **named: object) -> tuple[int, str
     try:
         call(*arguments, **named)
     except mica.ApiException as error:
-        return error.status, mica.Problem.from_json(error.body).type.rpartition(":")[2]
+        return error.status, mica.Problem.from_json(error.body).code
     raise AssertionError("it was not refused")
 
 

@@ -43,7 +43,7 @@ async def test_pause_and_resume(tmp_path: Path) -> None:
         assert state(world) is VmState.PAUSED
         assert world.qemu().status is RunState.PAUSED
         with pytest.raises(MicaError):
-            await world.vms.act("web", VmAction.PAUSE, timeout_s=1, actor="test")
+            await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=1, actor="test")
         await _succeeds(world, VmAction.RESUME)
         await world.quiet()
         assert state(world) is VmState.RUNNING

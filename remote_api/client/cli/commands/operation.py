@@ -53,6 +53,7 @@ _LINES: Columns = (
     ("kind", lambda o: o.kind),
     ("subject", lambda o: f"{o.subject.kind} {o.subject.id}"),
     ("state", lambda o: o.state),
+    ("nothing to do", lambda o: o.unchanged or None),
     ("stage", lambda o: o.progress.stage),
     ("done", _far),
     ("by", lambda o: o.actor),
