@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import unicodedata
 from collections.abc import Callable
 
@@ -108,7 +109,7 @@ class PasswordHasher:
         self._places = Places("logins are under way", total=_WAITING, each=_WAITING_EACH)
         self._running = asyncio.Semaphore(_AT_ONCE)
         self._hash: Callable[[str], str] = self._argon2.hash
-        self._nobody = self._hash("nobody has this password")
+        self._nobody = self._hash(secrets.token_urlsafe())
 
     async def hash(self, password: str, *, origin: str) -> str:
         """What is kept of a password. Raises MicaError if too many are hashed now."""
