@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, get_origin
+from functools import cache
+from typing import Any, TypeVar, cast, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import inspect
 
 from remote_api.schema import OBSERVED, ApiError, HttpCode, ObjectBody
 from remote_api.schema.violations import MAX_VIOLATIONS, examined
@@ -56,7 +58,8 @@ def convert(value: Any, wire: type[T], *, at: str = "") -> T:
 
 
 def decode_query(query: bytes, wire: type[T]) -> T:
-    """The query parameters as a wire type; unknown and repeated ones are refused.
+    """The query parameters as a wire type; unknown ones are refused, and repeated ones, unless
+    the type has a list of them.
 
     Raises ApiError: 400 where the query can't be read, 422 with the parameters' names.
     """
@@ -72,7 +75,10 @@ def decode_query(query: bytes, wire: type[T]) -> T:
         raise ApiError(
             HttpCode.MALFORMED, "The query can't be read; write `name=value`, joined by `&`."
         ) from error
-    values = dict(pairs)
+    values: dict[str, Any] = dict(pairs)
+    lists = _lists(cast(Any, wire))
+    for name in lists & values.keys():
+        values[name] = [value for each, value in pairs if each == name]
     names = [name for name, _ in pairs]
     wrong = [
         FieldError(
@@ -81,16 +87,32 @@ def decode_query(query: bytes, wire: type[T]) -> T:
             code=FieldCode.DUPLICATE,
         )
         for name in values
-        if names.count(name) > 1
+        if names.count(name) > 1 and name not in lists
     ]
     try:
         taken = msgspec.convert(values, wire, strict=False)
     except msgspec.ValidationError:
         _, more = examined(values, wire, texts=True)
-        wrong += [msgspec.structs.replace(each, pointer=each.pointer[1:]) for each in more]
+        wrong += [
+            msgspec.structs.replace(each, pointer=each.pointer.split("/")[1]) for each in more
+        ]
     if wrong:
         raise ApiError.fields(wrong[:MAX_VIOLATIONS])
     return taken
+
+
+@cache
+def _lists(wire: Any) -> frozenset[str]:
+    """The parameters that may be given more than once."""
+    return frozenset(
+        each.encode_name
+        for each in inspect.type_info(wire).fields  # type: ignore[attr-defined]
+        if isinstance(each.type, inspect.CollectionType)
+        or (
+            isinstance(each.type, inspect.Metadata)
+            and isinstance(each.type.type, inspect.CollectionType)
+        )
+    )
 
 
 def decode_patch(body: bytes, target: Any, wire: type[T]) -> T:

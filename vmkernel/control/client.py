@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar, cast
@@ -51,11 +51,17 @@ class ControlClient:
         token: str | None = None,
         origin: str = "",
         timeout_s: float = 60.0,
+        on_position: Callable[[str], None] | None = None,
     ) -> ReplyT:
-        """The reply to a request that brings no stream."""
+        """The reply to a request that brings no stream.
+
+        `on_position` is called with the id of the last event before what only reads was read.
+        """
         connection = await self._connect()
         try:
             reply = await self._exchange(connection, request, token, origin, timeout_s)
+            if on_position is not None and isinstance(reply, Success) and reply.position:
+                on_position(reply.position)
             return self._decode(request, reply)
         finally:
             connection.close()
@@ -81,7 +87,12 @@ class ControlClient:
 
     @asynccontextmanager
     async def events(
-        self, request: SubscribeEvents, *, token: str | None = None, origin: str = ""
+        self,
+        request: SubscribeEvents,
+        *,
+        token: str | None = None,
+        origin: str = "",
+        on_position: Callable[[str], None] | None = None,
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """Subscribe; the subscription stands once the context is entered."""
         connection = await self._connect()
@@ -89,6 +100,8 @@ class ControlClient:
             first = await self._exchange(connection, request, token, origin, 60.0)
             if isinstance(first, Failure):
                 raise MicaError.from_problem(first.problem)
+            if on_position is not None:
+                on_position(first.position)
             yield self._follow(connection)
         finally:
             connection.close()

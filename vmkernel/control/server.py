@@ -32,7 +32,7 @@ from vmkernel.control.requests import Request, SubscribeEvents
 from vmkernel.control.subjects import subject_of
 from vmkernel.control.wire import MAX_CALL_BYTES, Call, Connection, Failure, Success, WireError
 from vmkernel.errors import to_problem
-from vmkernel.events import EventBus, Subscription
+from vmkernel.events import EventBus, Subscription, make_filter
 from vmkernel.model import ErrorCode, ErrorInfo, MicaError
 from vmkernel.operations.places import Places
 
@@ -201,8 +201,10 @@ class ControlServer:
             stack.callback(self._requests.take(actor))
             if isinstance(request, SubscribeEvents):
                 stack.callback(self._subscribers.take(actor))
-                await self._stream_events(connection, request, call)
+                await self._stream_events(connection, request, call, caller)
                 return
+            # Taken before anything is read, so that no change after that is missed.
+            position = self._bus.position if type(request).READ_ONLY and caller.role else ""
             reply = await self._answer(connection, request, caller)
         except MicaError as error:
             await self._fail(connection, error.problem)
@@ -212,7 +214,7 @@ class ControlServer:
         except Exception as error:
             await self._fail(connection, to_problem(error, f"request {request_name(request)}"))
             return
-        await self._reply(connection, request, reply)
+        await self._reply(connection, request, reply, position)
 
     def _admit(self, call: Call) -> Caller:
         """Authenticate and authorise; every refusal is audited."""
@@ -270,7 +272,9 @@ class ControlServer:
             )
         return reply
 
-    async def _reply(self, connection: Connection, request: Request[Any], reply: object) -> None:
+    async def _reply(
+        self, connection: Connection, request: Request[Any], reply: object, position: str
+    ) -> None:
         stream = reply.stream if isinstance(reply, Streamed) else None
         try:
             try:
@@ -279,7 +283,7 @@ class ControlServer:
                 where = f"the answer to {request_name(request)}"
                 await self._fail(connection, to_problem(error, where))
                 return
-            success = Success(value=value, stream=stream is not None)
+            success = Success(value=value, stream=stream is not None, position=position)
             try:
                 async with asyncio.timeout(_SEND_TIMEOUT_S):
                     await connection.send(success, fd=None if stream is None else stream.fileno())
@@ -290,7 +294,11 @@ class ControlServer:
                 stream.close()
 
     async def _stream_events(
-        self, connection: Connection, request: SubscribeEvents, call: Call
+        self,
+        connection: Connection,
+        request: SubscribeEvents,
+        call: Call,
+        caller: Caller,
     ) -> None:
         """Send what happens, as long as the token that asked for it is good."""
 
@@ -301,8 +309,11 @@ class ControlServer:
                 return False
             return True
 
-        with self._bus.subscribe(request.after) as subscription:
-            await connection.send(Success(value=_EMPTY))
+        wanted = make_filter(request.types, request.subjects, request.labels)
+        with self._bus.subscribe(
+            request.after, wanted, role=caller.role, gapless=request.gapless
+        ) as subscription:
+            await connection.send(Success(value=_EMPTY, position=self._bus.position))
             gone = asyncio.ensure_future(connection.closed())
             sender = asyncio.ensure_future(
                 _send_events(connection, subscription, still_allowed, self._recheck_s)
@@ -341,7 +352,7 @@ async def _send_events(
     while True:
         try:
             async with asyncio.timeout(recheck_s):
-                event = await subscription.next()
+                event = await subscription.next_with_object()
         except TimeoutError:
             if not still_allowed():
                 return

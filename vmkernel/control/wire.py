@@ -59,6 +59,8 @@ class Success(msgspec.Struct, frozen=True, kw_only=True, tag="ok"):
     value: msgspec.Raw
     stream: bool = False
     """True where this frame brings a descriptor."""
+    position: str = ""
+    """Of what only reads: the id of the last event before it was read."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="error"):

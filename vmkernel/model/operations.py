@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -71,7 +71,7 @@ class Event(Record, frozen=True, kw_only=True):
     """Something that happened; the `data` of one server-sent event."""
 
     id: str
-    """Opaque; what `Last-Event-ID` takes."""
+    """Opaque; what `Last-Event-ID` and `after` take."""
     time: Timestamp
     type: Annotated[str, msgspec.Meta(examples=["vm.state"])]
     """What happened."""
@@ -79,3 +79,7 @@ class Event(Record, frozen=True, kw_only=True):
     actor: str | None = None
     message: str = ""
     data: dict[str, str | int | float | bool | None] = {}
+    object: dict[str, Any] | None = None
+    """The subject as its GET answers a viewer: as it was after the change (if it changed again
+    meanwhile, it may be as it is now), and of one that was deleted, before. Null if its GET needs
+    more than this reader's role, if it is larger than 16 KiB, or if there is no such object."""

@@ -50,6 +50,8 @@ class ErrorCode(OpenEnum):
     WIPE_NOT_CONFIRMED = "wipe-not-confirmed"
     DIGEST_MISMATCH = "digest-mismatch"
     TRUNCATED = "truncated"
+    GONE = "gone"
+    """What was asked for is no longer kept; begin again from the present."""
     UNSUPPORTED = "unsupported"
     RATE_LIMITED = "rate-limited"
     TIMED_OUT = "timed-out"
@@ -77,6 +79,7 @@ _HEADLINES = {
     ErrorCode.WIPE_NOT_CONFIRMED: "Wiping the disk was not confirmed",
     ErrorCode.DIGEST_MISMATCH: "Digest mismatch",
     ErrorCode.TRUNCATED: "The data ended too early",
+    ErrorCode.GONE: "No longer kept",
     ErrorCode.UNSUPPORTED: "This host doesn't support it",
     ErrorCode.RATE_LIMITED: "Too many attempts",
     ErrorCode.TIMED_OUT: "It took too long; the outcome is unknown",

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -112,7 +112,12 @@ class _Lock:
 class Catalogue:
     """Owned by the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, announce: Callable[[str, str, str], None] = lambda _type, _kind, _id: None
+    ) -> None:
+        """`announce(event_type, kind, id)` tells that an object was made or changed. What comes
+        and goes with a datastore is told of that alone."""
+        self._announce = announce
         self.volumes: dict[str, VolumeEntry] = {}
         self.images: dict[str, ImageEntry] = {}
         self._locks: dict[tuple[str, str], _Lock] = {}
@@ -273,8 +278,19 @@ class Catalogue:
         """A volume has another description now, and another size where that is given."""
         entry = self.volumes[volume_id]
         changed = replace(entry, record=record, size_bytes=size_bytes or entry.size_bytes)
-        self.volumes[volume_id] = changed
+        self.take_volume(changed)
         return changed
+
+    def take_volume(self, entry: VolumeEntry) -> None:
+        """A volume is new, or was changed."""
+        known = entry.id in self.volumes
+        self.volumes[entry.id] = entry
+        self._announce("volume.updated" if known else "volume.created", "volume", entry.id)
+
+    def take_image(self, entry: ImageEntry) -> None:
+        """An image is new."""
+        self.images[entry.id] = entry
+        self._announce("image.created", "image", entry.id)
 
     def _refuse_busy(self, kind: str, object_id: str) -> None:
         lock = self._locks.get((kind, object_id))

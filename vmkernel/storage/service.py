@@ -12,7 +12,7 @@ from vmkernel.events import EventBus
 from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
-from vmkernel.model import Finding
+from vmkernel.model import Finding, Subject
 from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateStore
 from vmkernel.storage.catalogue import Catalogue
@@ -61,7 +61,9 @@ class StorageService:
     ) -> None:
         bounded = BlockingCalls()
         events = DatastoreEvents(bus)
-        self._catalogue = Catalogue()
+        self._catalogue = Catalogue(
+            lambda event_type, kind, name: bus.publish(event_type, Subject(kind=kind, id=name))
+        )
         self.usage = VmUsage()
         self._watchers: list[asyncio.Task[None]] = []
         self.disks: Disks | NoDisks = NoDisks()

@@ -8,9 +8,15 @@ import msgspec
 
 from vmkernel.control.requests.base import ListRequest, Page, Request
 from vmkernel.model import Event, Operation, Role
-from vmkernel.model.base import ShortText
+from vmkernel.model.base import Printable, ShortText
 
 __all__ = ["CancelOperation", "GetOperation", "ListOperations", "SubscribeEvents"]
+
+
+Filters = Annotated[
+    tuple[Annotated[Printable, msgspec.Meta(max_length=340)], ...], msgspec.Meta(max_length=32)
+]
+"""A label is the longest: its key has 63 characters, its value 256."""
 
 
 class ListOperations(ListRequest[Page[Operation]], frozen=True, kw_only=True, tag="operation.list"):
@@ -37,9 +43,14 @@ class CancelOperation(Request[Operation], frozen=True, kw_only=True, tag="operat
 class SubscribeEvents(Request[Event], frozen=True, kw_only=True, tag="event.subscribe"):
     """Every event after `after` (or from now on); the replies go on until the peer closes.
 
-    Where `after` is older than the ring buffer, the first event is `events.lost`.
+    Where `after` is older than the ring buffer, the first event is `events.lost`; with `gapless`,
+    the request fails by `gone`. The filters are those of vmkernel/events/filter.py.
     """
 
     READ_ONLY: ClassVar[bool] = True
 
     after: str | None = None
+    gapless: bool = False
+    types: Filters = ()
+    subjects: Filters = ()
+    labels: Filters = ()

@@ -193,9 +193,7 @@ class ImageImporter:
             await asyncio.to_thread(place.publish, record)
         except OSError as error:
             raise from_os_error(error, f"Image {image_id} can't be stored") from error
-        self._catalogue.images[image_id] = ImageEntry(
-            image_id, datastore, place, image_format, record
-        )
+        self._catalogue.take_image(ImageEntry(image_id, datastore, place, image_format, record))
 
     # --- steps --------------------------------------------------------------------------------
 

@@ -445,7 +445,7 @@ class LastStep:
         except OSError as error:
             raise from_os_error(error, f"Volume {self._old.id} can't be moved") from error
         self.committed = True
-        self._catalogue.volumes[self._old.id] = self._new
+        self._catalogue.take_volume(self._new)
 
     def _commit(self) -> None:
         if self._new.store_uuid == self._old.store_uuid:
@@ -471,7 +471,7 @@ class LastStep:
                 f"Volume {self._old.id} was converted and QEMU did not follow: power its VM off.",
             )
         await asyncio.shield(asyncio.to_thread(self._revert, record))
-        self._catalogue.volumes[self._old.id] = replace(self._old, record=record)
+        self._catalogue.take_volume(replace(self._old, record=record))
         self.committed = False
 
     def _revert(self, record: VolumeRecord) -> None:

@@ -373,15 +373,17 @@ class Volumes:
         except OSError as error:
             raise from_os_error(error, f"Volume {volume_id} can't be made") from error
         self._provisional.made(volume_id)
-        self._catalogue.volumes[volume_id] = VolumeEntry(
-            volume_id,
-            spec.datastore,
-            place,
-            spec.format,
-            spec.size_bytes,
-            record,
-            backing_file=base[0].place.data.name if base else None,
-            store_uuid=self._datastores.uuid(spec.datastore),
+        self._catalogue.take_volume(
+            VolumeEntry(
+                volume_id,
+                spec.datastore,
+                place,
+                spec.format,
+                spec.size_bytes,
+                record,
+                backing_file=base[0].place.data.name if base else None,
+                store_uuid=self._datastores.uuid(spec.datastore),
+            )
         )
 
     async def fill_copy(
