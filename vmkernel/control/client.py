@@ -1,4 +1,4 @@
-"""The asking side of the control socket, as remote_api uses it."""
+"""The client of the control socket, used by remote_api."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ _REPLIES = msgspec.msgpack.Decoder(Success | Failure)
 
 
 class Stream:
-    """A connected stream socket that a reply brought; the holder closes it."""
+    """A connected stream socket that came with a reply; its holder closes it."""
 
     def __init__(self, fd: int) -> None:
         self.socket = socket.socket(fileno=fd)
         self.socket.setblocking(False)
 
     def close(self) -> None:
-        """Close the stream; the other end sees its end."""
         self.socket.close()
 
 
 class ControlClient:
-    """Sends typed requests, each on a connection of its own.
+    """Sends typed requests, one per connection.
 
-    Raises MicaError with what the vmkernel answered; with `unavailable` where the vmkernel can't
-    be reached or went away before it answered (the outcome is then unknown: ask again).
+    Raises MicaError with the vmkernel's answer, or `unavailable` if the vmkernel can't be reached
+    or closed the connection before it answered (the outcome is then unknown: ask again).
     """
 
     def __init__(self, path: Path, *, connect_timeout_s: float = 10.0) -> None:
@@ -94,7 +93,7 @@ class ControlClient:
         origin: str = "",
         on_position: Callable[[str], None] | None = None,
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """Subscribe; the subscription stands once the context is entered."""
+        """Subscribe; no event after the context is entered is missed."""
         connection = await self._connect()
         try:
             first = await self._exchange(connection, request, token, origin, 60.0)

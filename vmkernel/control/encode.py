@@ -1,8 +1,8 @@
-"""Answers as octets. What can't be encoded costs itself: one item of a list, never the list; one
-request, never the connection's task or the host.
+"""Encoding of replies. If something can't be encoded, only that is lost: one item of a list, not
+the list; one request, not the connection's task or the host.
 
-What comes from outside is decoded into records with ranges where it enters, so nothing here should
-ever fail: this is the last line.
+What comes from outside is decoded into records with ranges at the entrance, so nothing here should
+ever fail: this is the last line of defence.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _encoder = msgspec.msgpack.Encoder()
 Item = TypeVar("Item")
 
 PAGE_BYTES = 2 << 20
-"""Of one page: 1,000 VMs of the usual size are less, and the API takes 30 ms to translate it."""
+"""Of one page: 1,000 VMs of usual size take less, and the API needs 30 ms to convert it."""
 _ROOM_BYTES = 64 << 10
-"""What a frame holds besides its value."""
+"""Reserved in a frame for what surrounds the value."""
 _BROKEN = (msgspec.MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 
 
 def encode_reply(value: object) -> msgspec.Raw:
-    """A reply's value. Raises MicaError if it is too large for a frame."""
+    """Encode the value of a reply. Raises MicaError if it is too large for a frame."""
     if isinstance(value, Page):
         return _page(value)
     data = _encoder.encode(value)
@@ -45,18 +45,18 @@ def encode_reply(value: object) -> msgspec.Raw:
 
 
 def encode_event(event: Event) -> msgspec.Raw | None:
-    """An event; None for one that can't be sent, which is passed over."""
+    """Encode an event; None if it can't be encoded: it is then skipped."""
     encoded = _item(event)
     return None if encoded is None else msgspec.Raw(encoded)
 
 
 def encodable(items: Iterable[Item]) -> tuple[Item, ...]:
-    """Those that can be sent."""
+    """The items that can be encoded."""
     return tuple(item for item in items if _item(item) is not None)
 
 
 def _page(page: Page[Any]) -> msgspec.Raw:
-    """As many items as are wanted and fit, but one at least."""
+    """As many items as requested and as fit, but at least one."""
     items: list[msgspec.Raw] = []
     size, more = 0, page.more
     for item in page.items:

@@ -1,11 +1,11 @@
-"""The answering side of the control socket.
+"""The server of the control socket.
 
 accept -> peer's uid allowed? -> call frame (10 s) -> authenticate -> authorise -> handler
                                                                        |-> reply frame (+ stream)
                                                                        |-> reply frames (events)
 
-A peer that goes away ends what only reads. What changes something goes on to its end: its outcome
-is then unknown to the peer, never half-done here.
+If a peer disconnects, requests that only read are cancelled. Those that change something are
+completed: the peer doesn't know the outcome, but nothing is left half-done.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ __all__ = ["ControlServer", "bind_socket"]
 _log = logging.getLogger(__name__)
 _CALLS = msgspec.msgpack.Decoder(Call)
 _MAX_CONNECTIONS = 512
-"""More than the API lets clients in: each of its connections asks one thing at a time."""
+"""More than the API's own limit of connections: each of those sends one request at a time."""
 _LONG_CALLS = 4
-"""So many long ones are held at once, of up to MAX_CALL_BYTES each."""
+"""How many long calls are kept in memory at once, each of up to MAX_CALL_BYTES."""
 _REQUESTS_EACH = 128
 _SUBSCRIBERS = 128
 _SUBSCRIBERS_EACH = 32
@@ -56,7 +56,7 @@ _REFUSALS = {ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMI
 
 
 def bind_socket(path: Path) -> socket.socket:
-    """A listening Unix socket that only its owner can reach; a stale one is replaced."""
+    """A listening Unix socket that only its owner can connect to; a stale one is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -85,8 +85,6 @@ def _answers(path: Path) -> bool:
 
 
 class ControlServer:
-    """Serves one listening socket; `serve` runs until it is cancelled."""
-
     def __init__(
         self,
         dispatcher: Dispatcher,
@@ -115,7 +113,7 @@ class ControlServer:
         )
 
     async def serve(self, listener: socket.socket) -> None:
-        """Accept and answer; on cancellation, requests under way get a moment to end."""
+        """Accept and answer until cancelled; running requests then get a moment to finish."""
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
         try:
@@ -193,7 +191,7 @@ class ControlServer:
     async def _carry_out(
         self, connection: Connection, call: Call, stack: contextlib.ExitStack
     ) -> None:
-        """A whole call, for which its actor has a place until the peer has its answer."""
+        """One call; its actor occupies a place until the peer has the reply."""
         request: Request[Any] = call.request
         try:
             caller = self._admit(call)
@@ -234,7 +232,7 @@ class ControlServer:
     async def _answer(
         self, connection: Connection, request: Request[Any], caller: Caller
     ) -> object:
-        """Run the handler; a peer that goes away ends it only where it changes nothing."""
+        """Run the handler; if the peer disconnects, it is cancelled unless it changes something."""
         work = asyncio.ensure_future(self._handle(request, caller))
         only_reads = type(request).READ_ONLY
         gone = asyncio.ensure_future(connection.closed())
@@ -300,7 +298,7 @@ class ControlServer:
         call: Call,
         caller: Caller,
     ) -> None:
-        """Send what happens, as long as the token that asked for it is good."""
+        """Send events as long as the subscriber's token is valid."""
 
         def still_allowed() -> bool:
             try:
@@ -375,7 +373,7 @@ _PATH = re.compile(r" - at `\$((?:[^`]|`(?!$))*)`$")
 
 
 def _decoding_problem(error: Exception) -> ErrorInfo:
-    """A request that has the wrong shape, as `invalid` with a pointer to the field."""
+    """A request of the wrong form, as `invalid` with a pointer to the field."""
     text = str(error)
     match = _PATH.search(text)
     if match is None:

@@ -1,4 +1,4 @@
-"""Long-running work and what happened: operations and events."""
+"""Operations (long-running work) and events (what happened)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Subject(Record, frozen=True, kw_only=True):
     """What an operation or event is about."""
 
     kind: Annotated[SubjectKind, msgspec.Meta(examples=["vm", "image"])]
-    """The noun."""
+    """The kind of object."""
     id: str
 
 
@@ -42,7 +42,7 @@ class Progress(Record, frozen=True, kw_only=True):
 
     done: int = 0
     total: int = 0
-    """0 while it is unknown."""
+    """0 if not known yet."""
     unit: str = "bytes"
     stage: str = ""
 
@@ -52,13 +52,13 @@ class Operation(Record, frozen=True, kw_only=True):
 
     id: str
     kind: Annotated[str, msgspec.Meta(examples=["vm.start"])]
-    """What is done."""
+    """What it does."""
     subject: Subject
     state: OperationState
     progress: Progress
     cancellable: bool
     actor: str
-    """The token that asked for it."""
+    """The token that requested it."""
     created_at: Timestamp
     finished_at: Timestamp | None = None
     error: OperationError | None = None

@@ -1,4 +1,4 @@
-"""Cutting ordered lists into pages."""
+"""Cuts ordered lists into pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def cut(
 ) -> tuple[tuple[ItemT, ...], bool]:
     """The items after the key `after`, at most `limit`, and whether others follow.
 
-    `items` must be ordered by `key`; `after` need not be there any more.
+    `items` must be ordered by `key`; `after` need not exist any more.
     """
     start = 0 if after is None else bisect_right(items, after, key=key)
     return tuple(items[start : start + limit]), len(items) > start + limit

@@ -21,8 +21,6 @@ __all__ = ["register", "shown"]
 
 
 def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
-    """Serve the requests about virtual machines."""
-
     @dispatcher.handler
     async def list_vms(request: ListVms, _: Caller) -> Page[Vm]:
         items, more = vms.page(request.after, request.limit)

@@ -24,8 +24,6 @@ __all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
-    """Serve the requests about volumes."""
-
     @dispatcher.handler
     async def list_volumes(request: ListVolumes, _: Caller) -> Page[Volume]:
         items, more = await storage.volumes.list(request.datastore, request.after, request.limit)

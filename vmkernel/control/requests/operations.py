@@ -20,11 +20,11 @@ Filters = Annotated[
 
 
 class ListOperations(ListRequest[Page[Operation]], frozen=True, kw_only=True, tag="operation.list"):
-    """Running and recent operations."""
+    """Running and recently finished operations."""
 
 
 class GetOperation(Request[Operation], frozen=True, kw_only=True, tag="operation.get"):
-    """One operation; with `wait_s`, once it has finished or the time is over."""
+    """One operation; with `wait_s`, the reply comes when it has finished or the time is over."""
 
     READ_ONLY: ClassVar[bool] = True
 
@@ -33,7 +33,7 @@ class GetOperation(Request[Operation], frozen=True, kw_only=True, tag="operation
 
 
 class CancelOperation(Request[Operation], frozen=True, kw_only=True, tag="operation.cancel"):
-    """Cancel an operation; it answers with the operation after that."""
+    """Cancel an operation; the reply is its state afterwards."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 

@@ -36,21 +36,19 @@ __all__ = [
 
 
 class ListImages(ListRequest[Page[Image]], frozen=True, kw_only=True, tag="storage.images"):
-    """All images, of one datastore or of all."""
+    """The images of one datastore or of all."""
 
     datastore: Slug | None = None
 
 
 class GetImage(Request[Image], frozen=True, kw_only=True, tag="storage.image"):
-    """One image."""
-
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
 
 class DeleteImage(Request[Done], frozen=True, kw_only=True, tag="storage.delete-image"):
-    """Delete an image that no VM names."""
+    """Delete an image that no VM uses."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -58,21 +56,19 @@ class DeleteImage(Request[Done], frozen=True, kw_only=True, tag="storage.delete-
 
 
 class ListVolumes(ListRequest[Page[Volume]], frozen=True, kw_only=True, tag="storage.volumes"):
-    """All volumes, of one datastore or of all."""
+    """The volumes of one datastore or of all."""
 
     datastore: Slug | None = None
 
 
 class GetVolume(Request[Volume], frozen=True, kw_only=True, tag="storage.volume"):
-    """One volume."""
-
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
 
 class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.create-volume"):
-    """Make a volume, blank or filled from an image."""
+    """Make a volume, empty or filled from an image."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -81,7 +77,7 @@ class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.c
 
 
 class KeepVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.keep-volume"):
-    """Let a volume stay that was to be deleted unless a VM names it, and others with it."""
+    """Keep volumes that would be deleted unless a VM names them."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -101,8 +97,7 @@ class ResizeVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.r
 
 
 class MoveVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.move-volume"):
-    """Let a volume lie on another datastore, in another format or with another allocation; also
-    while its VM runs."""
+    """Move a volume to another datastore, format or allocation; also while its VM runs."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -114,7 +109,7 @@ class MoveVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.mov
 
 
 class FlattenVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.flatten-volume"):
-    """Make a linked volume whole; also while its VM runs."""
+    """Make a linked volume independent of its backing; also while its VM runs."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -122,7 +117,7 @@ class FlattenVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.
 
 
 class CheckVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.check-volume"):
-    """Check the file of a volume that no running VM has."""
+    """Check the file of a volume that no running VM uses."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
