@@ -27,13 +27,13 @@ from remote_api.resources.table import all_routes, all_tags, tag_of
 from remote_api.schema import (
     PROBLEM_CODES,
     HttpCode,
+    ListParameters,
     NoQuery,
-    PageOf,
     Problem,
     ProblemCode,
     status_of,
 )
-from vmkernel.model import ErrorCode, Event, Operation
+from vmkernel.model import ErrorCode, Event, Listing, Operation
 
 __all__ = ["document", "render"]
 
@@ -56,7 +56,6 @@ _OPERATION_FAILURES = frozenset(PROBLEM_CODES) - {
     ErrorCode.WIPE_NOT_CONFIRMED,
 }
 """What an operation may fail by, and so the answer of who waits for it."""
-_EVENT_ID = "The last event before this was read: what `after` of the event stream takes."
 _BINARY = {"type": "string", "format": "binary"}
 _DESCRIPTION = """\
 Objects have a `spec` (what is wanted) and a `status` (what is observed). Failures are RFC 9457
@@ -70,6 +69,13 @@ are taken as text.
 An ETag belongs to the whole answer, so `If-None-Match` answers 304 only while nothing at all has
 changed. `If-Match` of a change is about the spec alone; of an object with a `revision`, it also
 takes that number in quotes.
+
+Lists take filters by columns, which are parameters of the same name: `state=running,paused` is any
+of these, `*` in a text matches any text, an empty value matches objects without one, and a
+backslash before a comma, `*` or another backslash makes it a character. `label` selects by labels,
+`sort` orders by columns. `fields` shows some members of each item, and `view=summary` those of a
+table: others are left out of the answer then, also those that the schema calls required. A page's
+`next` is for the same query only.
 
 `x-mica-change` of a field of a virtual machine's spec says when a change takes effect: at once in
 any state (`host-only`); at once, also while it runs, as far as guest and machine allow (`live`);
@@ -133,10 +139,6 @@ def _is_model(body: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
-def _is_page(body: Any) -> bool:
-    return _is_model(body) and issubclass(get_origin(body) or body, PageOf)
-
-
 def _operation(route: AnyRoute) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
@@ -173,10 +175,15 @@ def _described(route: AnyRoute) -> str:
         told.append("With `If-Match`, an object that was changed since is left as it is (412).")
     if route.body_kind is BodyKind.MERGE_PATCH:
         told.append("What the patch leaves out stays, null brings the default back.")
-    if any(_is_page(reply.body) for reply in route.replies):
+    if issubclass(route.query, ListParameters):
         told.append("`next` is the `page` of the following part, or null at the end.")
+        told.append(f"`view=summary` shows {_summary(route.query.LISTING)}.")
     told.append("Needs no token." if route.role is None else f"Needs the role `{route.role}`.")
     return " ".join(told)
+
+
+def _summary(listing: Listing) -> str:
+    return ", ".join(f"`{path}`" for path in (*listing.key, *listing.summary))
 
 
 def _may_wait(route: AnyRoute) -> bool:
@@ -261,15 +268,11 @@ def _responses(route: AnyRoute) -> dict[str, Any]:
         responses[str(reply.status)] = _reply(
             reply, _has_etag(route), "wait" in route.query.__struct_fields__
         )
-        if route.role is not None and _has_etag(route) and reply.status == 200:
-            responses["200"]["headers"]["Mica-Event-Id"] = _header(_EVENT_ID)
     if _has_etag(route):
         responses["304"] = {
             "description": "The client has it already.",
             "headers": {**_headers(), "ETag": _header("The ETag that it has.")},
         }
-        if route.role is not None:
-            responses["304"]["headers"]["Mica-Event-Id"] = _header(_EVENT_ID)
     for status in sorted(_statuses(route)):
         responses[str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
     return responses

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, TypeVar, cast, get_origin
+from typing import Any, TypeVar, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import inspect
 
-from remote_api.schema import OBSERVED, ApiError, HttpCode, ObjectBody
+from remote_api.schema import OBSERVED, ApiError, HttpCode, ObjectBody, asked_of
 from remote_api.schema.violations import MAX_VIOLATIONS, examined
-from vmkernel.model import FieldCode, FieldError
+from vmkernel.control.lists import wrong_with
+from vmkernel.model import FieldCode, FieldError, Listing
 
 __all__ = [
     "check_id",
@@ -58,8 +57,7 @@ def convert(value: Any, wire: type[T], *, at: str = "") -> T:
 
 
 def decode_query(query: bytes, wire: type[T]) -> T:
-    """The query parameters as a wire type; unknown ones are refused, and repeated ones, unless
-    the type has a list of them.
+    """The query parameters as a wire type; unknown and repeated ones are refused.
 
     Raises ApiError: 400 where the query can't be read, 422 with the parameters' names.
     """
@@ -76,10 +74,9 @@ def decode_query(query: bytes, wire: type[T]) -> T:
             HttpCode.MALFORMED, "The query can't be read; write `name=value`, joined by `&`."
         ) from error
     values: dict[str, Any] = dict(pairs)
-    lists = _lists(cast(Any, wire))
-    for name in lists & values.keys():
-        values[name] = [value for each, value in pairs if each == name]
     names = [name for name, _ in pairs]
+    listing: Listing | None = getattr(wire, "LISTING", None)
+    repeated = {"label"} if listing is not None and listing.labels else set()
     wrong = [
         FieldError(
             pointer=name,
@@ -87,32 +84,27 @@ def decode_query(query: bytes, wire: type[T]) -> T:
             code=FieldCode.DUPLICATE,
         )
         for name in values
-        if names.count(name) > 1 and name not in lists
+        if names.count(name) > 1 and name not in repeated
     ]
+    for name in repeated & values.keys():
+        values[name] = [text for given, text in pairs if given == name]
     try:
         taken = msgspec.convert(values, wire, strict=False)
     except msgspec.ValidationError:
         _, more = examined(values, wire, texts=True)
-        wrong += [
-            msgspec.structs.replace(each, pointer=each.pointer.split("/")[1]) for each in more
-        ]
+        wrong += [msgspec.structs.replace(each, pointer=_parameter(each.pointer)) for each in more]
+    if listing is not None:
+        known = {each.pointer for each in wrong}
+        asked = asked_of(listing, values)
+        wrong += [each for each in wrong_with(listing, asked) if each.pointer not in known]
     if wrong:
         raise ApiError.fields(wrong[:MAX_VIOLATIONS])
     return taken
 
 
-@cache
-def _lists(wire: Any) -> frozenset[str]:
-    """The parameters that may be given more than once."""
-    return frozenset(
-        each.encode_name
-        for each in inspect.type_info(wire).fields  # type: ignore[attr-defined]
-        if isinstance(each.type, inspect.CollectionType)
-        or (
-            isinstance(each.type, inspect.Metadata)
-            and isinstance(each.type.type, inspect.CollectionType)
-        )
-    )
+def _parameter(pointer: str) -> str:
+    """The name of the parameter that a pointer leads into."""
+    return pointer[1:].partition("/")[0]
 
 
 def decode_patch(body: bytes, target: Any, wire: type[T]) -> T:

@@ -5,24 +5,25 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import msgspec
-from msgspec import UNSET
 
 from remote_api.http.conditions import check_version, version_of
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.paging import next_page, page_start
+from remote_api.http.lists import answer_list
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.schema import (
     ApiError,
     AuditPage,
-    AuditQuery,
     ClaimBody,
+    ListParameters,
     NoQuery,
     PageOf,
-    PageQuery,
     TokenBody,
+    list_parameters,
 )
 from vmkernel.control import requests
 from vmkernel.model import (
+    AUDIT_LISTING,
+    TOKEN_LISTING,
     ErrorCode,
     IssuedToken,
     Role,
@@ -45,15 +46,9 @@ async def who_am_i(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return _token(await exchange.call(requests.WhoAmI()))
 
 
-async def list_tokens(exchange: Exchange[PageQuery, NoBody]) -> Response:
+async def list_tokens(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """All tokens."""
-    page = await exchange.call(
-        requests.ListTokens(
-            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
-        )
-    )
-    ids = [item.id for item in page.items]
-    return json_response(PageOf(items=page.items, next=next_page(exchange.path, ids, page.more)))
+    return await answer_list(exchange, requests.ListTokens)
 
 
 async def get_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -100,20 +95,9 @@ async def delete_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return Response(status=204)
 
 
-async def list_audit(exchange: Exchange[AuditQuery, NoBody]) -> Response:
+async def list_audit(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """The audit trail, newest first."""
-    query = exchange.query
-    page = await exchange.call(
-        requests.ListAudit(
-            limit=query.limit,
-            after=page_start(exchange.path, query),
-            actor=None if query.actor is UNSET else query.actor,
-            outcome=None if query.outcome is UNSET else query.outcome,
-        )
-    )
-    ids = [item.id for item in page.items]
-    next_ = next_page(exchange.path, ids, page.more)
-    return json_response(AuditPage(items=page.items, next=next_))
+    return await answer_list(exchange, requests.ListAudit)
 
 
 TAGS = {"access": "Claiming the host, and tokens."}
@@ -160,7 +144,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="All tokens, without their secrets",
         handler=list_tokens,
         role=Role.ADMIN,
-        query=PageQuery,
+        query=list_parameters(TOKEN_LISTING),
         replies=(Reply(status=200, description="A page of tokens.", body=PageOf[Token]),),
     ),
     Route(
@@ -216,7 +200,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="The audit records since the host's start, newest first",
         handler=list_audit,
         role=Role.ADMIN,
-        query=AuditQuery,
+        query=list_parameters(AUDIT_LISTING),
         replies=(Reply(status=200, description="A page of records.", body=AuditPage),),
     ),
 )

@@ -10,12 +10,23 @@ import socket
 import msgspec
 
 from remote_api.http.exchange import Exchange, Response, json_response
+from remote_api.http.lists import answer_list
 from remote_api.http.ranges import wanted_part
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.resources.downloads import parts_of
-from remote_api.schema import ApiError, BackupBody, ExtentsQuery, HttpCode, NoQuery
+from remote_api.schema import (
+    ApiError,
+    BackupBody,
+    ExtentsQuery,
+    HttpCode,
+    ListParameters,
+    NoQuery,
+    list_parameters,
+)
 from vmkernel.control import Stream, requests
 from vmkernel.model import (
+    BACKUP_LISTING,
+    CHECKPOINT_LISTING,
     Backup,
     BackupExtents,
     BackupList,
@@ -50,10 +61,9 @@ async def begin_backup(exchange: Exchange[NoQuery, BackupBody]) -> Response:
     return json_response(backup, status=201, location=f"{exchange.path}/{backup.id}")
 
 
-async def list_backups(exchange: Exchange[NoQuery, NoBody]) -> Response:
+async def list_backups(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """The open backups."""
-    found = await exchange.call(requests.ListBackups(id=exchange.id))
-    return json_response(found)
+    return await answer_list(exchange, requests.ListBackups, id=exchange.id)
 
 
 async def get_backup(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -115,10 +125,9 @@ async def read_disk(exchange: Exchange[NoQuery, NoBody]) -> Response:
     )
 
 
-async def list_checkpoints(exchange: Exchange[NoQuery, NoBody]) -> Response:
+async def list_checkpoints(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """The checkpoints."""
-    found = await exchange.call(requests.ListCheckpoints(id=exchange.id))
-    return json_response(found)
+    return await answer_list(exchange, requests.ListCheckpoints, id=exchange.id)
 
 
 async def delete_checkpoint(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -199,6 +208,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="The open backups of a virtual machine",
         details="Each keeps its disks readable until it is ended or expires.",
         handler=list_backups,
+        query=list_parameters(BACKUP_LISTING),
         replies=(Reply(status=200, description="The backups.", body=BackupList),),
         problems=(ErrorCode.NOT_FOUND,),
     ),
@@ -287,6 +297,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="listCheckpoints",
         summary="The checkpoints of a virtual machine",
         handler=list_checkpoints,
+        query=list_parameters(CHECKPOINT_LISTING),
         replies=(Reply(status=200, description="The checkpoints.", body=CheckpointList),),
         problems=_PROBLEMS,
     ),

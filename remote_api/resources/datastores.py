@@ -8,37 +8,37 @@ from typing import Any
 from remote_api.http.conditions import Matching
 from remote_api.http.decode import decode_patch
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.paging import next_page, page_start
+from remote_api.http.lists import answer_list
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
 from remote_api.schema import (
     AddDiskBody,
     ApiError,
     DatastoreBody,
+    ListParameters,
     MountQuery,
     NoQuery,
     PageOf,
-    PageQuery,
     ProblemCode,
     RenameDatastoreBody,
     ReplaceDiskBody,
     WaitQuery,
+    list_parameters,
 )
 from vmkernel.control import requests
-from vmkernel.model import Datastore, ErrorCode, Role
+from vmkernel.model import (
+    DATASTORE_LISTING,
+    Datastore,
+    ErrorCode,
+    Role,
+)
 
 __all__ = ["ROUTES", "TAGS"]
 
 
-async def list_datastores(exchange: Exchange[PageQuery, NoBody]) -> Response:
+async def list_datastores(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """All datastores."""
-    page = await exchange.call(
-        requests.ListDatastores(
-            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
-        )
-    )
-    token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(PageOf(items=page.items, next=token))
+    return await answer_list(exchange, requests.ListDatastores)
 
 
 async def get_datastore(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -184,7 +184,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="listDatastores",
         summary="All datastores, ordered by id",
         handler=list_datastores,
-        query=PageQuery,
+        query=list_parameters(DATASTORE_LISTING),
         replies=(Reply(status=200, description="A page of datastores.", body=PageOf[Datastore]),),
     ),
     Route(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.paging import next_page, page_start
+from remote_api.http.exchange import Exchange, Response
+from remote_api.http.lists import answer_list
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
 from remote_api.schema import (
+    ListParameters,
     PageOf,
-    PageQuery,
     WaitQuery,
     WipeDiskBody,
+    list_parameters,
 )
 from vmkernel.control import requests
 from vmkernel.model import (
+    DISK_LISTING,
     Disk,
     ErrorCode,
     Role,
@@ -22,15 +24,9 @@ from vmkernel.model import (
 __all__ = ["ROUTES"]
 
 
-async def list_disks(exchange: Exchange[PageQuery, NoBody]) -> Response:
+async def list_disks(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """The host's disks."""
-    page = await exchange.call(
-        requests.ListDisks(
-            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
-        )
-    )
-    ids = [item.id for item in page.items]
-    return json_response(PageOf(items=page.items, next=next_page(exchange.path, ids, page.more)))
+    return await answer_list(exchange, requests.ListDisks)
 
 
 async def wipe_disk(exchange: Exchange[WaitQuery, WipeDiskBody]) -> Response:
@@ -46,7 +42,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="listHostDisks",
         summary="The host's disks and what they hold",
         handler=list_disks,
-        query=PageQuery,
+        query=list_parameters(DISK_LISTING),
         replies=(Reply(status=200, description="A page of disks.", body=PageOf[Disk]),),
     ),
     Route(

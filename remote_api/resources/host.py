@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from remote_api.auth import bearer_token
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.paging import next_page, page_start
+from remote_api.http.lists import answer_list
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
 from remote_api.schema import (
     Host,
+    ListParameters,
     NoQuery,
     PageOf,
-    PageQuery,
     PowerBody,
     WaitQuery,
+    list_parameters,
 )
 from vmkernel.control import requests
 from vmkernel.control.requests import WhoAmI
 from vmkernel.model import (
+    DEVICE_LISTING,
     ApiInfo,
     Device,
     ErrorCode,
@@ -53,15 +55,9 @@ async def get_host(exchange: Exchange[NoQuery, NoBody]) -> Response:
     return json_response(Host(status=await exchange.call(requests.GetHost())))
 
 
-async def list_devices(exchange: Exchange[PageQuery, NoBody]) -> Response:
+async def list_devices(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """The host's PCI and USB devices."""
-    page = await exchange.call(
-        requests.ListDevices(
-            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
-        )
-    )
-    ids = [f"{item.bus.value}/{item.address}" for item in page.items]
-    return json_response(PageOf(items=page.items, next=next_page(exchange.path, ids, page.more)))
+    return await answer_list(exchange, requests.ListDevices)
 
 
 async def rotate_certificate(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -125,7 +121,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="listHostDevices",
         summary="Physical PCI and USB devices, with driver and bundle, or what is wrong",
         handler=list_devices,
-        query=PageQuery,
+        query=list_parameters(DEVICE_LISTING),
         replies=(Reply(status=200, description="A page of devices.", body=PageOf[Device]),),
     ),
     Route(

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import msgspec
-from msgspec import UNSET
 
 from remote_api.http.conditions import check_version, version_of
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.paging import next_page, page_start
+from remote_api.http.lists import answer_list
 from remote_api.http.routing import AnyRoute, Condition, NoBody, Reply, Route
 from remote_api.schema import (
+    ListParameters,
     NoQuery,
     PageOf,
-    StoredPageQuery,
+    list_parameters,
 )
 from vmkernel.control import requests
-from vmkernel.model import ErrorCode, Image, Role
+from vmkernel.model import (
+    IMAGE_LISTING,
+    ErrorCode,
+    Image,
+    Role,
+)
 
 __all__ = ["ROUTES", "TAGS", "image_response"]
 
 
-async def list_images(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
+async def list_images(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """All images."""
-    query = exchange.query
-    page = await exchange.call(
-        requests.ListImages(
-            limit=query.limit,
-            after=page_start(exchange.path, query),
-            datastore=None if query.datastore is UNSET else query.datastore,
-        )
-    )
-    token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(PageOf(items=page.items, next=token))
+    return await answer_list(exchange, requests.ListImages)
 
 
 async def get_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -67,7 +63,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="listImages",
         summary="All images, of one datastore or of all, ordered by id",
         handler=list_images,
-        query=StoredPageQuery,
+        query=list_parameters(IMAGE_LISTING),
         replies=(Reply(status=200, description="A page of images.", body=PageOf[Image]),),
     ),
     Route(

@@ -5,18 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.paging import next_page, page_start
+from remote_api.http.lists import answer_list
 from remote_api.http.routing import AnyRoute, NoBody, Reply, Route
 from remote_api.schema import (
     ApiError,
     HttpCode,
+    ListParameters,
     NoQuery,
     PageOf,
-    PageQuery,
     WaitQuery,
+    list_parameters,
 )
 from vmkernel.control import requests
-from vmkernel.model import ErrorCode, Operation, OperationState, Role
+from vmkernel.model import (
+    OPERATION_LISTING,
+    ErrorCode,
+    Operation,
+    OperationState,
+    Role,
+)
 
 __all__ = ["ROUTES", "STARTED", "TAGS", "accepted", "raise_failed", "settled"]
 
@@ -78,15 +85,9 @@ async def accepted(exchange: Exchange[Any, Any], operation: Operation, wait_s: f
     return response
 
 
-async def list_operations(exchange: Exchange[PageQuery, NoBody]) -> Response:
+async def list_operations(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """Running and recent operations."""
-    page = await exchange.call(
-        requests.ListOperations(
-            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
-        )
-    )
-    ids = [item.id for item in page.items]
-    return json_response(PageOf(items=page.items, next=next_page(exchange.path, ids, page.more)))
+    return await answer_list(exchange, requests.ListOperations)
 
 
 async def get_operation(exchange: Exchange[WaitQuery, NoBody]) -> Response:
@@ -112,7 +113,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="listOperations",
         summary="Running and recent operations, oldest first",
         handler=list_operations,
-        query=PageQuery,
+        query=list_parameters(OPERATION_LISTING),
         replies=(Reply(status=200, description="A page of operations.", body=PageOf[Operation]),),
     ),
     Route(

@@ -7,36 +7,34 @@ from typing import Any
 from msgspec import UNSET
 
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.paging import next_page, page_start
+from remote_api.http.lists import answer_list
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
 from remote_api.schema import (
+    ListParameters,
     NoQuery,
     PageOf,
-    PageQuery,
     RevertQuery,
     SnapshotBody,
     WaitQuery,
+    list_parameters,
 )
 from vmkernel.control import requests
-from vmkernel.model import ErrorCode, Role, Snapshot
+from vmkernel.model import (
+    SNAPSHOT_LISTING,
+    ErrorCode,
+    Role,
+    Snapshot,
+)
 
 __all__ = ["ROUTES"]
 
 _ONE = "/v1/vms/{id}/snapshots/{snapshot}"
 
 
-async def list_snapshots(exchange: Exchange[PageQuery, NoBody]) -> Response:
+async def list_snapshots(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """The snapshots of one virtual machine."""
-    page = await exchange.call(
-        requests.ListSnapshots(
-            vm=exchange.id,
-            limit=exchange.query.limit,
-            after=page_start(exchange.path, exchange.query),
-        )
-    )
-    token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(PageOf(items=page.items, next=token))
+    return await answer_list(exchange, requests.ListSnapshots, vm=exchange.id)
 
 
 async def get_snapshot(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -92,7 +90,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="listSnapshots",
         summary="The snapshots of a virtual machine, ordered by id",
         handler=list_snapshots,
-        query=PageQuery,
+        query=list_parameters(SNAPSHOT_LISTING),
         replies=(Reply(status=200, description="A page of snapshots.", body=PageOf[Snapshot]),),
         problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.paging import next_page, page_start
+from remote_api.http.lists import answer_list
 from remote_api.http.problems import api_error
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.http.tus import (
@@ -34,12 +34,20 @@ from remote_api.resources.operations import raise_failed, settled
 from remote_api.schema import (
     ApiError,
     HttpCode,
+    ListParameters,
     NoQuery,
     PageOf,
-    PageQuery,
+    list_parameters,
 )
 from vmkernel.control import Stream, requests
-from vmkernel.model import ErrorCode, Role, Upload, UploadChecksum, UploadOutcome
+from vmkernel.model import (
+    UPLOAD_LISTING,
+    ErrorCode,
+    Role,
+    Upload,
+    UploadChecksum,
+    UploadOutcome,
+)
 from vmkernel.model.images import MAX_IMAGE_BYTES
 
 __all__ = ["ROUTES", "TAGS"]
@@ -63,15 +71,9 @@ async def tell_abilities(_: Exchange[NoQuery, NoBody]) -> Response:
     )
 
 
-async def list_uploads(exchange: Exchange[PageQuery, NoBody]) -> Response:
+async def list_uploads(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """All resumable uploads."""
-    page = await exchange.call(
-        requests.ListUploads(
-            limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
-        )
-    )
-    token = next_page(exchange.path, [item.id for item in page.items], page.more)
-    return json_response(PageOf(items=page.items, next=token))
+    return await answer_list(exchange, requests.ListUploads)
 
 
 async def get_upload(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -262,7 +264,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="Resumable uploads that are under way, ordered by id",
         handler=list_uploads,
         role=Role.OPERATOR,
-        query=PageQuery,
+        query=list_parameters(UPLOAD_LISTING),
         replies=(Reply(status=200, description="A page of uploads.", body=PageOf[Upload]),),
     ),
     Route(

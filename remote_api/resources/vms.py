@@ -7,22 +7,31 @@ from collections.abc import Awaitable, Callable
 from remote_api.http.conditions import Matching, expected_revision, mismatch
 from remote_api.http.decode import decode_patch
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.paging import next_page, page_start
+from remote_api.http.lists import answer_list
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
 from remote_api.schema import (
     ApiError,
     DeleteVmQuery,
+    ListParameters,
     NoQuery,
     PageOf,
-    PageQuery,
     ProblemCode,
     ShutdownQuery,
     VmBody,
     WaitQuery,
+    list_parameters,
 )
 from vmkernel.control import requests
-from vmkernel.model import ErrorCode, MicaError, Role, Vm, VmAction, VmSpec
+from vmkernel.model import (
+    VM_LISTING,
+    ErrorCode,
+    MicaError,
+    Role,
+    Vm,
+    VmAction,
+    VmSpec,
+)
 
 __all__ = ["ROUTES", "TAGS"]
 
@@ -31,14 +40,9 @@ SAVED_VM_BYTES = 10 << 20
 """Three files of machine state (2 MiB each, a third more in base64) and a spec."""
 
 
-async def list_vms(exchange: Exchange[PageQuery, NoBody]) -> Response:
+async def list_vms(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """All virtual machines."""
-    request = requests.ListVms(
-        limit=exchange.query.limit, after=page_start(exchange.path, exchange.query)
-    )
-    found = await exchange.call(request)
-    token = next_page(exchange.path, [item.id for item in found.items], found.more)
-    return json_response(PageOf(items=found.items, next=token))
+    return await answer_list(exchange, requests.ListVms)
 
 
 async def get_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -198,7 +202,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="listVms",
         summary="All virtual machines, ordered by id",
         handler=list_vms,
-        query=PageQuery,
+        query=list_parameters(VM_LISTING),
         replies=(Reply(status=200, description="A page of virtual machines.", body=PageOf[Vm]),),
     ),
     Route(

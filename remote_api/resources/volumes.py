@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import msgspec
-from msgspec import UNSET
 
 from remote_api.http.conditions import Matching, expected_revision
 from remote_api.http.decode import decode_patch
 from remote_api.http.exchange import Exchange, Response, json_response
-from remote_api.http.paging import next_page, page_start
+from remote_api.http.lists import answer_list
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
 from remote_api.schema import (
     ApiError,
     KeepVolumeBody,
+    ListParameters,
     NoQuery,
     PageOf,
     SpecBody,
-    StoredPageQuery,
     VolumeCheckQuery,
     VolumePatchQuery,
     WaitQuery,
+    list_parameters,
 )
 from vmkernel.control import requests
-from vmkernel.model import ErrorCode, Role, Volume, VolumeSpec
+from vmkernel.model import (
+    VOLUME_LISTING,
+    ErrorCode,
+    Role,
+    Volume,
+    VolumeSpec,
+)
 
 __all__ = ["ROUTES", "TAGS"]
 
 
-async def list_volumes(exchange: Exchange[StoredPageQuery, NoBody]) -> Response:
+async def list_volumes(exchange: Exchange[ListParameters, NoBody]) -> Response:
     """All volumes."""
-    query = exchange.query
-    request = requests.ListVolumes(
-        limit=query.limit,
-        after=page_start(exchange.path, query),
-        datastore=None if query.datastore is UNSET else query.datastore,
-    )
-    found = await exchange.call(request)
-    token = next_page(exchange.path, [item.id for item in found.items], found.more)
-    return json_response(PageOf(items=found.items, next=token))
+    return await answer_list(exchange, requests.ListVolumes)
 
 
 async def get_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
@@ -153,7 +151,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="listVolumes",
         summary="All volumes, of one datastore or of all, ordered by id",
         handler=list_volumes,
-        query=StoredPageQuery,
+        query=list_parameters(VOLUME_LISTING),
         replies=(Reply(status=200, description="A page of volumes.", body=PageOf[Volume]),),
     ),
     Route(

@@ -14,6 +14,7 @@ from remote_api.schema.datastores import *
 from remote_api.schema.disks import *
 from remote_api.schema.host import *
 from remote_api.schema.images import *
+from remote_api.schema.lists import *
 from remote_api.schema.operations import *
 from remote_api.schema.problem_kinds import *
 from remote_api.schema.problems import *

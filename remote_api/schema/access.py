@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
-from remote_api.schema.base import ObjectBody, PageOf, PageQuery
+from remote_api.schema.base import ObjectBody, PageOf
 from vmkernel.model import (
-    AuditOutcome,
     AuditRecord,
     Printable,
     Record,
@@ -16,7 +15,7 @@ from vmkernel.model import (
     TokenSpec,
 )
 
-__all__ = ["AuditPage", "AuditQuery", "ClaimBody", "TokenBody"]
+__all__ = ["AuditPage", "ClaimBody", "TokenBody"]
 
 
 class ClaimBody(Record, frozen=True, kw_only=True):
@@ -36,12 +35,3 @@ class TokenBody(ObjectBody, frozen=True, kw_only=True):
 
 class AuditPage(PageOf[AuditRecord], frozen=True, kw_only=True):
     """A part of the audit trail, newest first."""
-
-
-class AuditQuery(PageQuery, frozen=True, kw_only=True):
-    """Which records of the audit trail."""
-
-    actor: Annotated[str, Meta(max_length=256)] | UnsetType = UNSET
-    """Only what this token did."""
-    outcome: AuditOutcome | UnsetType = UNSET
-    """Only what ended so."""

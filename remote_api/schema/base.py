@@ -70,7 +70,7 @@ class PageQuery(Record, frozen=True, kw_only=True):
             str,
             msgspec.Meta(
                 min_length=1,
-                max_length=1024,
+                max_length=4096,
                 pattern=r"^[A-Za-z0-9_-]+$(?!\n)",
                 description="The `next` of the previous page, unchanged.",
             ),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
-from remote_api.schema.base import ObjectBody, PageQuery
+from remote_api.schema.base import ObjectBody
 from vmkernel.model import (
     DatastoreSpec,
     Record,
@@ -20,7 +20,6 @@ __all__ = [
     "MountQuery",
     "RenameDatastoreBody",
     "ReplaceDiskBody",
-    "StoredPageQuery",
 ]
 
 
@@ -40,12 +39,6 @@ class DatastoreBody(ObjectBody, frozen=True, kw_only=True):
     take_over: bool = False
     """Take it even from another Mica that holds it and is at work: that one loses it. One that is
     silent loses it anyway, after half a minute."""
-
-
-class StoredPageQuery(PageQuery, frozen=True, kw_only=True):
-    """The parameters of lists of objects in datastores."""
-
-    datastore: Slug | UnsetType = UNSET
 
 
 class MountQuery(Record, frozen=True, kw_only=True):

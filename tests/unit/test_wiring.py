@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.framework.pages import items_of
 from tests.framework.running import on_loop
 from tests.unit.platform.sample_tree import SampleMachine
 from vmkernel.adapters import Adapters
@@ -31,6 +32,8 @@ from vmkernel.model import (
     HostMode,
     MicaError,
     Operation,
+    Token,
+    Vm,
     VmSpec,
     VmState,
     VolumeFormat,
@@ -143,8 +146,8 @@ async def test_each_part_is_reached_and_they_reach_each_other(tmp_path: Path) ->
             requests.ListOperations(),
             requests.ListUploads(),
         ):
-            assert (await ask(listed)).items == ()
-        assert [item.id for item in (await ask(requests.ListTokens())).items] == ["admin"]
+            assert (await ask(listed)).items == b""
+        assert [item.id for item in items_of(await ask(requests.ListTokens()), Token)] == ["admin"]
         # VMs ask storage for their datastore ...
         with pytest.raises(MicaError) as caught:
             await ask(requests.CreateVm(id="web", spec=VmSpec(datastore="none")))
@@ -181,7 +184,7 @@ async def test_what_was_made_is_there_again_and_its_parts_know_of_each_other(
     async with vmkernel(tmp_path) as client:
         assert (await client.call(requests.GetApiInfo())).claimed
         vms = await client.call(requests.ListVms(), token=token)
-        assert [(vm.id, vm.status.state) for vm in vms.items] == [("web", VmState.STOPPED)]
+        assert [(vm.id, vm.status.state) for vm in items_of(vms, Vm)] == [("web", VmState.STOPPED)]
         with pytest.raises(MicaError, match="VM web") as caught:
             await client.call(requests.DeleteVolume(id="data"), token=token)
         assert caught.value.problem.code is ErrorCode.IN_USE

@@ -1,8 +1,8 @@
-"""Encoding of replies. If something can't be encoded, only that is lost: one item of a list, not
-the list; one request, not the connection's task or the host.
+"""Answers as octets. What can't be encoded costs itself: one item, never what has it (of lists see
+`lists/encoded.py`); one request, never the connection's task or the host.
 
-What comes from outside is decoded into records with ranges at the entrance, so nothing here should
-ever fail: this is the last line of defence.
+What comes from outside is decoded into records with ranges where it enters, so nothing here should
+ever fail: this is the last line.
 """
 
 from __future__ import annotations
@@ -13,27 +13,22 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from vmkernel.control.requests.base import Page
 from vmkernel.control.wire import MAX_FRAME_BYTES
 from vmkernel.model import ErrorCode, Event, MicaError
 
-__all__ = ["PAGE_BYTES", "encodable", "encode_event", "encode_reply"]
+__all__ = ["encodable", "encode_event", "encode_reply"]
 
 _log = logging.getLogger(__name__)
 _encoder = msgspec.msgpack.Encoder()
 Item = TypeVar("Item")
 
-PAGE_BYTES = 2 << 20
-"""Of one page: 1,000 VMs of usual size take less, and the API needs 30 ms to convert it."""
 _ROOM_BYTES = 64 << 10
-"""Reserved in a frame for what surrounds the value."""
+"""What a frame holds besides its value."""
 _BROKEN = (msgspec.MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 
 
 def encode_reply(value: object) -> msgspec.Raw:
-    """Encode the value of a reply. Raises MicaError if it is too large for a frame."""
-    if isinstance(value, Page):
-        return _page(value)
+    """A reply's value. Raises MicaError if it is too large for a frame."""
     data = _encoder.encode(value)
     if len(data) > MAX_FRAME_BYTES - _ROOM_BYTES:
         raise MicaError(
@@ -45,33 +40,14 @@ def encode_reply(value: object) -> msgspec.Raw:
 
 
 def encode_event(event: Event) -> msgspec.Raw | None:
-    """Encode an event; None if it can't be encoded: it is then skipped."""
+    """An event; None for one that can't be sent, which is passed over."""
     encoded = _item(event)
     return None if encoded is None else msgspec.Raw(encoded)
 
 
 def encodable(items: Iterable[Item]) -> tuple[Item, ...]:
-    """The items that can be encoded."""
+    """Those that can be sent."""
     return tuple(item for item in items if _item(item) is not None)
-
-
-def _page(page: Page[Any]) -> msgspec.Raw:
-    """As many items as requested and as fit, but at least one."""
-    items: list[msgspec.Raw] = []
-    size, more = 0, page.more
-    for item in page.items:
-        encoded = _item(item)
-        if encoded is None:
-            continue
-        if items and size + len(encoded) > PAGE_BYTES:
-            more = True
-            break
-        items.append(msgspec.Raw(encoded))
-        size += len(encoded)
-    if page.items and not items:
-        raise MicaError(ErrorCode.INTERNAL, "None of the items of this page can be sent.")
-    rest = {name: getattr(page, name) for name in page.__struct_fields__}
-    return msgspec.Raw(_encoder.encode(rest | {"items": items, "more": more}))
 
 
 def _item(item: Any) -> bytes | None:

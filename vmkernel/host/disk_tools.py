@@ -1,6 +1,4 @@
-"""The tools that change what a disk holds: wipefs, sfdisk, mkfs. Callers must have
-checked first.
-"""
+"""The tools that change what a disk holds: wipefs, sfdisk, mkfs. Callers have asked before."""
 
 from __future__ import annotations
 
@@ -31,11 +29,11 @@ __all__ = [
 _QUICK_S = 60.0
 _BLKRRPART = 0x125F
 _MKFS_S = 1800.0
-"""Discarding all blocks of a large, slow disk takes minutes."""
+"""Discarding a large, slow disk takes its time."""
 
 
 def hold_exclusively(device: Path) -> None:
-    """Return if no one else uses the device: not mounted, no swap, no RAID or LVM member."""
+    """Return where nobody has the device: not mounted, no swap, no RAID or LVM member in use."""
     try:
         os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
@@ -45,12 +43,12 @@ def hold_exclusively(device: Path) -> None:
 
 
 async def wipe(runner: Runner, device: Path) -> None:
-    """Remove every known signature from a device."""
+    """Take every known signature off a device."""
     await runner.run(["wipefs", "--all", "--force", "--quiet", device], timeout_s=_QUICK_S)
 
 
 def read_partitions_again(disk: Path) -> None:
-    """Have the kernel read a disk's partition table again; none of it may be in use."""
+    """Let the kernel look at a disk's partition table anew; nothing of it may be in use."""
     try:
         fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -62,7 +60,7 @@ def read_partitions_again(disk: Path) -> None:
 
 
 async def make_one_partition(runner: Runner, disk: Path, *, type_guid: str, name: str) -> None:
-    """A new GPT with one partition over the whole disk, aligned as sfdisk does."""
+    """A new GPT with one partition that takes the whole disk, aligned as sfdisk does."""
     script = f'label: gpt\ntype={type_guid}, name="{name}"\n'
     await runner.run(
         ["sfdisk", "--lock=yes", "--wipe=always", "--wipe-partitions=always", "--quiet", disk],
@@ -72,11 +70,10 @@ async def make_one_partition(runner: Runner, disk: Path, *, type_guid: str, name
 
 
 async def grow_last_partition(runner: Runner, disk: Path, number: int) -> None:
-    """Move the GPT's backup to the end of the disk and extend a partition up to it, in the table
-    only.
+    """Move the GPT's backup to the disk's end and let a partition reach there, in the table alone.
 
-    The partition may be in use; `resize_partition` updates the kernel. Each step writes a whole
-    table with its checksums, so that a crash leaves the old one or the new.
+    The partition may be in use; the kernel is told by `resize_partition`. Each step writes a
+    whole table with its checksums, so that a crash leaves the old one or the new.
     """
     common = ["sfdisk", "--lock=yes", "--no-reread", "--no-tell-kernel", "--force", "--quiet"]
     await runner.run([*common, "--relocate", "gpt-bak-std", disk], timeout_s=_QUICK_S)

@@ -1,9 +1,8 @@
-"""The guest that shows whether KVM works: QEMU's arguments and the guest's expected output.
+"""The guest that shows whether KVM can be trusted: QEMU's arguments and what its guest says.
 
-With OVMF it is a UEFI machine with nothing to boot, whose firmware names its boot manager on the
-serial line. Without, SeaBIOS starts our own boot sector (trial_guest.S). By the time of their
-output, both have used what an ordinary guest needs: timers, interrupts, long mode, a second
-processor.
+With OVMF it is a UEFI machine with nothing to start, whose firmware names its boot manager on the
+serial line. Without, SeaBIOS starts a boot sector of our own (trial_guest.S). Both have done what
+an ordinary guest needs by the time they speak: timers, interrupts, long mode, a second processor.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from firmware.guest_firmware import UefiFiles
 __all__ = ["TrialGuest", "boot_disk", "trial_guest"]
 
 _UEFI_SAYS = b"BdsDxe"
-"""The part of EDK II that selects what to boot, by the name it prints."""
+"""The part of EDK II that looks for something to start, as it names itself."""
 _BIOS_SAYS = b"MICA RUNS"
 _DISK_BYTES = 1 << 20
-"""SeaBIOS doesn't read a disk of one sector."""
+"""SeaBIOS reads no disk of one sector."""
 
 _SECTOR = bytes.fromhex(
     "ea057c000031c08ed88ec08ed0bc007cfcfb8b1e6c0483c305f43b1e6c0475f9fabf0010b90020f3"
@@ -39,7 +38,7 @@ class TrialGuest:
 
     arguments: tuple[str, ...]
     says: bytes
-    """The output on its serial line once it has run."""
+    """What its serial line has in it once it ran."""
 
 
 def boot_disk() -> bytes:
@@ -52,7 +51,7 @@ def trial_guest(
 ) -> TrialGuest:
     """The guest for a host with these UEFI files; without them it starts from `disk`.
 
-    Neither the files nor the disk are written. `data_dirs` are the folders with SeaBIOS.
+    Neither the files nor the disk are written. `data_dirs` are where QEMU finds SeaBIOS.
     """
     arguments = [
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-net", "none"),

@@ -1,4 +1,4 @@
-"""The kernel's device events (NETLINK_KOBJECT_UEVENT), as they happen; only reads."""
+"""The kernel's device events (NETLINK_KOBJECT_UEVENT), as they happen; it changes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MESSAGE_BYTES = 8192
 
 @dataclass(frozen=True)
 class Uevent:
-    """A device that was added, removed or changed."""
+    """A device that came, went or changed."""
 
     action: str
     path: str
@@ -29,7 +29,7 @@ class Uevent:
 
 
 def decode_uevent(data: bytes) -> Uevent | None:
-    """One message; None if it isn't from the kernel."""
+    """One message; None where it is not one of the kernel's."""
     head, _, rest = data.partition(b"\0")
     action, at, path = head.decode(errors="replace").partition("@")
     if not at:
@@ -39,7 +39,7 @@ def decode_uevent(data: bytes) -> Uevent | None:
 
 
 class UeventSocket:
-    """Passes every event on; after an overrun it passes None: read everything again."""
+    """Hands every event on; after an overrun it hands on None: look at everything again."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -52,10 +52,11 @@ class UeventSocket:
             raise
 
     def fileno(self) -> int:
+        """For the event loop."""
         return self._socket.fileno()
 
     def read(self, handle: Callable[[Uevent | None], None]) -> None:
-        """Pass on everything that is pending."""
+        """Hand on everything that is there now."""
         while True:
             try:
                 data, sender = self._socket.recvfrom(_MESSAGE_BYTES)
@@ -68,4 +69,5 @@ class UeventSocket:
                 handle(event)
 
     def close(self) -> None:
+        """Stop listening."""
         self._socket.close()

@@ -15,10 +15,10 @@ from vmkernel.model.cloud_init import *
 from vmkernel.model.console import *
 from vmkernel.model.datastores import *
 from vmkernel.model.disks import *
-from vmkernel.model.event_types import *
 from vmkernel.model.guest_agent import *
 from vmkernel.model.host import *
 from vmkernel.model.images import *
+from vmkernel.model.listing import *
 from vmkernel.model.machine_state import *
 from vmkernel.model.operations import *
 from vmkernel.model.problems import *

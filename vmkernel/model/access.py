@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vmkernel.model.base import OpenEnum, Record, SentTimestamp, ShortText, Slug, Timestamp
+from vmkernel.model.listing import Column, Listing
 
-__all__ = ["IssuedToken", "Role", "Token", "TokenSpec"]
+__all__ = ["IssuedToken", "Role", "TOKEN_LISTING", "Token", "TokenSpec"]
 
 
 class Role(OpenEnum):
@@ -28,7 +29,7 @@ class TokenSpec(Record, frozen=True, kw_only=True):
     description: ShortText = ""
     """What the token is for."""
     expires_at: SentTimestamp | None = None
-    """When it expires; never if null."""
+    """When it ends; never if it is null."""
 
 
 class Token(Record, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class Token(Record, frozen=True, kw_only=True):
 
 
 class IssuedToken(Record, frozen=True, kw_only=True):
-    """A token with its secret, which is shown only here."""
+    """A token with its secret, which is shown here and never again."""
 
     token: Token
     secret: str
@@ -49,3 +50,20 @@ class IssuedToken(Record, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Without the secret."""
         return f"IssuedToken(token={self.token!r})"
+
+
+TOKEN_LISTING = Listing(
+    item=Token,
+    filters={
+        "id": Column("id"),
+        "role": Column("spec.role"),
+        "description": Column("spec.description"),
+    },
+    sort={
+        "id": Column("id"),
+        "role": Column("spec.role"),
+        "created_at": Column("created_at"),
+        "expires_at": Column("spec.expires_at"),
+    },
+    summary=("spec.role", "spec.expires_at"),
+)

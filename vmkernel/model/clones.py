@@ -1,4 +1,4 @@
-"""Clones: new VMs made from existing ones."""
+"""Clones: new virtual machines made of others."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ __all__ = ["CloneSpec"]
 
 
 class CloneSpec(Record, frozen=True, kw_only=True):
-    """What a clone is wanted to be, apart from what it copies from the original VM."""
+    """What a clone is wanted to be, beyond a copy of the VM that it is made of."""
 
     name: DisplayName = ""
     datastore: Slug | None = None
     """The datastore of the clone and its disks; the original's if null."""
     linked: bool = False
-    """Make a linked clone: its disks store only the differences from the original, which must be a
-    template and can't be changed or deleted while it has linked clones."""
+    """Its disks are only the differences to those of the other, which must be a template: that must
+    stay as it is while there are such clones."""
     snapshot: Slug | None = None
-    """Clone this snapshot of the original instead of its present state; the original may then be
-    running."""
+    """As the other was at this snapshot of it; it may run then."""

@@ -1,4 +1,4 @@
-"""What cloud-init configures in a guest at its first start (cloud-init's NoCloud data source)."""
+"""What cloud-init gives a guest at its first start, by cloud-init's NoCloud."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from vmkernel.text import PRINTABLE_WITH_TABS
 __all__ = ["CONCEALED", "CloudInitSpec", "UserDataFormat"]
 
 CONCEALED = "***"
-"""Shown instead of a secret; sending it back leaves the secret unchanged."""
+"""Shown instead of a secret; if it is sent back, the secret stays as it is."""
 
 
 class UserDataFormat(OpenEnum):
-    """What reads the user data: cloud-init, or any other program."""
+    """Who reads the user data: cloud-init, or any other program."""
 
     CLOUD_INIT = "cloud-init"
     """They are checked by cloud-init's rules, and joined with user, keys and password."""
     ANY = "any"
-    """Talos, Ignition, cloudbase-init or another: the user data reach the guest unchanged."""
+    """Talos, Ignition, cloudbase-init or another: they reach the guest as they are."""
 
 
 class CloudInitSpec(Record, frozen=True, kw_only=True):
-    """What cloud-init configures in a guest at its first start, on a CD-ROM labelled CIDATA.
+    """What cloud-init gives a guest at its first start, on a CD-ROM of its own labelled CIDATA.
 
-    Secrets are shown as `***`; sending that back leaves them unchanged.
+    Secrets are answered as `***`; if that is sent back, they stay as they are.
     """
 
     hostname: (
@@ -52,7 +52,7 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    """The name of the first user; the guest's default user if null."""
+    """The name of the first user; the system's own choice if null."""
     password_hash: (
         Annotated[
             str,
@@ -64,8 +64,8 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    """The password hash of that user in crypt(5) format (`mica vm create --password` makes one).
-    Without `user`, it must begin with $1$, $2a$, $2y$, $5$ or $6$. Never shown."""
+    """That user's, as crypt(5) writes it (`mica vm create --password` makes one); without `user`,
+    one that begins with $1$, $2a$, $2y$, $5$ or $6$. Never shown."""
     ssh_keys: Annotated[
         tuple[
             Annotated[
@@ -82,12 +82,11 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
     ] = ()
     """Public keys that may log in as that user: lines of authorized_keys."""
     format: UserDataFormat = UserDataFormat.CLOUD_INIT
-    """Which program reads `user_data`. With `any` (Talos, Ignition, cloudbase-init), they reach the
-    guest unchecked and unchanged, without user, keys and password."""
+    """Who reads `user_data`. With `any` (Talos, Ignition, cloudbase-init), they reach the guest
+    unchecked and as they are, without user, keys and password."""
     user_data: Annotated[str, msgspec.Meta(max_length=1 << 18)] | None = None
-    """The user data in the given `format`. Only operators see them, and only when reading a single
-    VM."""
+    """As `format` says; shown to operators, of one VM alone."""
     meta_data: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
     """Further meta-data."""
     network_config: Annotated[str, msgspec.Meta(max_length=1 << 16)] | None = None
-    """Version 1 or 2; if null, DHCP on the first NIC."""
+    """Version 1 or 2; DHCP on the first card if null."""

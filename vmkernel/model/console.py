@@ -1,13 +1,12 @@
-"""The protocol of a VM's serial console, between the vmkernel and its clients.
+"""What goes over a VM's serial console, between the vmkernel and whoever shows it.
 
-Its socket keeps the boundaries of messages (SOCK_SEQPACKET). The first octet of a message says what
-follows it:
+Its socket keeps the boundaries of messages (SOCK_SEQPACKET). The first octet of a message tells
+what follows it:
 
     DATA     bytes of the line: the guest's output one way, what is typed the other
     CONTROL  JSON: a `ConsoleNotice` from the vmkernel, a `ConsoleAsk` to it
 
-Any number of clients may watch; at most one writes. A VNC stream is plain RFB, without this
-framing.
+Any number may watch; at most one writes. A stream of VNC has none of this: it is RFB, as it is.
 """
 
 from __future__ import annotations
@@ -23,27 +22,26 @@ MAX_CONSOLE_BYTES = (1 << 16) + 1
 
 
 class ConsoleMode(OpenEnum):
-    """How a client uses a serial console: any number of clients watch, at most one writes."""
+    """How a client uses a serial line, which any number watch and at most one writes."""
 
     WRITE = "write"
-    """Become the writer if there is none."""
+    """To be its writer, if there is none."""
     WATCH = "watch"
-    """Only watch."""
+    """To see it only."""
     TAKEOVER = "takeover"
-    """Become the writer, replacing the present one."""
+    """To be its writer, whoever is it now."""
 
 
 class ConsoleAsk(Record, frozen=True, kw_only=True):
-    """A text message from a client of a serial console's WebSocket, sent at any time."""
+    """What a client of a serial console's WebSocket may say as a text message, at any time."""
 
     mode: ConsoleMode
 
 
 class ConsoleNotice(Record, frozen=True, kw_only=True):
-    """A text message to a client of a serial console's WebSocket: whether its input reaches the
-    guest; sent first, and whenever that changes.
-    """
+    """What a serial console's WebSocket says as a text message: whether what is typed here reaches
+    the guest; first when it opens, then whenever that changes."""
 
     writer: bool
     holder: str | None = None
-    """The client that writes, if it is another one; null if there is none."""
+    """Who writes, if it is another client; null: no one."""

@@ -8,9 +8,11 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.model.base import OpenEnum, PathText, Printable, Record, ShortText, Slug, Timestamp
+from vmkernel.model.listing import Column, Listing
 
 __all__ = [
     "COMMON_FIELDS",
+    "DATASTORE_LISTING",
     "Datastore",
     "DatastoreKind",
     "DatastoreMember",
@@ -38,7 +40,7 @@ class DatastoreKind(OpenEnum):
     RAID = "raid"
     """Several disks that mirror each other (md)."""
     LVM = "lvm"
-    """Several disks concatenated (a volume group); losing one disk loses all data."""
+    """Several disks one after the other (a volume group); the loss of one loses all."""
     NFS = "nfs"
     DIRECTORY = "directory"
     """Hosted mode only."""
@@ -91,19 +93,19 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class NfsSpec(Record, frozen=True, kw_only=True):
-    """A directory exported by a server; the host must be able to write there as root."""
+    """A directory that a server exports; the host needs to write there as root."""
 
     server: Annotated[Printable, msgspec.Meta(min_length=1, max_length=255)]
-    """Host name or address."""
+    """A name or an address."""
     export: Annotated[PathText, msgspec.Meta(min_length=1)]
     """Its absolute path on the server."""
     version: NfsVersion | None = None
-    """Use only this version; if null, the newest that the server supports, negotiated at each mount
-    (see `status.nfs_version`). Version 3 has no locks on the server."""
+    """Only this one; by default the newest that the server speaks, negotiated at each mount (see
+    `status.nfs_version`). Version 3 has no locks on the server."""
     port: Port | None = None
-    """TCP port; if null, 2049, or for version 3 what the server's rpcbind reports."""
+    """2049, or what the server's rpcbind reports (version 3)."""
     mount_port: Port | None = None
-    """Version 3: the port of its mount service; if null, rpcbind is asked."""
+    """Version 3: the port of its mount service; else rpcbind is asked."""
 
 
 Percent = Annotated[int, msgspec.Meta(ge=1, le=100)]
@@ -114,22 +116,22 @@ class DatastoreSpec(Record, frozen=True, kw_only=True):
 
     kind: DatastoreKind
     disk: ShortText | None = None
-    """`local`: the ID of the disk."""
+    """`local`: the id of the disk."""
     disks: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=64)] = ()
-    """`raid` and `lvm`: the IDs of the disks."""
+    """`raid` and `lvm`: the ids of the disks."""
     spares: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=16)] = ()
     """`raid`: disks that replace one that fails."""
     raid_level: RaidLevel = RaidLevel.RAID1
-    """`raid`: the level of the array."""
+    """`raid`: what is made."""
     nfs: NfsSpec | None = None
     filesystem: Filesystem = Filesystem.XFS
-    """`local`, `raid`, `lvm`: the file system to make on wiped disks."""
+    """`local`, `raid`, `lvm`: what is made on wiped disks."""
     path: PathText | None = None
     """`directory` (hosted mode only): an absolute path."""
     warning_percent: Percent = 80
-    """Raise a warning (a finding and an event) when this much of the space is used."""
+    """A finding and an event are raised when this much is used."""
     critical_percent: Percent = 95
-    """Raise an error (a finding and an event) when this much of the space is used."""
+    """The same, as an error."""
 
 
 class DatastoreState(OpenEnum):
@@ -138,9 +140,9 @@ class DatastoreState(OpenEnum):
     AVAILABLE = "available"
     MISSING = "missing"
     FAILED = "failed"
-    """It is present but can't be used."""
+    """It is there and can't be used."""
     UNMOUNTED = "unmounted"
-    """It was unmounted by request and stays unmounted."""
+    """It was unmounted by request, and stays so."""
 
 
 class SpaceLevel(OpenEnum):
@@ -165,7 +167,7 @@ class DatastoreMember(Record, frozen=True, kw_only=True):
     """A disk of a datastore."""
 
     disk: str
-    """The ID of the disk."""
+    """Its id."""
     device: str | None = None
     state: MemberState
 
@@ -175,11 +177,11 @@ class RaidState(OpenEnum):
 
     CLEAN = "clean"
     DEGRADED = "degraded"
-    """A disk is missing and no rebuild is running."""
+    """A disk is missing and nothing is being done about it."""
     REBUILDING = "rebuilding"
-    """Data are being copied to a disk."""
+    """A disk is being filled."""
     CHECKING = "checking"
-    """All disks are present; their contents are being compared or synchronised."""
+    """All disks are there; their contents are being compared or brought in line."""
 
 
 class RaidStatus(Record, frozen=True, kw_only=True):
@@ -189,9 +191,9 @@ class RaidStatus(Record, frozen=True, kw_only=True):
     state: RaidState
     missing_disks: int = 0
     progress_percent: float | None = None
-    """How much of the running rebuild or check is done."""
+    """Of the rebuild or check under way."""
     remaining_s: int | None = None
-    """Estimated from the present speed."""
+    """An estimate from its present speed."""
 
 
 class DatastoreStatus(Record, frozen=True, kw_only=True):
@@ -204,12 +206,12 @@ class DatastoreStatus(Record, frozen=True, kw_only=True):
     capacity_bytes: int = 0
     free_bytes: int = 0
     provisioned_bytes: int = 0
-    """The total size of its volumes if they were completely filled."""
+    """What its volumes come to when they are filled to their sizes."""
     space: SpaceLevel = SpaceLevel.OK
     device: str | None = None
     filesystem: str | None = None
     nfs_version: NfsVersion | None = None
-    """`nfs`: the version in use."""
+    """`nfs`: what is spoken now."""
     members: tuple[DatastoreMember, ...] = ()
     raid: RaidStatus | None = None
 
@@ -222,3 +224,28 @@ class Datastore(Record, frozen=True, kw_only=True):
     created_at: Timestamp
     spec: DatastoreSpec
     status: DatastoreStatus
+
+
+DATASTORE_LISTING = Listing(
+    item=Datastore,
+    filters={
+        "id": Column("id"),
+        "kind": Column("spec.kind"),
+        "state": Column("status.state"),
+        "space": Column("status.space"),
+        "filesystem": Column("status.filesystem"),
+        "disk": Column("status.members.disk", text="A disk that is a member of it."),
+    },
+    sort={
+        "id": Column("id"),
+        "kind": Column("spec.kind"),
+        "state": Column("status.state"),
+        "created_at": Column("created_at"),
+        "capacity_bytes": Column("status.capacity_bytes"),
+        "free_bytes": Column("status.free_bytes"),
+    },
+    summary=(
+        *("revision", "created_at", "spec.kind", "status.state", "status.reason"),
+        *("status.capacity_bytes", "status.free_bytes", "status.space"),
+    ),
+)

@@ -1,6 +1,5 @@
-"""What a guest's agent reports. The guest controls all of it: it is bounded, cleaned of control
-characters, and used only for display.
-"""
+"""What the agent in a guest says of it. All of it is the guest's own word: bounded, cleaned of
+control characters, and trusted for nothing but showing."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ class AgentInterface(Record, frozen=True, kw_only=True):
 
 
 class GuestSystem(Record, frozen=True, kw_only=True):
-    """The guest's operating system, as its os-release says."""
+    """The guest's operating system, in the words of its os-release."""
 
     id: str = ""
     name: str = ""
@@ -28,12 +27,12 @@ class GuestSystem(Record, frozen=True, kw_only=True):
 
 
 class AgentStatus(Record, frozen=True, kw_only=True):
-    """The guest agent, as it reports itself. Guests without an agent are normal."""
+    """The guest agent, in the guest's own words. That there is none is normal."""
 
     connected: bool
     """True while a program in the guest has the channel open."""
     checked_at: Timestamp | None = None
-    """When the other fields were read."""
+    """When the rest was asked."""
     reason: str | None = None
     """Why a connected agent reports nothing."""
     version: str | None = None
@@ -41,4 +40,4 @@ class AgentStatus(Record, frozen=True, kw_only=True):
     system: GuestSystem | None = None
     interfaces: tuple[AgentInterface, ...] = ()
     frozen: bool = False
-    """True while the guest's file systems are frozen for a snapshot."""
+    """True while its file systems are held still, for a snapshot."""

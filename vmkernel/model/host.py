@@ -7,11 +7,13 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.model.base import OpenEnum, Record, Timestamp
+from vmkernel.model.listing import Column, Listing
 
 __all__ = [
     "ApiInfo",
     "BootInfo",
     "CpuInfo",
+    "DEVICE_LISTING",
     "Device",
     "DeviceBus",
     "Finding",
@@ -30,39 +32,39 @@ __all__ = [
 
 
 class HostMode(OpenEnum):
-    """How Mica runs on this machine."""
+    """How this Mica runs."""
 
     APPLIANCE = "appliance"
     HOSTED = "hosted"
 
 
 class ApiInfo(Record, frozen=True, kw_only=True):
-    """What this host is. Without a token, it shows only what a client needs to claim the host."""
+    """What this host is. Without a token, only what a client needs to claim it is shown."""
 
     product: Annotated[str, msgspec.Meta(examples=["Mica"])]
     """The product's name."""
     api_version: Annotated[str, msgspec.Meta(examples=["v1"])]
     """The version of this API."""
     claimed: bool
-    """False until the claim code is used."""
+    """False until someone spent the claim code."""
     version: str | msgspec.UnsetType = msgspec.UNSET
-    """The version of Mica; shown only with a token."""
+    """The version of Mica that runs; with a token only."""
     mode: HostMode | msgspec.UnsetType = msgspec.UNSET
-    """Whether Mica runs as an appliance or hosted; shown only with a token."""
+    """Whether Mica owns the machine or is a guest; with a token only."""
     capabilities: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
-    """Features that this host supports, for clients to check; shown only with a token."""
+    """Names of what this host can do, for clients to ask; with a token only."""
 
 
 class CpuInfo(Record, frozen=True, kw_only=True):
-    """The host's CPUs."""
+    """The host's processors."""
 
     vendor: str
     model: str
     sockets: int
     cores: int
-    """Cores of all sockets in total."""
+    """Cores of all sockets together."""
     threads: int
-    """Hardware threads of all cores in total."""
+    """Hardware threads of all cores together."""
 
 
 class MemoryInfo(Record, frozen=True, kw_only=True):
@@ -75,15 +77,15 @@ class MemoryInfo(Record, frozen=True, kw_only=True):
 
 
 class VirtualisationInfo(Record, frozen=True, kw_only=True):
-    """Whether hardware virtualisation is available."""
+    """Whether guests run on the processor."""
 
     available: bool
     extension: str | None
-    """`svm` or `vmx`; null if the CPU has neither."""
+    """`svm` or `vmx` if the processor has one."""
     accelerator: str
     """What a VM started now would use: `kvm` or `tcg`."""
     reason: str | None = None
-    """Why hardware virtualisation is not available."""
+    """Why it is not available."""
 
 
 class BootInfo(Record, frozen=True, kw_only=True):
@@ -95,31 +97,31 @@ class BootInfo(Record, frozen=True, kw_only=True):
     kernel: str
     """The release of the running kernel."""
     bank: str | None
-    """The boot bank in use."""
+    """The boot bank that was started."""
     booted_at: Timestamp
     uptime_s: float
     """Seconds since the kernel started."""
     timings_s: dict[str, float] = {}
-    """Seconds until named stages of the boot, if known."""
+    """Seconds to named stages if they are known."""
 
 
 class SecurityInfo(Record, frozen=True, kw_only=True):
-    """What the running kernel enforces, as it reports; null if it doesn't report it."""
+    """What the running kernel enforces, as it reports; null for what it doesn't report."""
 
     lockdown: str | None
     """`none`, `integrity` or `confidentiality`; null if the kernel has no lockdown."""
     security_modules: tuple[str, ...]
     """The kernel's active security modules, in order."""
     secure_boot: bool
-    """True if the firmware verified the signature of what it booted."""
+    """True if the firmware checked the signature of what it started."""
     module_signatures_enforced: bool | None
     """True if only signed modules are loaded."""
     modules_locked: bool | None
-    """True if no module can be loaded until the next boot."""
+    """True if no module can be loaded until the next start."""
     kexec_disabled: bool | None
-    """True if no other kernel can be loaded until the next boot."""
+    """True if no other kernel can be loaded until the next start."""
     unprivileged_user_namespaces: bool | None
-    """True if unprivileged processes may create user namespaces."""
+    """True if a process without privileges may make a user namespace."""
     io_uring: str | None
     """Who may use io_uring: `allowed` (everyone), `privileged` or `disabled`."""
     executable_memfd: str | None
@@ -135,13 +137,13 @@ class SecurityInfo(Record, frozen=True, kw_only=True):
     smt_active: bool | None
     """True if threads share cores now."""
     cpu_mitigations: dict[str, str]
-    """Each vulnerability of the CPU, and how the kernel mitigates it."""
+    """Each weakness that the processor has, and how the kernel deals with it."""
     cpu_vulnerabilities: tuple[str, ...]
-    """The vulnerabilities of the CPU that are not mitigated."""
+    """The weaknesses of the processor that nothing mitigates."""
 
 
 class StickInfo(Record, frozen=True, kw_only=True):
-    """The boot stick; counters of the block layer since boot."""
+    """The boot stick, by the block layer's own counters since boot."""
 
     present: bool
     device: str | None = None
@@ -149,9 +151,9 @@ class StickInfo(Record, frozen=True, kw_only=True):
     serial: str | None = None
     size_bytes: int = 0
     written_bytes: int = 0
-    """Bytes written since boot."""
+    """Bytes written to the stick since boot."""
     read_bytes: int = 0
-    """Bytes read since boot."""
+    """Bytes read from the stick since boot."""
 
 
 class LinkInfo(Record, frozen=True, kw_only=True):
@@ -163,13 +165,13 @@ class LinkInfo(Record, frozen=True, kw_only=True):
     carrier: bool
     driver: str | None = None
     master: str | None = None
-    """The bridge or bond that it is part of."""
+    """The bridge or bond that it belongs to."""
     addresses: tuple[str, ...] = ()
     """In CIDR notation."""
 
 
 class Severity(OpenEnum):
-    """How important a finding is."""
+    """How much a finding matters."""
 
     INFO = "info"
     WARNING = "warning"
@@ -177,18 +179,18 @@ class Severity(OpenEnum):
 
 
 class Finding(Record, frozen=True, kw_only=True):
-    """A limitation of the host, or a condition that needs attention."""
+    """Something that the host can't do or that needs attention."""
 
     code: str
-    """A stable code, such as `no-virtualisation`."""
+    """Stable, such as `no-virtualisation`."""
     severity: Severity
     message: str
-    """One sentence that names the object and what to do."""
+    """One sentence: the object and what to do."""
     subject: str | None = None
 
 
 class HostProgram(Record, frozen=True, kw_only=True):
-    """A program that Mica uses to run VMs or manage their disks."""
+    """A program that runs guests or their disks."""
 
     name: Annotated[str, msgspec.Meta(examples=["qemu-system-x86_64"])]
     version: str
@@ -210,22 +212,22 @@ class HostStatus(Record, frozen=True, kw_only=True):
     links: tuple[LinkInfo, ...]
     findings: tuple[Finding, ...]
     programs: tuple[HostProgram, ...] = ()
-    """Hosted mode: the programs of this machine that Mica uses."""
+    """Hosted mode: the machine's own programs that Mica uses."""
     tls_fingerprint_sha256: str
     """SHA-256 of the API's certificate (DER), as the console shows it."""
 
 
 class HostCertificate(Record, frozen=True, kw_only=True):
-    """The API's new certificate."""
+    """What this API proves itself with from now on."""
 
     certificate_pem: str
     """The certificate, for clients that pin it."""
     fingerprint_sha256: str
-    """Its SHA-256 fingerprint, as shown on the host's screen."""
+    """Its SHA-256 fingerprint, as the host's screen shows it."""
 
 
 class DeviceBus(OpenEnum):
-    """The bus of a physical device."""
+    """The bus that a physical device hangs on."""
 
     PCI = "pci"
     USB = "usb"
@@ -236,7 +238,7 @@ class Device(Record, frozen=True, kw_only=True):
 
     bus: DeviceBus
     address: Annotated[str, msgspec.Meta(examples=["0000:00:1f.2", "1-1.4"])]
-    """Its address on the bus."""
+    """The place on its bus."""
     vendor_id: str
     product_id: str
     class_code: str
@@ -247,11 +249,36 @@ class Device(Record, frozen=True, kw_only=True):
     bundle: str | None = None
     """The driver bundle that covers it."""
     finding: Finding | None = None
-    """What is wrong with the device, such as a missing driver."""
+    """What is wrong with it, such as a missing driver."""
 
 
 class PowerAction(OpenEnum):
-    """What to do with the host's power."""
+    """What the host's power control can do."""
 
     SHUTDOWN = "shutdown"
     REBOOT = "reboot"
+
+
+DEVICE_LISTING = Listing(
+    item=Device,
+    filters={
+        "bus": Column("bus"),
+        "address": Column("address"),
+        "vendor_id": Column("vendor_id"),
+        "product_id": Column("product_id"),
+        "class_code": Column("class_code"),
+        "name": Column("name"),
+        "driver": Column("driver", text="Empty for what has no driver."),
+        "bundle": Column("bundle"),
+        "finding": Column("finding.code", text="Empty for what nothing is wrong with."),
+    },
+    sort={
+        "address": Column("address"),
+        "vendor_id": Column("vendor_id"),
+        "class_code": Column("class_code"),
+        "name": Column("name"),
+        "driver": Column("driver"),
+    },
+    summary=("name", "driver", "finding.code"),
+    key=("bus", "address"),
+)

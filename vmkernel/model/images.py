@@ -1,4 +1,4 @@
-"""Images: ISOs, disk images, kernels and initrds; how they are made and imported."""
+"""Images: ISOs, disk templates, kernels and initrds; what they are made from, and how they come."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from vmkernel.model.base import OpenEnum, Record, Sha256Hex, Slug, Timestamp
+from vmkernel.model.listing import Column, Listing
 from vmkernel.model.problems import ErrorInfo
 from vmkernel.text import PRINTABLE, PRINTABLE_LINES
 
@@ -14,6 +15,7 @@ __all__ = [
     "Compression",
     "DataExtent",
     "DataMap",
+    "IMAGE_LISTING",
     "Image",
     "ImageCapture",
     "ImageFormat",
@@ -24,6 +26,7 @@ __all__ = [
     "ImageStatus",
     "SourceFormat",
     "StoredData",
+    "UPLOAD_LISTING",
     "Upload",
     "UploadChecksum",
     "UploadOutcome",
@@ -37,7 +40,7 @@ ImageBytes = Annotated[int, msgspec.Meta(ge=1, le=MAX_IMAGE_BYTES)]
 
 
 class ImageFormat(OpenEnum):
-    """The format in which an image is stored; it is verified against the file's header."""
+    """How an image is kept; its header must prove it."""
 
     ISO = "iso"
     QCOW2 = "qcow2"
@@ -47,7 +50,7 @@ class ImageFormat(OpenEnum):
 
 
 class SourceFormat(OpenEnum):
-    """The format of the source of an image. What isn't an ImageFormat is converted to qcow2."""
+    """What an image may be made from. What isn't an ImageFormat is converted to qcow2."""
 
     ISO = "iso"
     QCOW2 = "qcow2"
@@ -62,7 +65,7 @@ class SourceFormat(OpenEnum):
 
     @property
     def kept_as(self) -> ImageFormat:
-        """The format of the image made from it."""
+        """The format of the image that comes out of it."""
         try:
             return ImageFormat(self.value)
         except ValueError:
@@ -70,12 +73,12 @@ class SourceFormat(OpenEnum):
 
     @property
     def converted(self) -> bool:
-        """True if qemu-img makes the image; False if the file is stored unchanged."""
+        """True if qemu-img makes the image; False if it is kept as it came."""
         return self.value not in ImageFormat._value2member_map_
 
 
 class Compression(OpenEnum):
-    """How data are compressed for the transfer to the host."""
+    """How data are compressed on their way to the host."""
 
     NONE = "none"
     GZIP = "gzip"
@@ -90,18 +93,18 @@ class ImageSource(Record, frozen=True, kw_only=True):
     datastore: Slug
     size_bytes: ImageBytes
     sha256: Sha256Hex | None = None
-    """The SHA-256 of the data as sent; verified if given."""
+    """Of the data as they are sent; checked if given."""
     format: SourceFormat | None = None
-    """Detected from the header if null; the header is verified in any case."""
+    """Null: taken from the header, which is checked in any case."""
     compression: Compression | None = None
-    """Detected from the header if null."""
+    """Null: taken from the header."""
 
 
 class ImagePull(Record, frozen=True, kw_only=True):
-    """An image that the host downloads."""
+    """An image that the host fetches itself."""
 
     datastore: Slug
-    """The datastore to store the image in."""
+    """Where the image is kept."""
     url: Annotated[
         str,
         msgspec.Meta(
@@ -111,34 +114,34 @@ class ImagePull(Record, frozen=True, kw_only=True):
             examples=["https://example.org/debian-13.qcow2"],
         ),
     ]
-    """`http://` or `https://`, without credentials. Addresses of this host and link-local addresses
-    are refused; at most five redirects are followed."""
+    """`http://` or `https://`, without credentials. Addresses of this host itself and of a single
+    link are refused; at most five redirects are followed."""
     sha256: Sha256Hex
-    """The SHA-256 that the file must have."""
+    """The digest that the file must have."""
     format: SourceFormat | None = None
-    """The format after decompression; detected from the header if null."""
+    """What it is, unpacked; null: taken from the header."""
     compression: Compression | None = None
-    """How the file is compressed; detected from the header if null."""
+    """How it is compressed; null: taken from the header."""
     max_bytes: ImageBytes | None = None
-    """Refuse larger files; if null, the limit is the datastore's free space."""
+    """Larger files are refused; null: what fits on the datastore."""
     ca_pem: Annotated[str, msgspec.Meta(max_length=65536, pattern=PRINTABLE_LINES)] | None = None
-    """PEM certificates to trust instead of the public authorities."""
+    """Certificates to trust instead of the public authorities (PEM)."""
 
 
 class ImageCapture(Record, frozen=True, kw_only=True):
-    """An image made from a volume that no running VM uses."""
+    """An image that is made of a volume that no running VM has."""
 
     volume: Slug
     datastore: Slug | None = None
-    """The volume's datastore if null."""
+    """Null: the volume's."""
     format: ImageFormat = ImageFormat.QCOW2
     """`qcow2` or `raw`."""
     compress: bool = False
-    """Compress the clusters (qcow2 only)."""
+    """qcow2: compress the clusters."""
 
 
 class ImageSpec(Record, frozen=True, kw_only=True):
-    """What an image is, as stored."""
+    """What an image is, as it is kept."""
 
     datastore: Slug
     format: ImageFormat
@@ -152,22 +155,22 @@ class ImageOrigin(Record, frozen=True, kw_only=True):
     format: SourceFormat
     compression: Compression
     size_bytes: int
-    """The size of the source data."""
+    """Of the data as they came."""
     sha256: Sha256Hex | None = None
-    """The SHA-256 of the source data."""
+    """Of the data as they came."""
     url: str | None = None
-    """The URL that it was downloaded from, after redirects."""
+    """Where it was pulled from, after redirects."""
     volume: str | None = None
-    """The volume that it was captured from."""
+    """The volume that it was made of."""
 
 
 class ImageStatus(Record, frozen=True, kw_only=True):
     """What is observed of an image."""
 
     virtual_size_bytes: int
-    """The size of the virtual disk; the file's size if it isn't a disk image."""
+    """The size of the disk in it; the file's size if it is none."""
     used_by: tuple[str, ...] = ()
-    """IDs of the VMs that use it."""
+    """Ids of the VMs that name it."""
     origin: ImageOrigin | None = None
     """Where it came from."""
     reason: str | None = None
@@ -175,7 +178,7 @@ class ImageStatus(Record, frozen=True, kw_only=True):
 
 
 class Image(Record, frozen=True, kw_only=True):
-    """An ISO, disk image, kernel or initrd."""
+    """An ISO, disk template, kernel or initrd."""
 
     id: Slug
     created_at: Timestamp
@@ -184,7 +187,7 @@ class Image(Record, frozen=True, kw_only=True):
 
 
 class StoredData(Record, frozen=True, kw_only=True):
-    """The file of an image or a volume, as downloaded."""
+    """The file of an image or a volume, as it is downloaded."""
 
     size_bytes: int
     etag: str
@@ -200,19 +203,19 @@ class DataExtent(Record, frozen=True, kw_only=True):
 
 
 class DataMap(Record, frozen=True, kw_only=True):
-    """Which parts of a file contain data; the rest reads as zeros."""
+    """Where the data of a file are; everything else of it reads as zeros."""
 
     size_bytes: int
     etag: str
-    """The ETag of the download, without quotation marks."""
+    """That of the download, without its quotation marks."""
     extents: tuple[DataExtent, ...]
-    """In order; only some of them if `next_offset` is set."""
+    """In order; a part of them, if there is a `next_offset`."""
     next_offset: int | None = None
     """The `offset` of the next part; null at the end."""
 
 
 class UploadSpec(ImageSource, frozen=True, kw_only=True):
-    """A resumable upload: what is sent and which image it becomes."""
+    """A resumable upload: what comes, and what it becomes."""
 
     image: Slug
 
@@ -222,7 +225,7 @@ class UploadState(OpenEnum):
 
     RECEIVING = "receiving"
     IMPORTING = "importing"
-    """All bytes have arrived; `operation` makes the image from them."""
+    """All bytes are here; `operation` makes the image of them."""
 
 
 class UploadStatus(Record, frozen=True, kw_only=True):
@@ -233,11 +236,11 @@ class UploadStatus(Record, frozen=True, kw_only=True):
     """The number of bytes that are stored durably."""
     expires_at: Timestamp
     operation: str | None = None
-    """The operation that makes the image."""
+    """What makes the image of it."""
 
 
 class Upload(Record, frozen=True, kw_only=True):
-    """A resumable upload, until its image exists."""
+    """A resumable upload, until its image is there."""
 
     id: Slug
     created_at: Timestamp
@@ -253,13 +256,57 @@ class UploadChecksum(Record, frozen=True, kw_only=True):
 
 
 class UploadOutcome(Record, frozen=True, kw_only=True):
-    """The result of one part of an upload."""
+    """What became of one part of an upload."""
 
     offset_bytes: int
-    """The number of bytes of the whole upload that are durable."""
+    """So many bytes of the whole are durable now."""
     checksum_matches: bool = True
-    """False if the part was discarded."""
+    """False: the part was dropped."""
     operation: str | None = None
-    """The operation that makes the image, if the upload is complete."""
+    """What makes the image, where the upload is whole now."""
     problem: ErrorInfo | None = None
-    """Why only part of it was accepted."""
+    """Why not all of it was taken."""
+
+
+IMAGE_LISTING = Listing(
+    item=Image,
+    filters={
+        "id": Column("id"),
+        "datastore": Column("spec.datastore"),
+        "format": Column("spec.format"),
+        "sha256": Column("spec.sha256"),
+        "used_by": Column("status.used_by", text="A VM that names it; empty for what none uses."),
+    },
+    sort={
+        "id": Column("id"),
+        "datastore": Column("spec.datastore"),
+        "format": Column("spec.format"),
+        "created_at": Column("created_at"),
+        "size_bytes": Column("spec.size_bytes"),
+    },
+    summary=(
+        *("created_at", "spec.datastore", "spec.format", "spec.size_bytes"),
+        *("status.virtual_size_bytes", "status.reason"),
+    ),
+)
+
+UPLOAD_LISTING = Listing(
+    item=Upload,
+    filters={
+        "id": Column("id"),
+        "state": Column("status.state"),
+        "image": Column("spec.image"),
+        "datastore": Column("spec.datastore"),
+    },
+    sort={
+        "id": Column("id"),
+        "image": Column("spec.image"),
+        "created_at": Column("created_at"),
+        "expires_at": Column("status.expires_at"),
+        "size_bytes": Column("spec.size_bytes"),
+    },
+    summary=(
+        *("created_at", "spec.image", "spec.datastore", "spec.size_bytes"),
+        *("status.state", "status.offset_bytes"),
+    ),
+)

@@ -16,24 +16,23 @@ MAX_STATE_FILE_BYTES = 2 << 20
 
 
 class StateFileName(OpenEnum):
-    """A part of a VM's state that is stored beside its disks: UEFI variables without and with
-    Secure Boot, the TPM's non-volatile state.
-    """
+    """A part of a VM's state that is kept beside its disks: variables of UEFI without and with
+    Secure Boot, the TPM's non-volatile state."""
 
     NVRAM = "nvram"
-    """UEFI variables without Secure Boot."""
+    """Variables of UEFI without Secure Boot."""
     NVRAM_SECURE_BOOT = "nvram-secure-boot"
-    """UEFI variables with Secure Boot."""
+    """Variables of UEFI with Secure Boot."""
     TPM = "tpm"
-    """The TPM's non-volatile state, as swtpm stores it."""
+    """The TPM's non-volatile state, as swtpm keeps it."""
 
 
 class StateFile(Record, frozen=True, kw_only=True):
-    """One complete part of a VM's state."""
+    """One part of a VM's state, whole."""
 
     name: StateFileName
     data: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_STATE_FILE_BYTES)]
-    """Base64."""
+    """In base64."""
 
 
 class MachineState(Record, frozen=True, kw_only=True):
@@ -59,13 +58,13 @@ class MachineState(Record, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    """The guest's system UUID; a new one if omitted."""
+    """The guest's system UUID; a new one if left out."""
     files: Annotated[tuple[StateFile, ...], msgspec.Meta(max_length=len(StateFileName))] = ()
 
 
 class SavedVm(Record, frozen=True, kw_only=True):
-    """A VM as a backup stores it; the same document creates it again."""
+    """A virtual machine as a backup has it; what creates it again is the same."""
 
     spec: VmSpec
     machine: MachineState
-    """Its identity and state, so that the restored VM is the same machine."""
+    """What makes it the same machine again."""

@@ -1,15 +1,24 @@
-"""Operations (long-running work) and events (what happened)."""
+"""Long-running work and what happened: operations and events."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from vmkernel.model.base import OpenEnum, Record, SubjectKind, Timestamp
+from vmkernel.model.listing import Column, Listing
 from vmkernel.model.problems import OperationError
 
-__all__ = ["Event", "Operation", "OperationState", "Progress", "SYSTEM", "Subject"]
+__all__ = [
+    "Event",
+    "OPERATION_LISTING",
+    "Operation",
+    "OperationState",
+    "Progress",
+    "SYSTEM",
+    "Subject",
+]
 
 SYSTEM = "system"
 """The actor of what Mica does by itself."""
@@ -19,7 +28,7 @@ class Subject(Record, frozen=True, kw_only=True):
     """What an operation or event is about."""
 
     kind: Annotated[SubjectKind, msgspec.Meta(examples=["vm", "image"])]
-    """The kind of object."""
+    """The noun."""
     id: str
 
 
@@ -42,7 +51,7 @@ class Progress(Record, frozen=True, kw_only=True):
 
     done: int = 0
     total: int = 0
-    """0 if not known yet."""
+    """0 while it is unknown."""
     unit: str = "bytes"
     stage: str = ""
 
@@ -52,13 +61,13 @@ class Operation(Record, frozen=True, kw_only=True):
 
     id: str
     kind: Annotated[str, msgspec.Meta(examples=["vm.start"])]
-    """What it does."""
+    """What is done."""
     subject: Subject
     state: OperationState
     progress: Progress
     cancellable: bool
     actor: str
-    """The token that requested it."""
+    """The token that asked for it."""
     created_at: Timestamp
     finished_at: Timestamp | None = None
     error: OperationError | None = None
@@ -71,7 +80,7 @@ class Event(Record, frozen=True, kw_only=True):
     """Something that happened; the `data` of one server-sent event."""
 
     id: str
-    """Opaque; what `Last-Event-ID` and `after` take."""
+    """Opaque; what `Last-Event-ID` takes."""
     time: Timestamp
     type: Annotated[str, msgspec.Meta(examples=["vm.state"])]
     """What happened."""
@@ -79,7 +88,25 @@ class Event(Record, frozen=True, kw_only=True):
     actor: str | None = None
     message: str = ""
     data: dict[str, str | int | float | bool | None] = {}
-    object: dict[str, Any] | None = None
-    """The subject as its GET answers a viewer: as it was after the change (if it changed again
-    meanwhile, it may be as it is now), and of one that was deleted, before. Null if its GET needs
-    more than this reader's role, if it is larger than 16 KiB, or if there is no such object."""
+
+
+OPERATION_LISTING = Listing(
+    item=Operation,
+    filters={
+        "id": Column("id"),
+        "state": Column("state"),
+        "kind": Column("kind"),
+        "subject": Column("subject.id", text="The id of what it is about."),
+        "subject_kind": Column("subject.kind"),
+        "actor": Column("actor"),
+    },
+    sort={
+        "id": Column("id"),
+        "state": Column("state"),
+        "kind": Column("kind"),
+        "actor": Column("actor"),
+        "created_at": Column("created_at"),
+        "finished_at": Column("finished_at"),
+    },
+    summary=("kind", "subject", "state", "created_at", "finished_at"),
+)

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from vmkernel.model.base import Description, OpenEnum, Record, Slug, Timestamp
+from vmkernel.model.listing import Column, Listing
 
-__all__ = ["Snapshot", "SnapshotSpec", "SnapshotState", "SnapshotStatus"]
+__all__ = ["SNAPSHOT_LISTING", "Snapshot", "SnapshotSpec", "SnapshotState", "SnapshotStatus"]
 
 
 class SnapshotState(OpenEnum):
-    """The state of a snapshot; one that is `deleting` is removed by deleting it again."""
+    """The state of a snapshot; one that is `deleting` is removed when it is deleted again."""
 
     CREATING = "creating"
     READY = "ready"
     DELETING = "deleting"
-    """It can't be used any more; deleting it again removes what is left."""
+    """Of no use any more; what is left of it goes when it is deleted again."""
 
 
 class SnapshotSpec(Record, frozen=True, kw_only=True):
-    """What a snapshot should contain."""
+    """What a snapshot is wanted to hold."""
 
     description: Description = ""
     memory: bool = False
-    """Include the memory of the running guest; the guest continues from there after a revert."""
+    """Include the memory of the running guest, which continues from there."""
     quiesce: bool = False
-    """Have the guest agent freeze the file systems of a running guest; the snapshot fails if it
-    can't."""
+    """Let the guest agent hold the file systems of a running guest still; refused if it can't."""
     best_effort: bool = False
-    """With `quiesce`: take the snapshot even if the guest can't be quiesced; the status says why.
-    """
+    """With `quiesce`: take it in any case; the status says why it is not quiesced."""
 
 
 class SnapshotStatus(Record, frozen=True, kw_only=True):
@@ -35,24 +34,44 @@ class SnapshotStatus(Record, frozen=True, kw_only=True):
 
     state: SnapshotState
     parent: Slug | None = None
-    """The snapshot that it is based on; null for the first one."""
+    """The snapshot after which it was taken; null for a first."""
     current: bool = False
-    """True if the VM's present state is based on it."""
+    """True if the VM's present state is based on this one."""
     disks: tuple[Slug, ...] = ()
-    """The volumes that it includes."""
+    """The volumes that it holds."""
     machine_type: str = ""
     memory_bytes: int = 0
     """0 without memory."""
     quiesced: bool = False
     reason: str | None = None
-    """Why the guest was not quiesced although this was requested."""
+    """Why the guest was not quiesced although that was requested."""
 
 
 class Snapshot(Record, frozen=True, kw_only=True):
-    """A snapshot of a VM."""
+    """One snapshot of one virtual machine."""
 
     id: Slug
     vm: Slug
     created_at: Timestamp
     spec: SnapshotSpec
     status: SnapshotStatus
+
+
+SNAPSHOT_LISTING = Listing(
+    item=Snapshot,
+    filters={
+        "id": Column("id"),
+        "state": Column("status.state"),
+        "parent": Column("status.parent", text="Empty for what comes after none."),
+        "current": Column("status.current"),
+        "memory": Column("spec.memory"),
+        "quiesced": Column("status.quiesced"),
+        "disk": Column("status.disks", text="A volume that it holds."),
+    },
+    sort={
+        "id": Column("id"),
+        "state": Column("status.state"),
+        "created_at": Column("created_at"),
+    },
+    summary=("created_at", "status.state", "status.parent", "status.current", "status.reason"),
+)

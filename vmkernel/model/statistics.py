@@ -1,7 +1,7 @@
-"""What VMs and the host have used: counters that only grow, and present values.
+"""What virtual machines and the host have used, as counters that only grow and figures of now.
 
 Times are seconds, sizes bytes. Counters of a VM begin at the start of its QEMU, the host's at its
-boot; a counter that is smaller than before has restarted from zero.
+boot; a reader that sees one shrink knows that it began anew.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ LATENCY_BOUNDS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01),
     *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
 )
-"""The bounds between the counts of `IoStatistics.latency_counts`, in seconds."""
+"""What separates the counts of `IoStatistics.latency_counts`, in seconds."""
 
 
 class IoStatistics(Record, frozen=True, kw_only=True):
-    """A disk's I/O in one direction (or flushes)."""
+    """What a disk did in one direction (or of one kind)."""
 
     operations: int = 0
     bytes: int = 0
     seconds: float = 0.0
-    """The total duration of all operations."""
+    """The sum of what each operation took."""
     failed: int = 0
     latency_counts: tuple[int, ...] = ()
-    """Operations by duration: under 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250 and 500 ms,
-    under 1 s, under 5 s, and longer; counted since these statistics were first requested."""
+    """How many took less than 0.1 ms, then below 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250 and 500
+    ms, below 1 s, below 5 s, and more; counted since these figures were first asked for."""
 
 
 class DiskStatistics(Record, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class DiskStatistics(Record, frozen=True, kw_only=True):
 
 
 class NicStatistics(Record, frozen=True, kw_only=True):
-    """One NIC, from the guest's point of view; null if it isn't counted (hosted mode)."""
+    """One network card, from the guest's point of view; null if nothing counts it (hosted mode)."""
 
     key: str
     received_bytes: int | None = None
@@ -68,17 +68,17 @@ class NicStatistics(Record, frozen=True, kw_only=True):
 
 
 class VcpuStatistics(Record, frozen=True, kw_only=True):
-    """One vCPU."""
+    """One virtual processor."""
 
     index: int
     seconds: float
-    """Time running on a CPU of the host."""
+    """On a processor of the host."""
     waited_seconds: float
-    """Time ready to run while the host's CPUs were busy."""
+    """Ready to run while the host's processors were taken."""
 
 
 class GuestMemory(Record, frozen=True, kw_only=True):
-    """The guest's own values, if its balloon driver reports them."""
+    """The guest's own figures, if its balloon driver reports them."""
 
     updated_at: Timestamp
     total_bytes: int | None = None
@@ -95,25 +95,25 @@ class MemoryStatistics(Record, frozen=True, kw_only=True):
     """The memory of a VM."""
 
     assigned_bytes: int
-    """The memory that its spec assigns."""
+    """What its spec gives it."""
     resident_bytes: int = 0
-    """The host memory that its process uses."""
+    """What its process holds of the host's memory."""
     balloon_bytes: int | None = None
-    """The memory that the balloon leaves to the guest; null if there is no balloon."""
+    """What the balloon leaves to the guest; null if there is none."""
     guest: GuestMemory | None = None
 
 
 class VmStatistics(Record, frozen=True, kw_only=True):
-    """One VM; everything is zero or empty unless it is running."""
+    """One virtual machine; everything is zero or empty unless it runs."""
 
     id: Slug
     at: Timestamp
     state: VmState
     complete: bool = True
-    """False if QEMU did not answer in time: disks and balloon are missing."""
+    """False if QEMU did not answer in time: its disks and balloon are missing then."""
     started_at: Timestamp | None = None
     cpu_seconds: float = 0.0
-    """CPU time of the whole process: vCPUs, disks, network, display."""
+    """Of the whole process: virtual processors, disks, network, screen."""
     vcpus: tuple[VcpuStatistics, ...] = ()
     memory: MemoryStatistics
     disks: tuple[DiskStatistics, ...] = ()
@@ -121,12 +121,12 @@ class VmStatistics(Record, frozen=True, kw_only=True):
 
 
 class HostCpu(Record, frozen=True, kw_only=True):
-    """One CPU of the host."""
+    """One processor of the host."""
 
     index: int
     seconds: dict[str, float]
-    """Seconds by state: `user`, `nice`, `system`, `idle`, `iowait`, `irq`, `softirq`, `steal`,
-    `guest` (not included in any other)."""
+    """By what it did: `user`, `nice`, `system`, `idle`, `iowait`, `irq`, `softirq`, `steal`,
+    `guest` (which is in no other)."""
 
 
 class HostDiskStatistics(Record, frozen=True, kw_only=True):
@@ -136,7 +136,7 @@ class HostDiskStatistics(Record, frozen=True, kw_only=True):
     read: IoStatistics
     write: IoStatistics
     busy_seconds: float
-    """Time with at least one operation in progress."""
+    """While at least one operation was under way."""
 
 
 class LinkStatistics(Record, frozen=True, kw_only=True):
@@ -154,7 +154,7 @@ class LinkStatistics(Record, frozen=True, kw_only=True):
 
 
 class DatastoreSpace(Record, frozen=True, kw_only=True):
-    """The space of a datastore that is present."""
+    """A datastore that is there."""
 
     id: Slug
     capacity_bytes: int
@@ -162,7 +162,7 @@ class DatastoreSpace(Record, frozen=True, kw_only=True):
 
 
 class HostStatistics(Record, frozen=True, kw_only=True):
-    """What the host uses."""
+    """The host."""
 
     at: Timestamp
     uptime_s: float
@@ -170,11 +170,10 @@ class HostStatistics(Record, frozen=True, kw_only=True):
     memory_total_bytes: int
     memory_available_bytes: int
     memory_promised_bytes: int
-    """Memory promised to running VMs, including QEMU's own."""
+    """To the VMs that run, with what QEMU needs beside the guest's own."""
     vmkernel_resident_bytes: int
     waited_seconds: dict[str, float] = {}
-    """Time that at least one task waited for `cpu`, `memory` or `io` (the kernel's pressure stall
-    information)."""
+    """How long at least one task waited for `cpu`, `memory` or `io` (the kernel's pressure)."""
     disks: tuple[HostDiskStatistics, ...] = ()
     links: tuple[LinkStatistics, ...] = ()
     datastores: tuple[DatastoreSpace, ...] = ()

@@ -1,4 +1,4 @@
-"""QEMU's events, in the terms of the VM's states; the only reader of QMP's event names.
+"""What QEMU reports, in the words of the VM's own states; the only reader of QMP's event names.
 
 QMP event         becomes          note
 SHUTDOWN          GuestEnded       QEMU exits right after it
@@ -45,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GuestEnded:
-    """The VM is powered off, by the guest or by us."""
+    """The virtual machine is switched off, by the guest or by us."""
 
     by_guest: bool
     cause: str
@@ -54,24 +54,24 @@ class GuestEnded:
 
 @dataclass(frozen=True)
 class GuestReset:
-    """The VM restarts."""
+    """The virtual machine starts over."""
 
     by_guest: bool
 
 
 @dataclass(frozen=True)
 class Paused:
-    """The vCPUs are stopped."""
+    """The virtual processors stand still."""
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """The vCPUs run."""
+    """The virtual processors run."""
 
 
 @dataclass(frozen=True)
 class GuestPanicked:
-    """The guest reported that it has crashed."""
+    """The guest said that it has crashed."""
 
     detail: str
 
@@ -82,7 +82,7 @@ AGENT_PORT = "agent0"
 
 @dataclass(frozen=True)
 class DiskError:
-    """A disk request failed on the host."""
+    """A disk request failed on the host's side."""
 
     device: str
     no_space: bool
@@ -105,25 +105,27 @@ class WatchdogFired:
 
     @property
     def ends(self) -> bool:
-        """True if QEMU exits because of it."""
+        """True where QEMU exits with it."""
         return self.action == "poweroff"
 
 
 @dataclass(frozen=True)
 class DeviceGone:
+    """A device has left the machine."""
+
     device: str
 
 
 @dataclass(frozen=True)
 class DeviceKept:
-    """The guest refused to release a device."""
+    """The guest refused to let go of a device."""
 
     device: str
 
 
 @dataclass(frozen=True)
 class ReportsMissed:
-    """Events arrived faster than they were handled, and some were dropped: query QEMU's state."""
+    """Reports came faster than they were taken, and some were dropped: ask QEMU what is true."""
 
 
 QemuEvent = (
@@ -142,7 +144,7 @@ QemuEvent = (
 
 
 REPEATABLE = (GuestPanicked, GuestReset, DiskError, WatchdogFired)
-"""Events that say nothing new if the previous one was the same."""
+"""What says nothing new where the one before it was the same."""
 
 
 class _Guest(msgspec.Struct):
@@ -178,14 +180,14 @@ class _Channel(msgspec.Struct):
 
 class _Device(msgspec.Struct):
     device: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    """A device without an id isn't ours."""
+    """One without an id is none of ours."""
 
 
 Data = TypeVar("Data")
 
 
 def translate(message: QmpMessage) -> QemuEvent | None:
-    """The domain event for a QMP event; None if nothing depends on it, or it is malformed."""
+    """The domain event for a QMP event; None if nothing depends on it, or it makes no sense."""
     try:
         return _translate(message)
     except UndecodableError:

@@ -46,9 +46,8 @@ async def devices(qmp: Qmp) -> frozenset[str]:
 
 
 async def unplug(qmp: Qmp, device: str) -> None:
-    """Request the removal of a device. It is gone once `devices` doesn't list it: a PCI device
-    needs the guest's consent.
-    """
+    """Ask for a device to go. It is gone once `devices` doesn't name it: a PCI device needs the
+    guest's consent."""
     try:
         await qmp.execute("device_del", {"id": device})
     except QmpCommandError as error:
@@ -57,9 +56,8 @@ async def unplug(qmp: Qmp, device: str) -> None:
 
 
 async def drop_disk(qmp: Qmp, key: str) -> bool:
-    """Remove what is left of a disk without a device: nodes, files, the throttle group. False if
-    QEMU still uses some of it; try again later.
-    """
+    """Remove all that is left of a disk whose device is gone, or never came: nodes, files, the
+    throttle group. False if QEMU still uses some of it; ask again then."""
     return await remove_all_of(qmp, key) and await drop_object(qmp, limits_group(key))
 
 
@@ -76,9 +74,8 @@ async def drop_object(qmp: Qmp, name: str) -> bool:
 
 
 async def make_room(qmp: Qmp, key: str, *, disk: bool = False, netdev: str | None = None) -> None:
-    """Remove what could conflict with a new device: remains of an earlier attempt with a lost
-    answer, or of a removed device with that key. `conflict` if it is still in use.
-    """
+    """Let nothing be in the way of a new device: what an earlier try left, whose answer was lost,
+    or a device of that key that has gone, is removed. `conflict` if it is still in use."""
     if key in await devices(qmp):
         raise MicaError(ErrorCode.CONFLICT, f"QEMU still has a device {key}; try again.")
     if netdev is not None:
@@ -90,27 +87,27 @@ async def make_room(qmp: Qmp, key: str, *, disk: bool = False, netdev: str | Non
 
 
 async def drop_netdev(qmp: Qmp, netdev: str) -> None:
-    """Remove the host's side of a NIC that is gone."""
+    """Remove the host's side of a card that is gone."""
     with contextlib.suppress(QmpCommandError):
         await qmp.execute("netdev_del", {"id": netdev})
 
 
 async def eject(qmp: Qmp, key: str) -> None:
-    """Remove the CD from a drive, even if the guest has locked it; the tray stays open."""
+    """Take the disc out of a drive, whether the guest has locked it or not; the tray stays open."""
     await qmp.execute("blockdev-open-tray", {"id": key, "force": True})
     await qmp.execute("blockdev-remove-medium", {"id": key})
     await remove_nodes(qmp, await nodes_below(qmp, key))
 
 
 async def insert(qmp: Qmp, key: str) -> None:
-    """Insert the node named like the drive, and close the tray."""
+    """Put the node named like the drive into it, and close the tray."""
     await qmp.execute("blockdev-open-tray", {"id": key, "force": True})
     await qmp.execute("blockdev-insert-medium", {"id": key, "node-name": key})
     await qmp.execute("blockdev-close-tray", {"id": key})
 
 
 async def inserted(qmp: Qmp, key: str) -> list[str]:
-    """The nodes of the CD in a drive, from the top down; empty if there is none."""
+    """The nodes of the disc in a drive, from the upper to the lowest; none if there is no disc."""
     for drive in await qmp.ask("query-block", tuple[BlockDevice, ...]):
         if drive.qdev == key and drive.inserted is not None:
             return await nodes_below(qmp, key)
@@ -118,9 +115,8 @@ async def inserted(qmp: Qmp, key: str) -> list[str]:
 
 
 async def apply(qmp: Qmp, commands: Iterable[Command]) -> None:
-    """Run the commands of the device modules. A device that exists is not added again, and a
-    missing one need not be removed: an earlier attempt may have done it, with its answer lost.
-    """
+    """What the device modules want of a running machine. A device that is there is not added again,
+    and one that is not there need not go: an earlier try may have done it whose answer was lost."""
     for name, arguments in commands:
         if name in _OF_DEVICES:
             present = arguments["id"] in await devices(qmp)
@@ -130,13 +126,13 @@ async def apply(qmp: Qmp, commands: Iterable[Command]) -> None:
 
 
 async def processors(qmp: Qmp) -> int:
-    """The number of vCPUs; 0 if the machine doesn't report it."""
+    """How many there are; 0 if the machine can't tell."""
     found = await qmp.ask("query-hotpluggable-cpus", tuple[ProcessorPlace, ...])
     return sum(place.qom_path is not None for place in found)
 
 
 async def add_processors(qmp: Qmp, count: int) -> int:
-    """Add this many vCPUs at the first free places; returns how many were added."""
+    """Add so many processors, at the first free places; how many were added."""
     found = await qmp.ask("query-hotpluggable-cpus", tuple[ProcessorPlace, ...])
     places = [place for place in found if place.qom_path is None]
     places.sort(key=lambda place: _order(place.props))
@@ -162,7 +158,7 @@ def _order(props: Mapping[str, int]) -> tuple[int, ...]:
 
 
 async def dimms(qmp: Qmp) -> tuple[tuple[int, int], ...]:
-    """The added DIMMs: number and bytes, in order (`query-memory-devices`)."""
+    """The DIMMs that were added: number and bytes, in order (`query-memory-devices`)."""
     found = []
     for device in await qmp.ask("query-memory-devices", tuple[MemoryDevice, ...]):
         name = device.data.id or ""
@@ -173,8 +169,7 @@ async def dimms(qmp: Qmp) -> tuple[tuple[int, int], ...]:
 
 async def usb_units(qmp: Qmp, units: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     """Key and place, counted from 0, of units on USB; `units` are their devices' ids by key.
-    Missing ones are left out. (A place that QEMU chose would be an empty `port`.)
-    """
+    Those that aren't there are left out. (A place that QEMU chose would be an empty `port`.)"""
     present = await devices(qmp)
     found = []
     for key, device in units.items():
@@ -188,7 +183,7 @@ async def usb_units(qmp: Qmp, units: Mapping[str, str]) -> tuple[tuple[str, int]
 
 
 async def dimm_numbers(qmp: Qmp) -> frozenset[int]:
-    """The numbers of the added DIMMs."""
+    """The numbers of the DIMMs that were added."""
     return frozenset(
         int(name.removeprefix("dimm"))
         for name in await devices(qmp)

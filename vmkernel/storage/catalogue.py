@@ -1,7 +1,7 @@
-"""The volumes and images of all available datastores, in memory, and who is working on which.
+"""The volumes and images of all available datastores, in memory; and who is working on which.
 
-Ids are unique on the host. If a disk brings an id that is taken, its object is left out and
-reported as a finding.
+Ids are unique on the host. Where a disk brings an id that is taken, its object is left out and a
+finding says so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,11 +44,13 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 CHAIN_MAX = 8
-"""Volumes below a linked one: a read may have to look into each of these files."""
+"""Volumes below a linked one: each is a file more that every read may have to look into."""
 
 
 @dataclass(frozen=True)
 class VolumeEntry:
+    """A volume as it was found."""
+
     id: str
     datastore: str
     place: Place
@@ -56,14 +58,14 @@ class VolumeEntry:
     size_bytes: int
     record: VolumeRecord | None
     reason: str | None = None
-    """Why it can't be used, apart from its backing chain."""
+    """Why it can't be used, whatever it may stand on."""
     backing_file: str | None = None
-    """The backing file that its header names."""
+    """What its header names as the file below."""
     store_uuid: str = ""
-    """The UUID of its datastore."""
+    """Of its datastore."""
 
     def voids(self, other: VolumeEntry) -> bool:
-        """True if a move has made the other invalid in favour of this one."""
+        """True where this is what became of the other by a move."""
         mine, theirs = self.record, other.record
         return (
             mine is not None
@@ -77,6 +79,8 @@ class VolumeEntry:
 
 @dataclass(frozen=True)
 class ImageEntry:
+    """An image as it was found."""
+
     id: str
     datastore: str
     place: Place
@@ -87,6 +91,8 @@ class ImageEntry:
 
 @dataclass
 class Contents:
+    """What one datastore holds."""
+
     volumes: list[VolumeEntry] = field(default_factory=list)
     images: list[ImageEntry] = field(default_factory=list)
 
@@ -95,9 +101,9 @@ class Contents:
 class _Lock:
     what: str
     shared_for: str | None
-    """What others may do to the object at the same time; None: nothing."""
+    """What others may do to the object beside those that hold the lock; None: nothing."""
     in_use: bool
-    """True if a VM may use the volume at the same time."""
+    """True if a VM may use the volume meanwhile."""
     brief: bool
     """True if it is held for a moment only."""
     holders: int = 0
@@ -106,12 +112,7 @@ class _Lock:
 class Catalogue:
     """Owned by the event loop's thread."""
 
-    def __init__(
-        self, announce: Callable[[str, str, str], None] = lambda _type, _kind, _id: None
-    ) -> None:
-        """`announce(event_type, kind, id)` tells that an object was made or changed. What comes
-        and goes with a datastore is told of that alone."""
-        self._announce = announce
+    def __init__(self) -> None:
         self.volumes: dict[str, VolumeEntry] = {}
         self.images: dict[str, ImageEntry] = {}
         self._locks: dict[tuple[str, str], _Lock] = {}
@@ -119,12 +120,11 @@ class Catalogue:
         self._readers: dict[str, int] = {}
         self._left_out: dict[str, list[Finding]] = {}
         self._hidden: dict[str, list[VolumeEntry]] = {}
-        """Volumes that were left out: their backing volumes must not change either."""
+        """The volumes that were left out: what they stand on must stay as it is, too."""
 
     def add(self, datastore: str, contents: Contents) -> list[VolumeEntry]:
-        """Add the content of a new datastore; returns what a move has left behind,
-        to be removed.
-        """
+        """Take in what a datastore that came holds; what a move has left behind is returned, to
+        be removed."""
         left_out = []
         hidden = self._hidden[datastore] = []
         void = []
@@ -147,14 +147,14 @@ class Catalogue:
         return void
 
     def drop(self, datastore: str) -> None:
-        """Forget the content of a datastore that is being detached."""
+        """Forget what a datastore that goes holds."""
         self.volumes = {k: v for k, v in self.volumes.items() if v.datastore != datastore}
         self.images = {k: v for k, v in self.images.items() if v.datastore != datastore}
         self._left_out.pop(datastore, None)
         self._hidden.pop(datastore, None)
 
     def findings(self) -> Iterator[Finding]:
-        """What was left out and what is broken."""
+        """What was left out, and what is broken."""
         for findings in self._left_out.values():
             yield from findings
         for volume in self.volumes.values():
@@ -165,7 +165,7 @@ class Catalogue:
                 yield _unusable("image", image.id, image.reason)
 
     def volume(self, volume_id: str) -> VolumeEntry:
-        """One volume; `not-found` if there is none."""
+        """One volume; `not-found` otherwise."""
         if (entry := self.volumes.get(volume_id)) is None:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no volume {volume_id}.")
         return entry
@@ -173,9 +173,8 @@ class Catalogue:
     # --- linked volumes -----------------------------------------------------------------------
 
     def chain(self, entry: VolumeEntry) -> tuple[VolumeEntry, ...]:
-        """A volume's backing chain, from the top down; RecordError if it isn't what the volume was
-        linked to.
-        """
+        """What a volume stands on, from the upper to the lowest; RecordError where that isn't
+        what it was linked to."""
         found: list[VolumeEntry] = []
         upper = entry
         while upper.record is not None and (link := upper.record.backing) is not None:
@@ -197,7 +196,7 @@ class Catalogue:
         return tuple(found)
 
     def fault(self, entry: VolumeEntry) -> str | None:
-        """Why a volume or its backing chain can't be used."""
+        """Why a volume can't be used; what it stands on included."""
         if entry.reason is not None:
             return entry.reason
         try:
@@ -207,7 +206,7 @@ class Catalogue:
         return None
 
     def with_bases(self, volumes: Iterable[str], datastore: str) -> list[str]:
-        """A datastore's volumes of these, and their backing chains as far as they exist."""
+        """Those of a datastore, and what they stand on as far as that is there."""
         found: dict[str, None] = {}
         for volume_id in volumes:
             entry = self.volumes.get(volume_id)
@@ -218,7 +217,7 @@ class Catalogue:
         return list(found)
 
     def broken(self, datastore: str) -> list[str]:
-        """The volumes of a datastore whose own file or description can't be used."""
+        """The volumes of a datastore whose own files or descriptions can't be used."""
         return [
             volume.id
             for volume in self.volumes.values()
@@ -226,9 +225,8 @@ class Catalogue:
         ]
 
     def linked(self) -> dict[str, tuple[str, ...]]:
-        """The linked clones of each volume that has any, sorted. Volumes with an unreadable
-        description are included if their files say so.
-        """
+        """The volumes that are linked to each one that has any, sorted. One whose description
+        can't be read is among them where its file says so."""
         found: dict[str, list[str]] = {}
         hidden = (volume for volumes in self._hidden.values() for volume in volumes)
         for volume in sorted((*self.volumes.values(), *hidden), key=lambda volume: volume.id):
@@ -239,22 +237,22 @@ class Catalogue:
         return {base: tuple(children) for base, children in found.items()}
 
     def children(self, volume_id: str) -> tuple[str, ...]:
-        """The linked clones of one volume; see `linked`."""
+        """The volumes that are linked to one; see `linked`."""
         return self.linked().get(volume_id, ())
 
     def refuse_children(self, volume_id: str) -> None:
-        """Raise `in-use` if linked clones need a volume's data unchanged."""
+        """Raise `in-use` where linked volumes need a volume's data as they are."""
         if children := self.children(volume_id):
             raise volume_linked(volume_id, children)
 
     def image(self, image_id: str) -> ImageEntry:
-        """One image; `not-found` if there is none."""
+        """One image; `not-found` otherwise."""
         if (entry := self.images.get(image_id)) is None:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no image {image_id}.")
         return entry
 
     def seen(self, found: VolumeEntry) -> None:
-        """Record the new state of a volume that is not in use."""
+        """A volume that nobody is at was looked at again."""
         known = self.volumes.get(found.id)
         if known is None or known.place.record != found.place.record:
             return
@@ -272,22 +270,11 @@ class Catalogue:
     def described(
         self, volume_id: str, record: VolumeRecord, size_bytes: int | None = None
     ) -> VolumeEntry:
-        """Record a volume's new description, and its new size if given."""
+        """A volume has another description now, and another size where that is given."""
         entry = self.volumes[volume_id]
         changed = replace(entry, record=record, size_bytes=size_bytes or entry.size_bytes)
-        self.take_volume(changed)
+        self.volumes[volume_id] = changed
         return changed
-
-    def take_volume(self, entry: VolumeEntry) -> None:
-        """A volume is new, or was changed."""
-        known = entry.id in self.volumes
-        self.volumes[entry.id] = entry
-        self._announce("volume.updated" if known else "volume.created", "volume", entry.id)
-
-    def take_image(self, entry: ImageEntry) -> None:
-        """An image is new."""
-        self.images[entry.id] = entry
-        self._announce("image.created", "image", entry.id)
 
     def _refuse_busy(self, kind: str, object_id: str) -> None:
         lock = self._locks.get((kind, object_id))
@@ -296,7 +283,7 @@ class Catalogue:
             raise BrieflyBusy(text) if lock.brief else StorageError(ErrorCode.CONFLICT, text)
 
     def take_used(self) -> frozenset[str]:
-        """The volumes that were in use since the last call."""
+        """The volumes that somebody was at since this was last asked."""
         used, self._used = self._used, set()
         return frozenset(used)
 
@@ -336,7 +323,7 @@ class Catalogue:
         return lock.what if lock is not None else None
 
     def keeps_from_use(self, volume_id: str) -> str | None:
-        """What is being done to a volume that prevents its use by a VM."""
+        """What is being done to a volume that no VM may use meanwhile."""
         lock = self._locks.get(("volume", volume_id))
         return lock.what if lock is not None and not lock.in_use else None
 
@@ -357,7 +344,7 @@ class Catalogue:
 
 
 def load(layout: Layout, datastore: str) -> Contents:
-    """Read all descriptions of a datastore (blocking). What is broken is reported, not raised."""
+    """Read all descriptions of a datastore (blocking). What is broken is told, not raised."""
     contents = Contents()
     marker = layout.read_marker()
     for volume_id in layout.described(layout.volumes):
@@ -371,9 +358,8 @@ def load(layout: Layout, datastore: str) -> Contents:
 
 
 def probe_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | None]:
-    """The size that the guest sees and its backing file, from the file's header (blocking);
-    RecordError if it can't be a volume's.
-    """
+    """The size that the guest sees and what the file names as lying below it, from the file
+    itself (blocking); RecordError where it can't be a volume's."""
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY, single=True), "rb") as file:
             length = os.fstat(file.fileno()).st_size
@@ -392,7 +378,7 @@ def probe_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | None
 
 
 def probe_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
-    """One volume, read from its files (blocking)."""
+    """One volume as it is found (blocking)."""
     record: VolumeRecord | None = None
     volume_format = VolumeFormat.QCOW2
     size_bytes = 0
@@ -460,9 +446,8 @@ def _load_image(layout: Layout, datastore: str, image_id: str) -> ImageEntry:
 
 
 def _prove_image(path: Path, record: ImageRecord) -> None:
-    """An image in a new datastore may have been changed since it was verified: RecordError if the
-    file names others, or holds another disk.
-    """
+    """What was verified when it came need not be true of what came with a datastore: RecordError
+    where the file names others, or holds another disk."""
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             header = read_header(file.read(HEADER_PROBE_BYTES), file_bytes=record.size_bytes)
@@ -475,9 +460,8 @@ def _prove_image(path: Path, record: ImageRecord) -> None:
 
 
 def _is_whole(path: Path, size_bytes: int) -> bool:
-    """True for a regular file of that size. A datastore may come from anywhere: a symbolic link in
-    it could lead to any file of this host.
-    """
+    """True for a regular file of that size. A datastore may come from anybody: a symbolic link in
+    it could lead to any file of this host."""
     try:
         found = status(path)
     except OSError:

@@ -272,7 +272,6 @@ class VmService:
         """See VmDirectory."""
         driver = self.inventory.driver(vm_id)
         old = driver.definition
-        before = self.inventory.view(driver)
         _check_revision(vm_id, old.revision, revision)
         if spec.datastore != old.spec.datastore:
             raise MicaError.field("/spec/datastore", f"VM {vm_id} stays on its datastore.")
@@ -307,7 +306,7 @@ class VmService:
             finally:
                 stored = driver.definition.spec.disks
                 await self._host.storage.keep_volumes(disk.volume for disk in stored)
-        self._publish("vm.updated", vm_id, actor, before)
+        self._publish("vm.updated", vm_id, actor)
         return self.inventory.view(driver)
 
     async def delete(
@@ -322,7 +321,6 @@ class VmService:
         self.inventory.forget_gone()
         volumes: tuple[str, ...] = ()
         broken = self.inventory.unusable(vm_id)
-        before = self.get(vm_id)
         if broken is not None:
             if revision is not None:
                 _check_revision(vm_id, broken.view().revision, revision)
@@ -347,7 +345,7 @@ class VmService:
             await self.inventory.forget(vm_id)
             if with_volumes:
                 volumes = tuple(disk.volume for disk in driver.definition.spec.disks)
-        self._publish("vm.deleted", vm_id, actor, before)
+        self._publish("vm.deleted", vm_id, actor)
         for volume in volumes:
             await self._host.storage.delete_volume(volume, actor=actor)
 
@@ -487,23 +485,16 @@ class VmService:
         return. `change` is told the present spec, and may raise MicaError."""
         driver = self.inventory.driver(vm_id)
 
-        before = self.inventory.view(driver)
-
         def renew(known: VmDefinition) -> VmDefinition:
             spec = change(known.spec)
             return replace(known, spec=spec, revision=known.revision + 1)
 
         await driver.change(VmRequest.ADJUST, renew)
-        self._publish("vm.updated", vm_id, actor, before)
+        self._publish("vm.updated", vm_id, actor)
         return self.inventory.view(driver)
 
-    def _publish(self, event_type: str, vm_id: str, actor: str, before: Vm | None = None) -> None:
-        self._host.events.publish(
-            event_type,
-            Subject(kind="vm", id=vm_id),
-            actor=actor,
-            before=before,
-        )
+    def _publish(self, event_type: str, vm_id: str, actor: str) -> None:
+        self._host.events.publish(event_type, Subject(kind="vm", id=vm_id), actor=actor)
 
 
 def _check_revision(vm_id: str, present: int, wanted: int) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
+from tests.framework.pages import items_of
 from tests.unit.control.test_server import World, _refusal, _run
 from vmkernel.auth import Caller
 from vmkernel.control import requests
-from vmkernel.control.encode import PAGE_BYTES, encode_reply
+from vmkernel.control.lists import PAGE_BYTES, answer_from
 from vmkernel.control.wire import MAX_FRAME_BYTES
 from vmkernel.model import ErrorCode, Operation, OperationState, Progress, Subject
 
@@ -46,27 +48,27 @@ def _broken(kind: str) -> Operation:
     return _operation(1, **BROKEN[kind])
 
 
-def _read(reply: msgspec.Raw) -> requests.Page[Operation]:
-    return msgspec.msgpack.decode(reply, type=requests.Page[Operation])
+def _answered(items: Sequence[Operation], limit: int = 100) -> requests.Page:
+    return asyncio.run(answer_from(requests.ListOperations(limit=limit), items))
 
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_an_item_that_cant_be_sent_is_left_out(kind: str) -> None:
-    items = (_operation(0), _broken(kind), _operation(2))
-    page = _read(encode_reply(requests.Page[Operation](items=items, more=True)))
-    assert [item.id for item in page.items] == ["op-0000", "op-0002"]
-    assert page.more
+    items = (_operation(0), _broken(kind), _operation(2), _operation(3))
+    page = _answered(items, limit=3)
+    assert [item.id for item in items_of(page, Operation)] == ["op-0000", "op-0002"]
+    assert page.next == ("op-0002",)
 
 
 def test_a_page_ends_early_if_its_items_are_large() -> None:
     items = tuple(_operation(number, actor="x" * (PAGE_BYTES // 3)) for number in range(5))
-    page = _read(encode_reply(requests.Page[Operation](items=items, more=False)))
-    assert [item.id for item in page.items] == ["op-0000", "op-0001"]
-    assert page.more
+    page = _answered(items)
+    assert [item.id for item in items_of(page, Operation)] == ["op-0000", "op-0001"]
+    assert page.next == ("op-0001",)
     huge = (_operation(0, actor="x" * (2 * PAGE_BYTES)), _operation(1))
-    page = _read(encode_reply(requests.Page[Operation](items=huge, more=False)))
-    assert [item.id for item in page.items] == ["op-0000"]
-    assert page.more
+    page = _answered(huge)
+    assert [item.id for item in items_of(page, Operation)] == ["op-0000"]
+    assert page.next == ("op-0000",)
 
 
 @pytest.mark.parametrize("kind", [*BROKEN, "too much"])

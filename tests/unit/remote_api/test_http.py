@@ -13,6 +13,7 @@ from remote_api.http.routing import AnyRoute, BodyKind, Condition
 from remote_api.schema import ObjectBody
 from tests.framework.asgi import Answer, request
 from tests.framework.fake_vmkernel import FakeVmkernel
+from tests.framework.pages import page_of
 from tests.framework.running import on_loop
 from tests.unit.remote_api.samples import (
     JSON,
@@ -248,7 +249,7 @@ READS: dict[str, tuple[type[requests.Request[Any]], Any]] = {
     "/v1/tokens/a": (requests.GetToken, _token("a")),
     "/v1/whoami": (requests.WhoAmI, _token()),
     "/v1/operations/op-1": (requests.GetOperation, operation()),
-    "/v1/vms": (requests.ListVms, requests.Page[model.Vm](items=(vm(),), more=False)),
+    "/v1/vms": (requests.ListVms, page_of([vm()])),
     "/v1/openapi.json": (requests.WhoAmI, _token()),
 }
 

@@ -63,25 +63,29 @@ def test_merge_patch_changes_no_argument(target: Any, patch: Any) -> None:
     assert repr((target, patch)) == before
 
 
-@given(st.text(min_size=1, max_size=64))
-def test_page_tokens_come_back(last: str) -> None:
-    token = next_page("/v1/vms", ["a", last], True)
+PLACES = st.lists(st.text(max_size=64) | st.integers(-(1 << 62), 1 << 62) | st.none(), max_size=4)
+
+
+@given(PLACES, st.text(min_size=1, max_size=64))
+def test_page_tokens_come_back(columns: list[str | int | None], last: str) -> None:
+    token = next_page("/v1/vms", "query", (*columns, last))
     assert token is not None
-    assert page_start("/v1/vms", PageQuery(page=token)) == last
-    with pytest.raises(ApiError):
-        page_start("/v1/volumes", PageQuery(page=token))
+    assert page_start("/v1/vms", "query", PageQuery(page=token)) == (*columns, last)
+    for path, query in (("/v1/volumes", "query"), ("/v1/vms", "other")):
+        with pytest.raises(ApiError) as refused:
+            page_start(path, query, PageQuery(page=token))
+        assert [each.pointer for each in refused.value.errors] == ["page"]
 
 
 @given(st.text(alphabet="abcXYZ019-_", min_size=1, max_size=40))
 def test_other_page_tokens_are_refused(token: str) -> None:
     with pytest.raises(ApiError) as refused:
-        page_start("/v1/vms", PageQuery(page=token))
+        page_start("/v1/vms", "query", PageQuery(page=token))
     assert refused.value.status == 422
 
 
 def test_no_page_follows_the_last() -> None:
-    assert next_page("/v1/vms", ["a"], False) is None
-    assert next_page("/v1/vms", [], True) is None
+    assert next_page("/v1/vms", "query", None) is None
 
 
 def test_every_route_is_found_by_its_own_path() -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tests.framework.asgi import request
+from tests.framework.pages import page_of
 from tests.framework.running import on_loop
 from tests.unit.remote_api.samples import JSON, MERGE_PATCH, operation, served, vm
 from vmkernel import model
@@ -378,10 +379,11 @@ async def test_pages(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, api):
         ids = [f"vm-{number}" for number in range(5)]
 
-        def page(asked: requests.ListVms) -> requests.Page[model.Vm]:
-            rest = [each for each in ids if asked.after is None or each > asked.after]
-            items = tuple(vm(each) for each in rest[: asked.limit])
-            return requests.Page[model.Vm](items=items, more=len(rest) > asked.limit)
+        def page(asked: requests.ListVms) -> requests.Page:
+            rest = [each for each in ids if asked.after is None or (each,) > asked.after]
+            shown = rest[: asked.limit]
+            after = (shown[-1],) if len(rest) > asked.limit else None
+            return page_of([vm(each) for each in shown], after)
 
         fake.answer(requests.ListVms, page)
         seen: list[str] = []
@@ -397,6 +399,12 @@ async def test_pages(tmp_path: Path) -> None:
         assert seen == ids
         other = await request(api, "GET", f"/v1/volumes?page={last}")
         assert (other.status, other.pointers) == (422, ["page"])
+        other = await request(api, "GET", f"/v1/vms?page={last}&limit=1")
+        assert other.status == 200, "another size of the same list"
+        for more in ("state=running", "sort=-name", "label=a", "fields=id", "view=summary"):
+            other = await request(api, "GET", f"/v1/vms?page={last}&{more}")
+            assert (other.status, other.pointers) == (422, ["page"]), more
+            assert "another query" in other.json["detail"]
 
 
 @on_loop

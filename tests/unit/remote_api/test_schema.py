@@ -88,7 +88,7 @@ def test_every_request_of_the_vmkernel_is_reachable() -> None:
     source = "".join(path.read_text() for path in (DOCUMENT.parent / "resources").rglob("*.py"))
     for kind in requests.REQUESTS:
         if kind not in own:
-            assert re.search(rf"\b{kind.__name__}\(", source), kind.__name__
+            assert re.search(rf"\b{kind.__name__}\b[(,)]", source), kind.__name__
 
 
 def test_secrets_are_not_shown() -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from vmkernel.auth import AccessService, AuditTrail, Caller
 from vmkernel.control.dispatch import Dispatcher
-from vmkernel.control.handlers.paging import cut
+from vmkernel.control.lists import Fetched, Selection, answer, answer_from
 from vmkernel.control.requests import (
     Claim,
     CreateToken,
@@ -25,7 +25,6 @@ from vmkernel.control.requests import (
 )
 from vmkernel.events import EventBus
 from vmkernel.model import (
-    AuditRecord,
     ErrorCode,
     HostCertificate,
     IssuedToken,
@@ -43,15 +42,14 @@ MakeIdentity = Callable[[str, str], Awaitable[TlsMaterial]]
 
 
 def register_audit(dispatcher: Dispatcher, trail: AuditTrail) -> None:
+    """Serve the requests about the audit trail."""
+
     @dispatcher.handler
-    async def list_audit(request: ListAudit, _: Caller) -> Page[AuditRecord]:
-        items, more = trail.list(
-            before=request.after,
-            limit=request.limit,
-            actor=request.actor,
-            outcome=request.outcome,
-        )
-        return Page(items=items, more=more)
+    async def list_audit(request: ListAudit, _: Caller) -> Page:
+        async def fetch(_: Selection, after: str | None, limit: int) -> Fetched:
+            return trail.list(before=after, limit=limit)
+
+        return await answer(request, fetch)
 
 
 def register(
@@ -61,7 +59,7 @@ def register(
     bus: EventBus,
     make_identity: MakeIdentity,
 ) -> None:
-    """`make_identity(hostname, uuid)` makes certificates."""
+    """Serve the requests about access; `make_identity(hostname, uuid)` makes certificates."""
 
     @dispatcher.handler
     async def tls(_: GetTlsIdentity, __: Caller) -> TlsIdentity:
@@ -92,9 +90,8 @@ def register(
         return await access.claim(request.code, request.token_id, origin=caller.origin)
 
     @dispatcher.handler
-    async def list_tokens(request: ListTokens, _: Caller) -> Page[Token]:
-        items, more = cut(access.list(), lambda token: token.id, request.after, request.limit)
-        return Page(items=items, more=more)
+    async def list_tokens(request: ListTokens, _: Caller) -> Page:
+        return await answer_from(request, access.list())
 
     @dispatcher.handler
     async def get_token(request: GetToken, _: Caller) -> Token:

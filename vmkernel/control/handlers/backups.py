@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher, Streamed
+from vmkernel.control.lists import answer_from
 from vmkernel.control.requests import (
     BeginBackup,
     DeleteCheckpoint,
@@ -16,10 +17,11 @@ from vmkernel.control.requests import (
     ListBackups,
     ListCheckpoints,
     ListExtents,
+    Page,
     ReadBackup,
     WriteVolume,
 )
-from vmkernel.model import Backup, BackupExtents, BackupList, CheckpointList, SavedVm
+from vmkernel.model import Backup, BackupExtents, SavedVm
 from vmkernel.storage.service import StorageService
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ __all__ = ["register"]
 def register(
     dispatcher: Dispatcher, backups: Callable[[], VmBackups], storage: StorageService
 ) -> None:
-    """`backups` makes the service when it is first needed."""
+    """Serve the requests; `backups` makes the service when it is first asked for."""
 
     @dispatcher.handler
     async def begin(request: BeginBackup, caller: Caller) -> Backup:
@@ -47,8 +49,8 @@ def register(
         )
 
     @dispatcher.handler
-    async def list_backups(request: ListBackups, _: Caller) -> BackupList:
-        return BackupList(items=backups().list(request.id))
+    async def list_backups(request: ListBackups, _: Caller) -> Page:
+        return await answer_from(request, backups().list(request.id))
 
     @dispatcher.handler
     async def get(request: GetBackup, _: Caller) -> Backup:
@@ -78,8 +80,8 @@ def register(
         return Streamed(Done(), stream)
 
     @dispatcher.handler
-    async def checkpoints(request: ListCheckpoints, _: Caller) -> CheckpointList:
-        return CheckpointList(items=await backups().checkpoints(request.id))
+    async def checkpoints(request: ListCheckpoints, _: Caller) -> Page:
+        return await answer_from(request, await backups().checkpoints(request.id))
 
     @dispatcher.handler
     async def delete_checkpoint(request: DeleteCheckpoint, _: Caller) -> Done:

@@ -14,15 +14,15 @@ __all__ = ["CloneService", "register"]
 
 
 class CloneService(Protocol):
-    """Implemented by `Clones`."""
+    """What the VM side offers to requests. `Clones` implements it."""
 
     async def clone(self, vm_id: str, new_id: str, spec: CloneSpec, *, actor: str) -> Operation:
-        """Begin to make a VM from another one."""
+        """Begin to make a VM of another."""
         ...
 
 
 def register(dispatcher: Dispatcher, service: Callable[[], CloneService]) -> None:
-    """The service is made when it is first needed."""
+    """Serve the requests about clones; the service is made at the first."""
 
     @dispatcher.handler
     async def clone(request: CloneVm, caller: Caller) -> Operation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
-from vmkernel.control.handlers.paging import cut
+from vmkernel.control.lists import answer_from
 from vmkernel.control.requests import (
     AddDatastoreDisk,
     CreateDatastore,
@@ -27,11 +27,11 @@ __all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
+    """Serve the requests about datastores."""
+
     @dispatcher.handler
-    async def list_datastores(request: ListDatastores, _: Caller) -> Page[Datastore]:
-        found = await storage.datastore_views.list()
-        items, more = cut(found, lambda item: item.id, request.after, request.limit)
-        return Page(items=items, more=more)
+    async def list_datastores(request: ListDatastores, _: Caller) -> Page:
+        return await answer_from(request, await storage.datastore_views.list())
 
     @dispatcher.handler
     async def get_datastore(request: GetDatastore, _: Caller) -> Datastore:

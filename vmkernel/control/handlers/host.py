@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
-from vmkernel.control.handlers.paging import cut
+from vmkernel.control.lists import answer_from
 from vmkernel.control.requests import (
     GetApiInfo,
     GetHost,
@@ -20,43 +20,47 @@ __all__ = ["ApiDescription", "HostService", "register", "register_api_info"]
 
 
 class ApiDescription(Protocol):
-    def __call__(self) -> ApiInfo: ...
+    """What anyone may know."""
+
+    def __call__(self) -> ApiInfo:
+        """The present answer."""
+        ...
 
 
 class HostService(Protocol):
-    """Implemented by the platform."""
+    """What the platform side offers to requests."""
 
-    async def host_info(self) -> HostStatus: ...
+    async def host_info(self) -> HostStatus:
+        """The host as a whole."""
+        ...
 
     async def devices(self) -> tuple[Device, ...]:
         """Physical PCI and USB devices, ordered by bus and address."""
         ...
 
     async def power(self, action: PowerAction, *, actor: str) -> Operation:
-        """Begin to stop the guests in order, then power off or reboot."""
+        """Begin to end the guests in order, then power off or reboot."""
         ...
 
 
 def register_api_info(dispatcher: Dispatcher, describe: ApiDescription) -> None:
+    """Serve what anyone may know."""
+
     @dispatcher.handler
     async def api_info(_: GetApiInfo, __: Caller) -> ApiInfo:
         return describe()
 
 
 def register(dispatcher: Dispatcher, host: HostService) -> None:
+    """Serve the requests about the host."""
+
     @dispatcher.handler
     async def get_host(_: GetHost, __: Caller) -> HostStatus:
         return await host.host_info()
 
     @dispatcher.handler
-    async def list_devices(request: ListDevices, _: Caller) -> Page[Device]:
-        items, more = cut(
-            await host.devices(),
-            lambda device: f"{device.bus}/{device.address}",
-            request.after,
-            request.limit,
-        )
-        return Page(items=items, more=more)
+    async def list_devices(request: ListDevices, _: Caller) -> Page:
+        return await answer_from(request, await host.devices())
 
     @dispatcher.handler
     async def power(request: PowerHost, caller: Caller) -> Operation:

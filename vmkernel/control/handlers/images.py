@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
-from vmkernel.control.handlers.paging import cut
+from vmkernel.control.lists import answer_from
 from vmkernel.control.requests import (
     DeleteImage,
     Done,
@@ -19,11 +19,11 @@ __all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
+    """Serve the requests about images."""
+
     @dispatcher.handler
-    async def list_images(request: ListImages, _: Caller) -> Page[Image]:
-        found = storage.images.list(request.datastore)
-        items, more = cut(found, lambda item: item.id, request.after, request.limit)
-        return Page(items=items, more=more)
+    async def list_images(request: ListImages, _: Caller) -> Page:
+        return await answer_from(request, storage.images.list(None))
 
     @dispatcher.handler
     async def get_image(request: GetImage, _: Caller) -> Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
-from vmkernel.control.handlers.paging import cut
+from vmkernel.control.lists import answer_from
 from vmkernel.control.requests import (
     CancelOperation,
     GetOperation,
@@ -18,10 +18,11 @@ __all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, operations: OperationRegistry) -> None:
+    """Serve the requests about operations."""
+
     @dispatcher.handler
-    async def list_operations(request: ListOperations, _: Caller) -> Page[Operation]:
-        items, more = cut(operations.all(), lambda item: item.id, request.after, request.limit)
-        return Page(items=items, more=more)
+    async def list_operations(request: ListOperations, _: Caller) -> Page:
+        return await answer_from(request, operations.all())
 
     @dispatcher.handler
     async def get_operation(request: GetOperation, _: Caller) -> Operation:

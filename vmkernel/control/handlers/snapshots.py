@@ -7,7 +7,7 @@ from typing import Protocol
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
-from vmkernel.control.handlers.paging import cut
+from vmkernel.control.lists import answer_from
 from vmkernel.control.requests import (
     CreateSnapshot,
     DeleteSnapshot,
@@ -22,33 +22,39 @@ __all__ = ["SnapshotService", "register"]
 
 
 class SnapshotService(Protocol):
-    """Implemented by `Snapshots`."""
+    """What the VM side offers to requests. `Snapshots` implements it."""
 
     async def list(self, vm_id: str) -> tuple[Snapshot, ...]:
         """The snapshots of a VM by id."""
         ...
 
-    async def get(self, vm_id: str, snapshot: str) -> Snapshot: ...
+    async def get(self, vm_id: str, snapshot: str) -> Snapshot:
+        """One snapshot."""
+        ...
 
     async def create(
         self, vm_id: str, snapshot: str, spec: SnapshotSpec, *, actor: str
-    ) -> Operation: ...
+    ) -> Operation:
+        """Begin to take a snapshot."""
+        ...
 
     async def revert(
         self, vm_id: str, snapshot: str, *, start: bool | None, actor: str
-    ) -> Operation: ...
+    ) -> Operation:
+        """Begin to go back."""
+        ...
 
-    async def delete(self, vm_id: str, snapshot: str, *, actor: str) -> Operation: ...
+    async def delete(self, vm_id: str, snapshot: str, *, actor: str) -> Operation:
+        """Begin to delete one."""
+        ...
 
 
 def register(dispatcher: Dispatcher, service: Callable[[], SnapshotService]) -> None:
-    """The service is made when it is first needed."""
+    """Serve the requests about snapshots; the service is made at the first."""
 
     @dispatcher.handler
-    async def list_snapshots(request: ListSnapshots, _: Caller) -> Page[Snapshot]:
-        found = await service().list(request.vm)
-        items, more = cut(found, lambda item: item.id, request.after, request.limit)
-        return Page(items=items, more=more)
+    async def list_snapshots(request: ListSnapshots, _: Caller) -> Page:
+        return await answer_from(request, await service().list(request.vm))
 
     @dispatcher.handler
     async def get_snapshot(request: GetSnapshot, _: Caller) -> Snapshot:

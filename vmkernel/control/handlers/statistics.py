@@ -21,21 +21,27 @@ __all__ = ["StatisticsService", "register"]
 
 
 class StatisticsService(Protocol):
-    """Implemented by `MetricsService` of vmkernel/metrics.py."""
+    """What is offered to requests. `MetricsService` of vmkernel/metrics.py implements it."""
 
-    async def host(self) -> HostStatistics: ...
-
-    async def vm(self, vm_id: str) -> VmStatistics: ...
-
-    async def running_vms(self) -> tuple[VmStatistics, ...]:
-        """The statistics of every VM that has a QEMU process, by id."""
+    async def host(self) -> HostStatistics:
+        """The host's figures."""
         ...
 
-    def states(self) -> dict[str, VmState]: ...
+    async def vm(self, vm_id: str) -> VmStatistics:
+        """One VM's figures."""
+        ...
+
+    async def running_vms(self) -> tuple[VmStatistics, ...]:
+        """Those of every VM that has a QEMU, by id."""
+        ...
+
+    def states(self) -> dict[str, VmState]:
+        """Every VM's state."""
+        ...
 
 
 def register(dispatcher: Dispatcher, make: Callable[[], StatisticsService]) -> None:
-    """The service is made when it is first needed."""
+    """Serve the requests about statistics; the service is made for the first of them."""
     service = cache(make)
 
     @dispatcher.handler

@@ -1,10 +1,10 @@
-"""Uploads, pulls, captures and downloads of images."""
+"""How images come and go: uploads, pulls, captures, downloads."""
 
 from __future__ import annotations
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher, Streamed
-from vmkernel.control.handlers.paging import cut
+from vmkernel.control.lists import answer_from
 from vmkernel.control.requests import (
     CaptureImage,
     CreateUpload,
@@ -31,6 +31,8 @@ __all__ = [
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
+    """Serve the requests about data that come and go."""
+
     @dispatcher.handler
     async def upload_image(request: UploadImage, caller: Caller) -> Streamed:
         operation, stream = await storage.images.upload(
@@ -79,10 +81,8 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
 
 def _register_resumable(dispatcher: Dispatcher, storage: StorageService) -> None:
     @dispatcher.handler
-    async def list_uploads(request: ListUploads, _: Caller) -> Page[Upload]:
-        found = await storage.uploads.list()
-        items, more = cut(found, lambda item: item.id, request.after, request.limit)
-        return Page(items=items, more=more)
+    async def list_uploads(request: ListUploads, _: Caller) -> Page:
+        return await answer_from(request, await storage.uploads.list())
 
     @dispatcher.handler
     async def get_upload(request: GetUpload, _: Caller) -> Upload:

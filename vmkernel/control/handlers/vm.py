@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
+from vmkernel.control.lists import EncodedItems, Fetched, Selection, answer
 from vmkernel.control.requests import (
     ActOnVm,
     CreateVm,
@@ -17,28 +18,34 @@ from vmkernel.control.requests import (
 from vmkernel.model import Operation, Role, Vm
 from vmkernel.vm.ports import VmDirectory
 
-__all__ = ["register", "shown"]
+__all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
+    """Serve the requests about virtual machines."""
+
+    kept = EncodedItems()
+
+    async def fetch(_: Selection, after: str | None, limit: int) -> Fetched:
+        return vms.page(after, limit)
+
     @dispatcher.handler
-    async def list_vms(request: ListVms, _: Caller) -> Page[Vm]:
-        items, more = vms.page(request.after, request.limit)
-        return Page(items=tuple(shown(vm) for vm in items), more=more)
+    async def list_vms(request: ListVms, _: Caller) -> Page:
+        return await answer(request, fetch, shown=_shown, kept=kept)
 
     @dispatcher.handler
     async def get_vm(request: GetVm, caller: Caller) -> Vm:
-        return shown(vms.get(request.id), caller)
+        return _shown(vms.get(request.id), caller)
 
     @dispatcher.handler
     async def create_vm(request: CreateVm, caller: Caller) -> Vm:
         vm = await vms.create(request.id, request.spec, actor=caller.actor, machine=request.machine)
-        return shown(vm, caller)
+        return _shown(vm, caller)
 
     @dispatcher.handler
     async def update_vm(request: UpdateVm, caller: Caller) -> Vm:
         vm = await vms.update(request.id, request.spec, request.revision, actor=caller.actor)
-        return shown(vm, caller)
+        return _shown(vm, caller)
 
     @dispatcher.handler
     async def delete_vm(request: DeleteVm, caller: Caller) -> Done:
@@ -57,7 +64,7 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
         )
 
 
-def shown(vm: Vm, caller: Caller | None = None) -> Vm:
+def _shown(vm: Vm, caller: Caller | None = None) -> Vm:
     """Without secrets; its user data, which may hold some, are shown to operators, who ask for
     that VM alone."""
     if vm.spec.cloud_init is None:

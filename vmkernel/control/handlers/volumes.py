@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
+from vmkernel.control.lists import Fetched, Selection, answer
 from vmkernel.control.requests import (
     CheckVolume,
     CreateVolume,
@@ -24,10 +25,14 @@ __all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
+    """Serve the requests about volumes."""
+
     @dispatcher.handler
-    async def list_volumes(request: ListVolumes, _: Caller) -> Page[Volume]:
-        items, more = await storage.volumes.list(request.datastore, request.after, request.limit)
-        return Page(items=items, more=more)
+    async def list_volumes(request: ListVolumes, _: Caller) -> Page:
+        async def fetch(wanted: Selection, after: str | None, limit: int) -> Fetched:
+            return await storage.volumes.list(wanted.exact.get("datastore"), after, limit)
+
+        return await answer(request, fetch)
 
     @dispatcher.handler
     async def get_volume(request: GetVolume, _: Caller) -> Volume:

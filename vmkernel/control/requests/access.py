@@ -6,17 +6,18 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from vmkernel.control.requests.base import Done, ListRequest, Page, Request
+from vmkernel.control.requests.base import Done, ListRequest, Request
 from vmkernel.model import (
-    AuditOutcome,
-    AuditRecord,
+    AUDIT_LISTING,
+    TOKEN_LISTING,
     IssuedToken,
+    Listing,
     Role,
     Slug,
     Token,
     TokenSpec,
 )
-from vmkernel.model.base import Printable, ShortText
+from vmkernel.model.base import Printable
 
 __all__ = [
     "Claim",
@@ -30,7 +31,7 @@ __all__ = [
 
 
 class Claim(Request[IssuedToken], frozen=True, kw_only=True, tag="access.claim"):
-    """Exchange the one-time claim code for an admin token."""
+    """Spend the one-time claim code for an admin token."""
 
     ROLE: ClassVar[Role | None] = None
 
@@ -42,19 +43,18 @@ class Claim(Request[IssuedToken], frozen=True, kw_only=True, tag="access.claim")
         return f"Claim(token_id={self.token_id!r})"
 
 
-class ListTokens(ListRequest[Page[Token]], frozen=True, kw_only=True, tag="access.tokens"):
+class ListTokens(ListRequest, frozen=True, kw_only=True, tag="access.tokens"):
     """All tokens, without secrets."""
 
+    LISTING: ClassVar[Listing] = TOKEN_LISTING
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
 
-class ListAudit(ListRequest[Page[AuditRecord]], frozen=True, kw_only=True, tag="access.audit"):
-    """The audit trail, newest first: `after` is the id of the last record of the previous page."""
+class ListAudit(ListRequest, frozen=True, kw_only=True, tag="access.audit"):
+    """The audit trail, newest first."""
 
+    LISTING: ClassVar[Listing] = AUDIT_LISTING
     ROLE: ClassVar[Role | None] = Role.ADMIN
-
-    actor: ShortText | None = None
-    outcome: AuditOutcome | None = None
 
 
 class GetToken(Request[Token], frozen=True, kw_only=True, tag="access.token"):
@@ -67,7 +67,7 @@ class GetToken(Request[Token], frozen=True, kw_only=True, tag="access.token"):
 
 
 class WhoAmI(Request[Token], frozen=True, kw_only=True, tag="access.whoami"):
-    """The token of this call; fails like any other request if there is none."""
+    """The token that the call came with; it fails as any request does where there is none."""
 
     READ_ONLY: ClassVar[bool] = True
 

@@ -6,12 +6,13 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from vmkernel.control.requests.base import Done, Request
+from vmkernel.control.requests.base import Done, ListRequest, Request
 from vmkernel.model import (
+    BACKUP_LISTING,
+    CHECKPOINT_LISTING,
     Backup,
     BackupExtents,
-    BackupList,
-    CheckpointList,
+    Listing,
     Role,
     SavedVm,
     Slug,
@@ -35,7 +36,7 @@ Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class BeginBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.begin-backup"):
-    """Keep the present content of a VM's disks readable."""
+    """Keep the disks of a VM readable as they are now."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -46,10 +47,10 @@ class BeginBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.begin-back
     time_limit_s: Annotated[int, msgspec.Meta(ge=10, le=7 * 86400)] = 4 * 3600
 
 
-class ListBackups(Request[BackupList], frozen=True, kw_only=True, tag="vm.backups"):
+class ListBackups(ListRequest, frozen=True, kw_only=True, tag="vm.backups"):
     """The open backups of a VM."""
 
-    READ_ONLY: ClassVar[bool] = True
+    LISTING: ClassVar[Listing] = BACKUP_LISTING
 
     id: Slug
 
@@ -84,7 +85,7 @@ class EndBackup(Request[Done], frozen=True, kw_only=True, tag="vm.end-backup"):
 
 
 class ListExtents(Request[BackupExtents], frozen=True, kw_only=True, tag="vm.backup-extents"):
-    """The ranges of a backup's disk to be copied, from an offset on."""
+    """The ranges of a backup's disk that are to be copied, from an offset on."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     READ_ONLY: ClassVar[bool] = True
@@ -96,7 +97,7 @@ class ListExtents(Request[BackupExtents], frozen=True, kw_only=True, tag="vm.bac
 
 
 class ReadBackup(Request[Done], frozen=True, kw_only=True, tag="vm.read-backup"):
-    """A part of a backup's disk as a stream, which ends early if it can't be read."""
+    """A part of a disk of a backup as a stream, which ends early where it can't be read."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     STREAM: ClassVar[bool] = True
@@ -110,10 +111,10 @@ class ReadBackup(Request[Done], frozen=True, kw_only=True, tag="vm.read-backup")
     length: Bytes
 
 
-class ListCheckpoints(Request[CheckpointList], frozen=True, kw_only=True, tag="vm.checkpoints"):
+class ListCheckpoints(ListRequest, frozen=True, kw_only=True, tag="vm.checkpoints"):
     """The checkpoints of a VM."""
 
-    READ_ONLY: ClassVar[bool] = True
+    LISTING: ClassVar[Listing] = CHECKPOINT_LISTING
 
     id: Slug
 
@@ -128,10 +129,10 @@ class DeleteCheckpoint(Request[Done], frozen=True, kw_only=True, tag="vm.delete-
 
 
 class WriteVolume(Request[Done], frozen=True, kw_only=True, tag="storage.write-volume"):
-    """Write a part of a raw volume that no running VM uses, from a stream.
+    """Write a part of a raw volume that no running VM has, from a stream.
 
     The stream takes exactly `length` bytes and is then shut down for writing; the answer on it is
-    empty if the data are durable, or an ErrorInfo as JSON.
+    empty where the data are durable, or a ErrorInfo as JSON.
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR

@@ -1,4 +1,4 @@
-"""The base of all requests."""
+"""What all requests share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
 
-from vmkernel.model import Record, Role
+from vmkernel.model import Listing, ListQuery, Record, Role
 
-__all__ = ["Done", "ListRequest", "MAX_PAGE", "Page", "ReplyT", "Request"]
+__all__ = ["Done", "ListRequest", "MAX_PAGE", "Page", "ReplyT", "Request", "SortValue"]
 
-ItemT = TypeVar("ItemT")
 ReplyT = TypeVar("ReplyT")
 
 MAX_PAGE = 1000
@@ -25,18 +24,18 @@ class Request(
     tag_field="op",
     forbid_unknown_fields=True,
 ):
-    """Base of every request; `ReplyT` is the type of its reply."""
+    """Base of every request; `ReplyT` is what the reply holds."""
 
     ROLE: ClassVar[Role | None] = Role.VIEWER
     REPLY: ClassVar[Any] = None
-    """`ReplyT`, for decoding the reply."""
+    """`ReplyT`, for whoever decodes the reply."""
     STREAM: ClassVar[bool] = False
     READ_ONLY: ClassVar[bool] = False
-    """True if it changes nothing: it is cancelled when the client disconnects, and not audited."""
+    """True if it changes nothing: it ends when its peer goes away, and is not audited."""
     DISCLOSES: ClassVar[bool] = False
-    """True if it changes nothing but reveals guests' data: audited as `audit.read`."""
+    """True if it changes nothing but hands out what a guest holds: audited as `audit.read`."""
     IN_PARTS: ClassVar[bool] = False
-    """True if it is repeated for one piece of work; audited only now and then."""
+    """True if one piece of work sends it again and again; audited once in a while."""
 
     def __init_subclass__(cls) -> None:
         for base in cls.__dict__.get("__orig_bases__", ()):
@@ -44,24 +43,31 @@ class Request(
                 cls.REPLY = replies[0]
 
 
-class ListRequest(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):
-    """Base of the lists, which are ordered by id: `after` is the last id of the previous page."""
+SortValue = str | int | float | None
+
+
+class Page(Record, frozen=True, kw_only=True):
+    """The reply of a list. It holds fewer items than were asked for if they are large
+    (see control/lists/answer.py); what follows comes with the next page."""
+
+    items: bytes = b""
+    """The items as JSON, with commas between them: the API sends them as they are."""
+    next: tuple[SortValue, ...] | None = None
+    """The `after` of the next page; None at the end."""
+
+
+class ListRequest(Request[Page], frozen=True, kw_only=True):
+    """Base of the lists."""
 
     READ_ONLY: ClassVar[bool] = True
+    LISTING: ClassVar[Listing]
+    """What is listed, and how it can be."""
 
     limit: Limit = 100
-    after: str | None = None
-
-
-class Page(Record, Generic[ItemT], frozen=True, kw_only=True):
-    """The reply of a list. It holds fewer items than requested if they are large (see
-    control/encode.py).
-    """
-
-    items: tuple[ItemT, ...]
-    more: bool
-    """True if there is another page."""
+    after: tuple[SortValue, ...] | None = None
+    """The `next` of the page before."""
+    query: ListQuery = ListQuery()
 
 
 class Done(Record, frozen=True, kw_only=True):
-    """The reply of a request that returns nothing."""
+    """The reply of a request that only succeeds."""

@@ -6,8 +6,17 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from vmkernel.control.requests.base import ListRequest, Page, Request
-from vmkernel.model import Datastore, DatastoreSpec, Disk, Operation, Role, Slug
+from vmkernel.control.requests.base import ListRequest, Request
+from vmkernel.model import (
+    DATASTORE_LISTING,
+    DISK_LISTING,
+    Datastore,
+    DatastoreSpec,
+    Listing,
+    Operation,
+    Role,
+    Slug,
+)
 from vmkernel.model.base import ShortText
 
 __all__ = [
@@ -29,14 +38,16 @@ __all__ = [
 WipeSerials = Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=64)]
 
 
-class ListDisks(ListRequest[Page[Disk]], frozen=True, kw_only=True, tag="host.disks"):
+class ListDisks(ListRequest, frozen=True, kw_only=True, tag="host.disks"):
     """The host's disks and what they hold."""
 
+    LISTING: ClassVar[Listing] = DISK_LISTING
 
-class ListDatastores(
-    ListRequest[Page[Datastore]], frozen=True, kw_only=True, tag="storage.datastores"
-):
+
+class ListDatastores(ListRequest, frozen=True, kw_only=True, tag="storage.datastores"):
     """All datastores."""
+
+    LISTING: ClassVar[Listing] = DATASTORE_LISTING
 
 
 class GetDatastore(Request[Datastore], frozen=True, kw_only=True, tag="storage.datastore"):
@@ -50,10 +61,10 @@ class GetDatastore(Request[Datastore], frozen=True, kw_only=True, tag="storage.d
 class CreateDatastore(
     Request[Operation], frozen=True, kw_only=True, tag="storage.create-datastore"
 ):
-    """Make a datastore, or adopt an existing one.
+    """Make a datastore, or adopt the one that is there already.
 
-    A disk that holds anything else is wiped only if `wipe_serials` names its id. With `adopt`, none
-    is made.
+    A disk that holds anything else is wiped only if `wipe_serials` names its id. With `adopt`,
+    nothing is ever made.
     """
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
@@ -63,11 +74,11 @@ class CreateDatastore(
     wipe_serials: WipeSerials = ()
     adopt: bool = False
     take_over: bool = False
-    """Adopt it even if another host holds its lease."""
+    """Take it even from another Mica that holds it."""
 
 
 class DeleteDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.rm-datastore"):
-    """Remove a datastore from this host; its data stay on its disks."""
+    """Remove a datastore from this host; its data stay on the disk."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -77,7 +88,7 @@ class DeleteDatastore(Request[Operation], frozen=True, kw_only=True, tag="storag
 class UpdateDatastore(
     Request[Datastore], frozen=True, kw_only=True, tag="storage.update-datastore"
 ):
-    """Change the thresholds of a datastore; everything else is fixed or has its own request."""
+    """Change the thresholds of a datastore; all else is fixed or has a request of its own."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -90,7 +101,7 @@ class UpdateDatastore(
 class RenameDatastore(
     Request[Operation], frozen=True, kw_only=True, tag="storage.rename-datastore"
 ):
-    """Rename a datastore on this host; no VM on it may be running."""
+    """Call a datastore otherwise on this host; no VM on it may be running."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -105,7 +116,7 @@ class MountDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage
 
     id: Slug
     take_over: bool = False
-    """Mount it even if another host is using it."""
+    """Take it from another Mica that is at work, too."""
 
 
 class UnmountDatastore(
@@ -119,7 +130,7 @@ class UnmountDatastore(
 
 
 class GrowDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.grow-datastore"):
-    """Use the space that its disks have gained."""
+    """Take the space that its disks have gained."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -139,7 +150,7 @@ class AddDatastoreDisk(Request[Operation], frozen=True, kw_only=True, tag="stora
 class ReplaceDatastoreDisk(
     Request[Operation], frozen=True, kw_only=True, tag="storage.replace-disk"
 ):
-    """Replace a disk of a `raid` datastore; the reply comes when the rebuild has begun."""
+    """Put a disk in the place of another in a `raid` datastore; ends when the rebuild has begun."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -150,7 +161,7 @@ class ReplaceDatastoreDisk(
 
 
 class WipeDisk(Request[Operation], frozen=True, kw_only=True, tag="host.wipe-disk"):
-    """Destroy all data on a disk; `wipe_serial` must equal its id."""
+    """Wipe a disk: destroy all data on it; `wipe_serial` must equal its id."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vmkernel.control.requests.base import ListRequest, Page, Request
+from vmkernel.control.requests.base import ListRequest, Request
 from vmkernel.model import (
+    DEVICE_LISTING,
     ApiInfo,
-    Device,
     HostCertificate,
     HostStatus,
+    Listing,
     Operation,
     PowerAction,
     Record,
@@ -28,7 +29,7 @@ __all__ = [
 
 
 class TlsIdentity(Record, frozen=True, kw_only=True):
-    """The certificate and key of the API's TLS listener."""
+    """What the API's TLS listener presents."""
 
     certificate_pem: bytes
     private_key_pem: bytes
@@ -39,29 +40,35 @@ class TlsIdentity(Record, frozen=True, kw_only=True):
 
 
 class GetApiInfo(Request[ApiInfo], frozen=True, kw_only=True, tag="api.info"):
+    """What anyone may know."""
+
     ROLE: ClassVar[Role | None] = None
     READ_ONLY: ClassVar[bool] = True
 
 
 class GetTlsIdentity(Request[TlsIdentity], frozen=True, kw_only=True, tag="api.tls"):
-    """The API's certificate and key; needs no token, and is sent only over the socket."""
+    """The API's certificate and key; no token, given to the peer on the socket alone."""
 
     ROLE: ClassVar[Role | None] = None
     READ_ONLY: ClassVar[bool] = True
 
 
 class RotateCertificate(Request[HostCertificate], frozen=True, kw_only=True, tag="api.rotate"):
-    """Replace the API's key and certificate, durably; the caller then presents them."""
+    """Replace the API's key and certificate by new ones, durably; whoever asks presents them."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
 
 class GetHost(Request[HostStatus], frozen=True, kw_only=True, tag="host.get"):
+    """The host as a whole."""
+
     READ_ONLY: ClassVar[bool] = True
 
 
-class ListDevices(ListRequest[Page[Device]], frozen=True, kw_only=True, tag="host.devices"):
+class ListDevices(ListRequest, frozen=True, kw_only=True, tag="host.devices"):
     """Physical PCI and USB devices."""
+
+    LISTING: ClassVar[Listing] = DEVICE_LISTING
 
 
 class PowerHost(Request[Operation], frozen=True, kw_only=True, tag="host.power"):

@@ -6,25 +6,27 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from vmkernel.control.requests.base import ListRequest, Page, Request
-from vmkernel.model import Event, Operation, Role
-from vmkernel.model.base import Printable, ShortText
+from vmkernel.control.requests.base import ListRequest, Request
+from vmkernel.model import (
+    OPERATION_LISTING,
+    Event,
+    Listing,
+    Operation,
+    Role,
+)
+from vmkernel.model.base import ShortText
 
 __all__ = ["CancelOperation", "GetOperation", "ListOperations", "SubscribeEvents"]
 
 
-Filters = Annotated[
-    tuple[Annotated[Printable, msgspec.Meta(max_length=340)], ...], msgspec.Meta(max_length=32)
-]
-"""A label is the longest: its key has 63 characters, its value 256."""
+class ListOperations(ListRequest, frozen=True, kw_only=True, tag="operation.list"):
+    """Running and recent operations."""
 
-
-class ListOperations(ListRequest[Page[Operation]], frozen=True, kw_only=True, tag="operation.list"):
-    """Running and recently finished operations."""
+    LISTING: ClassVar[Listing] = OPERATION_LISTING
 
 
 class GetOperation(Request[Operation], frozen=True, kw_only=True, tag="operation.get"):
-    """One operation; with `wait_s`, the reply comes when it has finished or the time is over."""
+    """One operation; with `wait_s`, once it has finished or the time is over."""
 
     READ_ONLY: ClassVar[bool] = True
 
@@ -33,7 +35,7 @@ class GetOperation(Request[Operation], frozen=True, kw_only=True, tag="operation
 
 
 class CancelOperation(Request[Operation], frozen=True, kw_only=True, tag="operation.cancel"):
-    """Cancel an operation; the reply is its state afterwards."""
+    """Cancel an operation; it answers with the operation after that."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -43,14 +45,9 @@ class CancelOperation(Request[Operation], frozen=True, kw_only=True, tag="operat
 class SubscribeEvents(Request[Event], frozen=True, kw_only=True, tag="event.subscribe"):
     """Every event after `after` (or from now on); the replies go on until the peer closes.
 
-    Where `after` is older than the ring buffer, the first event is `events.lost`; with `gapless`,
-    the request fails by `gone`. The filters are those of vmkernel/events/filter.py.
+    Where `after` is older than the ring buffer, the first event is `events.lost`.
     """
 
     READ_ONLY: ClassVar[bool] = True
 
     after: str | None = None
-    gapless: bool = False
-    types: Filters = ()
-    subjects: Filters = ()
-    labels: Filters = ()

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vmkernel.control.requests.base import ListRequest, Page, Request
-from vmkernel.model import Operation, Role, Slug, Snapshot, SnapshotSpec
+from vmkernel.control.requests.base import ListRequest, Request
+from vmkernel.model import (
+    SNAPSHOT_LISTING,
+    Listing,
+    Operation,
+    Role,
+    Slug,
+    Snapshot,
+    SnapshotSpec,
+)
 
 __all__ = [
     "CreateSnapshot",
@@ -16,13 +24,17 @@ __all__ = [
 ]
 
 
-class ListSnapshots(ListRequest[Page[Snapshot]], frozen=True, kw_only=True, tag="vm.snapshots"):
+class ListSnapshots(ListRequest, frozen=True, kw_only=True, tag="vm.snapshots"):
     """The snapshots of one VM."""
+
+    LISTING: ClassVar[Listing] = SNAPSHOT_LISTING
 
     vm: Slug
 
 
 class GetSnapshot(Request[Snapshot], frozen=True, kw_only=True, tag="vm.snapshot"):
+    """One snapshot."""
+
     READ_ONLY: ClassVar[bool] = True
 
     vm: Slug
@@ -30,6 +42,8 @@ class GetSnapshot(Request[Snapshot], frozen=True, kw_only=True, tag="vm.snapshot
 
 
 class CreateSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.create-snapshot"):
+    """Take a snapshot of a VM."""
+
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     vm: Slug
@@ -38,10 +52,10 @@ class CreateSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.crea
 
 
 class RevertToSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.revert"):
-    """Revert to a snapshot; changes since then that no other snapshot holds are lost.
+    """Revert to a snapshot; later changes that no other snapshot has are lost.
 
-    `start` says if the VM runs afterwards; if null, it runs if it was running before, or if the
-    snapshot has memory.
+    The VM runs afterwards where `start` says so; where it says nothing, as it ran before, or with
+    the memory of then.
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
@@ -52,7 +66,7 @@ class RevertToSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.re
 
 
 class DeleteSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.delete-snapshot"):
-    """Delete a snapshot; later snapshots are kept."""
+    """Delete a snapshot; later snapshots stay."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 

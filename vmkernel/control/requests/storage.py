@@ -6,11 +6,14 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from vmkernel.control.requests.base import Done, ListRequest, Page, Request
+from vmkernel.control.requests.base import Done, ListRequest, Request
 from vmkernel.model import (
+    IMAGE_LISTING,
+    VOLUME_LISTING,
     Allocation,
     CheckRepair,
     Image,
+    Listing,
     Operation,
     Role,
     Slug,
@@ -35,40 +38,44 @@ __all__ = [
 ]
 
 
-class ListImages(ListRequest[Page[Image]], frozen=True, kw_only=True, tag="storage.images"):
-    """The images of one datastore or of all."""
+class ListImages(ListRequest, frozen=True, kw_only=True, tag="storage.images"):
+    """All images."""
 
-    datastore: Slug | None = None
+    LISTING: ClassVar[Listing] = IMAGE_LISTING
 
 
 class GetImage(Request[Image], frozen=True, kw_only=True, tag="storage.image"):
+    """One image."""
+
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
 
 class DeleteImage(Request[Done], frozen=True, kw_only=True, tag="storage.delete-image"):
-    """Delete an image that no VM uses."""
+    """Delete an image that no VM names."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
 
 
-class ListVolumes(ListRequest[Page[Volume]], frozen=True, kw_only=True, tag="storage.volumes"):
-    """The volumes of one datastore or of all."""
+class ListVolumes(ListRequest, frozen=True, kw_only=True, tag="storage.volumes"):
+    """All volumes."""
 
-    datastore: Slug | None = None
+    LISTING: ClassVar[Listing] = VOLUME_LISTING
 
 
 class GetVolume(Request[Volume], frozen=True, kw_only=True, tag="storage.volume"):
+    """One volume."""
+
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
 
 class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.create-volume"):
-    """Make a volume, empty or filled from an image."""
+    """Make a volume, blank or filled from an image."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -77,7 +84,7 @@ class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.c
 
 
 class KeepVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.keep-volume"):
-    """Keep volumes that would be deleted unless a VM names them."""
+    """Let a volume stay that was to be deleted unless a VM names it, and others with it."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -97,7 +104,8 @@ class ResizeVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.r
 
 
 class MoveVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.move-volume"):
-    """Move a volume to another datastore, format or allocation; also while its VM runs."""
+    """Let a volume lie on another datastore, in another format or with another allocation; also
+    while its VM runs."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -109,7 +117,7 @@ class MoveVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.mov
 
 
 class FlattenVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.flatten-volume"):
-    """Make a linked volume independent of its backing; also while its VM runs."""
+    """Make a linked volume whole; also while its VM runs."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -117,7 +125,7 @@ class FlattenVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.
 
 
 class CheckVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.check-volume"):
-    """Check the file of a volume that no running VM uses."""
+    """Check the file of a volume that no running VM has."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 

@@ -6,8 +6,18 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from vmkernel.control.requests.base import Done, ListRequest, Page, Request
-from vmkernel.model import MachineState, Operation, Role, Slug, Vm, VmAction, VmSpec
+from vmkernel.control.requests.base import Done, ListRequest, Request
+from vmkernel.model import (
+    VM_LISTING,
+    Listing,
+    MachineState,
+    Operation,
+    Role,
+    Slug,
+    Vm,
+    VmAction,
+    VmSpec,
+)
 
 __all__ = [
     "ActOnVm",
@@ -19,29 +29,33 @@ __all__ = [
 ]
 
 
-class ListVms(ListRequest[Page[Vm]], frozen=True, kw_only=True, tag="vm.list"):
-    """All VMs."""
+class ListVms(ListRequest, frozen=True, kw_only=True, tag="vm.list"):
+    """All virtual machines."""
+
+    LISTING: ClassVar[Listing] = VM_LISTING
 
 
 class GetVm(Request[Vm], frozen=True, kw_only=True, tag="vm.get"):
+    """One virtual machine."""
+
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
 
 class CreateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.create"):
-    """Create a VM; the id must be new."""
+    """Make a virtual machine; the id must be new."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
     spec: VmSpec
     machine: MachineState | None = None
-    """The identity of a saved VM: machine type, UUID, firmware variables, TPM state."""
+    """What a saved VM brings with it: machine type, UUID, firmware variables, TPM state."""
 
 
 class UpdateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.update"):
-    """Replace a VM's spec if `revision` is still the current one."""
+    """Replace a VM's spec where `revision` is still the present one."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -51,7 +65,7 @@ class UpdateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.update"):
 
 
 class DeleteVm(Request[Done], frozen=True, kw_only=True, tag="vm.delete"):
-    """Delete a VM that is off; its volumes are kept unless `with_volumes` is set."""
+    """Delete a stopped VM; its volumes stay unless `with_volumes`."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -61,11 +75,11 @@ class DeleteVm(Request[Done], frozen=True, kw_only=True, tag="vm.delete"):
 
 
 class ActOnVm(Request[Operation], frozen=True, kw_only=True, tag="vm.act"):
-    """Start, stop, pause, resume, suspend or reset a VM."""
+    """Start, end, pause, suspend or reset a VM, or let it go on."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
     action: VmAction
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 120.0
-    """How long a shutdown may take before the operation fails; nothing is forced."""
+    """How long a shutdown may take before the operation fails (nothing is forced)."""

@@ -1,7 +1,7 @@
-"""The health of the host's disks: read in the background, shown from memory.
+"""What the host's disks say of their health: read in the background, told from memory.
 
-Every disk is read soon after it appeared, then every half hour, one after the other; a sleeping one
-keeps its last values. Lists of disks never wait for one.
+Every disk is asked soon after it came, then every half hour, one after the other; a sleeping one
+keeps its last figures. Nobody who lists disks ever waits for one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MUTE_TRANSPORTS = ("virtio", "mmc")
 _ASLEEP = DiskHealth(state=HealthState.UNKNOWN, reason="It is asleep and was not woken.")
 
 Ask = Callable[[BlockDisk], Awaitable[DiskHealth | None]]
-"""None if the disk is asleep."""
+"""None where the disk sleeps."""
 
 
 class DiskHealthWatch:
@@ -52,7 +52,7 @@ class DiskHealthWatch:
         return self._known.get(disk_id, _NOT_YET)
 
     def findings(self) -> Iterator[Finding]:
-        """Disks that are failing or worn out."""
+        """Disks that fail, or wear out."""
         for disk_id, health in sorted(self._known.items()):
             if health.state in (HealthState.WARNING, HealthState.FAILING):
                 failing = health.state is HealthState.FAILING
@@ -64,7 +64,7 @@ class DiskHealthWatch:
                 )
 
     async def watch(self) -> None:
-        """Read each disk in turn; until cancelled."""
+        """Ask each disk in its turn; until cancelled."""
         await asyncio.sleep(_FIRST_S)
         while True:
             try:
@@ -74,7 +74,7 @@ class DiskHealthWatch:
             await asyncio.sleep(_POLL_S)
 
     async def poll(self) -> None:
-        """Read the disks that are due; forget those that were removed."""
+        """Ask the disks whose turn it is; forget those that went away."""
         disks = await asyncio.to_thread(self._tree.disks)
         there = {disk.id for disk in disks}
         for gone in self._known.keys() - there:

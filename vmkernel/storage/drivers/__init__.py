@@ -1,3 +1,2 @@
-"""The kinds of datastores, one module each and a line in `registry`; a driver provides a root
-folder and removes it, and must not touch its content.
-"""
+"""The kinds of datastores, one module each and a line in `registry`; a driver brings a root and
+takes it away, and must not touch what lies in it."""

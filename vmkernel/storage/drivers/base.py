@@ -1,8 +1,8 @@
-"""The interface of a kind of datastore, which is all that the rest of storage knows of it.
+"""What a kind of datastore must be able to do, and all that the rest of storage knows of it.
 
 A driver is one module that names its kind, whose fields the model has in KIND_FIELDS, and one line
-in `registry.py`. What it observes of its disks or its server reaches the API, the findings and the
-events through its own `Observation`, so no other code checks a datastore's kind.
+in `registry.py`. What it finds out about its disks or its server reaches the API, the findings and
+the events by an `Observation` of its own, so nothing else asks for a datastore's kind.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CreateOptions:
-    """What the administrator permits."""
+    """What the administrator allows."""
 
     wipe_serials: tuple[str, ...] = ()
-    """The ids of the disks whose content may be destroyed."""
+    """The ids of the disks whose contents may be destroyed."""
     adopt: bool = False
-    """Only adopt an existing datastore; make none."""
+    """Only take over what is there; make nothing."""
     take_over: bool = False
-    """Take it even if another host holds its lease; that host loses it."""
+    """Take it even from another Mica that holds it; that one loses it."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Attached:
     device: str | None = None
     filesystem: str | None = None
     backing: str | None = None
-    """A datastore whose tree can be used."""
+    """What the driver finds it again by (`StoredDatastore.backing`)."""
     spec: DatastoreSpec | None = None
-    """How the driver finds it again (`StoredDatastore.backing`)."""
+    """The spec with what was found to be so, which is kept; None if there is nothing to correct."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ class News:
 
 @dataclass(frozen=True)
 class Observation:
-    """The present state of a datastore's disks or server; a driver that sees more has its own
-    subclass.
-    """
+    """What a datastore's disks or its server do now; a driver that sees more has its own."""
 
     members: tuple[DatastoreMember, ...] = ()
 
@@ -96,24 +94,23 @@ class Observation:
         yield from ()
 
     def news(self, datastore_id: str, before: Observation) -> Iterator[News]:
-        """The events since the previous observation; if there was none, `before` is a plain
-        Observation.
-        """
+        """What is worth an event since the observation before; one that is no driver's own, if
+        there was none."""
         del datastore_id, before
         yield from ()
 
 
 class DatastoreDriver:
-    """One kind of datastore. Methods raise MicaError; DatastoreMissing if it may come back.
+    """One kind of datastore. Methods raise MicaError; DatastoreMissing where it may come back.
 
-    What a kind can't do is refused here as `unsupported`.
+    What a kind can't do is refused as `unsupported` here.
     """
 
     kind: ClassVar[DatastoreKind]
     remote: ClassVar[bool] = False
     """True if any access may wait for a network."""
     shared: ClassVar[bool] = False
-    """True if several hosts may mount it at once without harm to its files."""
+    """True if several hosts may have it mounted at once, without harm to its files."""
 
     def check_fields(self, spec: DatastoreSpec) -> None:
         """`invalid` at the first field that has no meaning for this kind."""
@@ -127,29 +124,29 @@ class DatastoreDriver:
                 )
 
     async def check(self, spec: DatastoreSpec, options: CreateOptions) -> None:
-        """Refuse at once what `create` would refuse; changes nothing."""
+        """Refuse at once what `create` would refuse; nothing is changed."""
         raise NotImplementedError
 
     async def create(
         self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
-        """Make the datastore, or adopt an existing one, and attach it."""
+        """Make the datastore, or adopt the one that is there, and attach it."""
         raise NotImplementedError
 
     async def attach(self, stored: StoredDatastore) -> Attached:
-        """Attach a known datastore again."""
+        """Bring back a datastore that is known."""
         raise NotImplementedError
 
     async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
-        """Detach it; `in-use` if something is open there, unless `force`."""
+        """Let go of it; `in-use` where something is open there, unless `force`."""
         raise NotImplementedError
 
     async def present(self, stored: StoredDatastore) -> bool:
-        """True while its disks or server are there; cheap enough to call every few seconds."""
+        """True while what it lies on is there; cheap enough to ask every few seconds."""
         raise NotImplementedError
 
     async def observe(self, stored: StoredDatastore) -> Observation:
-        """The state of an attached datastore's disks; cheap, and never raises."""
+        """What an attached datastore's disks do; cheap, and never raises."""
         del stored
         return Observation()
 
@@ -159,7 +156,7 @@ class DatastoreDriver:
         return ()
 
     def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
-        """The device nodes of its disks, as far as they are present."""
+        """The device nodes of the disks that it lies on, as far as they are there."""
         del stored
         return ()
 
@@ -176,16 +173,14 @@ class DatastoreDriver:
         """
 
     async def grow(self, stored: StoredDatastore, attached: Attached, report: Report) -> None:
-        """Stop what a crash has left running that is no datastore, so that its disks are free. The
-        caller holds the lock of the disks.
-        """
+        """Take the space that the disks have gained."""
         del attached, report
         self._refuse(stored, "doesn't grow by itself")
 
     async def add_disk(
         self, stored: StoredDatastore, attached: Attached, disk: str, options: CreateOptions
     ) -> DatastoreSpec:
-        """Use the space that the disks have gained."""
+        """Take one disk more; the spec as it is then."""
         del attached, disk, options
         self._refuse(stored, "takes no further disk")
 
@@ -197,7 +192,7 @@ class DatastoreDriver:
         new: str,
         options: CreateOptions,
     ) -> DatastoreSpec:
-        """Add a disk; returns the new spec."""
+        """Put a disk in the place of another; the spec as it is then."""
         del attached, old, new, options
         self._refuse(stored, "has no redundancy to replace a disk from")
 
@@ -210,7 +205,7 @@ class DatastoreDriver:
 def as_found(
     spec: DatastoreSpec, *, filesystem: str | None = None, disks: Sequence[str] | None = None
 ) -> DatastoreSpec:
-    """Replace a disk; returns the new spec."""
+    """The spec with the file system and the disks that an adopted datastore really has."""
     known = {item.value: item for item in Filesystem}
     if (found := known.get(filesystem or "")) is not None:
         spec = msgspec.structs.replace(spec, filesystem=found)

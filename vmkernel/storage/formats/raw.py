@@ -19,7 +19,7 @@ __all__ = ["Raw"]
 
 
 class Raw(Format):
-    """Any bytes, if the sender declares them as raw."""
+    """Any bytes, if their sender says so."""
 
     noun = "a raw disk"
     source = SourceFormat.RAW

@@ -1,4 +1,4 @@
-"""Every image format, one line each, in no particular order."""
+"""Every image format, one line each; their order means nothing."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _BY_QEMU_NAME = {item.qemu_name: item for item in FORMATS if item.qemu_name is n
 
 
 def format_of_source(source: SourceFormat) -> Format:
-    """The format for this source format."""
+    """The format that images are made of by that name."""
     return _BY_SOURCE[source]
 
 
 def format_named(qemu_name: str) -> Format | None:
-    """The format with this name in QEMU."""
+    """The format by QEMU's name of it."""
     return _BY_QEMU_NAME.get(qemu_name)
