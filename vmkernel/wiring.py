@@ -47,7 +47,7 @@ from vmkernel.control.handlers import (
 from vmkernel.control.handlers.statistics import StatisticsService
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.events import EventBus
-from vmkernel.model import ApiInfo, Finding, HostMode
+from vmkernel.model import ApiInfo, Finding, HostMode, Role
 from vmkernel.operations import OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform import PlatformContext
@@ -186,6 +186,8 @@ class Vmkernel:
         host.register_api_info(self._dispatcher, self._api_info)
         access.register(self._dispatcher, self._access, self._store, self._bus, make_identity)
         operations.register(self._dispatcher, self._operations)
+        self._bus.objects.add("operation", self._operations.get)
+        self._bus.objects.add("token", self._access.get, role=Role.ADMIN)
 
     async def _start_storage(self) -> None:
         self._storage = self._adapters.make_storage(self._store, self._operations, self._bus)
@@ -196,6 +198,9 @@ class Vmkernel:
         images.register(self._dispatcher, self._storage)
         uploads.register(self._dispatcher, self._storage)
         volumes.register(self._dispatcher, self._storage)
+        self._bus.objects.add("image", self._storage.images.get)
+        self._bus.objects.add_later("volume", self._storage.volumes.get)
+        self._bus.objects.add_later("datastore", self._storage.datastore_views.get)
 
     async def _start_vms(self) -> None:
         self._vms = self._adapters.make_vms(self._storage, self._operations, self._bus)
@@ -204,6 +209,7 @@ class Vmkernel:
             self._storage.usage.bind_live(self._vms.live_disks)
             self._ending.push_async_callback(self._vms.stop)
             self._ending.push_async_callback(self._storage.monitor.release_idle)
+            self._bus.objects.add("vm", self._vms.get, conceal=vm.shown)
             await self._vms.start()
             vm.register(self._dispatcher, self._vms)
             clones.register(self._dispatcher, self._vms.clones)

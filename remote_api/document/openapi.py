@@ -56,6 +56,7 @@ _OPERATION_FAILURES = frozenset(PROBLEM_CODES) - {
     ErrorCode.WIPE_NOT_CONFIRMED,
 }
 """What an operation may fail by, and so the answer of who waits for it."""
+_EVENT_ID = "The last event before this was read: what `after` of the event stream takes."
 _BINARY = {"type": "string", "format": "binary"}
 _DESCRIPTION = """\
 Objects have a `spec` (what is wanted) and a `status` (what is observed). Failures are RFC 9457
@@ -268,11 +269,15 @@ def _responses(route: AnyRoute) -> dict[str, Any]:
         responses[str(reply.status)] = _reply(
             reply, _has_etag(route), "wait" in route.query.__struct_fields__
         )
+        if route.role is not None and _has_etag(route) and reply.status == 200:
+            responses["200"]["headers"]["Mica-Event-Id"] = _header(_EVENT_ID)
     if _has_etag(route):
         responses["304"] = {
             "description": "The client has it already.",
             "headers": {**_headers(), "ETag": _header("The ETag that it has.")},
         }
+        if route.role is not None:
+            responses["304"]["headers"]["Mica-Event-Id"] = _header(_EVENT_ID)
     for status in sorted(_statuses(route)):
         responses[str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
     return responses

@@ -60,6 +60,8 @@ _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 """For a year (RFC 6797); browsers heed it once they trust the certificate."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _MALFORMED = HttpCode.MALFORMED
+EVENT_ID_HEADER = "mica-event-id"
+"""No part of the body: each event would change the ETag of every list."""
 _SAID_ANYWAY = frozenset(
     {
         ErrorCode.UNAUTHENTICATED,
@@ -177,13 +179,19 @@ class Application:
         route = _choose(routes, method, exchange.path)
         exchange.response_headers = route.response_headers
         if route.role is not None:
-            exchange.token = bearer_token(exchange.headers.get(b"authorization", []))
+            ticket = _ticket(scope) if route.ticketed else None
+            if ticket is not None and b"authorization" not in exchange.headers:
+                exchange.token = exchange.state.event_tickets.token_of(ticket)
+            else:
+                exchange.token = bearer_token(exchange.headers.get(b"authorization", []))
         try:
             await self._check(exchange, route, scope)
             if method == "HEAD" and route.role is not Role.VIEWER:
                 # It asks the vmkernel for less than its GET does, which a viewer may know.
                 await self._require_role(exchange, route)
             response = await route.handler(exchange)
+            if route.method == "GET" and exchange.event_id:
+                response.headers.setdefault(EVENT_ID_HEADER, exchange.event_id)
         except (ApiError, MicaError) as error:
             failure = _settle(error, exchange, route)
             if failure.code not in _SAID_ANYWAY:
@@ -254,6 +262,12 @@ class Application:
                 ErrorCode.FORBIDDEN,
                 f"The token {token.id} has the role {role}; this needs the role {route.role}.",
             )
+
+
+def _ticket(scope: Scope) -> str | None:
+    """What the query gives as a ticket; the rest of the query is checked later."""
+    found = re.search(rb"(?:^|&)ticket=([A-Za-z0-9_-]{1,128})(?:&|\Z)", scope["query_string"])
+    return found and found[1].decode("ascii")
 
 
 def _this_machine(headers: Headers) -> bool:
@@ -347,7 +361,10 @@ def _conditional(exchange: Exchange[Any, Any], method: str, response: Response) 
     if method not in ("GET", "HEAD") or response.status != 200 or not response.body:
         return response
     etag = response.headers.setdefault("etag", entity_tag("", response.body))
-    return exchange.not_modified(etag) or response
+    unchanged = exchange.not_modified(etag)
+    if unchanged is not None and exchange.event_id:
+        unchanged.headers[EVENT_ID_HEADER] = exchange.event_id
+    return unchanged or response
 
 
 def _settle(

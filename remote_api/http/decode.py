@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, get_origin
+from functools import cache
+from typing import Any, TypeVar, cast, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import inspect
 
 from remote_api.schema import OBSERVED, ApiError, HttpCode, ObjectBody, asked_of
 from remote_api.schema.violations import MAX_VIOLATIONS, examined
@@ -57,7 +59,8 @@ def convert(value: Any, wire: type[T], *, at: str = "") -> T:
 
 
 def decode_query(query: bytes, wire: type[T]) -> T:
-    """The query parameters as a wire type; unknown and repeated ones are refused.
+    """The query parameters as a wire type; unknown ones are refused, and repeated ones, unless
+    the type has a list of them.
 
     Raises ApiError: 400 where the query can't be read, 422 with the parameters' names.
     """
@@ -76,7 +79,9 @@ def decode_query(query: bytes, wire: type[T]) -> T:
     values: dict[str, Any] = dict(pairs)
     names = [name for name, _ in pairs]
     listing: Listing | None = getattr(wire, "LISTING", None)
-    repeated = {"label"} if listing is not None and listing.labels else set()
+    repeated = set(_lists(cast(Any, wire)))
+    if listing is not None and listing.labels:
+        repeated.add("label")
     wrong = [
         FieldError(
             pointer=name,
@@ -100,6 +105,20 @@ def decode_query(query: bytes, wire: type[T]) -> T:
     if wrong:
         raise ApiError.fields(wrong[:MAX_VIOLATIONS])
     return taken
+
+
+@cache
+def _lists(wire: Any) -> frozenset[str]:
+    """The parameters that may be given more than once."""
+    return frozenset(
+        each.encode_name
+        for each in inspect.type_info(wire).fields  # type: ignore[attr-defined]
+        if isinstance(each.type, inspect.CollectionType)
+        or (
+            isinstance(each.type, inspect.Metadata)
+            and isinstance(each.type.type, inspect.CollectionType)
+        )
+    )
 
 
 def _parameter(pointer: str) -> str:

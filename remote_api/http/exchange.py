@@ -19,7 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from remote_api.auth import TicketBox
+from remote_api.auth import EventTickets, TicketBox
 from remote_api.auth.bearer import user_of
 from remote_api.http.conditions import Precondition, entity_tag, holds, is_known, mismatch
 from remote_api.http.shares import AllShares, Shares
@@ -113,6 +113,7 @@ class ApiState:
 
     control: ControlClient
     tickets: TicketBox
+    event_tickets: EventTickets = field(default_factory=EventTickets)
     openapi: Path
     shares: AllShares = field(default_factory=AllShares)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -165,6 +166,8 @@ class Exchange(Generic[QueryT, BodyT]):
         self.precondition: Precondition = None
         self.raw_body = b""
         self.response_headers: Mapping[str, str] = {}
+        self.event_id = ""
+        """The last event before anything that this request answers was read."""
         self.linger_s = STRANGERS_LINGER_S
         client = scope.get("client")
         self.origin = f"{client[0]}" if client else ""
@@ -220,7 +223,11 @@ class Exchange(Generic[QueryT, BodyT]):
         """The vmkernel's answer to a request in the name of this request's token."""
         with self._as_user():
             return await self.state.control.call(
-                request, token=self.token, origin=self.origin, timeout_s=timeout_s
+                request,
+                token=self.token,
+                origin=self.origin,
+                timeout_s=timeout_s,
+                on_position=self._note_position,
             )
 
     async def open(self, request: Request[ReplyT]) -> tuple[ReplyT, Stream]:
@@ -232,7 +239,12 @@ class Exchange(Generic[QueryT, BodyT]):
     async def events(self, request: SubscribeEvents) -> AsyncIterator[AsyncIterator[Event]]:
         """Subscribe in the name of this request's token."""
         with self._as_user():
-            subscription = self.state.control.events(request, token=self.token, origin=self.origin)
+            subscription = self.state.control.events(
+                request,
+                token=self.token,
+                origin=self.origin,
+                on_position=self._note_position,
+            )
             events = await subscription.__aenter__()
         try:
             yield events
@@ -268,6 +280,9 @@ class Exchange(Generic[QueryT, BodyT]):
                 self._proven()
             raise
         self._proven()
+
+    def _note_position(self, event_id: str) -> None:
+        self.event_id = self.event_id or event_id
 
     def _proven(self) -> None:
         if self.token is None:

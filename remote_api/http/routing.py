@@ -107,6 +107,8 @@ class Route(Generic[QueryT, BodyT]):
     """What every answer has, failures too."""
     pointers: Mapping[str, str] = field(default_factory=dict)
     """The parameters or headers that bring what the vmkernel points to as part of a body."""
+    ticketed: bool = False
+    """True if `?ticket=` of an event stream may stand for the token."""
     websocket: Callable[[Upgrade[Any]], Awaitable[None]] | None = None
     """What serves it after an upgrade; without one, `handler` answers."""
 

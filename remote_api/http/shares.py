@@ -103,6 +103,7 @@ class AllShares:
     downloads: Shares = field(default_factory=lambda: Shares("downloads under way", 32, 8, 16))
     events: Shares = field(default_factory=lambda: Shares("event streams", 96, 16, 32))
     tickets: Shares = field(default_factory=lambda: Shares("unused console tickets", 96, 16, 32))
+    event_tickets: Shares = field(default_factory=lambda: Shares("event tickets", 96, 16, 32))
     consoles: Shares = field(default_factory=lambda: Shares("open consoles", 96, 16, 32))
     bodies: Shares = field(
         default_factory=lambda: Shares(

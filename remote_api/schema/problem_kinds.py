@@ -92,6 +92,10 @@ _EXPLAINED: dict[ProblemCode, tuple[str, str]] = {
         " upload keeps them.",
         "Send the data again, or resume the upload.",
     ),
+    ErrorCode.GONE: (
+        "What was asked for is no longer kept, such as the events after an old one.",
+        "List the objects again, and follow from the `Mica-Event-Id` of that answer.",
+    ),
     ErrorCode.UNSUPPORTED: (
         "This host, its hardware or the object's kind doesn't support this.",
         "Do what `detail` says, or use another host.",

@@ -70,6 +70,7 @@ _STATUS: dict[ProblemCode, int] = {
     ErrorCode.WIPE_NOT_CONFIRMED: 409,
     ErrorCode.DIGEST_MISMATCH: 422,
     ErrorCode.TRUNCATED: 400,
+    ErrorCode.GONE: 410,
     ErrorCode.UNSUPPORTED: 422,
     ErrorCode.RATE_LIMITED: 429,
     ErrorCode.TIMED_OUT: 504,

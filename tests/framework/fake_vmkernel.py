@@ -51,6 +51,8 @@ class FakeVmkernel:
         self.path = path
         self.calls: list[Call] = []
         self.events: list[model.Event] = []
+        self.position = "01a208ac3fc4-000000000001"
+        """The id of the last event, that comes with each answer."""
         self.events_end = asyncio.Event()
         self.default: Exception | None = None
         """What a request gets that no answer was set for, instead of `internal`."""
@@ -102,7 +104,7 @@ class FakeVmkernel:
             value = reply.value if isinstance(reply, Streamed) else reply
             raw = msgspec.Raw(msgspec.msgpack.encode(value))
             await connection.send(
-                Success(value=raw, stream=stream is not None),
+                Success(value=raw, stream=stream is not None, position=self.position),
                 fd=None if stream is None else stream.fileno(),
             )
             if stream is not None:
@@ -127,7 +129,7 @@ class FakeVmkernel:
         return answer
 
     async def _stream_events(self, connection: Connection) -> None:
-        await connection.send(Success(value=_EMPTY))
+        await connection.send(Success(value=_EMPTY, position=self.position))
         for event in self.events:
             raw = msgspec.Raw(msgspec.msgpack.encode(event))
             await connection.send(Success(value=raw))

@@ -1,4 +1,4 @@
-"""The one door into the vmkernel: typed requests over a Unix socket; it does no work itself."""
+"""The one entrance to the vmkernel: typed requests over a Unix socket. It does no work itself."""
 
 from vmkernel.control import requests
 from vmkernel.control.client import ControlClient, Stream

@@ -1,10 +1,10 @@
-"""The asking side of the control socket, as remote_api uses it."""
+"""The client of the control socket, used by remote_api."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar, cast
@@ -22,22 +22,21 @@ _REPLIES = msgspec.msgpack.Decoder(Success | Failure)
 
 
 class Stream:
-    """A connected stream socket that a reply brought; the holder closes it."""
+    """A connected stream socket that came with a reply; its holder closes it."""
 
     def __init__(self, fd: int) -> None:
         self.socket = socket.socket(fileno=fd)
         self.socket.setblocking(False)
 
     def close(self) -> None:
-        """Close the stream; the other end sees its end."""
         self.socket.close()
 
 
 class ControlClient:
-    """Sends typed requests, each on a connection of its own.
+    """Sends typed requests, one per connection.
 
-    Raises MicaError with what the vmkernel answered; with `unavailable` where the vmkernel can't
-    be reached or went away before it answered (the outcome is then unknown: ask again).
+    Raises MicaError with the vmkernel's answer, or `unavailable` if the vmkernel can't be reached
+    or closed the connection before it answered (the outcome is then unknown: ask again).
     """
 
     def __init__(self, path: Path, *, connect_timeout_s: float = 10.0) -> None:
@@ -51,11 +50,17 @@ class ControlClient:
         token: str | None = None,
         origin: str = "",
         timeout_s: float = 60.0,
+        on_position: Callable[[str], None] | None = None,
     ) -> ReplyT:
-        """The reply to a request that brings no stream."""
+        """The reply to a request that brings no stream.
+
+        `on_position` is called with the id of the last event before what only reads was read.
+        """
         connection = await self._connect()
         try:
             reply = await self._exchange(connection, request, token, origin, timeout_s)
+            if on_position is not None and isinstance(reply, Success) and reply.position:
+                on_position(reply.position)
             return self._decode(request, reply)
         finally:
             connection.close()
@@ -81,14 +86,21 @@ class ControlClient:
 
     @asynccontextmanager
     async def events(
-        self, request: SubscribeEvents, *, token: str | None = None, origin: str = ""
+        self,
+        request: SubscribeEvents,
+        *,
+        token: str | None = None,
+        origin: str = "",
+        on_position: Callable[[str], None] | None = None,
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """Subscribe; the subscription stands once the context is entered."""
+        """Subscribe; no event after the context is entered is missed."""
         connection = await self._connect()
         try:
             first = await self._exchange(connection, request, token, origin, 60.0)
             if isinstance(first, Failure):
                 raise MicaError.from_problem(first.problem)
+            if on_position is not None:
+                on_position(first.position)
             yield self._follow(connection)
         finally:
             connection.close()

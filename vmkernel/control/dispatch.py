@@ -1,4 +1,4 @@
-"""The table from request types to what handles them."""
+"""The table of request types and their handlers."""
 
 from __future__ import annotations
 
@@ -20,27 +20,25 @@ HandlerT = TypeVar("HandlerT", bound=Handler)
 
 @dataclass(frozen=True)
 class Streamed:
-    """A reply that brings a stream; the server sends the socket on and closes its own copy."""
+    """A reply with a stream; the server sends the socket on and closes its copy."""
 
     value: object
     stream: socket.socket
 
 
 class Dispatcher:
-    """Knows the handler of each request type."""
-
     def __init__(self) -> None:
         self._handlers: dict[type[Request[Any]], Handler] = {}
 
     def handler(self, handle: HandlerT) -> HandlerT:
-        """A decorator: this function is the one handler of the request that it takes first."""
+        """Decorator: register this function for the type of its first parameter."""
         first = next(iter(inspect.signature(handle).parameters.values())).annotation
         kind = handle.__globals__[first] if isinstance(first, str) else first
         self.register(kind, handle)
         return handle
 
     def register(self, kind: type[Request[Any]], handle: Handler) -> None:
-        """Name the one handler of a request type."""
+        """Register the only handler of a request type."""
         if kind in self._handlers:
             raise ValueError(f"{kind.__name__} has a handler already")
         self._handlers[kind] = handle
@@ -51,7 +49,6 @@ class Dispatcher:
         return tuple(sorted(str(kind.__struct_config__.tag) for kind in self._handlers))
 
     async def handle(self, request: Request[Any], caller: Caller) -> object:
-        """Answer one authorised request."""
         handler = self._handlers.get(type(request))
         if handler is None:
             raise MicaError(

@@ -1,8 +1,8 @@
-"""Answers as octets. What can't be encoded costs itself: one item, never what has it (of lists see
-`lists/encoded.py`); one request, never the connection's task or the host.
+"""Encoding of replies. If something can't be encoded, only that is lost: one item of a list (see
+`lists/encoded.py`), not the list; one request, not the connection's task or the host.
 
-What comes from outside is decoded into records with ranges where it enters, so nothing here should
-ever fail: this is the last line.
+What comes from outside is decoded into records with ranges at the entrance, so nothing here should
+ever fail: this is the last line of defence.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _encoder = msgspec.msgpack.Encoder()
 Item = TypeVar("Item")
 
 _ROOM_BYTES = 64 << 10
-"""What a frame holds besides its value."""
+"""Reserved in a frame for what surrounds the value."""
 _BROKEN = (msgspec.MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 
 
 def encode_reply(value: object) -> msgspec.Raw:
-    """A reply's value. Raises MicaError if it is too large for a frame."""
+    """Encode the value of a reply. Raises MicaError if it is too large for a frame."""
     data = _encoder.encode(value)
     if len(data) > MAX_FRAME_BYTES - _ROOM_BYTES:
         raise MicaError(
@@ -40,13 +40,13 @@ def encode_reply(value: object) -> msgspec.Raw:
 
 
 def encode_event(event: Event) -> msgspec.Raw | None:
-    """An event; None for one that can't be sent, which is passed over."""
+    """Encode an event; None if it can't be encoded: it is then skipped."""
     encoded = _item(event)
     return None if encoded is None else msgspec.Raw(encoded)
 
 
 def encodable(items: Iterable[Item]) -> tuple[Item, ...]:
-    """Those that can be sent."""
+    """The items that can be encoded."""
     return tuple(item for item in items if _item(item) is not None)
 
 

@@ -1,11 +1,11 @@
-"""The answering side of the control socket.
+"""The server of the control socket.
 
 accept -> peer's uid allowed? -> call frame (10 s) -> authenticate -> authorise -> handler
                                                                        |-> reply frame (+ stream)
                                                                        |-> reply frames (events)
 
-A peer that goes away ends what only reads. What changes something goes on to its end: its outcome
-is then unknown to the peer, never half-done here.
+If a peer disconnects, requests that only read are cancelled. Those that change something are
+completed: the peer doesn't know the outcome, but nothing is left half-done.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vmkernel.control.requests import Request, SubscribeEvents
 from vmkernel.control.subjects import subject_of
 from vmkernel.control.wire import MAX_CALL_BYTES, Call, Connection, Failure, Success, WireError
 from vmkernel.errors import to_problem
-from vmkernel.events import EventBus, Subscription
+from vmkernel.events import EventBus, Subscription, make_filter
 from vmkernel.model import ErrorCode, ErrorInfo, MicaError
 from vmkernel.operations.places import Places
 
@@ -41,9 +41,9 @@ __all__ = ["ControlServer", "bind_socket"]
 _log = logging.getLogger(__name__)
 _CALLS = msgspec.msgpack.Decoder(Call)
 _MAX_CONNECTIONS = 512
-"""More than the API lets clients in: each of its connections asks one thing at a time."""
+"""More than the API's own limit of connections: each of those sends one request at a time."""
 _LONG_CALLS = 4
-"""So many long ones are held at once, of up to MAX_CALL_BYTES each."""
+"""How many long calls are kept in memory at once, each of up to MAX_CALL_BYTES."""
 _REQUESTS_EACH = 128
 _SUBSCRIBERS = 128
 _SUBSCRIBERS_EACH = 32
@@ -56,7 +56,7 @@ _REFUSALS = {ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMI
 
 
 def bind_socket(path: Path) -> socket.socket:
-    """A listening Unix socket that only its owner can reach; a stale one is replaced."""
+    """A listening Unix socket that only its owner can connect to; a stale one is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -85,8 +85,6 @@ def _answers(path: Path) -> bool:
 
 
 class ControlServer:
-    """Serves one listening socket; `serve` runs until it is cancelled."""
-
     def __init__(
         self,
         dispatcher: Dispatcher,
@@ -115,7 +113,7 @@ class ControlServer:
         )
 
     async def serve(self, listener: socket.socket) -> None:
-        """Accept and answer; on cancellation, requests under way get a moment to end."""
+        """Accept and answer until cancelled; running requests then get a moment to finish."""
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
         try:
@@ -193,7 +191,7 @@ class ControlServer:
     async def _carry_out(
         self, connection: Connection, call: Call, stack: contextlib.ExitStack
     ) -> None:
-        """A whole call, for which its actor has a place until the peer has its answer."""
+        """One call; its actor occupies a place until the peer has the reply."""
         request: Request[Any] = call.request
         try:
             caller = self._admit(call)
@@ -201,8 +199,10 @@ class ControlServer:
             stack.callback(self._requests.take(actor))
             if isinstance(request, SubscribeEvents):
                 stack.callback(self._subscribers.take(actor))
-                await self._stream_events(connection, request, call)
+                await self._stream_events(connection, request, call, caller)
                 return
+            # Taken before anything is read, so that no change after that is missed.
+            position = self._bus.position if type(request).READ_ONLY and caller.role else ""
             reply = await self._answer(connection, request, caller)
         except MicaError as error:
             await self._fail(connection, error.problem)
@@ -212,7 +212,7 @@ class ControlServer:
         except Exception as error:
             await self._fail(connection, to_problem(error, f"request {request_name(request)}"))
             return
-        await self._reply(connection, request, reply)
+        await self._reply(connection, request, reply, position)
 
     def _admit(self, call: Call) -> Caller:
         """Authenticate and authorise; every refusal is audited."""
@@ -232,7 +232,7 @@ class ControlServer:
     async def _answer(
         self, connection: Connection, request: Request[Any], caller: Caller
     ) -> object:
-        """Run the handler; a peer that goes away ends it only where it changes nothing."""
+        """Run the handler; if the peer disconnects, it is cancelled unless it changes something."""
         work = asyncio.ensure_future(self._handle(request, caller))
         only_reads = type(request).READ_ONLY
         gone = asyncio.ensure_future(connection.closed())
@@ -270,7 +270,9 @@ class ControlServer:
             )
         return reply
 
-    async def _reply(self, connection: Connection, request: Request[Any], reply: object) -> None:
+    async def _reply(
+        self, connection: Connection, request: Request[Any], reply: object, position: str
+    ) -> None:
         stream = reply.stream if isinstance(reply, Streamed) else None
         try:
             try:
@@ -279,7 +281,7 @@ class ControlServer:
                 where = f"the answer to {request_name(request)}"
                 await self._fail(connection, to_problem(error, where))
                 return
-            success = Success(value=value, stream=stream is not None)
+            success = Success(value=value, stream=stream is not None, position=position)
             try:
                 async with asyncio.timeout(_SEND_TIMEOUT_S):
                     await connection.send(success, fd=None if stream is None else stream.fileno())
@@ -290,9 +292,13 @@ class ControlServer:
                 stream.close()
 
     async def _stream_events(
-        self, connection: Connection, request: SubscribeEvents, call: Call
+        self,
+        connection: Connection,
+        request: SubscribeEvents,
+        call: Call,
+        caller: Caller,
     ) -> None:
-        """Send what happens, as long as the token that asked for it is good."""
+        """Send events as long as the subscriber's token is valid."""
 
         def still_allowed() -> bool:
             try:
@@ -301,8 +307,11 @@ class ControlServer:
                 return False
             return True
 
-        with self._bus.subscribe(request.after) as subscription:
-            await connection.send(Success(value=_EMPTY))
+        wanted = make_filter(request.types, request.subjects, request.labels)
+        with self._bus.subscribe(
+            request.after, wanted, role=caller.role, gapless=request.gapless
+        ) as subscription:
+            await connection.send(Success(value=_EMPTY, position=self._bus.position))
             gone = asyncio.ensure_future(connection.closed())
             sender = asyncio.ensure_future(
                 _send_events(connection, subscription, still_allowed, self._recheck_s)
@@ -341,7 +350,7 @@ async def _send_events(
     while True:
         try:
             async with asyncio.timeout(recheck_s):
-                event = await subscription.next()
+                event = await subscription.next_with_object()
         except TimeoutError:
             if not still_allowed():
                 return
@@ -364,7 +373,7 @@ _PATH = re.compile(r" - at `\$((?:[^`]|`(?!$))*)`$")
 
 
 def _decoding_problem(error: Exception) -> ErrorInfo:
-    """A request that has the wrong shape, as `invalid` with a pointer to the field."""
+    """A request of the wrong form, as `invalid` with a pointer to the field."""
     text = str(error)
     match = _PATH.search(text)
     if match is None:

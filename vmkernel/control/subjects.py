@@ -1,4 +1,4 @@
-"""What a request is about, for the audit trail."""
+"""The object of a request, for the audit trail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOUNS = {
 
 
 def subject_of(request: Request[Any]) -> Subject:
-    """The object that a request names; the host where it names none."""
+    """The object that a request names; the host if it names none."""
     if isinstance(request, CreateUpload):
         return Subject(kind="image", id=request.spec.image)
     if isinstance(request, WipeDisk):
@@ -37,7 +37,7 @@ def subject_of(request: Request[Any]) -> Subject:
 
 
 def noun_of(kind: type[Request[Any]]) -> str | None:
-    """What requests of a kind are about, by their wire tag; None for the host itself."""
+    """What requests of a kind are about, by their wire tag; None for the host."""
     area, _, action = str(kind.__struct_config__.tag).partition(".")
     if area not in _AREAS:
         return area

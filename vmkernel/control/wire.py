@@ -1,6 +1,6 @@
-"""The frames on the control socket: a length, then msgpack; a frame may bring one descriptor.
+"""The frames on the control socket: a length, then msgpack; a frame may carry one descriptor.
 
-connection = call-frame, reply-frame            one request a connection
+connection = call-frame, reply-frame            one request per connection
            | call-frame, reply-frame*           (event.subscribe: until the peer closes)
 frame      = length (4 octets, big endian), msgpack map of that many octets
 """
@@ -29,24 +29,22 @@ __all__ = [
 
 MAX_FRAME_BYTES = 16 << 20
 MAX_CALL_BYTES = 12 << 20
-"""Of what is asked: the largest body, a saved VM, has 10 MiB; msgpack holds it in no more."""
+"""The largest body, a saved VM, is 10 MiB; its msgpack is no larger."""
 _SMALL_BYTES = 64 << 10
-"""So much is read of any call at once; of longer ones a few at a time."""
+"""Calls up to this size are read at once; only a few longer ones at a time."""
 _LENGTH_BYTES = 4
 
 
 class WireError(Exception):
-    """The peer broke the framing or went away; the outcome of a request is unknown."""
+    """The peer broke the framing or disconnected; the outcome of a request is unknown."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A request with what authenticates it."""
-
     request: AnyRequest
     token: str | None = None
     """The bearer token as the client sent it."""
     origin: str = ""
-    """Who asks, for the audit trail: the client's address."""
+    """The client's address, for the audit trail."""
 
     def __repr__(self) -> str:
         """Without the token."""
@@ -58,12 +56,12 @@ class Success(msgspec.Struct, frozen=True, kw_only=True, tag="ok"):
 
     value: msgspec.Raw
     stream: bool = False
-    """True where this frame brings a descriptor."""
+    """True if this frame carries a descriptor."""
+    position: str = ""
+    """Of what only reads: the id of the last event before it was read."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
-    """A request that failed."""
-
     problem: ErrorInfo
 
 
@@ -71,8 +69,9 @@ class Connection:
     """One end of a control connection on a connected, non-blocking Unix stream socket."""
 
     def __init__(self, sock: socket.socket, *, takes_stream: bool = True) -> None:
-        """`takes_stream` is for who asks. Whoever answers is sent no descriptor: without a place
-        for them the kernel hands none over, so that they can't use up the answerer's own."""
+        """`takes_stream` is for clients only. A server accepts no descriptors: without a buffer for
+        them the kernel discards them, so that peers can't exhaust the server's own.
+        """
         sock.setblocking(False)
         self._takes_stream = takes_stream
         self._sock = sock
@@ -80,7 +79,7 @@ class Connection:
         self._fds: list[int] = []
 
     def close(self) -> None:
-        """Close the socket and every descriptor that came and was not taken."""
+        """Close the socket and every received descriptor that was not taken."""
         for fd in self._fds:
             socket.close(fd)
         self._fds.clear()
@@ -102,9 +101,8 @@ class Connection:
     async def receive(
         self, *, limit: int = MAX_FRAME_BYTES, long_ones: asyncio.Semaphore | None = None
     ) -> bytes | None:
-        """The next frame's payload, or None where the peer closed between two frames.
-
-        With `long_ones`, a long frame is read only once it has that.
+        """The payload of the next frame; None if the peer closed between two frames. A long frame
+        is read only while `long_ones` is held.
         """
         header = await self._read(_LENGTH_BYTES, eof_ok=True)
         if header is None:
@@ -118,13 +116,13 @@ class Connection:
             return await self._read(length, eof_ok=False)
 
     def take_fd(self) -> int:
-        """The oldest descriptor that came; the caller owns it from here on."""
+        """The oldest received descriptor; the caller owns it from now on."""
         if not self._fds:
             raise WireError("the peer announced a stream and sent none")
         return self._fds.pop(0)
 
     async def closed(self) -> None:
-        """Return once the peer has closed its end (or sent what nobody asked for)."""
+        """Return once the peer has closed its end (or has sent something unexpected)."""
         await self._fill()
 
     async def _send_with_fd(self, data: memoryview, fd: int) -> int:

@@ -1,6 +1,6 @@
-"""The Linux door: it owns every started process and kernel interface, and decides nothing.
+"""Access to Linux: it owns every started process and kernel interface, and decides nothing.
 
-One thin module for each tool or interface; nothing outside this package builds an argv list.
+One thin module per tool or interface; nothing outside this package builds an argv list.
 """
 
 from vmkernel.host.errors import (

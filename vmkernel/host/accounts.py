@@ -1,7 +1,6 @@
-"""Numbered users without a name's rights: lines in /etc/passwd and /etc/group.
-
-systemd runs a unit under a number only where that number is an account. /etc lies in memory in
-the appliance, so nothing outlasts a power-off.
+"""Users that exist only by number: lines in /etc/passwd and /etc/group. systemd runs a unit under a
+number only if that number is an account. The appliance keeps /etc in memory, so no account survives
+a power-off.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ _ETC = Path("/etc")
 
 
 def ensure_account(name: str, uid: int, *, etc: Path = _ETC) -> None:
-    """Have an account that can't log in, with a group of its own; both with this number."""
+    """Make sure that an account which can't log in exists, with its own group; both have this
+    number.
+    """
     _ensure_line(etc / "group", name, f"{name}:*:{uid}:")
     _ensure_line(etc / "passwd", name, f"{name}:*:{uid}:{uid}::/:/usr/sbin/nologin")
 

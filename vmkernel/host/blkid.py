@@ -17,7 +17,7 @@ _AMBIVALENT = 8
 
 @dataclass(frozen=True)
 class Signature:
-    """What a device holds; all None where nothing is known on it."""
+    """What a device holds; all None if nothing known is on it."""
 
     filesystem: str | None = None
     label: str | None = None
@@ -26,12 +26,12 @@ class Signature:
 
     @property
     def blank(self) -> bool:
-        """True where neither a partition table nor anything else was found."""
+        """True if neither a partition table nor anything else was found."""
         return self.filesystem is None and self.partition_table is None
 
 
 async def probe(runner: Runner, device: Path) -> Signature:
-    """Probe one device. Several contradicting signatures are told as `ambiguous`."""
+    """Probe one device. Several contradicting signatures are reported as `ambiguous`."""
     done = await runner.run(
         ["blkid", "-p", "-o", "export", device],
         timeout_s=_TIMEOUT_S,

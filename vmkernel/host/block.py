@@ -1,4 +1,4 @@
-"""The host's disks and partitions, as sysfs and udev's database tell; it reads only."""
+"""The host's disks and partitions, read from sysfs and udev's database; changes nothing."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ _NO_DISKS = ("loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd", "mtdblock")
 
 @dataclass(frozen=True)
 class BlockPartition:
-    """A partition that the kernel knows."""
-
     name: str
     number: int
     size_bytes: int
@@ -33,7 +31,6 @@ class BlockPartition:
 
     @property
     def path(self) -> Path:
-        """Its device node."""
         return Path("/dev") / self.name
 
 
@@ -57,7 +54,6 @@ class BlockDisk:
 
     @property
     def path(self) -> Path:
-        """Its device node."""
         return Path("/dev") / self.name
 
     @property
@@ -67,7 +63,7 @@ class BlockDisk:
 
     @property
     def held(self) -> bool:
-        """True where RAID, LVM or dm-crypt is made of it or of a partition."""
+        """True if the disk or one of its partitions is part of RAID, LVM or dm-crypt."""
         return bool(self.holders) or any(part.holders for part in self.partitions)
 
 
@@ -85,7 +81,7 @@ class BlockTree:
         self._dev = dev
 
     def disks(self) -> tuple[BlockDisk, ...]:
-        """Every disk with a medium, ordered by name; ids that clash get the name's path added."""
+        """Every disk with a medium, by name; if ids clash, the path is appended."""
         found = []
         root = self._sys / "block"
         for name in _names(root):
@@ -98,14 +94,14 @@ class BlockTree:
         return tuple(self._unique(found))
 
     def written_read_bytes(self, disk_name: str) -> tuple[int, int]:
-        """What was written to and read from a disk since it came."""
+        """Bytes written to and read from a disk since it appeared."""
         fields = (_text(self._sys / "block" / disk_name / "stat") or "").split()
         if len(fields) < 7:
             return 0, 0
         return int(fields[6]) * SECTOR_BYTES, int(fields[2]) * SECTOR_BYTES
 
     def gpt(self, disk: BlockDisk) -> tuple[GptPartition, ...] | None:
-        """The partition table on the disk itself; OSError where it can't be read."""
+        """The partition table on the disk itself; OSError if it can't be read."""
         fd = os.open(self._dev / disk.name, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return read_gpt(
@@ -121,7 +117,7 @@ class BlockTree:
         return next((part for part in disk.partitions if part.number == number), None)
 
     def disk_of(self, device: Path) -> str | None:
-        """The name of the disk that a device node (or a partition's) belongs to."""
+        """The name of the disk that a device node (also of a partition) belongs to."""
         try:
             info = device.stat()
         except OSError:
@@ -183,7 +179,7 @@ class BlockTree:
         return properties
 
     def _unique(self, disks: list[BlockDisk]) -> list[BlockDisk]:
-        """Cheap disks share serial numbers: an id must name one disk or none."""
+        """Cheap disks share serial numbers, but an id must name one disk or none."""
         seen: dict[str, int] = {}
         for disk in disks:
             seen[disk.id] = seen.get(disk.id, 0) + 1
@@ -220,7 +216,7 @@ def _printable(text: str | None) -> str | None:
 
 
 def _serial(place: Path) -> str | None:
-    """virtio has it on the disk, NVMe and MMC on the device, SCSI and SATA in VPD page 0x80."""
+    """virtio: on the disk; NVMe and MMC: on the device; SCSI and SATA: VPD page 0x80."""
     for name in ("serial", "device/serial"):
         if text := _printable(_text(place / name)):
             return text
@@ -235,7 +231,6 @@ def _serial(place: Path) -> str | None:
 
 
 def _usb_serial(real: Path) -> str | None:
-    """The serial number of the USB device that a disk hangs on."""
     for parent in real.parents:
         if (parent / "idVendor").exists():
             return _printable(_text(parent / "serial"))

@@ -1,7 +1,7 @@
-"""Calls that may hang in the kernel (a dead NFS server), each in a thread of its own with a limit.
+"""Calls that may hang in the kernel (a dead NFS server), each in its own thread with a time limit.
 
-A thread that hangs can't be ended; it is left behind, and nothing more is started under its name
-until it has come back. Such threads never take a place from others, as a pool's would.
+A thread that hangs can't be ended: it is abandoned, and nothing more is started under its name
+until it has returned. Such threads don't occupy places of others, as they would in a pool.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BlockingCalls:
         self._number = 0
 
     def hangs(self, name: str) -> bool:
-        """True while a call under this name has not come back."""
+        """True while a call under this name has not returned."""
         thread = self._hanging.get(name)
         if thread is not None and not thread.is_alive():
             del self._hanging[name]
@@ -39,8 +39,9 @@ class BlockingCalls:
     async def run_beside(
         self, name: str, call: Callable[[], T], *, timeout_s: float, what: str
     ) -> T:
-        """The same for calls of which several may run at a time; `timed-out` at once where
-        `_MANY` of them hang."""
+        """Like `run`, for calls of which several may run at once; `timed-out` at once if `_MANY` of
+        them hang.
+        """
         prefix = f"{name}/"
         threads = {key: t for key, t in self._hanging.items() if key.startswith(prefix)}
         for key, thread in threads.items():
@@ -53,8 +54,9 @@ class BlockingCalls:
         return await self.run(key, call, timeout_s=timeout_s, what=what)
 
     async def run(self, name: str, call: Callable[[], T], *, timeout_s: float, what: str) -> T:
-        """The outcome of `call`; `timed-out` names `what` where it takes too long or an earlier
-        one hangs still."""
+        """The result of `call`; `timed-out`, naming `what`, if it takes too long or an earlier one
+        still hangs.
+        """
         if self.hangs(name):
             raise HostError(f"{what} still does not answer.", ErrorCode.TIMED_OUT)
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Ports of a Linux bridge: join, bring up, and say which VLAN.
+"""Ports of a Linux bridge: join, bring up, set the VLAN.
 
 Joining and bringing up are two old ioctls, which cost nothing; pyroute2, needed for VLANs only,
 takes a quarter of a second to import (seconds under emulation) and is loaded when the first port
@@ -23,11 +23,11 @@ _INDEX = struct.Struct("16si20x")
 
 
 def join_bridge(port: str, bridge: str, *, learns: bool) -> None:
-    """Make an interface a port of a bridge, and bring it up; OSError where that fails.
+    """Make an interface a port of a bridge, and bring it up; OSError if that fails.
 
     What a guest sends can't change the switch: its spanning tree frames are dropped, it can't
     become the root, nor be taken for a router of multicasts. Unless the port `learns`, the bridge
-    knows only the addresses behind it that it is told, and sends it no frame for an unknown one.
+    knows only the addresses that were set for it, and sends it no frames for unknown ones.
     """
     index = socket.if_nametoindex(port)
     flags_of_port = {
@@ -47,7 +47,9 @@ def join_bridge(port: str, bridge: str, *, learns: bool) -> None:
 
 
 def set_port_vlan(port: str, vlan: int) -> None:
-    """Let a port carry exactly one VLAN, untagged on its side; blocks for the import."""
+    """Let a port carry exactly one VLAN, untagged on its side; blocks while
+    pyroute2 is imported.
+    """
     from pyroute2 import IPRoute
 
     index = socket.if_nametoindex(port)

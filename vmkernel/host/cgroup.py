@@ -13,14 +13,15 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 class Cgroup:
-    """One group; it need not exist."""
+    """One group; it may be missing."""
 
     def __init__(self, path: str, *, root: Path = _ROOT) -> None:
         self._folder = root / path.lstrip("/")
 
     def populated(self) -> bool:
-        """True while any process is in it. OSError where that can't be found out: "no" would be a
-        guess that may start a VM twice."""
+        """True while any process is in it. OSError if that can't be read: guessing "no" may start a
+        VM twice.
+        """
         try:
             events = (self._folder / "cgroup.events").read_text()
         except OSError as error:
@@ -30,14 +31,13 @@ class Cgroup:
         return "populated 1" in events.splitlines()
 
     def kill(self) -> None:
-        """End every process in it at once."""
         try:
             (self._folder / "cgroup.kill").write_text("1")
         except FileNotFoundError:
             return
 
     def processes(self, program: str) -> tuple[int, ...]:
-        """The ids of its processes, those of groups below included, that run `program`."""
+        """The ids of its processes, including those of child groups, that run `program`."""
         found = []
         for file in self._folder.glob("**/cgroup.procs"):
             for pid in (read_text(file) or "").split():
@@ -47,11 +47,11 @@ class Cgroup:
         return tuple(found)
 
     def add(self, pid: int) -> None:
-        """Move a process into it. OSError where it is missing, or the process has ended."""
+        """Move a process into it. OSError if the group is missing or the process has ended."""
         (self._folder / "cgroup.procs").write_text(str(pid))
 
     def memory_bytes(self) -> int | None:
-        """What it holds of memory now."""
+        """The memory it uses now."""
         try:
             return int((self._folder / "memory.current").read_text())
         except (OSError, ValueError):

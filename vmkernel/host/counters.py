@@ -1,4 +1,4 @@
-"""What the kernel counts: processor time, memory, disks, interfaces, of the host and a process.
+"""The kernel's counters: CPU time, memory, disks, interfaces, of the host and of a process.
 
 Sources: proc(5), Documentation/admin-guide/iostats.rst, Documentation/accounting/psi.rst and
 Documentation/scheduler/sched-stats.rst of Linux.
@@ -35,7 +35,7 @@ _NO_DISK = re.compile(r"(loop|ram|zram|fd|sr)\d+")
 
 @dataclass(frozen=True)
 class BlockCounters:
-    """A whole disk since boot."""
+    """One whole disk, since boot."""
 
     read_operations: int
     read_bytes: int
@@ -48,7 +48,7 @@ class BlockCounters:
 
 @dataclass(frozen=True)
 class InterfaceCounters:
-    """An interface since it was made."""
+    """One interface, since it was created."""
 
     received_bytes: int
     received_packets: int
@@ -62,7 +62,7 @@ class InterfaceCounters:
 
 @dataclass(frozen=True)
 class ThreadTime:
-    """A thread's time on a processor, and ready without one."""
+    """A thread's time on a CPU, and ready without one."""
 
     name: str
     seconds: float
@@ -70,7 +70,7 @@ class ThreadTime:
 
 
 def cpu_seconds(proc: Path = PROC) -> dict[int, dict[str, float]]:
-    """Each processor's seconds by what it did; `guest` is taken out of `user`."""
+    """Each CPU's seconds by state; `guest` is not included in `user`."""
     found = {}
     for line in (read_text(proc / "stat") or "").splitlines():
         name, *ticks = line.split()
@@ -83,7 +83,7 @@ def cpu_seconds(proc: Path = PROC) -> dict[int, dict[str, float]]:
 
 
 def pressure_seconds(proc: Path = PROC) -> dict[str, float]:
-    """How long some task has waited, by what for; nothing where the kernel doesn't count it."""
+    """How long at least one task has waited, by resource; empty if the kernel doesn't count it."""
     found = {}
     for what in ("cpu", "io", "memory"):
         match = re.match(r"some .*\btotal=(\d+)", read_text(proc / "pressure" / what) or "")
@@ -134,7 +134,7 @@ def interface_counters(proc: Path = PROC) -> dict[str, InterfaceCounters]:
 
 
 def thread_times(pid: int, proc: Path = PROC) -> list[ThreadTime]:
-    """The threads of a process; none where it is gone."""
+    """The threads of a process; empty if it has ended."""
     found = []
     tasks = proc / str(pid) / "task"
     for thread in subfolders(tasks):
@@ -146,12 +146,12 @@ def thread_times(pid: int, proc: Path = PROC) -> list[ThreadTime]:
 
 
 def process_cpu_seconds(pid: int, proc: Path = PROC) -> float:
-    """What all threads of a process, ended ones included, had of processors."""
+    """CPU time of all threads of a process, including ended ones."""
     fields = (read_text(proc / str(pid) / "stat") or "").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS if len(fields) > 12 else 0.0
 
 
 def resident_bytes(pid: int | str, proc: Path = PROC) -> int:
-    """What a process (a number, or `self`) holds of memory."""
+    """The memory that a process (a number, or `self`) holds."""
     fields = (read_text(proc / str(pid) / "statm") or "").split()
     return int(fields[1]) * _PAGE_BYTES if len(fields) > 1 else 0

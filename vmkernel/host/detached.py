@@ -1,9 +1,8 @@
 """Processes that outlive this one: started here, found again by a lock that they hold.
 
-The child inherits an open descriptor of a lock file on which an exclusive lock was taken. The
-lock belongs to that open file, so it stands exactly as long as the child lives, and nobody can
-mistake another process for it: while the lock is held, the process id written in the file is
-the holder's.
+The child inherits an open descriptor of a lock file on which an exclusive lock was taken. The lock
+belongs to that open file, so it is held exactly as long as the child lives, and no other process
+can be mistaken for it: while the lock is held, the process id written in the file is the holder's.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ class Detached:
     pid: int
     pidfd: int
     child: subprocess.Popen[bytes] | None
-    """None where an earlier process of ours started it."""
+    """None if an earlier process of ours started it."""
 
     async def wait(self, timeout_s: float) -> bool:
-        """True once it has ended; False where the time is over."""
+        """True once it has ended; False if the time is over."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         fd = os.dup(self.pidfd)
@@ -53,19 +52,18 @@ class Detached:
         return True
 
     def kill(self) -> None:
-        """End it at once."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def how_it_ended(self) -> str | None:
-        """In words, where it was our child and has ended."""
+        """In words, if it was our child and has ended."""
         code = None if self.child is None else self.child.poll()
         if code is None:
             return None
         return f"ended by signal {-code}" if code < 0 else f"exit code {code}"
 
     def close(self) -> None:
-        """Let go; the process isn't touched."""
+        """Close our descriptors; the process continues."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
@@ -79,7 +77,7 @@ def start_detached(
     pass_fds: Sequence[int],
     environment: Mapping[str, str] = FIXED_ENVIRONMENT,
 ) -> Detached:
-    """Start a program in a session of its own, with its output in the descriptor `log`."""
+    """Start a program in its own session, with its output in the descriptor `log`."""
     lock_fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -110,7 +108,7 @@ def start_detached(
 
 
 def find_detached(lock: Path) -> Detached | None:
-    """The process that holds the lock, or None where nobody does."""
+    """The process that holds the lock; None if none does."""
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -136,7 +134,7 @@ def find_detached(lock: Path) -> Detached | None:
 
 
 def _holder(fd: int) -> int | None:
-    """A process of ours, but for this one, that has the lock's file open."""
+    """A process of ours, other than this one, that has the lock's file open."""
     lock = os.fstat(fd)
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():

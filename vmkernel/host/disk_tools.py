@@ -1,4 +1,6 @@
-"""The tools that change what a disk holds: wipefs, sfdisk, mkfs. Callers have asked before."""
+"""The tools that change what a disk holds: wipefs, sfdisk, mkfs. Callers must have
+checked first.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,11 @@ __all__ = [
 _QUICK_S = 60.0
 _BLKRRPART = 0x125F
 _MKFS_S = 1800.0
-"""Discarding a large, slow disk takes its time."""
+"""Discarding all blocks of a large, slow disk takes minutes."""
 
 
 def hold_exclusively(device: Path) -> None:
-    """Return where nobody has the device: not mounted, no swap, no RAID or LVM member in use."""
+    """Return if no one else uses the device: not mounted, no swap, no RAID or LVM member."""
     try:
         os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
@@ -43,12 +45,12 @@ def hold_exclusively(device: Path) -> None:
 
 
 async def wipe(runner: Runner, device: Path) -> None:
-    """Take every known signature off a device."""
+    """Remove every known signature from a device."""
     await runner.run(["wipefs", "--all", "--force", "--quiet", device], timeout_s=_QUICK_S)
 
 
 def read_partitions_again(disk: Path) -> None:
-    """Let the kernel look at a disk's partition table anew; nothing of it may be in use."""
+    """Have the kernel read a disk's partition table again; none of it may be in use."""
     try:
         fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -60,7 +62,7 @@ def read_partitions_again(disk: Path) -> None:
 
 
 async def make_one_partition(runner: Runner, disk: Path, *, type_guid: str, name: str) -> None:
-    """A new GPT with one partition that takes the whole disk, aligned as sfdisk does."""
+    """A new GPT with one partition over the whole disk, aligned as sfdisk does."""
     script = f'label: gpt\ntype={type_guid}, name="{name}"\n'
     await runner.run(
         ["sfdisk", "--lock=yes", "--wipe=always", "--wipe-partitions=always", "--quiet", disk],
@@ -70,10 +72,11 @@ async def make_one_partition(runner: Runner, disk: Path, *, type_guid: str, name
 
 
 async def grow_last_partition(runner: Runner, disk: Path, number: int) -> None:
-    """Move the GPT's backup to the disk's end and let a partition reach there, in the table alone.
+    """Move the GPT's backup to the end of the disk and extend a partition up to it, in the table
+    only.
 
-    The partition may be in use; the kernel is told by `resize_partition`. Each step writes a
-    whole table with its checksums, so that a crash leaves the old one or the new.
+    The partition may be in use; `resize_partition` updates the kernel. Each step writes a whole
+    table with its checksums, so that a crash leaves the old one or the new.
     """
     common = ["sfdisk", "--lock=yes", "--no-reread", "--no-tell-kernel", "--force", "--quiet"]
     await runner.run([*common, "--relocate", "gpt-bak-std", disk], timeout_s=_QUICK_S)

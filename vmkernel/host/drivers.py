@@ -1,4 +1,4 @@
-"""Drivers that no device asks for: a unit of PID 1's loads them, because the vmkernel may not."""
+"""Drivers that no device asks for: a unit of PID 1 loads them, because the vmkernel may not."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from vmkernel.host.runner import Runner
 __all__ = ["load_driver"]
 
 _TIMEOUT_S = 200.0
-"""More than the unit's own time."""
+"""Longer than the unit's own time-out."""
 
 
 async def load_driver(runner: Runner, name: str) -> None:
-    """Load a kernel module of the image by its name, with what it needs.
+    """Load a kernel module of the image by name, with its dependencies.
 
-    CommandError if the image has none of that name, or if the kernel doesn't take it.
+    CommandError if the image has no such module or the kernel refuses it.
     """
     await runner.run(
         ["systemctl", "--no-ask-password", "start", f"mica-driver@{name}.service"],

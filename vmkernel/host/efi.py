@@ -1,4 +1,4 @@
-"""The firmware's variables: what the boot loader left for the system it started (read only)."""
+"""UEFI variables that the boot loader left for the system it started (read only)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ATTRIBUTES_BYTES = 4
 
 @dataclass(frozen=True)
 class LoaderVariables:
-    """What systemd-boot said; each None where it said nothing."""
+    """What systemd-boot reported; None for each that it did not."""
 
     partition_uuid: str | None
     """The GPT GUID of the partition that it was started from, lower case."""
@@ -30,18 +30,17 @@ class LoaderVariables:
 
 
 def booted_by_uefi(sys: Path = SYS) -> bool:
-    """True where the kernel was started by UEFI, false for a legacy BIOS."""
+    """True if the kernel was started by UEFI, False for a legacy BIOS."""
     return (sys / "firmware/efi").is_dir()
 
 
 def secure_boot(sys: Path = SYS) -> bool:
-    """True where the firmware enforced signatures."""
+    """True if the firmware enforced signatures."""
     data = _read(sys, f"SecureBoot-{_GLOBAL}")
     return data is not None and data[:1] == b"\1"
 
 
 def loader_variables(sys: Path = SYS) -> LoaderVariables:
-    """Read what the loader left."""
     partition = _text(sys, "LoaderDevicePartUUID")
     return LoaderVariables(
         partition_uuid=partition.lower() if partition else None,

@@ -1,7 +1,7 @@
 """Failures of the host below us.
 
 MicaError
-  HostError              the host refused or failed something
+  HostError              the host refused or failed to do something
     CommandError         a program failed, ran out of time or wrote too much
   DatastoreFullError     a datastore has too little space for what was asked for
 """
@@ -22,14 +22,14 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class HostError(MicaError):
-    """The host refused or failed something; `unavailable` unless a better code is known."""
+    """The host refused or failed to do something; `unavailable` unless a better code is known."""
 
     def __init__(self, detail: str, code: ErrorCode = ErrorCode.UNAVAILABLE) -> None:
         super().__init__(code, detail)
 
 
 class CommandError(HostError):
-    """A program that did not end well, with what is needed to run it again by hand."""
+    """A program that failed, with what is needed to run it again by hand."""
 
     def __init__(
         self,
@@ -44,16 +44,18 @@ class CommandError(HostError):
         self.replay = replay
         """The command as text for a shell on a machine that has one."""
         self.returncode = returncode
-        """None where it was killed for its time or its output."""
+        """None if it was killed for exceeding its time or output."""
         self.output = output
         """The end of what it wrote to stderr (or stdout)."""
 
 
 class DatastoreFullError(MicaError):
-    """Too little space: names the datastore, and what makes room there."""
+    """Too little space: names the datastore and what would free space there."""
 
     def __init__(self, what: str, *, fields: tuple[str, ...] = ()) -> None:
-        """`what` ends with the datastore; `fields` are pointers to what needs the space."""
+        """`what` ends with the datastore; `fields` are pointers to the fields that
+        need the space.
+        """
         detail = (
             f"{what}; delete volumes, images or snapshots there, move some to another datastore,"
             " or grow it."
@@ -67,7 +69,9 @@ class DatastoreFullError(MicaError):
 
 @contextmanager
 def naming_datastore(datastore_id: str) -> Iterator[None]:
-    """Whatever fails inside for want of space says on which datastore. See DatastoreFullError."""
+    """If anything inside fails for lack of space, the error names this datastore. See
+    DatastoreFullError.
+    """
     try:
         yield
     except OSError as error:

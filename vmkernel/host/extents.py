@@ -28,8 +28,9 @@ _PIECES_MAX = 65536
 
 
 def shared_bytes(path: Path) -> int | None:
-    """How many bytes of a file's data are other files' as well (blocking); None where the file
-    system doesn't tell, or the file is in more than 65,536 pieces."""
+    """How many bytes of a file are shared with other files (blocking); None if the file system
+    doesn't report it, or the file is in more than 65,536 pieces.
+    """
     try:
         fd = open_regular(path, os.O_RDONLY)
     except OSError:
@@ -46,7 +47,8 @@ def data_extents(
     path: Path, start: int, *, most: int, gap_bytes: int
 ) -> tuple[list[tuple[int, int]], int | None]:
     """Offset and length of the pieces of a file that hold data, from `start` on (blocking); and
-    where to go on, None at the end. Holes smaller than `gap_bytes` count as data. OSError."""
+    where to continue, None at the end. Holes smaller than `gap_bytes` count as data. OSError.
+    """
     found: list[tuple[int, int]] = []
     fd = open_regular(path, os.O_RDONLY)
     try:

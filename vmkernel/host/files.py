@@ -1,5 +1,7 @@
-"""Files by their absolute paths, with `host/folder.py`'s care: the folder is opened once, no part
-of the path may be a symbolic link, and only regular files are opened. Durable where it says so."""
+"""Files by their absolute paths, opened as safely as by `host/folder.py`: the folder is opened
+once, no part of the path may be a symbolic link, and only regular files are opened. Functions that
+are durable say so.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,8 @@ __all__ = [
 ]
 
 RECORD_MAX_BYTES = 1 << 20
-"""Of any description that is kept in a file. Who writes one is held to it, so that whatever was
-accepted can be read again."""
+"""The largest description that is kept in a file. Writers are limited to it too, so that whatever
+was accepted can be read again."""
 _FICLONE = 0x40049409
 """From linux/fs.h."""
 
@@ -57,13 +59,13 @@ _STAT_BLOCK = 512
 
 
 def status(path: Path) -> os.stat_result:
-    """What lies there, a link being a link; FileNotFoundError where nothing does."""
+    """The status of the path itself, also of a link; FileNotFoundError if it doesn't exist."""
     with open_folder(path.parent) as folder:
         return folder.status(path.name)
 
 
 def exists(path: Path) -> bool:
-    """True where anything has that name."""
+    """True if anything has that name."""
     try:
         status(path)
     except FileNotFoundError:
@@ -76,7 +78,7 @@ def exists(path: Path) -> bool:
 
 
 def is_regular(path: Path) -> bool:
-    """True for a regular file that no link leads to."""
+    """True for a regular file, not for a link to one."""
     try:
         return stat.S_ISREG(status(path).st_mode)
     except OSError:
@@ -84,7 +86,7 @@ def is_regular(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """True for a folder that no link leads to."""
+    """True for a folder, not for a link to one."""
     try:
         return stat.S_ISDIR(status(path).st_mode)
     except OSError:
@@ -92,13 +94,13 @@ def is_folder(path: Path) -> bool:
 
 
 def names(path: Path) -> list[str]:
-    """What lies in a folder, sorted."""
+    """The names in a folder, sorted."""
     with open_folder(path) as folder:
         return folder.names()
 
 
 def allocated_bytes(path: Path) -> int:
-    """What a file takes of its file system; 0 where it is missing."""
+    """The space that a file takes in its file system; 0 if it is missing."""
     try:
         return status(path).st_blocks * _STAT_BLOCK
     except OSError:
@@ -129,13 +131,13 @@ def open_regular(
 
 
 def create_file(path: Path, mode: int = 0o600, flags: int = os.O_WRONLY) -> int:
-    """A descriptor of a new, empty file; FileExistsError where anything has its name."""
+    """A descriptor of a new, empty file; FileExistsError if the name is taken."""
     with open_folder(path.parent) as folder:
         return folder.create(path.name, mode, flags)
 
 
 def create_nameless(folder: Path) -> int:
-    """A descriptor of a new file that has no name and is gone with its last user."""
+    """A descriptor of a new file without a name, which vanishes with its last descriptor."""
     with open_folder(folder) as opened:
         return opened.create_nameless()
 
@@ -152,8 +154,9 @@ def read_limited(path: Path, limit: int, *, owners: Collection[int] | None = Non
 def write_durably(
     path: Path, data: bytes, *, mode: int = 0o600, limit: int = RECORD_MAX_BYTES
 ) -> None:
-    """Replace a file as a whole: after a crash it holds the old or the new content. OSError, and
-    the old content, if the new one is larger than whoever reads it takes."""
+    """Replace a file as a whole: after a crash it holds the old or the new content. If the new
+    content is larger than readers accept: OSError, and the old content stays.
+    """
     _refuse_large(path, data, limit)
     with open_folder(path.parent) as folder:
         folder.write(path.name, data, mode=mode)
@@ -162,7 +165,7 @@ def write_durably(
 def write_lightly(
     path: Path, data: bytes, *, mode: int = 0o600, limit: int = RECORD_MAX_BYTES
 ) -> None:
-    """The same for what need not survive the host: nothing is flushed."""
+    """The same without flushing, for what need not survive the host."""
     _refuse_large(path, data, limit)
     temp = f".new-{path.name}"
     with open_folder(path.parent) as folder:
@@ -199,8 +202,9 @@ def copy_durably(
 
 
 def reflink(source: Path, target: Path) -> bool:
-    """Let `target`, an empty file, share all blocks of `source`; False where the file systems
-    can't, and `target` is as it was."""
+    """Let `target`, an empty file, share all blocks of `source`; False, with `target` unchanged, if
+    the file systems can't.
+    """
     with contextlib.ExitStack() as opened:
         reading = open_regular(source, os.O_RDONLY)
         opened.callback(os.close, reading)
@@ -216,7 +220,7 @@ def reflink(source: Path, target: Path) -> bool:
 
 
 def allocate(fd: int, length: int) -> bool:
-    """Reserve the blocks of a file; False where the file system can't, OSError where full."""
+    """Reserve the blocks of a file; False if the file system can't, OSError if it is full."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     while libc.fallocate(fd, 0, 0, length) != 0:
@@ -248,7 +252,7 @@ def fsync_directory(path: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Give a file another name, replacing what has it; not durable by itself."""
+    """Rename a file, replacing any file of the new name; not durable by itself."""
     with open_folder(source.parent) as old, open_folder(target.parent) as new:
         old.move(source.name, new, target.name)
 
@@ -270,7 +274,7 @@ def rename_durably(source: Path, target: Path) -> None:
 
 
 def remove(path: Path, *, missing_ok: bool = True) -> None:
-    """Remove what isn't a folder; not durable by itself."""
+    """Remove anything but a folder; not durable by itself."""
     try:
         with open_folder(path.parent) as folder:
             folder.remove(path.name)
@@ -280,7 +284,7 @@ def remove(path: Path, *, missing_ok: bool = True) -> None:
 
 
 def unlink_durably(path: Path) -> None:
-    """Remove a file that may be gone already, durable on return."""
+    """Remove a file if it exists, durable on return."""
     with open_folder(path.parent) as folder:
         with contextlib.suppress(FileNotFoundError):
             folder.remove(path.name)
@@ -288,12 +292,12 @@ def unlink_durably(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove what may be there with all that is in it; no link is followed."""
+    """Remove a folder, if it exists, with everything in it; no link is followed."""
     with contextlib.suppress(FileNotFoundError), open_folder(path.parent) as folder:
         folder.remove_tree(path.name)
 
 
 def make_directory(path: Path, mode: int = 0o755) -> None:
-    """Make a directory that may be there already; refuse anything else under its name."""
+    """Make a directory unless it exists; refuse anything else of that name."""
     with open_folder(path.parent) as folder:
         folder.make_subfolder(path.name, mode)

@@ -1,8 +1,8 @@
 """Making sure that a flush reaches a disk's own cache.
 
 For USB disks the kernel does not ask whether there is a write cache and assumes none, so it would
-never send SYNCHRONIZE CACHE to a stick. Told otherwise, it sends one after each O_DSYNC write. A
-stick that does not know the command fails the first flush, and is then left as the kernel had it.
+never send SYNCHRONIZE CACHE to a stick. If this is changed, it sends one after each O_DSYNC write.
+If a stick does not know the command, the first flush fails, and the kernel's setting is restored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _THROUGH = "temporary write through"
 
 
 def ensure_flushes(fd: int, sys: Path = Path("/sys")) -> bool:
-    """Make writes to an open block device flush the disk's cache; False where it can't."""
+    """Make writes to an open block device flush the disk's cache; False if it can't."""
     number = os.fstat(fd).st_rdev
     place = (sys / "dev/block" / f"{os.major(number)}:{os.minor(number)}").resolve()
     disk = place.parent if (place / "partition").exists() else place

@@ -1,12 +1,12 @@
-"""Files below an open folder: the one way to what somebody else may have put there.
+"""Files below an open folder: the only way to access what others may have put there.
 
-A jailed process writes some of these files, and a datastore may come from anybody. So nothing is
+A jailed process writes some of these files, and a datastore may come from anywhere. So nothing is
 opened by a path that is walked twice: a folder is opened once, everything else is relative to its
-descriptor, no symbolic link is followed anywhere, and what is opened is a regular file of a
-bounded size or is refused. A pipe never makes us wait, a device is never read.
+descriptor, no symbolic link is followed anywhere, and what is opened is a regular file of a bounded
+size or is refused. A pipe never blocks us, a device is never read.
 
 OSError
-  UnsafeFileError   something else lies there than what may be opened
+  UnsafeFileError   what is there may not be opened
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ __all__ = ["FileFault", "Folder", "UnsafeFileError", "copy_open", "open_folder"]
 _TEMP_PREFIX = ".tmp-"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _NAMES_MAX = 1 << 17
-"""Entries of one folder: far above 1,000 VMs with their volumes, and some 30 MiB of names."""
+"""Entries of one folder: far more than 1,000 VMs with their volumes need, and some
+30 MiB of names."""
 _REMOVED_MAX = 1 << 21
-"""Entries that one removal takes away: somebody may go on adding some meanwhile."""
+"""Entries that one removal deletes: others may be adding some at the same time."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -60,7 +61,7 @@ _NUMBERS = {
 
 
 class UnsafeFileError(OSError):
-    """What lies there may not be opened; `strerror` is in words."""
+    """The file may not be opened; `strerror` says why, in words."""
 
     def __init__(self, fault: FileFault, name: str, more: str = "") -> None:
         super().__init__(_NUMBERS[fault], f"it {fault}{more}", name)
@@ -84,7 +85,7 @@ def open_folder(path: Path) -> Folder:
 
 
 def copy_open(reading: int, writing: int, limit: int, name: str) -> int:
-    """Copy an open file into another; the bytes copied, UnsafeFileError beyond `limit`."""
+    """Copy an open file into another; returns the bytes copied, UnsafeFileError beyond `limit`."""
     done = 0
     while data := os.read(reading, min(_CHUNK_BYTES, limit + 1 - done)):
         done += len(data)
@@ -97,7 +98,7 @@ def copy_open(reading: int, writing: int, limit: int, name: str) -> int:
 
 
 class Folder:
-    """An open folder, until the block is left. Names are of one part, unless said otherwise."""
+    """An open folder, until the block ends. Names have one part unless stated otherwise."""
 
     def __init__(self, fd: int, name: str = "") -> None:
         self._fd = fd
@@ -110,28 +111,26 @@ class Folder:
         self.close()
 
     def close(self) -> None:
-        """Let go of it."""
         os.close(self._fd)
 
     def fileno(self) -> int:
-        """Its descriptor."""
         return self._fd
 
     # --- looking ------------------------------------------------------------------------------
 
     def status(self, name: str) -> os.stat_result:
-        """What lies there, a link being a link; FileNotFoundError where nothing does."""
+        """The status of an entry itself, also of a link; FileNotFoundError if it doesn't exist."""
         return os.stat(_single(name), dir_fd=self._fd, follow_symlinks=False)
 
     def names(self) -> list[str]:
-        """What lies in it, sorted."""
+        """The names in it, sorted."""
         found = self.some_names(_NAMES_MAX + 1)
         if len(found) > _NAMES_MAX:
             raise UnsafeFileError(FileFault.MANY, self._name)
         return sorted(found)
 
     def some_names(self, count: int) -> list[str]:
-        """At most `count` of its entries, in no order."""
+        """At most `count` of its entries, in no particular order."""
         with os.scandir(self._fd) as entries:
             return [entry.name for entry in itertools.islice(entries, count)]
 
@@ -148,8 +147,8 @@ class Folder:
     ) -> int:
         """A descriptor of a regular file that exists; `name` may have several parts.
 
-        At most `limit` bytes long, of one of `owners`, and where `single` with no other name:
-        what is written through one name must not be another's file.
+        At most `limit` bytes long, of one of `owners`, and if `single` without a second name:
+        writing through one name must not change another file.
         """
         fd = _opened(self._fd, name, flags | os.O_NONBLOCK)
         try:
@@ -186,7 +185,7 @@ class Folder:
     # --- making and changing ------------------------------------------------------------------
 
     def create(self, name: str, mode: int = 0o600, flags: int = os.O_WRONLY) -> int:
-        """A descriptor of a new, empty file; FileExistsError where anything has its name."""
+        """A descriptor of a new, empty file; FileExistsError if the name is taken."""
         fd = _opened(self._fd, _single(name), flags | os.O_CREAT | os.O_EXCL, mode)
         try:
             os.fchmod(fd, mode)  # whatever the umask
@@ -208,7 +207,7 @@ class Folder:
         return fd
 
     def make_subfolder(self, name: str, mode: int = 0o755) -> None:
-        """Make a folder that may be there already; refuse anything else under its name."""
+        """Make a folder unless it exists; refuse anything else of that name."""
         made = False
         with contextlib.suppress(FileExistsError):
             os.mkdir(_single(name), mode, dir_fd=self._fd)
@@ -219,8 +218,9 @@ class Folder:
                 self.sync()
 
     def fill(self, name: str, write: Callable[[int], None], *, mode: int = 0o600) -> None:
-        """Replace a file as a whole by what `write` puts into its descriptor: after a crash it
-        holds the old or the new content."""
+        """Replace a file as a whole by what `write` writes to its descriptor: after a crash it
+        holds the old or the new content.
+        """
         temp = f"{_TEMP_PREFIX}{name}-{secrets.token_hex(4)}"
         fd = self.create(temp, mode)
         try:
@@ -247,7 +247,7 @@ class Folder:
         self.fill(name, pour, mode=mode)
 
     def move(self, name: str, target: Folder, new_name: str) -> None:
-        """Give a file another name, replacing what has it; not durable by itself."""
+        """Rename a file, replacing any file of the new name; not durable by itself."""
         os.rename(
             _single(name),
             _single(new_name),
@@ -256,7 +256,7 @@ class Folder:
         )
 
     def link(self, name: str, target: Folder, new_name: str) -> None:
-        """Give a regular file a second name; FileExistsError where it is taken."""
+        """Give a regular file a second name; FileExistsError if it is taken."""
         os.link(
             _single(name),
             _single(new_name),
@@ -272,7 +272,7 @@ class Folder:
     # --- removing -----------------------------------------------------------------------------
 
     def remove(self, name: str) -> None:
-        """Remove what isn't a folder; FileNotFoundError where nothing is there."""
+        """Remove anything but a folder; FileNotFoundError if it doesn't exist."""
         os.unlink(_single(name), dir_fd=self._fd)
 
     def remove_subfolder(self, name: str) -> None:
@@ -280,8 +280,9 @@ class Folder:
         os.rmdir(_single(name), dir_fd=self._fd)
 
     def remove_tree(self, name: str) -> None:
-        """Remove whatever lies there with all that is in it, however deep; links are removed and
-        not followed. Two descriptors are enough: folders further down are first brought up."""
+        """Remove an entry with everything in it, however deep; links are removed and not followed.
+        Two descriptors are enough: deeper folders are moved up first.
+        """
         if not stat.S_ISDIR(self.status(name).st_mode):
             self.remove(name)
             return
@@ -296,7 +297,7 @@ class Folder:
         self.remove_subfolder(name)
 
     def empty_one(self, name: str, top: Folder) -> None:
-        """Remove an entry; the folders that a folder holds are moved to `top` instead."""
+        """Remove an entry; folders inside a folder are moved to `top` instead."""
         if not stat.S_ISDIR(self.status(name).st_mode):
             self.remove(name)
             return

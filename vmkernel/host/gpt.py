@@ -1,6 +1,6 @@
 """Reading GUID partition tables (UEFI specification, chapter 5): pure, and never writing.
 
-Both the primary and the backup header count, and a table counts only where its checksums hold.
+The primary or the backup header is used, and a table only if its checksums are right.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class GptPartition:
 
     number: int
     type_guid: str
-    """Lower case, as it is written."""
+    """Lower case."""
     unique_guid: str
     first_byte: int
     size_bytes: int
@@ -37,7 +37,7 @@ class GptPartition:
 
 
 def read_gpt(read: ReadAt, size_bytes: int, sector_bytes: int) -> tuple[GptPartition, ...] | None:
-    """The partitions of a disk in the order of the table; None where it has no valid GPT."""
+    """The partitions of a disk in the order of the table; None if it has no valid GPT."""
     last = size_bytes // sector_bytes - 1
     for sector in (1, last):
         partitions = _table(read, sector, sector_bytes)

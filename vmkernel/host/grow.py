@@ -1,11 +1,10 @@
-"""Telling the kernel that a disk, a partition or a mounted file system is larger now: ioctls.
+"""Grow disks, partitions and mounted file systems in the kernel, by ioctls.
 
 Each is one call (`xfs_growfs` and `resize2fs` make the same ones for a mounted file system), so
 that no program is needed.
 
-BLKPG_RESIZE_PARTITION  linux/blkpg.h
-XFS_IOC_FSGEOMETRY, XFS_IOC_FSGROWFSDATA  xfs/xfs_fs.h
-EXT4_IOC_RESIZE_FS  linux/ext4.h
+BLKPG_RESIZE_PARTITION linux/blkpg.h XFS_IOC_FSGEOMETRY, XFS_IOC_FSGROWFSDATA xfs/xfs_fs.h
+EXT4_IOC_RESIZE_FS linux/ext4.h
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def device_bytes(device: Path) -> int:
 
 
 def resize_partition(disk: Path, number: int, start_bytes: int, size_bytes: int) -> None:
-    """Make the kernel's partition as long as the table says; it may be in use. OSError."""
+    """Give the kernel's partition the length from the table; it may be in use. OSError."""
     part = ctypes.create_string_buffer(
         _BLKPG_PARTITION.pack(start_bytes, size_bytes, number, b"", b"")
     )
@@ -57,7 +56,7 @@ def resize_partition(disk: Path, number: int, start_bytes: int, size_bytes: int)
 
 
 def rescan_disk(name: str, sys: Path = Path("/sys")) -> None:
-    """Ask a disk for its size again, where its kind needs asking (SCSI, NVMe). OSError."""
+    """Have a disk's size read again, for kinds that need it (SCSI, NVMe). OSError."""
     place = sys / "block" / name / "device"
     for switch in (place / "rescan", place / "rescan_controller"):
         if switch.exists():
@@ -66,9 +65,8 @@ def rescan_disk(name: str, sys: Path = Path("/sys")) -> None:
 
 
 def grow_filesystem(root: Path, device: Path, filesystem: str) -> None:
-    """Let a mounted XFS or ext4 take all of its device (blocking); no change where it has all.
-
-    OSError.
+    """Grow a mounted XFS or ext4 to the size of its device (blocking); no change if it has that
+    size. OSError.
     """
     size = device_bytes(device)
     with _opened(root) as fd:

@@ -1,4 +1,4 @@
-"""The kernel's log as one piece of text (klogctl(3)); it is read and never cleared."""
+"""The kernel's log as one piece of text (klogctl(3)); it is never cleared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _klogctl(action: int, buffer: ctypes.Array[ctypes.c_char] | None, length: in
 
 
 def kernel_log() -> str:
-    """All that is in the ring. Raises OSError where that is not allowed."""
+    """All that is in the ring. OSError if that is not allowed."""
     size = min(_klogctl(_BUFFER_BYTES, None, 0), _MAX_BYTES)
     buffer = ctypes.create_string_buffer(size)
     length = _klogctl(_READ_ALL, buffer, size)
@@ -31,5 +31,5 @@ def kernel_log() -> str:
 
 
 def silence_kernel(level: int) -> None:
-    """Let only messages below `level` onto the consoles (1: nothing but emergencies)."""
+    """Show only messages below `level` on the consoles (1: only emergencies)."""
     _klogctl(_CONSOLE_LEVEL, None, level)

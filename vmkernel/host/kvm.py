@@ -1,7 +1,7 @@
-"""Whether KVM can be trusted: from a glance at the device to a short real guest.
+"""Whether KVM works: from a check of the device to running a short real guest.
 
-A glance costs nothing and is enough where we know the kernel (the appliance). On a foreign
-machine `/dev/kvm` may be there, answer, and never run a guest to its end: only a guest tells.
+The check costs nothing and is enough if we know the kernel (the appliance). On a foreign machine
+`/dev/kvm` may exist and answer, but never complete a guest's run: only a guest shows that.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _LOOK_AGAIN_S = 0.1
 
 @dataclass(frozen=True)
 class KvmProbe:
-    """What was found out."""
+    """The result of a probe."""
 
     usable: bool
     reason: str | None = None
-    """Why not, as a sentence."""
+    """Why KVM can't be used, as a sentence."""
 
 
 def open_kvm(device: Path = _DEVICE) -> int:
-    """A descriptor of KVM, for a QEMU that can't open it."""
+    """A descriptor of KVM, for a QEMU that can't open it itself."""
     return os.open(device, os.O_RDWR | os.O_CLOEXEC)
 
 
 def glance_at_kvm(device: Path = _DEVICE) -> KvmProbe:
-    """Open the device, ask its version, make an empty machine."""
+    """Open the device, read its version, create an empty machine."""
     try:
         fd = open_kvm(device)
     except FileNotFoundError:
@@ -74,9 +74,8 @@ async def wait_for_kvm(
     device: Path = _DEVICE,
     processor: Path = Path("/proc/cpuinfo"),
 ) -> None:
-    """Return once the device is there, where the processor is one that it will come for.
-
-    While the machine starts, its module is loaded after what the start itself needs.
+    """Return when the device exists; at once if the processor can't have it. The module is loaded
+    late in the boot, after what the boot itself needs.
     """
     try:
         flags = processor.read_text(errors="replace").partition("\nflags")[2].partition("\n")[0]
@@ -98,10 +97,10 @@ async def try_kvm(
     accelerator: str = "kvm",
     timeout_s: float = _GUEST_TIMEOUT_S,
 ) -> KvmProbe:
-    """Run the guest of `trial_guest` until it speaks, for `timeout_s` at most, and end it.
+    """Run the guest of `trial_guest` until its first output, for at most `timeout_s`, and end it.
 
-    Where virtualisation works that takes a second or two. `uefi` and `data_dirs` are where this
-    host's guests have their firmware from; `accelerator` is for tests.
+    If virtualisation works, that takes a second or two. `uefi` and `data_dirs` are where this
+    host's guests get their firmware; `accelerator` is for tests.
     """
     if accelerator == "kvm":
         glance = glance_at_kvm()
@@ -132,11 +131,11 @@ async def try_kvm(
 
 
 class _SpokenError(Exception):
-    """The guest said what was waited for, so its program may end."""
+    """The guest has written what was waited for, so its program can be ended."""
 
 
 def _listen_for(wanted: bytes) -> Callable[[bytes], None]:
-    """A sink that raises once `wanted` has come by; it keeps no more than it must."""
+    """A sink that raises once `wanted` has been written; it keeps no more than needed."""
     seen = b""
 
     def listen(data: bytes) -> None:

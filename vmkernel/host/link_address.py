@@ -1,4 +1,4 @@
-"""A link's hardware address: whether somebody fixed it, and fixing it."""
+"""A link's hardware address: whether it is fixed, and fixing it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REQUEST = struct.Struct("16sH6s8x")
 
 
 def hardware_address_is_fixed(name: str, mac: str, sys: Path = SYS) -> bool:
-    """True where the link has this address because it was told to, not because of its ports."""
+    """True if the link has this address because it was set, not because of its ports."""
     folder = sys / "class/net" / name
     return (
         read_int(folder / "addr_assign_type") == _NET_ADDR_SET
@@ -27,9 +27,9 @@ def hardware_address_is_fixed(name: str, mac: str, sys: Path = SYS) -> bool:
 
 
 def fix_hardware_address(name: str, mac: str) -> None:
-    """Set a link's address, also where it has it already: from then on it stays. OSError.
+    """Set a link's address, even to the one it has: from then on it stays. OSError.
 
-    A bridge that was told nothing takes the lowest address of its ports, and changes it with them.
+    A bridge without a set address takes the lowest address of its ports, and changes it with them.
     """
     request = _REQUEST.pack(name.encode(), _ARPHRD_ETHER, bytes.fromhex(mac.replace(":", "")))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:

@@ -1,7 +1,7 @@
-"""Sockets of the log: the one where journald hands over its lines, and those to a collector.
+"""Sockets of the log: the one that receives journald's lines, and those to a collector.
 
-journald (ForwardToSyslog=yes) sends each line as a datagram to `/run/systemd/journal/syslog`
-where somebody listens there, never waits for it, and drops what doesn't fit.
+journald (ForwardToSyslog=yes) sends each line as a datagram to `/run/systemd/journal/syslog` if a
+process listens there, never waits for it, and drops what doesn't fit.
 """
 
 from __future__ import annotations
@@ -41,11 +41,10 @@ class JournalSocket:
             os.umask(before)
 
     def fileno(self) -> int:
-        """For the event loop."""
         return self._socket.fileno()
 
     def read(self, handle: Callable[[bytes], None]) -> None:
-        """Hand on what is there now, or a part of it where that is a lot."""
+        """Pass on what is available now, or only a part of it if that is a lot."""
         for _ in range(_LINES_AT_ONCE):
             try:
                 line = self._socket.recv(_LINE_BYTES)
@@ -54,21 +53,20 @@ class JournalSocket:
             handle(line)
 
     def close(self) -> None:
-        """Stop listening."""
         self._socket.close()
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
 
 
 class Connection:
-    """To a collector. `send` raises OSError where it can't go on; then it is of no more use."""
+    """A connection to a collector. After `send` has raised OSError it can't be used any more."""
 
     async def send(self, data: bytes) -> None:
-        """Hand one message (or frame) to the kernel."""
+        """Pass one message (or frame) to the kernel."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """End it, waiting for nothing."""
+        """Close it without waiting."""
 
 
 class _Tcp(Connection):

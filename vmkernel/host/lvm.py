@@ -1,6 +1,6 @@
-"""LVM2 volume groups by the `lvm` program, held to the devices that it is given.
+"""LVM2 volume groups by the `lvm` program, limited to the devices that it is given.
 
-Nothing of lvm.conf, its devices file, its daemons or udev is used: every run says so itself, and
+Nothing of lvm.conf, its devices file, its daemons or udev is used: every run disables them, and
 writes no archive of the metadata anywhere.
 """
 
@@ -35,28 +35,28 @@ _CONFIG = " ".join(
 
 @dataclass(frozen=True)
 class PhysicalVolume:
-    """A device and the group that it belongs to."""
+    """A device and its group."""
 
     device: Path | None
-    """None where the group knows of it and it is not there."""
+    """None if the group lists it but it is missing."""
     uuid: str
     group: str
     group_uuid: str
 
     @property
     def ours(self) -> bool:
-        """True where Mica made the group."""
+        """True if Mica made the group."""
         return self.group.startswith(GROUP_PREFIX)
 
 
 class Lvm:
-    """One method for each use of the program. CommandError where it fails."""
+    """One method per use of the program. CommandError if it fails."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
     async def create(self, group: str, devices: Sequence[Path]) -> None:
-        """A group on these devices with one volume that takes all of it, active."""
+        """Make a group on these devices with one active volume over all of their space."""
         await self._load_mapper()
         await self._lvm(devices, "vgcreate", "--yes", "--", group, *devices)
         await self._lvm(
@@ -66,18 +66,19 @@ class Lvm:
         )
 
     async def activate(self, group: str, devices: Sequence[Path]) -> None:
-        """Make the volume's device node; refused where a disk of the group is missing."""
+        """Create the volume's device node; refused if a disk of the group is missing."""
         await self._load_mapper()
         await self._lvm(devices, "vgchange", "--activate", "y", "--sysinit", "--", group)
 
     async def _load_mapper(self) -> None:
-        """lvm asks for a volume's target before the kernel would load it, and can't load it itself:
-        the vmkernel's unit has no right to."""
+        """lvm requires the volume's target before the kernel would load it, and can't load it: the
+        vmkernel's unit may not load modules.
+        """
         with contextlib.suppress(CommandError):  # lvm says what is missing
             await load_driver(self._runner, "dm-mod")
 
     async def deactivate(self, group: str, devices: Sequence[Path]) -> None:
-        """Take the volume's device node away."""
+        """Remove the volume's device node."""
         await self._lvm(devices, "vgchange", "--activate", "n", "--", group)
 
     async def extend(self, group: str, devices: Sequence[Path], new: Path) -> None:
@@ -87,7 +88,7 @@ class Lvm:
         await self.take_all_space(group, everything)
 
     async def take_all_space(self, group: str, devices: Sequence[Path]) -> None:
-        """Use what the devices have gained."""
+        """Use the space that the devices have gained."""
         await self._lvm(devices, "pvresize", "--yes", "--", *devices)
         await self._lvm(
             devices,
@@ -96,7 +97,7 @@ class Lvm:
         )
 
     async def physical_volumes(self, devices: Sequence[Path]) -> tuple[PhysicalVolume, ...]:
-        """What the groups on these devices consist of, missing devices included."""
+        """The devices of the groups on these devices, including missing ones."""
         if not devices:
             return ()
         text = await self._lvm(
@@ -119,7 +120,7 @@ class Lvm:
 
 
 def volume_node(group: str) -> Path:
-    """The device node of a group's volume; device mapper doubles the hyphens of names."""
+    """The device node of a group's volume; device mapper doubles the hyphens in names."""
     return Path("/dev/mapper") / f"{group.replace('-', '--')}-{_VOLUME}"
 
 

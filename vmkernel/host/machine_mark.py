@@ -1,4 +1,6 @@
-"""A mark that tells this machine from another one with the same stick (or a copy of it)."""
+"""An identifier that distinguishes this machine from another one with the same
+stick (or a copy).
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ _FIELDS = ("product_uuid", "product_serial", "board_serial")
 
 
 def machine_mark(sys: Path = SYS, *, fallback: Path | None = None) -> str:
-    """A hash of what the firmware tells of the machine (SMBIOS), else of the file `fallback`;
-    empty where there is neither."""
+    """A hash of what the firmware reports about the machine (SMBIOS), or else of the file
+    `fallback`; empty if there is neither.
+    """
     told = [read_text(sys / "class/dmi/id" / name) or "" for name in _FIELDS]
     if not any(told) and fallback is not None:
         told = [read_text(fallback) or ""]

@@ -1,7 +1,7 @@
 """Linux md arrays: made and changed by `mdadm`, observed in sysfs (the kernel's md.rst).
 
-Only arrays with metadata 1.2 whose names begin with `NAME_PREFIX` are Mica's; no other is ever
-assembled. udev starts nothing here, so an array runs where the vmkernel has assembled it.
+Only arrays with metadata 1.2 whose names begin with `NAME_PREFIX` are Mica's; no others are
+assembled. udev starts nothing here, so an array runs only if the vmkernel has assembled it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,18 @@ _SLOW_S = 120.0
 
 @dataclass(frozen=True)
 class MdMember:
-    """A device of a running array."""
-
     device: str
     """The kernel's name, such as `sda1`."""
     slot: int | None
     states: frozenset[str]
     """Such as `in_sync`, `faulty`, `spare`, `replacement`."""
     present: bool
-    """False where the device has gone and the array has not noticed."""
+    """False if the device is gone and the array has not noticed."""
 
 
 @dataclass(frozen=True)
 class MdArray:
-    """A running (or half-made) array."""
+    """A running (or partly assembled) array."""
 
     name: str
     """The kernel's name, such as `md127`."""
@@ -47,7 +45,7 @@ class MdArray:
     degraded: int
     sync_action: str
     sync_done: int | None
-    """In sectors; None where nothing is under way."""
+    """In sectors; None if nothing is in progress."""
     sync_total: int | None
     sync_kib_per_s: int | None
     members: tuple[MdMember, ...]
@@ -55,34 +53,32 @@ class MdArray:
 
     @property
     def path(self) -> Path:
-        """Its device node."""
         return Path("/dev") / self.name
 
     @property
     def running(self) -> bool:
-        """True where it can be read and written."""
+        """True if it can be read and written."""
         return self.array_state not in ("clear", "inactive", "suspended", "broken")
 
 
 @dataclass(frozen=True)
 class Superblock:
-    """What a member tells of the array that it belongs to."""
+    """What a member says about its array."""
 
     uuid: str
     name: str
     level: str
     devices: int
     events: int = 0
-    """Counts the array's changes: a member with fewer was away meanwhile, and is stale."""
+    """Counts the array's changes: a member with fewer was missing meanwhile, and is stale."""
 
     @property
     def ours(self) -> bool:
-        """True where Mica made the array."""
+        """True if Mica made the array."""
         return self.name.rpartition(":")[2].startswith(NAME_PREFIX)
 
 
 def arrays(sys: Path = SYS) -> tuple[MdArray, ...]:
-    """Every md array that the kernel knows."""
     names = (name for name in subfolders(sys / "block") if (sys / "block" / name / "md").is_dir())
     return tuple(_array(sys / "block" / name, sys) for name in names)
 
@@ -94,7 +90,7 @@ def parse_export(text: str) -> dict[str, str]:
 
 
 class Mdadm:
-    """One method for each use of the program. CommandError where it fails."""
+    """One method per use of the program. CommandError if it fails."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -102,7 +98,7 @@ class Mdadm:
     async def create(
         self, device: Path, *, name: str, level: str, disks: Sequence[Path], spares: Sequence[Path]
     ) -> None:
-        """Make and start an array; the first synchronisation goes on behind it."""
+        """Make and start an array; the first synchronisation runs in the background."""
         words: list[str | Path] = ["--create", device, "--run", "--metadata=1.2"]
         words += [f"--level={level}", f"--raid-devices={len(disks)}", f"--name={name}"]
         words += ["--homehost=any", "--bitmap=internal"]
@@ -113,44 +109,45 @@ class Mdadm:
     async def assemble(
         self, device: Path, uuid: str, members: Sequence[Path], *, degraded: bool
     ) -> None:
-        """Start an array from these members; with `degraded`, though fewer are there than were
-        last time."""
+        """Start an array from these members; with `degraded`, even if fewer are present than last
+        time.
+        """
         words: list[str | Path] = ["--assemble", device, f"--uuid={uuid}"]
         if degraded:
             words.append("--run")
         await self._mdadm(*words, *members, timeout_s=_SLOW_S)
 
     async def stop(self, device: Path) -> None:
-        """End an array; its members keep it."""
+        """Stop an array; its members still belong to it."""
         await self._mdadm("--stop", device)
 
     async def add(self, device: Path, member: Path) -> None:
-        """Add a spare; where a member is missing, its rebuild begins at once."""
+        """Add a spare; if a member is missing, its rebuild begins at once."""
         await self._mdadm("--manage", device, "--add", member)
 
     async def replace(self, device: Path, old: Path, new: Path) -> None:
-        """Copy a working member to a spare, which then takes its place."""
+        """Copy a working member to a spare, which then replaces it."""
         await self._mdadm("--manage", device, "--replace", old, "--with", new)
 
     async def drop(self, device: Path, member: Path | str) -> None:
-        """Fail (where it works) and remove a member; `detached` names all that are gone."""
+        """Fail (if it works) and remove a member; `detached` names all that are gone."""
         await self._mdadm("--manage", device, "--fail", member, "--remove", member)
 
     async def take_all_space(self, device: Path) -> None:
-        """Use what the members have gained."""
+        """Use the space that the members have gained."""
         await self._mdadm("--grow", device, "--size=max", timeout_s=_SLOW_S)
 
     async def forget(self, member: Path) -> None:
-        """Take the array's mark off a device."""
+        """Erase the array's superblock on a device."""
         await self._mdadm("--zero-superblock", "--force", member, ok=(0, 2))
 
     async def superblock(self, member: Path) -> Superblock | None:
-        """What a device tells; None where it belongs to no array."""
+        """A device's superblock; None if it belongs to no array."""
         text = await self._mdadm("--examine", "--export", member, ok=(0, 1, 2))
         return _superblock(parse_export(text))
 
     async def identity(self, device: Path) -> Superblock | None:
-        """The same of a running array."""
+        """The same for a running array."""
         text = await self._mdadm("--detail", "--export", device, ok=(0, 1, 2, 4))
         return _superblock(parse_export(text))
 

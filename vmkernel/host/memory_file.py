@@ -1,4 +1,4 @@
-"""A file without a name, in memory (memfd_create(2)), to be filled by another process."""
+"""A nameless file in memory (memfd_create(2)), to be filled by another process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ __all__ = ["MemoryFile"]
 
 
 class MemoryFile:
-    """Use it as a context; it is gone with its last descriptor."""
+    """A context manager; the file vanishes with its last descriptor."""
 
     def __init__(self, name: str) -> None:
         self._fds = [os.memfd_create(name, os.MFD_CLOEXEC)]
 
     def __enter__(self) -> MemoryFile:
-        """Itself."""
         return self
 
     def __exit__(
@@ -24,18 +23,17 @@ class MemoryFile:
         __: BaseException | None,
         ___: TracebackType | None,
     ) -> None:
-        """Close our descriptors."""
         while self._fds:
             os.close(self._fds.pop())
 
     def writer(self) -> int:
-        """A descriptor that only writes, for whoever fills it; it stays ours to close."""
+        """A descriptor that can only write, for the other process; we still own and close it."""
         fd = os.open(f"/proc/self/fd/{self._fds[0]}", os.O_WRONLY | os.O_CLOEXEC)
         self._fds.append(fd)
         return fd
 
     def read(self, limit: int) -> bytes:
-        """What it holds by now. Raises ValueError where that is more than `limit` bytes."""
+        """What it holds by now. ValueError if that is more than `limit` bytes."""
         size = os.fstat(self._fds[0]).st_size
         if size > limit:
             raise ValueError(f"{size} bytes, and {limit} are allowed")

@@ -1,4 +1,4 @@
-"""Mounting by mount(2) and umount2(2), and what is mounted by /proc/self/mountinfo."""
+"""Mounting with mount(2) and umount2(2), and what is mounted, from /proc/self/mountinfo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MS_NOSUID = 2
 _MS_NODEV = 4
 _MS_NOEXEC = 8
 _MS_NOSYMFOLLOW = 256
-"""Since Linux 5.10: no symbolic link on it leads anywhere."""
+"""Since Linux 5.10: symbolic links on it are not followed."""
 _MS_NOATIME = 1024
 _DATA = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOSYMFOLLOW | _MS_NOATIME
 _MNT_DETACH = 2
@@ -25,16 +25,16 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of mountinfo."""
+    """A line of mountinfo."""
 
     device_number: str
     target: Path
     filesystem: str
     source: str
     options: tuple[str, ...] = ()
-    """Of the file system, as it shows them."""
+    """The file system's options."""
     flags: tuple[str, ...] = ()
-    """Of this mount: `nodev`, `nosymfollow` and so on."""
+    """The mount's flags: `nodev`, `nosymfollow` and so on."""
 
 
 def mounts(table: Path = Path("/proc/self/mountinfo")) -> tuple[Mount, ...]:
@@ -52,7 +52,7 @@ def mounts(table: Path = Path("/proc/self/mountinfo")) -> tuple[Mount, ...]:
 def mount(
     source: Path, target: Path, filesystem: str, options: str = "", *, read_only: bool = False
 ) -> None:
-    """Mount data: no device nodes, set-id bits, programs or links count there. Blocks; OSError."""
+    """Mount data: device nodes, set-id bits, programs and links have no effect. Blocks; OSError."""
     flags = _DATA
     if read_only:
         flags |= _MS_RDONLY
@@ -65,7 +65,7 @@ def mount(
 
 
 def mount_text(source: str, target: Path, filesystem: str, options: str) -> None:
-    """The same for a source that is no path, such as an NFS export. Blocks; OSError."""
+    """The same for a source that isn't a path, such as an NFS export. Blocks; OSError."""
     _check(
         _libc().mount(
             source.encode(), os.fsencode(target), filesystem.encode(), _DATA, options.encode()
@@ -75,7 +75,7 @@ def mount_text(source: str, target: Path, filesystem: str, options: str) -> None
 
 
 def unmount(target: Path, *, lazily: bool = False) -> None:
-    """Unmount; OSError with EBUSY where something is open there, unless `lazily`. Blocks."""
+    """Unmount; OSError with EBUSY if something is open there, unless `lazily`. Blocks."""
     flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)
     _check(_libc().umount2(os.fsencode(target), flags), target)
 

@@ -1,7 +1,7 @@
 """NFS mounts by mount(2): the options as text, which the kernel's client reads itself (nfs(5)).
 
-`mount.nfs` is not needed: its work is to look up the server's address (`addr=`) and its own
-(`clientaddr=`, of use to NFS 4.0 callbacks alone, which the kernel does without).
+`mount.nfs` is not needed: it only looks up the server's address (`addr=`) and its own
+(`clientaddr=`, which only NFS 4.0 callbacks use; the kernel works without).
 
 Where no version is asked for, the newest is tried first: a server that doesn't speak it says so
 (EPROTONOSUPPORT), as mount.nfs goes about it. Any other failure ends the search.
@@ -38,7 +38,9 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?$(?!\n)")
 
 
 def check_nfs(spec: NfsSpec) -> None:
-    """`invalid` where the server or the export can't be meant; both end in an option string."""
+    """`invalid` if the server or the export can't be valid; both become part of an
+    option string.
+    """
     if not _is_address(spec.server) and _HOST.match(spec.server) is None:
         raise MicaError.field(
             "/spec/nfs/server", f"{spec.server!r} is not a host name or an address."
@@ -54,7 +56,7 @@ def check_nfs(spec: NfsSpec) -> None:
 
 
 def resolve(server: str) -> str:
-    """The server's address (blocking, as long as the resolver's own limits); IPv4 first."""
+    """The server's address, IPv4 first. Blocks for as long as the resolver takes."""
     if _is_address(server):
         return server
     try:
@@ -66,13 +68,12 @@ def resolve(server: str) -> str:
 
 
 def nfs_source(spec: NfsSpec) -> str:
-    """What the mount is of, as mountinfo shows it."""
+    """The source of the mount, as mountinfo shows it."""
     host = f"[{spec.server}]" if ":" in spec.server else spec.server
     return f"{host}:{spec.export}"
 
 
 def nfs_options(spec: NfsSpec, version: NfsVersion, address: str) -> str:
-    """The options for the kernel."""
     six = ":" in address
     words = [
         f"vers={version.value}",
@@ -116,7 +117,7 @@ def mount_nfs(spec: NfsSpec, target: Path) -> None:
 
 
 def spoken_version(mount: Mount) -> NfsVersion | None:
-    """The version that a mount speaks."""
+    """The version that a mount uses."""
     words = [word.removeprefix("vers=") for word in mount.options if word.startswith("vers=")]
     return next((version for version in NfsVersion if version.value in words), None)
 

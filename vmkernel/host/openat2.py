@@ -1,4 +1,4 @@
-"""openat2(2): opening below a folder, without ever leaving it or following a link."""
+"""openat2(2): opening below a folder, without leaving it or following a link."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
 _RESOLVE = _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS
 _HOW = struct.Struct("=QQQ")
 _TRIES = 64
-"""The kernel answers EAGAIN while it can't be sure because of a rename elsewhere."""
+"""The kernel answers EAGAIN if it can't be sure because of a concurrent rename."""
 _WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_beneath(folder: int, path: str, flags: int, mode: int = 0) -> int:
-    """A descriptor of what lies at the relative `path` below an open folder.
+    """A descriptor of the relative `path` below an open folder.
 
-    OSError: ELOOP where any part of the path is a symbolic link, EXDEV where it leads out of the
-    folder. Closed on exec; a last part that is a link is refused as well.
+    OSError: ELOOP if any part of the path is a symbolic link, EXDEV if it leads out of the folder.
+    Closed on exec; a last part that is a link is refused as well.
     """
     parts = path.split("/")
     if path.startswith("/") or ".." in parts:
@@ -63,7 +63,7 @@ def _libc() -> ctypes.CDLL:
 
 @cache
 def _kernel_has_it() -> bool:
-    """False before Linux 5.6, and where a container's filter refuses the call."""
+    """False before Linux 5.6, and if a container's filter refuses the call."""
     fd = os.open("/", _WALK)
     try:
         found = _openat2(fd, b".", _HOW.pack(_WALK, 0, _RESOLVE))
@@ -75,7 +75,7 @@ def _kernel_has_it() -> bool:
 
 
 def _walk(folder: int, parts: list[str], flags: int, mode: int) -> int:
-    """The same, one part after the other: each is opened without following a link."""
+    """The same, one part at a time: each is opened without following a link."""
     at = folder
     try:
         for part in parts[:-1]:

@@ -1,7 +1,7 @@
 """Keys and certificates, made by OpenSSL's own program.
 
-A library for this is a sixth of all that our Python brings into memory and is needed once in a
-host's life; OpenSSL is there anyway, under Python's `ssl`.
+A library for this would take a sixth of our Python's memory and is needed once in a host's life;
+OpenSSL is installed anyway, for Python's `ssl`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ async def self_signed_p256(
 
     `subject` are attributes and values without `/`; `alternative_names` are in OpenSSL's form
     (`DNS:name`, `IP:address`). The certificate has no well-defined end (RFC 5280 section 4.1.2.5).
-    Raises CommandError where OpenSSL fails.
+    CommandError if OpenSSL fails.
     """
     command = [
         *("openssl", "req", "-x509", "-config", "/dev/null", "-sha256", "-nodes"),
@@ -48,7 +48,7 @@ async def self_signed_p256(
 
 
 def _is_usage(error: CommandError) -> bool:
-    """Whether OpenSSL refused an option: it points to its help then, whatever its version."""
+    """Whether OpenSSL refused an option: every version then refers to its help."""
     return error.returncode == 1 and "Use -help for summary" in error.output
 
 

@@ -1,4 +1,4 @@
-"""What a program that outlives us writes to its stdout and stderr: the last of it, and no more.
+"""The last bytes that a program which outlives us wrote to stdout and stderr.
 
     program --(named pipe, 64 KiB)--> its tail (here) --(once a second)--> a small file
 
@@ -28,7 +28,7 @@ _SAVE_S = 1.0
 
 
 class OutputPipe:
-    """The pipe at a path, and the tail that is kept beside it for a later process of ours."""
+    """The pipe at a path, and the tail kept beside it for a later process of ours."""
 
     def __init__(self, path: Path, fd: int, tail: bytes) -> None:
         self._path = path
@@ -41,7 +41,7 @@ class OutputPipe:
 
     @classmethod
     def make(cls, path: Path) -> OutputPipe:
-        """A new, empty one in place of whatever is there."""
+        """A new, empty one, replacing anything that is there."""
         for name in (path, _kept(path)):
             name.unlink(missing_ok=True)
         os.mkfifo(path, 0o600)
@@ -49,7 +49,7 @@ class OutputPipe:
 
     @classmethod
     def find(cls, path: Path) -> OutputPipe | None:
-        """The one that an earlier process of ours has made; None if there is none."""
+        """The one that an earlier process of ours made; None if there is none."""
         try:
             fd = _open(path, os.O_RDONLY)
         except OSError:
@@ -64,12 +64,12 @@ class OutputPipe:
         return _open(self._path, os.O_RDWR)
 
     def tail(self) -> bytes:
-        """The last of what was written, up to now."""
+        """The last bytes written until now."""
         self._take()
         return self._tail
 
     def close(self) -> None:
-        """Let go; the tail is kept."""
+        """Close it; the tail is kept."""
         if self._fd < 0:
             return
         self._take()
@@ -93,7 +93,9 @@ class OutputPipe:
         self._loop.add_reader(self._fd, self._readable)
 
     def _take(self) -> None:
-        """What the pipe holds now, and no more: who writes on at once must not keep us here."""
+        """What the pipe holds now, and no more: a program that keeps writing must
+        not keep us here.
+        """
         if self._fd < 0:
             return
         with contextlib.suppress(BlockingIOError):

@@ -1,8 +1,9 @@
 """The filter at the inward side of a link (clsact and cls_bpf), and static entries of a bridge's
-address table; over rtnetlink, without the library that costs more start time than all else.
+address table; over rtnetlink, without pyroute2, which would take more start time than everything
+else.
 
-A filter is two programs in one order: what the first accepts is passed, everything else meets the
-second, which drops it. So a frame on which the first one stumbles is dropped.
+A filter is two programs in a fixed order: what the first accepts is passed, everything else reaches
+the second, which drops it. So a frame that makes the first one fail is dropped.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ Program = Sequence[tuple[int, int, int, int]]
 
 
 def set_filter(link: str, program: Program) -> None:
-    """Pass only the frames coming in from a link that a classic BPF program accepts with
-    0xffffffff; replaces an earlier filter without a gap. OSError."""
+    """Pass only those incoming frames of a link that a classic BPF program accepts with 0xffffffff;
+    replaces an earlier filter without a gap. OSError.
+    """
     index = socket.if_nametoindex(link)
     with _open() as sock:
         clsact = _TRAFFIC.pack(0, index, _CLSACT_HANDLE, _CLSACT, 0)
@@ -55,7 +57,7 @@ def set_filter(link: str, program: Program) -> None:
 
 
 def has_filter(link: str, program: Program) -> bool:
-    """True if exactly this program, and nothing else, decides on a link's frames. OSError."""
+    """True if exactly this program, and nothing else, filters a link's frames. OSError."""
     index = socket.if_nametoindex(link)
     wanted = {_PASSING: _encode(program), _DROPPING: _encode(_DROP)}
     with _open() as sock:
@@ -70,8 +72,9 @@ def has_filter(link: str, program: Program) -> bool:
 
 
 def add_static_address(port: str, mac: str) -> None:
-    """Let a bridge know an address behind a port for good: it can't be learnt behind another one.
-    It goes with the port. OSError."""
+    """Fix an address to a port of a bridge: it can't be learnt behind another port. It is removed
+    with the port. OSError.
+    """
     index = socket.if_nametoindex(port)
     head = _NEIGHBOUR.pack(socket.AF_BRIDGE, index, _NUD_NOARP, _NTF_MASTER | _NTF_STICKY, 0)
     address = _attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))

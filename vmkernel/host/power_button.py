@@ -21,18 +21,17 @@ _BUTTON_PHYS = ("PNP0C0C/", "LNXPWRBN/")
 
 
 class PowerButton:
-    """One button; readable when something happened."""
+    """One button; readable after an event."""
 
     def __init__(self, device: Path) -> None:
         self.device = device
         self._fd = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def fileno(self) -> int:
-        """For the event loop."""
         return self._fd
 
     def pressed(self) -> bool:
-        """Take all events that are there; True where the button was pressed among them."""
+        """Read all pending events; True if the button was pressed."""
         found = False
         while True:
             try:
@@ -46,13 +45,12 @@ class PowerButton:
                 found |= (kind, code, value) == (_EV_KEY, _KEY_POWER, _PRESSED)
 
     def close(self) -> None:
-        """Let the device go."""
         with contextlib.suppress(OSError):
             os.close(self._fd)
 
 
 def power_buttons(sys: Path = SYS, dev: Path = DEV) -> Iterator[Path]:
-    """The event devices of the machine's power buttons; keyboards' power keys are none."""
+    """The event devices of the machine's power buttons, without keyboards' power keys."""
     for name in subfolders(sys / "class/input"):
         if not name.startswith("event"):
             continue

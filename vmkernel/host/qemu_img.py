@@ -1,10 +1,9 @@
-"""qemu-img: make, convert, resize, check. Formats are always given, never guessed.
+"""qemu-img: make, convert, resize, check. Formats are always given, never detected.
 
-It reads data from outside, so it runs confined (`vmkernel.workers`), never as root where we are
-root and never at more than a few places at once: its uid, a bound on memory and on the size of
-what it writes, no network, no file but the ones it was given. Each file is opened here and verified
-on the descriptor that qemu-img then gets, so that no other file comes in its place; it names none.
-A conversion that makes no progress is killed.
+It reads data from outside, so it runs confined (`vmkernel.workers`), not as root, and only a few at
+once: it has its own uid, limits on memory and output size, no network, and only the files it was
+given. Each file is opened here and verified on the descriptor that qemu-img then gets, so that no
+other file can take its place. A conversion that makes no progress is killed.
 """
 
 from __future__ import annotations
@@ -40,33 +39,33 @@ _MEASURE_S = 900.0
 _CHECK_S = 4 * 3600.0
 _CONVERT_S = 24 * 3600.0
 _SILENCE_S = 900.0
-"""It tells each percent; a slow disk may need long for one of a large volume."""
+"""It reports each percent; one percent of a large volume can take a slow disk this long."""
 _MEMORY_BYTES = 2 << 30
-"""Of address space: threads' stacks, libraries and caches; some 100 MiB of it are ever used."""
+"""Of address space: threads' stacks, libraries and caches; some 100 MiB are really used."""
 _SLACK_BYTES = 16 << 20
-"""What a qcow2's tables may take more when they are moved to grow."""
+"""The additional space of a qcow2's tables while they are moved to grow."""
 _CLUSTER_BYTES = 1 << 16
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
 
 Layer = tuple[Path, str]
-"""A file that another stands on, and its format."""
+"""A file in a backing chain, and its format."""
 
 Verify = Callable[[int, str, bool], int]
-"""Judges an open file that is said to be of a format, and with the last argument takes one whose
-tables are damaged: MicaError where it names other files or can't be of that format; else the bytes
-that all of its tables may take."""
+"""Checks an open file against its format; the last argument allows damaged tables. MicaError if it
+names other files or doesn't have that format; else the bytes that all of its tables may take."""
 
 
 def qcow2_tables_bytes(size_bytes: int, cluster_bytes: int = _CLUSTER_BYTES) -> int:
-    """What a qcow2's tables may take, of that size to its guest: an entry of 8 octets in an L2
-    table and at most 8 of reference count for each cluster, one bit in each of a few bitmaps."""
+    """What the tables of a qcow2 of that virtual size may take: per cluster, an entry of 8 bytes in
+    an L2 table, at most 8 of reference count, and one bit in each of a few bitmaps.
+    """
     return -(-size_bytes // cluster_bytes) * 18
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What is left of each kind of fault, and what was mended."""
+    """The remaining faults of each kind, and what was repaired."""
 
     corruptions: int
     leaks: int
@@ -75,7 +74,7 @@ class CheckReport:
 
 
 class _Files:
-    """The open files of one run, by the paths that they were asked for."""
+    """The open files of one run, by their paths."""
 
     def __init__(self) -> None:
         self.fds: dict[Path, int] = {}
@@ -84,8 +83,9 @@ class _Files:
         self.tables_bytes = 0
 
     def whole(self, *layers: Layer) -> str:
-        """A disk with exactly these files, from the upper to the lowest, whatever their headers
-        say; its format needs no other word."""
+        """A disk with exactly these files, from the top layer down, ignoring their headers; needs
+        no format option.
+        """
         node: dict[str, Any] | None = None
         for path, image_format in reversed(layers):
             below = {"backing": node} if image_format == "qcow2" else {}
@@ -93,7 +93,7 @@ class _Files:
         return f"json:{msgspec.json.encode(node).decode()}"
 
     def replayed(self, path: Path, image_format: str, overlay: Path) -> str:
-        """A disk whose file is what `overlay` has over `path`."""
+        """A disk that consists of `overlay` over `path`."""
         below = {"driver": "raw", "file": self._node(path)}
         file = {"driver": "qcow2", "backing": below, "file": self._node(overlay)}
         return f"json:{msgspec.json.encode({'driver': image_format, 'file': file}).decode()}"
@@ -102,22 +102,22 @@ class _Files:
         return {"driver": "file", "filename": _opened_name(self.fds[path])}
 
     def name(self, path: Path) -> str:
-        """A file name that qemu-img can't take for a protocol (`nbd:…`) or an option."""
+        """A file name that qemu-img can't mistake for a protocol (`nbd:…`) or an option."""
         return f"file:{_opened_name(self.fds[path])}"
 
     def largest(self) -> int:
-        """The length of the longest file that is written."""
+        """The length of the longest writable file."""
         return max((os.fstat(fd).st_size for fd in self.write), default=0)
 
     def close(self) -> None:
-        """Let go of them."""
         for fd in self.fds.values():
             os.close(fd)
 
 
 class QemuImg:
-    """One method a sub-command. Where we are root it runs as the owner of what it works on: a
-    VM's user (`vm_uids`), or else `uid`, which then becomes the owner."""
+    """One method per sub-command. If we are root, it runs as the owner of its files: a VM's user
+    (`vm_uids`), or else `uid`, which then becomes the owner.
+    """
 
     def __init__(
         self,
@@ -135,7 +135,9 @@ class QemuImg:
         self._vm_uids = vm_uids
 
     async def create_qcow2(self, path: Path, size_bytes: int, *, thick: bool = False) -> None:
-        """An empty qcow2, with all its blocks where `thick`; `path` exists and is overwritten."""
+        """An empty qcow2, with all blocks allocated if `thick`; `path` exists and
+        is overwritten.
+        """
         tables = qcow2_tables_bytes(size_bytes)
         async with self._opened(write=[(path, "raw")]) as files:
             await self._run(
@@ -152,8 +154,9 @@ class QemuImg:
     async def create_linked(
         self, path: Path, size_bytes: int, *, backing_name: str, backing_format: str
     ) -> None:
-        """An empty qcow2 that is the difference to another file, which isn't opened; `path`
-        exists and is overwritten."""
+        """An empty qcow2 with the other file, which isn't opened, as backing; `path` exists and is
+        overwritten.
+        """
         async with self._opened(write=[(path, "raw")]) as files:
             await self._run(
                 files,
@@ -174,9 +177,10 @@ class QemuImg:
         snapshot: str | None = None,
         overlay: Path | None = None,
     ) -> int:
-        """The bytes that a qcow2 takes at most which holds what a disk holds now: what its tables
-        point at counts as often as they do, and what is compressed counts unpacked. `overlay` is
-        of `replay`."""
+        """The largest size in bytes of a qcow2 with the disk's present content: clusters count as
+        often as the tables point at them, and compressed ones count unpacked. `overlay` is from
+        `replay`.
+        """
         async with self._opened(read=_layers(source, source_format, chain, overlay)) as files:
             done = await self._run(
                 files,
@@ -203,10 +207,10 @@ class QemuImg:
         snapshot: str | None = None,
         overlay: Path | None = None,
     ) -> None:
-        """Copy a disk into an existing file, telling the fraction done.
+        """Copy a disk into an existing file, reporting the fraction done.
 
-        `target` becomes no larger than `file_bytes`; `chain` are the files below `source`, from
-        the upper one; `overlay` is of `replay`. With `snapshot`, what the snapshot of that name
+        `target` becomes no larger than `file_bytes`; `chain` are the files below `source`, from the
+        upper one; `overlay` is from `replay`. With `snapshot`, what the snapshot of that name
         inside the qcow2 `source` holds: this alone may be read while a QEMU writes to the file.
         """
         tail = bytearray()
@@ -239,10 +243,9 @@ class QemuImg:
     async def replay(
         self, source: Path, source_format: str, overlay: Path, *, file_bytes: int
     ) -> int:
-        """Bring what is only in a disk's log to its places; the virtual size of the whole disk.
-
-        QEMU does so whenever it opens the disk for writing. Its writes go into the empty file
-        `overlay`, which becomes no larger than `file_bytes`, so that `source` stays as it came.
+        """Apply a disk's log, as QEMU does when it opens the disk for writing; returns the disk's
+        virtual size. Its writes go into the empty file `overlay`, which becomes no larger than
+        `file_bytes`, so that `source` stays as it came.
         """
         size = (await asyncio.to_thread(status, source)).st_size
         await self.create_linked(overlay, size, backing_name="source", backing_format="raw")
@@ -299,13 +302,14 @@ class QemuImg:
         return frozenset(item.name for item in found.snapshots)
 
     async def bitmaps(self, path: Path) -> dict[str, bool]:
-        """The dirty bitmaps kept inside a qcow2 by their names; True where one is whole, which
-        none is whose QEMU ended without putting it down."""
+        """The names of the dirty bitmaps inside a qcow2; True if one is complete, which it isn't if
+        its QEMU ended without saving it.
+        """
         found = await self._info(path)
         return {item.name: "in-use" not in item.flags for item in found.specific.data.bitmaps}
 
     async def remove_bitmap(self, name: str, path: Path) -> None:
-        """Forget a dirty bitmap inside a qcow2 that nothing has open."""
+        """Remove a dirty bitmap inside a qcow2 that nothing has open."""
         async with self._opened(write=[(path, "qcow2")]) as files:
             words = ("bitmap", "--remove", files.whole((path, "qcow2")), name)
             await self._run(files, "changed", *words)
@@ -316,7 +320,7 @@ class QemuImg:
             return _decoded(await self._run(files, "read", *words), _Info)
 
     async def check(self, path: Path, image_format: str, *, repair: str | None) -> CheckReport:
-        """Look whether a qcow2's tables agree; `repair` is `leaks` or `all`."""
+        """Check a qcow2's tables; `repair` is `leaks` or `all`."""
         layer = [(path, image_format)]
         given = {"read": layer} if repair is None else {"write": layer}
         async with self._opened(**given, damaged=True) as files:
@@ -335,9 +339,10 @@ class QemuImg:
         )
 
     async def data_end(self, path: Path, image_format: str) -> int:
-        """How far the pieces of a disk reach in its file, in bytes, without what lies behind the
-        disk's own end: a file that is shorter has lost data, which qemu would read as zeros. (A
-        compressed piece isn't counted: one that is cut off can't be unpacked.)"""
+        """The end in its file of a disk's last piece, in bytes, ignoring anything beyond the disk's
+        own end: a shorter file has lost data, which qemu would read as zeros. Compressed pieces
+        don't count: a truncated one can't be unpacked.
+        """
         async with self._opened(read=[(path, image_format)]) as files:
             reach = _Reach()
             await self._run(
@@ -357,7 +362,7 @@ class QemuImg:
     async def _opened(
         self, *, read: Sequence[Layer] = (), write: Sequence[Layer] = (), damaged: bool = False
     ) -> AsyncIterator[_Files]:
-        """Open and prove what a run is given; what is written has no second name."""
+        """Open and verify the files of a run; writable ones have no second name."""
         files = _Files()
         try:
             await asyncio.to_thread(self._open, files, read, write, damaged)
@@ -390,7 +395,7 @@ class QemuImg:
         on_stdout: Callable[[bytes], None] | None = None,
         long: bool = False,
     ) -> Completed:
-        """Run it on open files; what fails is told as "can't be `done`"."""
+        """Run it on open files; failures are reported as "can't be `done`"."""
         if file_bytes is None:
             grown = files.largest() + files.tables_bytes + _SLACK_BYTES
             file_bytes = grown if files.write else 0
@@ -419,7 +424,7 @@ class QemuImg:
                 raise _told(error, done) from error
 
     def _user(self, files: _Files) -> int | None:
-        """Who it runs as, who then may read and write all of them; None: as ourselves."""
+        """The uid to run as, which can then read and write all files; None: our own."""
         if self._uid is None:
             return None
         private = [fd for fd in files.read if not os.fstat(fd).st_mode & 0o004]
@@ -463,7 +468,7 @@ def _source(
 
 
 class _Measure(msgspec.Struct):
-    """`BlockMeasureInfo` of QEMU's qapi/block-core.json, as far as it matters."""
+    """`BlockMeasureInfo` of QEMU's qapi/block-core.json; only the fields that we need."""
 
     required: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
@@ -487,8 +492,9 @@ LIST_MAX = 65_536
 
 
 class _Reach:
-    """Takes the lines of `qemu-img map --output=json`, one for each run of the disk, and keeps none
-    of them."""
+    """Reads the lines of `qemu-img map --output=json`, one per run of the disk, without keeping
+    them.
+    """
 
     _RUN = re.compile(rb'"length": (\d{1,19}),.*"offset": (\d{1,19})\b')
     _LINE_BYTES = 1024
@@ -498,7 +504,6 @@ class _Reach:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """The next piece."""
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[: self._LINE_BYTES]
         for line in lines:
@@ -511,7 +516,7 @@ class _Reach:
 
 
 class _Check(msgspec.Struct):
-    """`ImageCheck` of QEMU's qapi/block-core.json, as far as it matters."""
+    """`ImageCheck` of QEMU's qapi/block-core.json; only the fields that we need."""
 
     corruptions: Count = 0
     leaks: Count = 0
@@ -520,32 +525,32 @@ class _Check(msgspec.Struct):
 
 
 class _InfoSnapshot(msgspec.Struct):
-    """`SnapshotInfo` of qapi/block-core.json, as far as it matters."""
+    """`SnapshotInfo` of qapi/block-core.json; only the fields that we need."""
 
     name: Name
 
 
 class _InfoBitmap(msgspec.Struct):
-    """`Qcow2BitmapInfo` of qapi/block-core.json, as far as it matters."""
+    """`Qcow2BitmapInfo` of qapi/block-core.json; only the fields that we need."""
 
     name: Name
     flags: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
 
 
 class _InfoData(msgspec.Struct):
-    """`ImageInfoSpecificQCow2`, as far as it matters."""
+    """`ImageInfoSpecificQCow2`; only the fields that we need."""
 
     bitmaps: Annotated[list[_InfoBitmap], msgspec.Meta(max_length=LIST_MAX)] = []
 
 
 class _InfoSpecific(msgspec.Struct):
-    """`ImageInfoSpecific`, of a qcow2."""
+    """`ImageInfoSpecific` of a qcow2."""
 
     data: _InfoData = msgspec.field(default_factory=_InfoData)
 
 
 class _Info(msgspec.Struct):
-    """`ImageInfo` of qapi/block-core.json, as far as it matters."""
+    """`ImageInfo` of qapi/block-core.json; only the fields that we need."""
 
     virtual_size: Count = msgspec.field(name="virtual-size")
     snapshots: Annotated[list[_InfoSnapshot], msgspec.Meta(max_length=LIST_MAX)] = []
@@ -553,7 +558,7 @@ class _Info(msgspec.Struct):
 
 
 def _told(error: CommandError, what: str) -> CommandError:
-    """The failure in words for who asked; the log has the rest."""
+    """The failure in words for the user; the log has the rest."""
     code = error.problem.code
     if "File too large" in error.output or code is ErrorCode.INSUFFICIENT_SPACE:
         code = ErrorCode.INSUFFICIENT_SPACE

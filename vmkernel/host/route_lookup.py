@@ -1,7 +1,7 @@
 """Whether the kernel would keep what is sent to an address on this machine (rtnetlink).
 
-It answers for the moment that it is asked in, with all addresses of all interfaces, and needs no
-right. Layouts: linux/netlink.h, linux/rtnetlink.h (struct nlmsghdr, rtmsg, rtattr). It imports
+The answer is valid for that moment, considers all addresses of all interfaces, and needs no
+privilege. Layouts: linux/netlink.h, linux/rtnetlink.h (struct nlmsghdr, rtmsg, rtattr). It imports
 little, because a confined worker uses it.
 """
 
@@ -23,15 +23,15 @@ _RTMSG = struct.Struct("=8BI")
 _ATTRIBUTE = struct.Struct("=HH")
 _UNICAST = 1
 _ADMINISTRATIVE = frozenset({0, 6, 7, 8, 9})
-"""RTN_UNSPEC, BLACKHOLE, UNREACHABLE, PROHIBIT, THROW: it goes nowhere."""
+"""RTN_UNSPEC, BLACKHOLE, UNREACHABLE, PROHIBIT, THROW: not delivered anywhere."""
 _TIMEOUT_S = 5.0
 
 
 def stays_here(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """True where an address is this machine's own, or one of broadcast, multicast or anycast.
+    """True if an address is this machine's own, or broadcast, multicast or anycast.
 
-    False where it is somebody else's, or can't be reached at all. Raises OSError where the kernel
-    can't be asked.
+    False if it is another machine's, or can't be reached at all. OSError if the kernel can't be
+    asked.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     body = _RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)

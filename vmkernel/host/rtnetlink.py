@@ -1,7 +1,7 @@
-"""Addresses of network links, and the news that something about links or addresses changed.
+"""Addresses of network links, and notifications of changes of links or addresses.
 
-Only reading, and only these two: what makes and changes links is `vmkernel/network`'s. The few
-structures are decoded here, because the full library costs more start time than all else.
+Only reads: `vmkernel/network` makes and changes links. The few structures are decoded here, because
+pyroute2 would take more start time than everything else.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _GROUPS = 0x1 | 0x10 | 0x100
 
 
 def addresses(*, usable: bool = True) -> dict[int, tuple[str, ...]]:
-    """The addresses of all links in CIDR notation, by the link's index. Without `usable`, those
-    too that are still being checked for duplicates, or are ones."""
+    """The addresses of all links in CIDR notation, by the link's index. Without `usable`, also
+    those that are still being checked for duplicates, or are duplicates.
+    """
     found: dict[int, list[str]] = {}
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE) as sock:
@@ -95,7 +96,7 @@ def _is_last(data: bytes) -> bool:
 
 
 class ChangeSocket:
-    """Readable whenever a link or an address has changed."""
+    """Readable after a link or an address has changed."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -107,11 +108,12 @@ class ChangeSocket:
             raise
 
     def fileno(self) -> int:
-        """For the event loop."""
         return self._socket.fileno()
 
     def drain(self, changed: Callable[[], None]) -> None:
-        """Take what is there and say so; the content doesn't matter, everything is read again."""
+        """Read everything pending and call `changed`; the content doesn't matter, callers read
+        everything again.
+        """
         while True:
             try:
                 self._socket.recv(1 << 16)
@@ -122,5 +124,4 @@ class ChangeSocket:
         changed()
 
     def close(self) -> None:
-        """Stop listening."""
         self._socket.close()

@@ -1,8 +1,8 @@
 """The one place where a program is started and waited for.
 
-No shell, stdin closed, a fixed environment, a time-out on every run, bounded output. A program
-that fails, hangs or floods is killed with its whole process group and reported so that it can be
-replayed by hand.
+No shell, stdin closed, a fixed environment, a time-out on every run, bounded output. A program that
+fails, hangs or floods is killed with its whole process group and reported so that it can be run
+again by hand.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ FIXED_ENVIRONMENT: Mapping[str, str] = {
 }
 _CHUNK_BYTES = 1 << 16
 _SHOWN_BYTES = 4096
-"""Of what a program that failed has said."""
+"""The length shown of a failed program's output."""
 _HANDED_MAX_BYTES = 64 << 20
-"""What is handed over piece by piece is progress: lines of some 40 octets, four a second."""
+"""The output that is passed on in pieces is progress: lines of some 40 bytes, four per second."""
 _KILL_GRACE_S = 2.0
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A program that ended in one of the ways that were expected."""
+    """A program that ended in an expected way."""
 
     returncode: int
     stdout: bytes
@@ -77,8 +77,8 @@ class Runner:
 
         With `on_stdout`, stdout is handed over piece by piece and not kept. With `silence_s`, a
         program that writes nothing to stdout for so long is killed. With `user`, the program runs
-        as that uid and gid with no further groups, and with `cgroup` it is moved there. `name`
-        is what messages call it. Where the caller is cancelled, the program is killed first.
+        as that uid and gid with no further groups, and with `cgroup` it is moved there. `name` is
+        its name in messages. If the caller is cancelled, the program is killed first.
         """
         words = [str(word) for word in argv]
         name = name or words[0]
@@ -148,7 +148,7 @@ class Runner:
 
 
 def _move(pid: int, cgroup: Cgroup | None) -> None:
-    """Microseconds after its start: what it takes of memory until then is its interpreter's."""
+    """Done microseconds after the start: memory used until then is only the interpreter's."""
     if cgroup is None:
         return
     try:
@@ -160,7 +160,7 @@ def _move(pid: int, cgroup: Cgroup | None) -> None:
 
 
 class _TooMuchOutputError(Exception):
-    """The program wrote more than it may."""
+    """The program exceeded its output limit."""
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ def _pipes(process: asyncio.subprocess.Process) -> list[asyncio.StreamReader]:
 
 
 async def _read_away(pipe: asyncio.StreamReader) -> None:
-    """Empty a pipe to its end: asyncio takes a program for gone only once its pipes are."""
+    """Read a pipe to its end: asyncio considers a program ended only when its pipes are closed."""
     while await pipe.read(_CHUNK_BYTES):
         pass
 

@@ -1,7 +1,7 @@
 """Whether the kernel has a screen to write to: what the firmware set up, or a driver's.
 
-Each of /sys/class/vtconsole is a way onto a screen; one of them is bound, and where there is no
-screen that is the `dummy device`.
+Each of /sys/class/vtconsole is a driver of a screen; one of them is bound, and without a screen
+that is the `dummy device`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["has_screen"]
 
 
 def has_screen(sys: Path = SYS) -> bool:
-    """True where what is written to the console can be seen on a screen."""
+    """True if console output can be seen on a screen."""
     folder = sys / "class/vtconsole"
     return any(
         read_text(folder / name / "bind") == "1"

@@ -1,7 +1,7 @@
 """Compiles lists of system calls into the kernel's filters, by libseccomp (seccomp_rule_add(3)).
 
-libseccomp knows the numbers of the calls and the traps of the machine's other calling conventions;
-it is there with systemd, apt and QEMU.
+libseccomp knows the numbers of the calls and the pitfalls of the machine's other calling
+conventions; systemd, apt and QEMU depend on it anyway.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A disk's own account of its health, by `smartctl --json` (smartmontools 7): read and judged.
+"""The health that a disk reports, by `smartctl --json` (smartmontools 7): read and judged.
 
 The fields are those of smartctl's JSON output, which names what ATA, NVMe and SCSI disks have in
 common (`smart_status`, `temperature`, `power_on_time`, `endurance_used`, `spare_available`) and
-keeps the rest by protocol (`nvme_smart_health_information_log`, `ata_smart_attributes`,
-`scsi_*`). Every one may be missing, or of another type than expected.
+keeps the rest by protocol (`nvme_smart_health_information_log`, `ata_smart_attributes`, `scsi_*`).
+Every one may be missing, or of another type than expected.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ __all__ = ["WORN_PERCENT", "judge", "read_health"]
 
 _TIMEOUT_S = 30.0
 _ASLEEP_STATUS = 97
-"""What smartctl is told to exit with where the disk's motor stands; none of its own."""
+"""The exit code that smartctl is told to use if the disk's motor is off; it has none of its own for
+that."""
 WORN_PERCENT = 90
 _REALLOCATED, _PENDING, _UNCORRECTABLE = 5, 197, 198
 _NVME_SPARE, _NVME_HOT, _NVME_BROKEN, _NVME_READ_ONLY, _NVME_BACKUP = 1, 2, 4, 8, 16
 
 
 async def read_health(runner: Runner, device: Path) -> DiskHealth | None:
-    """Ask a disk; a sleeping one is left asleep (None). Never raises for what a disk does."""
+    """Ask a disk; a sleeping one is left asleep (None). Never raises, whatever a disk does."""
     words = ["smartctl", "--json=c", f"--nocheck=standby,{_ASLEEP_STATUS}"]
     words += ["--info", "--health", "--attributes", "--log=ssd"]
     try:
@@ -47,7 +48,7 @@ async def read_health(runner: Runner, device: Path) -> DiskHealth | None:
 
 
 def judge(report: Mapping[str, Any]) -> DiskHealth:
-    """What a report comes to (pure)."""
+    """The health that a report amounts to (pure)."""
     nvme = _mapping(report, "nvme_smart_health_information_log")
     raw = _ata_raw_values(report)
     errors = _number(nvme, "media_errors")
@@ -158,7 +159,7 @@ def _mapping(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _number(value: Mapping[str, Any], *path: str) -> int | None:
-    """A count at a path; None where there is none, or something that is no count."""
+    """A count at a path; None if it is missing or isn't a count."""
     found: Any = value
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None

@@ -1,6 +1,6 @@
-"""What the kernel tells in /sys and /proc: careful reads of small files.
+"""Careful reads of small files in /sys and /proc.
 
-Everything takes the folder it reads from, so that a test reads a made-up tree.
+Every function takes the folder that it reads, so that tests can use a made-up tree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEV = Path("/dev")
 
 
 def read_text(path: Path) -> str | None:
-    """A small file's text without white space around it; None where it can't be read."""
+    """A small file's text without surrounding white space; None if it can't be read."""
     try:
         text = path.read_bytes().decode(errors="replace").strip("\0 \t\r\n")
     except OSError:
@@ -27,7 +27,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_int(path: Path, base: int = 10) -> int | None:
-    """A number; None where there is none."""
+    """A number; None if there is none."""
     text = read_text(path)
     try:
         return int(text, base) if text else None
@@ -36,7 +36,7 @@ def read_int(path: Path, base: int = 10) -> int | None:
 
 
 def link_name(path: Path) -> str | None:
-    """The last part of where a symbolic link leads, such as a device's driver."""
+    """The last part of a symbolic link's target, such as a device's driver."""
     try:
         return path.readlink().name
     except OSError:
@@ -44,7 +44,7 @@ def link_name(path: Path) -> str | None:
 
 
 def subfolders(path: Path) -> tuple[str, ...]:
-    """The sorted names in a folder; none where there is no such folder."""
+    """The sorted names of subfolders; empty if there is no such folder."""
     try:
         return tuple(sorted(os.listdir(path)))  # noqa: PTH208 - names are what is wanted
     except OSError:

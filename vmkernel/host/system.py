@@ -1,4 +1,4 @@
-"""The system as a whole: its power, its jobs, its modules, its name and its clock's servers."""
+"""The system as a whole: power, jobs, modules, host name and time servers."""
 
 from __future__ import annotations
 
@@ -17,29 +17,27 @@ _TIMEOUT_S = 30.0
 
 
 class System:
-    """PID 1 and what belongs to the machine."""
-
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
     async def power_off(self) -> None:
-        """Begin the shutdown; it returns at once."""
+        """Begin the shutdown; returns at once."""
         await self._systemctl(
             "start", "--no-block", "--job-mode=replace-irreversibly", "poweroff.target"
         )
 
     async def reboot(self) -> None:
-        """Begin the restart; it returns at once."""
+        """Begin the restart; returns at once."""
         await self._systemctl(
             "start", "--no-block", "--job-mode=replace-irreversibly", "reboot.target"
         )
 
     async def reload_network(self) -> None:
-        """Have networkd read its files again, after its start where that is under way."""
+        """Have networkd read its files again, or after its start if that is in progress."""
         await self._systemctl("reload-or-restart", "--no-block", "systemd-networkd.service")
 
     async def load_all_drivers(self) -> None:
-        """Have the devices that were there before udevd looked at; it returns at once."""
+        """Have udevd process the devices that existed before it; returns at once."""
         await self._systemctl("start", "--no-block", "mica-coldplug.service")
 
     async def restart_time_sync(self) -> None:
@@ -47,37 +45,37 @@ class System:
         await self._systemctl("try-restart", "--no-block", "systemd-timesyncd.service")
 
     async def jobs(self) -> tuple[str, ...]:
-        """The units that PID 1 is busy with, as `name verb`."""
+        """The jobs of PID 1, as `unit verb`."""
         output = await self._systemctl("list-jobs", "--no-legend", "--plain")
         rows = (line.split() for line in output.splitlines())
         return tuple(f"{row[1]} {row[2]}" for row in rows if len(row) > 3 and row[3] == "running")
 
     async def failed_units(self) -> tuple[str, ...]:
-        """The units that failed and stay so, without those of virtual machines."""
+        """The failed units, without those of VMs."""
         output = await self._systemctl("list-units", "--state=failed", "--no-legend", "--plain")
         names = (line.split()[0] for line in output.splitlines() if line.strip())
         return tuple(sorted(name for name in names if not name.startswith("mica-vm@")))
 
     async def userspace_started_s(self) -> float | None:
-        """When PID 1 began, in seconds since the kernel did."""
+        """When PID 1 started, in seconds since the kernel did."""
         output = await self._systemctl("show", "--property=UserspaceTimestampMonotonic")
         number = output.strip().rpartition("=")[2]
         return int(number) / 1e6 if number.isdigit() and int(number) else None
 
     async def modules_for(self, modalias: str) -> tuple[str, ...]:
-        """The modules of this system that claim a device's alias."""
+        """The modules of this system that match a device's alias."""
         completed = await self._runner.run(
             ["modprobe", "--quiet", "--resolve-alias", modalias], timeout_s=_TIMEOUT_S, ok=(0, 1)
         )
         return tuple(completed.stdout.decode(errors="replace").split())
 
     async def load_module(self, name: str) -> None:
-        """Load a module and what it needs, also one that devices don't load by themselves."""
+        """Load a module and its dependencies, also one that devices don't load by themselves."""
         await load_driver(self._runner, name)
 
     @staticmethod
     def main_pid(unit: str, cgroups: Path = _CGROUPS) -> int | None:
-        """The oldest process of a service, subgroups included; None where it has none."""
+        """The oldest process of a service, including subgroups; None if it has none."""
         pids: list[int] = []
         for file in (cgroups / unit).glob("**/cgroup.procs"):
             with contextlib.suppress(OSError, ValueError):
@@ -85,7 +83,6 @@ class System:
         return min(pids, default=None)
 
     def set_hostname(self, name: str) -> None:
-        """Name the running system."""
         try:
             socket.sethostname(name)
         except OSError as error:
@@ -93,7 +90,7 @@ class System:
 
     @staticmethod
     def write(path: Path, text: str) -> bool:
-        """Replace a small configuration file in memory; True where that changed it."""
+        """Replace a small configuration file in memory; True if that changed it."""
         try:
             if path.exists() and path.read_text() == text:
                 return False
@@ -110,7 +107,7 @@ class System:
 
     @staticmethod
     def remove(path: Path) -> bool:
-        """Remove a configuration file; True where there was one."""
+        """Remove a configuration file; True if it existed."""
         try:
             path.unlink()
         except FileNotFoundError:

@@ -1,5 +1,6 @@
-"""systemd as the supervisor of units: start, stop, ask; by `systemctl`, which talks to PID 1
-over its private socket, because there is no D-Bus daemon in the appliance."""
+"""systemd as the supervisor of units: start, stop, query; by `systemctl`, which talks to PID 1 over
+its private socket, because there is no D-Bus daemon in the appliance.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from vmkernel.host.runner import Runner
 __all__ = ["Systemd", "UnitStatus"]
 
 _TIMEOUT_S = 200.0
-"""More than a unit's own time to start (DefaultTimeoutStartSec), whose end systemd reports."""
+"""Longer than a unit's own start time-out (DefaultTimeoutStartSec), which systemd reports."""
 
 
 @dataclass(frozen=True)
 class UnitStatus:
-    """How a unit stands."""
+    """The state of a unit."""
 
     active: str
     """`active`, `activating`, `deactivating`, `inactive`, `failed`."""
@@ -27,21 +28,19 @@ class UnitStatus:
 
 
 class Systemd:
-    """The system's manager."""
-
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
     async def start(self, unit: str) -> None:
-        """Start a unit and wait until it has been started; CommandError with systemd's words."""
+        """Start a unit and wait until it has started; CommandError with systemd's message."""
         await self._run("start", unit)
 
     async def stop(self, unit: str) -> None:
-        """Stop a unit and wait until it is gone."""
+        """Stop a unit and wait until it has stopped."""
         await self._run("stop", unit)
 
     async def reset_failed(self, unit: str) -> None:
-        """Forget a unit's failure; systemd then loads it afresh at its next start."""
+        """Clear a unit's failure; systemd then reads the unit again at its next start."""
         try:
             await self._run("reset-failed", unit)
         except CommandError as error:
@@ -49,7 +48,7 @@ class Systemd:
                 raise
 
     async def status(self, unit: str) -> UnitStatus:
-        """How a unit stands; `inactive` where systemd doesn't know it."""
+        """The state of a unit; `inactive` if systemd doesn't know it."""
         completed = await self._run("show", unit, "--property=ActiveState,Result,ExecMainStatus")
         found = dict(line.split("=", 1) for line in completed.decode().splitlines() if "=" in line)
         code = found.get("ExecMainStatus", "")
@@ -60,7 +59,7 @@ class Systemd:
         )
 
     async def is_stopping(self) -> bool:
-        """True while the whole system goes down."""
+        """True while the whole system is shutting down."""
         completed = await self._runner.run(
             ["systemctl", "is-system-running"], timeout_s=_TIMEOUT_S, ok=tuple(range(8))
         )

@@ -1,4 +1,4 @@
-"""Tap devices and vhost-net: opened here, used by a QEMU that could not open them."""
+"""Tap devices and vhost-net: opened here, used by a QEMU that may not open them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _PATTERN = b"vmtap%d"
 
 
 def open_tap() -> tuple[int, str]:
-    """A new tap that lives while its descriptor is open; the descriptor and the tap's name."""
+    """A new tap that exists while its descriptor is open; returns the descriptor and the tap's
+    name.
+    """
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         request = _REQUEST.pack(_PATTERN, _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
@@ -43,8 +45,8 @@ def open_tap() -> tuple[int, str]:
 def _rank_last(fd: int) -> None:
     """Give the tap an address above all real ones.
 
-    A bridge takes the lowest address of its ports for its own: a guest that comes would otherwise
-    change the host's own address, and with it the host's lease.
+    A bridge uses the lowest address of its ports: otherwise starting a guest could change the
+    host's address, and with it the host's DHCP lease.
     """
     answer = fcntl.ioctl(fd, _TUNGETIFF, bytes(_REQUEST.size))
     name = _REQUEST.unpack(answer)[0]
@@ -56,5 +58,5 @@ def _rank_last(fd: int) -> None:
 
 
 def open_vhost_net() -> int:
-    """A descriptor through which the kernel moves a virtio card's frames itself."""
+    """A descriptor through which the kernel itself moves a virtio NIC's frames."""
     return os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)

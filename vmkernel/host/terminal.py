@@ -1,4 +1,4 @@
-"""A screen or serial line that we only write to: no echo, no signals, never a blocked writer."""
+"""A screen or serial line that is only written to: no echo, no signals, never blocks."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _INPUT_FLAGS = termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | t
 def console_names(sys: Path = SYS) -> tuple[str, ...]:
     """The terminals that the kernel's `console=` chose, such as `tty1` and `ttyS0`.
 
-    `tty0` is whichever screen is in front; ours is the first one.
+    `tty0` is the screen in the foreground; we use the first one.
     """
     names = (read_text(sys / "class/tty/console/active") or "tty0").split()
     return tuple(dict.fromkeys("tty1" if name == "tty0" else name for name in names))
 
 
 class Terminal:
-    """One terminal; where it breaks it is dropped, for it is only there to be looked at."""
+    """One terminal; after a failure it is not used any more, since it is only for display."""
 
     def __init__(self, name: str, dev: Path = DEV) -> None:
         self.name = name
@@ -46,12 +46,12 @@ class Terminal:
 
     @property
     def works(self) -> bool:
-        """False once it broke or was closed."""
+        """False after a failure or once closed."""
         return self._fd >= 0
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and rows; 80 x 25 where it doesn't say."""
+        """Columns and rows; 80 x 25 if it doesn't report them."""
         with contextlib.suppress(OSError):
             rows, columns = struct.unpack(
                 "HHHH", fcntl.ioctl(self._fd, termios.TIOCGWINSZ, b"\0" * 8)
@@ -61,13 +61,14 @@ class Terminal:
         return 80, 25
 
     def write(self, text: str) -> None:
-        """Write as far as the terminal takes it now; the rest follows or, far behind, is lost."""
+        """Write as much as the terminal accepts now; the rest follows, or is dropped if too much is
+        pending.
+        """
         if self.works and len(self._pending) < _MAX_PENDING_BYTES:
             self._pending += text.encode("ascii", errors="replace")
             self._flush()
 
     def close(self) -> None:
-        """Let the terminal go."""
         if self.works:
             self._unwatch()
             with contextlib.suppress(OSError):
@@ -75,7 +76,7 @@ class Terminal:
             self._fd = -1
 
     def _quiet_input(self) -> None:
-        """Take no input: no echo, no key is a signal; on a screen no key does anything."""
+        """Ignore all input: no echo, and no key sends a signal or has any other effect."""
         with contextlib.suppress(termios.error, OSError):
             settings = termios.tcgetattr(self._fd)
             settings[_LFLAG] &= ~_INPUT_FLAGS

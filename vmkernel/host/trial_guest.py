@@ -1,8 +1,9 @@
-"""The guest that shows whether KVM can be trusted: QEMU's arguments and what its guest says.
+"""The guest that shows whether KVM works: QEMU's arguments and the guest's expected output.
 
-With OVMF it is a UEFI machine with nothing to start, whose firmware names its boot manager on the
-serial line. Without, SeaBIOS starts a boot sector of our own (trial_guest.S). Both have done what
-an ordinary guest needs by the time they speak: timers, interrupts, long mode, a second processor.
+With OVMF it is a UEFI machine with nothing to boot, whose firmware names its boot manager on the
+serial line. Without, SeaBIOS starts our own boot sector (trial_guest.S). By the time of their
+output, both have used what an ordinary guest needs: timers, interrupts, long mode, a second
+processor.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from firmware.guest_firmware import UefiFiles
 __all__ = ["TrialGuest", "boot_disk", "trial_guest"]
 
 _UEFI_SAYS = b"BdsDxe"
-"""The part of EDK II that looks for something to start, as it names itself."""
+"""The part of EDK II that selects what to boot, by the name it prints."""
 _BIOS_SAYS = b"MICA RUNS"
 _DISK_BYTES = 1 << 20
-"""SeaBIOS reads no disk of one sector."""
+"""SeaBIOS doesn't read a disk of one sector."""
 
 _SECTOR = bytes.fromhex(
     "ea057c000031c08ed88ec08ed0bc007cfcfb8b1e6c0483c305f43b1e6c0475f9fabf0010b90020f3"
@@ -38,7 +39,7 @@ class TrialGuest:
 
     arguments: tuple[str, ...]
     says: bytes
-    """What its serial line has in it once it ran."""
+    """The output on its serial line once it has run."""
 
 
 def boot_disk() -> bytes:
@@ -51,7 +52,7 @@ def trial_guest(
 ) -> TrialGuest:
     """The guest for a host with these UEFI files; without them it starts from `disk`.
 
-    Neither the files nor the disk are written. `data_dirs` are where QEMU finds SeaBIOS.
+    Neither the files nor the disk are written. `data_dirs` are the folders with SeaBIOS.
     """
     arguments = [
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-net", "none"),

@@ -1,4 +1,4 @@
-"""The kernel's device events (NETLINK_KOBJECT_UEVENT), as they happen; it changes nothing."""
+"""The kernel's device events (NETLINK_KOBJECT_UEVENT), as they happen; only reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MESSAGE_BYTES = 8192
 
 @dataclass(frozen=True)
 class Uevent:
-    """A device that came, went or changed."""
+    """A device that was added, removed or changed."""
 
     action: str
     path: str
@@ -29,7 +29,7 @@ class Uevent:
 
 
 def decode_uevent(data: bytes) -> Uevent | None:
-    """One message; None where it is not one of the kernel's."""
+    """One message; None if it isn't from the kernel."""
     head, _, rest = data.partition(b"\0")
     action, at, path = head.decode(errors="replace").partition("@")
     if not at:
@@ -39,7 +39,7 @@ def decode_uevent(data: bytes) -> Uevent | None:
 
 
 class UeventSocket:
-    """Hands every event on; after an overrun it hands on None: look at everything again."""
+    """Passes every event on; after an overrun it passes None: read everything again."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -52,11 +52,10 @@ class UeventSocket:
             raise
 
     def fileno(self) -> int:
-        """For the event loop."""
         return self._socket.fileno()
 
     def read(self, handle: Callable[[Uevent | None], None]) -> None:
-        """Hand on everything that is there now."""
+        """Pass on everything that is pending."""
         while True:
             try:
                 data, sender = self._socket.recvfrom(_MESSAGE_BYTES)
@@ -69,5 +68,4 @@ class UeventSocket:
                 handle(event)
 
     def close(self) -> None:
-        """Stop listening."""
         self._socket.close()

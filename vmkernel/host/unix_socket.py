@@ -1,7 +1,7 @@
 """Unix stream sockets by path, whatever the path's length.
 
-The kernel takes at most 107 octets of path; a datastore of a hosted Mica may lie deeper. The
-folder is opened and the socket named through it.
+The kernel takes at most 107 octets of path; a datastore in hosted mode may have a longer path. The
+folder is opened, and the socket is addressed through its descriptor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _stream() -> socket.socket:
 
 
 def listen_stream(path: Path, *, mode: int = 0o600) -> socket.socket:
-    """Bind and listen, replacing whatever socket lay there."""
+    """Bind and listen, replacing an existing socket."""
     sock = _stream()
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -48,7 +48,7 @@ def listen_stream(path: Path, *, mode: int = 0o600) -> socket.socket:
 
 
 def connect_stream(path: Path) -> socket.socket:
-    """Connect; OSError where nobody listens. A Unix socket connects at once or not at all."""
+    """Connect; OSError if no process listens. A Unix socket connects at once or not at all."""
     sock = _stream()
     try:
         sock.setblocking(False)

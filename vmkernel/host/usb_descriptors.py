@@ -1,5 +1,6 @@
-"""A USB device's descriptors as the kernel read them, which it also has of a device that it doesn't
-use (chapter 9 of the USB specification): a chain of records, each with its length and its kind."""
+"""A USB device's descriptors as the kernel read them, also for a device that isn't authorised
+(chapter 9 of the USB specification): a chain of records, each with its length and its kind.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ __all__ = ["usb_interface_class"]
 _INTERFACE = 4
 _CLASS_AT = 5
 _MAX_BYTES = 1 << 16
-"""Far more than devices have; the device itself says how long its descriptors are."""
+"""Far more than real devices have; the device itself says how long its descriptors are."""
 
 
 def usb_interface_class(folder: Path) -> str | None:
-    """The class of a device's first interface, two hex digits; None if it has none.
+    """The class of a device's first interface, two hex digits; None if it has no interface.
 
     `folder` is the device's in sysfs.
     """

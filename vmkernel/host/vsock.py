@@ -16,12 +16,11 @@ _DEVICE = Path("/dev/vhost-vsock")
 
 
 async def load_vhost_vsock(runner: Runner, device: Path = _DEVICE) -> None:
-    """Load the module, which makes the device; few VMs want it, so nothing loads it at boot."""
+    """Load the module, which creates the device; few VMs use it, so it isn't loaded at boot."""
     if not device.exists():
         with contextlib.suppress(CommandError):  # opening the device says what is missing
             await load_driver(runner, "vhost_vsock")
 
 
 def open_vhost_vsock(device: Path = _DEVICE) -> int:
-    """A descriptor for one guest's vsock device."""
     return os.open(device, os.O_RDWR | os.O_CLOEXEC)

@@ -1,8 +1,8 @@
-"""How many programs work on data at once: a few in all, in turn for everybody who waits.
+"""How many programs work on data at once: a few in total, in turn for all users.
 
-Copies may take hours, so one place is always left to quick work (a look into a file, a snapshot).
-Whoever asked for the most waits behind whoever asked for less: places are given out in turn by
-the name of who asked, and first come, first served for each.
+Copies may take hours, so one place is always reserved for quick work (inspecting a file, a
+snapshot). Places are given to the waiting users in turn, and for each user first come, first
+served: a user with many requests doesn't delay others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _QUICK_WAIT_S = 300.0
 
 @dataclass(frozen=True)
 class Asker:
-    """On whose behalf work is done, and how it is told that it waits."""
+    """On whose behalf work is done, and how it is notified that it waits."""
 
     name: str = ""
     on_wait: Callable[[], None] = lambda: None
@@ -54,7 +54,7 @@ class WorkPlaces:
 
     @contextlib.asynccontextmanager
     async def taken(self, *, long: bool, wait_s: float | None = None) -> AsyncIterator[None]:
-        """Have a place; `unavailable` where none becomes free in time."""
+        """Occupy a place; `unavailable` if none becomes free in time."""
         await self._take(long, wait_s or (_LONG_WAIT_S if long else _QUICK_WAIT_S))
         try:
             yield
@@ -121,7 +121,7 @@ class WorkPlaces:
                 mine.turn.set_result(None)
 
     def _next(self) -> str | None:
-        """Whose turn it is: of those that wait for what is free, who was served longest ago."""
+        """Whose turn it is: the waiting user who was served longest ago."""
         for name, queue in self._waiting.items():
             if any(self._free(waiting.long) for waiting in queue):
                 return name

@@ -1,8 +1,8 @@
-"""Starts `vmkernel.workers`: processes of their own for data from outside.
+"""Starts `vmkernel.workers`: separate processes for data from outside.
 
-Each runs as an unprivileged uid (in the appliance), under limits on memory, file size, system
-calls and files that it puts on itself before it looks at the data, and ends when this process
-does. One that says nothing for a while is killed.
+Each runs as an unprivileged uid (in the appliance), under limits on memory, file size, system calls
+and files that it sets for itself before it reads the data, and ends when this process does. One
+without output for a while is killed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["Confinement", "Outcome", "Workers"]
 _SILENCE_S = 120.0
 _LINE_BYTES = 1 << 16
 _LINES_MAX = 400_000
-"""Four a second (workers/report.py) for as long as any may run."""
+"""Four per second (workers/report.py) for the longest run."""
 _ROOT = Path(vmkernel.__file__).parent.parent
 
 OnProgress = Callable[[int, int], None]
@@ -55,19 +55,19 @@ class Confinement:
 
 @dataclass(frozen=True)
 class Workers:
-    """Where they come from and what they all may read."""
+    """Where the workers' code is, and what all of them may read."""
 
     runner: Runner
     readable: tuple[str, ...] = ("/",)
-    """In the appliance: programs, libraries and settings alone."""
+    """In the appliance: only programs, libraries and settings."""
     allow_loopback: bool = False
-    """Images may be fetched from this machine itself (hosted mode, where asked for)."""
+    """Images may be fetched from this machine itself (hosted mode, if requested)."""
     pull_uid: int | None = None
-    """Runs what speaks to servers; None: as ourselves."""
+    """The uid of workers that contact servers; None: our own."""
     cgroup: Cgroup | None = None
-    """Where they all run, so that what they take is never the vmkernel's."""
+    """The cgroup of all workers, so that their memory is never counted as the vmkernel's."""
     places: WorkPlaces = field(default_factory=WorkPlaces)
-    """For what works on whole disks."""
+    """For work on whole disks."""
     environment: Mapping[str, str] = field(
         default_factory=lambda: {
             **FIXED_ENVIRONMENT,
@@ -77,16 +77,16 @@ class Workers:
     )
 
     def prefix(self, confinement: Confinement) -> list[str]:
-        """What stands before a program's own words to run it confined."""
+        """The words before a program's own arguments that run it confined."""
         return [*self._python("vmkernel.workers.exec_confined"), self._policy(confinement, TOOL)]
 
     def program(self, name: str) -> str:
-        """A tool's path, where it is not to be looked for."""
+        """A tool's path, if it is not to be searched for."""
         return str(self.runner.programs.get(name, name))
 
     @property
     def confined_runner(self) -> Runner:
-        """Runs what `prefix` begins."""
+        """Runs commands that start with `prefix`."""
         return Runner(environment=self.environment)
 
     async def run(
@@ -100,7 +100,7 @@ class Workers:
         on_progress: OnProgress,
         timeout_s: float = 24 * 3600.0,
     ) -> Outcome:
-        """The outcome of a worker's work; MicaError with what it refused."""
+        """The result of a worker; MicaError with its refusal."""
         reader = _Lines(on_progress)
         calls = FETCH_WORKER if confinement.network else WORKER
         argv = [*self._python(f"vmkernel.workers.{module}"), self._policy(confinement, calls)]
@@ -137,17 +137,17 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a worker has done."""
+    """The result of a worker."""
 
     size_bytes: Count = 0
     url: Annotated[str, msgspec.Meta(max_length=16 << 10)] = ""
-    """Where a fetched file came from in the end."""
+    """The final address of a fetched file."""
     missing: Annotated[
         tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(max_length=64)
     ] = ()
-    """Numbers of the keys that a guest's firmware variables lack."""
+    """The numbers of the keys that a guest's firmware variables lack."""
     revoked: Count | None = None
-    """What they revoke."""
+    """The number of signatures that they revoke."""
 
 
 class _Line(msgspec.Struct):
@@ -166,8 +166,9 @@ def _filter(calls: CallFilter) -> str:
 
 
 class _Lines:
-    """Collects a worker's JSON lines. A worker reads data from outside, and may be in their hands:
-    it is believed within ranges, and told apart at a bounded pace."""
+    """Collects a worker's JSON lines. A worker reads data from outside and may be compromised by
+    it: its values are accepted only within ranges, and its lines are parsed at a bounded rate.
+    """
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
@@ -176,7 +177,6 @@ class _Lines:
         self._count = 0
 
     def feed(self, data: bytes) -> None:
-        """Take a piece of its output."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._count += len(lines)
         if len(self._rest) > _LINE_BYTES or self._count > _LINES_MAX:
@@ -195,7 +195,7 @@ class _Lines:
             self._on_progress(progress.done, progress.total)
 
     def outcome(self, module: str) -> Outcome:
-        """The last word; MicaError if it was a refusal."""
+        """The final line; MicaError if it was a refusal."""
         if self._outcome is None:
             raise HostError(f"The worker {module} ended without an outcome.")
         if self._outcome.ok is not None:

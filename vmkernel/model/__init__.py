@@ -15,6 +15,7 @@ from vmkernel.model.cloud_init import *
 from vmkernel.model.console import *
 from vmkernel.model.datastores import *
 from vmkernel.model.disks import *
+from vmkernel.model.event_types import *
 from vmkernel.model.guest_agent import *
 from vmkernel.model.host import *
 from vmkernel.model.images import *

@@ -29,7 +29,7 @@ class TokenSpec(Record, frozen=True, kw_only=True):
     description: ShortText = ""
     """What the token is for."""
     expires_at: SentTimestamp | None = None
-    """When it ends; never if it is null."""
+    """When it expires; never if null."""
 
 
 class Token(Record, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class Token(Record, frozen=True, kw_only=True):
 
 
 class IssuedToken(Record, frozen=True, kw_only=True):
-    """A token with its secret, which is shown here and never again."""
+    """A token with its secret, which is shown only here."""
 
     token: Token
     secret: str

@@ -14,7 +14,7 @@ __all__ = ["AUDIT_LISTING", "AuditOutcome", "AuditRecord"]
 
 
 class AuditOutcome(OpenEnum):
-    """What became of a request."""
+    """What happened to a request."""
 
     CHANGED = "changed"
     """It was carried out, or its operation has begun."""
@@ -24,7 +24,7 @@ class AuditOutcome(OpenEnum):
 
 
 class AuditRecord(Record, frozen=True, kw_only=True):
-    """One kind of request by one actor about one object, and how often it came."""
+    """One kind of request by one actor about one object, and how often it was made."""
 
     id: str
     """Opaque; ordered by `first_at`."""
@@ -32,16 +32,16 @@ class AuditRecord(Record, frozen=True, kw_only=True):
     """`changed`: it was carried out, or its operation has begun; `read`: it handed out what a guest
     holds; `denied`: it was refused."""
     request: Annotated[str, msgspec.Meta(examples=["vm.start"])]
-    """What was asked for."""
+    """The kind of request."""
     subject: Subject
     actor: str
-    """The token; `anonymous` without a good one."""
+    """The ID of the token; `anonymous` if there was no valid one."""
     origin: str
     """The client's address."""
     first_at: Timestamp
     last_at: Timestamp
     count: int = 1
-    """How often it came between the two times, at most 5 minutes apart."""
+    """How often it was made between the two times, which are at most 5 minutes apart."""
     code: str | None = None
     """Why it was refused, such as `forbidden`."""
     message: str = ""

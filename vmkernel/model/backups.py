@@ -34,11 +34,11 @@ class Backup(Record, frozen=True, kw_only=True):
     vm: Slug
     created_at: Timestamp
     expires_at: Timestamp
-    """It ends by itself then."""
+    """When it ends by itself."""
     checkpoint: Slug | None = None
     """What a later backup can name to get only what changed since this one."""
     since: Slug | None = None
-    """Only what changed since this checkpoint is listed."""
+    """If set, only the changes since this checkpoint are listed."""
     quiet: bool
     """True if the guest's file systems were frozen."""
     disks: tuple[BackupDisk, ...]
@@ -50,7 +50,7 @@ class BackupExtent(Record, frozen=True, kw_only=True):
     offset: int
     length: int
     zero: bool
-    """All of it is zero and need not be read."""
+    """All of it is zeros and need not be read."""
 
 
 class CheckpointDisk(Record, frozen=True, kw_only=True):
@@ -58,22 +58,22 @@ class CheckpointDisk(Record, frozen=True, kw_only=True):
 
     key: str
     dirty_bytes: int | None
-    """What changed since, in whole blocks; null while the VM is off."""
+    """What has changed since, in whole blocks; null while the VM is off."""
     usable: bool
     """False after a crash: the next backup must be a full one."""
     persistent: bool
-    """False on a raw volume: it is gone once the VM is off."""
+    """False on a raw volume: the checkpoint is lost when the VM is powered off."""
 
 
 class Checkpoint(Record, frozen=True, kw_only=True):
-    """An instant since which a VM's changes are recorded."""
+    """A point in time since which a VM's changes are recorded."""
 
     id: str
     disks: tuple[CheckpointDisk, ...]
 
 
 class BackupList(Record, frozen=True, kw_only=True):
-    """The backups of a VM that are open."""
+    """The open backups of a VM."""
 
     items: tuple[Backup, ...]
     next: str | None = None
@@ -81,11 +81,11 @@ class BackupList(Record, frozen=True, kw_only=True):
 
 
 class BackupExtents(Record, frozen=True, kw_only=True):
-    """What is to be copied of a disk; between the extents nothing has changed."""
+    """What to copy of a disk; between the extents nothing has changed."""
 
     extents: tuple[BackupExtent, ...]
     next: int | None
-    """The `offset` of the next part; null at the disk's end."""
+    """The `offset` of the next part; null at the end of the disk."""
 
 
 class CheckpointList(Record, frozen=True, kw_only=True):

@@ -74,7 +74,7 @@ SentTimestamp = Annotated[
         extra_json_schema={"format": "date-time"},
     ),
 ]
-"""What a client may write; it is kept and answered as a Timestamp."""
+"""A time as clients may write it; it is stored and returned as a Timestamp."""
 
 # What users choose freely. No such text may write to a terminal or a log (vmkernel/text.py).
 Printable = Annotated[str, msgspec.Meta(pattern=PRINTABLE)]
@@ -98,8 +98,9 @@ _OPEN: ContextVar[bool] = ContextVar("open sets of values", default=False)
 
 
 class OpenEnum(StrEnum):
-    """Base of every set of values. A request may have these only; an answer of a newer host may
-    have others, which a client reads as members without a name of their own (see `open_sets`)."""
+    """Base of every set of values. A request may have these only; the response of a newer host may
+    have others, which a client reads as members without a name (see `open_sets`).
+    """
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -112,7 +113,7 @@ class OpenEnum(StrEnum):
 
 @contextmanager
 def open_sets() -> Iterator[None]:
-    """Take values that a set doesn't have, for as long as an answer is read."""
+    """Accept values that a set doesn't have, while a response is decoded."""
     token = _OPEN.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Clones: new virtual machines made of others."""
+"""Clones: new VMs made from existing ones."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ __all__ = ["CloneSpec"]
 
 
 class CloneSpec(Record, frozen=True, kw_only=True):
-    """What a clone is wanted to be, beyond a copy of the VM that it is made of."""
+    """What a clone is wanted to be, apart from what it copies from the original VM."""
 
     name: DisplayName = ""
     datastore: Slug | None = None
     """The datastore of the clone and its disks; the original's if null."""
     linked: bool = False
-    """Its disks are only the differences to those of the other, which must be a template: that must
-    stay as it is while there are such clones."""
+    """Make a linked clone: its disks store only the differences from the original, which must be a
+    template and can't be changed or deleted while it has linked clones."""
     snapshot: Slug | None = None
-    """As the other was at this snapshot of it; it may run then."""
+    """Clone this snapshot of the original instead of its present state; the original may then be
+    running."""

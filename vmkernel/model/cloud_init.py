@@ -1,4 +1,4 @@
-"""What cloud-init gives a guest at its first start, by cloud-init's NoCloud."""
+"""What cloud-init configures in a guest at its first start (cloud-init's NoCloud data source)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from vmkernel.text import PRINTABLE_WITH_TABS
 __all__ = ["CONCEALED", "CloudInitSpec", "UserDataFormat"]
 
 CONCEALED = "***"
-"""Shown instead of a secret; if it is sent back, the secret stays as it is."""
+"""Shown instead of a secret; sending it back leaves the secret unchanged."""
 
 
 class UserDataFormat(OpenEnum):
-    """Who reads the user data: cloud-init, or any other program."""
+    """What reads the user data: cloud-init, or any other program."""
 
     CLOUD_INIT = "cloud-init"
     """They are checked by cloud-init's rules, and joined with user, keys and password."""
     ANY = "any"
-    """Talos, Ignition, cloudbase-init or another: they reach the guest as they are."""
+    """Talos, Ignition, cloudbase-init or another: the user data reach the guest unchanged."""
 
 
 class CloudInitSpec(Record, frozen=True, kw_only=True):
-    """What cloud-init gives a guest at its first start, on a CD-ROM of its own labelled CIDATA.
+    """What cloud-init configures in a guest at its first start, on a CD-ROM labelled CIDATA.
 
-    Secrets are answered as `***`; if that is sent back, they stay as they are.
+    Secrets are shown as `***`; sending that back leaves them unchanged.
     """
 
     hostname: (
@@ -52,7 +52,7 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    """The name of the first user; the system's own choice if null."""
+    """The name of the first user; the guest's default user if null."""
     password_hash: (
         Annotated[
             str,
@@ -64,8 +64,8 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    """That user's, as crypt(5) writes it (`mica vm create --password` makes one); without `user`,
-    one that begins with $1$, $2a$, $2y$, $5$ or $6$. Never shown."""
+    """The password hash of that user in crypt(5) format (`mica vm create --password` makes one).
+    Without `user`, it must begin with $1$, $2a$, $2y$, $5$ or $6$. Never shown."""
     ssh_keys: Annotated[
         tuple[
             Annotated[
@@ -82,11 +82,12 @@ class CloudInitSpec(Record, frozen=True, kw_only=True):
     ] = ()
     """Public keys that may log in as that user: lines of authorized_keys."""
     format: UserDataFormat = UserDataFormat.CLOUD_INIT
-    """Who reads `user_data`. With `any` (Talos, Ignition, cloudbase-init), they reach the guest
-    unchecked and as they are, without user, keys and password."""
+    """Which program reads `user_data`. With `any` (Talos, Ignition, cloudbase-init), they reach the
+    guest unchecked and unchanged, without user, keys and password."""
     user_data: Annotated[str, msgspec.Meta(max_length=1 << 18)] | None = None
-    """As `format` says; shown to operators, of one VM alone."""
+    """The user data in the given `format`. Only operators see them, and only when reading a single
+    VM."""
     meta_data: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
     """Further meta-data."""
     network_config: Annotated[str, msgspec.Meta(max_length=1 << 16)] | None = None
-    """Version 1 or 2; DHCP on the first card if null."""
+    """Version 1 or 2; if null, DHCP on the first NIC."""

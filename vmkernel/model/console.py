@@ -1,12 +1,13 @@
-"""What goes over a VM's serial console, between the vmkernel and whoever shows it.
+"""The protocol of a VM's serial console, between the vmkernel and its clients.
 
-Its socket keeps the boundaries of messages (SOCK_SEQPACKET). The first octet of a message tells
-what follows it:
+Its socket keeps the boundaries of messages (SOCK_SEQPACKET). The first octet of a message says what
+follows it:
 
     DATA     bytes of the line: the guest's output one way, what is typed the other
     CONTROL  JSON: a `ConsoleNotice` from the vmkernel, a `ConsoleAsk` to it
 
-Any number may watch; at most one writes. A stream of VNC has none of this: it is RFB, as it is.
+Any number of clients may watch; at most one writes. A VNC stream is plain RFB, without this
+framing.
 """
 
 from __future__ import annotations
@@ -22,26 +23,27 @@ MAX_CONSOLE_BYTES = (1 << 16) + 1
 
 
 class ConsoleMode(OpenEnum):
-    """How a client uses a serial line, which any number watch and at most one writes."""
+    """How a client uses a serial console: any number of clients watch, at most one writes."""
 
     WRITE = "write"
-    """To be its writer, if there is none."""
+    """Become the writer if there is none."""
     WATCH = "watch"
-    """To see it only."""
+    """Only watch."""
     TAKEOVER = "takeover"
-    """To be its writer, whoever is it now."""
+    """Become the writer, replacing the present one."""
 
 
 class ConsoleAsk(Record, frozen=True, kw_only=True):
-    """What a client of a serial console's WebSocket may say as a text message, at any time."""
+    """A text message from a client of a serial console's WebSocket, sent at any time."""
 
     mode: ConsoleMode
 
 
 class ConsoleNotice(Record, frozen=True, kw_only=True):
-    """What a serial console's WebSocket says as a text message: whether what is typed here reaches
-    the guest; first when it opens, then whenever that changes."""
+    """A text message to a client of a serial console's WebSocket: whether its input reaches the
+    guest; sent first, and whenever that changes.
+    """
 
     writer: bool
     holder: str | None = None
-    """Who writes, if it is another client; null: no one."""
+    """The client that writes, if it is another one; null if there is none."""

@@ -40,7 +40,7 @@ class DatastoreKind(OpenEnum):
     RAID = "raid"
     """Several disks that mirror each other (md)."""
     LVM = "lvm"
-    """Several disks one after the other (a volume group); the loss of one loses all."""
+    """Several disks concatenated (a volume group); losing one disk loses all data."""
     NFS = "nfs"
     DIRECTORY = "directory"
     """Hosted mode only."""
@@ -93,19 +93,19 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class NfsSpec(Record, frozen=True, kw_only=True):
-    """A directory that a server exports; the host needs to write there as root."""
+    """A directory exported by a server; the host must be able to write there as root."""
 
     server: Annotated[Printable, msgspec.Meta(min_length=1, max_length=255)]
-    """A name or an address."""
+    """Host name or address."""
     export: Annotated[PathText, msgspec.Meta(min_length=1)]
     """Its absolute path on the server."""
     version: NfsVersion | None = None
-    """Only this one; by default the newest that the server speaks, negotiated at each mount (see
-    `status.nfs_version`). Version 3 has no locks on the server."""
+    """Use only this version; if null, the newest that the server supports, negotiated at each mount
+    (see `status.nfs_version`). Version 3 has no locks on the server."""
     port: Port | None = None
-    """2049, or what the server's rpcbind reports (version 3)."""
+    """TCP port; if null, 2049, or for version 3 what the server's rpcbind reports."""
     mount_port: Port | None = None
-    """Version 3: the port of its mount service; else rpcbind is asked."""
+    """Version 3: the port of its mount service; if null, rpcbind is asked."""
 
 
 Percent = Annotated[int, msgspec.Meta(ge=1, le=100)]
@@ -116,22 +116,22 @@ class DatastoreSpec(Record, frozen=True, kw_only=True):
 
     kind: DatastoreKind
     disk: ShortText | None = None
-    """`local`: the id of the disk."""
+    """`local`: the ID of the disk."""
     disks: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=64)] = ()
-    """`raid` and `lvm`: the ids of the disks."""
+    """`raid` and `lvm`: the IDs of the disks."""
     spares: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=16)] = ()
     """`raid`: disks that replace one that fails."""
     raid_level: RaidLevel = RaidLevel.RAID1
-    """`raid`: what is made."""
+    """`raid`: the level of the array."""
     nfs: NfsSpec | None = None
     filesystem: Filesystem = Filesystem.XFS
-    """`local`, `raid`, `lvm`: what is made on wiped disks."""
+    """`local`, `raid`, `lvm`: the file system to make on wiped disks."""
     path: PathText | None = None
     """`directory` (hosted mode only): an absolute path."""
     warning_percent: Percent = 80
-    """A finding and an event are raised when this much is used."""
+    """Raise a warning (a finding and an event) when this much of the space is used."""
     critical_percent: Percent = 95
-    """The same, as an error."""
+    """Raise an error (a finding and an event) when this much of the space is used."""
 
 
 class DatastoreState(OpenEnum):
@@ -140,9 +140,9 @@ class DatastoreState(OpenEnum):
     AVAILABLE = "available"
     MISSING = "missing"
     FAILED = "failed"
-    """It is there and can't be used."""
+    """It is present but can't be used."""
     UNMOUNTED = "unmounted"
-    """It was unmounted by request, and stays so."""
+    """It was unmounted by request and stays unmounted."""
 
 
 class SpaceLevel(OpenEnum):
@@ -167,7 +167,7 @@ class DatastoreMember(Record, frozen=True, kw_only=True):
     """A disk of a datastore."""
 
     disk: str
-    """Its id."""
+    """The ID of the disk."""
     device: str | None = None
     state: MemberState
 
@@ -177,11 +177,11 @@ class RaidState(OpenEnum):
 
     CLEAN = "clean"
     DEGRADED = "degraded"
-    """A disk is missing and nothing is being done about it."""
+    """A disk is missing and no rebuild is running."""
     REBUILDING = "rebuilding"
-    """A disk is being filled."""
+    """Data are being copied to a disk."""
     CHECKING = "checking"
-    """All disks are there; their contents are being compared or brought in line."""
+    """All disks are present; their contents are being compared or synchronised."""
 
 
 class RaidStatus(Record, frozen=True, kw_only=True):
@@ -191,9 +191,9 @@ class RaidStatus(Record, frozen=True, kw_only=True):
     state: RaidState
     missing_disks: int = 0
     progress_percent: float | None = None
-    """Of the rebuild or check under way."""
+    """How much of the running rebuild or check is done."""
     remaining_s: int | None = None
-    """An estimate from its present speed."""
+    """Estimated from the present speed."""
 
 
 class DatastoreStatus(Record, frozen=True, kw_only=True):
@@ -206,12 +206,12 @@ class DatastoreStatus(Record, frozen=True, kw_only=True):
     capacity_bytes: int = 0
     free_bytes: int = 0
     provisioned_bytes: int = 0
-    """What its volumes come to when they are filled to their sizes."""
+    """The total size of its volumes if they were completely filled."""
     space: SpaceLevel = SpaceLevel.OK
     device: str | None = None
     filesystem: str | None = None
     nfs_version: NfsVersion | None = None
-    """`nfs`: what is spoken now."""
+    """`nfs`: the version in use."""
     members: tuple[DatastoreMember, ...] = ()
     raid: RaidStatus | None = None
 

@@ -21,45 +21,47 @@ class DiskPartition(Record, frozen=True, kw_only=True):
 
 
 class HealthState(OpenEnum):
-    """A verdict on what a disk reports of itself; `unknown` if it can't be asked or is asleep."""
+    """The health that a disk reports; `unknown` if it can't be read or is asleep."""
 
     UNKNOWN = "unknown"
-    """It can't be asked, sleeps, or was not asked yet."""
+    """It can't be read, is asleep, or was not read yet."""
     OK = "ok"
     WARNING = "warning"
-    """It works, with damage or wear."""
+    """It works but shows damage or wear."""
     FAILING = "failing"
-    """It says that it fails, or that its data may be lost soon."""
+    """It reports that it is failing, or that its data may be lost soon."""
 
 
 class DiskHealth(Record, frozen=True, kw_only=True):
-    """SMART, the NVMe health log or SCSI's log pages, in common terms; null if not reported."""
+    """SMART, the NVMe health log or SCSI log pages, in common terms; a field is null if the disk
+    doesn't report it.
+    """
 
     state: HealthState
     reason: str | None = None
-    """Why it is not `ok`."""
+    """Why the state is not `ok`."""
     checked_at: Timestamp | None = None
     """When the disk itself was last read."""
     temperature_celsius: int | None = None
     wear_percent: int | None = None
-    """Used part of the endurance of flash; may go beyond 100."""
+    """How much of the flash memory's endurance is used; can exceed 100."""
     spare_percent: int | None = None
     power_on_hours: int | None = None
     reallocated_sectors: int | None = None
-    """Sectors replaced for good (NVMe reports none)."""
+    """Sectors replaced permanently (NVMe reports none)."""
     pending_sectors: int | None = None
-    """Sectors that can't be read now."""
+    """Sectors that can't be read at present."""
     media_errors: int | None = None
-    """Data that were lost, by the disk's own count."""
+    """How often data were lost, as counted by the disk."""
 
 
 class Disk(Record, frozen=True, kw_only=True):
     """A disk of the host."""
 
     id: str
-    """The serial number; its stable hardware path if it has none."""
+    """The serial number; the stable hardware path if it has none."""
     device: str
-    """The kernel's name now; it may change at the next boot."""
+    """The kernel's present name; it can change at the next boot."""
     model: str | None
     serial: str | None
     size_bytes: int
@@ -68,16 +70,16 @@ class Disk(Record, frozen=True, kw_only=True):
     rotational: bool
     removable: bool
     is_stick: bool
-    """True for the stick that Mica was started from."""
+    """True for the USB stick that Mica was booted from."""
     blank: bool
-    """True if no partition table and no known signature is on it."""
+    """True if it has no partition table and no known signature."""
     partitions: tuple[DiskPartition, ...] = ()
     datastore: str | None = None
-    """The id of the datastore that lives on it."""
+    """The ID of the datastore on it."""
     adoptable: DatastoreKind | None = None
-    """The kind of datastore on it that this host does not know."""
+    """The kind of datastore found on it that is not attached to this host."""
     health: DiskHealth | None = None
-    """Null if the host does not look after disks' health."""
+    """Null if the host does not monitor disks."""
 
 
 DISK_LISTING = Listing(

@@ -1,5 +1,6 @@
-"""What the agent in a guest says of it. All of it is the guest's own word: bounded, cleaned of
-control characters, and trusted for nothing but showing."""
+"""What a guest's agent reports. The guest controls all of it: it is bounded, cleaned of control
+characters, and used only for display.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ class AgentInterface(Record, frozen=True, kw_only=True):
 
 
 class GuestSystem(Record, frozen=True, kw_only=True):
-    """The guest's operating system, in the words of its os-release."""
+    """The guest's operating system, as its os-release says."""
 
     id: str = ""
     name: str = ""
@@ -27,12 +28,12 @@ class GuestSystem(Record, frozen=True, kw_only=True):
 
 
 class AgentStatus(Record, frozen=True, kw_only=True):
-    """The guest agent, in the guest's own words. That there is none is normal."""
+    """The guest agent, as it reports itself. Guests without an agent are normal."""
 
     connected: bool
     """True while a program in the guest has the channel open."""
     checked_at: Timestamp | None = None
-    """When the rest was asked."""
+    """When the other fields were read."""
     reason: str | None = None
     """Why a connected agent reports nothing."""
     version: str | None = None
@@ -40,4 +41,4 @@ class AgentStatus(Record, frozen=True, kw_only=True):
     system: GuestSystem | None = None
     interfaces: tuple[AgentInterface, ...] = ()
     frozen: bool = False
-    """True while its file systems are held still, for a snapshot."""
+    """True while the guest's file systems are frozen for a snapshot."""

@@ -32,39 +32,39 @@ __all__ = [
 
 
 class HostMode(OpenEnum):
-    """How this Mica runs."""
+    """How Mica runs on this machine."""
 
     APPLIANCE = "appliance"
     HOSTED = "hosted"
 
 
 class ApiInfo(Record, frozen=True, kw_only=True):
-    """What this host is. Without a token, only what a client needs to claim it is shown."""
+    """What this host is. Without a token, it shows only what a client needs to claim the host."""
 
     product: Annotated[str, msgspec.Meta(examples=["Mica"])]
     """The product's name."""
     api_version: Annotated[str, msgspec.Meta(examples=["v1"])]
     """The version of this API."""
     claimed: bool
-    """False until someone spent the claim code."""
+    """False until the claim code is used."""
     version: str | msgspec.UnsetType = msgspec.UNSET
-    """The version of Mica that runs; with a token only."""
+    """The version of Mica; shown only with a token."""
     mode: HostMode | msgspec.UnsetType = msgspec.UNSET
-    """Whether Mica owns the machine or is a guest; with a token only."""
+    """Whether Mica runs as an appliance or hosted; shown only with a token."""
     capabilities: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
-    """Names of what this host can do, for clients to ask; with a token only."""
+    """Features that this host supports, for clients to check; shown only with a token."""
 
 
 class CpuInfo(Record, frozen=True, kw_only=True):
-    """The host's processors."""
+    """The host's CPUs."""
 
     vendor: str
     model: str
     sockets: int
     cores: int
-    """Cores of all sockets together."""
+    """Cores of all sockets in total."""
     threads: int
-    """Hardware threads of all cores together."""
+    """Hardware threads of all cores in total."""
 
 
 class MemoryInfo(Record, frozen=True, kw_only=True):
@@ -77,15 +77,15 @@ class MemoryInfo(Record, frozen=True, kw_only=True):
 
 
 class VirtualisationInfo(Record, frozen=True, kw_only=True):
-    """Whether guests run on the processor."""
+    """Whether hardware virtualisation is available."""
 
     available: bool
     extension: str | None
-    """`svm` or `vmx` if the processor has one."""
+    """`svm` or `vmx`; null if the CPU has neither."""
     accelerator: str
     """What a VM started now would use: `kvm` or `tcg`."""
     reason: str | None = None
-    """Why it is not available."""
+    """Why hardware virtualisation is not available."""
 
 
 class BootInfo(Record, frozen=True, kw_only=True):
@@ -97,31 +97,31 @@ class BootInfo(Record, frozen=True, kw_only=True):
     kernel: str
     """The release of the running kernel."""
     bank: str | None
-    """The boot bank that was started."""
+    """The boot bank in use."""
     booted_at: Timestamp
     uptime_s: float
     """Seconds since the kernel started."""
     timings_s: dict[str, float] = {}
-    """Seconds to named stages if they are known."""
+    """Seconds until named stages of the boot, if known."""
 
 
 class SecurityInfo(Record, frozen=True, kw_only=True):
-    """What the running kernel enforces, as it reports; null for what it doesn't report."""
+    """What the running kernel enforces, as it reports; null if it doesn't report it."""
 
     lockdown: str | None
     """`none`, `integrity` or `confidentiality`; null if the kernel has no lockdown."""
     security_modules: tuple[str, ...]
     """The kernel's active security modules, in order."""
     secure_boot: bool
-    """True if the firmware checked the signature of what it started."""
+    """True if the firmware verified the signature of what it booted."""
     module_signatures_enforced: bool | None
     """True if only signed modules are loaded."""
     modules_locked: bool | None
-    """True if no module can be loaded until the next start."""
+    """True if no module can be loaded until the next boot."""
     kexec_disabled: bool | None
-    """True if no other kernel can be loaded until the next start."""
+    """True if no other kernel can be loaded until the next boot."""
     unprivileged_user_namespaces: bool | None
-    """True if a process without privileges may make a user namespace."""
+    """True if unprivileged processes may create user namespaces."""
     io_uring: str | None
     """Who may use io_uring: `allowed` (everyone), `privileged` or `disabled`."""
     executable_memfd: str | None
@@ -137,13 +137,13 @@ class SecurityInfo(Record, frozen=True, kw_only=True):
     smt_active: bool | None
     """True if threads share cores now."""
     cpu_mitigations: dict[str, str]
-    """Each weakness that the processor has, and how the kernel deals with it."""
+    """Each vulnerability of the CPU, and how the kernel mitigates it."""
     cpu_vulnerabilities: tuple[str, ...]
-    """The weaknesses of the processor that nothing mitigates."""
+    """The vulnerabilities of the CPU that are not mitigated."""
 
 
 class StickInfo(Record, frozen=True, kw_only=True):
-    """The boot stick, by the block layer's own counters since boot."""
+    """The boot stick; counters of the block layer since boot."""
 
     present: bool
     device: str | None = None
@@ -151,9 +151,9 @@ class StickInfo(Record, frozen=True, kw_only=True):
     serial: str | None = None
     size_bytes: int = 0
     written_bytes: int = 0
-    """Bytes written to the stick since boot."""
+    """Bytes written since boot."""
     read_bytes: int = 0
-    """Bytes read from the stick since boot."""
+    """Bytes read since boot."""
 
 
 class LinkInfo(Record, frozen=True, kw_only=True):
@@ -165,13 +165,13 @@ class LinkInfo(Record, frozen=True, kw_only=True):
     carrier: bool
     driver: str | None = None
     master: str | None = None
-    """The bridge or bond that it belongs to."""
+    """The bridge or bond that it is part of."""
     addresses: tuple[str, ...] = ()
     """In CIDR notation."""
 
 
 class Severity(OpenEnum):
-    """How much a finding matters."""
+    """How important a finding is."""
 
     INFO = "info"
     WARNING = "warning"
@@ -179,18 +179,18 @@ class Severity(OpenEnum):
 
 
 class Finding(Record, frozen=True, kw_only=True):
-    """Something that the host can't do or that needs attention."""
+    """A limitation of the host, or a condition that needs attention."""
 
     code: str
-    """Stable, such as `no-virtualisation`."""
+    """A stable code, such as `no-virtualisation`."""
     severity: Severity
     message: str
-    """One sentence: the object and what to do."""
+    """One sentence that names the object and what to do."""
     subject: str | None = None
 
 
 class HostProgram(Record, frozen=True, kw_only=True):
-    """A program that runs guests or their disks."""
+    """A program that Mica uses to run VMs or manage their disks."""
 
     name: Annotated[str, msgspec.Meta(examples=["qemu-system-x86_64"])]
     version: str
@@ -212,22 +212,22 @@ class HostStatus(Record, frozen=True, kw_only=True):
     links: tuple[LinkInfo, ...]
     findings: tuple[Finding, ...]
     programs: tuple[HostProgram, ...] = ()
-    """Hosted mode: the machine's own programs that Mica uses."""
+    """Hosted mode: the programs of this machine that Mica uses."""
     tls_fingerprint_sha256: str
     """SHA-256 of the API's certificate (DER), as the console shows it."""
 
 
 class HostCertificate(Record, frozen=True, kw_only=True):
-    """What this API proves itself with from now on."""
+    """The API's new certificate."""
 
     certificate_pem: str
     """The certificate, for clients that pin it."""
     fingerprint_sha256: str
-    """Its SHA-256 fingerprint, as the host's screen shows it."""
+    """Its SHA-256 fingerprint, as shown on the host's screen."""
 
 
 class DeviceBus(OpenEnum):
-    """The bus that a physical device hangs on."""
+    """The bus of a physical device."""
 
     PCI = "pci"
     USB = "usb"
@@ -238,7 +238,7 @@ class Device(Record, frozen=True, kw_only=True):
 
     bus: DeviceBus
     address: Annotated[str, msgspec.Meta(examples=["0000:00:1f.2", "1-1.4"])]
-    """The place on its bus."""
+    """Its address on the bus."""
     vendor_id: str
     product_id: str
     class_code: str
@@ -249,11 +249,11 @@ class Device(Record, frozen=True, kw_only=True):
     bundle: str | None = None
     """The driver bundle that covers it."""
     finding: Finding | None = None
-    """What is wrong with it, such as a missing driver."""
+    """What is wrong with the device, such as a missing driver."""
 
 
 class PowerAction(OpenEnum):
-    """What the host's power control can do."""
+    """What to do with the host's power."""
 
     SHUTDOWN = "shutdown"
     REBOOT = "reboot"

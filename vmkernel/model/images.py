@@ -1,4 +1,4 @@
-"""Images: ISOs, disk templates, kernels and initrds; what they are made from, and how they come."""
+"""Images: ISOs, disk images, kernels and initrds; how they are made and imported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ImageBytes = Annotated[int, msgspec.Meta(ge=1, le=MAX_IMAGE_BYTES)]
 
 
 class ImageFormat(OpenEnum):
-    """How an image is kept; its header must prove it."""
+    """The format in which an image is stored; it is verified against the file's header."""
 
     ISO = "iso"
     QCOW2 = "qcow2"
@@ -50,7 +50,7 @@ class ImageFormat(OpenEnum):
 
 
 class SourceFormat(OpenEnum):
-    """What an image may be made from. What isn't an ImageFormat is converted to qcow2."""
+    """The format of the source of an image. What isn't an ImageFormat is converted to qcow2."""
 
     ISO = "iso"
     QCOW2 = "qcow2"
@@ -65,7 +65,7 @@ class SourceFormat(OpenEnum):
 
     @property
     def kept_as(self) -> ImageFormat:
-        """The format of the image that comes out of it."""
+        """The format of the image made from it."""
         try:
             return ImageFormat(self.value)
         except ValueError:
@@ -73,12 +73,12 @@ class SourceFormat(OpenEnum):
 
     @property
     def converted(self) -> bool:
-        """True if qemu-img makes the image; False if it is kept as it came."""
+        """True if qemu-img makes the image; False if the file is stored unchanged."""
         return self.value not in ImageFormat._value2member_map_
 
 
 class Compression(OpenEnum):
-    """How data are compressed on their way to the host."""
+    """How data are compressed for the transfer to the host."""
 
     NONE = "none"
     GZIP = "gzip"
@@ -93,18 +93,18 @@ class ImageSource(Record, frozen=True, kw_only=True):
     datastore: Slug
     size_bytes: ImageBytes
     sha256: Sha256Hex | None = None
-    """Of the data as they are sent; checked if given."""
+    """The SHA-256 of the data as sent; verified if given."""
     format: SourceFormat | None = None
-    """Null: taken from the header, which is checked in any case."""
+    """Detected from the header if null; the header is verified in any case."""
     compression: Compression | None = None
-    """Null: taken from the header."""
+    """Detected from the header if null."""
 
 
 class ImagePull(Record, frozen=True, kw_only=True):
-    """An image that the host fetches itself."""
+    """An image that the host downloads."""
 
     datastore: Slug
-    """Where the image is kept."""
+    """The datastore to store the image in."""
     url: Annotated[
         str,
         msgspec.Meta(
@@ -114,34 +114,34 @@ class ImagePull(Record, frozen=True, kw_only=True):
             examples=["https://example.org/debian-13.qcow2"],
         ),
     ]
-    """`http://` or `https://`, without credentials. Addresses of this host itself and of a single
-    link are refused; at most five redirects are followed."""
+    """`http://` or `https://`, without credentials. Addresses of this host and link-local addresses
+    are refused; at most five redirects are followed."""
     sha256: Sha256Hex
-    """The digest that the file must have."""
+    """The SHA-256 that the file must have."""
     format: SourceFormat | None = None
-    """What it is, unpacked; null: taken from the header."""
+    """The format after decompression; detected from the header if null."""
     compression: Compression | None = None
-    """How it is compressed; null: taken from the header."""
+    """How the file is compressed; detected from the header if null."""
     max_bytes: ImageBytes | None = None
-    """Larger files are refused; null: what fits on the datastore."""
+    """Refuse larger files; if null, the limit is the datastore's free space."""
     ca_pem: Annotated[str, msgspec.Meta(max_length=65536, pattern=PRINTABLE_LINES)] | None = None
-    """Certificates to trust instead of the public authorities (PEM)."""
+    """PEM certificates to trust instead of the public authorities."""
 
 
 class ImageCapture(Record, frozen=True, kw_only=True):
-    """An image that is made of a volume that no running VM has."""
+    """An image made from a volume that no running VM uses."""
 
     volume: Slug
     datastore: Slug | None = None
-    """Null: the volume's."""
+    """The volume's datastore if null."""
     format: ImageFormat = ImageFormat.QCOW2
     """`qcow2` or `raw`."""
     compress: bool = False
-    """qcow2: compress the clusters."""
+    """Compress the clusters (qcow2 only)."""
 
 
 class ImageSpec(Record, frozen=True, kw_only=True):
-    """What an image is, as it is kept."""
+    """What an image is, as stored."""
 
     datastore: Slug
     format: ImageFormat
@@ -155,22 +155,22 @@ class ImageOrigin(Record, frozen=True, kw_only=True):
     format: SourceFormat
     compression: Compression
     size_bytes: int
-    """Of the data as they came."""
+    """The size of the source data."""
     sha256: Sha256Hex | None = None
-    """Of the data as they came."""
+    """The SHA-256 of the source data."""
     url: str | None = None
-    """Where it was pulled from, after redirects."""
+    """The URL that it was downloaded from, after redirects."""
     volume: str | None = None
-    """The volume that it was made of."""
+    """The volume that it was captured from."""
 
 
 class ImageStatus(Record, frozen=True, kw_only=True):
     """What is observed of an image."""
 
     virtual_size_bytes: int
-    """The size of the disk in it; the file's size if it is none."""
+    """The size of the virtual disk; the file's size if it isn't a disk image."""
     used_by: tuple[str, ...] = ()
-    """Ids of the VMs that name it."""
+    """IDs of the VMs that use it."""
     origin: ImageOrigin | None = None
     """Where it came from."""
     reason: str | None = None
@@ -178,7 +178,7 @@ class ImageStatus(Record, frozen=True, kw_only=True):
 
 
 class Image(Record, frozen=True, kw_only=True):
-    """An ISO, disk template, kernel or initrd."""
+    """An ISO, disk image, kernel or initrd."""
 
     id: Slug
     created_at: Timestamp
@@ -187,7 +187,7 @@ class Image(Record, frozen=True, kw_only=True):
 
 
 class StoredData(Record, frozen=True, kw_only=True):
-    """The file of an image or a volume, as it is downloaded."""
+    """The file of an image or a volume, as downloaded."""
 
     size_bytes: int
     etag: str
@@ -203,19 +203,19 @@ class DataExtent(Record, frozen=True, kw_only=True):
 
 
 class DataMap(Record, frozen=True, kw_only=True):
-    """Where the data of a file are; everything else of it reads as zeros."""
+    """Which parts of a file contain data; the rest reads as zeros."""
 
     size_bytes: int
     etag: str
-    """That of the download, without its quotation marks."""
+    """The ETag of the download, without quotation marks."""
     extents: tuple[DataExtent, ...]
-    """In order; a part of them, if there is a `next_offset`."""
+    """In order; only some of them if `next_offset` is set."""
     next_offset: int | None = None
     """The `offset` of the next part; null at the end."""
 
 
 class UploadSpec(ImageSource, frozen=True, kw_only=True):
-    """A resumable upload: what comes, and what it becomes."""
+    """A resumable upload: what is sent and which image it becomes."""
 
     image: Slug
 
@@ -225,7 +225,7 @@ class UploadState(OpenEnum):
 
     RECEIVING = "receiving"
     IMPORTING = "importing"
-    """All bytes are here; `operation` makes the image of them."""
+    """All bytes have arrived; `operation` makes the image from them."""
 
 
 class UploadStatus(Record, frozen=True, kw_only=True):
@@ -236,11 +236,11 @@ class UploadStatus(Record, frozen=True, kw_only=True):
     """The number of bytes that are stored durably."""
     expires_at: Timestamp
     operation: str | None = None
-    """What makes the image of it."""
+    """The operation that makes the image."""
 
 
 class Upload(Record, frozen=True, kw_only=True):
-    """A resumable upload, until its image is there."""
+    """A resumable upload, until its image exists."""
 
     id: Slug
     created_at: Timestamp
@@ -256,16 +256,16 @@ class UploadChecksum(Record, frozen=True, kw_only=True):
 
 
 class UploadOutcome(Record, frozen=True, kw_only=True):
-    """What became of one part of an upload."""
+    """The result of one part of an upload."""
 
     offset_bytes: int
-    """So many bytes of the whole are durable now."""
+    """The number of bytes of the whole upload that are durable."""
     checksum_matches: bool = True
-    """False: the part was dropped."""
+    """False if the part was discarded."""
     operation: str | None = None
-    """What makes the image, where the upload is whole now."""
+    """The operation that makes the image, if the upload is complete."""
     problem: ErrorInfo | None = None
-    """Why not all of it was taken."""
+    """Why only part of it was accepted."""
 
 
 IMAGE_LISTING = Listing(

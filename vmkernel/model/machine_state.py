@@ -16,23 +16,24 @@ MAX_STATE_FILE_BYTES = 2 << 20
 
 
 class StateFileName(OpenEnum):
-    """A part of a VM's state that is kept beside its disks: variables of UEFI without and with
-    Secure Boot, the TPM's non-volatile state."""
+    """A part of a VM's state that is stored beside its disks: UEFI variables without and with
+    Secure Boot, the TPM's non-volatile state.
+    """
 
     NVRAM = "nvram"
-    """Variables of UEFI without Secure Boot."""
+    """UEFI variables without Secure Boot."""
     NVRAM_SECURE_BOOT = "nvram-secure-boot"
-    """Variables of UEFI with Secure Boot."""
+    """UEFI variables with Secure Boot."""
     TPM = "tpm"
-    """The TPM's non-volatile state, as swtpm keeps it."""
+    """The TPM's non-volatile state, as swtpm stores it."""
 
 
 class StateFile(Record, frozen=True, kw_only=True):
-    """One part of a VM's state, whole."""
+    """One complete part of a VM's state."""
 
     name: StateFileName
     data: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_STATE_FILE_BYTES)]
-    """In base64."""
+    """Base64."""
 
 
 class MachineState(Record, frozen=True, kw_only=True):
@@ -58,13 +59,13 @@ class MachineState(Record, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    """The guest's system UUID; a new one if left out."""
+    """The guest's system UUID; a new one if omitted."""
     files: Annotated[tuple[StateFile, ...], msgspec.Meta(max_length=len(StateFileName))] = ()
 
 
 class SavedVm(Record, frozen=True, kw_only=True):
-    """A virtual machine as a backup has it; what creates it again is the same."""
+    """A VM as a backup stores it; the same document creates it again."""
 
     spec: VmSpec
     machine: MachineState
-    """What makes it the same machine again."""
+    """Its identity and state, so that the restored VM is the same machine."""

@@ -1,8 +1,8 @@
-"""Long-running work and what happened: operations and events."""
+"""Operations (long-running work) and events (what happened)."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -28,7 +28,7 @@ class Subject(Record, frozen=True, kw_only=True):
     """What an operation or event is about."""
 
     kind: Annotated[SubjectKind, msgspec.Meta(examples=["vm", "image"])]
-    """The noun."""
+    """The kind of object."""
     id: str
 
 
@@ -51,7 +51,7 @@ class Progress(Record, frozen=True, kw_only=True):
 
     done: int = 0
     total: int = 0
-    """0 while it is unknown."""
+    """0 if not known yet."""
     unit: str = "bytes"
     stage: str = ""
 
@@ -61,13 +61,13 @@ class Operation(Record, frozen=True, kw_only=True):
 
     id: str
     kind: Annotated[str, msgspec.Meta(examples=["vm.start"])]
-    """What is done."""
+    """What it does."""
     subject: Subject
     state: OperationState
     progress: Progress
     cancellable: bool
     actor: str
-    """The token that asked for it."""
+    """The token that requested it."""
     created_at: Timestamp
     finished_at: Timestamp | None = None
     error: OperationError | None = None
@@ -80,7 +80,7 @@ class Event(Record, frozen=True, kw_only=True):
     """Something that happened; the `data` of one server-sent event."""
 
     id: str
-    """Opaque; what `Last-Event-ID` takes."""
+    """Opaque; what `Last-Event-ID` and `after` take."""
     time: Timestamp
     type: Annotated[str, msgspec.Meta(examples=["vm.state"])]
     """What happened."""
@@ -88,6 +88,10 @@ class Event(Record, frozen=True, kw_only=True):
     actor: str | None = None
     message: str = ""
     data: dict[str, str | int | float | bool | None] = {}
+    object: dict[str, Any] | None = None
+    """The subject as its GET answers a viewer: as it was after the change (if it changed again
+    meanwhile, it may be as it is now), and of one that was deleted, before. Null if its GET needs
+    more than this reader's role, if it is larger than 16 KiB, or if there is no such object."""
 
 
 OPERATION_LISTING = Listing(

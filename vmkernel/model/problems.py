@@ -41,15 +41,17 @@ class ErrorCode(OpenEnum):
     ALREADY_EXISTS = "already-exists"
     REVISION_MISMATCH = "revision-mismatch"
     CONFLICT = "conflict"
-    """The object's state doesn't allow it now."""
+    """The object's state doesn't allow the request."""
     ALREADY_IN_STATE = "already-in-state"
-    """The object is as the action would make it, or is on its way there."""
+    """The object is already in the state that the action leads to, or on its way to it."""
     IN_USE = "in-use"
     INSUFFICIENT_SPACE = "insufficient-space"
     INSUFFICIENT_RESOURCES = "insufficient-resources"
     WIPE_NOT_CONFIRMED = "wipe-not-confirmed"
     DIGEST_MISMATCH = "digest-mismatch"
     TRUNCATED = "truncated"
+    GONE = "gone"
+    """What was asked for is no longer kept; begin again from the present."""
     UNSUPPORTED = "unsupported"
     RATE_LIMITED = "rate-limited"
     TIMED_OUT = "timed-out"
@@ -58,7 +60,7 @@ class ErrorCode(OpenEnum):
 
     @property
     def headline(self) -> str:
-        """The short name of the kind of failure, always the same."""
+        """The short title of this kind of failure, always the same."""
         return _HEADLINES[self]
 
 
@@ -77,6 +79,7 @@ _HEADLINES = {
     ErrorCode.WIPE_NOT_CONFIRMED: "Wiping the disk was not confirmed",
     ErrorCode.DIGEST_MISMATCH: "Digest mismatch",
     ErrorCode.TRUNCATED: "The data ended too early",
+    ErrorCode.GONE: "No longer kept",
     ErrorCode.UNSUPPORTED: "This host doesn't support it",
     ErrorCode.RATE_LIMITED: "Too many attempts",
     ErrorCode.TIMED_OUT: "It took too long; the outcome is unknown",
@@ -138,7 +141,7 @@ class FieldError(Record, frozen=True, kw_only=True):
 
 
 class ErrorInfo(Record, frozen=True, kw_only=True):
-    """A failure as it travels."""
+    """A failure as it is sent."""
 
     code: ErrorCode
     detail: str
@@ -148,7 +151,7 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
 
 
 class OperationError(Record, frozen=True, kw_only=True):
-    """Why an operation failed: a problem without a request of its own."""
+    """Why an operation failed: a problem without a request."""
 
     type: Annotated[
         str,

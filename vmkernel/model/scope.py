@@ -1,4 +1,4 @@
-"""The scope of a field of a spec: when a change of it takes effect, and whose it is."""
+"""The scope of a spec's field: when a change of it takes effect, and whom it concerns."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Change(StrEnum):
     LIVE = "live"
     """At once, while the VM runs too, as far as the guest and the machine allow."""
     NEXT_START = "next-start"
-    """It can be made at any time, and counts from the next start."""
+    """A change is accepted at any time and takes effect at the next start."""
     POWERED_OFF = "powered-off"
-    """It is refused while the VM runs. A device can be removed and added again instead."""
+    """Changes are refused while the VM runs. A device can be removed and added again instead."""
     CREATION = "creation"
-    """It is chosen when the VM is created, and never changes."""
+    """It is set when the VM is created and can't be changed."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Scope:
 
     change: Change
     guest: bool = True
-    """False if it is the host's business alone: a revert to a snapshot leaves it as it is."""
+    """False if only the host uses it: reverting to a snapshot leaves it unchanged."""
     own: bool = False
-    """True if it belongs to this one VM: a clone gets a value of its own."""
+    """True if it is unique to this VM: a clone gets a new value."""
     first_start: bool = False
-    """True if it is of use only at the guest's first start: a memory image has none of it."""
+    """True if it is used only at the guest's first start: a memory image doesn't contain it."""

@@ -9,24 +9,26 @@ __all__ = ["SNAPSHOT_LISTING", "Snapshot", "SnapshotSpec", "SnapshotState", "Sna
 
 
 class SnapshotState(OpenEnum):
-    """The state of a snapshot; one that is `deleting` is removed when it is deleted again."""
+    """The state of a snapshot; one that is `deleting` is removed by deleting it again."""
 
     CREATING = "creating"
     READY = "ready"
     DELETING = "deleting"
-    """Of no use any more; what is left of it goes when it is deleted again."""
+    """It can't be used any more; deleting it again removes what is left."""
 
 
 class SnapshotSpec(Record, frozen=True, kw_only=True):
-    """What a snapshot is wanted to hold."""
+    """What a snapshot should contain."""
 
     description: Description = ""
     memory: bool = False
-    """Include the memory of the running guest, which continues from there."""
+    """Include the memory of the running guest; the guest continues from there after a revert."""
     quiesce: bool = False
-    """Let the guest agent hold the file systems of a running guest still; refused if it can't."""
+    """Have the guest agent freeze the file systems of a running guest; the snapshot fails if it
+    can't."""
     best_effort: bool = False
-    """With `quiesce`: take it in any case; the status says why it is not quiesced."""
+    """With `quiesce`: take the snapshot even if the guest can't be quiesced; the status says why.
+    """
 
 
 class SnapshotStatus(Record, frozen=True, kw_only=True):
@@ -34,21 +36,21 @@ class SnapshotStatus(Record, frozen=True, kw_only=True):
 
     state: SnapshotState
     parent: Slug | None = None
-    """The snapshot after which it was taken; null for a first."""
+    """The snapshot that it is based on; null for the first one."""
     current: bool = False
-    """True if the VM's present state is based on this one."""
+    """True if the VM's present state is based on it."""
     disks: tuple[Slug, ...] = ()
-    """The volumes that it holds."""
+    """The volumes that it includes."""
     machine_type: str = ""
     memory_bytes: int = 0
     """0 without memory."""
     quiesced: bool = False
     reason: str | None = None
-    """Why the guest was not quiesced although that was requested."""
+    """Why the guest was not quiesced although this was requested."""
 
 
 class Snapshot(Record, frozen=True, kw_only=True):
-    """One snapshot of one virtual machine."""
+    """A snapshot of a VM."""
 
     id: Slug
     vm: Slug

@@ -1,7 +1,7 @@
-"""What virtual machines and the host have used, as counters that only grow and figures of now.
+"""What VMs and the host have used: counters that only grow, and present values.
 
 Times are seconds, sizes bytes. Counters of a VM begin at the start of its QEMU, the host's at its
-boot; a reader that sees one shrink knows that it began anew.
+boot; a counter that is smaller than before has restarted from zero.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ LATENCY_BOUNDS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01),
     *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
 )
-"""What separates the counts of `IoStatistics.latency_counts`, in seconds."""
+"""The bounds between the counts of `IoStatistics.latency_counts`, in seconds."""
 
 
 class IoStatistics(Record, frozen=True, kw_only=True):
-    """What a disk did in one direction (or of one kind)."""
+    """A disk's I/O in one direction (or flushes)."""
 
     operations: int = 0
     bytes: int = 0
     seconds: float = 0.0
-    """The sum of what each operation took."""
+    """The total duration of all operations."""
     failed: int = 0
     latency_counts: tuple[int, ...] = ()
-    """How many took less than 0.1 ms, then below 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250 and 500
-    ms, below 1 s, below 5 s, and more; counted since these figures were first asked for."""
+    """Operations by duration: under 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250 and 500 ms,
+    under 1 s, under 5 s, and longer; counted since these statistics were first requested."""
 
 
 class DiskStatistics(Record, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class DiskStatistics(Record, frozen=True, kw_only=True):
 
 
 class NicStatistics(Record, frozen=True, kw_only=True):
-    """One network card, from the guest's point of view; null if nothing counts it (hosted mode)."""
+    """One NIC, from the guest's point of view; null if it isn't counted (hosted mode)."""
 
     key: str
     received_bytes: int | None = None
@@ -68,17 +68,17 @@ class NicStatistics(Record, frozen=True, kw_only=True):
 
 
 class VcpuStatistics(Record, frozen=True, kw_only=True):
-    """One virtual processor."""
+    """One vCPU."""
 
     index: int
     seconds: float
-    """On a processor of the host."""
+    """Time running on a CPU of the host."""
     waited_seconds: float
-    """Ready to run while the host's processors were taken."""
+    """Time ready to run while the host's CPUs were busy."""
 
 
 class GuestMemory(Record, frozen=True, kw_only=True):
-    """The guest's own figures, if its balloon driver reports them."""
+    """The guest's own values, if its balloon driver reports them."""
 
     updated_at: Timestamp
     total_bytes: int | None = None
@@ -95,25 +95,25 @@ class MemoryStatistics(Record, frozen=True, kw_only=True):
     """The memory of a VM."""
 
     assigned_bytes: int
-    """What its spec gives it."""
+    """The memory that its spec assigns."""
     resident_bytes: int = 0
-    """What its process holds of the host's memory."""
+    """The host memory that its process uses."""
     balloon_bytes: int | None = None
-    """What the balloon leaves to the guest; null if there is none."""
+    """The memory that the balloon leaves to the guest; null if there is no balloon."""
     guest: GuestMemory | None = None
 
 
 class VmStatistics(Record, frozen=True, kw_only=True):
-    """One virtual machine; everything is zero or empty unless it runs."""
+    """One VM; everything is zero or empty unless it is running."""
 
     id: Slug
     at: Timestamp
     state: VmState
     complete: bool = True
-    """False if QEMU did not answer in time: its disks and balloon are missing then."""
+    """False if QEMU did not answer in time: disks and balloon are missing."""
     started_at: Timestamp | None = None
     cpu_seconds: float = 0.0
-    """Of the whole process: virtual processors, disks, network, screen."""
+    """CPU time of the whole process: vCPUs, disks, network, display."""
     vcpus: tuple[VcpuStatistics, ...] = ()
     memory: MemoryStatistics
     disks: tuple[DiskStatistics, ...] = ()
@@ -121,12 +121,12 @@ class VmStatistics(Record, frozen=True, kw_only=True):
 
 
 class HostCpu(Record, frozen=True, kw_only=True):
-    """One processor of the host."""
+    """One CPU of the host."""
 
     index: int
     seconds: dict[str, float]
-    """By what it did: `user`, `nice`, `system`, `idle`, `iowait`, `irq`, `softirq`, `steal`,
-    `guest` (which is in no other)."""
+    """Seconds by state: `user`, `nice`, `system`, `idle`, `iowait`, `irq`, `softirq`, `steal`,
+    `guest` (not included in any other)."""
 
 
 class HostDiskStatistics(Record, frozen=True, kw_only=True):
@@ -136,7 +136,7 @@ class HostDiskStatistics(Record, frozen=True, kw_only=True):
     read: IoStatistics
     write: IoStatistics
     busy_seconds: float
-    """While at least one operation was under way."""
+    """Time with at least one operation in progress."""
 
 
 class LinkStatistics(Record, frozen=True, kw_only=True):
@@ -154,7 +154,7 @@ class LinkStatistics(Record, frozen=True, kw_only=True):
 
 
 class DatastoreSpace(Record, frozen=True, kw_only=True):
-    """A datastore that is there."""
+    """The space of a datastore that is present."""
 
     id: Slug
     capacity_bytes: int
@@ -162,7 +162,7 @@ class DatastoreSpace(Record, frozen=True, kw_only=True):
 
 
 class HostStatistics(Record, frozen=True, kw_only=True):
-    """The host."""
+    """What the host uses."""
 
     at: Timestamp
     uptime_s: float
@@ -170,10 +170,11 @@ class HostStatistics(Record, frozen=True, kw_only=True):
     memory_total_bytes: int
     memory_available_bytes: int
     memory_promised_bytes: int
-    """To the VMs that run, with what QEMU needs beside the guest's own."""
+    """Memory promised to running VMs, including QEMU's own."""
     vmkernel_resident_bytes: int
     waited_seconds: dict[str, float] = {}
-    """How long at least one task waited for `cpu`, `memory` or `io` (the kernel's pressure)."""
+    """Time that at least one task waited for `cpu`, `memory` or `io` (the kernel's pressure stall
+    information)."""
     disks: tuple[HostDiskStatistics, ...] = ()
     links: tuple[LinkStatistics, ...] = ()
     datastores: tuple[DatastoreSpace, ...] = ()

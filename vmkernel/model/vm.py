@@ -1,4 +1,4 @@
-"""Virtual machines: what is wanted (spec) and what is observed (status)."""
+"""VMs: what is wanted (spec) and what is observed (status)."""
 
 from __future__ import annotations
 
@@ -66,23 +66,22 @@ Labels = Annotated[dict[LabelKey, ShortText], msgspec.Meta(max_length=64)]
 
 
 class VmSpec(Record, frozen=True, kw_only=True):
-    """What a virtual machine is wanted to be."""
+    """What a VM is wanted to be."""
 
     datastore: Slug
-    """The datastore of its folder; fixed at creation."""
+    """The datastore of the VM's folder; fixed at creation."""
     name: DisplayName = ""
-    """A free display name; the id is shown if it is empty."""
+    """A display name; if empty, the ID is shown."""
     description: Description = ""
     labels: Labels = {}
     guest_os: GuestOs = GuestOs.LINUX
-    """Chooses defaults: with `windows`, SATA disks and e1000e cards, a clock in local time,
-    Hyper-V's interfaces, and a second CD-ROM drive with the image `virtio-win` if there is
-    one."""
+    """Selects defaults. With `windows`: SATA disks, e1000e NICs, the clock in local time, Hyper-V
+    enlightenments, and a second CD-ROM drive with the image `virtio-win` if that exists."""
     cpus: CpuSpec = CpuSpec()
     memory_bytes: Annotated[
         int, msgspec.Meta(ge=16 << 20, le=16 << 40, multiple_of=MEMORY_STEP_BYTES)
     ] = 512 << 20
-    """Whole mebibytes."""
+    """A whole number of MiB."""
     memory: MemorySpec = MemorySpec()
     firmware: Firmware = Firmware.UEFI
     clock: ClockSpec = ClockSpec()
@@ -93,23 +92,23 @@ class VmSpec(Record, frozen=True, kw_only=True):
     boot: BootSpec = BootSpec()
     display: DisplayModel = DisplayModel.STD
     serial_ports: Annotated[int, msgspec.Meta(ge=0, le=4)] = 1
-    """Serial lines, from COM1 on."""
+    """Serial ports, from COM1 on."""
     tablet: bool = True
-    """A pointer with absolute positions if there is a display."""
+    """A USB tablet (absolute pointer positions) if there is a display."""
     keyboard: bool = False
-    """A USB keyboard; every machine has one of the old kind."""
+    """A USB keyboard; every machine also has a PS/2 keyboard."""
     rng: bool = True
-    """A source of random numbers."""
+    """A virtio random number generator."""
     guest_agent: bool = True
-    """The channel to the agent in the guest."""
+    """A channel to the guest agent."""
     tpm: bool = False
-    """A TPM 2.0, with its state in the VM's folder."""
+    """A TPM 2.0; its state is stored in the VM's folder."""
     watchdog: WatchdogSpec | None = None
     vsock: VsockSpec | None = None
     cloud_init: CloudInitSpec | None = None
-    """What cloud-init gives the guest at its first start."""
+    """What cloud-init configures in the guest at its first start."""
     template: bool = False
-    """True for one that is only cloned, and can't be started."""
+    """A template can be cloned but not started."""
     restart: RestartSpec = RestartSpec()
     autostart: AutostartSpec = AutostartSpec()
     stop: StopSpec = StopSpec()
@@ -190,17 +189,18 @@ SCOPES: Final[Mapping[str, Scope]] = MappingProxyType(
 )
 """The one table of scopes, beside the fields. The hot-plug planner, reverts, clones, memory images,
 the API document (`x-mica-change`) and the CLI derive from it. A test fails for a field that is
-missing here, and for a field of the guest's whose change reaches neither QEMU's command line nor a
-running machine.
+missing here, and for a guest's field whose change reaches neither QEMU's command line nor a running
+machine.
 
 By path: `disks[]` are the disks themselves, `disks[].limits` a field of each. A field below a path
 that is given whole, such as `autostart.enabled`, has the scope of that path. A record whose fields
-are given one by one, such as `cpus`, has no scope of its own. A disk or card whose key changes is
-another device: the old one is removed and the new one added."""
+are given one by one, such as `cpus`, has no scope of its own. A disk or NIC whose key changes is
+another device: the old one is removed and the new one added.
+"""
 
 
 class VmState(OpenEnum):
-    """The state of a virtual machine; `migrating` is reserved, no VM is in it yet."""
+    """The state of a VM; `migrating` is reserved and not used yet."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -209,11 +209,11 @@ class VmState(OpenEnum):
     SUSPENDING = "suspending"
     """Its memory is being written to disk."""
     SUSPENDED = "suspended"
-    """Its memory is saved on disk, and no QEMU runs."""
+    """Its memory is saved on disk; QEMU isn't running."""
     STOPPING = "stopping"
     CRASHED = "crashed"
     MIGRATING = "migrating"
-    """Reserved: no VM is in it yet."""
+    """Reserved; not used yet."""
     UNUSABLE = "unusable"
 
 
@@ -226,13 +226,13 @@ class VmAction(OpenEnum):
     RESET = "reset"
     PAUSE = "pause"
     RESUME = "resume"
-    """Let a paused or a suspended VM go on."""
+    """Continue a paused or suspended VM."""
     SUSPEND = "suspend"
-    """Write its memory to disk and end its QEMU."""
+    """Write the memory to disk and stop QEMU."""
     DISCARD_STATE = "discard-state"
-    """Throw the memory of a suspended VM away: it is then as after a power cut."""
+    """Discard the saved memory of a suspended VM: its next start is a cold boot."""
     UPDATE_SECURE_BOOT = "update-secure-boot"
-    """Add the Secure Boot certificates that it lacks to its firmware variables."""
+    """Add the missing Secure Boot certificates to the firmware variables."""
 
 
 class ConsoleKind(OpenEnum):
@@ -243,7 +243,7 @@ class ConsoleKind(OpenEnum):
 
 
 class NicStatus(Record, frozen=True, kw_only=True):
-    """A network card as it runs."""
+    """A NIC of a running VM."""
 
     key: str = ""
     mac: str
@@ -252,37 +252,37 @@ class NicStatus(Record, frozen=True, kw_only=True):
 
 
 class VmStatus(Record, frozen=True, kw_only=True):
-    """What is observed of a virtual machine."""
+    """What is observed of a VM."""
 
     state: VmState
     uuid: str
     machine_type: str
     """QEMU's machine type, pinned at creation, such as `pc-q35-10.0`."""
     reason: str | None = None
-    """Why it is paused, crashed or unusable, or the last start failed."""
+    """Why it is paused, crashed or unusable, or why the last start failed."""
     started_at: Timestamp | None = None
     accelerator: str | None = None
     """`kvm` or `tcg`, while it runs."""
     nics: tuple[NicStatus, ...] = ()
     unplugging: tuple[str, ...] = ()
-    """The keys of devices that the guest was asked to release and still has: each is removed from
+    """The keys of devices that the guest was asked to release but still holds; each is removed from
     the VM when the guest releases it."""
     agent: AgentStatus | None = None
-    """The agent in the guest, while it runs with a channel to one."""
+    """The guest agent, while the VM runs with a channel to it."""
     restart: RestartStatus | None = None
-    """Null if the policy has not acted yet."""
+    """Null until the restart policy acts for the first time."""
     memory_image: MemoryImageStatus | None = None
     """The saved memory, while it is suspended."""
     secure_boot: SecureBootStatus | None = None
-    """Null without Secure Boot, and until the firmware variables are made or looked at."""
+    """Null without Secure Boot, and until the firmware variables exist and have been read."""
 
 
 class Vm(Record, frozen=True, kw_only=True):
-    """One virtual machine."""
+    """A VM."""
 
     id: Slug
     revision: int
-    """Counts the changes of the spec; the ETag."""
+    """Counts the changes of the spec; used as the ETag."""
     created_at: Timestamp
     spec: VmSpec
     status: VmStatus

@@ -16,7 +16,8 @@ __all__ = ["Difference", "differences", "scope_of"]
 
 def scope_of(path: str) -> Scope | None:
     """The scope of the field at a path, which may be below a path of the table; None for a field
-    that only holds others, and for one that the table doesn't know."""
+    that only holds others, and for unknown fields.
+    """
     above = path
     while above not in SCOPES:
         above, dot, _ = above.rpartition(".")
@@ -32,17 +33,17 @@ class Difference:
     path: str
     """A key of `SCOPES`."""
     pointer: str
-    """Its place below `/spec` in the new spec; the list, for an item that the new one lacks."""
+    """Its place below `/spec` in the new spec; that of the list for an item that the new spec
+    lacks."""
     old: Any
-    """None for an item that is new."""
+    """None if the item is new."""
     new: Any
-    """None for an item that is gone."""
+    """None if the item was removed."""
     key: str | None = None
-    """Of the disk, drive or card that it belongs to."""
+    """The key of the disk, drive or NIC that it belongs to."""
 
     @property
     def scope(self) -> Scope:
-        """The scope of the field."""
         return SCOPES[self.path]
 
     @property
@@ -88,5 +89,5 @@ def _of_items(old: Any, new: Any, path: str, pointer: str) -> Iterator[Differenc
 
 
 def _holds(path: str) -> bool:
-    """True if the table knows the fields below a path one by one."""
+    """True if the table has the fields below this path one by one."""
     return any(known.startswith(f"{path}.") for known in SCOPES)

@@ -1,4 +1,4 @@
-"""What a virtual machine is made of: its virtual hardware, as it is wanted."""
+"""The virtual hardware of a VM, as wanted."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ BootIndex = Annotated[
 
 
 class GuestOs(OpenEnum):
-    """The kind of operating system: chooses the defaults of what isn't given."""
+    """The kind of operating system; it selects defaults for fields that are omitted."""
 
     LINUX = "linux"
     WINDOWS = "windows"
@@ -71,7 +71,7 @@ class GuestOs(OpenEnum):
 
 
 class Firmware(OpenEnum):
-    """What the guest's machine starts with."""
+    """The firmware of the guest's machine."""
 
     UEFI = "uefi"
     UEFI_SECURE_BOOT = "uefi-secure-boot"
@@ -86,7 +86,7 @@ class Clock(OpenEnum):
 
 
 class HugePages(OpenEnum):
-    """The pages of the host that hold the guest's memory."""
+    """The kind of host pages that hold the guest's memory."""
 
     NONE = "none"
     SIZE_2M = "2M"
@@ -94,7 +94,7 @@ class HugePages(OpenEnum):
 
 
 class DiskBus(OpenEnum):
-    """The controller that a disk or CD-ROM hangs on."""
+    """The controller of a disk or CD-ROM drive."""
 
     VIRTIO_BLK = "virtio-blk"
     VIRTIO_SCSI = "virtio-scsi"
@@ -105,7 +105,7 @@ class DiskBus(OpenEnum):
 
 
 class DiskCache(OpenEnum):
-    """How the host's memory is used between the guest and its disk."""
+    """How the host caches a disk's data."""
 
     NONE = "none"
     WRITEBACK = "writeback"
@@ -114,7 +114,7 @@ class DiskCache(OpenEnum):
 
 
 class NicModel(OpenEnum):
-    """The network card that the guest sees."""
+    """The model of NIC that the guest sees."""
 
     VIRTIO = "virtio"
     E1000E = "e1000e"
@@ -139,12 +139,13 @@ class WatchdogModel(OpenEnum):
 
 
 class WatchdogAction(OpenEnum):
-    """What happens once the guest has not fed its watchdog in time; a power-off counts as a crash
-    for the restart policy."""
+    """What happens if the guest doesn't feed its watchdog in time; `power-off` counts as a crash
+    for the restart policy.
+    """
 
     RESET = "reset"
     POWER_OFF = "power-off"
-    """It counts as a crash for the restart policy."""
+    """Power off; counts as a crash for the restart policy."""
     PAUSE = "pause"
     INJECT_NMI = "inject-nmi"
     NONE = "none"
@@ -159,18 +160,18 @@ class BootDevice(OpenEnum):
 
 
 class CpuSpec(Record, frozen=True, kw_only=True):
-    """Virtual processors."""
+    """vCPUs."""
 
     count: Annotated[int, Meta(ge=1, le=256)] = 1
-    """Processors that the guest starts with."""
+    """vCPUs that the guest starts with."""
     max_count: Annotated[int, Meta(ge=1, le=256)] | None = None
-    """The most that it may have after adding some while it runs; null: `count`."""
+    """The largest number of vCPUs after adding some while the VM runs; `count` if null."""
     sockets: Annotated[int, Meta(ge=1, le=256)] | None = None
-    """Sockets, cores and threads multiply to the most processors; what is null is chosen."""
+    """Sockets times cores times threads is the largest number of vCPUs; null fields are chosen."""
     cores: Annotated[int, Meta(ge=1, le=256)] | None = None
-    """Cores of a socket."""
+    """Cores per socket."""
     threads: Annotated[int, Meta(ge=1, le=2)] | None = None
-    """Threads of a core."""
+    """Threads per core."""
     model: Annotated[
         str,
         Meta(
@@ -178,64 +179,65 @@ class CpuSpec(Record, frozen=True, kw_only=True):
             description="`host`, or a CPU model of QEMU's, such as `EPYC-v4`.",
         ),
     ] = "host"
-    """`host`, or a CPU model of QEMU's, such as `EPYC-v4`."""
+    """`host`, or a CPU model of QEMU, such as `EPYC-v4`."""
 
 
 class ClockSpec(Record, frozen=True, kw_only=True):
     """The guest's hardware clock."""
 
     base: Clock | None = None
-    """If null: `utc`, or `local` for Windows, which expects that."""
+    """If null: `utc`, or `local` for Windows."""
     utc_offset_minutes: Annotated[int, Meta(ge=-720, le=840)] | None = None
-    """How far local time is ahead of UTC; null: the host's own time zone."""
+    """How far local time is ahead of UTC; the host's time zone if null."""
 
 
 class HotPlugSpec(Record, frozen=True, kw_only=True):
-    """Free PCI ports that a q35 machine starts with, for what is plugged in while it runs; the
-    guest's firmware looks at each, so fewer let it start sooner."""
+    """Spare PCI ports of a q35 machine for hot-plug. The firmware scans each one, so fewer ports
+    make the guest boot faster.
+    """
 
     disks: Annotated[int, Meta(ge=0, le=32)] = 4
-    """For virtio-blk and NVMe disks; the other buses need none."""
+    """For virtio-blk and NVMe disks; other buses need none."""
     nics: Annotated[int, Meta(ge=0, le=8)] = 2
-    """For network cards."""
+    """For NICs."""
 
 
 class MemorySpec(Record, frozen=True, kw_only=True):
-    """How the guest's memory is held, and what may become of it while it runs."""
+    """How the guest's memory is provided, and how it can change while the VM runs."""
 
     max_bytes: Annotated[int, Meta(ge=16 << 20, le=16 << 40, multiple_of=1 << 20)] | None = None
-    """The most that it may have after adding some while it runs; none can be added if null."""
+    """The largest memory size after adding memory while the VM runs; if null, none can be added."""
     huge_pages: HugePages = HugePages.NONE
-    """Pages from the host's pool instead of ordinary ones; all are taken at the start."""
+    """Use huge pages instead of ordinary ones; all are reserved at the start."""
     balloon: bool = True
-    """A balloon: gives unused memory back, reports the guest's own figures, takes memory when
-    asked."""
+    """A balloon device: returns unused memory to the host, reports the guest's own values, and
+    reclaims memory on request."""
     target_bytes: Annotated[int, Meta(ge=16 << 20, le=16 << 40, multiple_of=1 << 20)] | None = None
-    """The memory that the balloon leaves to the guest; all if null."""
+    """The memory that the balloon leaves to the guest; all of it if null."""
 
 
 class Rate(Record, frozen=True, kw_only=True):
-    """A limit, and how far and long it may be passed after a quiet time."""
+    """A rate limit, and how far and how long a burst may exceed it."""
 
     per_s: Annotated[int, Meta(ge=1, le=1 << 50)]
-    """Operations or bytes a second."""
+    """Operations or bytes per second."""
     burst_per_s: Annotated[int, Meta(ge=1, le=1 << 50)] | None = None
-    """The same while a burst lasts."""
+    """Operations or bytes per second during a burst."""
     burst_s: Annotated[int, Meta(ge=1, le=3600)] = 1
-    """How long a burst may last, in seconds."""
+    """The longest burst, in seconds."""
 
 
 class DiskLimits(Record, frozen=True, kw_only=True):
-    """What a disk may take; either a limit for all or one for each direction."""
+    """Limits of a disk's I/O: either one in total or one for each direction."""
 
     iops: Rate | None = None
-    """Operations."""
+    """All operations."""
     read_iops: Rate | None = None
-    """Operations that read."""
+    """Read operations."""
     write_iops: Rate | None = None
-    """Operations that write."""
+    """Write operations."""
     bytes: Rate | None = None
-    """Bytes."""
+    """All bytes."""
     read_bytes: Rate | None = None
     """Bytes read."""
     write_bytes: Rate | None = None
@@ -255,53 +257,53 @@ class DiskSpec(Record, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    """Names the disk within its VM and fixes its place in the guest; chosen if null."""
+    """Identifies the disk within its VM and fixes its slot in the guest; generated if null."""
     bus: DiskBus | None = None
-    """If null: `virtio-blk`, or `sata` for Windows, which has no driver for the other."""
+    """If null: `virtio-blk`, or `sata` for Windows, which lacks a virtio driver."""
     boot_index: BootIndex | None = None
     cache: DiskCache = DiskCache.NONE
-    """`none` leaves the host's page cache out if the datastore can; `unsafe` ignores flushes:
-    data may be lost with the host."""
+    """`none` bypasses the host's page cache if the datastore supports it; `unsafe` ignores flushes:
+    data may be lost if the host fails."""
     discard: bool = True
-    """Blocks that the guest frees are given back to the datastore."""
+    """Return blocks that the guest frees to the datastore."""
     read_only: bool = False
-    """Writes are refused."""
+    """Refuse writes."""
     limits: DiskLimits | None = None
 
 
 class CdromSpec(Record, frozen=True, kw_only=True):
-    """A CD-ROM drive, with an ISO image in it or empty."""
+    """A CD-ROM drive, with an ISO image or empty."""
 
     image: Slug | None = None
     key: (
         Annotated[str, Meta(pattern=r"^cdrom[0-7]$(?!\n)", description="`cdrom0` to `cdrom7`.")]
         | None
     ) = None
-    """Names the drive within its VM and fixes its place in the guest; chosen if null."""
+    """Identifies the drive within its VM and fixes its slot in the guest; generated if null."""
     bus: DiskBus = DiskBus.SATA
     boot_index: BootIndex | None = None
 
 
 class NicSpec(Record, frozen=True, kw_only=True):
-    """A network card on a port group."""
+    """A NIC on a port group."""
 
     port_group: Slug = "vm-network"
     key: (
         Annotated[str, Meta(pattern=r"^nic([0-9]|1[0-5])$(?!\n)", description="`nic0` to `nic15`.")]
         | None
     ) = None
-    """Names the card within its VM and fixes its place in the guest; chosen if null."""
+    """Identifies the NIC within its VM and fixes its slot in the guest; generated if null."""
     model: NicModel | None = None
-    """If null: `virtio`, or `e1000e` for Windows, which has no driver for the other."""
+    """If null: `virtio`, or `e1000e` for Windows, which lacks a virtio driver."""
     mac: MacAddress | None = None
-    """Generated at creation if none is given."""
+    """Generated at creation if null."""
     connected: bool = True
-    """False pulls the virtual cable."""
+    """False disconnects the virtual cable."""
     boot_index: BootIndex | None = None
 
 
 class WatchdogSpec(Record, frozen=True, kw_only=True):
-    """A device that acts when the guest stops feeding it."""
+    """A device that acts if the guest stops feeding it."""
 
     model: WatchdogModel = WatchdogModel.I6300ESB
     """`itco` is part of the chipset of every machine without IDE."""
@@ -310,14 +312,14 @@ class WatchdogSpec(Record, frozen=True, kw_only=True):
 
 
 class VsockSpec(Record, frozen=True, kw_only=True):
-    """A socket family between guest and host, without a network."""
+    """Sockets between guest and host without a network."""
 
     cid: Annotated[int, Meta(ge=3, le=(1 << 32) - 2)] | None = None
-    """The guest's context id, unique on its host; generated if null."""
+    """The guest's context ID, unique on its host; generated if null."""
 
 
 class KernelBoot(Record, frozen=True, kw_only=True):
-    """Direct boot of a Linux kernel, without a boot loader."""
+    """Boot a Linux kernel directly, without a boot loader."""
 
     kernel: Slug
     """An image of the format `linux-kernel`."""
@@ -330,11 +332,12 @@ class KernelBoot(Record, frozen=True, kw_only=True):
 
 
 class BootSpec(Record, frozen=True, kw_only=True):
-    """What the guest boots: devices with a `boot_index`, then classes in order, or a kernel
-    directly."""
+    """What the guest boots: devices with a `boot_index`, then device classes in `order`, or a
+    kernel directly.
+    """
 
     order: tuple[BootDevice, ...] = (BootDevice.DISK, BootDevice.CDROM)
-    """What isn't in it, and has no `boot_index`, is never booted from."""
+    """The guest never boots from a device that isn't in this list and has no `boot_index`."""
     menu_s: Annotated[int, Meta(ge=0, le=60)] = 0
-    """Seconds that the firmware waits for a key that opens its boot menu; 0 is no wait."""
+    """Seconds that the firmware waits for the key that opens its boot menu; 0 doesn't wait."""
     kernel: KernelBoot | None = None

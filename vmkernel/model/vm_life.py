@@ -1,4 +1,4 @@
-"""When a virtual machine starts, stops and starts again without being asked each time."""
+"""When a VM starts, stops and restarts without a request."""
 
 from __future__ import annotations
 
@@ -23,29 +23,32 @@ __all__ = [
 
 
 class RestartPolicy(OpenEnum):
-    """What happens after a VM has ended without a request: nothing, a start if it
-    crashed, or a start whatever the reason (also if the guest switched itself off)."""
+    """What happens after a VM stops without a request: nothing, a restart after a crash, or a
+    restart in any case (also after the guest shut down).
+    """
 
     NEVER = "never"
     ON_FAILURE = "on-failure"
-    """Restart it after a crash: QEMU ended unexpectedly, or a panic or its watchdog
-    ended it."""
+    """Restart it after a crash: QEMU exited unexpectedly, or a panic or the watchdog stopped the
+    VM."""
     ALWAYS = "always"
-    """And if the guest switched itself off."""
+    """Restart it also if the guest shut down."""
 
 
 class RestartSpec(Record, frozen=True, kw_only=True):
-    """Restarting a VM after it ended without a request; the wait before it is one second,
-    doubled each time up to five minutes."""
+    """Restarting a VM that stopped without a request, after one second, doubled each time up to
+    five minutes.
+    """
 
     policy: RestartPolicy = RestartPolicy.NEVER
     max_attempts: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
-    """How often in a row (ten minutes of running reset the count); 0: for ever."""
+    """Restarts in a row, reset after ten minutes of running; 0: no limit."""
 
 
 class WaitFor(OpenEnum):
-    """What must be seen of a VM before the next one is started: nothing, or that its guest agent
-    answers within `delay_s`."""
+    """What to wait for before the next VM is started: nothing, or an answer of the guest agent
+    within `delay_s`.
+    """
 
     NONE = "none"
     AGENT = "agent"
@@ -53,33 +56,33 @@ class WaitFor(OpenEnum):
 
 
 class AutostartSpec(Record, frozen=True, kw_only=True):
-    """Starting with the host."""
+    """Starting the VM with the host."""
 
     enabled: bool = False
     order: Annotated[int, msgspec.Meta(ge=0, le=9999)] = 100
     """Lower numbers start first; equal numbers start together."""
     delay_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
-    """Seconds to wait after its start before the next VMs start."""
+    """Seconds to wait before the next VMs start."""
     wait_for: WaitFor = WaitFor.NONE
-    """What ends that wait early."""
+    """What ends the wait early."""
 
 
 class StopAction(OpenEnum):
-    """How a VM ends with the host; what can't be suspended is shut down."""
+    """How the VM is stopped when the host shuts down; if it can't be suspended, it is shut down."""
 
     SHUTDOWN = "shutdown"
     SUSPEND = "suspend"
-    """To disk; it continues at the next start. If that can't be done, it is shut down."""
+    """Suspend to disk; it continues when the host starts again. If that fails, it is shut down."""
     POWER_OFF = "power-off"
 
 
 class StopSpec(Record, frozen=True, kw_only=True):
-    """Ending with the host."""
+    """Stopping the VM when the host shuts down."""
 
     order: Annotated[int, msgspec.Meta(ge=0, le=9999)] | None = None
-    """Higher numbers stop first; the order of the start if none is given."""
+    """Higher numbers stop first; the start order if null."""
     timeout_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 90.0
-    """Seconds after which it is powered off."""
+    """Seconds until it is powered off."""
     action: StopAction = StopAction.SHUTDOWN
 
 
@@ -88,38 +91,38 @@ class OnPanic(OpenEnum):
     counts as a crash for the restart policy."""
 
     NONE = "none"
-    """An event; the guest may write its dump and restart itself."""
+    """Only an event; the guest may write its dump and restart itself."""
     PAUSE = "pause"
     RESET = "reset"
     POWER_OFF = "power-off"
-    """It counts as a crash for the restart policy."""
+    """Power off; counts as a crash for the restart policy."""
 
 
 class RestartStatus(Record, frozen=True, kw_only=True):
-    """How the restart policy is at work."""
+    """What the restart policy has done."""
 
     attempts: int
-    """Starts since the VM last ran for a while."""
+    """Restarts since the VM last ran for ten minutes."""
     next_at: Timestamp | None = None
-    """When the next one is due; null if none is planned."""
+    """When the next restart is due; null if none is planned."""
 
 
 class SecureBootStatus(Record, frozen=True, kw_only=True):
-    """The keys in the firmware variables of a VM with Secure Boot, when it last stood still."""
+    """The keys in the firmware variables of a VM with Secure Boot, when it was last off."""
 
     missing: tuple[str, ...] = ()
-    """Certificates of 2023 that it lacks though it trusts those of 2011 which they replace;
+    """2023 certificates that it lacks although it trusts the 2011 ones that they replace;
     `update-secure-boot` adds them."""
     revoked: int | None = None
-    """Entries of dbx, the list of what may not start though it is signed."""
+    """Entries of dbx, the list of revoked signatures."""
     error: str | None = None
-    """Why the variables can't be understood; then nothing else is known."""
+    """Why the variables can't be read; the other fields are then unknown."""
 
 
 class MemoryImageStatus(Record, frozen=True, kw_only=True):
-    """The memory of a VM that is suspended to disk."""
+    """The saved memory of a suspended VM."""
 
     taken_at: Timestamp
     size_bytes: int
     accelerator: str
-    """What it ran with, and will again."""
+    """The accelerator that it ran with and must resume with."""

@@ -28,7 +28,7 @@ SECTOR_BYTES = 512
 """The unit of disks' sizes and positions, in the kernel's figures and in the formats of images."""
 MIN_VOLUME_BYTES, MAX_VOLUME_BYTES = 1 << 20, 1 << 50
 MAX_UNUSED_S = 7 * 86_400
-"""Longer than any restore goes without writing."""
+"""Longer than any pause between the writes of a restore."""
 
 
 class VolumeFormat(OpenEnum):
@@ -39,48 +39,50 @@ class VolumeFormat(OpenEnum):
 
 
 class Allocation(OpenEnum):
-    """When a volume takes its space: as it is written, or all at creation."""
+    """When a volume takes its space: as data are written, or all at creation."""
 
     THIN = "thin"
-    """As the guest writes; what it discards is given back."""
+    """As the guest writes; discarded blocks are returned."""
     THICK = "thick"
-    """All of it at creation, and for ever."""
+    """All of it at creation."""
 
 
 class CheckRepair(OpenEnum):
-    """What a check may mend: nothing, what is only wasted, or all (corrupt data may be lost)."""
+    """What a check may repair: nothing, only leaked clusters, or everything (corrupt data may be
+    lost).
+    """
 
     NONE = "none"
     LEAKS = "leaks"
-    """Clusters that nothing uses: harmless, and safe to mend."""
+    """Leaked clusters: harmless, and safe to repair."""
     ALL = "all"
-    """Everything: what is corrupt may be lost."""
+    """Everything; corrupt data may be lost."""
 
 
 class VolumeSpec(Record, frozen=True, kw_only=True):
     """What a volume is wanted to be."""
 
     datastore: Slug
-    """Its datastore; a patch moves it."""
+    """The volume's datastore; changing it moves the volume."""
     size_bytes: Annotated[
         int, msgspec.Meta(ge=MIN_VOLUME_BYTES, le=MAX_VOLUME_BYTES, multiple_of=SECTOR_BYTES)
     ]
-    """What the guest sees."""
+    """The size that the guest sees."""
     format: VolumeFormat = VolumeFormat.QCOW2
     allocation: Allocation = Allocation.THIN
     source_image: Slug | None = None
-    """Filled from this image at creation."""
+    """Fill the new volume from this image."""
     source_volume: Slug | None = None
-    """A copy of this volume, which no running VM may have, at creation."""
+    """Copy this volume, which no running VM may use."""
     delete_unless_used_s: Annotated[int, msgspec.Meta(ge=1, le=MAX_UNUSED_S)] | None = None
-    """Delete the volume again once no VM has named it, and nothing was done with it, for so many
-    seconds: for a client that makes volumes before their VM, and may end in between. The time
-    begins again when the host starts. A VM whose spec names the volume lets it stay for good, and
-    this is null then; so does a patch to null."""
+    """Delete the volume if no VM names it and nothing is done with it for this many seconds. For
+    clients that create volumes before their VM and may fail in between. The time restarts when the
+    host starts. When a VM's spec names the volume, or a patch sets this field to null, it becomes
+    null and the volume stays."""
 
 
 class VolumeCheck(Record, frozen=True, kw_only=True):
-    """What the last check of a volume's file found, after what it mended."""
+    """What the last check of a volume's file found and did not repair."""
 
     checked_at: Timestamp
     corruptions: int
@@ -89,8 +91,8 @@ class VolumeCheck(Record, frozen=True, kw_only=True):
     leaks_fixed: int = 0
     snapshots: int = 0
     """Snapshots inside the file that belong to no VM: they can't be reverted to, and they take
-    room. A repair of `leaks` removes those that Mica made, one of `all` every one; none is removed
-    while a datastore, a VM or a snapshot is missing or unusable."""
+    space. A repair of `leaks` removes those that Mica made; a repair of `all` removes every one.
+    None is removed while a datastore, a VM or a snapshot is missing or unusable."""
     snapshots_removed: int = 0
 
 
@@ -99,19 +101,19 @@ class VolumeStatus(Record, frozen=True, kw_only=True):
 
     allocated_bytes: int
     attached_to: str | None = None
-    """The id of the VM whose spec names the volume."""
+    """The ID of the VM whose spec names the volume."""
     reason: str | None = None
     """Why the volume can't be used."""
     backing: Slug | None = None
-    """The volume that a linked one is the difference to."""
+    """The volume that a linked volume stores its differences from."""
     children: tuple[Slug, ...] = ()
-    """The volumes linked to it: while there are any, it must stay as it is."""
+    """The linked volumes based on it; while there are any, it can't be changed or deleted."""
     shared_bytes: int | None = None
-    """How much of what it takes it shares with other files, such as a clone; null in lists, and
-    if the file system doesn't report it."""
+    """How much of its space is shared with other files, such as clones; null in lists, and if the
+    file system doesn't report it."""
     last_check: VolumeCheck | None = None
     expires_at: Timestamp | None = None
-    """When it is deleted if nothing uses it by then; null if it stays."""
+    """When it is deleted if it is still unused; null if it stays."""
 
 
 class Volume(Record, frozen=True, kw_only=True):

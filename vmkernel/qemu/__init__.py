@@ -1,4 +1,4 @@
-"""Everything that is QEMU's own language: command line, QMP and its events; it starts nothing."""
+"""QEMU's own language: command line, QMP and its events; it starts nothing."""
 
 from vmkernel.qemu import disk_state, guest_panic, memory_image
 from vmkernel.qemu.command_line import TCG_CACHE_BYTES, build_arguments

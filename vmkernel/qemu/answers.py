@@ -1,8 +1,8 @@
-"""What QEMU answers, as records: the one place where its words become ours.
+"""QEMU's answers as records: the only place that converts its words to ours.
 
-A QEMU whose guest has broken out answers what it likes. A number out of its range, a text or a list
-that is too long fails the request that asked for it (QmpNonsenseError), and nothing else. Only what
-is used is named; other fields are passed over. Sources: QEMU's qapi/*.json.
+A QEMU whose guest has broken out can answer anything. A number out of its range, a text or a list
+that is too long fails the request that asked for it (QmpNonsenseError), and nothing else. Only the
+fields that are used are declared; others are ignored. Sources: QEMU's qapi/*.json.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Sentence = Annotated[str, Meta(max_length=1 << 16)]
 Answer = TypeVar("Answer")
 
 LIST_MAX = 4096
-"""64 disks have some 300 nodes; no list of QEMU's that is read here has more."""
+"""64 disks have some 300 nodes; no list of QEMU's that is read here is longer."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ class QomProperty(msgspec.Struct, frozen=True):
 
 
 class Inserted(msgspec.Struct, frozen=True):
-    """`BlockDeviceInfo`, of which only that there is one is of use."""
+    """`BlockDeviceInfo`; only its presence is of use."""
 
 
 class BlockDevice(msgspec.Struct, frozen=True, rename="kebab"):
@@ -119,8 +119,6 @@ class Ram(msgspec.Struct, frozen=True):
 
 
 class Migration(msgspec.Struct, frozen=True, rename="kebab"):
-    """`query-migrate`."""
-
     status: Word = ""
     ram: Ram | None = None
     error_desc: Sentence | None = None
@@ -165,7 +163,7 @@ class NamedNode(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 class BlockNode(msgspec.Struct, frozen=True, rename="kebab"):
-    """One of `query-blockstats`, with what lies below it."""
+    """One of `query-blockstats`, with the nodes below it."""
 
     node_name: Word | None = None
     parent: BlockNode | None = None
@@ -204,7 +202,7 @@ class Flows(msgspec.Struct, frozen=True):
 
 
 class BlockStatistics(msgspec.Struct, frozen=True):
-    """One of `query-blockstats`, for its figures."""
+    """One of `query-blockstats`, for statistics."""
 
     stats: Flows
     qdev: Word = ""
@@ -217,8 +215,9 @@ class Balloon(msgspec.Struct, frozen=True):
 
 
 class GuestStatistics(msgspec.Struct, frozen=True, rename="kebab"):
-    """The balloon's property `guest-stats`. The guest's own figures are what it says: any number,
-    as QEMU tells "unknown" as the largest one, or as -1."""
+    """The balloon's property `guest-stats`. The guest can report any number; QEMU reports "unknown"
+    as the largest one, or as -1.
+    """
 
     last_update: Annotated[int, Meta(ge=0, le=253_402_300_799)] = 0
     """Seconds since the epoch, up to the year 9999."""
@@ -235,7 +234,7 @@ class CpuModel(msgspec.Struct, frozen=True, rename="kebab"):
 def decode_answer(
     name: str, command: str, answer: bytes | msgspec.Raw, kind: type[Answer]
 ) -> Answer:
-    """An answer to `command` of the QEMU called `name`, as `kind`."""
+    """Decode an answer to `command` of the QEMU called `name`."""
     try:
         decoded = decode_json(answer, kind)
         if isinstance(decoded, list | tuple) and len(decoded) > LIST_MAX:

@@ -1,7 +1,7 @@
-"""The block nodes of a running QEMU, found by what stays: the device's own node.
+"""The block nodes of a running QEMU, found from the node that never changes: the device's own.
 
-The guest's device is attached to a throttle filter named like the device (`disk0`); what lies below
-it changes with moves and snapshots (devices/disk.py draws it).
+The guest's device is attached to a throttle filter named like the device (`disk0`); what is below
+it changes with moves and snapshots (drawn in devices/disk.py).
 """
 
 from __future__ import annotations
@@ -48,28 +48,26 @@ _FILE = re.compile(r"^fdset (\S+) (\d{1,20}):(\d{1,20})$", re.ASCII)
 
 @dataclass(frozen=True)
 class FileGiven:
-    """A file that a running QEMU was given as a descriptor set."""
+    """A file that was given to a running QEMU as a descriptor set."""
 
     fdset: int
     node: str
-    """The file node that has it open."""
     device: int
     inode: int
 
     @property
     def path(self) -> Path:
-        """The name by which QEMU opens it."""
         return Path(f"/dev/fdset/{self.fdset}")
 
 
 async def give_file(
     qmp: Qmp, path: Path, node: str, *, read_only: bool, direct: bool = False
 ) -> FileGiven:
-    """Open a file for a QEMU that can't: a jailed one sees only the files of its start.
+    """Open a file for a QEMU that can't open it: a jailed one sees only the files of its start.
 
-    This is the one way by which a running QEMU gets a file. The set carries the name of the file
-    node that is going to have it, and the file's own identity: that is how a later vmkernel knows
-    which file it is. QEMU takes the descriptor whose access is what the node asks for.
+    This is the only way to give a file to a running QEMU. The set carries the name of the file node
+    that is going to have it, and the file's own identity: that is how a later vmkernel knows which
+    file it is. QEMU takes the descriptor whose access is what the node asks for.
     """
     flags = os.O_RDONLY if read_only else os.O_RDWR
     if direct:
@@ -84,7 +82,7 @@ async def give_file(
 
 
 async def files_given(qmp: Qmp) -> list[FileGiven]:
-    """What `give_file` gave and was not taken back."""
+    """The files that `give_file` gave and that were not taken back."""
     found = []
     for fdset in await qmp.ask("query-fdsets", tuple[FdSet, ...]):
         for fd in fdset.fds:
@@ -95,15 +93,16 @@ async def files_given(qmp: Qmp) -> list[FileGiven]:
 
 
 async def take_file_back(qmp: Qmp, node: str) -> None:
-    """Forget the descriptor set of a file node that is gone."""
+    """Remove the descriptor set of a file node that is gone."""
     for given in await files_given(qmp):
         if given.node == node:
             await qmp.remove_fd(given.fdset)
 
 
 async def add_nodes(qmp: Qmp, commands: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-    """Add objects, nodes, backends and a device in order; where one is refused, those before it go
-    again."""
+    """Add objects, nodes, backends and a device in order; if one is refused, those before it are
+    removed again.
+    """
     done: list[tuple[str, Mapping[str, Any]]] = []
     try:
         for command, arguments in commands:
@@ -120,7 +119,7 @@ async def add_nodes(qmp: Qmp, commands: Iterable[tuple[str, Mapping[str, Any]]])
 
 
 async def remove_nodes(qmp: Qmp, names: Sequence[str]) -> None:
-    """Remove nodes from the upper to the lowest, and the files that they were given."""
+    """Remove nodes from the top down, and the files given for them."""
     for name in names:
         try:
             await qmp.execute("blockdev-del", {"node-name": name})
@@ -131,8 +130,9 @@ async def remove_nodes(qmp: Qmp, names: Sequence[str]) -> None:
 
 
 async def remove_all_of(qmp: Qmp, key: str) -> bool:
-    """Remove the nodes of a disk that no device has, whether they belong together or not, and the
-    files that it was given; False if some are in use."""
+    """Remove the nodes of a disk that no device uses, whether they are connected or not, and the
+    files given for them; False if some are in use.
+    """
     names = await nodes_below(qmp, key)
     names += [name for name in await loose_nodes(qmp) if _key_of(name) == key]
     await remove_nodes(qmp, tuple(dict.fromkeys(names)))
@@ -144,13 +144,13 @@ async def remove_all_of(qmp: Qmp, key: str) -> bool:
 
 
 def _key_of(node: str) -> str | None:
-    """Whose node it is, by the names of devices/disk.py."""
+    """The key of a node's disk, by the names in devices/disk.py."""
     match = _OWN.match(node)
     return match[1] if match is not None else None
 
 
 async def nodes_below(qmp: Qmp, name: str) -> list[str]:
-    """A node and all that are below it, from the upper to the lowest."""
+    """A node and all nodes below it, from the top down."""
     found: list[str] = []
     for node in await _nodes(qmp):
         if node.node_name == name:
@@ -160,7 +160,7 @@ async def nodes_below(qmp: Qmp, name: str) -> list[str]:
 
 
 async def loose_nodes(qmp: Qmp) -> list[str]:
-    """The nodes of ours below no device and no job: what a vmkernel that was killed left."""
+    """Our nodes below no device and no job: left by a vmkernel that was killed."""
     nodes = await _nodes(qmp)
     held: set[str] = set()
     names = []
@@ -180,7 +180,7 @@ async def _nodes(qmp: Qmp) -> tuple[BlockNode, ...]:
 
 
 def _collect(node: BlockNode, into: list[str]) -> None:
-    """From the upper to the lowest; no recursion, as who answers chooses the depth."""
+    """From the top down; not recursive, because QEMU chooses the depth."""
     left = [node]
     while left:
         node = left.pop()
@@ -190,8 +190,9 @@ def _collect(node: BlockNode, into: list[str]) -> None:
 
 
 async def top_format_node(qmp: Qmp, device_id: str) -> str:
-    """The format node (qcow2 or raw) that a disk's data are in now; `conflict` where QEMU has no
-    such disk."""
+    """The format node (qcow2 or raw) that holds a disk's data now; `conflict` if QEMU has no such
+    disk.
+    """
     for node in await _nodes(qmp):
         below = node.parent
         if node.node_name == device_id and below is not None and below.node_name is not None:

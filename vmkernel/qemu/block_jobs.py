@@ -7,7 +7,7 @@
   give_up  cancel -> concluded                    before the commit: the old file as before
 
 The job doesn't end by itself (`auto-finalize`, `auto-dismiss`), so that there is an instant at
-which neither file is written, and so that a vmkernel that comes later finds what was left. Source:
+which neither file is written, and so that the vmkernel finds what is left after a restart. Source:
 docs/interop/live-block-operations.rst and qapi/job.json of QEMU.
 """
 
@@ -41,7 +41,7 @@ _ENDED = frozenset({"concluded", "null", "aborting"})
 
 @dataclass(frozen=True)
 class Job:
-    """A job as QEMU tells it (`JobInfo` of qapi/job.json)."""
+    """A job as reported by QEMU (`JobInfo` of qapi/job.json)."""
 
     name: str
     status: str
@@ -51,17 +51,16 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """True where nothing more will happen."""
+        """True if nothing more will happen."""
         return self.status in _ENDED
 
 
 async def grow(qmp: Qmp, node: str, size_bytes: int) -> None:
-    """Let a node be larger; whatever the guest has on top of it is told."""
+    """Grow a node; whatever the guest has on top of it is notified."""
     await qmp.execute("block_resize", {"node-name": node, "size": size_bytes}, timeout_s=_SETTLE_S)
 
 
 async def jobs(qmp: Qmp) -> list[Job]:
-    """All jobs that there are."""
     return [
         Job(
             name=found.id,
@@ -75,15 +74,14 @@ async def jobs(qmp: Qmp) -> list[Job]:
 
 
 async def find_job(qmp: Qmp, name: str) -> Job | None:
-    """One job."""
     return next((job for job in await jobs(qmp) if job.name == name), None)
 
 
 async def begin_mirror(qmp: Qmp, name: str, *, root: str, source: str, target: str) -> None:
-    """Begin to copy the node `source`, which lies below the device's own node `root`, to
-    `target`; what the guest writes goes to both, so that the two always come together.
+    """Begin to copy the node `source`, which is below the device's own node `root`, to `target`;
+    what the guest writes goes to both, so that the two always converge.
 
-    The copy is read through `root`, so the disk's limits hold for it, too.
+    The copy is read through `root`, so the disk's limits apply to it, too.
     """
     await qmp.execute(
         "blockdev-mirror",
@@ -101,8 +99,9 @@ async def begin_mirror(qmp: Qmp, name: str, *, root: str, source: str, target: s
 
 
 async def switch(qmp: Qmp, name: str, commit: Callable[[], Awaitable[None]]) -> None:
-    """Let a ready mirror's target take the source's place. Where `commit` raises, the mirror is
-    given up and that is raised; QmpCommandError where QEMU refuses after it."""
+    """Replace the source by a ready mirror's target. If `commit` raises, the mirror is cancelled
+    and the error raised; QmpCommandError if QEMU refuses after it.
+    """
     await qmp.execute("job-complete", {"id": name})
     await _reach(qmp, name, "pending")
     try:
@@ -114,7 +113,7 @@ async def switch(qmp: Qmp, name: str, commit: Callable[[], Awaitable[None]]) -> 
 
 
 async def finalize(qmp: Qmp, name: str) -> None:
-    """The last step of a mirror that is pending."""
+    """The last step of a pending mirror."""
     await qmp.execute("job-finalize", {"id": name})
     job = await _reach(qmp, name, "concluded")
     await _dismiss(qmp, name)
@@ -123,7 +122,7 @@ async def finalize(qmp: Qmp, name: str) -> None:
 
 
 async def give_up(qmp: Qmp, name: str) -> None:
-    """End a job without its outcome; nothing where there is none."""
+    """Cancel a job; does nothing if there is none."""
     job = await find_job(qmp, name)
     if job is None:
         return
@@ -134,7 +133,7 @@ async def give_up(qmp: Qmp, name: str) -> None:
 
 
 async def _reach(qmp: Qmp, name: str, status: str) -> Job | None:
-    """Wait for a status, or for the job's end; None where it vanished."""
+    """Wait for a status, or for the job's end; None if it vanished."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _SETTLE_S
     while True:

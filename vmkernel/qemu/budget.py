@@ -1,8 +1,8 @@
 """How much of our processor one talkative QEMU may take.
 
-A budget is kept in seconds of processor time, which counts whatever a message costs: a long line,
-many short ones, an event that somebody must handle. Whoever has overdrawn it isn't read for a
-while. What it says then waits in its own memory, which its cgroup bounds.
+A budget is kept in seconds of CPU time, which covers any cost of a message: a long line, many short
+ones, an event that must be handled. A QEMU that has overdrawn it isn't read for a while. Its output
+then waits in its own memory, which its cgroup limits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Budget", "READING"]
 
 @dataclass
 class Budget:
-    """A bucket of processor time that fills again at `rate` seconds a second."""
+    """A bucket of CPU time that refills at `rate` seconds per second."""
 
     rate: float
     burst_s: float
@@ -27,19 +27,19 @@ class Budget:
         self._at = time.monotonic()
 
     def pay(self, seconds: float) -> None:
-        """Take what was used; the level may go below zero."""
+        """Subtract what was used; the level may become negative."""
         self._fill()
         self._level_s -= seconds
 
     @property
     def wait_s(self) -> float:
-        """How long to wait before more is used; 0 if there is some left."""
+        """How long to wait before using more; 0 if something is left."""
         self._fill()
         return max(0.0, -self._level_s / self.rate)
 
     @property
     def is_half_used(self) -> bool:
-        """True for one that has used much of late."""
+        """True if it has used much recently."""
         self._fill()
         return self._level_s < self.burst_s / 2
 
@@ -50,4 +50,4 @@ class Budget:
 
 
 READING = Budget(rate=0.25, burst_s=0.5)
-"""Of all QEMUs together: a quarter of the one processor that answers requests."""
+"""Of all QEMUs together: a quarter of the one CPU that answers requests."""

@@ -1,9 +1,9 @@
 """The command line of one virtual machine, from its plan; a pure function.
 
-Nothing is left to QEMU's defaults that a later version might change or that would open a door:
-no default devices, no user configuration, every image format explicit, the seccomp sandbox on,
-no listening socket of QEMU's own. Sockets come as descriptors that vmkernel bound, so that a VM
-needs no folder that it can write to.
+Nothing is left to QEMU's defaults that a later version might change or that would open a door: no
+default devices, no user configuration, every image format explicit, the seccomp sandbox on, no
+listening socket opened by QEMU. Sockets are passed as descriptors that the vmkernel bound, so that
+a VM needs no writable folder.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from vmkernel.devices.watchdog import action_word
 __all__ = ["TCG_CACHE_BYTES", "build_arguments"]
 
 TCG_CACHE_BYTES = 256 << 20
-"""What TCG may hold of translated code; the memory limit of a VM counts it."""
+"""The translated code that TCG may keep; the memory limit of a VM includes it."""
 
 _KVM_FDSET = 1
 _MIB = 1 << 20
 
 
 def build_arguments(plan: MachinePlan) -> list[str]:
-    """The arguments after the program's name."""
+    """The arguments, without the program's name."""
     args = Arguments()
     topology = plan.topology or topology_of(plan.spec)
     board = Board(args, Slots(plan.family, args), plan.family, topology, boot_places(plan))

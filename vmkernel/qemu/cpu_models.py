@@ -1,4 +1,4 @@
-"""Which processor models a QEMU offers with an accelerator, as it says itself.
+"""The CPU models that a QEMU offers with an accelerator, as it reports.
 
 Asked of a QEMU without a machine, over QMP on its standard input and output (QAPI:
 query-cpu-definitions). A model whose features the host lacks is named with them.
@@ -29,8 +29,8 @@ _TIMEOUT_S = 60.0
 _MAX_OUTPUT_BYTES = 16 << 20
 _NAMED_MAX = 12
 _ACCEL = {Accelerator.KVM: "kvm", Accelerator.TCG: "tcg,split-wx=on"}
-"""TCG makes its buffers at once, and the vmkernel's programs get no memory that is both written and
-executed; it can do with two views of it."""
+"""TCG allocates its buffers at once, and the vmkernel's programs can't have memory that is both
+writable and executable; TCG can use two views of it instead."""
 _QUESTIONS = ("qmp_capabilities", "query-cpu-definitions", "quit")
 
 
@@ -39,14 +39,14 @@ _VERSION = re.compile(r"-v\d+\Z")
 
 @dataclass(frozen=True)
 class CpuModels:
-    """What there is with one accelerator."""
+    """The models with one accelerator."""
 
     accelerator: Accelerator
     lacking: Mapping[str, tuple[str, ...]]
     """Model -> the features that the host lacks for it."""
 
     def check(self, model: str) -> None:
-        """Raise `invalid` with alternatives where a model can't be had."""
+        """Raise `invalid` with alternatives if a model isn't available."""
         if model in (HOST_MODEL, "max"):
             return
         lacking = self.lacking.get(model)
@@ -72,7 +72,7 @@ class CpuModels:
 
 
 def read_cpu_models(output: bytes, accelerator: Accelerator) -> CpuModels:
-    """The models in what QEMU wrote; `unavailable` where they aren't in it."""
+    """The models in QEMU's output; `unavailable` if they aren't in it."""
     for line in output.splitlines():
         with contextlib.suppress(UndecodableError):
             models = decode_json(line, _Answer).models
@@ -81,7 +81,6 @@ def read_cpu_models(output: bytes, accelerator: Accelerator) -> CpuModels:
 
 
 async def probe_cpu_models(runner: Runner, accelerator: Accelerator) -> CpuModels:
-    """Ask QEMU."""
     questions = b"".join(json.dumps({"execute": q}).encode() + b"\n" for q in _QUESTIONS)
     completed = await runner.run(
         [
@@ -96,7 +95,7 @@ async def probe_cpu_models(runner: Runner, accelerator: Accelerator) -> CpuModel
 
 
 class _Answer(msgspec.Struct):
-    """The answer that is a list: the others' are objects."""
+    """The answer that is a list; the others' are objects."""
 
     models: tuple[CpuModel, ...] = msgspec.field(name="return")
 

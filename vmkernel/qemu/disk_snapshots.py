@@ -1,7 +1,7 @@
 """Internal snapshots of the qcow2 disks of a running QEMU.
 
 Nodes are named by the disks' keys: the throttle filter on top, which passes the request on to the
-format below it (QEMU takes only a node that nothing else of the block graph stands on).
+format below it (QEMU accepts only a node that has no other parent in the block graph).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TIMEOUT_S = 120.0
 
 
 async def take_disk_snapshots(qmp: Qmp, keys: Sequence[str], tag: str) -> None:
-    """Keep what all these disks hold, at one instant, under the name `tag`: all or none."""
+    """Keep the content of all these disks, at one instant, under the name `tag`: all or none."""
     if keys:
         actions = [
             {"type": "blockdev-snapshot-internal-sync", "data": {"device": key, "name": tag}}
@@ -27,7 +27,7 @@ async def take_disk_snapshots(qmp: Qmp, keys: Sequence[str], tag: str) -> None:
 
 
 async def delete_disk_snapshot(qmp: Qmp, key: str, tag: str) -> None:
-    """Forget it; one that isn't there is as good as forgotten."""
+    """Delete the snapshot; it may be missing already."""
     try:
         await qmp.execute(
             "blockdev-snapshot-delete-internal-sync",

@@ -9,6 +9,6 @@ __all__ = ["is_full"]
 
 
 async def is_full(qmp: Qmp) -> bool:
-    """True where a request waits for free space."""
+    """True if a request waits for free space."""
     devices = await qmp.ask("query-block", tuple[BlockDevice, ...])
     return any(device.io_status == "nospace" for device in devices)

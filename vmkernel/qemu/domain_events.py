@@ -1,4 +1,4 @@
-"""What QEMU reports, in the words of the VM's own states; the only reader of QMP's event names.
+"""QEMU's events, in the terms of the VM's states; the only reader of QMP's event names.
 
 QMP event         becomes          note
 SHUTDOWN          GuestEnded       QEMU exits right after it
@@ -45,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GuestEnded:
-    """The virtual machine is switched off, by the guest or by us."""
+    """The VM is powered off, by the guest or by us."""
 
     by_guest: bool
     cause: str
@@ -54,24 +54,24 @@ class GuestEnded:
 
 @dataclass(frozen=True)
 class GuestReset:
-    """The virtual machine starts over."""
+    """The VM restarts."""
 
     by_guest: bool
 
 
 @dataclass(frozen=True)
 class Paused:
-    """The virtual processors stand still."""
+    """The vCPUs are stopped."""
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """The virtual processors run."""
+    """The vCPUs run."""
 
 
 @dataclass(frozen=True)
 class GuestPanicked:
-    """The guest said that it has crashed."""
+    """The guest reported that it has crashed."""
 
     detail: str
 
@@ -82,7 +82,7 @@ AGENT_PORT = "agent0"
 
 @dataclass(frozen=True)
 class DiskError:
-    """A disk request failed on the host's side."""
+    """A disk request failed on the host."""
 
     device: str
     no_space: bool
@@ -105,27 +105,25 @@ class WatchdogFired:
 
     @property
     def ends(self) -> bool:
-        """True where QEMU exits with it."""
+        """True if QEMU exits because of it."""
         return self.action == "poweroff"
 
 
 @dataclass(frozen=True)
 class DeviceGone:
-    """A device has left the machine."""
-
     device: str
 
 
 @dataclass(frozen=True)
 class DeviceKept:
-    """The guest refused to let go of a device."""
+    """The guest refused to release a device."""
 
     device: str
 
 
 @dataclass(frozen=True)
 class ReportsMissed:
-    """Reports came faster than they were taken, and some were dropped: ask QEMU what is true."""
+    """Events arrived faster than they were handled, and some were dropped: query QEMU's state."""
 
 
 QemuEvent = (
@@ -144,7 +142,7 @@ QemuEvent = (
 
 
 REPEATABLE = (GuestPanicked, GuestReset, DiskError, WatchdogFired)
-"""What says nothing new where the one before it was the same."""
+"""Events that say nothing new if the previous one was the same."""
 
 
 class _Guest(msgspec.Struct):
@@ -180,14 +178,14 @@ class _Channel(msgspec.Struct):
 
 class _Device(msgspec.Struct):
     device: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    """One without an id is none of ours."""
+    """A device without an id isn't ours."""
 
 
 Data = TypeVar("Data")
 
 
 def translate(message: QmpMessage) -> QemuEvent | None:
-    """The domain event for a QMP event; None if nothing depends on it, or it makes no sense."""
+    """The domain event for a QMP event; None if nothing depends on it, or it is malformed."""
     try:
         return _translate(message)
     except UndecodableError:

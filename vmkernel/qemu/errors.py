@@ -1,9 +1,9 @@
 """Failures of talking to QEMU.
 
 QemuError
-  QmpCommandError    QEMU refused a command and said why; nothing else is broken
+  QmpCommandError    QEMU refused a command with a reason; nothing else is broken
   QmpLostError       the connection is gone: the outcome is unknown, ask again
-  QmpNonsenseError   an answer has not the form, or not the range, that it must have
+  QmpNonsenseError   an answer has a wrong form or is out of range
 """
 
 from __future__ import annotations
@@ -24,4 +24,4 @@ class QmpLostError(QemuError):
 
 
 class QmpNonsenseError(QemuError):
-    """The answer is not of the form, or not in the range, that it must be."""
+    """The answer has a wrong form or is out of range."""

@@ -1,4 +1,4 @@
-"""Waiting for QMP events by name, for work that begins something in QEMU and awaits its end."""
+"""Waiting for QMP events by name, for work that starts something in QEMU and awaits its end."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from vmkernel.qemu.link import QmpMessage
 __all__ = ["EventWatch"]
 
 _MAX = 64
-"""The events that are watched come one by one; more at once say nothing more."""
+"""The events that are watched arrive one by one; more at once add no information."""
 
 
 class EventWatch:
-    """The events of some names that came since the watch began, in order; when `_MAX` of them wait,
-    further ones are dropped."""
+    """The events of some names that came since the watch began, in order; if `_MAX` of them wait,
+    further ones are dropped.
+    """
 
     def __init__(self, name: str, events: frozenset[str]) -> None:
         self._name = name
@@ -23,7 +24,7 @@ class EventWatch:
         self._queue: asyncio.Queue[QmpMessage | None] = asyncio.Queue()
 
     def offer(self, message: QmpMessage | None) -> bool:
-        """Take an event if it is wanted, and say so; None is the end of the session."""
+        """Take an event if it is wanted, and return True then; None is the end of the session."""
         if message is None:
             self._queue.put_nowait(None)
             return True

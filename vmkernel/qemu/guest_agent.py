@@ -1,13 +1,13 @@
-"""The guest agent's protocol (docs/interop/qemu-ga-ref of QEMU): JSON by line over the channel
-that the VM's QEMU serves, spoken by a guest that may be hostile.
+"""The guest agent's protocol (docs/interop/qemu-ga-ref of QEMU): JSON by line over the channel that
+the VM's QEMU serves, spoken by a guest that may be hostile.
 
 QEMU takes one client at a time and the agent one command at a time. A session therefore connects,
-finds the end of whatever was said before (`guest-sync-delimited`: the answer follows an octet that
-no UTF-8 text has), asks, and leaves. Nothing that the guest sends is believed: every answer is
-bounded in size and time, and what is shown of it is cut, cleaned and parsed.
+finds the end of earlier messages (`guest-sync-delimited`: the answer follows a byte that no UTF-8
+text has), asks, and disconnects. Nothing that the guest sends is trusted: every answer is bounded
+in size and time, and what is shown of it is cut, cleaned and parsed.
 
 Failures:
-  AgentError            nobody answers, or what comes is no answer; the outcome is unknown
+  AgentError            no answer, or an invalid one; the outcome is unknown
     AgentRefusedError   the agent answered that it can't or won't
 """
 
@@ -44,7 +44,7 @@ CHANNEL = "agent"
 """The id of the channel's character device (devices/agent.py)."""
 
 _STALE_MAX = 32
-"""How many answers to others may lie in the channel before the one to us."""
+"""How many answers to earlier sessions may be in the channel before ours."""
 _ANSWER_MAX = 512 << 10
 _CHUNK = 1 << 16
 _DELIMITER = b"\xff"
@@ -55,17 +55,17 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long an agent is waited for, in seconds."""
+    """How long to wait for an agent, in seconds."""
 
     sync_s: float = 3.0
-    """Until it shows that it is there."""
+    """Until it shows that it is running."""
     answer_s: float = 10.0
     shutdown_s: float = 2.0
-    """How long a refusal of a shutdown may take; an agent that obeys answers nothing."""
+    """How long a refusal of a shutdown may take; an agent that accepts doesn't answer."""
     freeze_s: float = 30.0
-    """A guest may have much to write before its file systems stand still."""
+    """A guest may have much to write before its file systems are frozen."""
     thaw_again_s: float = 0.5
-    """Before a thaw that got no answer is asked again; longer each time."""
+    """The pause before a thaw without an answer is repeated; longer each time."""
 
 
 Answer = TypeVar("Answer")
@@ -73,7 +73,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 
 
 class AgentError(Exception):
-    """No usable answer came."""
+    """No usable answer arrived."""
 
 
 class AgentRefusedError(AgentError):
@@ -81,15 +81,16 @@ class AgentRefusedError(AgentError):
 
 
 async def agent_is_open(qmp: Qmp) -> bool:
-    """True where a program in the guest has the channel open, as QEMU sees it."""
+    """True if a program in the guest has the channel open, as QEMU reports."""
     found = await qmp.ask("query-chardev", tuple[Chardev, ...])
     return any(item.label == CHANNEL and item.frontend_open for item in found)
 
 
 @contextlib.asynccontextmanager
 async def agent_session(link: socket.socket, patience: Patience) -> AsyncIterator[AgentSession]:
-    """A session on a connected socket, which is closed at its end; AgentError where nobody
-    answers."""
+    """A session on a connected socket, which is closed at its end; AgentError if there is no
+    answer.
+    """
     reader, writer = await asyncio.open_unix_connection(sock=link)
     try:
         session = AgentSession(reader, writer, patience)
@@ -102,8 +103,6 @@ async def agent_session(link: socket.socket, patience: Patience) -> AsyncIterato
 
 
 class AgentSession:
-    """An agent that has answered."""
-
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: Patience
     ) -> None:
@@ -113,7 +112,7 @@ class AgentSession:
         self._held = bytearray()
 
     async def sync(self) -> None:
-        """Throw away what was left in the channel by others, or by a guest that plays with us."""
+        """Discard what is left in the channel from earlier sessions, or from a malicious guest."""
         number = secrets.randbelow(1 << 31)
         try:
             async with asyncio.timeout(self._patience.sync_s):
@@ -138,7 +137,6 @@ class AgentSession:
         *,
         timeout_s: float | None = None,
     ) -> Answer:
-        """One command and its answer, as `kind`."""
         timeout_s = self._patience.answer_s if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(timeout_s):
@@ -162,15 +160,12 @@ class AgentSession:
     # --- commands -----------------------------------------------------------------------------
 
     async def version(self) -> str:
-        """The agent's version."""
         return clean((await self.ask("guest-info", _Info)).version)
 
     async def hostname(self) -> str:
-        """The guest's host name."""
         return clean((await self.ask("guest-get-host-name", _HostName)).host_name)
 
     async def system(self) -> GuestSystem:
-        """The guest's operating system."""
         found = await self.ask("guest-get-osinfo", _System)
         return GuestSystem(
             id=clean(found.id),
@@ -180,15 +175,14 @@ class AgentSession:
         )
 
     async def interfaces(self) -> tuple[AgentInterface, ...]:
-        """The guest's network interfaces, but for its loopback; one that makes no sense costs
-        itself."""
         found = await self.ask("guest-network-get-interfaces", list[msgspec.Raw])
         shown = map(_interface, found[:_INTERFACES_MAX])
         return tuple(item for item in shown if item is not None and item.name not in ("", "lo"))
 
     async def shut_down(self) -> None:
-        """Ask the guest to power off. The agent doesn't answer where it does: only a refusal, or
-        a channel that is gone already, raises."""
+        """Ask the guest to power off. The agent doesn't answer if it does: only a refusal, or a
+        channel that is already closed, raises.
+        """
         try:
             timeout_s = self._patience.shutdown_s
             arguments = {"mode": "powerdown"}
@@ -204,16 +198,16 @@ class AgentSession:
         await self.ask("guest-set-time", msgspec.Raw, {"time": nanoseconds})
 
     async def freeze(self) -> int:
-        """Hold the guest's file systems still; how many they are."""
+        """Freeze the guest's file systems; returns how many."""
         timeout_s = self._patience.freeze_s
         return await self.ask("guest-fsfreeze-freeze", Count, timeout_s=timeout_s)
 
     async def thaw(self) -> int:
-        """Let them go on; how many were held."""
+        """Thaw them; returns how many were frozen."""
         return await self.ask("guest-fsfreeze-thaw", Count)
 
     async def is_frozen(self) -> bool:
-        """True where file systems are held."""
+        """True if file systems are frozen."""
         return await self.ask("guest-fsfreeze-status", str) == "frozen"
 
     # --- octets -------------------------------------------------------------------------------
@@ -228,7 +222,7 @@ class AgentSession:
         await self._writer.drain()
 
     async def _until(self, mark: bytes, limit: int) -> bytes:
-        """What comes before `mark`; AgentError where that is more than `limit` octets."""
+        """The bytes before `mark`; AgentError if that is more than `limit` bytes."""
         searched = 0
         while (found := self._held.find(mark, searched)) < 0:
             searched = len(self._held)

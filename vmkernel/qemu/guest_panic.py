@@ -1,4 +1,4 @@
-"""What QEMU does when the guest reports a panic (pvpanic); may be changed while it runs."""
+"""What QEMU does when the guest reports a panic (pvpanic); can be changed while it runs."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ _ACTIONS = {
 
 
 async def set_action(qmp: Qmp, wanted: OnPanic) -> None:
-    """Choose what follows a panic from now on."""
+    """Set what QEMU does after a panic from now on."""
     await qmp.execute("set-action", {"panic": _ACTIONS[wanted]})

@@ -46,8 +46,9 @@ async def devices(qmp: Qmp) -> frozenset[str]:
 
 
 async def unplug(qmp: Qmp, device: str) -> None:
-    """Ask for a device to go. It is gone once `devices` doesn't name it: a PCI device needs the
-    guest's consent."""
+    """Request the removal of a device. It is gone once `devices` doesn't list it: a PCI device
+    needs the guest's consent.
+    """
     try:
         await qmp.execute("device_del", {"id": device})
     except QmpCommandError as error:
@@ -56,8 +57,9 @@ async def unplug(qmp: Qmp, device: str) -> None:
 
 
 async def drop_disk(qmp: Qmp, key: str) -> bool:
-    """Remove all that is left of a disk whose device is gone, or never came: nodes, files, the
-    throttle group. False if QEMU still uses some of it; ask again then."""
+    """Remove what is left of a disk without a device: nodes, files, the throttle group. False if
+    QEMU still uses some of it; try again later.
+    """
     return await remove_all_of(qmp, key) and await drop_object(qmp, limits_group(key))
 
 
@@ -74,8 +76,9 @@ async def drop_object(qmp: Qmp, name: str) -> bool:
 
 
 async def make_room(qmp: Qmp, key: str, *, disk: bool = False, netdev: str | None = None) -> None:
-    """Let nothing be in the way of a new device: what an earlier try left, whose answer was lost,
-    or a device of that key that has gone, is removed. `conflict` if it is still in use."""
+    """Remove what could conflict with a new device: remains of an earlier attempt with a lost
+    answer, or of a removed device with that key. `conflict` if it is still in use.
+    """
     if key in await devices(qmp):
         raise MicaError(ErrorCode.CONFLICT, f"QEMU still has a device {key}; try again.")
     if netdev is not None:
@@ -87,27 +90,27 @@ async def make_room(qmp: Qmp, key: str, *, disk: bool = False, netdev: str | Non
 
 
 async def drop_netdev(qmp: Qmp, netdev: str) -> None:
-    """Remove the host's side of a card that is gone."""
+    """Remove the host's side of a NIC that is gone."""
     with contextlib.suppress(QmpCommandError):
         await qmp.execute("netdev_del", {"id": netdev})
 
 
 async def eject(qmp: Qmp, key: str) -> None:
-    """Take the disc out of a drive, whether the guest has locked it or not; the tray stays open."""
+    """Remove the CD from a drive, even if the guest has locked it; the tray stays open."""
     await qmp.execute("blockdev-open-tray", {"id": key, "force": True})
     await qmp.execute("blockdev-remove-medium", {"id": key})
     await remove_nodes(qmp, await nodes_below(qmp, key))
 
 
 async def insert(qmp: Qmp, key: str) -> None:
-    """Put the node named like the drive into it, and close the tray."""
+    """Insert the node named like the drive, and close the tray."""
     await qmp.execute("blockdev-open-tray", {"id": key, "force": True})
     await qmp.execute("blockdev-insert-medium", {"id": key, "node-name": key})
     await qmp.execute("blockdev-close-tray", {"id": key})
 
 
 async def inserted(qmp: Qmp, key: str) -> list[str]:
-    """The nodes of the disc in a drive, from the upper to the lowest; none if there is no disc."""
+    """The nodes of the CD in a drive, from the top down; empty if there is none."""
     for drive in await qmp.ask("query-block", tuple[BlockDevice, ...]):
         if drive.qdev == key and drive.inserted is not None:
             return await nodes_below(qmp, key)
@@ -115,8 +118,9 @@ async def inserted(qmp: Qmp, key: str) -> list[str]:
 
 
 async def apply(qmp: Qmp, commands: Iterable[Command]) -> None:
-    """What the device modules want of a running machine. A device that is there is not added again,
-    and one that is not there need not go: an earlier try may have done it whose answer was lost."""
+    """Run the commands of the device modules. A device that exists is not added again, and a
+    missing one need not be removed: an earlier attempt may have done it, with its answer lost.
+    """
     for name, arguments in commands:
         if name in _OF_DEVICES:
             present = arguments["id"] in await devices(qmp)
@@ -126,13 +130,13 @@ async def apply(qmp: Qmp, commands: Iterable[Command]) -> None:
 
 
 async def processors(qmp: Qmp) -> int:
-    """How many there are; 0 if the machine can't tell."""
+    """The number of vCPUs; 0 if the machine doesn't report it."""
     found = await qmp.ask("query-hotpluggable-cpus", tuple[ProcessorPlace, ...])
     return sum(place.qom_path is not None for place in found)
 
 
 async def add_processors(qmp: Qmp, count: int) -> int:
-    """Add so many processors, at the first free places; how many were added."""
+    """Add this many vCPUs at the first free places; returns how many were added."""
     found = await qmp.ask("query-hotpluggable-cpus", tuple[ProcessorPlace, ...])
     places = [place for place in found if place.qom_path is None]
     places.sort(key=lambda place: _order(place.props))
@@ -158,7 +162,7 @@ def _order(props: Mapping[str, int]) -> tuple[int, ...]:
 
 
 async def dimms(qmp: Qmp) -> tuple[tuple[int, int], ...]:
-    """The DIMMs that were added: number and bytes, in order (`query-memory-devices`)."""
+    """The added DIMMs: number and bytes, in order (`query-memory-devices`)."""
     found = []
     for device in await qmp.ask("query-memory-devices", tuple[MemoryDevice, ...]):
         name = device.data.id or ""
@@ -169,7 +173,8 @@ async def dimms(qmp: Qmp) -> tuple[tuple[int, int], ...]:
 
 async def usb_units(qmp: Qmp, units: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     """Key and place, counted from 0, of units on USB; `units` are their devices' ids by key.
-    Those that aren't there are left out. (A place that QEMU chose would be an empty `port`.)"""
+    Missing ones are left out. (A place that QEMU chose would be an empty `port`.)
+    """
     present = await devices(qmp)
     found = []
     for key, device in units.items():
@@ -183,7 +188,7 @@ async def usb_units(qmp: Qmp, units: Mapping[str, str]) -> tuple[tuple[str, int]
 
 
 async def dimm_numbers(qmp: Qmp) -> frozenset[int]:
-    """The numbers of the DIMMs that were added."""
+    """The numbers of the added DIMMs."""
     return frozenset(
         int(name.removeprefix("dimm"))
         for name in await devices(qmp)

@@ -1,6 +1,6 @@
-"""A guest's keyboard: what keys are called, what a US keyboard types, and pressing them.
+"""A guest's keyboard: names of keys, a US layout, and pressing keys.
 
-Codes are QEMU's QKeyCode (qapi/ui.json); names from outside are those and a few that people use.
+Codes are QEMU's QKeyCode (qapi/ui.json); users may write those names and a few common ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Chord = tuple[str, ...]
 """Codes that are held down together, modifiers first."""
 
 HOLD_S = 0.02
-"""How long a chord is held down, and how long none is before the next."""
+"""How long a chord is held down, and the pause before the next."""
 
 _MODIFIERS = {
     "alt": "alt",
@@ -56,7 +56,7 @@ _NAMED = sorted(
     code for code in _CODES if len(code) > 1 and not (code[0] == "f" and code[1:].isdigit())
 )
 _SHOWN = 40
-"""Of a wrong name in a message."""
+"""The length shown of a wrong name in a message."""
 _ALIASES = {
     "del": "delete",
     "enter": "ret",
@@ -95,7 +95,7 @@ _TYPED |= {upper: ("shift", *_TYPED[lower]) for upper, lower in _SHIFTED.items()
 def chord_of(name: str) -> Chord:
     """The codes of a key or of a chord such as `ctrl-alt-delete`.
 
-    Modifiers come first and may stand alone. Raises ValueError, which says what is wrong.
+    Modifiers come first and may be used alone. ValueError says what is wrong.
     """
     if name == "-":
         return ("minus",)
@@ -117,7 +117,7 @@ def chord_of(name: str) -> Chord:
 
 
 def _instead(key: str) -> str:
-    """The names that are close to a wrong one, or else all of them."""
+    """Names similar to a wrong one, or else all names."""
     import difflib
 
     near = difflib.get_close_matches(key[:_SHOWN], [*_NAMED, *_ALIASES, *_MODIFIERS], n=3)
@@ -127,7 +127,7 @@ def _instead(key: str) -> str:
 
 
 def chords_of_text(text: str) -> list[Chord]:
-    """What is pressed on a US keyboard to type a text. Raises ValueError for what isn't on it."""
+    """The keys that type a text on a US keyboard. ValueError for characters that aren't on it."""
     for character in text:
         if character not in _TYPED:
             raise ValueError(f"{character!r} is not on a US keyboard")
@@ -135,7 +135,7 @@ def chords_of_text(text: str) -> list[Chord]:
 
 
 async def press(qmp: Qmp, chords: Iterable[Chord]) -> None:
-    """Press chords one after the other, at a pace that an old keyboard controller stands."""
+    """Press chords one after the other, at a pace that an old keyboard controller can handle."""
     for chord in chords:
         await _send(qmp, chord, down=True)
         try:
@@ -146,7 +146,7 @@ async def press(qmp: Qmp, chords: Iterable[Chord]) -> None:
 
 
 async def inject_nmi(qmp: Qmp) -> None:
-    """Press the machine's own button: a non-maskable interrupt for every processor."""
+    """A non-maskable interrupt for every vCPU, as from a machine's NMI button."""
     await qmp.execute("inject-nmi")
 
 

@@ -1,15 +1,15 @@
 """QMP on a connected Unix socket: lines of JSON in both directions (docs/interop/qmp-spec of QEMU).
 
     socket -> lines -> envelope -+-> event  -> on_event (synchronously, nothing is kept here)
-                                 +-> answer -> who asked; one that nobody asked for is dropped
+                                 +-> answer -> the caller; an unexpected one is dropped
 
-The QEMU at the other end may be in its guest's hands, so each message is taken apart only as far
-as to find who wants it: arguments and answers stay octets until their reader decodes them into the
+The QEMU at the other end may be controlled by its guest, so each message is parsed only far enough
+to find its receiver: arguments and answers stay bytes until their reader decodes them into the
 record that it expects. Nothing that it sends is kept but one unfinished line, and reading it takes
-no more than its share of the processor (budget.py). What breaks the protocol ends the link.
+no more than its share of the processor (budget.py). A violation of the protocol ends the link.
 
 qemu.qmp is not used: its client keeps each event for ever in a queue that can't be removed, and
-makes objects of all that comes before anybody wants it.
+decodes everything before it is needed.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from vmkernel.text import clean
 __all__ = ["LINE_MAX_BYTES", "QmpLink", "QmpMessage"]
 
 LINE_MAX_BYTES = 4 << 20
-"""The longest answer (`query-named-block-nodes` of 64 disks with checkpoints) has some 1 MiB."""
+"""The longest answer (`query-named-block-nodes` of 64 disks with checkpoints) is some 1 MiB."""
 _CHUNK_BYTES = 1 << 16
 _RATE = 0.05
 _BURST_S = 0.25
-"""A busy VM's events and figures take some milliseconds a minute."""
+"""A busy VM's events and statistics take some milliseconds a minute."""
 _HANDLING_S = 0.0005
-"""What an event costs those who handle it, charged in advance."""
+"""The cost of handling an event, charged in advance."""
 _TIMESTAMP = b'{"timestamp": {'
 _DULL_MAX_BYTES = 512
 _WORDS = 400
@@ -48,7 +48,7 @@ class _Error(msgspec.Struct):
 
 
 class _Envelope(msgspec.Struct):
-    """Any message, as far as to know whose it is."""
+    """Any message, parsed only as far as needed to find its receiver."""
 
     event: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
@@ -59,7 +59,7 @@ class _Envelope(msgspec.Struct):
 
 
 class QmpMessage(msgspec.Struct, frozen=True):
-    """A QMP event; `data` is decoded by who wants it."""
+    """A QMP event; `data` is decoded by its receiver."""
 
     event: str
     data: msgspec.Raw = msgspec.Raw(b"{}")
@@ -67,13 +67,12 @@ class QmpMessage(msgspec.Struct, frozen=True):
 
 _DECODER = msgspec.json.Decoder(_Envelope)
 OnEvent = Callable[[QmpMessage], bool | None]
-"""Takes an event. True: something has to be handled for it. None: it says nothing, and would say
-nothing again right now."""
+"""Receives an event. True: it must be handled. None: it says nothing, and would say nothing if
+repeated now."""
 
 
 class QmpLink:
-    """One connection, which owns its socket; `closed` is set once it has ended, for whatever
-    reason."""
+    """One connection, which owns its socket; `closed` is set once it has ended for any reason."""
 
     def __init__(self, sock: socket.socket, name: str, on_event: OnEvent) -> None:
         sock.setblocking(False)
@@ -91,7 +90,7 @@ class QmpLink:
         self._reader = asyncio.create_task(self._read(), name=f"qmp-{name}")
 
     async def greet(self) -> None:
-        """Wait for QEMU's greeting and begin; QmpLostError if something else comes."""
+        """Wait for QEMU's greeting and begin; QmpLostError if something else arrives."""
         await asyncio.shield(self._greeted)
         await self.execute("qmp_capabilities")
 
@@ -119,12 +118,12 @@ class QmpLink:
                 answer.exception()  # it has been looked at, even if the caller has gone away
 
     async def close(self) -> None:
-        """Leave; QEMU runs on."""
+        """Disconnect; QEMU continues."""
         self._end("we have left it")
         await asyncio.wait((self._reader,))
 
     async def _send(self, data: bytes, fd: int | None) -> None:
-        """Write a line as a whole: half a line would be the beginning of the next one."""
+        """Write a line as a whole: half a line would become the beginning of the next one."""
         loop = asyncio.get_running_loop()
         try:
             if fd is not None:
@@ -171,7 +170,7 @@ class QmpLink:
                 self._sock.close()
 
     def _take(self, rest: bytearray, data: bytes) -> int:
-        """Deal with the lines that are whole by now; how many of them must be handled."""
+        """Process the complete lines; returns how many must be handled."""
         self._dull.clear()
         *lines, last = data.split(b"\n")
         handled = 0

@@ -1,11 +1,11 @@
 """A guest's memory and devices as a file: QEMU's migration stream, written and read through a
 descriptor, so that a jailed QEMU needs no path.
 
-save    a guest that stands still -> complete file; QEMU may then be ended or go on by `cont`
+save a paused guest -> complete file; QEMU can then be ended or continue by `cont`
 load    a QEMU started with `-incoming defer` <- the file; the guest then waits for `cont`
 
-`file:` on a descriptor set is used, not `fd:`, which QEMU means for sockets (plain files there
-are deprecated since 9.1). Source: docs/devel/migration/main.rst of QEMU.
+`file:` on a descriptor set is used, not `fd:`, which QEMU means for sockets (plain files there are
+deprecated since 9.1). Source: docs/devel/migration/main.rst of QEMU.
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ from vmkernel.text import clean
 __all__ = ["OnBytes", "cancel", "load", "save", "take_disks_back"]
 
 OnBytes = Callable[[int, int], None]
-"""Bytes done, and of how many (0: unknown)."""
+"""Bytes done, and the total (0: unknown)."""
 
 _POLL_S = 0.25
 _SILENCE_S = 120.0
-"""A file that has not grown for so long lies on something that hangs."""
+"""A file that has not grown for this long is on storage that hangs."""
 _CANCEL_S = 30.0
 _UNLIMITED = 1 << 40
 _SETTLED = frozenset({"completed", "failed", "cancelled", "none", ""})
 
 
 async def save(qmp: Qmp, fd: int, *, on_progress: OnBytes | None = None) -> None:
-    """Write the state of a guest that stands still; it is complete, not yet flushed, on return.
+    """Write the state of a paused guest; it is complete, not yet flushed, on return.
 
-    The descriptor must be open for writing only: QEMU looks for one with the access that it needs.
+    The descriptor must be open for writing only: QEMU selects one with the access that it needs.
 
-    Raises QmpCommandError with QEMU's reason where it can't be saved. Where it fails or is
-    cancelled, the guest stands still as before. One that is to stand still for longer needs
-    `take_disks_back` afterwards.
+    QmpCommandError with QEMU's reason if it can't be saved. If it fails or is cancelled, the guest
+    stays paused. If it is to stay paused for longer, call `take_disks_back` afterwards.
     """
     if await qmp.query_status() is RunState.POST_MIGRATE:
         raise QmpCommandError(
@@ -65,8 +64,8 @@ async def save(qmp: Qmp, fd: int, *, on_progress: OnBytes | None = None) -> None
 async def load(qmp: Qmp, fd: int, *, on_progress: OnBytes | None = None) -> None:
     """Read a state into a QEMU that waits for one; the descriptor is open for reading only.
 
-    Raises QmpCommandError with QEMU's reason where the state can't be used; the QEMU is then of
-    no use any more.
+    QmpCommandError with QEMU's reason if the state can't be used; the QEMU can't be used any more
+    then.
     """
     fdset = await qmp.add_fd(fd, "memory image")
     try:
@@ -87,7 +86,7 @@ async def _prepare(qmp: Qmp) -> None:
 
 
 async def _await_end(qmp: Qmp, fd: int, on_progress: OnBytes | None) -> None:
-    """Follow the migration under way; both directions read or write at the file's position."""
+    """Follow the running migration; both directions read or write at the file's position."""
     loop = asyncio.get_running_loop()
     position, moved_s = -1, loop.time()
     with qmp.watch("MIGRATION") as events:
@@ -112,14 +111,15 @@ async def _await_end(qmp: Qmp, fd: int, on_progress: OnBytes | None) -> None:
 
 
 async def take_disks_back(qmp: Qmp) -> None:
-    """After a save, let QEMU own the disks of a guest that goes on standing still: it has let go
-    of them for whoever takes the image up, and would refuse snapshots, backups and growth."""
+    """After a save, give the disks back to the QEMU of a guest that stays paused: it has released
+    them for a QEMU that would load the image, and would refuse snapshots, backups and resizing.
+    """
     with contextlib.suppress(QemuError):
         await qmp.execute("blockdev-set-active", {"active": True})
 
 
 async def cancel(qmp: Qmp) -> None:
-    """Give a save up, where one is under way, and wait until QEMU has."""
+    """Cancel a save, if one is running, and wait until QEMU has."""
     with contextlib.suppress(QemuError, TimeoutError):
         with qmp.watch("MIGRATION") as events:
             await qmp.execute("migrate_cancel")

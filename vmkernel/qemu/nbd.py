@@ -1,7 +1,7 @@
 """A reader of NBD exports: fixed newstyle handshake, structured replies, block status.
 
-Only what reading a disk of a running QEMU needs; no library for it is to be had without a C
-library of its own. Source: doc/proto.md of the NBD project.
+Only what reading a disk of a running QEMU needs; no library for it exists that doesn't need a C
+library. Source: doc/proto.md of the NBD project.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _DONE = 1
 _CHUNK_DATA, _CHUNK_HOLE, _CHUNK_STATUS, _CHUNK_ERROR = 1, 2, 5, 1 << 15
 _ZERO = 2
 _MAX_ANSWER = 4 << 20
-"""Of all parts of an answer: no more is ever asked for than MAX_READ_BYTES, and a server tells at
-most 1 MiB about blocks for each of two contexts."""
+"""Of all parts of an answer: at most MAX_READ_BYTES are requested, and a server reports at most 1
+MiB about blocks for each of two contexts."""
 _MAX_SIZE = 1 << 62
 _ANSWER_S = 120.0
 _TRIES = 3
-"""Each connection that is lost in between costs a handshake; a QEMU that has ended, none."""
+"""Each connection that is lost meanwhile costs a handshake; if QEMU has ended, nothing."""
 
 
 class NbdError(Exception):
-    """The server refused, or didn't keep to the protocol."""
+    """The server refused, or violated the protocol."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """A run of octets of a disk; `zero` where they are all zero."""
+    """A range of bytes of a disk; `zero` if they are all zero."""
 
     offset: int
     length: int
@@ -62,7 +62,9 @@ Runs = Sequence[tuple[int, int]]
 
 
 def extents_of(offset: int, allocation: Runs, dirty: Runs | None) -> list[Extent]:
-    """The runs of one answer of `status`, without those that aren't dirty; alike ones joined."""
+    """The runs of one answer of `status`, without those that aren't dirty; adjacent equal ones are
+    joined.
+    """
     found: list[Extent] = []
     changed = list(dirty) if dirty is not None else [(sum(n for n, _ in allocation), 1)]
     zeros = list(allocation)
@@ -87,9 +89,10 @@ def extents_of(offset: int, allocation: Runs, dirty: Runs | None) -> list[Extent
 
 
 class NbdReader:
-    """One export, open for reading. One request at a time. A server that closes the connection and
-    takes another one is asked again: QEMU drops a client whose handshake took long, even if its
-    last answer has gone out just then."""
+    """One export, open for reading. One request at a time. If the server closes the connection but
+    accepts another, the request is repeated: QEMU drops a client whose handshake took long, even if
+    its last answer was just sent.
+    """
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class NbdReader:
 
     @classmethod
     async def open(cls, path: Path, export: str, contexts: Sequence[str]) -> NbdReader:
-        """Connect to a server's Unix socket and choose an export and its metadata contexts."""
+        """Connect to a server's Unix socket and select an export and its metadata contexts."""
         try:
             async with asyncio.timeout(_ANSWER_S):
                 reader, writer = await asyncio.open_unix_connection(str(path))
@@ -125,7 +128,7 @@ class NbdReader:
         return nbd
 
     async def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         try:
             self._writer.write(struct.pack(">IHHQQI", _REQUEST, 0, _DISCONNECT, 0, 0, 0))
             await self._writer.drain()
@@ -147,7 +150,7 @@ class NbdReader:
         return bytes(data)
 
     async def status(self, offset: int, length: int) -> dict[str, list[tuple[int, int]]]:
-        """Runs from `offset` on for each metadata context, as far as the server likes to tell."""
+        """Runs from `offset` on for each metadata context, as far as the server reports them."""
         found: dict[str, list[tuple[int, int]]] = {}
         for kind, payload in await self._ask(_STATUS, offset, length):
             if kind == _CHUNK_STATUS:
@@ -181,7 +184,7 @@ class NbdReader:
         raise AssertionError("unreachable")
 
     async def _reconnect(self) -> None:
-        """Go on with another connection to the same export; NbdError if there is none any more."""
+        """Continue with a new connection to the same export; NbdError if there is none any more."""
         other = await self._again()
         if other.size_bytes != self.size_bytes:
             await other.close()

@@ -1,5 +1,5 @@
-"""A disk as it was at one instant, readable while the guest writes on; and what changed since
-earlier instants.
+"""A disk as it was at one instant, readable while the guest continues to write; and the changes
+since earlier instants.
 
   disk0 (throttle) <- guest          scratch (qcow2) over disk0, exported by NBD
      `-- backup job (sync=none): before the guest overwrites a block, the old one goes to scratch
@@ -38,7 +38,7 @@ _PREFIX = "backup-"
 _HANDSHAKE = "handshake-max-seconds"
 """QEMU has it since 10.0; before, and without it, clients are dropped after 10 s."""
 _HANDSHAKE_S = 120
-"""Nobody but us can connect, and a busy host may take its time; as nbd.py waits for an answer."""
+"""No other process can connect, and a busy host may be slow; the same as nbd.py's time-out."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class DiskPoint:
     node: str
     """Its format node."""
     scratch: str
-    """The file that holds what is overwritten, as QEMU opens it."""
+    """The file that receives overwritten blocks, as QEMU opens it."""
     tag: str
     persistent: bool
     since: str | None
-    """The checkpoint whose changes are told."""
+    """The checkpoint whose changes are reported."""
     checkpoint: str | None
     """The checkpoint to make."""
 
@@ -75,12 +75,10 @@ class DiskPoint:
 
     @property
     def scratch_node(self) -> str:
-        """The node that is exported."""
         return f"{_PREFIX}{self.key}-{self.tag}"
 
     @property
     def file_node(self) -> str:
-        """The file below it."""
         return f"{_PREFIX}{self.key}-file-{self.tag}"
 
     @property
@@ -115,7 +113,7 @@ async def named_nodes(qmp: Qmp) -> tuple[NamedNode, ...]:
 
 
 async def remove_bitmap(qmp: Qmp, node: str, checkpoint: str) -> None:
-    """Forget a checkpoint."""
+    """Remove a checkpoint."""
     await qmp.execute(
         "block-dirty-bitmap-remove", {"node": node, "name": f"{CHECKPOINT}{checkpoint}"}
     )
@@ -136,7 +134,7 @@ async def serve(qmp: Qmp, listener_fd: int) -> None:
 
 
 async def begin(qmp: Qmp, disks: Sequence[DiskPoint]) -> None:
-    """Make the instant, and export it; nothing is left where something is refused."""
+    """Make the instant, and export it; nothing is left if something is refused."""
     try:
         for disk in disks:
             await block_graph.add_nodes(qmp, _nodes(disk))
@@ -214,7 +212,7 @@ def _actions(disks: Sequence[DiskPoint]) -> list[dict[str, Any]]:
 
 
 async def end(qmp: Qmp, disks: Sequence[DiskPoint]) -> None:
-    """Take a backup's exports, jobs, nodes and bitmaps away; what isn't there is passed over."""
+    """Remove a backup's exports, jobs, nodes and bitmaps; missing ones are ignored."""
     for disk in disks:
         with contextlib.suppress(QmpCommandError):
             await qmp.execute("block-export-del", {"id": disk.name, "mode": "hard"})
@@ -231,7 +229,7 @@ async def end(qmp: Qmp, disks: Sequence[DiskPoint]) -> None:
 
 
 async def end_all(qmp: Qmp) -> bool:
-    """Take away what a vmkernel left that was killed during a backup; True where there was any."""
+    """Remove what a vmkernel left that was killed during a backup; True if there was something."""
     left = [job.name for job in await block_jobs.jobs(qmp) if job.name.startswith(_PREFIX)]
     nodes = await named_nodes(qmp)
     names = [node.node_name for node in nodes]

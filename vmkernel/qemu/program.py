@@ -1,4 +1,4 @@
-"""Which QEMU there is: its version, what depends on that, and the machine types to pin."""
+"""The installed QEMU: its version, what depends on that, and the machine types to pin."""
 
 from __future__ import annotations
 
@@ -21,15 +21,13 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class QemuProgram:
-    """An installed QEMU."""
-
     version: tuple[int, int]
     machines: frozenset[str] = frozenset()
-    """The machine types that it offers; empty where that is not known."""
+    """The machine types that it offers; empty if unknown."""
 
     @property
     def has_hub(self) -> bool:
-        """True where one serial line can feed a socket and a ring buffer."""
+        """True if one serial line can feed a socket and a ring buffer."""
         return self.version >= _HUB_SINCE
 
     def machine_type(self, family: Family) -> str:
@@ -38,7 +36,7 @@ class QemuProgram:
         return f"pc-{chipset}-{self.version[0]}.{self.version[1]}"
 
     def check_machine(self, vm_id: str, machine_type: str) -> None:
-        """Raise `unavailable` where a VM's machine isn't offered: too new, or gone by now."""
+        """Raise `unavailable` if a VM's machine type isn't offered: too new, or removed by now."""
         if not self.machines or machine_type in self.machines:
             return
         family = Family.of(machine_type)
@@ -54,7 +52,6 @@ class QemuProgram:
 
 
 async def probe_qemu(runner: Runner) -> QemuProgram:
-    """Ask QEMU for its version and its machines."""
     async with asyncio.TaskGroup() as group:
         version = group.create_task(runner.run([PROGRAM, "--version"], timeout_s=_TIMEOUT_S))
         machines = group.create_task(

@@ -1,7 +1,7 @@
 """A guest's screen as a picture.
 
-QEMU writes the picture into a descriptor that it is handed (`add-fd`), so that it needs no file
-that it may write to: a jailed QEMU has none but its own disks.
+QEMU writes the picture into a descriptor that it is given (`add-fd`), so that it needs no writable
+file: a jailed QEMU has none except its disks.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["screenshot"]
 
 
 async def screenshot(qmp: Qmp, *, limit: int) -> bytes:
-    """What the first display shows, as PNG of at most `limit` bytes.
+    """The first display as PNG of at most `limit` bytes.
 
-    Raises QmpCommandError where there is no display, and ValueError where it is larger.
+    QmpCommandError if there is no display, ValueError if it is larger.
     """
     with MemoryFile("screenshot") as file:
         number = await qmp.add_fd(file.writer(), "screenshot")

@@ -1,4 +1,4 @@
-"""A QMP session with one QEMU: one method a command, domain events out, typed failures."""
+"""A QMP session with one QEMU: one method per command, domain events out, typed failures."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ __all__ = ["COMMAND_TIMEOUT_S", "Qmp", "QmpSession", "RunState"]
 _log = logging.getLogger(__name__)
 COMMAND_TIMEOUT_S = 30.0
 _EVENTS_MAX = 256
-"""What waits for the VM's task; it takes each within a moment unless it is in long work."""
+"""Events waiting for the VM's task; it handles each at once unless it is in long work."""
 _RING_MAX = 1 << 20
 
 Answer = TypeVar("Answer")
 
 
 class RunState(StrEnum):
-    """What QEMU says of its own state, as far as it matters here."""
+    """QEMU's run state, as far as it matters here."""
 
     PRELAUNCH = "prelaunch"
     RUNNING = "running"
@@ -50,7 +50,7 @@ class RunState(StrEnum):
     IO_ERROR = "io-error"
     GUEST_PANICKED = "guest-panicked"
     WATCHDOG = "watchdog"
-    """A watchdog that was not fed let it stand still."""
+    """Stopped by its watchdog."""
     IN_MIGRATE = "inmigrate"
     """Waits for a state to be loaded, or loads it."""
     FINISH_MIGRATE = "finish-migrate"
@@ -59,15 +59,15 @@ class RunState(StrEnum):
 
     @classmethod
     def of(cls, status: str) -> RunState:
-        """The nearest state for QEMU's `RunState`; whatever isn't running stands still."""
+        """The nearest state for QEMU's `RunState`; anything that isn't running counts as paused."""
         return cls(status) if status in set(cls) else cls.PAUSED
 
 
 class Qmp(Protocol):
-    """What the VM driver asks of QEMU. Commands raise QmpCommandError or QmpLostError."""
+    """The VM driver's interface to QEMU. Commands raise QmpCommandError or QmpLostError."""
 
     async def next_event(self) -> QemuEvent:
-        """The next event; QmpLostError once the connection is gone and all were read."""
+        """The next event; QmpLostError once the connection has ended and all events were read."""
         ...
 
     async def execute(
@@ -77,7 +77,7 @@ class Qmp(Protocol):
         *,
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> None:
-        """Any command whose answer says nothing."""
+        """Any command without a result."""
         ...
 
     async def ask(
@@ -88,23 +88,21 @@ class Qmp(Protocol):
         *,
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> Answer:
-        """Any command, and its answer as a record of answers.py; QmpNonsenseError if it is none."""
+        """Any command, and its answer as a record of answers.py; QmpNonsenseError if it doesn't
+        fit.
+        """
         ...
 
     def watch(self, *events: str) -> AbstractContextManager[EventWatch]:
-        """Keep the QMP events of these names from now on, until the block is left."""
+        """Collect the QMP events of these names from now on, until the block ends."""
         ...
 
-    async def query_status(self) -> RunState:
-        """Whether the guest runs."""
-        ...
+    async def query_status(self) -> RunState: ...
 
-    async def cont(self) -> None:
-        """Let the guest run."""
-        ...
+    async def cont(self) -> None: ...
 
     async def stop(self) -> None:
-        """Let the guest stand still."""
+        """Pause the guest."""
         ...
 
     async def system_powerdown(self) -> None:
@@ -120,28 +118,29 @@ class Qmp(Protocol):
         ...
 
     async def ringbuf_read(self, device: str, size: int) -> bytes:
-        """Take what a ring buffer holds."""
+        """Take the content of a ring buffer."""
         ...
 
     async def add_vnc_client(self, fd: int) -> None:
-        """Give a connected stream socket to the VNC server; the caller keeps its own copy."""
+        """Give a connected stream socket to the VNC server; the caller keeps its copy."""
         ...
 
     async def name_fd(self, fd: int, name: str) -> None:
-        """Give an open descriptor to QEMU for a command that takes it by this name, once."""
+        """Give an open descriptor to QEMU for a command that uses it by this name, once."""
         ...
 
     async def add_fd(self, fd: int, opaque: str = "") -> int:
-        """Give an open file to QEMU, which opens it as `/dev/fdset/N`; N. The caller keeps its own
-        copy; `opaque` is what `query-fdsets` shows of it."""
+        """Give an open file to QEMU, which opens it as `/dev/fdset/N`; returns N. The caller keeps
+        its copy; `opaque` is shown by `query-fdsets`.
+        """
         ...
 
     async def remove_fd(self, fdset: int) -> None:
-        """Take a descriptor set back; QEMU keeps it for as long as it has it open."""
+        """Remove a descriptor set; QEMU keeps it while it has it open."""
         ...
 
     async def close(self) -> None:
-        """Leave; QEMU runs on."""
+        """Disconnect; QEMU continues."""
         ...
 
 
@@ -152,7 +151,7 @@ class QmpSession:
         self._name = name
         self._events: asyncio.Queue[QemuEvent | None] = asyncio.Queue()
         self._waiting: set[QemuEvent] = set()
-        """What may be said again without being queued again: it is in the queue."""
+        """Events that need not be queued again if repeated, because they are in the queue."""
         self._last_words: set[type[QemuEvent]] = set()
         self._warned = False
         self._watches: list[EventWatch] = []
@@ -163,10 +162,10 @@ class QmpSession:
 
     @classmethod
     async def open(cls, sock: socket.socket, name: str, *, timeout_s: float) -> QmpSession:
-        """Greet the QEMU behind a connected socket, which is taken over.
+        """Greet the QEMU behind a connected socket, which the session then owns.
 
-        The socket may be connected before QEMU has started: the greeting is awaited. Raises
-        TimeoutError or QmpLostError if none comes.
+        The socket may be connected before QEMU has started: the greeting is awaited. TimeoutError
+        or QmpLostError if none arrives.
         """
         session = cls(sock, name)
         try:
@@ -181,7 +180,6 @@ class QmpSession:
         return session
 
     async def next_event(self) -> QemuEvent:
-        """See Qmp."""
         event = await self._events.get()
         if event is None:
             self._events.put_nowait(None)
@@ -190,31 +188,24 @@ class QmpSession:
         return event
 
     async def query_status(self) -> RunState:
-        """See Qmp."""
         return RunState.of((await self.ask("query-status", Status)).status)
 
     async def cont(self) -> None:
-        """See Qmp."""
         await self.execute("cont")
 
     async def stop(self) -> None:
-        """See Qmp."""
         await self.execute("stop")
 
     async def system_powerdown(self) -> None:
-        """See Qmp."""
         await self.execute("system_powerdown")
 
     async def system_reset(self) -> None:
-        """See Qmp."""
         await self.execute("system_reset")
 
     async def quit(self) -> None:
-        """See Qmp."""
         await self.execute("quit")
 
     async def ringbuf_read(self, device: str, size: int) -> bytes:
-        """See Qmp."""
         answer = await self.ask(
             "ringbuf-read", str, {"device": device, "size": size, "format": "base64"}
         )
@@ -224,27 +215,22 @@ class QmpSession:
             raise QmpNonsenseError(f"QEMU of {self._name} sends no base64.") from error
 
     async def add_vnc_client(self, fd: int) -> None:
-        """See Qmp."""
         self._vnc_clients += 1
         name = f"vnc{self._vnc_clients}"
         await self._execute("getfd", {"fdname": name}, fd=fd)
         await self.execute("add_client", {"protocol": "vnc", "fdname": name})
 
     async def name_fd(self, fd: int, name: str) -> None:
-        """See Qmp."""
         await self._execute("getfd", {"fdname": name}, fd=fd)
 
     async def add_fd(self, fd: int, opaque: str = "") -> int:
-        """See Qmp."""
         answer = await self._execute("add-fd", {"opaque": opaque} if opaque else {}, fd=fd)
         return decode_answer(self._name, "add-fd", answer, FdsetAdded).fdset_id
 
     async def remove_fd(self, fdset: int) -> None:
-        """See Qmp."""
         await self.execute("remove-fd", {"fdset-id": fdset})
 
     async def close(self) -> None:
-        """See Qmp."""
         await self._link.close()
         await self._watcher
 
@@ -255,7 +241,6 @@ class QmpSession:
         *,
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> None:
-        """See Qmp."""
         await self._execute(command, arguments, timeout_s=timeout_s)
 
     async def ask(
@@ -266,7 +251,6 @@ class QmpSession:
         *,
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> Answer:
-        """See Qmp."""
         raw = await self._execute(command, arguments, timeout_s=timeout_s)
         return decode_answer(self._name, command, raw, answer)
 
@@ -293,7 +277,6 @@ class QmpSession:
 
     @contextlib.contextmanager
     def watch(self, *events: str) -> Iterator[EventWatch]:
-        """See Qmp."""
         watch = EventWatch(self._name, frozenset(events))
         if self._link.closed.is_set():
             watch.offer(None)
@@ -304,7 +287,6 @@ class QmpSession:
             self._watches.remove(watch)
 
     def _take_event(self, message: QmpMessage) -> bool | None:
-        """See OnEvent of link.py."""
         watched = [watch.offer(message) for watch in self._watches]
         event = translate(message)
         if event is None:
@@ -328,7 +310,7 @@ class QmpSession:
         return True
 
     async def _watch(self) -> None:
-        """Tell those who wait for an event that the link has ended."""
+        """Notify those who wait for an event that the link has ended."""
         await self._link.closed.wait()
         self._events.put_nowait(None)
         for watch in self._watches:

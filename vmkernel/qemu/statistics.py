@@ -1,4 +1,4 @@
-"""What QEMU counts of a guest: its disks, its balloon.
+"""QEMU's counters of a guest: its disks, its balloon.
 
 Sources: `query-blockstats`, `block-latency-histogram-set` (qapi/block-core.json), `query-balloon`
 (qapi/machine.json), and the balloon's property `guest-stats`
@@ -35,9 +35,8 @@ _GUEST = {
 
 
 async def disk_statistics(qmp: Qmp) -> tuple[DiskStatistics, ...]:
-    """Every disk and CD-ROM drive, by its key.
-
-    A disk that has no histogram yet gets one: it counts from now on.
+    """Every disk and CD-ROM drive, by its key. A disk without a histogram gets one: it counts from
+    now on.
     """
     found = []
     for entry in await qmp.ask(
@@ -76,7 +75,7 @@ def _flow(stats: Flows, prefix: str) -> IoStatistics:
 
 
 async def balloon_statistics(qmp: Qmp, device_id: str) -> tuple[int | None, GuestMemory | None]:
-    """What the balloon leaves to the guest, and the guest's own figures where it tells them."""
+    """What the balloon leaves to the guest, and the guest's own values if it reports them."""
     try:
         answer = await qmp.ask("query-balloon", Balloon, timeout_s=_TIMEOUT_S)
         told = await qmp.ask(

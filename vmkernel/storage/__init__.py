@@ -1,1 +1,1 @@
-"""Datastores and what lies in them: images, volumes, VM folders; it must not touch a VM's state."""
+"""Datastores and their content: images, volumes, VM folders; it must not touch a VM's state."""

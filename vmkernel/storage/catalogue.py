@@ -1,7 +1,7 @@
-"""The volumes and images of all available datastores, in memory; and who is working on which.
+"""The volumes and images of all available datastores, in memory, and who is working on which.
 
-Ids are unique on the host. Where a disk brings an id that is taken, its object is left out and a
-finding says so.
+Ids are unique on the host. If a disk brings an id that is taken, its object is left out and
+reported as a finding.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,13 +44,11 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 CHAIN_MAX = 8
-"""Volumes below a linked one: each is a file more that every read may have to look into."""
+"""Volumes below a linked one: a read may have to look into each of these files."""
 
 
 @dataclass(frozen=True)
 class VolumeEntry:
-    """A volume as it was found."""
-
     id: str
     datastore: str
     place: Place
@@ -58,14 +56,14 @@ class VolumeEntry:
     size_bytes: int
     record: VolumeRecord | None
     reason: str | None = None
-    """Why it can't be used, whatever it may stand on."""
+    """Why it can't be used, apart from its backing chain."""
     backing_file: str | None = None
-    """What its header names as the file below."""
+    """The backing file that its header names."""
     store_uuid: str = ""
-    """Of its datastore."""
+    """The UUID of its datastore."""
 
     def voids(self, other: VolumeEntry) -> bool:
-        """True where this is what became of the other by a move."""
+        """True if a move has made the other invalid in favour of this one."""
         mine, theirs = self.record, other.record
         return (
             mine is not None
@@ -79,8 +77,6 @@ class VolumeEntry:
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """An image as it was found."""
-
     id: str
     datastore: str
     place: Place
@@ -91,8 +87,6 @@ class ImageEntry:
 
 @dataclass
 class Contents:
-    """What one datastore holds."""
-
     volumes: list[VolumeEntry] = field(default_factory=list)
     images: list[ImageEntry] = field(default_factory=list)
 
@@ -101,9 +95,9 @@ class Contents:
 class _Lock:
     what: str
     shared_for: str | None
-    """What others may do to the object beside those that hold the lock; None: nothing."""
+    """What others may do to the object at the same time; None: nothing."""
     in_use: bool
-    """True if a VM may use the volume meanwhile."""
+    """True if a VM may use the volume at the same time."""
     brief: bool
     """True if it is held for a moment only."""
     holders: int = 0
@@ -112,7 +106,12 @@ class _Lock:
 class Catalogue:
     """Owned by the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, announce: Callable[[str, str, str], None] = lambda _type, _kind, _id: None
+    ) -> None:
+        """`announce(event_type, kind, id)` tells that an object was made or changed. What comes
+        and goes with a datastore is told of that alone."""
+        self._announce = announce
         self.volumes: dict[str, VolumeEntry] = {}
         self.images: dict[str, ImageEntry] = {}
         self._locks: dict[tuple[str, str], _Lock] = {}
@@ -120,11 +119,12 @@ class Catalogue:
         self._readers: dict[str, int] = {}
         self._left_out: dict[str, list[Finding]] = {}
         self._hidden: dict[str, list[VolumeEntry]] = {}
-        """The volumes that were left out: what they stand on must stay as it is, too."""
+        """Volumes that were left out: their backing volumes must not change either."""
 
     def add(self, datastore: str, contents: Contents) -> list[VolumeEntry]:
-        """Take in what a datastore that came holds; what a move has left behind is returned, to
-        be removed."""
+        """Add the content of a new datastore; returns what a move has left behind,
+        to be removed.
+        """
         left_out = []
         hidden = self._hidden[datastore] = []
         void = []
@@ -147,14 +147,14 @@ class Catalogue:
         return void
 
     def drop(self, datastore: str) -> None:
-        """Forget what a datastore that goes holds."""
+        """Forget the content of a datastore that is being detached."""
         self.volumes = {k: v for k, v in self.volumes.items() if v.datastore != datastore}
         self.images = {k: v for k, v in self.images.items() if v.datastore != datastore}
         self._left_out.pop(datastore, None)
         self._hidden.pop(datastore, None)
 
     def findings(self) -> Iterator[Finding]:
-        """What was left out, and what is broken."""
+        """What was left out and what is broken."""
         for findings in self._left_out.values():
             yield from findings
         for volume in self.volumes.values():
@@ -165,7 +165,7 @@ class Catalogue:
                 yield _unusable("image", image.id, image.reason)
 
     def volume(self, volume_id: str) -> VolumeEntry:
-        """One volume; `not-found` otherwise."""
+        """One volume; `not-found` if there is none."""
         if (entry := self.volumes.get(volume_id)) is None:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no volume {volume_id}.")
         return entry
@@ -173,8 +173,9 @@ class Catalogue:
     # --- linked volumes -----------------------------------------------------------------------
 
     def chain(self, entry: VolumeEntry) -> tuple[VolumeEntry, ...]:
-        """What a volume stands on, from the upper to the lowest; RecordError where that isn't
-        what it was linked to."""
+        """A volume's backing chain, from the top down; RecordError if it isn't what the volume was
+        linked to.
+        """
         found: list[VolumeEntry] = []
         upper = entry
         while upper.record is not None and (link := upper.record.backing) is not None:
@@ -196,7 +197,7 @@ class Catalogue:
         return tuple(found)
 
     def fault(self, entry: VolumeEntry) -> str | None:
-        """Why a volume can't be used; what it stands on included."""
+        """Why a volume or its backing chain can't be used."""
         if entry.reason is not None:
             return entry.reason
         try:
@@ -206,7 +207,7 @@ class Catalogue:
         return None
 
     def with_bases(self, volumes: Iterable[str], datastore: str) -> list[str]:
-        """Those of a datastore, and what they stand on as far as that is there."""
+        """A datastore's volumes of these, and their backing chains as far as they exist."""
         found: dict[str, None] = {}
         for volume_id in volumes:
             entry = self.volumes.get(volume_id)
@@ -217,7 +218,7 @@ class Catalogue:
         return list(found)
 
     def broken(self, datastore: str) -> list[str]:
-        """The volumes of a datastore whose own files or descriptions can't be used."""
+        """The volumes of a datastore whose own file or description can't be used."""
         return [
             volume.id
             for volume in self.volumes.values()
@@ -225,8 +226,9 @@ class Catalogue:
         ]
 
     def linked(self) -> dict[str, tuple[str, ...]]:
-        """The volumes that are linked to each one that has any, sorted. One whose description
-        can't be read is among them where its file says so."""
+        """The linked clones of each volume that has any, sorted. Volumes with an unreadable
+        description are included if their files say so.
+        """
         found: dict[str, list[str]] = {}
         hidden = (volume for volumes in self._hidden.values() for volume in volumes)
         for volume in sorted((*self.volumes.values(), *hidden), key=lambda volume: volume.id):
@@ -237,22 +239,22 @@ class Catalogue:
         return {base: tuple(children) for base, children in found.items()}
 
     def children(self, volume_id: str) -> tuple[str, ...]:
-        """The volumes that are linked to one; see `linked`."""
+        """The linked clones of one volume; see `linked`."""
         return self.linked().get(volume_id, ())
 
     def refuse_children(self, volume_id: str) -> None:
-        """Raise `in-use` where linked volumes need a volume's data as they are."""
+        """Raise `in-use` if linked clones need a volume's data unchanged."""
         if children := self.children(volume_id):
             raise volume_linked(volume_id, children)
 
     def image(self, image_id: str) -> ImageEntry:
-        """One image; `not-found` otherwise."""
+        """One image; `not-found` if there is none."""
         if (entry := self.images.get(image_id)) is None:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no image {image_id}.")
         return entry
 
     def seen(self, found: VolumeEntry) -> None:
-        """A volume that nobody is at was looked at again."""
+        """Record the new state of a volume that is not in use."""
         known = self.volumes.get(found.id)
         if known is None or known.place.record != found.place.record:
             return
@@ -270,11 +272,22 @@ class Catalogue:
     def described(
         self, volume_id: str, record: VolumeRecord, size_bytes: int | None = None
     ) -> VolumeEntry:
-        """A volume has another description now, and another size where that is given."""
+        """Record a volume's new description, and its new size if given."""
         entry = self.volumes[volume_id]
         changed = replace(entry, record=record, size_bytes=size_bytes or entry.size_bytes)
-        self.volumes[volume_id] = changed
+        self.take_volume(changed)
         return changed
+
+    def take_volume(self, entry: VolumeEntry) -> None:
+        """A volume is new, or was changed."""
+        known = entry.id in self.volumes
+        self.volumes[entry.id] = entry
+        self._announce("volume.updated" if known else "volume.created", "volume", entry.id)
+
+    def take_image(self, entry: ImageEntry) -> None:
+        """An image is new."""
+        self.images[entry.id] = entry
+        self._announce("image.created", "image", entry.id)
 
     def _refuse_busy(self, kind: str, object_id: str) -> None:
         lock = self._locks.get((kind, object_id))
@@ -283,7 +296,7 @@ class Catalogue:
             raise BrieflyBusy(text) if lock.brief else StorageError(ErrorCode.CONFLICT, text)
 
     def take_used(self) -> frozenset[str]:
-        """The volumes that somebody was at since this was last asked."""
+        """The volumes that were in use since the last call."""
         used, self._used = self._used, set()
         return frozenset(used)
 
@@ -323,7 +336,7 @@ class Catalogue:
         return lock.what if lock is not None else None
 
     def keeps_from_use(self, volume_id: str) -> str | None:
-        """What is being done to a volume that no VM may use meanwhile."""
+        """What is being done to a volume that prevents its use by a VM."""
         lock = self._locks.get(("volume", volume_id))
         return lock.what if lock is not None and not lock.in_use else None
 
@@ -344,7 +357,7 @@ class Catalogue:
 
 
 def load(layout: Layout, datastore: str) -> Contents:
-    """Read all descriptions of a datastore (blocking). What is broken is told, not raised."""
+    """Read all descriptions of a datastore (blocking). What is broken is reported, not raised."""
     contents = Contents()
     marker = layout.read_marker()
     for volume_id in layout.described(layout.volumes):
@@ -358,8 +371,9 @@ def load(layout: Layout, datastore: str) -> Contents:
 
 
 def probe_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | None]:
-    """The size that the guest sees and what the file names as lying below it, from the file
-    itself (blocking); RecordError where it can't be a volume's."""
+    """The size that the guest sees and its backing file, from the file's header (blocking);
+    RecordError if it can't be a volume's.
+    """
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY, single=True), "rb") as file:
             length = os.fstat(file.fileno()).st_size
@@ -378,7 +392,7 @@ def probe_file(path: Path, volume_format: VolumeFormat) -> tuple[int, str | None
 
 
 def probe_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
-    """One volume as it is found (blocking)."""
+    """One volume, read from its files (blocking)."""
     record: VolumeRecord | None = None
     volume_format = VolumeFormat.QCOW2
     size_bytes = 0
@@ -446,8 +460,9 @@ def _load_image(layout: Layout, datastore: str, image_id: str) -> ImageEntry:
 
 
 def _prove_image(path: Path, record: ImageRecord) -> None:
-    """What was verified when it came need not be true of what came with a datastore: RecordError
-    where the file names others, or holds another disk."""
+    """An image in a new datastore may have been changed since it was verified: RecordError if the
+    file names others, or holds another disk.
+    """
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             header = read_header(file.read(HEADER_PROBE_BYTES), file_bytes=record.size_bytes)
@@ -460,8 +475,9 @@ def _prove_image(path: Path, record: ImageRecord) -> None:
 
 
 def _is_whole(path: Path, size_bytes: int) -> bool:
-    """True for a regular file of that size. A datastore may come from anybody: a symbolic link in
-    it could lead to any file of this host."""
+    """True for a regular file of that size. A datastore may come from anywhere: a symbolic link in
+    it could lead to any file of this host.
+    """
     try:
         found = status(path)
     except OSError:

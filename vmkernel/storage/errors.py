@@ -15,7 +15,7 @@ from vmkernel.model import ErrorCode, MicaError
 __all__ = ["BrieflyBusy", "DatastoreMissing", "StorageError", "volume_linked"]
 
 _NAMED = 5
-"""Of the volumes that are linked to one; a message names no more."""
+"""Linked volumes that a message names at most."""
 
 
 class StorageError(MicaError):
@@ -23,7 +23,7 @@ class StorageError(MicaError):
 
 
 class DatastoreMissing(StorageError):  # noqa: N818 - a state, told as a failure
-    """The place of a datastore is not there now; it may come back."""
+    """The disk or directory of a datastore is missing now; it may come back."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(ErrorCode.UNAVAILABLE, detail)

@@ -64,8 +64,8 @@ _SLUG = re.compile(SLUG_PATTERN)
 _MARKER = "mica-datastore.json"
 _RESERVE = "mica-reserve"
 _RESERVE_BYTES = 2 << 20
-"""A qcow2 that forgets a snapshot writes its table of snapshots (64 KiB) and perhaps reference
-counts (64 KiB) anew, each of up to eight disks; records of a few KiB are written as well."""
+"""A qcow2 that forgets a snapshot rewrites its table of snapshots (64 KiB) and perhaps reference
+counts (64 KiB), for each of up to eight disks; records of a few KiB are written as well."""
 _IMAGE_SUFFIX = {
     ImageFormat.ISO: "iso",
     ImageFormat.QCOW2: "qcow2",
@@ -78,7 +78,7 @@ _FOLDERS = {"vms": 0o755, "volumes": 0o755, "images": 0o755, "uploads": 0o711, "
 
 @dataclass(frozen=True)
 class Place:
-    """Where one described file lies, and where it is while it comes or goes."""
+    """Where a described file is, and where it is while it is created or deleted."""
 
     data: Path
     record: Path
@@ -89,9 +89,9 @@ class Place:
         write_durably(self.record, encode(record))
 
     def publish(self, record: StoredRecord) -> None:
-        """Describe what lies complete in `.incoming` and move it into place; durable on return.
+        """Describe a complete file in `.incoming` and move it into place; durable on return.
 
-        Where that fails (a full or failing disk), neither file nor description is left.
+        If that fails (a full or failing disk), neither file nor description is left.
         """
         try:
             self.describe(record)
@@ -103,8 +103,9 @@ class Place:
             raise
 
     def become(self, record: StoredRecord, *, old: StoredRecord) -> None:
-        """Let what lies complete in `.incoming` take the place of the same object's present
-        data, which may carry another name; durable on return, all as before where it fails."""
+        """Replace the object's present data, which may have another name, by a complete file in
+        `.incoming`; durable on return, and unchanged if it fails.
+        """
         if exists(self.data):
             rename_durably(self.incoming, self.data)
             self.describe(record)
@@ -117,18 +118,18 @@ class Place:
             raise
 
     def remove(self) -> None:
-        """Take file and description away; durable on return."""
+        """Remove file and description; durable on return."""
         if exists(self.data):
             rename_durably(self.data, self.incoming)
         unlink_durably(self.record)
         unlink_durably(self.incoming)
 
     def discard(self) -> None:
-        """Drop what was under way."""
+        """Remove what was in progress."""
         unlink_durably(self.incoming)
 
     def repair(self) -> None:
-        """Finish (or take back) what a crash has cut in the middle."""
+        """Complete (or undo) what a crash has interrupted."""
         if not exists(self.data) and exists(self.incoming):
             rename_durably(self.incoming, self.data)
 
@@ -145,7 +146,7 @@ class Layout:
         self.incoming = root / ".incoming"
 
     def read_marker(self) -> Marker | None:
-        """The marker; None where there is none; RecordError where it can't be read."""
+        """None if there is none; RecordError if it can't be read."""
         try:
             return decode(Marker, read_limited(self.root / _MARKER, RECORD_LIMIT))
         except FileNotFoundError:
@@ -154,7 +155,7 @@ class Layout:
             raise RecordError(f"its marker can't be read ({error.strerror})") from error
 
     def empty(self) -> bool:
-        """True where nothing lies in the root (but what a fresh file system brings)."""
+        """True if the root is empty (except for what a fresh file system contains)."""
         return all(name == "lost+found" for name in names(self.root))
 
     def initialise(self) -> Marker:
@@ -166,7 +167,7 @@ class Layout:
         return marker
 
     def open(self) -> None:
-        """Make sure of the folders, repair and sweep what was under way."""
+        """Make the folders if missing, repair and remove what was in progress."""
         self._make_folders()
         marker = self.read_marker()
         for volume_id in self.described(self.volumes):
@@ -182,8 +183,9 @@ class Layout:
 
     @contextlib.contextmanager
     def reserve(self) -> Iterator[None]:
-        """Give up the room that is set aside while something is done that frees room; it is set
-        aside again afterwards, or when the datastore is opened with room for it."""
+        """Release the reserved space during work that frees space; it is reserved again afterwards,
+        or when the datastore is opened with enough space.
+        """
         unlink_durably(self.root / _RESERVE)
         try:
             yield
@@ -191,7 +193,7 @@ class Layout:
             self._set_aside()
 
     def _set_aside(self) -> None:
-        """Without room for it, there is none: nothing else depends on it."""
+        """Optional: if there is no space for it, nothing else fails."""
         path = self.root / _RESERVE
         try:
             fd = create_file(path)
@@ -207,17 +209,16 @@ class Layout:
             os.close(fd)
 
     def described(self, folder: Path) -> list[str]:
-        """The ids of what has a description in one of its folders, sorted; what no id can be is
-        left out."""
+        """The ids of the objects with a description in one of its folders, sorted; invalid ids are
+        left out.
+        """
         found = (name.removesuffix(".json") for name in names(folder) if name.endswith(".json"))
         return [object_id for object_id in found if _SLUG.match(object_id)]
 
     def volume(self, volume_id: str, volume_format: VolumeFormat) -> Place:
-        """Where a volume lies."""
         return self._place(self.volumes, "volume", volume_id, volume_format.value)
 
     def image(self, image_id: str, image_format: ImageFormat) -> Place:
-        """Where an image lies."""
         return self._place(self.images, "image", image_id, _IMAGE_SUFFIX[image_format])
 
     def guess_volume(self, volume_id: str) -> VolumeFormat | None:

@@ -1,11 +1,11 @@
-"""What storage offers to the VM side, and what it needs of it: records and protocols only.
+"""What storage offers to the VM side, and needs from it: only records and protocols.
 
 offers  Storage        VM folders, volumes and images as paths; news of datastores
 needs   VmUsers        who uses a volume, an image or a datastore
         LiveDisks      growing and moving volumes that a VM has open
 
 The methods are called on the event loop. Those that aren't `async` answer from memory and don't
-block, so that "check, then change" needs no lock where no `await` lies between the two.
+block, so that "check, then change" needs no lock if no `await` is between the two.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ __all__ = [
 
 
 class VolumeLayer(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that a linked volume's own file stands on; only read."""
+    """A file in the backing chain of a linked volume; only read."""
 
     path: Path
     format: VolumeFormat
 
 
 class DiskPast(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the content is that a snapshot of a VM kept of a volume."""
+    """Where the content is that a VM's snapshot kept of a volume."""
 
     tag: str | None = None
     """The name of the snapshot inside the volume's qcow2."""
     file: Path | None = None
-    """A raw file; with neither, the volume is read-only and is as it was."""
+    """A raw file; with neither, the volume is read-only and unchanged."""
 
 
 class VolumeFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,9 +56,9 @@ class VolumeFile(msgspec.Struct, frozen=True, kw_only=True):
     format: VolumeFormat
     size_bytes: int
     backing: tuple[VolumeLayer, ...] = ()
-    """What the file stands on, from the upper to the lowest."""
+    """Its backing chain, from the top down."""
     children: tuple[str, ...] = ()
-    """The volumes that are linked to it: while there are any, it is only read."""
+    """Its linked clones: while there are any, it is only read."""
 
 
 class ImageFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +73,9 @@ class ImageFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Storage(Protocol):
-    """Where things lie. Lookups raise MicaError: `not-found` for an id that no datastore knows,
-    `unavailable` for a datastore that is known but not there now."""
+    """Paths of volumes and images. Lookups raise MicaError: `not-found` for an id that no datastore
+    knows, `unavailable` for a known datastore that is missing now.
+    """
 
     @property
     def qemu_img(self) -> QemuImg:
@@ -90,15 +91,15 @@ class Storage(Protocol):
         ...
 
     def reserve(self, datastores: Collection[str]) -> AbstractAsyncContextManager[None]:
-        """Let what frees room on full datastores have the room that is set aside there."""
+        """Release the reserved space of full datastores for work that frees space."""
         ...
 
     def vms_folder(self, datastore: str) -> Path:
-        """The folder of an available datastore that holds one folder a VM; it exists."""
+        """The folder of an available datastore with one folder per VM; it exists."""
         ...
 
     def volume(self, volume: str, *, while_busy: bool = False) -> VolumeFile:
-        """A volume that can be opened; `conflict` where somebody is at it, unless `while_busy`."""
+        """A volume that can be opened; `conflict` if other work locks it, unless `while_busy`."""
         ...
 
     def image(self, image: str) -> ImageFile:
@@ -124,40 +125,44 @@ class Storage(Protocol):
         clone: str,
         past: DiskPast | None = None,
     ) -> bool:
-        """Make a volume `new` of what another holds now, or held when a snapshot was taken,
-        without its snapshots; durable on return, nothing left where it fails or is cancelled.
-        True where the two share their blocks. The volume carries the token `clone`."""
+        """Make a volume `new` with the present content of another, or that of a snapshot, without
+        its snapshots; durable on return, nothing is left if it fails or is cancelled. True if the
+        two share their blocks. The volume carries the token `clone`.
+        """
         ...
 
     async def link_volume(self, source: str, new: str, *, clone: str) -> None:
-        """Make an empty volume `new` that is the difference to another, which from now on must
-        stay as it is; durable on return, nothing left where it fails or is cancelled."""
+        """Make an empty volume `new` linked to another, which must not change from now on; durable
+        on return, nothing is left if it fails or is cancelled.
+        """
         ...
 
     async def keep_volumes(self, volumes: Iterable[str]) -> None:
-        """Let volumes stay that were to be deleted unless a VM names them: the stored spec of one
-        does now. Durable on return."""
+        """Keep volumes that were to be deleted unless a VM names them: a stored spec names them
+        now. Durable on return.
+        """
         ...
 
     def children(self, volume: str) -> tuple[str, ...]:
-        """The volumes that are linked to one, sorted; none for an id that nothing has."""
+        """The linked clones of a volume, sorted; empty for an unknown id."""
         ...
 
     def clone_of(self, volume: str) -> str | None:
-        """The token of the clone that a volume was made for; None where it has none, or can't be
-        asked."""
+        """The token of the clone that a volume was made for; None if it has none,
+        or can't be read.
+        """
         ...
 
     def refuse_children(self, volume: str) -> None:
-        """Raise `in-use` where linked volumes need a volume's data as they are."""
+        """Raise `in-use` if linked clones need a volume's data unchanged."""
         ...
 
     def fault(self, volume: str) -> str | None:
-        """Why a volume can't be used, as far as it was looked at; `None` where it can."""
+        """Why a volume can't be used, as of its last check; None if it can."""
         ...
 
     async def refresh(self, volumes: Sequence[str]) -> None:
-        """Look at the files of volumes, and of what they stand on, before they are opened."""
+        """Read the files of volumes and of their backing chains again before they are opened."""
         ...
 
     async def delete_volume(self, volume: str, *, actor: str) -> None:
@@ -165,7 +170,8 @@ class Storage(Protocol):
         ...
 
     def on_datastore_change(self, callback: Callable[[str, bool], None]) -> None:
-        """Call `callback(datastore, available)` whenever a datastore comes or is about to go.
+        """Call `callback(datastore, available)` whenever a datastore becomes available or is about
+        to be detached.
 
         It is called on the event loop, after the datastore's volumes and images are known, and
         before they are forgotten.
@@ -174,29 +180,32 @@ class Storage(Protocol):
 
 
 class VmUsers(Protocol):
-    """Who uses what; storage asks before it deletes, resizes or unmounts."""
+    """Who uses what; storage checks it before it deletes, resizes or unmounts."""
 
     def vm_of_volume(self, volume: str) -> str | None:
         """The id of the VM whose spec names the volume."""
         ...
 
     def names_volume(self, volume: str) -> bool | None:
-        """True if the stored spec of a VM names the volume; None while that of one may, or is
-        about to."""
+        """True if the stored spec of a VM names the volume; None if one of them may, or is about
+        to.
+        """
         ...
 
     def volume_is_open(self, volume: str) -> bool:
-        """True where a VM that has the volume is not certainly off, or suspended: its memory on
-        disk knows what is on the volume."""
+        """True if a VM with the volume is not certainly off, or is suspended: its memory image
+        depends on the volume's content.
+        """
         ...
 
     def snapshots_of(self, volume: str) -> tuple[str, ...]:
-        """The snapshots that hold the volume, each as `vm/snapshot`."""
+        """The snapshots that include the volume, each as `vm/snapshot`."""
         ...
 
     def snapshot_tags(self, volume: str) -> frozenset[str] | None:
-        """The names that snapshots of VMs have inside a volume's file; None while not all VMs and
-        their snapshots can be known."""
+        """The names that snapshots of VMs have inside a volume's file; None while some VMs or
+        snapshots are unknown.
+        """
         ...
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:
@@ -214,7 +223,7 @@ class LiveDisks(Protocol):
     """Changes of volumes that a QEMU has open."""
 
     async def resize(self, volume: str, size_bytes: int) -> None:
-        """Let a disk grow; the guest is told."""
+        """Grow a disk; the guest is notified."""
         ...
 
     async def mirror(
@@ -227,11 +236,11 @@ class LiveDisks(Protocol):
         commit: Callable[[], Awaitable[None]],
         revert: Callable[[], Awaitable[None]],
     ) -> None:
-        """Copy a disk to `target`, an empty volume of its size, while the guest writes, and go
-        over to it.
+        """Copy a disk to `target`, an empty volume of its size, while the guest writes, and switch
+        to it.
 
         `commit` is awaited at an instant when both files are equal, flushed, and neither is
-        written; QEMU goes over once it has returned, and stays where it raises. Should QEMU
-        refuse after that, `revert` is awaited. Cancelling leaves all as it was.
+        written; QEMU switches when it has returned, and stays with the old file if it raises. If
+        QEMU refuses after that, `revert` is awaited. Cancelling changes nothing.
         """
         ...

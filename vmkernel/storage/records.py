@@ -1,4 +1,4 @@
-"""What a datastore says of itself and its files: JSON beside the data, strict and versioned.
+"""The descriptions of a datastore and its files: JSON beside the data, strict and versioned.
 
 <root>/mica-datastore.json      Marker
 <root>/mica-lease               LeaseRecord
@@ -61,7 +61,7 @@ class StoredRecord(
 
 
 class Marker(StoredRecord, frozen=True, kw_only=True):
-    """Says that a directory tree is a datastore, and which."""
+    """Marks a directory tree as a datastore, and identifies it."""
 
     uuid: str
     created_at: Timestamp
@@ -78,23 +78,25 @@ class LeaseRecord(StoredRecord, frozen=True, kw_only=True):
 
 
 class MovedFrom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a volume lay before its last move. What is found there of it is void: a crash kept
-    it from being removed."""
+    """Where a volume was before its last move. If it is found there too, that one is void: a crash
+    prevented its removal.
+    """
 
     datastore_uuid: str
     format: VolumeFormat
 
 
 class Backing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The volume of the same datastore that a linked one is the difference to. Its identity is
-    its id and when it was made: another that took the id is not it."""
+    """The volume of the same datastore that a linked one is based on, identified by its id and
+    creation time: another volume that reused the id is a different one.
+    """
 
     volume: Slug
     created_at: Timestamp
 
 
 class VolumeRecord(StoredRecord, frozen=True, kw_only=True):
-    """A volume; the size of the file itself is what counts."""
+    """A volume; the size is that of the file itself."""
 
     id: Slug
     created_at: Timestamp
@@ -105,23 +107,23 @@ class VolumeRecord(StoredRecord, frozen=True, kw_only=True):
     source_volume: Slug | None = None
     moved_from: MovedFrom | None = None
     moving_to: str | None = None
-    """The UUID of the datastore to which the last step of a move was under way: where the volume
-    is found there, this one is void."""
+    """The UUID of the datastore to which the last step of a move was under way: if the volume is
+    found there, this one is void."""
     backing: Backing | None = None
-    """Of a linked volume, always a qcow2. A file that names no backing file is whole, whatever
-    stands here: a crash came between the two."""
+    """Of a linked volume, always a qcow2. A file that names no backing file is complete, whatever
+    this says: a crash happened between the two."""
     clone: str | None = None
-    """The token of the clone of a VM that it was made for: while that isn't complete, it is swept
-    by it (vmkernel/vm/store/clone_journal.py)."""
+    """The token of the clone of a VM that it was made for, by which it is removed if that isn't
+    completed (vmkernel/vm/store/clone_journal.py)."""
     last_check: VolumeCheck | None = None
     delete_unless_used_s: Size | None = None
-    """Of one that no VM has named yet; see provisional.py."""
+    """Set until a VM names it; see provisional.py."""
     keeps: Annotated[tuple[Slug, ...], msgspec.Meta(max_length=KEPT_TOGETHER_MAX)] = ()
-    """Volumes that were kept together with it, and of which that isn't written down yet."""
+    """Volumes that are kept together with it, until that is recorded for each."""
 
 
 class ImageRecord(StoredRecord, frozen=True, kw_only=True):
-    """An image, as it was verified when it came."""
+    """An image, as verified at its import."""
 
     id: Slug
     created_at: Timestamp
@@ -133,7 +135,7 @@ class ImageRecord(StoredRecord, frozen=True, kw_only=True):
 
 
 class UploadRecord(StoredRecord, frozen=True, kw_only=True):
-    """A resumable upload; what lies behind `offset_bytes` in its file doesn't count."""
+    """A resumable upload; data beyond `offset_bytes` in its file don't count."""
 
     id: Slug
     created_at: Timestamp
@@ -167,7 +169,7 @@ def encode_compactly(record: StoredRecord) -> bytes:
 
 
 def decode(kind: type[RecordT], data: bytes) -> RecordT:
-    """A record of the present schema; RecordError where that is impossible."""
+    """A record of the present schema; RecordError if that is impossible."""
     upgrades = _UPGRADES[kind]
     try:
         document = decode_document(data)

@@ -1,4 +1,4 @@
-"""Storage as a whole: its parts, joined, started and ended."""
+"""Storage as a whole: its parts, joined, started and stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vmkernel.events import EventBus
 from vmkernel.host.blocking_calls import BlockingCalls
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.host.worker import Workers
-from vmkernel.model import Finding
+from vmkernel.model import Finding, Subject
 from vmkernel.operations import OperationRegistry
 from vmkernel.state import StateStore
 from vmkernel.storage.catalogue import Catalogue
@@ -45,7 +45,7 @@ __all__ = ["StorageService"]
 
 
 class StorageService:
-    """The parts are public: whoever needs one uses that one."""
+    """The parts are public: callers use the part that they need."""
 
     def __init__(
         self,
@@ -61,7 +61,9 @@ class StorageService:
     ) -> None:
         bounded = BlockingCalls()
         events = DatastoreEvents(bus)
-        self._catalogue = Catalogue()
+        self._catalogue = Catalogue(
+            lambda event_type, kind, name: bus.publish(event_type, Subject(kind=kind, id=name))
+        )
         self.usage = VmUsage()
         self._watchers: list[asyncio.Task[None]] = []
         self.disks: Disks | NoDisks = NoDisks()
@@ -157,7 +159,7 @@ class StorageService:
             return VolumeData(self.volumes, self.datastores, self._catalogue)
 
         self.volume_data: Callable[[], VolumeData] = volume_data
-        """What writes into raw volumes; its code is loaded at its first use."""
+        """Writes into raw volumes; its code is loaded at first use."""
 
     # --- what is made after storage -----------------------------------------------------------
 
@@ -183,7 +185,7 @@ class StorageService:
             self._watchers.append(asyncio.create_task(work, name=name))
 
     async def stop(self) -> None:
-        """Let go; nothing is unmounted."""
+        """Stop; nothing is unmounted."""
         for watcher in self._watchers:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)

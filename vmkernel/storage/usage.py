@@ -1,4 +1,4 @@
-"""The VM side as storage asks it: made after storage, so there are no VMs until it is bound."""
+"""The VM side, as used by storage: made after storage, so there are no VMs until it is bound."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ __all__ = ["VmUsage"]
 
 
 class _NoVms:
-    """Nothing is used yet."""
-
     def vm_of_volume(self, volume: str) -> str | None:  # noqa: ARG002
         return None
 
     def names_volume(self, volume: str) -> bool | None:  # noqa: ARG002
-        """Not certain: the VMs aren't read yet."""
+        """Not certain: the VMs haven't been read yet."""
         return None
 
     def volume_is_open(self, volume: str) -> bool:  # noqa: ARG002
@@ -27,7 +25,7 @@ class _NoVms:
         return ()
 
     def snapshot_tags(self, volume: str) -> frozenset[str] | None:  # noqa: ARG002
-        """Not known: the VMs aren't read yet."""
+        """Not known: the VMs haven't been read yet."""
         return None
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:  # noqa: ARG002
@@ -51,7 +49,7 @@ class VmUsage:
         self._live: Callable[[], LiveDisks] | None = None
 
     def bind(self, vms: VmUsers) -> None:
-        """From now on ask the VM side."""
+        """From now on use this VM side."""
         self.vms = vms
         self._bound = True
 
@@ -61,11 +59,10 @@ class VmUsage:
         return not self._bound or bool(self.vms.vms_on_datastore(datastore, active=True))
 
     def bind_live(self, live: Callable[[], LiveDisks]) -> None:
-        """From now on change the disks of running VMs by this."""
+        """From now on change the disks of running VMs with this."""
         self._live = live
 
     def live(self) -> LiveDisks:
-        """What changes the disks of running VMs."""
         if self._live is None:
             raise MicaError(
                 ErrorCode.UNAVAILABLE, "The VM service is still starting; try again in a moment."

@@ -1,4 +1,4 @@
-"""What the VM side is given of storage: paths to open, copies to start from, news."""
+"""What storage provides to the VM side: paths to open, copies to start from, notifications."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["VmStorage"]
 
 
 class VmStorage:
-    """Implements `vmkernel.storage.ports.Storage`, where its methods are described."""
+    """Implements `vmkernel.storage.ports.Storage`, which describes its methods."""
 
     def __init__(
         self,
@@ -45,24 +45,19 @@ class VmStorage:
     # --- datastores ---------------------------------------------------------------------------
 
     def datastores(self) -> tuple[str, ...]:
-        """The ids of the available datastores, sorted."""
         return self._datastores.available()
 
     def known_datastores(self) -> tuple[str, ...]:
-        """The ids of all configured datastores, sorted."""
         return tuple(sorted(self._datastores.entries))
 
     def vms_folder(self, datastore: str) -> Path:
-        """The folder that holds one folder a VM."""
         return self._datastores.layout(datastore).vms
 
     def on_datastore_change(self, callback: Callable[[str, bool], None]) -> None:
-        """Tell `callback(datastore, available)` when one has come or is about to go."""
         self._datastores.on_change(callback)
 
     @contextlib.asynccontextmanager
     async def reserve(self, datastores: Collection[str]) -> AsyncIterator[None]:
-        """Let what frees room on full datastores have the room that is set aside there."""
         async with contextlib.AsyncExitStack() as given:
             for datastore in sorted(set(datastores)):
                 held = self._datastores.layout(datastore).reserve()
@@ -73,7 +68,6 @@ class VmStorage:
     # --- files --------------------------------------------------------------------------------
 
     def volume(self, volume: str, *, while_busy: bool = False) -> VolumeFile:
-        """A volume that can be opened."""
         entry = (
             self._volumes.checks.sound(volume)[0] if while_busy else self._volumes.usable(volume)
         )
@@ -89,7 +83,6 @@ class VmStorage:
         )
 
     def image(self, image: str) -> ImageFile:
-        """An image that can be read."""
         entry = self._catalogue.image(image)
         if entry.record is None or entry.reason is not None:
             raise StorageError(ErrorCode.CONFLICT, f"Image {image} can't be used: {entry.reason}.")
@@ -112,29 +105,23 @@ class VmStorage:
         return None if entry is None else entry.datastore
 
     async def keep_volumes(self, volumes: Iterable[str]) -> None:
-        """Let volumes stay that a VM names now."""
         await self._provisional.keep_named(volumes)
 
     def children(self, volume: str) -> tuple[str, ...]:
-        """The volumes that are linked to one."""
         return self._catalogue.children(volume)
 
     def refuse_children(self, volume: str) -> None:
-        """Raise `in-use` where linked volumes need a volume's data as they are."""
         self._catalogue.refuse_children(volume)
 
     def clone_of(self, volume: str) -> str | None:
-        """The token of the clone that a volume was made for."""
         entry = self._catalogue.volumes.get(volume)
         return entry.record.clone if entry is not None and entry.record is not None else None
 
     def fault(self, volume: str) -> str | None:
-        """Why a volume can't be used, as far as it was looked at."""
         entry = self._catalogue.volumes.get(volume)
         return f"there is no volume {volume}" if entry is None else self._catalogue.fault(entry)
 
     async def refresh(self, volumes: Sequence[str]) -> None:
-        """Look at the files of volumes, and of what they stand on."""
         await self._rescan.volumes(volumes)
 
     # --- changes ------------------------------------------------------------------------------
@@ -149,15 +136,12 @@ class VmStorage:
         clone: str,
         past: DiskPast | None = None,
     ) -> bool:
-        """Make a volume of what another holds, or held, without its snapshots."""
         return await self._clones.copy(
             source, new, datastore=datastore, on_progress=on_progress, clone=clone, past=past
         )
 
     async def link_volume(self, source: str, new: str, *, clone: str) -> None:
-        """Make a volume that is the difference to another."""
         await self._clones.link(source, new, clone=clone)
 
     async def delete_volume(self, volume: str, *, actor: str) -> None:
-        """Delete a volume that no VM names."""
         await self._volumes.delete(volume, actor=actor)

@@ -22,6 +22,7 @@ from vmkernel.model import (
     MachineState,
     Operation,
     Progress,
+    Record,
     Subject,
     Vm,
     VmAction,
@@ -98,8 +99,10 @@ class Events(Protocol):
         message: str = "",
         data: EventData | None = None,
         actor: str | None = None,
+        before: Record | None = None,
     ) -> None:
-        """Publish an event; never blocks."""
+        """Publish an event; never blocks. `before` is the object as it was, if it is gone now or
+        may have had other labels."""
         ...
 
 

@@ -272,6 +272,7 @@ class VmService:
         """See VmDirectory."""
         driver = self.inventory.driver(vm_id)
         old = driver.definition
+        before = self.inventory.view(driver)
         _check_revision(vm_id, old.revision, revision)
         if spec.datastore != old.spec.datastore:
             raise MicaError.field("/spec/datastore", f"VM {vm_id} stays on its datastore.")
@@ -306,7 +307,7 @@ class VmService:
             finally:
                 stored = driver.definition.spec.disks
                 await self._host.storage.keep_volumes(disk.volume for disk in stored)
-        self._publish("vm.updated", vm_id, actor)
+        self._publish("vm.updated", vm_id, actor, before)
         return self.inventory.view(driver)
 
     async def delete(
@@ -321,6 +322,7 @@ class VmService:
         self.inventory.forget_gone()
         volumes: tuple[str, ...] = ()
         broken = self.inventory.unusable(vm_id)
+        before = self.get(vm_id)
         if broken is not None:
             if revision is not None:
                 _check_revision(vm_id, broken.view().revision, revision)
@@ -345,7 +347,7 @@ class VmService:
             await self.inventory.forget(vm_id)
             if with_volumes:
                 volumes = tuple(disk.volume for disk in driver.definition.spec.disks)
-        self._publish("vm.deleted", vm_id, actor)
+        self._publish("vm.deleted", vm_id, actor, before)
         for volume in volumes:
             await self._host.storage.delete_volume(volume, actor=actor)
 
@@ -485,16 +487,23 @@ class VmService:
         return. `change` is told the present spec, and may raise MicaError."""
         driver = self.inventory.driver(vm_id)
 
+        before = self.inventory.view(driver)
+
         def renew(known: VmDefinition) -> VmDefinition:
             spec = change(known.spec)
             return replace(known, spec=spec, revision=known.revision + 1)
 
         await driver.change(VmRequest.ADJUST, renew)
-        self._publish("vm.updated", vm_id, actor)
+        self._publish("vm.updated", vm_id, actor, before)
         return self.inventory.view(driver)
 
-    def _publish(self, event_type: str, vm_id: str, actor: str) -> None:
-        self._host.events.publish(event_type, Subject(kind="vm", id=vm_id), actor=actor)
+    def _publish(self, event_type: str, vm_id: str, actor: str, before: Vm | None = None) -> None:
+        self._host.events.publish(
+            event_type,
+            Subject(kind="vm", id=vm_id),
+            actor=actor,
+            before=before,
+        )
 
 
 def _check_revision(vm_id: str, present: int, wanted: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from remote_api.client.http.pinning import PinnedContext, normal_address
 from remote_api.client.http.reading import read
 from remote_api.schema import Problem
 
-__all__ = ["Answer", "Download", "Transport"]
+__all__ = ["Answer", "Download", "LineStream", "Transport"]
 
 T = TypeVar("T")
 Parameters = Mapping[str, str | int | float | bool | None]
@@ -39,6 +39,8 @@ class Answer:
     def __init__(self, response: httpx.Response) -> None:
         self.status = response.status_code
         self.etag = response.headers.get("etag")
+        self.event_id = response.headers.get("mica-event-id")
+        """The last event before this was read."""
         self.location = response.headers.get("location")
         self.body: bytes = response.content
         self._headers = response.headers
@@ -63,6 +65,15 @@ class Download:
     length: int
     """Of this answer's body."""
     parts: Iterator[bytes]
+
+
+@dataclass(frozen=True)
+class LineStream:
+    """An answer of lines that goes on."""
+
+    event_id: str | None
+    """The last event before it began."""
+    lines: Iterator[str]
 
 
 class Transport:
@@ -147,11 +158,18 @@ class Transport:
 
     @contextmanager
     def stream(
-        self, path: str, *, headers: Mapping[str, str], idle_timeout_s: float
-    ) -> Iterator[Iterator[str]]:
-        """The lines of an endless answer."""
-        with self._open(path, headers, idle_timeout_s, (200,)) as response:
-            yield response.iter_lines()
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        idle_timeout_s: float,
+        parameters: Sequence[tuple[str, str]] = (),
+    ) -> Iterator[LineStream]:
+        """An endless answer, line by line."""
+        with self._open(path, headers, idle_timeout_s, (200,), parameters) as response:
+            yield LineStream(
+                event_id=response.headers.get("mica-event-id"), lines=response.iter_lines()
+            )
 
     @contextmanager
     def download(
@@ -168,13 +186,19 @@ class Transport:
 
     @contextmanager
     def _open(
-        self, path: str, headers: Mapping[str, str], idle_timeout_s: float, good: tuple[int, ...]
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        idle_timeout_s: float,
+        good: tuple[int, ...],
+        parameters: Sequence[tuple[str, str]] = (),
     ) -> Iterator[httpx.Response]:
         check_path(path)
         with _failures(self.address):
             with self._client.stream(
                 "GET",
                 path,
+                params=list(parameters),
                 headers={**self.authorization, **headers},
                 timeout=self._timeout(idle_timeout_s),
             ) as response:

@@ -545,9 +545,8 @@ def test_a_client_without_a_server_is_told(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_every_request_says_what_it_is_and_who_may() -> None:
+def test_requests_for_operators_that_only_read_are_known() -> None:
     for kind in requests.REQUESTS:
-        assert kind.__doc__, kind
         if kind.ROLE in (Role.OPERATOR, Role.ADMIN):
             reads = kind in (
                 requests.GetBackupVm,

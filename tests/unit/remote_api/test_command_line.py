@@ -178,6 +178,7 @@ def _parameters(command: click.Command, words: str) -> Iterator[tuple[str, click
 
 
 NOT_NAMES = {
+    *("mica events --type", "mica events --subject", "mica events -l"),
     *("mica context forget NAME", "mica context add NAME", "mica context use NAME"),
     *("mica context add HOST", "mica claim HOST", "mica --host", "mica claim --name"),
     *("mica vm create --name", "mica vm clone --name", "mica vm create --cpu-model"),

@@ -1,1 +1,1 @@
-"""From requests to services, one module an area; no decision is taken here."""
+"""From requests to services, one module per area; nothing is decided here."""

@@ -42,8 +42,6 @@ MakeIdentity = Callable[[str, str], Awaitable[TlsMaterial]]
 
 
 def register_audit(dispatcher: Dispatcher, trail: AuditTrail) -> None:
-    """Serve the requests about the audit trail."""
-
     @dispatcher.handler
     async def list_audit(request: ListAudit, _: Caller) -> Page:
         async def fetch(_: Selection, after: str | None, limit: int) -> Fetched:
@@ -59,7 +57,7 @@ def register(
     bus: EventBus,
     make_identity: MakeIdentity,
 ) -> None:
-    """Serve the requests about access; `make_identity(hostname, uuid)` makes certificates."""
+    """`make_identity(hostname, uuid)` makes certificates."""
 
     @dispatcher.handler
     async def tls(_: GetTlsIdentity, __: Caller) -> TlsIdentity:

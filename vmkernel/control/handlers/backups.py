@@ -35,7 +35,7 @@ __all__ = ["register"]
 def register(
     dispatcher: Dispatcher, backups: Callable[[], VmBackups], storage: StorageService
 ) -> None:
-    """Serve the requests; `backups` makes the service when it is first asked for."""
+    """`backups` makes the service when it is first needed."""
 
     @dispatcher.handler
     async def begin(request: BeginBackup, caller: Caller) -> Backup:

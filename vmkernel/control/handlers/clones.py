@@ -14,15 +14,15 @@ __all__ = ["CloneService", "register"]
 
 
 class CloneService(Protocol):
-    """What the VM side offers to requests. `Clones` implements it."""
+    """Implemented by `Clones`."""
 
     async def clone(self, vm_id: str, new_id: str, spec: CloneSpec, *, actor: str) -> Operation:
-        """Begin to make a VM of another."""
+        """Begin to make a VM from another one."""
         ...
 
 
 def register(dispatcher: Dispatcher, service: Callable[[], CloneService]) -> None:
-    """Serve the requests about clones; the service is made at the first."""
+    """The service is made when it is first needed."""
 
     @dispatcher.handler
     async def clone(request: CloneVm, caller: Caller) -> Operation:

@@ -22,31 +22,28 @@ __all__ = ["ConsoleService", "register"]
 
 
 class ConsoleService(Protocol):
-    """What the VM side offers to requests. `VmConsoles` implements it."""
+    """Implemented by `VmConsoles`."""
 
     async def open(
         self, vm_id: str, kind: ConsoleKind, *, actor: str, origin: str
     ) -> socket.socket:
-        """A connected socket for the peer of the request, who is named to the others; the caller
-        closes it after handing it on."""
+        """A connected socket for the client, which other clients see by name; the caller closes it
+        after sending it on.
+        """
         ...
 
     async def screenshot(self, vm_id: str) -> bytes:
-        """What its first display shows, as PNG; `conflict` where it has none."""
+        """The first display as PNG; `conflict` if there is none."""
         ...
 
     async def press(self, vm_id: str, keys: Sequence[str], text: str) -> None:
-        """Press keys, then type; `invalid` with every name that can't be pressed."""
+        """Press keys, then type the text; `invalid` with every unknown key name."""
         ...
 
-    async def inject_nmi(self, vm_id: str) -> None:
-        """Press its NMI button."""
-        ...
+    async def inject_nmi(self, vm_id: str) -> None: ...
 
 
 def register(dispatcher: Dispatcher, consoles: ConsoleService) -> None:
-    """Serve the requests about consoles."""
-
     @dispatcher.handler
     async def open_console(request: OpenConsole, caller: Caller) -> Streamed:
         stream = await consoles.open(

@@ -27,8 +27,6 @@ __all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
-    """Serve the requests about datastores."""
-
     @dispatcher.handler
     async def list_datastores(request: ListDatastores, _: Caller) -> Page:
         return await answer_from(request, await storage.datastore_views.list())

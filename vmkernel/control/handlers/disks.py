@@ -13,8 +13,6 @@ __all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
-    """Serve the requests about disks."""
-
     @dispatcher.handler
     async def list_disks(request: ListDisks, _: Caller) -> Page:
         return await answer_from(request, await storage.disks.list())

@@ -20,40 +20,30 @@ __all__ = ["ApiDescription", "HostService", "register", "register_api_info"]
 
 
 class ApiDescription(Protocol):
-    """What anyone may know."""
-
-    def __call__(self) -> ApiInfo:
-        """The present answer."""
-        ...
+    def __call__(self) -> ApiInfo: ...
 
 
 class HostService(Protocol):
-    """What the platform side offers to requests."""
+    """Implemented by the platform."""
 
-    async def host_info(self) -> HostStatus:
-        """The host as a whole."""
-        ...
+    async def host_info(self) -> HostStatus: ...
 
     async def devices(self) -> tuple[Device, ...]:
         """Physical PCI and USB devices, ordered by bus and address."""
         ...
 
     async def power(self, action: PowerAction, *, actor: str) -> Operation:
-        """Begin to end the guests in order, then power off or reboot."""
+        """Begin to stop the guests in order, then power off or reboot."""
         ...
 
 
 def register_api_info(dispatcher: Dispatcher, describe: ApiDescription) -> None:
-    """Serve what anyone may know."""
-
     @dispatcher.handler
     async def api_info(_: GetApiInfo, __: Caller) -> ApiInfo:
         return describe()
 
 
 def register(dispatcher: Dispatcher, host: HostService) -> None:
-    """Serve the requests about the host."""
-
     @dispatcher.handler
     async def get_host(_: GetHost, __: Caller) -> HostStatus:
         return await host.host_info()

@@ -19,8 +19,6 @@ __all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
-    """Serve the requests about images."""
-
     @dispatcher.handler
     async def list_images(request: ListImages, _: Caller) -> Page:
         return await answer_from(request, storage.images.list(None))

@@ -18,8 +18,6 @@ __all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, operations: OperationRegistry) -> None:
-    """Serve the requests about operations."""
-
     @dispatcher.handler
     async def list_operations(request: ListOperations, _: Caller) -> Page:
         return await answer_from(request, operations.all())

@@ -22,35 +22,27 @@ __all__ = ["SnapshotService", "register"]
 
 
 class SnapshotService(Protocol):
-    """What the VM side offers to requests. `Snapshots` implements it."""
+    """Implemented by `Snapshots`."""
 
     async def list(self, vm_id: str) -> tuple[Snapshot, ...]:
         """The snapshots of a VM by id."""
         ...
 
-    async def get(self, vm_id: str, snapshot: str) -> Snapshot:
-        """One snapshot."""
-        ...
+    async def get(self, vm_id: str, snapshot: str) -> Snapshot: ...
 
     async def create(
         self, vm_id: str, snapshot: str, spec: SnapshotSpec, *, actor: str
-    ) -> Operation:
-        """Begin to take a snapshot."""
-        ...
+    ) -> Operation: ...
 
     async def revert(
         self, vm_id: str, snapshot: str, *, start: bool | None, actor: str
-    ) -> Operation:
-        """Begin to go back."""
-        ...
+    ) -> Operation: ...
 
-    async def delete(self, vm_id: str, snapshot: str, *, actor: str) -> Operation:
-        """Begin to delete one."""
-        ...
+    async def delete(self, vm_id: str, snapshot: str, *, actor: str) -> Operation: ...
 
 
 def register(dispatcher: Dispatcher, service: Callable[[], SnapshotService]) -> None:
-    """Serve the requests about snapshots; the service is made at the first."""
+    """The service is made when it is first needed."""
 
     @dispatcher.handler
     async def list_snapshots(request: ListSnapshots, _: Caller) -> Page:

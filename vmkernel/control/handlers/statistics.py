@@ -21,27 +21,21 @@ __all__ = ["StatisticsService", "register"]
 
 
 class StatisticsService(Protocol):
-    """What is offered to requests. `MetricsService` of vmkernel/metrics.py implements it."""
+    """Implemented by `MetricsService` of vmkernel/metrics.py."""
 
-    async def host(self) -> HostStatistics:
-        """The host's figures."""
-        ...
+    async def host(self) -> HostStatistics: ...
 
-    async def vm(self, vm_id: str) -> VmStatistics:
-        """One VM's figures."""
-        ...
+    async def vm(self, vm_id: str) -> VmStatistics: ...
 
     async def running_vms(self) -> tuple[VmStatistics, ...]:
-        """Those of every VM that has a QEMU, by id."""
+        """The statistics of every VM that has a QEMU process, by id."""
         ...
 
-    def states(self) -> dict[str, VmState]:
-        """Every VM's state."""
-        ...
+    def states(self) -> dict[str, VmState]: ...
 
 
 def register(dispatcher: Dispatcher, make: Callable[[], StatisticsService]) -> None:
-    """Serve the requests about statistics; the service is made for the first of them."""
+    """The service is made when it is first needed."""
     service = cache(make)
 
     @dispatcher.handler

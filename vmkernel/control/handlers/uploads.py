@@ -1,4 +1,4 @@
-"""How images come and go: uploads, pulls, captures, downloads."""
+"""Uploads, pulls, captures and downloads of images."""
 
 from __future__ import annotations
 
@@ -31,8 +31,6 @@ __all__ = [
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
-    """Serve the requests about data that come and go."""
-
     @dispatcher.handler
     async def upload_image(request: UploadImage, caller: Caller) -> Streamed:
         operation, stream = await storage.images.upload(

@@ -18,7 +18,7 @@ from vmkernel.control.requests import (
 from vmkernel.model import Operation, Role, Vm
 from vmkernel.vm.ports import VmDirectory
 
-__all__ = ["register"]
+__all__ = ["register", "shown"]
 
 
 def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
@@ -31,21 +31,21 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
 
     @dispatcher.handler
     async def list_vms(request: ListVms, _: Caller) -> Page:
-        return await answer(request, fetch, shown=_shown, kept=kept)
+        return await answer(request, fetch, shown=shown, kept=kept)
 
     @dispatcher.handler
     async def get_vm(request: GetVm, caller: Caller) -> Vm:
-        return _shown(vms.get(request.id), caller)
+        return shown(vms.get(request.id), caller)
 
     @dispatcher.handler
     async def create_vm(request: CreateVm, caller: Caller) -> Vm:
         vm = await vms.create(request.id, request.spec, actor=caller.actor, machine=request.machine)
-        return _shown(vm, caller)
+        return shown(vm, caller)
 
     @dispatcher.handler
     async def update_vm(request: UpdateVm, caller: Caller) -> Vm:
         vm = await vms.update(request.id, request.spec, request.revision, actor=caller.actor)
-        return _shown(vm, caller)
+        return shown(vm, caller)
 
     @dispatcher.handler
     async def delete_vm(request: DeleteVm, caller: Caller) -> Done:
@@ -64,7 +64,7 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
         )
 
 
-def _shown(vm: Vm, caller: Caller | None = None) -> Vm:
+def shown(vm: Vm, caller: Caller | None = None) -> Vm:
     """Without secrets; its user data, which may hold some, are shown to operators, who ask for
     that VM alone."""
     if vm.spec.cloud_init is None:

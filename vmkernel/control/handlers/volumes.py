@@ -25,8 +25,6 @@ __all__ = ["register"]
 
 
 def register(dispatcher: Dispatcher, storage: StorageService) -> None:
-    """Serve the requests about volumes."""
-
     @dispatcher.handler
     async def list_volumes(request: ListVolumes, _: Caller) -> Page:
         async def fetch(wanted: Selection, after: str | None, limit: int) -> Fetched:

@@ -32,7 +32,7 @@ for _module in pkgutil.iter_modules(__path__, f"{__name__}."):  # noqa: F405 - n
 
 
 def _requests(base: type[Request[Any]]) -> list[type[Request[Any]]]:
-    """The requests that are derived from a base: whatever has a tag of its own, `area.action`."""
+    """All requests derived from a base, which are those with a tag (`area.action`)."""
     own = [base] if "." in str(base.__struct_config__.tag) else []
     return own + [each for derived in base.__subclasses__() for each in _requests(derived)]
 

@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Claim(Request[IssuedToken], frozen=True, kw_only=True, tag="access.claim"):
-    """Spend the one-time claim code for an admin token."""
+    """Exchange the one-time claim code for an admin token."""
 
     ROLE: ClassVar[Role | None] = None
 
@@ -67,7 +67,7 @@ class GetToken(Request[Token], frozen=True, kw_only=True, tag="access.token"):
 
 
 class WhoAmI(Request[Token], frozen=True, kw_only=True, tag="access.whoami"):
-    """The token that the call came with; it fails as any request does where there is none."""
+    """The token of this call; fails like any other request if there is none."""
 
     READ_ONLY: ClassVar[bool] = True
 

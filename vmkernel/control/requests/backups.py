@@ -36,7 +36,7 @@ Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class BeginBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.begin-backup"):
-    """Keep the disks of a VM readable as they are now."""
+    """Keep the present content of a VM's disks readable."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -85,7 +85,7 @@ class EndBackup(Request[Done], frozen=True, kw_only=True, tag="vm.end-backup"):
 
 
 class ListExtents(Request[BackupExtents], frozen=True, kw_only=True, tag="vm.backup-extents"):
-    """The ranges of a backup's disk that are to be copied, from an offset on."""
+    """The ranges of a backup's disk to be copied, from an offset on."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     READ_ONLY: ClassVar[bool] = True
@@ -97,7 +97,7 @@ class ListExtents(Request[BackupExtents], frozen=True, kw_only=True, tag="vm.bac
 
 
 class ReadBackup(Request[Done], frozen=True, kw_only=True, tag="vm.read-backup"):
-    """A part of a disk of a backup as a stream, which ends early where it can't be read."""
+    """A part of a backup's disk as a stream, which ends early if it can't be read."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     STREAM: ClassVar[bool] = True
@@ -129,10 +129,10 @@ class DeleteCheckpoint(Request[Done], frozen=True, kw_only=True, tag="vm.delete-
 
 
 class WriteVolume(Request[Done], frozen=True, kw_only=True, tag="storage.write-volume"):
-    """Write a part of a raw volume that no running VM has, from a stream.
+    """Write a part of a raw volume that no running VM uses, from a stream.
 
     The stream takes exactly `length` bytes and is then shut down for writing; the answer on it is
-    empty where the data are durable, or a ErrorInfo as JSON.
+    empty if the data are durable, or an ErrorInfo as JSON.
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR

@@ -1,4 +1,4 @@
-"""What all requests share."""
+"""The base of all requests."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Request(
     tag_field="op",
     forbid_unknown_fields=True,
 ):
-    """Base of every request; `ReplyT` is what the reply holds."""
+    """Base of every request; `ReplyT` is the type of its reply."""
 
     ROLE: ClassVar[Role | None] = Role.VIEWER
     REPLY: ClassVar[Any] = None
-    """`ReplyT`, for whoever decodes the reply."""
+    """`ReplyT`, for decoding the reply."""
     STREAM: ClassVar[bool] = False
     READ_ONLY: ClassVar[bool] = False
-    """True if it changes nothing: it ends when its peer goes away, and is not audited."""
+    """True if it changes nothing: it is cancelled when the client disconnects, and not audited."""
     DISCLOSES: ClassVar[bool] = False
-    """True if it changes nothing but hands out what a guest holds: audited as `audit.read`."""
+    """True if it changes nothing but reveals guests' data: audited as `audit.read`."""
     IN_PARTS: ClassVar[bool] = False
-    """True if one piece of work sends it again and again; audited once in a while."""
+    """True if it is repeated for one piece of work; audited only now and then."""
 
     def __init_subclass__(cls) -> None:
         for base in cls.__dict__.get("__orig_bases__", ()):
@@ -70,4 +70,4 @@ class ListRequest(Request[Page], frozen=True, kw_only=True):
 
 
 class Done(Record, frozen=True, kw_only=True):
-    """The reply of a request that only succeeds."""
+    """The reply of a request that returns nothing."""

@@ -11,7 +11,7 @@ __all__ = ["CloneVm"]
 
 
 class CloneVm(Request[Operation], frozen=True, kw_only=True, tag="vm.clone"):
-    """Make the VM `id` of another, which is off or a template."""
+    """Make the VM `id` from another one, which must be off or a template."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 

@@ -13,7 +13,7 @@ __all__ = ["InjectNmi", "OpenConsole", "Screenshot", "SendKeys", "TakeScreenshot
 
 
 class Screenshot(Record, frozen=True, kw_only=True):
-    """What a display shows."""
+    """A picture of a display."""
 
     png: bytes
 
@@ -21,8 +21,8 @@ class Screenshot(Record, frozen=True, kw_only=True):
 class OpenConsole(Request[Done], frozen=True, kw_only=True, tag="vm.console"):
     """A VM's serial line or VNC server.
 
-    A serial stream keeps the boundaries of messages, which are those of model/console.py, and
-    begins with the scrollback. A VNC stream is RFB as raw bytes in both directions.
+    A serial stream keeps message boundaries (messages: model/console.py) and begins with the
+    scrollback. A VNC stream is RFB as raw bytes in both directions.
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
@@ -33,8 +33,6 @@ class OpenConsole(Request[Done], frozen=True, kw_only=True, tag="vm.console"):
 
 
 class TakeScreenshot(Request[Screenshot], frozen=True, kw_only=True, tag="vm.screenshot"):
-    """What a VM's first display shows now."""
-
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     READ_ONLY: ClassVar[bool] = True
     DISCLOSES: ClassVar[bool] = True
@@ -43,7 +41,9 @@ class TakeScreenshot(Request[Screenshot], frozen=True, kw_only=True, tag="vm.scr
 
 
 class SendKeys(Request[Done], frozen=True, kw_only=True, tag="vm.keys"):
-    """Press keys and chords of a VM's keyboard, then type a text; the reply comes afterwards."""
+    """Press keys and chords of a VM's keyboard, then type a text; the reply comes when that is
+    done.
+    """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -54,12 +54,12 @@ class SendKeys(Request[Done], frozen=True, kw_only=True, tag="vm.keys"):
     text: Annotated[str, Meta(max_length=256)] = ""
 
     def __repr__(self) -> str:
-        """Without what is typed, which may be a password."""
+        """Without the keys and the text, which may be a password."""
         return f"SendKeys(id={self.id!r})"
 
 
 class InjectNmi(Request[Done], frozen=True, kw_only=True, tag="vm.nmi"):
-    """Send a VM's processors a non-maskable interrupt."""
+    """Send a non-maskable interrupt to a VM's vCPUs."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 

@@ -61,10 +61,10 @@ class GetDatastore(Request[Datastore], frozen=True, kw_only=True, tag="storage.d
 class CreateDatastore(
     Request[Operation], frozen=True, kw_only=True, tag="storage.create-datastore"
 ):
-    """Make a datastore, or adopt the one that is there already.
+    """Make a datastore, or adopt an existing one.
 
-    A disk that holds anything else is wiped only if `wipe_serials` names its id. With `adopt`,
-    nothing is ever made.
+    A disk that holds anything else is wiped only if `wipe_serials` names its id. With `adopt`, none
+    is made.
     """
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
@@ -74,11 +74,11 @@ class CreateDatastore(
     wipe_serials: WipeSerials = ()
     adopt: bool = False
     take_over: bool = False
-    """Take it even from another Mica that holds it."""
+    """Adopt it even if another host holds its lease."""
 
 
 class DeleteDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.rm-datastore"):
-    """Remove a datastore from this host; its data stay on the disk."""
+    """Remove a datastore from this host; its data stay on its disks."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -88,7 +88,7 @@ class DeleteDatastore(Request[Operation], frozen=True, kw_only=True, tag="storag
 class UpdateDatastore(
     Request[Datastore], frozen=True, kw_only=True, tag="storage.update-datastore"
 ):
-    """Change the thresholds of a datastore; all else is fixed or has a request of its own."""
+    """Change the thresholds of a datastore; everything else is fixed or has its own request."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -101,7 +101,7 @@ class UpdateDatastore(
 class RenameDatastore(
     Request[Operation], frozen=True, kw_only=True, tag="storage.rename-datastore"
 ):
-    """Call a datastore otherwise on this host; no VM on it may be running."""
+    """Rename a datastore on this host; no VM on it may be running."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -116,7 +116,7 @@ class MountDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage
 
     id: Slug
     take_over: bool = False
-    """Take it from another Mica that is at work, too."""
+    """Mount it even if another host is using it."""
 
 
 class UnmountDatastore(
@@ -130,7 +130,7 @@ class UnmountDatastore(
 
 
 class GrowDatastore(Request[Operation], frozen=True, kw_only=True, tag="storage.grow-datastore"):
-    """Take the space that its disks have gained."""
+    """Use the space that its disks have gained."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -150,7 +150,7 @@ class AddDatastoreDisk(Request[Operation], frozen=True, kw_only=True, tag="stora
 class ReplaceDatastoreDisk(
     Request[Operation], frozen=True, kw_only=True, tag="storage.replace-disk"
 ):
-    """Put a disk in the place of another in a `raid` datastore; ends when the rebuild has begun."""
+    """Replace a disk of a `raid` datastore; the reply comes when the rebuild has begun."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
@@ -161,7 +161,7 @@ class ReplaceDatastoreDisk(
 
 
 class WipeDisk(Request[Operation], frozen=True, kw_only=True, tag="host.wipe-disk"):
-    """Wipe a disk: destroy all data on it; `wipe_serial` must equal its id."""
+    """Destroy all data on a disk; `wipe_serial` must equal its id."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 

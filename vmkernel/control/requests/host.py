@@ -29,7 +29,7 @@ __all__ = [
 
 
 class TlsIdentity(Record, frozen=True, kw_only=True):
-    """What the API's TLS listener presents."""
+    """The certificate and key of the API's TLS listener."""
 
     certificate_pem: bytes
     private_key_pem: bytes
@@ -40,28 +40,24 @@ class TlsIdentity(Record, frozen=True, kw_only=True):
 
 
 class GetApiInfo(Request[ApiInfo], frozen=True, kw_only=True, tag="api.info"):
-    """What anyone may know."""
-
     ROLE: ClassVar[Role | None] = None
     READ_ONLY: ClassVar[bool] = True
 
 
 class GetTlsIdentity(Request[TlsIdentity], frozen=True, kw_only=True, tag="api.tls"):
-    """The API's certificate and key; no token, given to the peer on the socket alone."""
+    """The API's certificate and key; needs no token, and is sent only over the socket."""
 
     ROLE: ClassVar[Role | None] = None
     READ_ONLY: ClassVar[bool] = True
 
 
 class RotateCertificate(Request[HostCertificate], frozen=True, kw_only=True, tag="api.rotate"):
-    """Replace the API's key and certificate by new ones, durably; whoever asks presents them."""
+    """Replace the API's key and certificate, durably; the caller then presents them."""
 
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
 
 class GetHost(Request[HostStatus], frozen=True, kw_only=True, tag="host.get"):
-    """The host as a whole."""
-
     READ_ONLY: ClassVar[bool] = True
 
 

@@ -1,4 +1,4 @@
-"""How images come and go: uploads, pulls, captures, downloads (the nouns' lists: storage.py)."""
+"""Uploads, pulls, captures and downloads of images (lists are in storage.py)."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
 
 class UploadImage(Request[Operation], frozen=True, kw_only=True, tag="storage.upload-image"):
-    """Take a new image from a stream.
+    """Import a new image from a stream.
 
     Sizes, names and free space are checked before the reply. The stream takes exactly
     `spec.size_bytes` bytes and is then shut down for writing; the operation succeeds once length,
-    digest and header are proven and the image is durable. Anything else leaves nothing behind.
+    digest and header are verified and the image is durable. After a failure nothing is left.
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
@@ -58,7 +58,7 @@ class UploadImage(Request[Operation], frozen=True, kw_only=True, tag="storage.up
 
 
 class PullImage(Request[Operation], frozen=True, kw_only=True, tag="storage.pull-image"):
-    """Fetch a new image from an HTTP or HTTPS server."""
+    """Download a new image from an HTTP or HTTPS server."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -67,7 +67,7 @@ class PullImage(Request[Operation], frozen=True, kw_only=True, tag="storage.pull
 
 
 class CaptureImage(Request[Operation], frozen=True, kw_only=True, tag="storage.capture-image"):
-    """Make a new image of a volume that no running VM has."""
+    """Make a new image from a volume that no running VM uses."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -76,7 +76,7 @@ class CaptureImage(Request[Operation], frozen=True, kw_only=True, tag="storage.c
 
 
 class ReadImage(Request[StoredData], frozen=True, kw_only=True, tag="storage.read-image"):
-    """A part of an image's file as a stream, which ends after it."""
+    """A part of an image's file as a stream."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     STREAM: ClassVar[bool] = True
@@ -89,7 +89,7 @@ class ReadImage(Request[StoredData], frozen=True, kw_only=True, tag="storage.rea
 
 
 class GetVolumeData(Request[StoredData], frozen=True, kw_only=True, tag="storage.volume-data"):
-    """What the file of a volume is that no running VM has."""
+    """The file of a volume that no running VM uses."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     READ_ONLY: ClassVar[bool] = True
@@ -98,7 +98,7 @@ class GetVolumeData(Request[StoredData], frozen=True, kw_only=True, tag="storage
 
 
 class GetImageMap(Request[DataMap], frozen=True, kw_only=True, tag="storage.map-image"):
-    """Where the data of an image's file are, from an offset on."""
+    """Which parts of an image's file hold data, from an offset on."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     READ_ONLY: ClassVar[bool] = True
@@ -108,7 +108,7 @@ class GetImageMap(Request[DataMap], frozen=True, kw_only=True, tag="storage.map-
 
 
 class GetVolumeMap(Request[DataMap], frozen=True, kw_only=True, tag="storage.map-volume"):
-    """The same of the file of a volume that no running VM has."""
+    """Which parts of the file of a volume that no running VM uses hold data."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     READ_ONLY: ClassVar[bool] = True
@@ -118,7 +118,7 @@ class GetVolumeMap(Request[DataMap], frozen=True, kw_only=True, tag="storage.map
 
 
 class ReadVolume(Request[StoredData], frozen=True, kw_only=True, tag="storage.read-volume"):
-    """A part of a volume's file as a stream; nothing can open the volume until it ends."""
+    """A part of a volume's file as a stream; the volume can't be opened until it ends."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     STREAM: ClassVar[bool] = True
@@ -148,7 +148,7 @@ class GetUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.upload"
 
 
 class CreateUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.create-upload"):
-    """Begin a resumable upload; space is set aside."""
+    """Begin a resumable upload and reserve its space."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -159,8 +159,8 @@ class WriteUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.write
     """Send a part of an upload.
 
     The sender writes the part into the stream, shuts it down for writing, and reads an
-    UploadOutcome as JSON to the stream's end. A stream that is closed early keeps what came,
-    unless the part has a checksum.
+    UploadOutcome as JSON to the stream's end. If the stream is closed early, what has arrived is
+    kept, unless the part has a checksum.
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR

@@ -14,19 +14,25 @@ from vmkernel.model import (
     Operation,
     Role,
 )
-from vmkernel.model.base import ShortText
+from vmkernel.model.base import Printable, ShortText
 
 __all__ = ["CancelOperation", "GetOperation", "ListOperations", "SubscribeEvents"]
 
 
+Filters = Annotated[
+    tuple[Annotated[Printable, msgspec.Meta(max_length=340)], ...], msgspec.Meta(max_length=32)
+]
+"""A label is the longest: its key has 63 characters, its value 256."""
+
+
 class ListOperations(ListRequest, frozen=True, kw_only=True, tag="operation.list"):
-    """Running and recent operations."""
+    """Running and recently finished operations."""
 
     LISTING: ClassVar[Listing] = OPERATION_LISTING
 
 
 class GetOperation(Request[Operation], frozen=True, kw_only=True, tag="operation.get"):
-    """One operation; with `wait_s`, once it has finished or the time is over."""
+    """One operation; with `wait_s`, the reply comes when it has finished or the time is over."""
 
     READ_ONLY: ClassVar[bool] = True
 
@@ -35,7 +41,7 @@ class GetOperation(Request[Operation], frozen=True, kw_only=True, tag="operation
 
 
 class CancelOperation(Request[Operation], frozen=True, kw_only=True, tag="operation.cancel"):
-    """Cancel an operation; it answers with the operation after that."""
+    """Cancel an operation; the reply is its state afterwards."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -45,9 +51,14 @@ class CancelOperation(Request[Operation], frozen=True, kw_only=True, tag="operat
 class SubscribeEvents(Request[Event], frozen=True, kw_only=True, tag="event.subscribe"):
     """Every event after `after` (or from now on); the replies go on until the peer closes.
 
-    Where `after` is older than the ring buffer, the first event is `events.lost`.
+    Where `after` is older than the ring buffer, the first event is `events.lost`; with `gapless`,
+    the request fails by `gone`. The filters are those of vmkernel/events/filter.py.
     """
 
     READ_ONLY: ClassVar[bool] = True
 
     after: str | None = None
+    gapless: bool = False
+    types: Filters = ()
+    subjects: Filters = ()
+    labels: Filters = ()

@@ -33,8 +33,6 @@ class ListSnapshots(ListRequest, frozen=True, kw_only=True, tag="vm.snapshots"):
 
 
 class GetSnapshot(Request[Snapshot], frozen=True, kw_only=True, tag="vm.snapshot"):
-    """One snapshot."""
-
     READ_ONLY: ClassVar[bool] = True
 
     vm: Slug
@@ -42,8 +40,6 @@ class GetSnapshot(Request[Snapshot], frozen=True, kw_only=True, tag="vm.snapshot
 
 
 class CreateSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.create-snapshot"):
-    """Take a snapshot of a VM."""
-
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     vm: Slug
@@ -52,10 +48,10 @@ class CreateSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.crea
 
 
 class RevertToSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.revert"):
-    """Revert to a snapshot; later changes that no other snapshot has are lost.
+    """Revert to a snapshot; changes since then that no other snapshot holds are lost.
 
-    The VM runs afterwards where `start` says so; where it says nothing, as it ran before, or with
-    the memory of then.
+    `start` says if the VM runs afterwards; if null, it runs if it was running before, or if the
+    snapshot has memory.
     """
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
@@ -66,7 +62,7 @@ class RevertToSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.re
 
 
 class DeleteSnapshot(Request[Operation], frozen=True, kw_only=True, tag="vm.delete-snapshot"):
-    """Delete a snapshot; later snapshots stay."""
+    """Delete a snapshot; later snapshots are kept."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 

@@ -15,22 +15,18 @@ class AllStatistics(Record, frozen=True, kw_only=True):
 
     host: HostStatistics
     states: dict[str, VmState]
-    """Of every VM, by id."""
+    """The state of every VM, by id."""
     vms: tuple[VmStatistics, ...]
-    """Of those that have a QEMU, by id; not older than about a second."""
+    """The VMs with a QEMU process, by id; at most about a second old."""
 
 
 class GetVmStatistics(Request[VmStatistics], frozen=True, kw_only=True, tag="vm.statistics"):
-    """One VM's figures."""
-
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
 
 class GetHostStatistics(Request[HostStatistics], frozen=True, kw_only=True, tag="host.statistics"):
-    """The host's figures."""
-
     READ_ONLY: ClassVar[bool] = True
 
 

@@ -45,15 +45,13 @@ class ListImages(ListRequest, frozen=True, kw_only=True, tag="storage.images"):
 
 
 class GetImage(Request[Image], frozen=True, kw_only=True, tag="storage.image"):
-    """One image."""
-
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
 
 class DeleteImage(Request[Done], frozen=True, kw_only=True, tag="storage.delete-image"):
-    """Delete an image that no VM names."""
+    """Delete an image that no VM uses."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -67,15 +65,13 @@ class ListVolumes(ListRequest, frozen=True, kw_only=True, tag="storage.volumes")
 
 
 class GetVolume(Request[Volume], frozen=True, kw_only=True, tag="storage.volume"):
-    """One volume."""
-
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
 
 class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.create-volume"):
-    """Make a volume, blank or filled from an image."""
+    """Make a volume, empty or filled from an image."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -84,7 +80,7 @@ class CreateVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.c
 
 
 class KeepVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.keep-volume"):
-    """Let a volume stay that was to be deleted unless a VM names it, and others with it."""
+    """Keep volumes that would be deleted unless a VM names them."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -104,8 +100,7 @@ class ResizeVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.r
 
 
 class MoveVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.move-volume"):
-    """Let a volume lie on another datastore, in another format or with another allocation; also
-    while its VM runs."""
+    """Move a volume to another datastore, format or allocation; also while its VM runs."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -117,7 +112,7 @@ class MoveVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.mov
 
 
 class FlattenVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.flatten-volume"):
-    """Make a linked volume whole; also while its VM runs."""
+    """Make a linked volume independent of its backing; also while its VM runs."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -125,7 +120,7 @@ class FlattenVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.
 
 
 class CheckVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.check-volume"):
-    """Check the file of a volume that no running VM has."""
+    """Check the file of a volume that no running VM uses."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 

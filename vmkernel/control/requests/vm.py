@@ -30,32 +30,30 @@ __all__ = [
 
 
 class ListVms(ListRequest, frozen=True, kw_only=True, tag="vm.list"):
-    """All virtual machines."""
+    """All VMs."""
 
     LISTING: ClassVar[Listing] = VM_LISTING
 
 
 class GetVm(Request[Vm], frozen=True, kw_only=True, tag="vm.get"):
-    """One virtual machine."""
-
     READ_ONLY: ClassVar[bool] = True
 
     id: Slug
 
 
 class CreateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.create"):
-    """Make a virtual machine; the id must be new."""
+    """Create a VM; the id must be new."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
     spec: VmSpec
     machine: MachineState | None = None
-    """What a saved VM brings with it: machine type, UUID, firmware variables, TPM state."""
+    """The identity of a saved VM: machine type, UUID, firmware variables, TPM state."""
 
 
 class UpdateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.update"):
-    """Replace a VM's spec where `revision` is still the present one."""
+    """Replace a VM's spec if `revision` is still the current one."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -65,7 +63,7 @@ class UpdateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.update"):
 
 
 class DeleteVm(Request[Done], frozen=True, kw_only=True, tag="vm.delete"):
-    """Delete a stopped VM; its volumes stay unless `with_volumes`."""
+    """Delete a VM that is off; its volumes are kept unless `with_volumes` is set."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
@@ -75,11 +73,11 @@ class DeleteVm(Request[Done], frozen=True, kw_only=True, tag="vm.delete"):
 
 
 class ActOnVm(Request[Operation], frozen=True, kw_only=True, tag="vm.act"):
-    """Start, end, pause, suspend or reset a VM, or let it go on."""
+    """Start, stop, pause, resume, suspend or reset a VM."""
 
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
     action: VmAction
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 120.0
-    """How long a shutdown may take before the operation fails (nothing is forced)."""
+    """How long a shutdown may take before the operation fails; nothing is forced."""

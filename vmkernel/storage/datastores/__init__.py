@@ -1,2 +1,3 @@
-"""The datastores of this host: which there are, how they come and go, how full they are; it must
-not touch what lies in them, but for their leases."""
+"""The datastores of this host: which exist, how they are attached and detached, how full they are;
+it must not touch their content except for leases.
+"""

@@ -38,11 +38,11 @@ __all__ = ["Attachment"]
 
 _log = logging.getLogger(__name__)
 _LOAD_S = 120.0
-"""The headers and descriptions of all volumes and images, over a slow network."""
+"""Reading the headers and descriptions of all volumes and images, over a slow network."""
 
 
 class Attachment:
-    """The steps; each is made by one task at a time, which holds the datastore's lock."""
+    """The steps; each is taken by one task at a time, which holds the datastore's lock."""
 
     def __init__(
         self,
@@ -62,14 +62,14 @@ class Attachment:
         self._blocking = blocking
         self._usage = usage
         self.ending = False
-        """True from when on nothing is attached any more."""
+        """When True, nothing is attached any more."""
 
     # --- coming -------------------------------------------------------------------------------
 
     async def attach(
         self, entry: Entry, mode: TakeoverMode = TakeoverMode.OWN, report: Report | None = None
     ) -> None:
-        """Attach a datastore that is not available; what fails is its state then."""
+        """Attach a datastore that is not available; a failure becomes its state."""
         known = self._datastores.entries.get(entry.id) is entry
         if not known or entry.state is DatastoreState.AVAILABLE or self.ending:
             return
@@ -99,7 +99,7 @@ class Attachment:
         mode: TakeoverMode,
         report: Report | None = None,
     ) -> None:
-        """Make a tree that was attached ours, and repair it; detached again where that fails."""
+        """Take the lease of an attached tree and repair it; it is detached again if that fails."""
         layout = Layout(attached.root)
 
         def repair() -> None:
@@ -123,8 +123,9 @@ class Attachment:
             raise
 
     async def arrived(self, entry: Entry, attached: Attached) -> None:
-        """Take up a datastore that is ours: its contents, its figures, its VMs. If that fails, it
-        is let go again and nothing is known of what it holds; the caller says what its state is."""
+        """Make a leased datastore available: its content, its capacity, its VMs. If that fails, it
+        is detached again and its content forgotten; the caller sets its state.
+        """
         try:
             await self._take_up(entry, attached)
         except RecordError as error:
@@ -180,14 +181,14 @@ class Attachment:
         self._events.state(entry.id, "available", None)
 
     async def observe(self, entry: Entry) -> None:
-        """See what its disks or its server do now."""
+        """Read the present state of its disks or its server."""
         observed = await self._datastores.driver_of(entry).observe(entry.stored)
         before, entry.observed = entry.observed, observed
         for news in observed.news(entry.id, before):
             self._events.news(entry.id, news)
 
     async def refresh(self, entry: Entry) -> None:
-        """See at once what a change has made of a datastore."""
+        """Read the new state of a datastore right after a change."""
         if entry.attached is not None:
             await self._capacity.glance(entry)
             await self.observe(entry)
@@ -195,7 +196,7 @@ class Attachment:
     # --- going --------------------------------------------------------------------------------
 
     def leave(self, entry: Entry) -> None:
-        """Tell everybody that what lies in a datastore is about to go."""
+        """Notify VMs and uploads that a datastore is about to be detached."""
         self._datastores.tell(entry.id, available=False)
         self._catalogue.drop(entry.id)
 
@@ -234,7 +235,7 @@ class Attachment:
     def gone(
         self, entry: Entry, state: DatastoreState, reason: str | None, *, held: bool = False
     ) -> None:
-        """A datastore is not available, for a reason; `held` where that is another Mica."""
+        """Record that a datastore is not available, and why; `held` if another host has it."""
         if (entry.state, entry.reason) != (state, reason):
             _log.warning("datastore %s is %s: %s", entry.id, state, reason)
             self._events.state(entry.id, state.value, reason)

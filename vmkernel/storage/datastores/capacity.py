@@ -1,4 +1,4 @@
-"""How full the datastores are, and what is set aside before it is written.
+"""How full the datastores are, and reservations of space.
 
 ok --used >= warning--> warning --used >= critical--> critical
 ok <-used < warning-2-- warning <-used < critical-2-- critical
@@ -26,15 +26,16 @@ __all__ = [
 ]
 
 HYSTERESIS_PERCENT = 2
-"""Below a threshold, so that a file that comes and goes makes no stream of events."""
+"""Below a threshold, so that a file that is created and deleted repeatedly makes no stream of
+events."""
 SPACE_MARGIN_BYTES = 16 << 20
-"""Always left free, for descriptions and the file system's own needs."""
+"""Always left free, for descriptions and the file system itself."""
 _MEASURE_S = 20.0
-"""Longer than an NFS mount's own patience."""
+"""Longer than an NFS mount's own time-out."""
 
 
 class Capacity:
-    """Measures datastores, promises their space, and tells when they become full."""
+    """Measures datastores, reserves their space, and reports when they become full."""
 
     def __init__(
         self, datastores: Datastores, events: DatastoreEvents, blocking: BlockingCalls
@@ -46,9 +47,9 @@ class Capacity:
     # --- promises -----------------------------------------------------------------------------
 
     async def measure(self, datastore_id: str) -> None:
-        """Bring what is known of the free space up to date; `timed-out` where that takes long.
+        """Measure the free space; `timed-out` if that takes too long.
 
-        Space is promised by what was measured last (`reserve`): whoever promises measures first.
+        `reserve` uses the last measurement, so measure first.
         """
         root = self._datastores.layout(datastore_id).root
         entry = self._datastores.entry(datastore_id)
@@ -61,12 +62,12 @@ class Capacity:
         self.note(entry, Space(*figures))
 
     async def unreserved_bytes(self, datastore_id: str) -> int:
-        """What may still be written there without a reservation."""
+        """What can still be written there without a reservation."""
         await self.measure(datastore_id)
         return max(0, self._left(self._datastores.entry(datastore_id)))
 
     def reserve(self, datastore_id: str, size_bytes: int, *, pointer: str) -> Callable[[], None]:
-        """Set space aside before it is written; call the result to give it back. See `measure`.
+        """Reserve space before it is written; call the result to release it. See `measure`.
 
         `insufficient-space` names the field at `pointer`.
         """
@@ -93,7 +94,7 @@ class Capacity:
     # --- figures ------------------------------------------------------------------------------
 
     async def glance(self, entry: Entry) -> None:
-        """Measure what can be measured at once; remote ones are measured by the monitor."""
+        """Measure local datastores now; remote ones are measured by the monitor."""
         attached = entry.attached
         if attached is None or self._datastores.driver_of(entry).remote:
             return
@@ -104,7 +105,7 @@ class Capacity:
             self.note(entry, Space(*figures))
 
     async def refresh(self, entry: Entry) -> None:
-        """Measure the space; the last figures stay where that takes too long."""
+        """Measure the space; the last values are kept if that takes too long."""
         attached = entry.attached
         if attached is None or self._blocking.hangs(f"space-{entry.id}"):
             return
@@ -118,7 +119,7 @@ class Capacity:
             self.note(entry, Space(*figures))
 
     def note(self, entry: Entry, space: Space) -> None:
-        """Keep what was measured, and publish the level when it is another one."""
+        """Store a measurement, and publish the level if it has changed."""
         entry.space = space
         spec = entry.stored.spec
         used = space.used_percent
@@ -133,7 +134,7 @@ class Capacity:
 
 
 def check_thresholds(warning_percent: int, critical_percent: int) -> None:
-    """`invalid` where the warning would come after the error."""
+    """`invalid` if the warning would come after the error."""
     if not 1 <= warning_percent <= critical_percent <= 100:
         raise MicaError.field(
             "/spec/warning_percent",
@@ -144,7 +145,7 @@ def check_thresholds(warning_percent: int, critical_percent: int) -> None:
 def next_level(
     before: SpaceLevel, used_percent: float, warning_percent: int, critical_percent: int
 ) -> SpaceLevel:
-    """The level now; it is left downwards only when usage is clearly below its threshold."""
+    """The present level; it decreases only when usage is clearly below its threshold."""
     critical: float = critical_percent
     warning: float = warning_percent
     if before is SpaceLevel.CRITICAL:

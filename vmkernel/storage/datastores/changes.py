@@ -1,7 +1,7 @@
-"""What requests do to datastores: make, adopt, rename, mount, grow, mend, forget.
+"""Requests to change datastores: create, adopt, rename, mount, grow, repair, delete.
 
-Whatever is interrupted leaves the configuration as it was or as it was asked for: the disks are
-changed first where the change can be found again on them, and the configuration is what counts.
+An interrupted change leaves the configuration as before or as requested: the disks are changed
+first if the change can be recognised on them later; the configuration decides.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class DatastoreChanges:
         self._store = store
         self._operations = operations
         self.on_disks_changed: Callable[[], None] = lambda: None
-        """Called when what a disk holds is about to change, and when it has changed."""
+        """Called when the content of a disk is about to change, and when it has changed."""
         self._coming: set[str] = set()
-        """Ids that are being made or renamed to."""
+        """Ids that are being created or renamed to."""
         self._create_lock = asyncio.Lock()
 
     # --- make, adopt, forget ------------------------------------------------------------------
@@ -93,7 +93,7 @@ class DatastoreChanges:
             raise
 
     async def delete(self, datastore_id: str, *, actor: str) -> Operation:
-        """Detach and forget a datastore; its data stay."""
+        """Detach and forget a datastore; its data are kept."""
         entry = self._datastores.entry(datastore_id)
         self._refuse_in_use(entry)
 
@@ -134,7 +134,7 @@ class DatastoreChanges:
         return await self._views.get(datastore_id)
 
     async def rename(self, datastore_id: str, new_id: str, *, actor: str) -> Operation:
-        """Call it otherwise on this host; what refers to it by its old name follows."""
+        """Rename it on this host; references to the old name are updated."""
         entry = self._datastores.entry(datastore_id)
         self._refuse_taken(new_id, "/id")
         self._refuse_in_use(entry)
@@ -150,7 +150,7 @@ class DatastoreChanges:
         return self._begin("datastore.rename", datastore_id, work, actor)
 
     async def unmount(self, datastore_id: str, *, actor: str) -> Operation:
-        """Let go of it until `mount`; it stays known."""
+        """Detach it until `mount` is called; it stays configured."""
         entry = self._datastores.entry(datastore_id)
         self._refuse_in_use(entry)
 
@@ -165,9 +165,9 @@ class DatastoreChanges:
         return self._begin("datastore.unmount", datastore_id, work, actor)
 
     async def mount(self, datastore_id: str, *, take_over: bool = False, actor: str) -> Operation:
-        """Mount it again, from now on; the operation fails where that can't be done now.
+        """Mount it again and keep it mounted; the operation fails if that isn't possible now.
 
-        What another Mica holds is taken where that is silent, or at once with `take_over`.
+        A lease of another host is taken over if that host is silent, or at once with `take_over`.
         """
         entry = self._datastores.entry(datastore_id)
         mode = TakeoverMode.FORCE if take_over else TakeoverMode.SILENT
@@ -188,7 +188,7 @@ class DatastoreChanges:
         return self._begin("datastore.mount", datastore_id, work, actor)
 
     async def grow(self, datastore_id: str, *, actor: str) -> Operation:
-        """Take the space that the disks have gained."""
+        """Use the space that the disks have gained."""
         entry = self._datastores.entry(datastore_id)
         self._attached(entry)
 
@@ -204,7 +204,7 @@ class DatastoreChanges:
     async def add_disk(
         self, datastore_id: str, disk: str, options: CreateOptions, *, actor: str
     ) -> Operation:
-        """Give it one disk more."""
+        """Add a disk."""
         entry = self._datastores.entry(datastore_id)
         self._attached(entry)
 
@@ -221,7 +221,7 @@ class DatastoreChanges:
     async def replace_disk(
         self, datastore_id: str, old: str, new: str, options: CreateOptions, *, actor: str
     ) -> Operation:
-        """Put a disk in the place of another; it ends when the rebuild has begun."""
+        """Replace a disk; the operation ends when the rebuild has begun."""
         entry = self._datastores.entry(datastore_id)
         self._attached(entry)
 
@@ -278,7 +278,7 @@ class DatastoreChanges:
                     raise
 
     async def _unmake(self, entry: Entry) -> None:
-        """Forget what could not be taken up: a creation that fails leaves no datastore."""
+        """Forget what could not be attached: a failed creation leaves no datastore."""
         try:
             await self._store.update(lambda config: _without(config, entry.id))
         except MicaError as error:
@@ -322,7 +322,7 @@ class DatastoreChanges:
         return entry.attached
 
     def _refuse_in_use(self, entry: Entry) -> None:
-        """`in-use` or `conflict` where a datastore can't be let go now."""
+        """`in-use` or `conflict` if a datastore can't be detached now."""
         if entry.leaving:
             raise StorageError(ErrorCode.CONFLICT, f"Datastore {entry.id} is being changed.")
         if entry.users:
@@ -334,8 +334,9 @@ class DatastoreChanges:
 
     @contextlib.asynccontextmanager
     async def _leaving(self, entry: Entry) -> AsyncIterator[None]:
-        """Let go of a datastore, then do something that makes it final; attached again on
-        failure."""
+        """Detach a datastore, then run the block that makes it permanent; attached again on
+        failure.
+        """
         self._refuse_in_use(entry)
         entry.leaving = True
         try:
@@ -358,7 +359,7 @@ class DatastoreChanges:
         entry.attached = entry.layout = None
 
     def _twin(self, uuid: str) -> StorageError | None:
-        """The refusal of a datastore that this host has by another name."""
+        """The refusal of a datastore that this host has under another name."""
         for other in self._store.config.datastores:
             if other.uuid == uuid:
                 return StorageError(

@@ -1,4 +1,4 @@
-"""One datastore as this host holds it, and as the API tells it; no decision is taken here."""
+"""One datastore of this host, and its representation in the API; nothing is decided here."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ __all__ = ["Entry", "Space", "describe", "not_available"]
 
 @dataclass(frozen=True)
 class Space:
-    """What a file system told, in bytes."""
+    """The space of a file system, in bytes."""
 
     capacity_bytes: int = 0
     free_bytes: int = 0
 
     @property
     def used_percent(self) -> float:
-        """Of the capacity."""
         if not self.capacity_bytes:
             return 0.0
         return 100 * (self.capacity_bytes - self.free_bytes) / self.capacity_bytes
@@ -37,11 +36,11 @@ class Entry:
     state: DatastoreState = DatastoreState.MISSING
     reason: str | None = "It has not been looked for yet."
     held: bool = False
-    """True where another Mica has it."""
+    """True if another host has it."""
     attached: Attached | None = None
     layout: Layout | None = None
     space: Space = field(default_factory=Space)
-    """As it was last measured."""
+    """The last measurement."""
     level: SpaceLevel = SpaceLevel.OK
     observed: Observation = field(default_factory=Observation)
     reserved_bytes: int = 0
@@ -51,12 +50,11 @@ class Entry:
 
     @property
     def id(self) -> str:
-        """Its name on this host."""
         return self.stored.id
 
 
 def describe(entry: Entry, provisioned_bytes: int) -> Datastore:
-    """The datastore as the API tells it, from memory."""
+    """The datastore as shown by the API, from memory."""
     attached = entry.attached
     status = DatastoreStatus(
         state=entry.state,
@@ -79,8 +77,9 @@ def describe(entry: Entry, provisioned_bytes: int) -> Datastore:
 
 
 def not_available(entry: Entry) -> StorageError:
-    """The failure of a request that needs what lies in a datastore: `conflict` where somebody
-    has asked for it to be away, `unavailable` otherwise."""
+    """The failure of a request that needs the content of a datastore: `conflict` if it was
+    unmounted by request, else `unavailable`.
+    """
     asked = entry.leaving or entry.state is DatastoreState.UNMOUNTED
     reason = "It is being changed." if entry.leaving else entry.reason
     return StorageError(

@@ -1,4 +1,4 @@
-"""What the world is told of datastores."""
+"""Events about datastores."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ _log = logging.getLogger(__name__)
 
 
 class DatastoreEvents:
-    """Publishes; decides nothing."""
-
     def __init__(self, bus: EventBus) -> None:
         self._bus = bus
 
     def state(self, datastore_id: str, state: str, reason: str | None) -> None:
-        """It is available, missing, failed, unmounted, renamed or deleted now."""
+        """It is now available, missing, failed, unmounted, renamed or deleted."""
         self._publish(datastore_id, "datastore.state", reason or "", {"state": state})
 
     def changed(self, datastore_id: str, actor: str) -> None:
@@ -35,7 +33,7 @@ class DatastoreEvents:
         self._publish(datastore_id, "datastore.taken-over", text, {"from": loser})
 
     def space(self, datastore_id: str, level: SpaceLevel, used_percent: float) -> None:
-        """It has become full, or has room again."""
+        """It has become full, or has space again."""
         text = f"{used_percent:.0f} % of datastore {datastore_id} are used."
         _log.warning("%s (%s)", text, level)
         data = {"level": level.value, "used_percent": round(used_percent, 1)}

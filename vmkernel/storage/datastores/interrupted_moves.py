@@ -1,12 +1,12 @@
-"""What a crash in the last step of a volume's move leaves, and how it is settled.
+"""What a crash in the last step of a volume's move leaves, and how it is resolved.
 
   1  the old description says `moving_to` the other datastore      the old volume is valid
   2  the new description is written, with `moved_from`             the new volume is valid
   3  the new data are renamed into place; the old volume is removed
 
 A crash after 1 or before: nothing of the new volume is found (its data are swept), and the mark is
-taken away. After 2: the old volume is void and is removed. While the other datastore isn't there,
-nobody knows which of the two it was: the volume can't be used.
+removed. After 2: the old volume is void and is removed. While the other datastore is missing, it
+isn't known which case applies: the volume can't be used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ async def settle_moves(
     present: Collection[str],
     known: Collection[str],
 ) -> None:
-    """Remove what is void, and free what stayed; `present` and `known` are datastores' UUIDs."""
+    """Remove what is void, and clear the marks of what stayed; `present` and `known` are
+    datastores' UUIDs.
+    """
     for volume in void:
         _log.warning("volume %s on %s is void: it was moved", volume.id, volume.datastore)
         with contextlib.suppress(OSError):

@@ -1,27 +1,27 @@
-"""Which Mica a datastore belongs to now: a lease in a file of the datastore itself; it blocks.
+"""Which host uses a datastore now: a lease in a file of the datastore itself; it blocks.
 
 <root>/mica-lease, one block of 512 bytes that is rewritten in place:
 
   host    who holds it: the host's UUID, its name for people, and a mark of its machine
   counter goes up with every renewal: every few seconds while the datastore is mounted, where hosts
-          can share it (NFS, a directory); on disks it stands still, and so do the disks
-  released true where it was let go in good order
+          can share it (NFS, a directory); on disks it doesn't change
+  released true if it was detached in good order
 
   free, released, our own ------------------------------------> ours at once
   another's, its counter goes up ------------------------------> refused, unless forced
-  another's, its counter stood still for SILENT_S -------------> ours, where somebody asked for it
+  another's, its counter stood still for SILENT_S -------------> ours, if requested
   another's, seen for the first time --------------------------> refused for now: look again
 
 No host's wall clock is ever compared with another's: each looks whether the counter moves by its
-own monotonic clock. `SILENT_S` is longer than a holder needs to notice that a server is silent
-(15 s, see host/nfs.py) and a renewal more.
+own monotonic clock. `SILENT_S` is longer than a holder needs to notice that a server is silent (15
+s, see host/nfs.py) and a renewal more.
 
-Our own is what the same host on the same machine wrote: after a crash it has its datastores back
+Our own is what the same host on the same machine wrote: after a crash it gets its datastores back
 at once. A copied stick in another machine has the host's UUID but another mark; such a lease is
-another's, which may be taken without being asked for once it is silent (a stick that moved).
+another's, which may be taken without a request once it is silent (a stick that was moved).
 
-Each look and change is made under flock(2), which NFS 4 servers keep among all clients. Where there
-are no such locks (NFS 3), a lease that changes hands is read again after `SETTLE_S`.
+Each look and change is made under flock(2), which NFS 4 servers keep among all clients. Without
+such locks (NFS 3), a lease that was taken over is read again after `SETTLE_S`.
 """
 
 from __future__ import annotations
@@ -57,28 +57,26 @@ _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 class TakeoverMode(Enum):
-    """How much may be taken."""
+    """Which leases may be taken."""
 
     OWN = "own"
-    """What is free or our own."""
+    """One that is free or our own."""
     SILENT = "silent"
-    """Another's too, once it is silent."""
+    """Also another host's, once it is silent."""
     FORCE = "force"
-    """Another's, whatever it does."""
+    """Also another host's, whatever it does."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who we are."""
-
     uuid: str
     name: str
     machine: str = ""
-    """A mark of the machine; empty where it has none."""
+    """A mark of the machine; empty if it has none."""
 
 
 class LeaseHeld(StorageError):  # noqa: N818 - a state, told as a failure
-    """Another Mica holds the datastore; `alive` where that was seen to go on renewing it."""
+    """Another host holds the datastore; `alive` if it was seen renewing the lease."""
 
     def __init__(self, holder: str, *, alive: bool) -> None:
         does = "holds it and is at work" if alive else "holds it, according to its lease"
@@ -92,7 +90,7 @@ class LeaseHeld(StorageError):  # noqa: N818 - a state, told as a failure
 
 
 class LeaseLost(StorageError):  # noqa: N818 - a state, told as a failure
-    """Another Mica has taken the datastore while we had it."""
+    """Another host has taken the datastore over from us."""
 
     def __init__(self, holder: str) -> None:
         super().__init__(
@@ -103,14 +101,14 @@ class LeaseLost(StorageError):  # noqa: N818 - a state, told as a failure
 
 @dataclass
 class _Seen:
-    """Another's lease as it was read."""
+    """Another host's lease as read."""
 
     raw: bytes
     since_s: float
     looked_s: float
-    """When it was looked at last."""
+    """When it was last read."""
     moved: bool = False
-    """True where it was another a moment before."""
+    """True if it had changed since the reading before."""
 
 
 class Leases:
@@ -130,7 +128,7 @@ class Leases:
         self._seen: dict[str, _Seen] = {}
 
     def take(self, root: Path, uuid: str, mode: TakeoverMode) -> str | None:
-        """Take the lease; who lost it by that. LeaseHeld, OSError."""
+        """Take the lease; returns the host that lost it. LeaseHeld, OSError."""
         with _opened(root, make=True) as file:
             raw = file.read()
             found = _parsed(raw)
@@ -151,7 +149,7 @@ class Leases:
         return before
 
     def renew(self, root: Path, uuid: str) -> None:
-        """Say that we are alive. LeaseLost where it isn't ours any more, OSError."""
+        """Show that we are alive. LeaseLost if it isn't ours any more, OSError."""
         with _opened(root) as file:
             raw = file.read()
             found = _parsed(raw)
@@ -163,7 +161,7 @@ class Leases:
             self._held[uuid] = self._write(file, found.counter + 1)
 
     def release(self, root: Path, uuid: str) -> None:
-        """Let it go, where it is ours. OSError."""
+        """Release it if it is ours. OSError."""
         self._seen.pop(uuid, None)
         if self._held.pop(uuid, None) is None:
             return
@@ -173,7 +171,7 @@ class Leases:
                 self._write(file, found.counter + 1, released=True)
 
     def holds(self, uuid: str) -> bool:
-        """True where it was ours when we looked last."""
+        """True if it was ours at the last reading."""
         return uuid in self._held
 
     # --- steps --------------------------------------------------------------------------------
@@ -181,7 +179,7 @@ class Leases:
     def _check(
         self, uuid: str, raw: bytes, found: LeaseRecord | None, mode: TakeoverMode
     ) -> str | None:
-        """Refuse what may not be taken; whom it is taken from otherwise."""
+        """Refuse what may not be taken; else the host that loses it."""
         if not raw or (found is not None and (found.released or self._is_ours(found))):
             return None
         now = self._clock()
@@ -214,19 +212,17 @@ class Leases:
 
 
 class _File:
-    """The file, opened."""
-
     def __init__(self, fd: int, *, locked: bool) -> None:
         self._fd = fd
         self.locked = locked
-        """False where the file system has no locks."""
+        """False if the file system has no locks."""
 
     def read(self) -> bytes:
-        """What it holds; empty where nothing was ever written."""
+        """The content; empty if nothing was ever written."""
         return os.pread(self._fd, SECTOR_BYTES, 0)
 
     def write(self, data: bytes) -> bytes:
-        """Write it as one block, durable on return; what is read from now on."""
+        """Write it as one block, durable on return; returns what is read from now on."""
         block = data.ljust(SECTOR_BYTES - 1) + b"\n"
         if len(block) != SECTOR_BYTES or os.pwrite(self._fd, block, 0) != SECTOR_BYTES:
             raise OSError(errno.EIO, "the lease can't be written as a whole")
@@ -246,7 +242,7 @@ def _opened(root: Path, *, make: bool = False) -> Iterator[_File]:
 
 
 def _lock(fd: int) -> bool:
-    """Wait for the lock, which others hold for moments only; False where there are none."""
+    """Wait for the lock, which others hold only briefly; False if there are no locks."""
     for _ in range(_LOCK_TRIES):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -262,7 +258,7 @@ def _lock(fd: int) -> bool:
 
 
 def _parsed(raw: bytes) -> LeaseRecord | None:
-    """None where it is torn or foreign."""
+    """None if it is torn or foreign."""
     try:
         return decode(LeaseRecord, raw)
     except RecordError:

@@ -1,4 +1,4 @@
-"""Holding the leases of datastores from the event loop: each look bounded in time."""
+"""Holding the leases of datastores from the event loop, each access with a time limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["LeaseKeeper"]
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _CALL_S = 20.0
-"""Longer than an NFS mount's own patience."""
+"""Longer than an NFS mount's own time-out."""
 _AGAIN_S = 3.0
 _RELEASE_S = 5.0
 
@@ -44,9 +44,8 @@ class LeaseKeeper:
         mode: TakeoverMode,
         report: Report | None = None,
     ) -> str | None:
-        """Take the lease, waiting where another's may prove to be silent; who lost it by that.
-
-        LeaseHeld where it can't be had.
+        """Take the lease, waiting if another host may prove to be silent; returns the host that
+        lost it. LeaseHeld if it can't be taken.
         """
         loop = asyncio.get_running_loop()
         end_s = loop.time() + 2 * SILENT_S
@@ -69,8 +68,9 @@ class LeaseKeeper:
             await asyncio.sleep(self.again_s)
 
     async def renew(self, datastore_id: str, attached: Attached) -> None:
-        """Renew it; LeaseLost where another has taken it, `unavailable` where it could not be
-        written for so long that another may take it."""
+        """Renew it; LeaseLost if another host has taken it, `unavailable` if it could not be
+        written for so long that another may take it.
+        """
         loop = asyncio.get_running_loop()
         try:
             async with self._lock(attached):
@@ -98,7 +98,7 @@ class LeaseKeeper:
         return attached.uuid in self._taken
 
     async def release(self, datastore_id: str, attached: Attached) -> None:
-        """Let it go, as far as that is possible now."""
+        """Release it, as far as that is possible now."""
         self._renewed_s.pop(attached.uuid, None)
         self._taken.pop(attached.uuid, None)
         with contextlib.suppress(MicaError):
@@ -115,7 +115,7 @@ class LeaseKeeper:
             await self.release(datastore_id, attached)
 
     async def release_all(self, held: Collection[tuple[str, Attached]]) -> None:
-        """The same for some at once."""
+        """Release several at once."""
         await asyncio.gather(*(self.release(*item) for item in held))
 
     def _lock(self, attached: Attached) -> asyncio.Lock:

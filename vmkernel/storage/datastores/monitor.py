@@ -1,4 +1,4 @@
-"""Watching the datastores: what is missing is looked for, what is there is looked after."""
+"""Watching the datastores: missing ones are searched for, available ones are monitored."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Monitor"]
 
 _log = logging.getLogger(__name__)
 _START_WAIT_S = 10.0
-"""The host's start waits no longer for its datastores; slow ones come later."""
+"""The host's start waits no longer than this for its datastores; slow ones are attached later."""
 _WATCH_S = 5.0
-"""Of it depends how soon a lease is renewed: see lease.py."""
+"""It limits how soon a lease is renewed: see lease.py."""
 
 
 class Monitor:
-    """One task for each datastore, so that one that hangs holds up itself alone."""
+    """One task per datastore, so that one that hangs delays no other."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Monitor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
-        """Attach what the configuration names; slow ones come later, by `watch`."""
+        """Attach the configured datastores; slow ones are attached later, by `watch`."""
         self._datastores.load()
         for entry in self._datastores.entries.values():
             self._refresh_in_background(entry)
@@ -54,15 +54,16 @@ class Monitor:
             await asyncio.wait(self._tasks.values(), timeout=_START_WAIT_S)
 
     async def watch(self) -> None:
-        """Look every few seconds; until cancelled."""
+        """Check every few seconds; until cancelled."""
         while True:
             await asyncio.sleep(_WATCH_S)
             for entry in list(self._datastores.entries.values()):
                 self._refresh_in_background(entry)
 
     async def release_idle(self) -> None:
-        """Let go of the leases of datastores on which no VM runs: we end, and others may have
-        them. The VM side must be there still to be asked."""
+        """Release the leases of datastores on which no VM runs, because we are ending and others
+        may use them. The VM side must still be running.
+        """
         self._attachment.ending = True
         await self._leases.release_all(
             [
@@ -74,7 +75,7 @@ class Monitor:
         )
 
     async def stop(self) -> None:
-        """Let go; what is mounted stays mounted, for the VMs that run on."""
+        """Stop; what is mounted stays mounted, for the VMs that continue to run."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -96,7 +97,7 @@ class Monitor:
             _log.exception("watching datastore %s failed", entry.id)
 
     async def refresh(self, entry: Entry) -> None:
-        """One look at one datastore: attach it, or see that all is well with it, or let it go."""
+        """One check of one datastore: attach it, monitor it, or detach it."""
         if entry.leaving or self._attachment.ending:
             return
         if entry.state is not DatastoreState.AVAILABLE:

@@ -3,7 +3,7 @@
                create, mount         attach succeeds
 (nothing) -------------> available <----------------- missing
                          |   ^   |                      ^  |
-     delete: detached,   |   |   | unmount              |  | `failed` where it is there
+     delete: detached,   |   |   | unmount              |  | `failed` if it is there
      forgotten           v   |   v                      v  v and can't be used
 (nothing) <--------------+   |   unmounted              failed
                              +--- its disk or server went away: missing
@@ -32,9 +32,9 @@ __all__ = ["Datastores"]
 
 T = TypeVar("T")
 _PROBE_S = 10.0
-"""Longer than a disk that has to spin up; a dead server is given up by then."""
+"""Longer than a disk needs to spin up; a dead server is given up by then."""
 GLANCE_S = 2.0
-"""The patience of a list with figures of many datastores: one that hangs delays it no longer."""
+"""The time limit of a list with values of many datastores: one that hangs delays it no longer."""
 
 Listener = Callable[[str, bool], None]
 
@@ -50,10 +50,10 @@ class Datastores:
         self._blocking = blocking
         self._listeners: list[Listener] = []
         self.entries: dict[str, Entry] = {}
-        """By id; changed inside this package alone."""
+        """By id; changed only in this package."""
 
     def load(self) -> None:
-        """Take up what the configuration names; none of it is attached yet."""
+        """Read the configured datastores; none of them is attached yet."""
         for stored in self._store.config.datastores:
             self.entries[stored.id] = Entry(stored)
 
@@ -71,13 +71,11 @@ class Datastores:
     # --- which, where -------------------------------------------------------------------------
 
     def entry(self, datastore_id: str) -> Entry:
-        """One datastore; `not-found` otherwise."""
         if (entry := self.entries.get(datastore_id)) is None:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no datastore {datastore_id}.")
         return entry
 
     def available(self) -> tuple[str, ...]:
-        """The ids of the available datastores, sorted."""
         return tuple(
             sorted(
                 key
@@ -87,7 +85,7 @@ class Datastores:
         )
 
     def layout(self, datastore_id: str) -> Layout:
-        """The tree of an available datastore; `unavailable` or `not-found` otherwise."""
+        """The tree of an available datastore; else `unavailable` or `not-found`."""
         entry = self.entry(datastore_id)
         if entry.layout is None or entry.leaving:
             raise not_available(entry)
@@ -106,7 +104,7 @@ class Datastores:
     # --- drivers ------------------------------------------------------------------------------
 
     def driver(self, kind: DatastoreKind) -> DatastoreDriver:
-        """The driver of a kind; `unsupported` where this host has none."""
+        """The driver of a kind; `unsupported` if this host has none."""
         if (driver := self._drivers.get(kind)) is None:
             raise MicaError.field(
                 "/spec/kind",
@@ -124,8 +122,9 @@ class Datastores:
         return tuple(self._drivers.values())
 
     def on_disks(self) -> dict[str, str]:
-        """Which datastore lies on which device node, or, where it is not there now, on the disk
-        with which id (blocking)."""
+        """Which datastore is on which device node, or, if it is missing now, on which disk id
+        (blocking).
+        """
         found = {}
         for entry in list(self.entries.values()):
             stored = entry.stored
@@ -143,8 +142,9 @@ class Datastores:
 
     @contextlib.asynccontextmanager
     async def using(self, datastore_id: str, *, writes: bool = True) -> AsyncIterator[Layout]:
-        """Keep a datastore from being deleted meanwhile; what `writes` to it and fails for want of
-        space names it."""
+        """Keep a datastore from being deleted meanwhile; with `writes`, failures for lack of space
+        name it.
+        """
         layout = self.layout(datastore_id)
         entry = self.entry(datastore_id)
         entry.users += 1
@@ -157,8 +157,9 @@ class Datastores:
     async def probe(
         self, datastore_id: str, call: Callable[[], T], *, patience_s: float | None = None
     ) -> T:
-        """The outcome of a short look at an available datastore's files, off the event loop;
-        `timed-out` where it doesn't answer, OSError."""
+        """The result of a short access to an available datastore's files, off the event loop;
+        `timed-out` if it doesn't answer, OSError.
+        """
         self.layout(datastore_id)
         return await self._blocking.run_beside(
             f"look-{datastore_id}",
@@ -170,10 +171,11 @@ class Datastores:
     # --- listeners ----------------------------------------------------------------------------
 
     def on_change(self, listener: Listener) -> None:
-        """Call `listener(datastore, available)` when one has come or is about to go."""
+        """Call `listener(datastore, available)` when a datastore has become available or is about
+        to be detached.
+        """
         self._listeners.append(listener)
 
     def tell(self, datastore_id: str, *, available: bool) -> None:
-        """Call the listeners."""
         for listener in self._listeners:
             listener(datastore_id, available)

@@ -1,4 +1,4 @@
-"""Looking again at the files of volumes: whether their headers are sound now."""
+"""Reading the files of volumes again: whether their headers are sound now."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vmkernel.storage.datastores.registry import Datastores
 __all__ = ["VolumeRescan"]
 
 _PROBE_S = 10.0
-"""A header each."""
+"""For one header each."""
 
 
 class VolumeRescan:
-    """Brings the catalogue up to date with what lies in available datastores."""
+    """Updates the catalogue from the files of available datastores."""
 
     def __init__(
         self, datastores: Datastores, catalogue: Catalogue, blocking: BlockingCalls
@@ -26,13 +26,13 @@ class VolumeRescan:
         self._blocking = blocking
 
     async def volumes(self, volumes: Sequence[str]) -> None:
-        """Look at these, and at what they stand on."""
+        """Read these and their backing chains again."""
         for entry in list(self._datastores.entries.values()):
             if wanted := self._catalogue.with_bases(volumes, entry.id):
                 await self._probe(entry, wanted, wanted[0])
 
     async def broken(self, entry: Entry) -> None:
-        """Look at those of one datastore that could not be used when they were looked at last."""
+        """Read those volumes of one datastore again that could not be used last time."""
         if broken := self._catalogue.broken(entry.id):
             await self._probe(entry, broken, "")
 

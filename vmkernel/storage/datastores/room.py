@@ -1,4 +1,4 @@
-"""Space of a datastore that was set aside for one file in the making."""
+"""Space of a datastore reserved for one file in the making."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["QCOW2_OVERHEAD_BYTES", "Room", "Shape", "qcow2_overhead"]
 
 QCOW2_OVERHEAD_BYTES = 1 << 20
 _SLACK_BYTES = 4 << 20
-"""What qemu-img may write more than it measures: tables that are moved to grow."""
+"""What qemu-img may write beyond its measurement: tables that are moved to grow."""
 
 Shape = tuple[VolumeFormat, Allocation, int]
-"""Format, allocation and size in bytes of a volume that is being made."""
+"""The format, allocation and size in bytes of a volume to be made."""
 
 
 def qcow2_overhead(size_bytes: int) -> int:
@@ -26,7 +26,7 @@ def qcow2_overhead(size_bytes: int) -> int:
 
 
 class Room:
-    """So many bytes, until `release`; it grows where more turns out to be needed, or refuses."""
+    """A reservation until `release`; it grows if more is needed, or refuses."""
 
     def __init__(
         self, capacity: Capacity, datastore: str, size_bytes: int, *, pointer: str
@@ -38,7 +38,7 @@ class Room:
         self._releases = [capacity.reserve(datastore, size_bytes, pointer=pointer)]
 
     async def grow_to(self, size_bytes: int) -> None:
-        """`insufficient-space` where the rest isn't free."""
+        """`insufficient-space` if the rest isn't free."""
         more = size_bytes - self.size_bytes
         if more <= 0:
             return
@@ -47,7 +47,6 @@ class Room:
         self.size_bytes = size_bytes
 
     def release(self) -> None:
-        """Give it back."""
         while self._releases:
             self._releases.pop()()
 
@@ -61,8 +60,6 @@ class Room:
         snapshot: str | None = None,
         overlay: Path | None = None,
     ) -> int:
-        """How long the file of a copy of a disk may become, which is set aside now: what the
-        disk's tables say that it holds, and not how long its file is."""
         volume_format, allocation, size_bytes = shape
         if allocation is not Allocation.THICK and (
             chain or source[1] != "raw" or volume_format is not VolumeFormat.RAW

@@ -1,4 +1,4 @@
-"""The datastores as the API tells them, and what about them needs attention."""
+"""The datastores as shown by the API, and their findings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DatastoreViews", "findings_of"]
 
 
 class DatastoreViews:
-    """Reads; local datastores are measured for it, remote ones are shown as last measured."""
+    """Read only; local datastores are measured, remote ones are shown as last measured."""
 
     def __init__(self, datastores: Datastores, catalogue: Catalogue, capacity: Capacity) -> None:
         self._datastores = datastores
@@ -29,13 +29,12 @@ class DatastoreViews:
         return tuple(self._describe(entry) for entry in entries)
 
     async def get(self, datastore_id: str) -> Datastore:
-        """One datastore; `not-found` otherwise."""
         entry = self._datastores.entry(datastore_id)
         await self._capacity.glance(entry)
         return self._describe(entry)
 
     def findings(self) -> Iterator[Finding]:
-        """Datastores that can't be used, that are full, or that have lost redundancy."""
+        """Datastores that can't be used, are full, or have lost redundancy."""
         for entry in self._datastores.entries.values():
             yield from findings_of(entry)
 
@@ -47,7 +46,7 @@ class DatastoreViews:
 
 
 def findings_of(entry: Entry) -> Iterator[Finding]:
-    """Not there, another Mica's, full, or less redundant than it was made."""
+    """Missing, used by another host, full, or less redundant than it was made."""
     if entry.state is DatastoreState.UNMOUNTED:
         return
     if entry.state is not DatastoreState.AVAILABLE:

@@ -1,1 +1,1 @@
-"""The host's disks, what they hold and how they are; no datastore is made or mounted here."""
+"""The host's disks, their content and health; no datastore is made or mounted here."""

@@ -1,7 +1,7 @@
-"""What the host's disks say of their health: read in the background, told from memory.
+"""The health of the host's disks: read in the background, shown from memory.
 
-Every disk is asked soon after it came, then every half hour, one after the other; a sleeping one
-keeps its last figures. Nobody who lists disks ever waits for one.
+Every disk is read soon after it appeared, then every half hour, one after the other; a sleeping one
+keeps its last values. Lists of disks never wait for one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MUTE_TRANSPORTS = ("virtio", "mmc")
 _ASLEEP = DiskHealth(state=HealthState.UNKNOWN, reason="It is asleep and was not woken.")
 
 Ask = Callable[[BlockDisk], Awaitable[DiskHealth | None]]
-"""None where the disk sleeps."""
+"""None if the disk is asleep."""
 
 
 class DiskHealthWatch:
@@ -52,7 +52,7 @@ class DiskHealthWatch:
         return self._known.get(disk_id, _NOT_YET)
 
     def findings(self) -> Iterator[Finding]:
-        """Disks that fail, or wear out."""
+        """Disks that are failing or worn out."""
         for disk_id, health in sorted(self._known.items()):
             if health.state in (HealthState.WARNING, HealthState.FAILING):
                 failing = health.state is HealthState.FAILING
@@ -64,7 +64,7 @@ class DiskHealthWatch:
                 )
 
     async def watch(self) -> None:
-        """Ask each disk in its turn; until cancelled."""
+        """Read each disk in turn; until cancelled."""
         await asyncio.sleep(_FIRST_S)
         while True:
             try:
@@ -74,7 +74,7 @@ class DiskHealthWatch:
             await asyncio.sleep(_POLL_S)
 
     async def poll(self) -> None:
-        """Ask the disks whose turn it is; forget those that went away."""
+        """Read the disks that are due; forget those that were removed."""
         disks = await asyncio.to_thread(self._tree.disks)
         there = {disk.id for disk in disks}
         for gone in self._known.keys() - there:

@@ -1,4 +1,4 @@
-"""The host's disks, what they hold and how they are, as the API tells it; and their wiping."""
+"""The host's disks, their content and health, as shown by the API; and wiping them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from vmkernel.storage.drivers.disk_selection import DATASTORE_TYPE, MEMBER_TYPE,
 __all__ = ["Disks", "NoDisks"]
 
 _FRESH_S = 2.0
-"""Lists are often read again at once, page by page; probing costs a process a partition."""
+"""Lists are often read page by page; probing costs a process per partition."""
 _UNREADABLE = Signature(filesystem="unreadable")
 
 
 class Disks:
-    """Reads disks; `stick` tells the name of the boot stick, `datastores` who lives on which
-    device node or disk id."""
+    """`stick` returns the name of the boot stick, `datastores` which datastore is on which device
+    node or disk id.
+    """
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Disks:
             return self._cached
 
     async def watch(self) -> None:
-        """Ask the disks how they are, again and again; until cancelled."""
+        """Read the health of the disks again and again; until cancelled."""
         await self.health.watch()
 
     def findings(self) -> Iterator[Finding]:
@@ -73,11 +74,11 @@ class Disks:
         yield from self.health.findings()
 
     def forget(self) -> None:
-        """What disks hold has changed."""
+        """Called when the content of disks has changed."""
         self._cached_s = float("-inf")
 
     async def wipe(self, disk_id: str, wipe_serial: str, *, actor: str) -> Operation:
-        """Destroy all that a disk holds; refused where it is a datastore's, or in use."""
+        """Destroy all data on a disk; refused if it is part of a datastore, or in use."""
         self.forget()
         if wipe_serial != disk_id:
             raise MicaError.field(
@@ -142,7 +143,7 @@ class Disks:
     async def _adoptable(
         self, disk: BlockDisk, parts: Sequence[DiskPartition]
     ) -> DatastoreKind | None:
-        """The kind of datastore that the disk holds, or is a part of."""
+        """The kind of datastore that the disk holds, or is part of."""
         holds = {part.number: part.filesystem for part in parts}
         for partition_type in (DATASTORE_TYPE, MEMBER_TYPE):
             found = await asyncio.to_thread(self._choice.partition, disk, partition_type)
@@ -164,7 +165,6 @@ class NoDisks:
     """Hosted mode: the disks of the machine are not Mica's."""
 
     async def list(self) -> tuple[Disk, ...]:
-        """None."""
         return ()
 
     async def wipe(self, disk_id: str, wipe_serial: str, *, actor: str) -> Operation:
@@ -172,11 +172,9 @@ class NoDisks:
         del disk_id, wipe_serial, actor
         raise MicaError(ErrorCode.UNSUPPORTED, "In hosted mode, Mica does not manage disks.")
 
-    async def watch(self) -> None:
-        """There is nothing to watch."""
+    async def watch(self) -> None: ...
 
     def findings(self) -> Iterator[Finding]:
-        """None."""
         return iter(())
 
 

@@ -1,2 +1,3 @@
-"""The kinds of datastores, one module each and a line in `registry`; a driver brings a root and
-takes it away, and must not touch what lies in it."""
+"""The kinds of datastores, one module each and a line in `registry`; a driver provides a root
+folder and removes it, and must not touch its content.
+"""

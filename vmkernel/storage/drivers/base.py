@@ -1,8 +1,8 @@
-"""What a kind of datastore must be able to do, and all that the rest of storage knows of it.
+"""The interface of a kind of datastore, which is all that the rest of storage knows of it.
 
 A driver is one module that names its kind, whose fields the model has in KIND_FIELDS, and one line
-in `registry.py`. What it finds out about its disks or its server reaches the API, the findings and
-the events by an `Observation` of its own, so nothing else asks for a datastore's kind.
+in `registry.py`. What it observes of its disks or its server reaches the API, the findings and the
+events through its own `Observation`, so no other code checks a datastore's kind.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CreateOptions:
-    """What the administrator allows."""
+    """What the administrator permits."""
 
     wipe_serials: tuple[str, ...] = ()
-    """The ids of the disks whose contents may be destroyed."""
+    """The ids of the disks whose content may be destroyed."""
     adopt: bool = False
-    """Only take over what is there; make nothing."""
+    """Only adopt an existing datastore; make none."""
     take_over: bool = False
-    """Take it even from another Mica that holds it; that one loses it."""
+    """Take it even if another host holds its lease; that host loses it."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Attached:
     device: str | None = None
     filesystem: str | None = None
     backing: str | None = None
-    """What the driver finds it again by (`StoredDatastore.backing`)."""
+    """A datastore whose tree can be used."""
     spec: DatastoreSpec | None = None
-    """The spec with what was found to be so, which is kept; None if there is nothing to correct."""
+    """How the driver finds it again (`StoredDatastore.backing`)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class News:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a datastore's disks or its server do now; a driver that sees more has its own."""
+    """The present state of a datastore's disks or server; a driver that sees more has its own
+    subclass.
+    """
 
     members: tuple[DatastoreMember, ...] = ()
 
@@ -94,23 +96,24 @@ class Observation:
         yield from ()
 
     def news(self, datastore_id: str, before: Observation) -> Iterator[News]:
-        """What is worth an event since the observation before; one that is no driver's own, if
-        there was none."""
+        """The events since the previous observation; if there was none, `before` is a plain
+        Observation.
+        """
         del datastore_id, before
         yield from ()
 
 
 class DatastoreDriver:
-    """One kind of datastore. Methods raise MicaError; DatastoreMissing where it may come back.
+    """One kind of datastore. Methods raise MicaError; DatastoreMissing if it may come back.
 
-    What a kind can't do is refused as `unsupported` here.
+    What a kind can't do is refused here as `unsupported`.
     """
 
     kind: ClassVar[DatastoreKind]
     remote: ClassVar[bool] = False
     """True if any access may wait for a network."""
     shared: ClassVar[bool] = False
-    """True if several hosts may have it mounted at once, without harm to its files."""
+    """True if several hosts may mount it at once without harm to its files."""
 
     def check_fields(self, spec: DatastoreSpec) -> None:
         """`invalid` at the first field that has no meaning for this kind."""
@@ -124,29 +127,29 @@ class DatastoreDriver:
                 )
 
     async def check(self, spec: DatastoreSpec, options: CreateOptions) -> None:
-        """Refuse at once what `create` would refuse; nothing is changed."""
+        """Refuse at once what `create` would refuse; changes nothing."""
         raise NotImplementedError
 
     async def create(
         self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
-        """Make the datastore, or adopt the one that is there, and attach it."""
+        """Make the datastore, or adopt an existing one, and attach it."""
         raise NotImplementedError
 
     async def attach(self, stored: StoredDatastore) -> Attached:
-        """Bring back a datastore that is known."""
+        """Attach a known datastore again."""
         raise NotImplementedError
 
     async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
-        """Let go of it; `in-use` where something is open there, unless `force`."""
+        """Detach it; `in-use` if something is open there, unless `force`."""
         raise NotImplementedError
 
     async def present(self, stored: StoredDatastore) -> bool:
-        """True while what it lies on is there; cheap enough to ask every few seconds."""
+        """True while its disks or server are there; cheap enough to call every few seconds."""
         raise NotImplementedError
 
     async def observe(self, stored: StoredDatastore) -> Observation:
-        """What an attached datastore's disks do; cheap, and never raises."""
+        """The state of an attached datastore's disks; cheap, and never raises."""
         del stored
         return Observation()
 
@@ -156,7 +159,7 @@ class DatastoreDriver:
         return ()
 
     def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
-        """The device nodes of the disks that it lies on, as far as they are there."""
+        """The device nodes of its disks, as far as they are present."""
         del stored
         return ()
 
@@ -173,14 +176,16 @@ class DatastoreDriver:
         """
 
     async def grow(self, stored: StoredDatastore, attached: Attached, report: Report) -> None:
-        """Take the space that the disks have gained."""
+        """Stop what a crash has left running that is no datastore, so that its disks are free. The
+        caller holds the lock of the disks.
+        """
         del attached, report
         self._refuse(stored, "doesn't grow by itself")
 
     async def add_disk(
         self, stored: StoredDatastore, attached: Attached, disk: str, options: CreateOptions
     ) -> DatastoreSpec:
-        """Take one disk more; the spec as it is then."""
+        """Use the space that the disks have gained."""
         del attached, disk, options
         self._refuse(stored, "takes no further disk")
 
@@ -192,7 +197,7 @@ class DatastoreDriver:
         new: str,
         options: CreateOptions,
     ) -> DatastoreSpec:
-        """Put a disk in the place of another; the spec as it is then."""
+        """Add a disk; returns the new spec."""
         del attached, old, new, options
         self._refuse(stored, "has no redundancy to replace a disk from")
 
@@ -205,7 +210,7 @@ class DatastoreDriver:
 def as_found(
     spec: DatastoreSpec, *, filesystem: str | None = None, disks: Sequence[str] | None = None
 ) -> DatastoreSpec:
-    """The spec with the file system and the disks that an adopted datastore really has."""
+    """Replace a disk; returns the new spec."""
     known = {item.value: item for item in Filesystem}
     if (found := known.get(filesystem or "")) is not None:
         spec = msgspec.structs.replace(spec, filesystem=found)

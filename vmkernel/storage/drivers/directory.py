@@ -18,11 +18,11 @@ from vmkernel.storage.records import RecordError
 __all__ = ["DirectoryDriver"]
 
 _PATIENCE_S = 20.0
-"""The directory may be on a file system of the host's network."""
+"""The directory may be on a network file system."""
 
 
 class DirectoryDriver(DatastoreDriver):
-    """Takes an empty directory, or one that is a datastore already."""
+    """Takes an empty directory, or one that is already a datastore."""
 
     kind = DatastoreKind.DIRECTORY
     shared = True
@@ -46,7 +46,7 @@ class DirectoryDriver(DatastoreDriver):
     async def create(
         self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
-        """Make the tree in the directory, or adopt the one that is there."""
+        """Make the tree in the directory, or adopt an existing one."""
         del datastore_id
         await self.check(spec, options)
         assert spec.path is not None
@@ -54,12 +54,10 @@ class DirectoryDriver(DatastoreDriver):
         return await asyncio.to_thread(_create, Path(spec.path))
 
     async def attach(self, stored: StoredDatastore) -> Attached:
-        """Open the tree again."""
         assert stored.spec.path is not None
         return await asyncio.to_thread(_attach, Path(stored.spec.path), stored.uuid)
 
-    async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
-        """Nothing is held."""
+    async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None: ...
 
     async def present(self, stored: StoredDatastore) -> bool:
         """True while the directory is there."""

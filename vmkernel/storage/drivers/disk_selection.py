@@ -1,4 +1,4 @@
-"""Which disks may become part of a datastore, and what has to be agreed to first.
+"""Which disks may become part of a datastore, and what must be confirmed first.
 
 disk ---> is it there, writable, not the stick, unused?        else refused, whatever is agreed to
       |-> blank --------------------------------------------> partition it
@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 DATASTORE_TYPE = "6d696361-6461-4461-a5e5-1b7c8d9e0f21"
-"""The GPT type of a partition that holds a datastore. Never changes: disks in the field bear it."""
+"""The GPT type of a partition that holds a datastore. Never changes: disks in use have it."""
 MEMBER_TYPE = "6d696361-6d65-4d62-a5e5-2c8d9e0f1b32"
 """The GPT type of a partition that is part of a datastore on several disks. Never changes."""
 MEMBER_NAME = "mica-member"
-"""What such a partition is called; nothing goes by it."""
+"""The name of such a partition; nothing depends on it."""
 MIN_DISK_BYTES = 512 << 20
 """mkfs.xfs refuses less than 300 MB."""
 
@@ -51,7 +51,7 @@ class Found:
 
 
 class DiskChoice:
-    """Chooses and prepares disks; `stick` tells the name of the disk that is never taken."""
+    """Chooses and prepares disks; `stick` returns the name of the disk that is never taken."""
 
     def __init__(self, runner: Runner, tree: BlockTree, stick: Callable[[], str | None]) -> None:
         self.runner = runner
@@ -80,7 +80,7 @@ class DiskChoice:
         return None
 
     async def disk(self, disk_id: str, pointer: str) -> BlockDisk:
-        """A disk by its id; `invalid` at `pointer` where it is not there."""
+        """A disk by its id; `invalid` at `pointer` if it is missing."""
         disks = await asyncio.to_thread(self.tree.disks)
         disk = next((disk for disk in disks if disk.id == disk_id), None)
         if disk is None:
@@ -90,7 +90,7 @@ class DiskChoice:
     # --- judging ------------------------------------------------------------------------------
 
     async def usable(self, disk_id: str, pointer: str) -> BlockDisk:
-        """A disk that nobody uses and that may be written; refused at `pointer` otherwise."""
+        """A writable disk that is not in use; else refused at `pointer`."""
         disk = await self.disk(disk_id, pointer)
         table = await asyncio.to_thread(self._table, disk)
         bears_state = any(entry.type_guid == STATE_TYPE_GUID for entry in table)
@@ -118,13 +118,13 @@ class DiskChoice:
         return f"the RAID array {name} holds it" if name.startswith("md") else f"{name} holds it"
 
     async def blank(self, disk: BlockDisk) -> bool:
-        """True where nothing at all is known on it."""
+        """True if nothing known is on it."""
         return not disk.partitions and (await probe(self.runner, disk.path)).blank
 
     async def confirm(self, disks: tuple[BlockDisk, ...], options: CreateOptions) -> None:
-        """Refuse to go on unless each of the disks is blank or named by the wipe serials.
+        """Refuse unless each of the disks is blank or named by the wipe serials.
 
-        A serial that names none of them is refused too: whoever gives it means another disk.
+        A serial that names none of them is refused too: it is probably a mistake.
         """
         ids = {disk.id for disk in disks}
         for place, serial in enumerate(options.wipe_serials):
@@ -145,7 +145,7 @@ class DiskChoice:
             )
 
     async def contents(self, disk: BlockDisk) -> str:
-        """What a disk holds, in words."""
+        """A disk's content, in words."""
         for part in disk.partitions:
             signature = await probe(self.runner, part.path)
             if signature.filesystem == "linux_raid_member":
@@ -157,7 +157,7 @@ class DiskChoice:
     # --- changing -----------------------------------------------------------------------------
 
     async def clear(self, disk: BlockDisk) -> None:
-        """Take everything off a disk; the caller has the options."""
+        """Erase a disk; the caller has checked the options."""
         disk_tools.hold_exclusively(disk.path)
         for partition in disk.partitions:
             await disk_tools.wipe(self.runner, partition.path)
@@ -165,7 +165,7 @@ class DiskChoice:
         await asyncio.to_thread(disk_tools.read_partitions_again, disk.path)
 
     async def partition_whole(self, disk: BlockDisk, type_guid: str, name: str) -> Found:
-        """Clear a disk and give it one partition; the caller has the options."""
+        """Erase a disk and give it one partition; the caller has checked the options."""
         await self.clear(disk)
         await disk_tools.make_one_partition(self.runner, disk.path, type_guid=type_guid, name=name)
         found: Found | None = None
@@ -183,7 +183,7 @@ class DiskChoice:
         return found
 
     async def grow_partition(self, found: Found) -> None:
-        """Let a partition reach to the end of its disk, which may have grown."""
+        """Extend a partition to the end of its disk, which may have grown."""
         from vmkernel.host.grow import rescan_disk, resize_partition
 
         disk = found.disk
@@ -202,7 +202,7 @@ class DiskChoice:
             raise HostError(f"Disk {disk.id} can't be grown: {error.strerror}.") from error
 
     def _has_room(self, disk: BlockDisk, found: Found) -> bool:
-        """True where a megabyte or more is free behind the partition, and nothing else there."""
+        """True if at least 1 MiB is free behind the partition, and nothing else is there."""
         table = self._table(disk)
         mine = next((item for item in table if item.number == found.partition.number), None)
         if mine is None:

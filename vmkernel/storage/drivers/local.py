@@ -45,8 +45,6 @@ _PARTITION_NAME = "mica-datastore"
 
 
 class LocalDriver(DatastoreDriver):
-    """One disk."""
-
     kind = DatastoreKind.LOCAL
 
     def __init__(self, choice: DiskChoice, mounting: Mounting) -> None:
@@ -68,10 +66,10 @@ class LocalDriver(DatastoreDriver):
     async def create(
         self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
-        """Adopt the datastore on the disk; or make one, wiping the disk where that is confirmed.
+        """Adopt the datastore on the disk, or make one, wiping the disk if that is confirmed.
 
-        A datastore that is there is adopted even with `wipe_serials`: to lose one, its disk is
-        wiped by a request of its own.
+        An existing datastore is adopted even with `wipe_serials`: destroying one needs a separate
+        request to wipe its disk.
         """
         async with self._choice.lock:
             disk = await self._choice.usable(_disk_of(spec), "/spec/disk")
@@ -101,7 +99,6 @@ class LocalDriver(DatastoreDriver):
         return await self._open(stored.id, found, expected=stored.uuid)
 
     async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
-        """Unmount."""
         await self._mounting.close(stored.id, force=force)
         self._found.pop(stored.id, None)
 
@@ -113,7 +110,6 @@ class LocalDriver(DatastoreDriver):
         return Path("/sys/dev/block", mounted.device_number).exists()
 
     async def observe(self, stored: StoredDatastore) -> Observation:
-        """The one disk."""
         found = self._found.get(stored.id)
         if found is None:
             return Observation()
@@ -123,15 +119,13 @@ class LocalDriver(DatastoreDriver):
         return Observation(members=(member,))
 
     def disks_of(self, spec: DatastoreSpec) -> tuple[str, ...]:
-        """The one disk."""
         return (spec.disk,) if spec.disk else ()
 
     def recognises(self, partition_type: str, filesystem: str | None) -> bool:
-        """A partition that was formatted to the end."""
+        """A partition that was completely formatted."""
         return partition_type == DATASTORE_TYPE and filesystem in MOUNTABLE
 
     def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
-        """The partition."""
         found = self._found.get(stored.id)
         return (str(found.partition.path),) if found is not None else ()
 
@@ -167,7 +161,7 @@ class LocalDriver(DatastoreDriver):
         )
 
     async def _adoptable(self, disk: BlockDisk) -> Found | None:
-        """The datastore's partition, where it was formatted to the end."""
+        """The datastore's partition, if it was completely formatted."""
         found = await asyncio.to_thread(self._choice.partition, disk, DATASTORE_TYPE)
         if found is None:
             return None
@@ -177,7 +171,8 @@ class LocalDriver(DatastoreDriver):
     def _find(self, stored: StoredDatastore) -> Found | None:
         """The datastore's partition.
 
-        Where a disk was copied block by block, two bear it: the disk that the spec names counts.
+        If a disk was copied block by block, two have it: the one on the disk that the spec names
+        counts.
         """
         found = [
             item for item in self._choice.find(DATASTORE_TYPE) if item.unique_guid == stored.backing
@@ -186,7 +181,9 @@ class LocalDriver(DatastoreDriver):
         return found[0] if found else None
 
     def _refuse_copies(self, found: Found) -> None:
-        """Two file systems with one UUID can't be mounted side by side, nor told apart later."""
+        """Two file systems with one UUID can't be mounted at the same time, nor
+        told apart later.
+        """
         for name, known in self._found.items():
             if known.unique_guid == found.unique_guid:
                 raise MicaError.field(

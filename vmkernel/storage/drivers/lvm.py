@@ -1,9 +1,9 @@
-"""A datastore that spans several disks one after the other: an LVM2 volume group with one volume.
+"""A datastore that concatenates several disks: an LVM2 volume group with one volume.
 
-disk -- GPT, one partition of Mica's member type --+
-disk -- GPT, one partition of Mica's member type --+-- group mica-… -- volume -- XFS or ext4
+disk -- GPT, one partition of Mica's member type --+ disk -- GPT, one partition of Mica's member
+type --+-- group mica-… -- volume -- XFS or ext4
 
-It has no redundancy: where a disk is missing, the datastore is missing.
+It has no redundancy: if a disk is missing, the datastore is missing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class LvmDriver(DatastoreDriver):
     async def create(
         self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
-        """Adopt the group that lies on the disks, or make one on them."""
+        """Adopt the group on the disks, or make one on them."""
         async with self._choice.lock:
             disks, group = await self._plan(spec, options)
             if group is None:
@@ -83,7 +83,7 @@ class LvmDriver(DatastoreDriver):
     async def attach(self, stored: StoredDatastore) -> Attached:
         """Activate the volume, wherever the disks are now, and mount it.
 
-        The disks count, not the spec: a crash may have come between the two when one was added.
+        The disks count, not the spec: a crash may have happened between the two when one was added.
         """
         async with self._choice.lock:
             attached, disks = await self._open(stored.id, _group_of(stored), expected=stored.uuid)
@@ -102,7 +102,6 @@ class LvmDriver(DatastoreDriver):
         return bool(found) and await asyncio.to_thread(lambda: all(_there(item) for item in found))
 
     async def observe(self, stored: StoredDatastore) -> Observation:
-        """The disks."""
         found = {item.disk.id: item for item in self._attached.get(stored.id, ())}
         members = []
         for disk in stored.spec.disks:
@@ -118,15 +117,13 @@ class LvmDriver(DatastoreDriver):
         return Observation(members=tuple(members))
 
     def disks_of(self, spec: DatastoreSpec) -> tuple[str, ...]:
-        """All that it spans."""
         return spec.disks
 
     def recognises(self, partition_type: str, filesystem: str | None) -> bool:
-        """A physical volume in a partition of Mica's."""
+        """A physical volume in one of Mica's partitions."""
         return partition_type == MEMBER_TYPE and filesystem == "LVM2_member"
 
     def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
-        """The partitions."""
         return tuple(str(item.partition.path) for item in self._attached.get(stored.id, ()))
 
     async def grow(self, stored: StoredDatastore, attached: Attached, report: Report) -> None:
@@ -164,7 +161,7 @@ class LvmDriver(DatastoreDriver):
     async def _plan(
         self, spec: DatastoreSpec, options: CreateOptions
     ) -> tuple[tuple[BlockDisk, ...], str | None]:
-        """The disks, and the group to adopt; None where one is made."""
+        """The disks, and the group to adopt; None if one is to be made."""
         if len(set(spec.disks)) < len(spec.disks):
             raise MicaError.field("/spec/disks", "A disk is named twice.")
         if not spec.disks:
@@ -202,7 +199,7 @@ class LvmDriver(DatastoreDriver):
     async def _make(self, disks: Sequence[BlockDisk], spec: DatastoreSpec, report: Report) -> str:
         """Partition the disks, make a group and a volume on them and format it: its name.
 
-        Where that fails, the disks are left without a trace of a group.
+        If that fails, no trace of a group is left on the disks.
         """
         group = f"{GROUP_PREFIX}{secrets.token_hex(4)}"
         founds: list[Found] = []
@@ -258,7 +255,7 @@ class LvmDriver(DatastoreDriver):
         return attached, tuple(item.disk.id for item in founds)
 
     async def _parts(self, group: str) -> tuple[tuple[Found, ...], int]:
-        """The group's partitions that are there, and how many are not."""
+        """The group's partitions that are present, and how many are missing."""
         candidates = await asyncio.to_thread(self._choice.find, MEMBER_TYPE)
         volumes = await self._lvm.physical_volumes(_nodes(candidates))
         mine = [volume for volume in volumes if volume.group == group]
@@ -267,7 +264,7 @@ class LvmDriver(DatastoreDriver):
         return founds, len(mine) - len(founds)
 
     async def release_strays(self) -> None:
-        """Take away volumes of Mica's that are nobody's: left by a crash in between."""
+        """Remove Mica's volumes that belong to no datastore, as left by a crash."""
         candidates = await asyncio.to_thread(self._choice.find, MEMBER_TYPE)
         volumes = await self._lvm.physical_volumes(_nodes(candidates))
         for group in {volume.group for volume in volumes if volume.ours}:

@@ -1,7 +1,7 @@
 """Mounting a datastore's file system below one folder, and opening the tree in it.
 
-Nothing stays mounted that is not the datastore that was expected: a marker that is missing, that
-can't be read or that is of another datastore ends in an unmount.
+Nothing stays mounted that is not the datastore that was expected: if the marker is missing,
+unreadable or of another datastore, it is unmounted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class Mounting:
         self._root = root
 
     def target(self, datastore_id: str) -> Path:
-        """Where a datastore is mounted."""
         return self._root / datastore_id
 
     def mounted(self, datastore_id: str) -> Mount | None:
@@ -48,7 +47,7 @@ class Mounting:
     async def open_device(
         self, datastore_id: str, device: Path, *, expected: str | None
     ) -> tuple[Path, str, str]:
-        """Mount a device and open its tree: where, its UUID, its file system."""
+        """Mount a device and open its tree; returns the place, the UUID and the file system."""
         signature = await probe(self._runner, device)
         filesystem = signature.filesystem
         if filesystem not in MOUNTABLE:
@@ -64,7 +63,7 @@ class Mounting:
         return target, uuid, filesystem
 
     async def close(self, datastore_id: str, *, force: bool = False) -> None:
-        """Unmount; `in-use` where something is open there, unless `force`."""
+        """Unmount; `in-use` if something is open there, unless `force`."""
         target = self.target(datastore_id)
         try:
             while await asyncio.to_thread(self.mounted, datastore_id) is not None:
@@ -127,7 +126,8 @@ class Mounting:
 
 def open_tree(root: Path, what: str, expected: str | None, *, make: bool = True) -> str:
     """Read the marker, or `make` one in an empty root (blocking); its UUID. Nothing else is
-    changed: the datastore may be another Mica's."""
+    changed: the datastore may be in use by another host.
+    """
     layout = Layout(root)
     try:
         marker = layout.read_marker()
@@ -147,6 +147,6 @@ def open_tree(root: Path, what: str, expected: str | None, *, make: bool = True)
 
 
 def remove_directory(target: Path) -> None:
-    """Remove an empty folder that may be gone."""
+    """Remove an empty folder, if it exists."""
     if target.is_dir():
         target.rmdir()

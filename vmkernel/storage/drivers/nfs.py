@@ -1,8 +1,8 @@
 """A datastore in a directory that an NFS server exports.
 
-Every access to the server is made in a thread of its own with a time-out (`BlockingCalls`), and the
+Every access to the server is made in its own thread with a time-out (`BlockingCalls`), and the
 mount itself gives up on a server that is silent, so that a dead one makes its datastore `missing`
-and holds nobody else up. It is mounted again when it answers again.
+and delays nothing else. It is mounted again when it answers again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["NfsDriver"]
 T = TypeVar("T")
 _MOUNT_S = 60.0
 _PROBE_S = 20.0
-"""Longer than the mount's own patience, so that its error is told and not ours."""
+"""Longer than the mount's own time-out, so that its error is reported and not ours."""
 _NOT_THERE = {
     errno.ETIMEDOUT,
     errno.EIO,
@@ -80,7 +80,7 @@ class NfsDriver(DatastoreDriver):
         self._blocking = blocking
 
     async def check(self, spec: DatastoreSpec, options: CreateOptions) -> None:
-        """Refuse at once what needs no server to be seen."""
+        """Refuse at once what can be judged without the server."""
         check_nfs(_nfs_of(spec))
         if options.wipe_serials:
             raise MicaError.field("/wipe_serials/0", "An NFS export is never wiped.")
@@ -88,7 +88,7 @@ class NfsDriver(DatastoreDriver):
     async def create(
         self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
-        """Make the tree in an empty export, or adopt the one that is there."""
+        """Make the tree in an empty export, or adopt an existing one."""
         await self.check(spec, options)
         report("mount")
         nfs = _nfs_of(spec)
@@ -99,7 +99,7 @@ class NfsDriver(DatastoreDriver):
         return await self._open(stored.id, _nfs_of(stored.spec), expected=stored.uuid, make=False)
 
     async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
-        """Unmount; a silent server is let go lazily."""
+        """Unmount; if the server is silent, lazily."""
         target = self._mounting.target(stored.id)
 
         def let_go() -> None:
@@ -132,7 +132,7 @@ class NfsDriver(DatastoreDriver):
         return True
 
     async def observe(self, stored: StoredDatastore) -> Observation:
-        """What was agreed with the server at the last mount."""
+        """What was negotiated with the server at the last mount."""
         mounted = await asyncio.to_thread(self._mounting.mounted, stored.id)
         return _NfsObservation(version=spoken_version(mounted) if mounted is not None else None)
 

@@ -4,9 +4,9 @@ disk -- GPT, one partition of Mica's member type --+
 disk -- GPT, one partition of Mica's member type --+-- /dev/mdN -- XFS or ext4
                                         (spares) --+
 
-An array is known by its UUID, whatever its disks and device node are called today. One that is
-incomplete is waited for a while, then started with what is there. A disk that fails or is pulled
-is taken out of the array, so that a spare can step in.
+An array is known by its UUID, whatever its disks and device node are called now. An incomplete one
+is started after a while with the disks that are present. A disk that fails or is pulled is removed
+from the array, so that a spare can replace it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = ["RaidDriver", "fresh_members"]
 _log = logging.getLogger(__name__)
 _LEAST_DISKS = {RaidLevel.RAID1: 2, RaidLevel.RAID10: 4}
 _PATIENCE_S = 30.0
-"""How long an incomplete array is waited for: disks come one after the other."""
+"""How long to wait for an incomplete array: disks appear one after the other."""
 _HIGHEST_NUMBER = 127
 
 Member = tuple[Found, Superblock]
@@ -75,7 +75,7 @@ class RaidDriver(DatastoreDriver):
     async def create(
         self, datastore_id: str, spec: DatastoreSpec, options: CreateOptions, report: Report
     ) -> Attached:
-        """Adopt the array whose members the disks are, or make one on them."""
+        """Adopt the array of which the disks are members, or make one on them."""
         async with self._choice.lock:
             disks, spares, uuid = await self._plan(spec, options)
             if uuid is not None:
@@ -100,11 +100,11 @@ class RaidDriver(DatastoreDriver):
             return await self._open(stored.id, name, stored.backing, expected=stored.uuid)
 
     async def detach(self, stored: StoredDatastore, *, force: bool = False) -> None:
-        """Unmount and end the array."""
+        """Unmount and stop the array."""
         await self._close(stored.id, stored.backing, force=force)
 
     async def present(self, stored: StoredDatastore) -> bool:
-        """True while a disk with all the data is there, however many are gone."""
+        """True while a disk with all the data is present, however many are missing."""
         array = await self._array(stored.id)
         if array is None:
             return False
@@ -113,7 +113,7 @@ class RaidDriver(DatastoreDriver):
         return array.running and len(whole) >= needed
 
     async def observe(self, stored: StoredDatastore) -> Observation:
-        """What the array and its members do; members that are gone are taken out of it."""
+        """The state of the array and its members; missing members are removed from it."""
         array = await self._array(stored.id)
         if array is None:
             return Observation()
@@ -126,7 +126,7 @@ class RaidDriver(DatastoreDriver):
         return (*spec.disks, *spec.spares)
 
     def recognises(self, partition_type: str, filesystem: str | None) -> bool:
-        """A member of an array in a partition of Mica's."""
+        """A member of an array in one of Mica's partitions."""
         return partition_type == MEMBER_TYPE and filesystem == "linux_raid_member"
 
     def device_nodes(self, stored: StoredDatastore) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ class RaidDriver(DatastoreDriver):
     async def add_disk(
         self, stored: StoredDatastore, attached: Attached, disk: str, options: CreateOptions
     ) -> DatastoreSpec:
-        """Add a spare; where the array is degraded, it is filled at once."""
+        """Add a spare; if the array is degraded, its rebuild starts at once."""
         del attached
         async with self._choice.lock:
             array = await self._needed(stored)
@@ -178,7 +178,7 @@ class RaidDriver(DatastoreDriver):
         new: str,
         options: CreateOptions,
     ) -> DatastoreSpec:
-        """Fill the new disk from the old one where that works still, else from the others."""
+        """Fill the new disk from the old one if that still works, else from the others."""
         del attached
         spec = stored.spec
         async with self._choice.lock:
@@ -213,7 +213,7 @@ class RaidDriver(DatastoreDriver):
     async def _plan(
         self, spec: DatastoreSpec, options: CreateOptions
     ) -> tuple[tuple[BlockDisk, ...], tuple[BlockDisk, ...], str | None]:
-        """The disks, the spares, and the UUID of the array to adopt; None where one is made."""
+        """The disks, the spares, and the UUID of the array to adopt; None if one is to be made."""
         _refuse_twice(spec)
         await self.release_strays()
         disks = [
@@ -250,7 +250,7 @@ class RaidDriver(DatastoreDriver):
     async def _fresh(
         self, stored: StoredDatastore, disk_id: str, options: CreateOptions, pointer: str
     ) -> Found:
-        """A disk that takes part from now on, partitioned."""
+        """A partitioned disk, ready to become a member."""
         if disk_id in (*stored.spec.disks, *stored.spec.spares):
             raise MicaError.field(pointer, f"{disk_id} is a disk of datastore {stored.id} already.")
         disk = await self._choice.usable(disk_id, pointer)
@@ -276,7 +276,7 @@ class RaidDriver(DatastoreDriver):
     ) -> tuple[str, str]:
         """Partition the disks, start an array on them, format it: its UUID and name.
 
-        Where that fails, the disks are left without a trace of an array.
+        If that fails, no trace of an array is left on the disks.
         """
         founds: list[Found] = []
         device = await asyncio.to_thread(_free_device)
@@ -408,7 +408,7 @@ class RaidDriver(DatastoreDriver):
     async def _found_spec(
         self, spec: DatastoreSpec, attached: Attached, name: str
     ) -> DatastoreSpec:
-        """The spec with what the running array really is."""
+        """The spec, corrected to the running array."""
         array = next((item for item in await asyncio.to_thread(arrays) if item.name == name), None)
         if array is None:
             return as_found(spec, filesystem=attached.filesystem)
@@ -421,7 +421,7 @@ class RaidDriver(DatastoreDriver):
     async def _tidy(
         self, stored: StoredDatastore, array: MdArray, disks: Sequence[BlockDisk]
     ) -> None:
-        """Take out what is gone, and what was replaced."""
+        """Remove missing and replaced disks."""
         nodes = node_disks(disks)
         wanted = {*stored.spec.disks, *stored.spec.spares}
         for member in array.members:
@@ -436,7 +436,7 @@ class RaidDriver(DatastoreDriver):
                     await self._mdadm.forget(node)
 
     async def release_strays(self) -> None:
-        """End arrays of Mica's that run without being anybody's: left by a crash in between."""
+        """Stop Mica's arrays that belong to no datastore, as left by a crash."""
         used = {entry.source for entry in mounts()}
         for array in await asyncio.to_thread(arrays):
             if array.name in self._running.values() or str(array.path) in used:
@@ -454,7 +454,7 @@ class RaidDriver(DatastoreDriver):
             _log.warning("the array %s can't be ended: %s", name, error)
 
     async def _members(self, uuid: str | None) -> list[Member]:
-        """The partitions that bear this array's mark."""
+        """The partitions with this array's superblock."""
         found = []
         for candidate in await asyncio.to_thread(self._choice.find, MEMBER_TYPE):
             mark = await self._mdadm.superblock(candidate.partition.path)
@@ -472,7 +472,7 @@ class RaidDriver(DatastoreDriver):
         return next((item for item in found if item.name == name), None)
 
     async def _node_in(self, array: MdArray, disk: str) -> MdMember | None:
-        """The member of an array that lies on a disk."""
+        """The member of an array on a disk."""
         nodes = node_disks(await asyncio.to_thread(self._choice.tree.disks))
         return next((m for m in array.members if nodes.get(m.device) == disk), None)
 
@@ -486,8 +486,9 @@ class RaidDriver(DatastoreDriver):
 
 
 def fresh_members(members: Sequence[Member]) -> list[Member]:
-    """The members without those that were away while the array went on: a disk that was pulled
-    and replaced comes back with an old view of it. A power cut makes a difference of one."""
+    """The members without those that were missing while the array was used: a disk that was pulled
+    and put back has an old state. A power cut makes a difference of one.
+    """
     newest = max((mark.events for _, mark in members), default=0)
     return [(found, mark) for found, mark in members if mark.events >= newest - 1]
 
@@ -500,7 +501,7 @@ def _refuse_twice(spec: DatastoreSpec) -> None:
 
 
 def _free_device() -> Path:
-    """A device node that no array has; blocks."""
+    """An unused device node; blocks."""
     taken = {item.name for item in arrays()}
     for number in range(_HIGHEST_NUMBER, -1, -1):
         name = f"md{number}"

@@ -31,12 +31,11 @@ _LOST = (MemberState.MISSING, MemberState.FAULTY)
 
 @dataclass(frozen=True, kw_only=True)
 class RaidObservation(Observation):
-    """An array that runs."""
+    """A running array."""
 
     raid: RaidStatus
 
     def complete(self, status: DatastoreStatus) -> DatastoreStatus:
-        """With the array."""
         return msgspec.structs.replace(super().complete(status), raid=self.raid)
 
     def findings(self, datastore_id: str) -> Iterator[Finding]:
@@ -55,7 +54,7 @@ class RaidObservation(Observation):
         )
 
     def news(self, datastore_id: str, before: Observation) -> Iterator[News]:
-        """Another state; at first sight only one that lacks disks."""
+        """A changed state; at the first observation only missing disks."""
         if isinstance(before, RaidObservation):
             if before.raid.state is self.raid.state:
                 return
@@ -79,7 +78,7 @@ def node_disks(disks: Sequence[BlockDisk]) -> dict[str, str]:
 def observe_array(
     array: MdArray, spec: DatastoreSpec, disks: Sequence[BlockDisk]
 ) -> RaidObservation:
-    """The members by disk, and how the redundancy stands."""
+    """The members by disk, and the state of the redundancy."""
     nodes = node_disks(disks)
     members = []
     seen = set()

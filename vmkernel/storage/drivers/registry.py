@@ -1,4 +1,4 @@
-"""Which kinds of datastores a host has: a driver is one line here."""
+"""Which kinds of datastores a host has: one line per driver."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["appliance_drivers", "hosted_drivers"]
 
 
 def hosted_drivers() -> tuple[DatastoreDriver, ...]:
-    """What a program on another system can have."""
+    """The drivers for a program on another system."""
     return (DirectoryDriver(),)
 
 
 def appliance_drivers(choice: DiskChoice, mounting: Mounting) -> tuple[DatastoreDriver, ...]:
-    """What the owner of a machine's disks can have."""
+    """The drivers for a host that owns its disks."""
     return (
         LocalDriver(choice, mounting),
         RaidDriver(choice, mounting, Mdadm(choice.runner)),

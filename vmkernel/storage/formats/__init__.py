@@ -1,4 +1,4 @@
-"""What the data of images are: formats, compressions, archives; it reads bytes and opens no file.
+"""Formats, compressions and archives of images; it reads bytes and opens no file.
 
 `registry.py` lists the formats. One format is one module with one class of `base.Format`: its
 magic, its size, what makes it unsafe, its name for qemu-img, its words. To add one, write the

@@ -1,4 +1,5 @@
-"""Archives and other packages, which are no disks, by their first bytes: named, never unpacked.
+"""Archives and other packages, recognised by their first bytes to name them in messages; never
+unpacked.
 
 tar    POSIX.1-1988 ustar, and the older kind by its checksum
 zip    APPNOTE.TXT 4.3.7, 4.3.16;  7z  7zFormat.txt;  cab  [MS-CAB] 2.1;  others: file(1)'s magic
@@ -34,7 +35,7 @@ _DMG_TRAILER = b"koly\0\0\0\4"
 def archive_of(data: Data, *, parts: bool = False) -> str | None:
     """What package the data are, with its article; None if they are none.
 
-    With `parts`, also what is certain of no whole file: the first bytes of some data.
+    With `parts`, also what can be recognised only at the beginning of some data.
     """
     head = data.read(0, 2 * _TAR_BYTES)
     for at, magic, name in _MAGICS:
@@ -52,7 +53,7 @@ def _tar(head: bytes) -> str:
 
 
 def _is_old_tar(head: bytes) -> bool:
-    """True for a header whose checksum is right and whose numbers are: no boot sector has that."""
+    """True for a header with a correct checksum and correct numbers, which no boot sector has."""
     block = head[:_TAR_BYTES]
     if len(block) < _TAR_BYTES or not block[0] or not block[0:1].isascii():
         return False

@@ -1,4 +1,4 @@
-"""What an image format says of itself, and the bytes that it reads."""
+"""The interface of an image format, and the bytes that it reads."""
 
 from __future__ import annotations
 
@@ -28,39 +28,34 @@ __all__ = [
 ]
 
 HEAD_BYTES = 1 << 16
-"""So much is enough to judge the formats that are kept as they come."""
+"""Enough to recognise the formats that are kept as they are."""
 """As of any image (vmkernel/model/images.py)."""
 _SHOWN_BYTES = 120
 
 
 class FormatError(Exception):
-    """The data can't be taken; the message says what was found, in a clause about "it"."""
+    """The data can't be used; the message says what was found, as a clause about "it"."""
 
 
 class Data(Protocol):
     """The bytes of a file."""
 
     @property
-    def size(self) -> int:
-        """How many there are."""
+    def size(self) -> int: ...
 
     def read(self, offset: int, count: int) -> bytes:
-        """Some of them; fewer at the end."""
+        """`count` bytes; fewer at the end."""
 
 
 class MemoryData:
-    """Bytes in memory."""
-
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     @property
     def size(self) -> int:
-        """How many there are."""
         return len(self._data)
 
     def read(self, offset: int, count: int) -> bytes:
-        """Some of them; fewer at the end."""
         return self._data[offset : offset + count]
 
 
@@ -72,11 +67,9 @@ class FileData:
 
     @property
     def size(self) -> int:
-        """How many there are."""
         return os.fstat(self._fd).st_size
 
     def read(self, offset: int, count: int) -> bytes:
-        """Some of them; fewer at the end."""
         return os.pread(self._fd, count, offset)
 
 
@@ -92,14 +85,14 @@ class Magic(NamedTuple):
 
 
 class Rank(IntEnum):
-    """What wins if the data look like several formats; two of one rank are ambiguous."""
+    """Which format wins if the data look like several; two of the same rank are ambiguous."""
 
     CONTAINER = 0
-    """A file with a disk in it. The disk's first bytes may be the file's."""
+    """A file that contains a disk, whose first bytes may also be the file's."""
     CONTENT = 1
-    """What a machine reads as it is."""
+    """Content that a machine reads directly."""
     TABLE = 2
-    """A table of partitions. An ISO for USB sticks and a kernel begin with one too."""
+    """A partition table. An ISO for USB sticks and a kernel begin with one too."""
 
 
 class Format(ABC):
@@ -108,23 +101,23 @@ class Format(ABC):
     noun: ClassVar[str]
     """With its article, for messages."""
     source: ClassVar[SourceFormat | None] = None
-    """What images are made of it as; None: it is recognised, and refused with `advice`."""
+    """The source format for images; None: it is recognised, and refused with `advice`."""
     advice: ClassVar[str] = ""
     rank: ClassVar[Rank] = Rank.CONTAINER
     magics: ClassVar[tuple[Magic, ...]] = ()
-    """Any of them shows it."""
+    """Any of them identifies it."""
     qemu_name: ClassVar[str | None] = None
-    """None: it never goes to qemu-img."""
+    """None: it is never passed to qemu-img."""
     holds_anything: ClassVar[bool] = False
-    """True: any bytes may be one, so what is another format isn't taken for it."""
+    """True: any bytes may be valid, so data of another format aren't taken for it."""
     may_begin_like_archives: ClassVar[bool] = False
 
     def begins(self, data: Data) -> bool:
-        """True if the first bytes show it."""
+        """True if the first bytes show this format."""
         return any(magic.at(data) for magic in self.magics)
 
     def matches(self, data: Data) -> bool:
-        """True if the data show that they are of it."""
+        """True if the data are of this format."""
         return self.begins(data)
 
     @abstractmethod
@@ -136,14 +129,15 @@ class Format(ABC):
         del data
 
     def pending_bytes(self, data: Data) -> int:
-        """The length of a log that must be replayed to have the disk whole; 0: there is none."""
+        """The length of a log that must be replayed to complete the disk; 0: none."""
         del data
         return 0
 
     def has_tables(self, data: Data) -> bool:
         """True if qemu-img can check, by tables as they are, that no piece of the disk is missing.
 
-        Otherwise its pieces are where its size says, or it finds out as it opens the disk."""
+        Otherwise their places follow from its size, or opening the disk checks them.
+        """
         del data
         return False
 
@@ -157,7 +151,7 @@ class Format(ABC):
 
 
 def unpack(layout: struct.Struct, data: Data, offset: int) -> tuple[int | bytes, ...]:
-    """The fields of a header; FormatError if the data end before it does."""
+    """The fields of a header; FormatError if the data are too short."""
     raw = data.read(offset, layout.size) if offset >= 0 else b""
     if len(raw) < layout.size:
         raise FormatError("its header is cut off")
@@ -165,11 +159,11 @@ def unpack(layout: struct.Struct, data: Data, offset: int) -> tuple[int | bytes,
 
 
 def whole_sectors(size_bytes: int, sector_bytes: int = SECTOR_BYTES) -> int:
-    """Rounded up, as a guest sees a disk."""
+    """Rounded up to whole sectors, as a guest sees a disk."""
     return -(-size_bytes // sector_bytes) * sector_bytes
 
 
 def shown_name(name: bytes) -> str:
-    """A name out of a file, fit for a message."""
+    """A name read from a file, made safe for a message."""
     text = name[:_SHOWN_BYTES].decode("utf-8", "replace").strip()
     return repr(text) if text else "another file"

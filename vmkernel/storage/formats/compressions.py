@@ -1,4 +1,4 @@
-"""Compressions, one line each: how they are recognised, and whether they are unpacked here.
+"""Compressions, one line each: how they are recognised, and whether they are supported.
 
 gzip   RFC 1952 2.3.1;  xz  the .xz format 2.1.1.1;  zstd  RFC 8878 3.1.1
 bzip2  bzip2's compress.c: a file begins with a block, or with its end if it is empty
@@ -22,7 +22,7 @@ _BZIP2 = tuple(
     for mark in (b"1AY&SY", b"\x17rE8P\x90")
 )
 _LZMA = tuple(Magic(0, b"\x5d" + (1 << log).to_bytes(4, "little")) for log in range(16, 31))
-"""By its usual properties and the size of its dictionary: it has no magic of its own."""
+"""By its usual properties and dictionary sizes: it has no magic number."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Packing:
     kind: Compression | None = None
     """None: it is recognised and named, but not unpacked."""
     linux_unpacks: bool = False
-    """True if Linux takes an initrd so."""
+    """True if Linux accepts an initrd compressed in this way."""
     skips_frames: bool = False
-    """True if frames that carry no data may come first."""
+    """True if it may begin with frames without data."""
 
     @property
     def noun(self) -> str:
@@ -84,7 +84,7 @@ class _From:
 
 
 def packing_of(data: Data) -> Packing | None:
-    """How data are compressed, by their first frame; None: they don't look so."""
+    """The compression of data, by their first frame; None if there is none."""
     at = 0
     while (skipped := data.read(at, 8))[1:4] == _SKIPPABLE and skipped[0] >> 4 == 5:
         if len(skipped) < 8:

@@ -1,7 +1,7 @@
-"""What the data of a new image are: their sender says it or their header, and it is verified either
-way.
+"""The format of a new image: declared by the sender or detected from the header, and verified
+either way.
 
-Pure: reads through `Data` alone. Nothing is taken for a disk on a guess: if neither sender nor
+Pure: reads only through `Data`. Data are never taken for a disk by guessing: if neither sender nor
 header says what it is, or if it looks like two formats, it is refused.
 """
 
@@ -23,7 +23,7 @@ def compression_of(
 ) -> Compression:
     """How data that begin with `head` are compressed; FormatError if it is not as declared.
 
-    An initrd is kept compressed, unless it is declared to be compressed once more.
+    An initrd is kept compressed, unless it is declared to be compressed twice.
     """
     data = MemoryData(head)
     packing = packing_of(data)
@@ -53,7 +53,7 @@ def detect(data: Data) -> Format | None:
 
 
 def format_of(data: Data, declared: SourceFormat | None) -> SourceFormat:
-    """What images can be made of unpacked data as; FormatError if neither says it."""
+    """The source format of unpacked data; FormatError if it is neither declared nor detected."""
     if declared is not None:
         return declared
     if (what := _package(data)) is not None:
@@ -82,7 +82,7 @@ def verify_source(source: SourceFormat, data: Data) -> int:
 
 
 def _package(data: Data) -> str | None:
-    """What is never unpacked here, if the data are that."""
+    """The name of a package that is never unpacked here, if the data are one."""
     if (what := archive_of(data)) is not None:
         return what
     packing = packing_of(data)

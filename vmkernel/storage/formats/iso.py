@@ -16,7 +16,7 @@ __all__ = ["Iso"]
 
 _SECTOR_BYTES = 2048
 _SYNC = Magic(0, b"\0" + 10 * b"\xff" + b"\0")
-"""Each sector of a raw dump begins so (ECMA-130 14.1)."""
+"""The beginning of each sector of a raw dump (ECMA-130 14.1)."""
 _DESCRIPTORS = (
     Magic(0x8001, b"CD001"),  # ISO 9660 (ECMA-119 8.1.2), El Torito and bridges to others included
     Magic(0x8001, b"BEA01"),  # UDF alone (ECMA-167 2/9.2)
@@ -26,11 +26,11 @@ _HFS = (
     Magic(0x400, b"H+"),
     Magic(0x200, b"PM"),  # behind a map of partitions
 )
-"""Too short to recognise anything by: they only prove what the sender says."""
+"""Too short to recognise a format: they only confirm a declared one."""
 
 
 class Iso(Format):
-    """A disc for a CD drive."""
+    """An image for a CD drive."""
 
     noun = "an ISO image"
     source = SourceFormat.ISO

@@ -15,7 +15,7 @@ _CPIO = (Magic(0, b"070701"), Magic(0, b"070702"))
 
 
 class LinuxInitrd(Format):
-    """Kept as it is, compressed too: the kernel unpacks it."""
+    """Kept unchanged, even if compressed: the kernel unpacks it."""
 
     noun = "an initrd"
     source = SourceFormat.LINUX_INITRD

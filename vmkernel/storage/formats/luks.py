@@ -1,7 +1,7 @@
 """LUKS 1 and 2: encrypted disks, by cryptsetup's "LUKS1 On-Disk Format" and "LUKS2" documents.
 
-There is no way to give a key to the host. A guest may well open such a disk by itself: for this it
-is sent as raw.
+A key can't be given to the host. A guest can open such a disk by itself: for that it is sent as
+raw.
 """
 
 from __future__ import annotations

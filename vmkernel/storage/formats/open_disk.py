@@ -1,7 +1,7 @@
-"""Files verified again on the open descriptor that a program is then given.
+"""Verify files again on the open descriptor that a program is then given.
 
-Whoever writes a datastore, or has a disk open, may have changed it since it was last looked at; so
-what is opened is looked at once more: that it names no other file, and how large it can be.
+A file may have been changed since it was last read, by anything that writes to the datastore or has
+the disk open; so check again that it names no other file, and how large it can be.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["verify_open_disk", "verify_qcow2"]
 
 
 def verify_open_disk(fd: int, image_format: str, may_be_damaged: bool) -> int:
-    """See vmkernel.host.qemu_img.Prove."""
+    """See vmkernel.host.qemu_img.Verify."""
     try:
         if image_format == "qcow2":
             return verify_qcow2(fd, may_be_damaged=may_be_damaged)
@@ -34,8 +34,9 @@ def verify_open_disk(fd: int, image_format: str, may_be_damaged: bool) -> int:
 
 
 def verify_qcow2(fd: int, *, may_be_damaged: bool = False) -> int:
-    """The bytes that the tables of an open qcow2 may take; FormatError where it can't be opened
-    without another file than those below it, which are named by us."""
+    """The bytes that the tables of an open qcow2 may take; FormatError if opening it needs a file
+    other than its backing chain, which we name.
+    """
     header = read_header(
         os.pread(fd, HEADER_PROBE_BYTES, 0),
         may_be_linked=True,

@@ -21,7 +21,7 @@ _OLD, _NEW = b"WithoutFreeSpace", b"WithouFreSpacExt"
 _VERSION = 2
 _TABLE_AT = 64
 _MAX_ENTRIES = 64 << 20
-"""64 TiB in clusters of 1 MiB, which is the usual size."""
+"""64 TiB in clusters of 1 MiB, the usual size."""
 _PIECE_BYTES = 1 << 20
 
 

@@ -1,8 +1,8 @@
-"""The header of a qcow2 file (docs/interop/qcow2.txt of QEMU): pure reading and proving.
+"""The header of a qcow2 file (docs/interop/qcow2.txt of QEMU): pure reading and verification.
 
 An uploaded qcow2 may name other files of the host (backing file, external data file) or ask for
-keys; none of that is taken. Our own linked volumes do name what they stand on, so that a copy that
-forgets it fails instead of being full of holes; what is opened says the description.
+keys; none of that is accepted. Our own linked volumes do name their backing file, so that a copy
+without it fails instead of being full of holes; which file is opened is decided by the description.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KNOWN_INCOMPATIBLE = 0b11011
 """Dirty, corrupt, compression type, extended L2; bit 2 (external data file) is refused."""
 _EXTERNAL_DATA = 1 << 2
 _DIRTY = 1 << 0
-"""Its reference counts are behind, as those of a disk that nothing has closed: QEMU mends them."""
+"""Its reference counts are out of date, as for a disk that was not closed; QEMU repairs them."""
 _CORRUPT = 1 << 1
 _EXT_DATA_FILE = 0x44415441
 _EXT_END = 0
@@ -40,7 +40,7 @@ class Qcow2Header:
     virtual_size_bytes: int
     cluster_bytes: int
     backing_file: str | None = None
-    """What it names as the file that it is the difference to."""
+    """The backing file that it names."""
 
 
 def read_header(
@@ -50,9 +50,10 @@ def read_header(
     may_be_damaged: bool = False,
     file_bytes: int | None = None,
 ) -> Qcow2Header:
-    """Prove the first bytes of a qcow2 file; FormatError also if it names a backing file and may
-    not, if it says itself that it is damaged and may not be, or if its tables lie behind the end of
-    its `file_bytes`."""
+    """Verify the first bytes of a qcow2 file; FormatError also if it names a backing file and may
+    not, if it says itself that it is damaged and may not be, or if its tables are beyond its
+    `file_bytes`.
+    """
     if data[:4] != _MAGIC:
         raise FormatError("it does not begin like a qcow2 file")
     if len(data) < _V2.size:
@@ -107,7 +108,7 @@ def _header_bytes(data: bytes, version: int, may_be_damaged: bool) -> int:
 
 
 def _read_extensions(data: bytes, offset: int, cluster: int) -> None:
-    """Walk the header extensions; none of them may name another file."""
+    """Check the header extensions; none of them may name another file."""
     end = min(cluster, len(data))
     while offset + 8 <= end:
         kind, length = struct.unpack_from(">II", data, offset)
@@ -121,7 +122,7 @@ def _read_extensions(data: bytes, offset: int, cluster: int) -> None:
 
 
 class Qcow2(Format):
-    """QEMU; images and volumes are kept so."""
+    """QEMU's format, in which images and volumes are stored."""
 
     noun = "a qcow2 file"
     source = SourceFormat.QCOW2

@@ -1,4 +1,4 @@
-"""QED: qemu's docs/interop/qed_spec.rst. Nothing makes it any more; it is named."""
+"""QED: qemu's docs/interop/qed_spec.rst. Obsolete; recognised only to name it."""
 
 from __future__ import annotations
 

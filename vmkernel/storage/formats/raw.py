@@ -19,7 +19,7 @@ __all__ = ["Raw"]
 
 
 class Raw(Format):
-    """Any bytes, if their sender says so."""
+    """Any bytes, if the sender declares them as raw."""
 
     noun = "a raw disk"
     source = SourceFormat.RAW

@@ -1,4 +1,4 @@
-"""Every image format, one line each; their order means nothing."""
+"""Every image format, one line each, in no particular order."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _BY_QEMU_NAME = {item.qemu_name: item for item in FORMATS if item.qemu_name is n
 
 
 def format_of_source(source: SourceFormat) -> Format:
-    """The format that images are made of by that name."""
+    """The format for this source format."""
     return _BY_SOURCE[source]
 
 
 def format_named(qemu_name: str) -> Format | None:
-    """The format by QEMU's name of it."""
+    """The format with this name in QEMU."""
     return _BY_QEMU_NAME.get(qemu_name)

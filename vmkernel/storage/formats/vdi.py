@@ -27,8 +27,6 @@ _DYNAMIC, _FIXED, _DIFFERENCING = 1, 2, 4
 
 
 class Vdi(Format):
-    """VirtualBox."""
-
     noun = "a VDI file"
     source = SourceFormat.VDI
     magics = (Magic(_SIGNATURE_AT, _MAGIC.to_bytes(4, "little")),)

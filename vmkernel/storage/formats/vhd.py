@@ -24,7 +24,7 @@ _FIXED, _DYNAMIC, _DIFFERENCING = 2, 3, 4
 
 
 class Vhd(Format):
-    """A footer behind the data, of which a dynamic disk has a copy at its beginning."""
+    """A footer behind the data; a dynamic disk has a copy of it at the beginning."""
 
     noun = "a VHD file"
     source = SourceFormat.VHD

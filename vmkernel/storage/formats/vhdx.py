@@ -73,10 +73,11 @@ class Vhdx(Format):
             )
 
     def pending_bytes(self, data: Data) -> int:
-        """Of a disk that was copied while it was in use, or whose host failed: its last changes of
-        tables are in the log alone ([MS-VHDX] 2.3).
+        """For a disk that was copied while in use, or whose host failed: the last changes of its
+        tables are only in the log ([MS-VHDX] 2.3).
 
-        Whether the log is whole enough to be replayed, qemu judges."""
+        QEMU decides if the log is complete enough to be replayed.
+        """
         for guid, offset, length in _logs(data):
             for at in range(offset, min(offset + length, data.size), _LOG_SECTOR_BYTES):
                 entry = data.read(at, _LOG_ENTRY_BYTES)
@@ -86,8 +87,9 @@ class Vhdx(Format):
 
 
 def _logs(data: Data) -> Iterator[tuple[bytes, int, int]]:
-    """The GUID, offset and length of the log, by each of the two headers that says that it is in
-    use. Either may be the one that counts, as the other may be torn."""
+    """The GUID, offset and length of the log, for each of the two headers with a log in use. Either
+    header may be the valid one, as the other may be torn.
+    """
     whole = 0
     for at in _HEADERS_AT:
         raw = data.read(at, _HEADER.size)
@@ -102,7 +104,7 @@ def _logs(data: Data) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _items(data: Data) -> Iterator[tuple[bytes, int, int]]:
-    """The kind, offset in the file and length of each item of metadata."""
+    """The kind, offset in the file and length of each metadata item."""
     base = _metadata_at(data)
     signature, _, count = unpack(_TABLE, data, base)
     if signature != b"metadata":

@@ -1,8 +1,8 @@
 """VMDK: "Virtual Disk Format 5.0" (VMware), as qemu's block/vmdk.c reads it.
 
-A disk that is one file carries its descriptor inside (monolithicSparse, streamOptimized). All
-other kinds have their data in files that a descriptor names, and none of those is opened, because
-the name would be one of this host's; what was found is named.
+A disk that is one file carries its descriptor inside (monolithicSparse, streamOptimized). All other
+kinds have their data in files that a descriptor names; none of those is opened, because it would be
+a file of this host; the error names what was found.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _HEADER = struct.Struct("<4sIIQQQQIQQQBcccc")
 _VERSIONS = (1, 2, 3)
 _AT_END = (1 << 64) - 1
 _FOOTER_SECTORS = 2
-"""The footer is the last but one sector of a streamed file, between a marker and the end of the
+"""The footer is the last sector but one of a streamed file, between a marker and the end of the
 stream."""
 _FOOTER_MARKER = struct.pack("<II", 0, 3).ljust(SECTOR_BYTES - 8, b"\0")
-"""Behind a count of sectors, which nothing needs."""
+"""Behind a count of sectors, which isn't needed."""
 _DESCRIPTOR_AT = 0x200
 _DESCRIPTOR_BYTES = 20 * SECTOR_BYTES
-"""Where, and how far, qemu looks for a parent whatever the header says."""
+"""Where, and how far, qemu searches for a parent, whatever the header says."""
 _WHOLE = ("monolithicsparse", "streamoptimized")
 _MAX_DESCRIPTOR_BYTES = 1 << 20
 _EXTENTS_SHOWN = 8
@@ -45,8 +45,6 @@ _AS_ONE_FILE = "export the disk as one file (streamOptimized)"
 
 
 class Vmdk(Format):
-    """VMware."""
-
     noun = "a VMDK file"
     source = SourceFormat.VMDK
     magics = (_SPARSE, _ESX_SPARSE, _DESCRIPTOR)
@@ -103,7 +101,7 @@ def _header(data: Data, offset: int) -> _Header:
 
 
 def _check_footer(data: Data, header: _Header) -> None:
-    """Of a streamed file the footer counts, and not the header: both must say the same."""
+    """In a streamed file the footer counts, not the header: both must agree."""
     at = data.size - _FOOTER_SECTORS * SECTOR_BYTES
     marker = data.read(at - SECTOR_BYTES, SECTOR_BYTES) if at >= SECTOR_BYTES else b""
     end = data.read(at + SECTOR_BYTES, SECTOR_BYTES)
@@ -129,9 +127,9 @@ def _descriptors(data: Data) -> list[bytes]:
 
 
 def _check_descriptor(block: bytes) -> bool:
-    """True if it is one; FormatError if it is of a disk that needs other files.
+    """True if it is a descriptor; FormatError if its disk needs other files.
 
-    The text ends at its first NUL, as it does for qemu; a parent's name is refused behind it, too.
+    The text ends at its first NUL, as it does for qemu; a parent's name after it is refused too.
     """
     if (found := re.search(rb'parentFileNameHint\s*=?\s*"?([^"\r\n\0]*)', block)) is not None:
         raise FormatError(f"it is the difference to {shown_name(found[1])}; flatten it first")

@@ -1,1 +1,1 @@
-"""Images: how they come, what they are, how they go out; it must not touch a volume's data."""
+"""Images: import, description, download; it must not touch a volume's data."""

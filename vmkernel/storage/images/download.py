@@ -1,4 +1,4 @@
-"""Sending a part of a file into a stream, in a thread, at the reader's pace."""
+"""Sends a part of a file into a stream, in a thread, at the reader's pace."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = [
 ]
 
 MAX_READERS, READERS_EACH = 32, 8
-"""In all, and of one token; each has a thread."""
+"""In total, and per token; each has a thread."""
 _SILENCE_S = 120.0
 
 
 class Downloader:
-    """Owns the threads; what is being sent is held by the caller's context until it ends."""
+    """Owns the threads; the caller's context keeps the file locked until sending ends."""
 
     def __init__(self, *, silence_s: float = _SILENCE_S) -> None:
         self._silence_s = silence_s
@@ -42,9 +42,10 @@ class Downloader:
         *,
         actor: str,
     ) -> socket.socket:
-        """Begin to send; the stream's other end. `held` is closed at the end, or here on failure.
+        """Begin to send; returns the other end of the stream. `held` is closed at the end, or here
+        on failure.
 
-        The stream ends early where the file does, or where nobody reads for long.
+        The stream ends early if the file does, or if it isn't read for long.
         """
         try:
             held.callback(self._places.take(actor))
@@ -62,7 +63,7 @@ class Downloader:
         return theirs
 
     async def stop(self) -> None:
-        """End what is under way."""
+        """Stop all transfers."""
         for stream in self._sending.values():
             with contextlib.suppress(OSError):
                 stream.shutdown(socket.SHUT_RDWR)

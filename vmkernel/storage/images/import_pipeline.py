@@ -1,11 +1,11 @@
-"""From data that came to an image: verified, unpacked, converted, published.
+"""From received data to an image: verified, unpacked, converted, published.
 
 staged -> verify -> [unpack] -> inspect -> kept as it is ------------------> settle -> publish
           digest    worker      header  -> [replay], convert by qemu-img -> digest ->
                                 tables
-Whatever fails, is cancelled or crashes leaves neither image nor temporary file: they lie in
-`.incoming`, which is emptied at opening. What was a resumable upload stays with its owner until the
-image is published. No format is ever guessed by qemu-img: it is told what the header has verified.
+Whatever fails, is cancelled or crashes leaves neither image nor temporary file: they are in
+`.incoming`, which is emptied at opening. A resumable upload stays with its owner until the image is
+published. qemu-img never detects a format: it is given the verified one.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ __all__ = ["ImageImporter", "refuse_early"]
 
 _UNPACK_MEMORY_BYTES = 1 << 30
 _REPLAYED_FACTOR = 17
-"""A sector of 4 KiB of a log may come alone into a cluster of 64 KiB; one more for tables."""
+"""A 4 KiB sector of a log may be alone in a cluster of 64 KiB; one more for tables."""
 _REPLAYED_ZEROS_BYTES = 64 << 20
-"""A log also names ranges of zeros, which qemu writes out: of tables, which have few MiB."""
+"""A log also has ranges of zeros, which qemu writes out: of tables, a few MiB."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class _Work:
     format: SourceFormat = SourceFormat.RAW
     virtual_size: int = 0
     pending_bytes: int = 0
-    """The length of a log to be replayed."""
+    """The length of the log to be replayed."""
     has_tables: bool = False
 
     def temporary(self, name: str) -> Path:
@@ -84,7 +84,7 @@ class _Work:
 
 
 class ImageImporter:
-    """Makes images of spooled data; the caller has locked the id and holds the datastore."""
+    """Makes images from staged data; the caller has locked the id and holds the datastore."""
 
     def __init__(
         self,
@@ -114,10 +114,10 @@ class ImageImporter:
         known_sha256: str | None = None,
         url: str | None = None,
     ) -> None:
-        """Make the image of the whole and durable file `staged`.
+        """Make the image from the complete, durable file `staged`.
 
-        `keep_staged` leaves it to the caller to remove it once the image is there;
-        `known_sha256` is its digest where it was computed as it came.
+        With `keep_staged`, the caller removes that file when the image exists; `known_sha256` is
+        its digest if it was computed during the transfer.
         """
         layout = self._datastores.layout(source.datastore)
         work = _Work(context, image_id, source, layout, staged, keep_staged)
@@ -174,7 +174,7 @@ class ImageImporter:
         virtual_size: int,
         origin: ImageOrigin,
     ) -> None:
-        """Describe what lies complete in `.incoming`; durable on return, not to be cancelled."""
+        """Describe a complete file in `.incoming`; durable on return, must not be cancelled."""
         context.commit_point()
         try:
             size = (await asyncio.to_thread(status, place.incoming)).st_size
@@ -193,9 +193,7 @@ class ImageImporter:
             await asyncio.to_thread(place.publish, record)
         except OSError as error:
             raise from_os_error(error, f"Image {image_id} can't be stored") from error
-        self._catalogue.images[image_id] = ImageEntry(
-            image_id, datastore, place, image_format, record
-        )
+        self._catalogue.take_image(ImageEntry(image_id, datastore, place, image_format, record))
 
     # --- steps --------------------------------------------------------------------------------
 
@@ -214,7 +212,7 @@ class ImageImporter:
         return digest
 
     async def _prepare(self, work: _Work, made: list[Path]) -> tuple[Path, Place]:
-        """Unpack, inspect, convert; the file that is the image, and its place to be."""
+        """Unpack, inspect, convert; returns the image's file and its future place."""
         ready = await self._unpack(work, made)
         await asyncio.to_thread(_inspect, work, ready)
         if work.has_tables:
@@ -267,7 +265,7 @@ class ImageImporter:
         return target
 
     async def _check(self, work: _Work, source: Path) -> None:
-        """Refuse a disk that was cut off or damaged: qemu would read zeros for what is missing."""
+        """Refuse a truncated or damaged disk: qemu would read zeros for what is missing."""
         work.context.advance(0, stage="check")
         name = _qemu_name(work.format)
         try:
@@ -294,8 +292,9 @@ class ImageImporter:
             )
 
     async def _replay(self, work: _Work, source: Path, overlay: Path) -> None:
-        """Complete a disk that nothing has closed; what came stays as it is, as it may have to
-        serve once more."""
+        """Complete a disk that was not closed; the source stays unchanged, as it may be needed
+        again.
+        """
         os.close(await asyncio.to_thread(create_staged, overlay))
         work.context.advance(0, stage="replay")
         most = work.pending_bytes * _REPLAYED_FACTOR + _REPLAYED_ZEROS_BYTES
@@ -339,7 +338,7 @@ class ImageImporter:
 
 
 def refuse_early(source: ImageSource, head: bytes) -> None:
-    """Judge the first bytes of data that still come, so that nobody sends gigabytes in vain."""
+    """Check the first bytes of data during the transfer, so that gigabytes aren't sent in vain."""
     try:
         compression = compression_of(head, source.compression, source.format)
     except FormatError as error:
@@ -388,7 +387,9 @@ def _verified(source: SourceFormat, data: Data) -> int:
 
 
 def _of_the_data(error: CommandError) -> MicaError | None:
-    """For who sent data that qemu-img can't read; None if it failed otherwise."""
+    """The error for the sender if qemu-img can't read the data; None if it failed for another
+    reason.
+    """
     if error.problem.code is ErrorCode.UNAVAILABLE and error.returncode is not None:
         return MicaError.field("/spec/format", error.problem.detail)
     return None

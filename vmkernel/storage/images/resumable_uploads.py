@@ -1,13 +1,13 @@
-"""Resumable uploads (tus 1.0 is how they are spoken to): kept until their image is there.
+"""Resumable uploads (protocol: tus 1.0), kept until their image exists.
 
 create -> receiving --(all bytes durable)--> importing --> image, upload gone
              |  ^ part by part                   |-> refused: upload gone
              |  |                                `-> no space, host went down: kept, tried again by
              |  |                                    an empty part, or at the next start
              `--+--> deleted, or expired LIFE_S after the last byte: nothing is left
-An offset that was told is durable: it stands in the record, which is written after the data. A new
-part takes over from one that still seems to be under way, because the client that sends it knows
-that the other connection is dead.
+A reported offset is durable: it is in the record, which is written after the data. A new part
+replaces one that still seems to be in transfer, because the client that sends it knows that the
+other connection is dead.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ _log = logging.getLogger(__name__)
 
 LIFE_S = 24 * 3600.0
 _GRACE_S = 3600.0
-"""At least so long after a start: the clock may have been wrong before."""
+"""At least this long after a start: the clock may have been wrong before."""
 _SWEEP_S = 60.0
 _TAKE_OVER_S = 15.0
 MAX_OPEN, OPEN_EACH = 256, 32
-"""In all, and of one token."""
+"""In total, and per token."""
 MAX_WRITERS, WRITERS_EACH = 24, 8
-"""Parts that are received at once, in all and of one token; each has a thread."""
+"""Parts received at once, in total and per token; each has a thread."""
 _KEEP_AFTER = {ErrorCode.INSUFFICIENT_SPACE, ErrorCode.UNAVAILABLE, ErrorCode.TIMED_OUT}
 
 _ACTOR = "upload-resume"
@@ -95,8 +95,8 @@ class _Entry:
     held: contextlib.ExitStack
     """The lock on the image's id, and reserved space."""
     actor: str = _ACTOR
-    """Who began it or sent its last part to this vmkernel. What the record says may be anybody's
-    word: the datastore may have come from elsewhere."""
+    """Who began it or sent its last part to this vmkernel. The record isn't trusted for this: the
+    datastore may come from elsewhere."""
     part: ChunkReceiver | None = None
     operation: Operation | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -146,13 +146,12 @@ class ResumableUploads:
     # --- start, end, sweep --------------------------------------------------------------------
 
     async def sweep(self) -> None:
-        """Remove what has expired, once a minute; until cancelled."""
+        """Remove expired uploads, once a minute; until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             await self.sweep_once()
 
     async def sweep_once(self) -> None:
-        """Remove what has expired."""
         now_s = time.monotonic()
         for entry in list(self._entries.values()):
             if entry.deadline_s < now_s and entry.part is None and entry.operation is None:
@@ -160,7 +159,7 @@ class ResumableUploads:
                 await self._forget(entry)
 
     async def stop(self) -> None:
-        """End what is under way; it can be resumed after the next start."""
+        """Stop what is in progress; it can be resumed after the next start."""
         self._ending = True
         for entry in self._entries.values():
             if entry.part is not None:
@@ -171,13 +170,12 @@ class ResumableUploads:
     # --- requests -----------------------------------------------------------------------------
 
     async def list(self) -> tuple[Upload, ...]:
-        """All uploads by id."""
         await self._settled()
         entries = sorted(self._entries.values(), key=lambda entry: entry.id)
         return tuple(map(_describe, entries))
 
     async def get(self, upload_id: str) -> Upload:
-        """One upload, with the offset that is durable."""
+        """One upload, with its durable offset."""
         return _describe(await self._entry(upload_id))
 
     async def create(self, spec: UploadSpec, *, actor: str) -> Upload:
@@ -233,10 +231,10 @@ class ResumableUploads:
         checksum: UploadChecksum | None,
         actor: str,
     ) -> tuple[Upload, socket.socket]:
-        """Begin to take a part at `offset`; the upload, and the stream's other end.
+        """Begin to receive a part at `offset`; returns the upload, and the other end of the stream.
 
-        The sender shuts the stream down for writing; then it reads an UploadOutcome as JSON from
-        it. `conflict` where the upload is not at this offset.
+        The sender shuts the stream down for writing, then reads an UploadOutcome as JSON from it.
+        `conflict` if the upload is not at this offset.
         """
         entry = await self._entry(upload_id)
         if entry.operation is not None:
@@ -352,7 +350,7 @@ class ResumableUploads:
         return entry.operation
 
     async def _take_over(self, entry: _Entry) -> None:
-        """End a part that is under way, and wait until what came of it is settled."""
+        """Stop a part in transfer, and wait until what it received is settled."""
         if entry.part is None:
             return
         entry.part.cancel()
@@ -422,7 +420,7 @@ class ResumableUploads:
                 self._begin_import(entry)
 
     async def _settled(self) -> None:
-        """Wait until what came with datastores is known."""
+        """Wait until the uploads of new datastores are known."""
         if self._loading:
             await asyncio.wait(self._loading, timeout=_TAKE_OVER_S)
 
@@ -458,7 +456,7 @@ def _describe(entry: _Entry) -> Upload:
 
 
 def _make(entry: _Entry) -> bool:
-    """The file with its blocks, then the record; False where blocks can't be reserved."""
+    """The file with its blocks, then the record; False if blocks can't be reserved."""
     try:
         fd = create_file(entry.data)
         try:
@@ -486,7 +484,7 @@ def _remove(entry: _Entry) -> None:
 
 
 def _read_all(folder: Path) -> list[UploadRecord]:
-    """The records whose data are there; what belongs to none is removed (blocking)."""
+    """The records whose data exist; files without a record are removed (blocking)."""
     found: list[UploadRecord] = []
     there = names(folder)
     for name in there:
@@ -510,8 +508,9 @@ def _read_all(folder: Path) -> list[UploadRecord]:
 
 
 def _prove_part(path: Path, record: UploadRecord) -> None:
-    """The datastore may come from anybody: OSError or RecordError where the data can't be what
-    the record says."""
+    """The datastore may come from anywhere: OSError or RecordError if the data don't match the
+    record.
+    """
     fd = open_regular(path, os.O_RDONLY, limit=record.spec.size_bytes, single=True)
     try:
         if os.fstat(fd).st_size < record.offset_bytes:

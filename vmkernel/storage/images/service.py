@@ -1,4 +1,4 @@
-"""Images: taken from streams, servers and volumes; verified, and never changed.
+"""Images: imported from streams, servers and volumes; verified, and never changed.
 
 upload   one request: received, then made (`import_pipeline.py`)
 pull     fetched by a worker, then made
@@ -68,13 +68,13 @@ __all__ = ["Images"]
 _UNKNOWN_SHA256 = "0" * 64
 _PULL_MEMORY_BYTES = 512 << 20
 _EXTENTS_MAX = 1024
-"""In one answer: some 40 KiB."""
+"""Per answer: some 40 KiB."""
 _GAP_BYTES = 1 << 20
-"""Fetching so many zeros takes no longer than asking for the next piece."""
+"""Reading that many zeros takes no longer than requesting the next piece."""
 _CAPTURED = {ImageFormat.QCOW2: SourceFormat.QCOW2, ImageFormat.RAW: SourceFormat.RAW}
 Receive = Callable[[OperationContext], Awaitable[None]]
 MAX_PULLS, PULLS_EACH = 16, 4
-"""Each is a process of its own, with up to _PULL_MEMORY_BYTES."""
+"""Each is a process with up to _PULL_MEMORY_BYTES."""
 
 
 class Images:
@@ -109,12 +109,12 @@ class Images:
         self._pulls = Places("images are being fetched", total=MAX_PULLS, each=PULLS_EACH)
 
     async def stop(self) -> None:
-        """Let the threads end."""
+        """Stop the threads."""
         self._uploader.close()
         await self._downloader.stop()
 
     def list(self, datastore: str | None) -> tuple[Image, ...]:
-        """The images by id, of one datastore or of all."""
+        """The images of one datastore or of all, by id."""
         found = [
             self._describe(entry)
             for entry in self._catalogue.images.values()
@@ -123,7 +123,6 @@ class Images:
         return tuple(sorted(found, key=lambda image: image.id))
 
     def get(self, image_id: str) -> Image:
-        """One image."""
         return self._describe(self._catalogue.image(image_id))
 
     # --- coming -------------------------------------------------------------------------------
@@ -131,7 +130,9 @@ class Images:
     async def upload(
         self, image_id: str, source: ImageSource, *, actor: str
     ) -> tuple[Operation, socket.socket]:
-        """Begin to take an image; the operation, and the stream's other end for the sender."""
+        """Begin to receive an image; returns the operation, and the other end of the stream for the
+        sender.
+        """
         layout = await self._refuse_taken(image_id, source.datastore, actor)
         staged = layout.incoming / f"staged-{image_id}"
         with self._reserved(image_id, "uploaded", actor) as undo:
@@ -164,7 +165,7 @@ class Images:
         return operation, theirs
 
     async def pull(self, image_id: str, pull: ImagePull, *, actor: str) -> Operation:
-        """Begin to fetch an image from a server."""
+        """Begin to download an image from a server."""
         layout = await self._refuse_taken(image_id, pull.datastore, actor)
         with self._reserved(image_id, "pulled", actor) as undo:
             undo.callback(self._pulls.take(actor))
@@ -176,7 +177,7 @@ class Images:
 
     @patient
     async def capture(self, image_id: str, capture: ImageCapture, *, actor: str) -> Operation:
-        """Begin to make an image of a volume that nothing has open."""
+        """Begin to make an image from a volume that nothing has open."""
         if capture.format not in _CAPTURED:
             raise MicaError.field("/spec/format", "A volume becomes a qcow2 or a raw image.")
         if capture.compress and capture.format is not ImageFormat.QCOW2:
@@ -213,7 +214,7 @@ class Images:
 
     @patient
     async def volume_data(self, volume_id: str) -> StoredData:
-        """What the download of a volume's file would be; `conflict` where it can't be."""
+        """What a download of a volume's file would be; `conflict` if it isn't possible."""
         with self._volumes.exporting(volume_id) as source:
             entry = source.entry
             try:
@@ -236,7 +237,7 @@ class Images:
         )
 
     async def map(self, image_id: str, offset: int) -> DataMap:
-        """Where an image's data are."""
+        """Which parts of an image's file contain data."""
         entry = self._usable(image_id)
         assert entry.record is not None
         with self._catalogue.reading(image_id):
@@ -249,7 +250,7 @@ class Images:
 
     @patient
     async def map_volume(self, volume_id: str, offset: int) -> DataMap:
-        """Where the data of a volume's file are; `conflict` where it can't be downloaded."""
+        """Which parts of a volume's file contain data; `conflict` if it can't be downloaded."""
         with self._volumes.exporting(volume_id) as source:
             data = await self.volume_data(volume_id)
             entry = source.entry
@@ -288,7 +289,7 @@ class Images:
         return data, stream
 
     async def delete(self, image_id: str, *, actor: str) -> None:
-        """Delete an image that nobody uses; durable on return."""
+        """Delete an image that is not in use; durable on return."""
         entry = self._catalogue.image(image_id)
         if vms := self._usage.vms.vms_of_image(image_id):
             raise StorageError(ErrorCode.IN_USE, f"VM {vms[0]} names image {image_id}.")
@@ -430,7 +431,7 @@ class Images:
 
     @contextlib.contextmanager
     def _reserved(self, image_id: str, what: str, actor: str) -> Iterator[contextlib.ExitStack]:
-        """TakeoverMode an id and a place among those that come; `_begin` passes both on."""
+        """Reserve an id and a place among the transfers; `_begin` passes both on."""
         with contextlib.ExitStack() as undo:
             undo.enter_context(self._catalogue.locked("image", image_id, what))
             undo.callback(self._coming.take(actor))

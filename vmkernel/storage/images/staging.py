@@ -1,4 +1,4 @@
-"""Work on whole files in threads: their digest, and taking them over; each can be cancelled."""
+"""Work on whole files in threads: digests, and taking files over; each can be cancelled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OnDone = Callable[[int], None]
 
 
 async def in_thread(work: Callable[[threading.Event], T]) -> T:
-    """Run blocking work that looks at an event now and then: it is set where we are cancelled.
+    """Run blocking work that checks an event now and then, which is set if we are cancelled.
 
     Returns or raises only once the thread has ended.
     """
@@ -43,7 +43,7 @@ async def in_thread(work: Callable[[threading.Event], T]) -> T:
 
 
 async def file_sha256(path: Path, on_done: OnDone) -> str:
-    """The digest of a file, told how far it is."""
+    """The digest of a file; `on_done` is called with the progress."""
     loop = asyncio.get_running_loop()
 
     def work(stop: threading.Event) -> str:
@@ -64,14 +64,14 @@ async def file_sha256(path: Path, on_done: OnDone) -> str:
 
 
 def create_staged(path: Path) -> int:
-    """A new empty file to be filled; its descriptor, which the caller closes."""
+    """A new empty file; returns its descriptor, which the caller closes."""
     return create_file(path, flags=os.O_RDWR)
 
 
 def adopt(source: Path, target: Path, *, keep: bool) -> None:
-    """Give a file another name; with `keep` it has both, so that a crash loses neither.
+    """Rename a file; with `keep` it has both names, so that a crash loses neither.
 
-    Where the file system knows no second names, it is moved.
+    If the file system has no hard links, it is moved.
     """
     if keep:
         try:

@@ -1,8 +1,8 @@
-"""Taking a file from a stream, in a thread of its own: length and digest are verified.
+"""Receiving a file from a stream, in its own thread: length and digest are verified.
 
 The sender writes exactly the declared number of bytes and shuts its side down for writing. The
-thread reads, hashes and writes in turn, so that memory stays bounded and the stream's own buffer
-is what slows the sender.
+thread reads, hashes and writes in turn, so that memory stays bounded and the sender is slowed by
+the stream's buffer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vmkernel.storage.formats.base import HEAD_BYTES
 __all__ = ["MAX_UPLOADS", "UPLOADS_EACH", "Uploader"]
 
 MAX_UPLOADS, UPLOADS_EACH = 24, 8
-"""In all, and of one token; each has a thread and a buffer of _CHUNK_BYTES."""
+"""In total, and per token; each has a thread and a buffer of _CHUNK_BYTES."""
 _CHUNK_BYTES = 1 << 18
 _SILENCE_S = 60.0
 _REPORT_S = 0.2
@@ -34,14 +34,14 @@ Progress = Callable[[int], None]
 
 
 class Uploader:
-    """Owns the threads that receive; `receive` is cancelled by shutting the stream down."""
+    """Owns the receiving threads; `receive` is cancelled by shutting the stream down."""
 
     def __init__(self, *, silence_s: float = _SILENCE_S) -> None:
         self._silence_s = silence_s
         self._threads = ThreadPoolExecutor(MAX_UPLOADS, thread_name_prefix="upload")
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Stop the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def receive(
@@ -53,9 +53,9 @@ class Uploader:
         on_allocated: Callable[[], None],
         on_progress: Progress,
     ) -> str:
-        """Receive into the new file `target`; the digest of what came.
+        """Receive into the new file `target`; returns the digest.
 
-        The file is durable on return; on any failure it is gone. `stream` is closed either way.
+        The file is durable on return; on any failure it is removed. `stream` is closed either way.
         """
         loop = asyncio.get_running_loop()
 
@@ -63,7 +63,7 @@ class Uploader:
             return lambda done: void(loop.call_soon_threadsafe(function, done))
 
         def void(_: object) -> None:
-            """call_soon_threadsafe's handle is of no use."""
+            """call_soon_threadsafe's handle isn't needed."""
 
         job = _Receiving(
             stream,
@@ -109,7 +109,6 @@ class _Receiving:
             self._stream.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> str:
-        """The whole of it, blocking."""
         try:
             fd = create_file(self._target, flags=os.O_RDWR)
             try:

@@ -1,7 +1,7 @@
 """One part of a resumable upload: from a stream into its file, in a thread.
 
-What counts is what the record says; it says it only after the data are durable. A part that breaks
-off keeps what came; one with a checksum is kept as a whole or not at all.
+The record counts, and it is written only after the data are durable. Of an interrupted part, what
+arrived is kept; one with a checksum is kept as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SILENCE_S = 60.0
 
 
 class ChunkReceiver:
-    """`run` blocks; `cancel` ends it from another thread, keeping what came."""
+    """`run` blocks; `cancel` ends it from another thread, keeping what arrived."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class ChunkReceiver:
         checkpoint_bytes: int = _CHECKPOINT_BYTES,
         silence_s: float = _SILENCE_S,
     ) -> None:
-        """`remember(offset)` makes it durable that the data up to there are; it blocks."""
+        """`remember(offset)` records durably that the data up to there are durable; it blocks."""
         self._stream = stream
         self._path = path
         self._start = start
@@ -51,13 +51,14 @@ class ChunkReceiver:
         self._silence_s = silence_s
 
     def cancel(self) -> None:
-        """Wake the thread; it settles what came and ends."""
+        """Wake the thread; it settles what arrived and ends."""
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> UploadOutcome:
-        """Receive to the end of the stream; MicaError where more comes than may, OSError of the
-        disk."""
+        """Receive to the end of the stream; MicaError if more arrives than allowed, OSError of the
+        disk.
+        """
         fd = open_regular(self._path, os.O_WRONLY, limit=self._size, single=True)
         try:
             return self._receive(fd)
@@ -102,7 +103,7 @@ class ChunkReceiver:
         return offset
 
     def _read(self, buffer: memoryview) -> int:
-        """The next bytes; 0 at the end, whether it was meant or not."""
+        """The next bytes; 0 at the end, whether intended or not."""
         try:
             return self._stream.recv_into(buffer)
         except OSError:

@@ -1,6 +1,6 @@
 """Changes of a volume that exists: size, format, allocation, place; and the check of its file.
 
-What a running VM has open is changed by its QEMU (LiveDisks), all else by qemu-img.
+What a running VM has open is changed by its QEMU (LiveDisks), everything else by qemu-img.
 """
 
 from __future__ import annotations
@@ -55,12 +55,10 @@ __all__ = ["LastStep", "VolumeChanges"]
 
 _log = logging.getLogger(__name__)
 _OWN_SNAPSHOT = re.compile(r"mica-[0-9a-f]{16}")
-"""What Mica calls a VM's snapshot inside its disks."""
+"""Mica's names for a VM's snapshots inside its disks."""
 
 
 class VolumeChanges:
-    """See the module."""
-
     def __init__(
         self,
         volumes: Volumes,
@@ -91,7 +89,7 @@ class VolumeChanges:
         allow_shrink: bool,
         actor: str,
     ) -> Operation:
-        """Change the size; while its VM runs, a volume only grows, and the guest sees it."""
+        """Change the size; while its VM runs, a volume can only grow, and the guest is notified."""
         await self._capacity.measure(self._volumes.checks.sound(volume_id)[0].datastore)
         entry, record = self._volumes.checks.sound(volume_id)
         refuse_revision(record, revision)
@@ -174,8 +172,9 @@ class VolumeChanges:
     # --- place, format, allocation ------------------------------------------------------------
 
     async def flatten(self, volume_id: str, *, actor: str) -> Operation:
-        """Make a linked volume whole: what it stands on is copied into it, also while its VM
-        runs, and it stands on nothing then."""
+        """Make a linked volume independent: the data of its backing chain are copied into it, also
+        while its VM runs.
+        """
         entry, record = self._volumes.checks.sound(volume_id)
         if record.backing is None:
             raise StorageError(
@@ -203,8 +202,9 @@ class VolumeChanges:
         actor: str,
         kind: str = "volume.move",
     ) -> Operation:
-        """Let a volume lie elsewhere or otherwise, also while its VM runs. A linked one becomes
-        whole by it."""
+        """Move a volume to another datastore, format or allocation, also while its VM runs. A
+        linked one becomes independent.
+        """
         place = self._datastores.layout_for(datastore).volume(volume_id, volume_format)
         before = self._volumes.checks.sound(volume_id)[0]
         layers = self._catalogue.chain(before)
@@ -315,8 +315,9 @@ class VolumeChanges:
 
     @patient
     async def check(self, volume_id: str, repair: CheckRepair, *, actor: str) -> Operation:
-        """Check the tables of a qcow2, also of one that can't be used as it is; what was found is
-        in the volume's status."""
+        """Check the tables of a qcow2, even if it can't be used at present; the result is in the
+        volume's status.
+        """
         entry = self._volumes.checks.checkable(volume_id)
         if repair is not CheckRepair.NONE:
             self._catalogue.refuse_children(volume_id)
@@ -385,7 +386,7 @@ class VolumeChanges:
     async def _stray_snapshots(self, entry: VolumeEntry, repair: CheckRepair) -> tuple[int, int]:
         """How many snapshots inside a qcow2 belong to no VM and stay, and how many were removed.
 
-        None is removed that might belong to a VM or a datastore that isn't there now.
+        None is removed that might belong to a VM or a datastore that is missing now.
         """
         path = entry.place.data
         try:
@@ -439,13 +440,13 @@ class LastStep:
         )
 
     async def commit(self) -> None:
-        """Durable on return; where it fails, the old volume is the valid one as before."""
+        """Durable on return; if it fails, the old volume stays valid."""
         try:
             await asyncio.shield(asyncio.to_thread(self._commit))
         except OSError as error:
             raise from_os_error(error, f"Volume {self._old.id} can't be moved") from error
         self.committed = True
-        self._catalogue.volumes[self._old.id] = self._new
+        self._catalogue.take_volume(self._new)
 
     def _commit(self) -> None:
         if self._new.store_uuid == self._old.store_uuid:
@@ -471,7 +472,7 @@ class LastStep:
                 f"Volume {self._old.id} was converted and QEMU did not follow: power its VM off.",
             )
         await asyncio.shield(asyncio.to_thread(self._revert, record))
-        self._catalogue.volumes[self._old.id] = replace(self._old, record=record)
+        self._catalogue.take_volume(replace(self._old, record=record))
         self.committed = False
 
     def _revert(self, record: VolumeRecord) -> None:
@@ -482,7 +483,9 @@ class LastStep:
             self._place.remove()
 
     async def clean(self) -> None:
-        """Remove the old volume; what can't be removed now is when its datastore is opened."""
+        """Remove the old volume; what can't be removed now is removed when its
+        datastore is opened.
+        """
         same_datastore = self._place.record == self._old.place.record
         try:
             if not same_datastore:

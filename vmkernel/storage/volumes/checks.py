@@ -1,4 +1,4 @@
-"""Whether a volume can be used, asked in one place by everything that reads or changes one."""
+"""Whether a volume can be used, checked in one place for everything that reads or changes one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ class VolumeChecks:
         self._usage = usage
 
     def sound(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
-        """A volume with a description and a file, in one place; `conflict`, with the reason,
-        otherwise."""
+        """A volume with a description and a file, in one place; else `conflict` with the reason."""
         entry = self._catalogue.volume(volume_id)
         fault = self._catalogue.fault(entry)
         if fault is not None or entry.record is None:
@@ -30,7 +29,8 @@ class VolumeChecks:
 
     def refuse_undecided(self, record: VolumeRecord) -> None:
         """Raise `conflict` if the last step of a move was interrupted and the other datastore is
-        missing: the volume may be there by now, and what is here void."""
+        missing: the volume may be there by now, and the one here void.
+        """
         if record.moving_to is not None:
             raise StorageError(
                 ErrorCode.CONFLICT,
@@ -39,14 +39,15 @@ class VolumeChecks:
             )
 
     def at_rest(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:
-        """A sound volume that no VM has open; `in-use` otherwise."""
+        """A sound volume that no VM has open; else `in-use`."""
         found = self.sound(volume_id)
         self.refuse_open(volume_id)
         return found
 
     def described(self, volume_id: str) -> VolumeEntry:
-        """A volume that no VM has open and whose description can be read, whatever its file is
-        like."""
+        """A volume that no VM has open and whose description can be read, whatever the state of its
+        file.
+        """
         entry = self._catalogue.volume(volume_id)
         if entry.record is None:
             raise StorageError(
@@ -63,7 +64,7 @@ class VolumeChecks:
         return entry
 
     def refuse_open(self, volume_id: str) -> None:
-        """Raise `in-use` if a VM, a backup or a snapshot is at a volume."""
+        """Raise `in-use` if a VM, a backup or a snapshot is using a volume."""
         if self._usage.vms.volume_is_open(volume_id):
             raise StorageError(
                 ErrorCode.IN_USE,

@@ -1,5 +1,6 @@
-"""Volumes made of others for a clone of a VM: copies, of the present or of a snapshot, and linked
-ones, which are the differences to a volume that must stay as it is from then on."""
+"""Volumes made from others for a clone of a VM: copies, of the present content or of a snapshot,
+and linked ones, whose backing volume must not change from then on.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +28,6 @@ __all__ = ["VolumeClones"]
 
 
 class VolumeClones:
-    """See the module."""
-
     def __init__(
         self,
         volumes: Volumes,
@@ -54,9 +53,10 @@ class VolumeClones:
         clone: str | None = None,
         past: DiskPast | None = None,
     ) -> bool:
-        """Make `new_id` a copy of a volume that no running VM has, or of what a snapshot of a VM
-        holds of it, within somebody's operation: durable on return, nothing left where it fails
-        or is cancelled. True where the two share their blocks."""
+        """Make `new_id` a copy of a volume that no running VM uses, or of a VM's snapshot of it,
+        within the caller's operation: durable on return, nothing is left if it fails or is
+        cancelled. True if the two share their blocks.
+        """
         source, record = (
             self._volumes.checks.sound(source_id)
             if past
@@ -105,8 +105,9 @@ class VolumeClones:
 
     @patient
     async def link(self, base_id: str, new_id: str, *, clone: str | None = None) -> None:
-        """Make `new_id` an empty qcow2 that is the difference to a volume that no running VM has,
-        within somebody's operation; as `copy`."""
+        """Make `new_id` an empty qcow2 linked to a volume that no running VM uses, within the
+        caller's operation; else as `copy`.
+        """
         base, record = self._volumes.checks.at_rest(base_id)
         if len(self._catalogue.chain(base)) >= CHAIN_MAX:
             raise StorageError(
@@ -150,8 +151,9 @@ class VolumeClones:
     async def _kept(
         self, source: VolumeEntry, past: DiskPast | None
     ) -> AsyncIterator[tuple[VolumeEntry, str | None]]:
-        """What is to be copied, and the name of the snapshot inside it. A raw file that a snapshot
-        keeps is first given a name of its own here, which shares its blocks: it is its VM's."""
+        """What is to be copied, and the name of the snapshot inside it. A raw file of a snapshot
+        belongs to its VM: it is first cloned here under another name, sharing its blocks.
+        """
         if past is None or past.file is None:
             yield source, past.tag if past else None
             return
@@ -175,15 +177,13 @@ def _size(entry: VolumeEntry) -> int:
 
 
 class _ProgressAlone:
-    """What `make` tells of its progress where the operation is somebody else's."""
+    """The progress of `make` within another operation."""
 
     def __init__(self, on_progress: Callable[[int, int], None]) -> None:
         self._on_progress = on_progress
 
     def advance(self, done: int, total: int = 0, *, stage: str = "") -> None:
-        """See OperationContext."""
         del stage
         self._on_progress(done, total)
 
-    def commit_point(self) -> None:
-        """See OperationContext."""
+    def commit_point(self) -> None: ...

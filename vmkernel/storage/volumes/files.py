@@ -1,4 +1,4 @@
-"""The file of a volume: made, filled, brought to its size, made durable; most of it blocks."""
+"""The file of a volume: made, filled, resized, made durable; most of it blocks."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ __all__ = [
 ]
 
 _BLOCK_BYTES = 4096
-"""The sectors of newer disks: no file of another length is opened past the page cache there."""
+"""The sector size of newer disks, on which a file of another length can't be opened bypassing the
+page cache."""
 
 
 def whole_blocks(size_bytes: int) -> int:
-    """The size that a volume gets: rounded up."""
+    """The size of a volume, rounded up."""
     return -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 def make_file(path: Path) -> None:
-    """A new empty file; qemu-img and a VM's start give it to who writes it."""
+    """A new empty file; qemu-img and a VM's start set its owner."""
     os.close(create_file(path))
 
 
 def finish(path: Path, shape: Shape) -> None:
-    """Bring a raw file to its size, with all its blocks where it is thick, and make the file
-    durable."""
+    """Give a raw file its size, with all its blocks if it is thick, and make the file durable."""
     volume_format, allocation, size_bytes = shape
     if volume_format is VolumeFormat.RAW:
         fd = open_regular(path, os.O_RDWR, single=True)
@@ -61,7 +61,7 @@ def finish(path: Path, shape: Shape) -> None:
 
 
 def allocate_raw(path: Path, size_bytes: int) -> None:
-    """Take all the space of a raw file."""
+    """Allocate all blocks of a raw file."""
     fd = open_regular(path, os.O_RDWR, single=True)
     try:
         allocate(fd, size_bytes)
@@ -70,7 +70,7 @@ def allocate_raw(path: Path, size_bytes: int) -> None:
 
 
 def open_to_readers(path: Path) -> None:
-    """Let other users' QEMUs and qemu-imgs read a file that they are given."""
+    """Let QEMUs and qemu-imgs of other users read a file that they are given."""
     fd = open_regular(path, os.O_RDONLY)
     try:
         os.fchmod(fd, (os.fstat(fd).st_mode & 0o777) | 0o044)
@@ -79,7 +79,7 @@ def open_to_readers(path: Path) -> None:
 
 
 def space_for_copy(source: VolumeEntry, shape: Shape, chain: Sequence[VolumeEntry] = ()) -> int:
-    """Bytes to set aside for a copy of a volume that stands on `chain`."""
+    """Bytes to reserve for a copy of a volume with this backing chain."""
     volume_format, allocation, size_bytes = shape
     overhead = qcow2_overhead(size_bytes) if volume_format is VolumeFormat.QCOW2 else 0
     if allocation is Allocation.THICK:
@@ -99,12 +99,11 @@ async def copy_volume(
     chain: Sequence[VolumeEntry] = (),
     snapshot: str | None = None,
 ) -> bool:
-    """Fill the new file `target` with what a volume holds that stands on `chain`, and make it
-    durable. True where the two share their blocks.
+    """Fill the new file `target` with the content of a volume with the backing `chain`, and make it
+    durable. True if the two share their blocks.
 
-    They do (reflink) where format and allocation stay and the file system can; else qemu-img
-    copies. Nothing may have the source open for writing, unless what a `snapshot` inside it holds
-    is copied.
+    They do (reflink) if format and allocation stay the same and the file system can; else qemu-img
+    copies. Nothing may have the source open for writing, unless a `snapshot` inside it is copied.
     """
     volume_format, allocation, size_bytes = shape
     path, record = source.place.data, source.record

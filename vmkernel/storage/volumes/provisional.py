@@ -1,12 +1,12 @@
 """Volumes that are deleted unless a VM names them in time: a client that makes volumes for a VM may
-end before the VM is made.
+fail before the VM is made.
 
-  created with `delete_unless_used_s` -> a VM's stored spec names it -> the mark goes: it stays
+  created with `delete_unless_used_s` -> a VM's stored spec names it -> mark removed: it stays
                                       -> nothing uses it for that time -> deleted
 
 The mark is in the volume's description. The time counts from the volume's creation, from the last
 work on it (such as a write), and from a start of the vmkernel: a host's clock may be wrong until it
-has heard of others. While a VM that might name a volume can't be known, none is deleted.
+is synchronised. While a VM that might name a volume is unknown, none is deleted.
 
 Volumes that are kept together stay all or none, whenever the vmkernel ends: the description of the
 first names the others from the moment it is kept until each of them is.
@@ -35,7 +35,7 @@ __all__ = ["ProvisionalVolumes"]
 _log = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
-"""How late one may be deleted; a sweep looks at the catalogue in memory only."""
+"""How late a deletion may be; a sweep reads only the catalogue in memory."""
 
 
 class ProvisionalVolumes:
@@ -51,10 +51,10 @@ class ProvisionalVolumes:
         self._deadlines: dict[str, float] = {}
         """By id, on the monotonic clock."""
         self._told: set[str] = set()
-        """Those of which the log knows that they can't be marked."""
+        """Those whose failure to be marked has been logged."""
 
     def expires_at(self, entry: VolumeEntry) -> Timestamp | None:
-        """When a volume is deleted unless a VM names it by then; None for one that stays."""
+        """When a volume is deleted unless a VM names it; None if it stays."""
         wait_s = _mark(entry)
         if wait_s is None:
             return None
@@ -62,14 +62,15 @@ class ProvisionalVolumes:
         return clock.format_time(time.time() + max(0.0, left))
 
     def made(self, volume_id: str) -> None:
-        """A volume was made, perhaps by the id of one that was deleted a moment ago."""
+        """A volume was made, perhaps with the id of one that was just deleted."""
         self._deadlines.pop(volume_id, None)
         self._told.discard(volume_id)
 
     async def keep_named(self, volumes: Iterable[str]) -> None:
-        """Let volumes stay which a VM's stored spec names; durable on return. One that can't be
-        marked now (its datastore fails, it is being worked on) is by a later sweep, and as long as
-        its VM names it, it stays all the same."""
+        """Keep volumes that a VM's stored spec names; durable on return. One that can't be marked
+        now (its datastore fails, it is locked) is marked by a later sweep; until then it stays
+        while its VM names it.
+        """
         for volume_id in volumes:
             try:
                 await self.keep(volume_id)
@@ -79,7 +80,7 @@ class ProvisionalVolumes:
                 self._told.add(volume_id)
 
     async def keep(self, volume_id: str) -> None:
-        """Let a volume stay; durable on return."""
+        """Keep a volume; durable on return."""
         entry = self._catalogue.volumes.get(volume_id)
         if entry is None or _mark(entry) is None:
             return
@@ -107,7 +108,7 @@ class ProvisionalVolumes:
             return undo.pop_all()
 
     async def keep_together(self, volumes: Iterable[str]) -> None:
-        """Let all of these stay, or none; durable on return. The caller holds them."""
+        """Keep all of these, or none; durable on return. The caller holds them."""
         marked = [v for v in volumes if _mark(self._catalogue.volume(v)) is not None]
         if not marked:
             return
@@ -122,7 +123,7 @@ class ProvisionalVolumes:
             _log.warning("volumes kept with %s are marked as kept later: %s", first, error)
 
     def _locked(self, volume_id: str) -> contextlib.AbstractContextManager[None]:
-        """A volume is kept when a VM names it, which then opens it: both at once."""
+        """A volume is kept when a VM names it, which then opens it: both may happen at once."""
         return self._catalogue.locked("volume", volume_id, "kept", in_use=True, brief=True)
 
     async def _describe(self, volume_id: str, **changes: object) -> None:
@@ -139,12 +140,12 @@ class ProvisionalVolumes:
             self._catalogue.described(volume_id, record)
 
     def _keepers(self) -> dict[str, tuple[str, ...]]:
-        """The volumes whose descriptions name others that stay with them, and those."""
+        """The volumes whose descriptions name others that are kept with them, and those others."""
         volumes = self._catalogue.volumes.values()
         return {v.id: v.record.keeps for v in volumes if v.record is not None and v.record.keeps}
 
     async def _finish_keeping(self) -> None:
-        """Write down what was cut off of keeping volumes together."""
+        """Complete an interrupted `keep_together`."""
         for keeper, kept in self._keepers().items():
             await self.keep_named(kept)
             entries = (self._catalogue.volumes.get(volume_id) for volume_id in kept)
@@ -155,7 +156,7 @@ class ProvisionalVolumes:
                     await self._describe(keeper, keeps=())
 
     async def watch(self, delete: Callable[[str], Awaitable[None]]) -> None:
-        """Delete those whose VMs never came, until cancelled."""
+        """Delete volumes whose VMs were never made; until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
             for volume in await self.sweep():
@@ -173,7 +174,7 @@ class ProvisionalVolumes:
                 )
 
     async def sweep(self) -> tuple[str, ...]:
-        """Mark those that VMs name as kept; the ids of those whose time may be over."""
+        """Mark those that VMs name as kept; returns the ids of those whose time may be over."""
         now = time.monotonic()
         used = self._catalogue.take_used()
         marked = {

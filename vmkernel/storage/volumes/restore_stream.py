@@ -1,7 +1,7 @@
-"""Writing into a raw volume from a stream, as a restore does; in a thread of its own.
+"""Writing into a raw volume from a stream, as a restore does; in its own thread.
 
 The sender writes exactly the declared number of bytes and shuts its side down for writing. The
-answer on the stream is empty where all is durable, or a ErrorInfo as JSON.
+answer on the stream is empty if everything is durable, or an ErrorInfo as JSON.
 """
 
 from __future__ import annotations
@@ -29,12 +29,10 @@ __all__ = ["VolumeData"]
 _CHUNK_BYTES = 1 << 20
 _SILENCE_S = 60.0
 WRITERS, WRITERS_EACH = 8, 4
-"""In all, and of one token; each has a thread."""
+"""In total, and per token; each has a thread."""
 
 
 class VolumeData:
-    """See the module."""
-
     def __init__(self, volumes: Volumes, datastores: Datastores, catalogue: Catalogue) -> None:
         self._volumes = volumes
         self._datastores = datastores
@@ -46,7 +44,7 @@ class VolumeData:
 
     @patient
     async def write(self, volume_id: str, offset: int, length: int, *, actor: str) -> socket.socket:
-        """The stream that takes `length` bytes for the place at `offset`."""
+        """The stream for `length` bytes at `offset`."""
         entry, _ = self._volumes.checks.at_rest(volume_id)
         self._catalogue.refuse_children(volume_id)
         if entry.format.value != "raw":
@@ -80,7 +78,7 @@ class VolumeData:
         length: int,
         held: contextlib.AsyncExitStack,
     ) -> None:
-        """The volume is free again before the sender is answered."""
+        """The volume is unlocked before the sender gets its answer."""
         try:
             async with held:
                 loop = asyncio.get_running_loop()

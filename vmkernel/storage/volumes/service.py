@@ -1,4 +1,4 @@
-"""Volumes: virtual disks in qcow2 or raw files, blank or filled from an image."""
+"""Volumes: virtual disks in qcow2 or raw files, empty or filled from an image."""
 
 from __future__ import annotations
 
@@ -67,24 +67,20 @@ _DISK_IMAGES = {
 
 
 class ProgressSink(Protocol):
-    """Takes the progress of what makes a volume; an operation's context is one."""
+    """Receives the progress of making a volume; an operation's context is one."""
 
-    def advance(self, done: int, total: int = 0, *, stage: str = "") -> None:
-        """See OperationContext."""
-        ...
+    def advance(self, done: int, total: int = 0, *, stage: str = "") -> None: ...
 
-    def commit_point(self) -> None:
-        """See OperationContext."""
-        ...
+    def commit_point(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen of the files before a volume is made."""
+    """What was read of the files before a volume is made."""
 
     needed_bytes: int
     stray: bool
-    """True where a file without a description lies in its place."""
+    """True if a file without a description is in its place."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ class ExportedVolume:
 
     entry: VolumeEntry
     chain: tuple[Layer, ...] = ()
-    """The files that its file is the difference to, from the upper one."""
+    """Its backing chain, from the top down."""
 
 
 class Volumes:
@@ -125,7 +121,7 @@ class Volumes:
     async def list(
         self, datastore: str | None, after: str | None, limit: int
     ) -> tuple[tuple[Volume, ...], bool]:
-        """The volumes by id, of one datastore or of all, and whether others follow."""
+        """The volumes of one datastore or of all, by id, and whether others follow."""
         entries = sorted(
             (
                 entry
@@ -144,7 +140,6 @@ class Volumes:
         return tuple(volumes), len(entries) > limit
 
     async def get(self, volume_id: str) -> Volume:
-        """One volume."""
         entry = self._catalogue.volume(volume_id)
         allocated = await self._allocated((entry,))
         shared: int | None = None
@@ -158,7 +153,9 @@ class Volumes:
         )
 
     async def _allocated(self, wanted: Sequence[VolumeEntry]) -> dict[str, int]:
-        """What volumes take of their datastores now; 0 where a datastore doesn't answer soon."""
+        """The space that volumes take in their datastores now; 0 if a datastore doesn't answer
+        soon.
+        """
         found = dict.fromkeys((entry.id for entry in wanted), 0)
 
         async def ask(datastore: str) -> None:
@@ -210,7 +207,9 @@ class Volumes:
         image: ImageEntry | None,
         origin: VolumeEntry | None,
     ) -> Survey:
-        """Look at the files that `prepare` goes by; what else was known may be old afterwards."""
+        """Read the files that `prepare` depends on; anything read earlier may be out of date
+        afterwards.
+        """
         place = self._datastores.layout_for(spec.datastore).volume(volume_id, spec.format)
         layers = self._catalogue.chain(origin) if origin is not None else ()
         needed = await self._datastores.probe(
@@ -231,8 +230,9 @@ class Volumes:
         *,
         shared: bool = False,
     ) -> tuple[contextlib.ExitStack, Place, Room]:
-        """Set aside what a new volume needs, until the result is closed. With `shared`, a VM may
-        go on with the volume that it comes from."""
+        """Reserve what a new volume needs, until the result is closed. With `shared`, a VM may
+        continue to use the source volume.
+        """
         if volume_id in self._catalogue.volumes:
             raise MicaError(ErrorCode.ALREADY_EXISTS, f"There is a volume {volume_id} already.")
         place = self._datastores.layout_for(spec.datastore).volume(volume_id, spec.format)
@@ -261,8 +261,9 @@ class Volumes:
     async def keep(
         self, volume_id: str, *, together_with: Sequence[str] = (), actor: str
     ) -> Operation:
-        """Let a volume stay, although no VM has named it, and others of its datastore with it: all
-        of them or none."""
+        """Keep a volume although no VM has named it, and others of its datastore with it: all of
+        them or none.
+        """
         self.checks.described(volume_id)
 
         async def work(context: OperationContext) -> None:
@@ -297,7 +298,7 @@ class Volumes:
         self._bus.publish("volume.deleted", Subject(kind="volume", id=volume_id), actor=actor)
 
     def usable(self, volume_id: str) -> VolumeEntry:
-        """A volume that can be opened; the reason why not otherwise."""
+        """A volume that can be opened; else an error with the reason."""
         entry, _ = self.checks.sound(volume_id)
         self._datastores.layout(entry.datastore)
         if (busy := self._catalogue.keeps_from_use(volume_id)) is not None:
@@ -305,7 +306,7 @@ class Volumes:
         return entry
 
     async def make_scratch(self, volume_id: str, size_bytes: int) -> Path:
-        """An empty qcow2 beside a volume, for whoever opens it and takes its name away."""
+        """An empty qcow2 beside a volume, for a caller that opens it and removes its name."""
         entry, _ = self.checks.sound(volume_id)
         layout = self._datastores.layout(entry.datastore)
         path = layout.incoming / f"scratch-{secrets.token_hex(8)}.qcow2"
@@ -345,8 +346,9 @@ class Volumes:
         base: tuple[VolumeEntry, VolumeRecord] | None = None,
         clone: str | None = None,
     ) -> None:
-        """Make a volume of the file that `fill` fills, linked to `base`, for a `clone`; durable
-        on return, nothing left where it fails or is cancelled."""
+        """Make a volume from the file that `fill` fills, linked to `base`, for a `clone`; durable
+        on return, nothing is left if it fails or is cancelled.
+        """
         try:
             await fill(place.incoming)
         except BaseException as error:
@@ -373,15 +375,17 @@ class Volumes:
         except OSError as error:
             raise from_os_error(error, f"Volume {volume_id} can't be made") from error
         self._provisional.made(volume_id)
-        self._catalogue.volumes[volume_id] = VolumeEntry(
-            volume_id,
-            spec.datastore,
-            place,
-            spec.format,
-            spec.size_bytes,
-            record,
-            backing_file=base[0].place.data.name if base else None,
-            store_uuid=self._datastores.uuid(spec.datastore),
+        self._catalogue.take_volume(
+            VolumeEntry(
+                volume_id,
+                spec.datastore,
+                place,
+                spec.format,
+                spec.size_bytes,
+                record,
+                backing_file=base[0].place.data.name if base else None,
+                store_uuid=self._datastores.uuid(spec.datastore),
+            )
         )
 
     async def fill_copy(
@@ -394,7 +398,7 @@ class Volumes:
         *,
         snapshot: str | None = None,
     ) -> bool:
-        """Fill a new file with what another volume holds; True where they share their blocks."""
+        """Fill a new file with the content of another volume; True if they share their blocks."""
         total = origin.size_bytes
         return await copy_volume(
             self._qemu_img,
@@ -490,7 +494,7 @@ class Volumes:
         return source
 
     def source_volume(self, spec: VolumeSpec) -> VolumeEntry | None:
-        """What a new volume is to be a copy of; MicaError where it can't be."""
+        """The volume to copy for a new one; MicaError if it can't be copied."""
         if spec.source_volume is None:
             return None
         pointer = "/spec/source_volume"
@@ -545,8 +549,9 @@ def _needed_bytes(
     origin: VolumeEntry | None,
     layers: Sequence[VolumeEntry],
 ) -> int:
-    """Space to set aside (blocking): all of a thick volume, and as much of a thin one as its source
-    may fill."""
+    """Space to reserve (blocking): all of a thick volume, and of a thin one as much as its source
+    may fill.
+    """
     if origin is not None:
         return space_for_copy(origin, (spec.format, spec.allocation, spec.size_bytes), layers)
     if spec.allocation is Allocation.THICK:
@@ -561,7 +566,7 @@ def _needed_bytes(
 
 
 def refuse_revision(record: VolumeRecord, revision: int | None) -> None:
-    """Raise `revision-mismatch` where the volume has changed since it was read."""
+    """Raise `revision-mismatch` if the volume has changed since it was read."""
     if revision is not None and revision != record.revision:
         raise MicaError(
             ErrorCode.REVISION_MISMATCH,

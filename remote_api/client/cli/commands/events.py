@@ -12,11 +12,27 @@ __all__ = ["COMMANDS"]
 
 @click.command()
 @click.option("--after", metavar="EVENT", help="Start after this event (default: now).")
+@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this type, or 'vm.*'.")
+@click.option(
+    "--subject", "subjects", multiple=True, metavar="KIND[/ID]", help="Only about this: 'vm/web'."
+)
+@click.option(
+    "-l", "--label", "labels", multiple=True, metavar="KEY[=VALUE]", help="Only with this label."
+)
 @pass_session
-def events(session: Session, after: str | None) -> None:
-    """Follow events until interrupted, one per line."""
+def events(
+    session: Session,
+    after: str | None,
+    types: tuple[str, ...],
+    subjects: tuple[str, ...],
+    labels: tuple[str, ...],
+) -> None:
+    """Follow events until interrupted, one per line.
+
+    Filters can be given several times. With -o json, each line has the object as it became.
+    """
     with session.mica() as mica:
-        for event in mica.events(after):
+        for event in mica.events(after, types=types, subjects=subjects, labels=labels):
             if session.json:
                 output.print_json(event, compact=True)
             else:

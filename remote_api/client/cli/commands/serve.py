@@ -27,7 +27,7 @@ from remote_api.client.http.pinning import shown_fingerprint
 
 __all__ = ["COMMANDS", "HOST_MODULES", "serve"]
 
-HOST_MODULES = ("h11", "pycdlib", "pyroute2", "vmkernel.wiring")
+HOST_MODULES = ("argon2", "h11", "pycdlib", "pyroute2", "vmkernel.wiring")
 """What the servers import beyond the client: the extra `host` of pyproject.toml, and our own."""
 _ROOT = Path(__file__).resolve().parents[4]
 """The folder that our own packages are in."""
