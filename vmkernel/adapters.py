@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from vmkernel.control.handlers.clones import CloneService
 from vmkernel.control.handlers.host import HostService
-from vmkernel.control.handlers.snapshots import SnapshotService
 from vmkernel.events import EventBus
 from vmkernel.host.runner import Runner
 from vmkernel.model import Finding
@@ -27,6 +25,8 @@ from vmkernel.vm.ports import VmDirectory
 
 if TYPE_CHECKING:
     from vmkernel.vm.backup.service import VmBackups
+    from vmkernel.vm.clone.service import Clones
+    from vmkernel.vm.snapshot_service import Snapshots
 
 __all__ = ["Adapters", "OpenedMedium", "Platform", "VmSide"]
 
@@ -72,11 +72,11 @@ class VmSide(VmDirectory, UsedVms, Protocol):
         """VMs that can't be used, and so on."""
         ...
 
-    def clones(self) -> CloneService:
+    def clones(self) -> Clones:
         """Makes VMs of others."""
         ...
 
-    def snapshots(self) -> SnapshotService:
+    def snapshots(self) -> Snapshots:
         """Points that VMs can go back to."""
         ...
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from vmkernel.adapters import VmSide
 from vmkernel.model import (
     Datastore,
     DatastoreSpace,
@@ -15,23 +14,27 @@ from vmkernel.model import (
     VmStatistics,
 )
 from vmkernel.platform.statistics import host_statistics
-from vmkernel.vm.statistics import VmFigures
+from vmkernel.vm.statistics import StatisticsVms, VmFigures
 
 __all__ = ["MetricsService"]
 
 
 class MetricsService:
-    """See StatisticsService of control/handlers/statistics.py."""
+    """What the host and its VMs use."""
 
     def __init__(
-        self, vms: VmSide | None, datastores: Callable[[], Awaitable[tuple[Datastore, ...]]]
+        self,
+        vms: StatisticsVms | None,
+        datastores: Callable[[], Awaitable[tuple[Datastore, ...]]],
+        promised_bytes: Callable[[], int],
     ) -> None:
         self._vms = vms
         self._datastores = datastores
+        self._promised_bytes = promised_bytes
         self._figures = None if vms is None else VmFigures(vms)
 
     async def host(self) -> HostStatistics:
-        """See StatisticsService."""
+        """The host's figures."""
         spaces = tuple(
             DatastoreSpace(
                 id=datastore.id,
@@ -41,19 +44,18 @@ class MetricsService:
             for datastore in await self._datastores()
             if datastore.status.capacity_bytes
         )
-        promised = 0 if self._vms is None else self._vms.promised_bytes()
-        return host_statistics(promised_bytes=promised, datastores=spaces)
+        return host_statistics(promised_bytes=self._promised_bytes(), datastores=spaces)
 
     async def vm(self, vm_id: str) -> VmStatistics:
-        """See StatisticsService."""
+        """One VM's figures."""
         if self._figures is None:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no VM {vm_id}.")
         return await self._figures.one(vm_id)
 
     async def running_vms(self) -> tuple[VmStatistics, ...]:
-        """See StatisticsService."""
+        """Those of every VM that has a QEMU, by id."""
         return () if self._figures is None else await self._figures.running()
 
     def states(self) -> dict[str, VmState]:
-        """See StatisticsService."""
+        """Every VM's state."""
         return {} if self._vms is None else dict(self._vms.states())

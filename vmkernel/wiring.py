@@ -21,6 +21,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -44,7 +45,6 @@ from vmkernel.control.handlers import (
     vm,
     volumes,
 )
-from vmkernel.control.handlers.statistics import StatisticsService
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.events import EventBus
 from vmkernel.model import ApiInfo, Finding, HostMode, Role
@@ -58,6 +58,9 @@ from vmkernel.storage.service import StorageService
 from vmkernel.text import clean
 from vmkernel.version import __version__
 from vmkernel.vm.consoles import VmConsoles
+
+if TYPE_CHECKING:
+    from vmkernel.metrics import MetricsService
 
 __all__ = ["Vmkernel", "adapters_of"]
 
@@ -275,10 +278,11 @@ class Vmkernel:
 
         self._ending.push_async_callback(end)
 
-    def _figures(self) -> StatisticsService:
+    def _figures(self) -> MetricsService:
         from vmkernel.metrics import MetricsService
 
-        return MetricsService(self._vms, self._storage.datastore_views.list)
+        promised_bytes = self._vms.promised_bytes if self._vms else lambda: 0
+        return MetricsService(self._vms, self._storage.datastore_views.list, promised_bytes)
 
     def _findings(self) -> Iterator[Finding]:
         """Cleaned: they name what others called their datastores, records and VMs."""

@@ -33,7 +33,7 @@ _ON_TRIAL = "A trial guest is being run to see whether KVM can be trusted; ask a
 
 
 class HostedPlatform:
-    """Satisfies the control server's HostService."""
+    """The machine below `mica serve`, which it only reads."""
 
     def __init__(self) -> None:
         self._surroundings: PlatformContext | None = None

@@ -48,7 +48,7 @@ class UsedVms(Protocol):
 
 
 class VmConsoles:
-    """See ConsoleService of control/handlers/console.py."""
+    """The consoles, screens and keyboards of VMs."""
 
     def __init__(self, vms: UsedVms) -> None:
         self._vms = vms
@@ -56,12 +56,12 @@ class VmConsoles:
     async def open(
         self, vm_id: str, kind: ConsoleKind, *, actor: str, origin: str
     ) -> socket.socket:
-        """See ConsoleService."""
+        """A connected socket for the peer of the request, who is named to the others; the caller
+        closes it after handing it on."""
         return await self._vms.open_console(vm_id, kind, actor=actor, origin=origin)
 
     async def screenshot(self, vm_id: str) -> bytes:
-        """See ConsoleService."""
-
+        """What its first display shows, as PNG; `conflict` if it has none."""
         from vmkernel.qemu.screen import screenshot
 
         async def look(vm: Running) -> bytes:
@@ -79,7 +79,7 @@ class VmConsoles:
         return await self._vms.use(vm_id, VmRequest.QUERY, look)
 
     async def press(self, vm_id: str, keys: Sequence[str], text: str) -> None:
-        """See ConsoleService."""
+        """Press keys, then type; `invalid` with every name that can't be pressed."""
         from vmkernel.qemu.keyboard import press
 
         chords = iter(_chords(keys, text))
@@ -95,7 +95,7 @@ class VmConsoles:
             await self._vms.use(vm_id, VmRequest.OPERATE, touch)
 
     async def inject_nmi(self, vm_id: str) -> None:
-        """See ConsoleService."""
+        """Press its NMI button."""
         from vmkernel.qemu.keyboard import inject_nmi
 
         async def inject(vm: Running) -> None:

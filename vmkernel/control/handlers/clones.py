@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
 from vmkernel.control.requests import CloneVm
-from vmkernel.model import CloneSpec, Operation
+from vmkernel.model import Operation
 
-__all__ = ["CloneService", "register"]
+if TYPE_CHECKING:
+    from vmkernel.vm.clone.service import Clones
 
-
-class CloneService(Protocol):
-    """Implemented by `Clones`."""
-
-    async def clone(self, vm_id: str, new_id: str, spec: CloneSpec, *, actor: str) -> Operation:
-        """Begin to make a VM from another one."""
-        ...
+__all__ = ["register"]
 
 
-def register(dispatcher: Dispatcher, service: Callable[[], CloneService]) -> None:
+def register(dispatcher: Dispatcher, service: Callable[[], Clones]) -> None:
     """The service is made when it is first needed."""
 
     @dispatcher.handler

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Sequence
-from typing import Protocol
-
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher, Streamed
 from vmkernel.control.requests import (
@@ -16,34 +12,12 @@ from vmkernel.control.requests import (
     SendKeys,
     TakeScreenshot,
 )
-from vmkernel.model import ConsoleKind
+from vmkernel.vm.consoles import VmConsoles
 
-__all__ = ["ConsoleService", "register"]
-
-
-class ConsoleService(Protocol):
-    """Implemented by `VmConsoles`."""
-
-    async def open(
-        self, vm_id: str, kind: ConsoleKind, *, actor: str, origin: str
-    ) -> socket.socket:
-        """A connected socket for the client, which other clients see by name; the caller closes it
-        after sending it on.
-        """
-        ...
-
-    async def screenshot(self, vm_id: str) -> bytes:
-        """The first display as PNG; `conflict` if there is none."""
-        ...
-
-    async def press(self, vm_id: str, keys: Sequence[str], text: str) -> None:
-        """Press keys, then type the text; `invalid` with every unknown key name."""
-        ...
-
-    async def inject_nmi(self, vm_id: str) -> None: ...
+__all__ = ["register"]
 
 
-def register(dispatcher: Dispatcher, consoles: ConsoleService) -> None:
+def register(dispatcher: Dispatcher, consoles: VmConsoles) -> None:
     @dispatcher.handler
     async def open_console(request: OpenConsole, caller: Caller) -> Streamed:
         stream = await consoles.open(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from vmkernel.auth import Caller
@@ -16,15 +17,11 @@ from vmkernel.control.requests import (
 )
 from vmkernel.model import ApiInfo, Device, HostStatus, Operation, PowerAction
 
-__all__ = ["ApiDescription", "HostService", "register", "register_api_info"]
-
-
-class ApiDescription(Protocol):
-    def __call__(self) -> ApiInfo: ...
+__all__ = ["HostService", "register", "register_api_info"]
 
 
 class HostService(Protocol):
-    """Implemented by the platform."""
+    """What the platform of each mode offers to requests: the appliance's and the hosted one."""
 
     async def host_info(self) -> HostStatus: ...
 
@@ -37,7 +34,7 @@ class HostService(Protocol):
         ...
 
 
-def register_api_info(dispatcher: Dispatcher, describe: ApiDescription) -> None:
+def register_api_info(dispatcher: Dispatcher, describe: Callable[[], ApiInfo]) -> None:
     @dispatcher.handler
     async def api_info(_: GetApiInfo, __: Caller) -> ApiInfo:
         return describe()

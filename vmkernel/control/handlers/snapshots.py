@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
@@ -16,32 +16,15 @@ from vmkernel.control.requests import (
     Page,
     RevertToSnapshot,
 )
-from vmkernel.model import Operation, Snapshot, SnapshotSpec
+from vmkernel.model import Operation, Snapshot
 
-__all__ = ["SnapshotService", "register"]
+if TYPE_CHECKING:
+    from vmkernel.vm.snapshot_service import Snapshots
 
-
-class SnapshotService(Protocol):
-    """Implemented by `Snapshots`."""
-
-    async def list(self, vm_id: str) -> tuple[Snapshot, ...]:
-        """The snapshots of a VM by id."""
-        ...
-
-    async def get(self, vm_id: str, snapshot: str) -> Snapshot: ...
-
-    async def create(
-        self, vm_id: str, snapshot: str, spec: SnapshotSpec, *, actor: str
-    ) -> Operation: ...
-
-    async def revert(
-        self, vm_id: str, snapshot: str, *, start: bool | None, actor: str
-    ) -> Operation: ...
-
-    async def delete(self, vm_id: str, snapshot: str, *, actor: str) -> Operation: ...
+__all__ = ["register"]
 
 
-def register(dispatcher: Dispatcher, service: Callable[[], SnapshotService]) -> None:
+def register(dispatcher: Dispatcher, service: Callable[[], Snapshots]) -> None:
     """The service is made when it is first needed."""
 
     @dispatcher.handler

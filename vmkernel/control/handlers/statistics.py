@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from vmkernel.auth import Caller
 from vmkernel.control.dispatch import Dispatcher
@@ -15,26 +15,15 @@ from vmkernel.control.requests import (
     GetHostStatistics,
     GetVmStatistics,
 )
-from vmkernel.model import HostStatistics, VmState, VmStatistics
+from vmkernel.model import HostStatistics, VmStatistics
 
-__all__ = ["StatisticsService", "register"]
+if TYPE_CHECKING:
+    from vmkernel.metrics import MetricsService
 
-
-class StatisticsService(Protocol):
-    """Implemented by `MetricsService` of vmkernel/metrics.py."""
-
-    async def host(self) -> HostStatistics: ...
-
-    async def vm(self, vm_id: str) -> VmStatistics: ...
-
-    async def running_vms(self) -> tuple[VmStatistics, ...]:
-        """The statistics of every VM that has a QEMU process, by id."""
-        ...
-
-    def states(self) -> dict[str, VmState]: ...
+__all__ = ["register"]
 
 
-def register(dispatcher: Dispatcher, make: Callable[[], StatisticsService]) -> None:
+def register(dispatcher: Dispatcher, make: Callable[[], MetricsService]) -> None:
     """The service is made when it is first needed."""
     service = cache(make)
 
