@@ -57,7 +57,7 @@ def run_stages(build: Path, *stages: str, times: Path | None = None) -> int:
 def add_check_targets(env: Any, build: Path, nodes: dict[str, Any]) -> None:
     """Define ``test``, ``test-<stage>`` and ``bench``."""
     trees = [nodes["tools"], nodes["donor"], nodes["guests"]]
-    image = [*trees, nodes["stick"], nodes["efi"]]
+    image = [*trees, nodes["stick"], nodes["efi"], nodes["inputs"]]
 
     def action(*stages: str, times: Path | None = None) -> Any:
         def run(target: Any, source: Any, env: Any) -> int:

@@ -34,6 +34,7 @@ from appliance_build.image.donor import donor_tree
 from appliance_build.image.native import native_programs
 from appliance_build.inputs.wheels import appliance_wheels
 from appliance_build.progress import say
+from appliance_build.release.image_inputs import RECORD, input_files, record_inputs
 from appliance_build.release.os_release import write_os_release
 from appliance_build.release.version import REPOSITORY, release_version
 from appliance_build.tools.tools_tree import tools_tree, unpacked_guests
@@ -242,7 +243,17 @@ def add_image_targets(env: Any, build: Path, arguments: Mapping[str, str]) -> di
         ],
         action(env, "making mica.img", stick),
     )
-    env.Alias("image", [efi, stick_image])
+
+    def note(targets: list[Path], sources: list[Path]) -> None:
+        del targets, sources
+        record_inputs(REPOSITORY, build)
+
+    inputs = env.Command(
+        str(build / RECORD),
+        [efi, stick_image, *map(str, input_files(REPOSITORY))],
+        action(env, "noting what the image was made of", note),
+    )
+    env.Alias("image", [efi, stick_image, inputs])
     env.Alias("tools", trees["tools"])
     env.Alias("guests", trees["guests"])
     describe(
@@ -254,4 +265,5 @@ def add_image_targets(env: Any, build: Path, arguments: Mapping[str, str]) -> di
         "manifest": manifest[0],
         "efi": efi,
         "stick": stick_image,
+        "inputs": inputs,
     }

@@ -31,6 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[place] = item
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before any machine is started: is the image that of this checkout?"""
+    try:
+        inputs.stick_image()
+    except inputs.MissingInputError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
 @pytest.fixture(scope="session")
 def guest() -> GuestFiles:
     """The tiny guest in all its forms."""

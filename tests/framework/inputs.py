@@ -4,6 +4,9 @@ A tree is asked of the build, which makes it where it has to. While working on s
 environment variable can name one that is there already: MICA_TOOLS_TREE, MICA_DONOR_TREE,
 MICA_GUESTS_TREE, MICA_BROWSER_TREE, MICA_GENERATORS_TREE, MICA_PROVISIONING_TREE,
 MICA_VIEWERS_TREE (folders) and MICA_BUILD (the folder with mica.img and mica.efi).
+
+An image of another state of the checkout is refused: a test would prove nothing about this one.
+MICA_ANY_IMAGE=1 takes it nevertheless.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from appliance_build.image.donor import donor_tree
+from appliance_build.release.image_inputs import changed_inputs
 from appliance_build.tools.tools_tree import (
     tools_tree,
     unpacked_browser,
@@ -27,6 +31,7 @@ from appliance_build.tools.tools_tree import (
 
 __all__ = [
     "BUILD",
+    "MissingInputError",
     "REPOSITORY",
     "browser",
     "donor",
@@ -35,6 +40,7 @@ __all__ = [
     "kernel_release",
     "making",
     "provisioning",
+    "staleness",
     "stick_image",
     "tools",
     "viewers",
@@ -42,11 +48,16 @@ __all__ = [
 ]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+BUILD_IMAGE = "python3 -m appliance_build image"
 BUILD = Path(os.environ.get("MICA_BUILD", REPOSITORY / "build")).resolve()
 
 
 class MissingInputError(Exception):
     """Something that the tests need is not there; the message says how to get it."""
+
+
+class StaleImageError(MissingInputError):
+    """The image is not of this checkout."""
 
 
 @cache
@@ -107,12 +118,26 @@ def kernel_release() -> str:
     return releases[0]
 
 
+@cache
 def stick_image() -> Path:
-    """The stick image as it was built."""
+    """The stick image, built of the checkout as it is."""
     image = BUILD / "mica.img"
     if not image.is_file():
-        raise MissingInputError(f"{image} is not there; `scons image` builds it")
+        raise MissingInputError(f"{image} is not there; build it: {BUILD_IMAGE}")
+    if not os.environ.get("MICA_ANY_IMAGE") and (told := staleness(REPOSITORY, BUILD)):
+        raise StaleImageError(f"{image} {told}; build it: {BUILD_IMAGE}")
     return image
+
+
+def staleness(repository: Path, build: Path) -> str:
+    """How an image differs from what a checkout would give; empty if it doesn't."""
+    changed = changed_inputs(repository, build)
+    if changed is None:
+        return "has no record of what it was built of"
+    if not changed:
+        return ""
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return f"is older than the checkout, or of another: {', '.join(changed[:3])}{more} differ"
 
 
 def work_folder(name: str) -> Path:
