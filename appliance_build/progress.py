@@ -1,4 +1,4 @@
-"""Plain lines on what is done and what is waited for."""
+"""Progress messages: one plain line for each step."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
-    """Announce a piece of work, and tell how long it took when it is done."""
+    """Announce a piece of work, and report its duration when it is done."""
     say(f"{text} ...")
     started = time.monotonic()
     yield

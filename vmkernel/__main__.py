@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _refused(reason: str) -> int:
-    """Say in the log, and to who started us, why there is no start."""
+    """Report in the log, and to the parent process, why it can't start."""
     logging.getLogger("vmkernel").error("%s", reason)
     notify(f"X_MICA_REFUSED={reason}")
     return 1

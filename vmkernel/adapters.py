@@ -33,7 +33,7 @@ __all__ = ["Adapters", "OpenedMedium", "Platform", "VmSide"]
 
 @dataclass(frozen=True)
 class OpenedMedium:
-    """Where the state log lies, or why there is none."""
+    """The place of the state log, or why there is none."""
 
     medium: Medium | None
     reason: str = ""
@@ -42,10 +42,8 @@ class OpenedMedium:
 
 
 class Platform(HostService, Protocol):
-    """The machine below."""
-
     def stage(self, text: str) -> None:
-        """Say a line of the boot story."""
+        """Show a line of progress on the console."""
         ...
 
     def bind(self, surroundings: PlatformContext) -> None:
@@ -62,7 +60,7 @@ class Platform(HostService, Protocol):
 
 
 class VmSide(VmDirectory, UsedVms, Protocol):
-    """The VM side, with what it finds wrong."""
+    """The VM side, with its findings."""
 
     def active(self) -> tuple[str, ...]:
         """The VMs whose guests run, or are about to."""
@@ -73,7 +71,7 @@ class VmSide(VmDirectory, UsedVms, Protocol):
         ...
 
     def clones(self) -> Clones:
-        """Makes VMs of others."""
+        """Makes VMs from others."""
         ...
 
     def snapshots(self) -> Snapshots:
@@ -89,21 +87,17 @@ class VmSide(VmDirectory, UsedVms, Protocol):
         ...
 
     def accelerator(self) -> str | None:
-        """What VMs really run with, where that has been tried."""
+        """What VMs really run with, if that has been tried."""
         ...
 
     def accelerator_reason(self) -> str | None:
-        """Why that isn't KVM, where it isn't."""
+        """Why that isn't KVM, if it isn't."""
         ...
 
 
 class Adapters(Protocol):
-    """One mode."""
-
     @property
-    def runner(self) -> Runner:
-        """Starts this mode's programs."""
-        ...
+    def runner(self) -> Runner: ...
 
     @property
     def platform(self) -> Platform:
@@ -112,7 +106,7 @@ class Adapters(Protocol):
 
     @property
     def keeps_claim_code(self) -> bool:
-        """True where the run folder lasts exactly as long as this boot."""
+        """True if the run folder lasts exactly as long as this boot."""
         ...
 
     async def check_programs(self) -> None:
@@ -136,7 +130,7 @@ class Adapters(Protocol):
     def make_vms(
         self, storage: StorageService, operations: OperationRegistry, events: EventBus
     ) -> VmSide | None:
-        """The VM side; None where it can't be had."""
+        """The VM side; None if it isn't available."""
         ...
 
     async def guests_end_with_us(self) -> float | None:
@@ -144,5 +138,5 @@ class Adapters(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go, last of all."""
+        """Close everything; called last."""
         ...

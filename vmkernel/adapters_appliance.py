@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 _HOST_DOWN_S = 120.0
 
 QEMU_IMG_UID = 701
-"""Runs qemu-img: it reads images that came from outside, and may write its own files only."""
+"""The uid of qemu-img: it reads images from outside, and may write only its own files."""
 PULL_UID = 702
 """Runs what fetches images from servers."""
 _WORK_SLICE = "mica.slice/mica-work.slice"
@@ -46,8 +46,6 @@ _WORKERS_READ = ("/usr", "/lib", "/lib64", "/etc")
 
 
 class ApplianceAdapters:
-    """See Adapters."""
-
     def __init__(self, options: Options, machine: MachineAccess | None = None) -> None:
         self._options = options
         self._runner = Runner()
@@ -62,12 +60,10 @@ class ApplianceAdapters:
 
     @property
     def runner(self) -> Runner:
-        """Starts the programs."""
         return self._runner
 
     @property
     def platform(self) -> Platform:
-        """The machine below."""
         return self._platform
 
     @property
@@ -144,7 +140,6 @@ class ApplianceAdapters:
         operations: OperationRegistry,
         events: EventBus,
     ) -> VmSide | None:
-        """The VM side."""
         return assemble_vms(
             HostMode.APPLIANCE,
             run_dir=self._options.run_dir,
@@ -168,5 +163,5 @@ class ApplianceAdapters:
         return None
 
     def close(self) -> None:
-        """What stands on the console stays."""
+        """The text on the console stays."""
         self._platform.ending()

@@ -1,4 +1,4 @@
-"""Hosted mode: an ordinary program on somebody else's machine."""
+"""Hosted mode: an ordinary program on a machine that Mica doesn't own."""
 
 from __future__ import annotations
 
@@ -29,8 +29,6 @@ _STOP_VMS_S = 30.0
 
 
 class HostedAdapters:
-    """See Adapters."""
-
     def __init__(self, options: Options) -> None:
         self._options = options
         self._medium: FileMedium | None = None
@@ -45,17 +43,15 @@ class HostedAdapters:
 
     @property
     def runner(self) -> Runner:
-        """Starts the programs."""
         return self._runner
 
     @property
     def platform(self) -> Platform:
-        """The machine below."""
         return self._platform
 
     @property
     def keeps_claim_code(self) -> bool:
-        """A directory's lifetime says nothing about a boot."""
+        """A directory's lifetime is independent of a boot."""
         return False
 
     async def check_programs(self) -> None:
@@ -66,19 +62,17 @@ class HostedAdapters:
         )
 
     async def open_medium(self) -> OpenedMedium:
-        """A file; OSError ends the start, because there is somebody to tell it to."""
+        """A file; OSError ends the start, because the user can see it."""
         assert self._options.state_dir is not None
         self._options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._medium = FileMedium(self._options.state_dir / "state.log")
         return OpenedMedium(self._medium)
 
-    async def apply_settings(self, store: StateStore, events: EventBus) -> None:
-        """There are none."""
+    async def apply_settings(self, store: StateStore, events: EventBus) -> None: ...
 
     def make_storage(
         self, store: StateStore, operations: OperationRegistry, events: EventBus
     ) -> StorageService:
-        """Directories as datastores."""
         return StorageService(
             store,
             operations,
@@ -95,7 +89,6 @@ class HostedAdapters:
         operations: OperationRegistry,
         events: EventBus,
     ) -> VmSide | None:
-        """The VM side."""
         return assemble_vms(
             HostMode.HOSTED,
             run_dir=self._options.run_dir,
@@ -110,7 +103,7 @@ class HostedAdapters:
         )
 
     async def guests_end_with_us(self) -> float | None:
-        """Guests run on, unless asked otherwise on the command line."""
+        """Guests keep running, unless the command line says otherwise."""
         return _STOP_VMS_S if self._options.stop_vms else None
 
     def close(self) -> None:

@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 async def run_to_end(work: Awaitable[T]) -> T:
-    """The outcome of the work, a result or an error, however often we are cancelled meanwhile: who
-    cancels comes too late.
+    """The result or error of the work, however often we are cancelled meanwhile: the cancellation
+    comes too late.
 
-    `Task.cancelling()` still tells that it was asked for: a task that goes on for ever looks there.
+    `Task.cancelling()` still reports it: a task that runs for ever checks that.
     """
     task = asyncio.ensure_future(work)
     await _wait(task)
@@ -33,9 +33,10 @@ async def run_to_end_then_cancel(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def begun(begin: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[None]]) -> T:
-    """Await work that leaves something behind, which its outcome names. If we are cancelled
-    meanwhile, the work comes to its end, what it left is taken away, and then CancelledError is
-    raised: the caller couldn't know what to take away."""
+    """Await work that leaves something behind, which its result names. If we are cancelled
+    meanwhile, the work is completed, what it left is removed, and then CancelledError is raised:
+    the caller couldn't know what to remove.
+    """
     task = asyncio.ensure_future(begin)
     if await _wait(task):
         if not task.cancelled() and task.exception() is None:

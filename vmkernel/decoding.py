@@ -20,7 +20,7 @@ _NONSENSE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class UndecodableError(ValueError):
-    """What was to be decoded is not what it should be."""
+    """The data can't be decoded."""
 
 
 def decode_json(data: bytes | msgspec.Raw, kind: type[T]) -> T:
@@ -32,7 +32,7 @@ def decode_json(data: bytes | msgspec.Raw, kind: type[T]) -> T:
 
 
 def decode_document(data: bytes) -> dict[str, Any]:
-    """A JSON object as it is, for what is brought up from an earlier schema before it is typed."""
+    """A JSON object without a type, to be upgraded from an earlier schema before it is typed."""
     return decode_json(data, dict[str, Any])
 
 

@@ -13,12 +13,13 @@ _log = logging.getLogger(__name__)
 
 
 def to_problem(error: BaseException, where: str) -> ErrorInfo:
-    """The problem that an exception is told as; one that nobody expected becomes an incident."""
+    """The problem for an exception; an unexpected one becomes an incident."""
     if isinstance(error, MicaError):
         return error.problem
     incident = secrets.token_hex(6)
     _log.error("incident %s in %s", incident, where, exc_info=error)
     return ErrorInfo(
         code=ErrorCode.INTERNAL,
-        detail=f"Something failed inside the vmkernel; its log has it as incident {incident}.",
+        detail="Internal error of the vmkernel; its log has the details under incident "
+        f"{incident}.",
     )

@@ -1,4 +1,4 @@
-"""The figures of the host and its VMs, joined; loaded when they are first asked for."""
+"""Statistics of the host and its VMs together; loaded when they are first requested."""
 
 from __future__ import annotations
 

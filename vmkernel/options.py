@@ -18,17 +18,17 @@ _APPLIANCE_RUN = Path("/run/mica")
 
 @dataclass(frozen=True)
 class Options:
-    """Where things are; everything else is the same in both modes."""
+    """Paths; everything else is the same in both modes."""
 
     mode: HostMode
     run_dir: Path
-    """Sockets and what is forgotten at power-off."""
+    """Sockets, and files that are lost at power-off."""
     control: Path
-    """The control socket, where systemd passes none."""
+    """The control socket, if systemd passes none."""
     state_dir: Path | None = None
-    """Hosted: what lasts."""
+    """Hosted: persistent files."""
     state_device: Path | None = None
-    """Appliance: the state partition, where it is not to be looked for."""
+    """Appliance: the state partition, if it is not to be searched for."""
     accelerator: AcceleratorWish = AcceleratorWish.AUTO
     qemu: Path | None = None
     qemu_img: Path | None = None
@@ -45,7 +45,7 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Read the command line; argparse ends the process where it is wrong."""
+    """Read the command line; argparse ends the process if it is wrong."""
     parser = argparse.ArgumentParser(
         prog="vmkernel", description="The hypervisor core of Mica.", allow_abbrev=False
     )

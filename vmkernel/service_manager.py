@@ -1,5 +1,5 @@
-"""What the service manager and a process of ours tell each other (sd_notify(3), sd_listen_fds(3)):
-readiness and status, signs of life, and the sockets that it passes.
+"""Messages between the service manager and our processes (sd_notify(3), sd_listen_fds(3)):
+readiness and status, watchdog messages, and the sockets that it passes.
 
 Both services use it; it imports nothing of Mica.
 """
@@ -16,7 +16,9 @@ _FIRST_FD = 3
 
 
 def notify(*lines: str) -> bool:
-    """Tell it, such as `READY=1` or `STATUS=…`; False if there is none, or it doesn't listen."""
+    """Send a message, such as `READY=1` or `STATUS=…`; False if there is no manager, or it doesn't
+    listen.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
@@ -57,7 +59,7 @@ def watchdog_pause_s() -> float | None:
 
 
 async def feed_watchdog() -> None:
-    """Tell it that the event loop runs, as often as it wants to hear that; cancelled at the end."""
+    """Report that the event loop runs, as often as the manager requires; cancelled at the end."""
     pause_s = watchdog_pause_s()
     while pause_s is not None:
         notify("WATCHDOG=1")

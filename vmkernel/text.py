@@ -1,8 +1,8 @@
-"""Text that others chose, and what it may not bring into a terminal or a log.
+"""Text from outside, and the characters that must not reach a terminal or a log.
 
-What users send is refused if it holds such characters: the patterns stand in the records. What
-guests, programs and hardware say is cleaned where it enters. What is printed or logged is cleaned
-once more, as the last line. It imports nothing of Mica, so that all of it can use it.
+Users' input is refused if it contains such characters: the patterns are in the records. Text from
+guests, programs and hardware is cleaned where it enters. What is printed or logged is cleaned
+again, as the last line of defence. It imports nothing of Mica, so that all of it can use it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ _UNSAFE_IN_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\ud800-\udff
 
 
 def clean(value: object, limit: int = 256) -> str:
-    """`value` on one line, without such characters, cut to `limit` characters; what is no string
-    is empty."""
+    """`value` on one line, without such characters, cut to `limit` characters; empty if it isn't a
+    string.
+    """
     if not isinstance(value, str):
         return ""
     return one_line(value[: 4 * limit]).strip()[:limit]
@@ -69,10 +70,8 @@ class CleanFormatter(logging.Formatter):
     messages of several lines."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See Formatter; the message is one line."""
         return clean_lines(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base's name
-        """See Formatter."""
         record.message = one_line(record.message)
         return super().formatMessage(record)

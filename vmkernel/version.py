@@ -1,4 +1,4 @@
-"""The one place where the version of Mica stands."""
+"""The only place for the version of Mica."""
 
 __all__ = ["__version__"]
 

@@ -1,7 +1,7 @@
 """Where the objects of a vmkernel are joined; with the modes' adapters, the only place that knows
 them all.
 
-phases of a start            what fails here
+phases of a start            if it fails
   programs                   the start is refused: no VM could run (hosted mode)
   state                      nothing: a host without its state runs, and says so
   settings                   nothing: a bad mica.toml is a finding
@@ -81,7 +81,7 @@ def adapters_of(options: Options) -> Adapters:
 
 
 class Vmkernel:
-    """One vmkernel: `run` it until it is told to stop."""
+    """One vmkernel: `run` it until it is asked to stop."""
 
     _store: StateStore
     _access: AccessService
@@ -136,7 +136,7 @@ class Vmkernel:
                 await self._end_guests(self._vms, timeout_s)
 
     async def _end_guests(self, vms: VmSide, timeout_s: float) -> None:
-        """Shut the guests down; whoever waits is told for which, and may have it quicker."""
+        """Shut the guests down; shows which are still running, and can be hurried."""
 
         def tell(ends: str) -> None:
             if names := ", ".join(vms.active()):

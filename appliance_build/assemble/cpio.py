@@ -23,7 +23,6 @@ class CpioEntry:
 
     @classmethod
     def folder(cls, path: str, mode: int = 0o755) -> "CpioEntry":
-        """Return a folder."""
         return cls(path, DIRECTORY | mode)
 
     @classmethod

@@ -29,7 +29,7 @@ def check_kernel(config: Path) -> None:
 
 
 def early_name(number: int, module: Path) -> str:
-    """Where the initrd holds the module that is loaded as the `number`th."""
+    """The path in the initrd of the `number`th module to load."""
     return f"modules/{number:02}-{module.name.split('.')[0]}.ko"
 
 

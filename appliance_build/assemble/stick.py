@@ -97,7 +97,7 @@ def _esp_tree(parts: StickParts, tree: Path) -> None:
 
 
 def write_stick(tools: Path, parts: StickParts, target: Path, work: Path) -> None:
-    """Write the stick image; ``work`` is a folder for what is only needed on the way."""
+    """Write the stick image; ``work`` is a folder for intermediate files."""
     shutil.rmtree(work, ignore_errors=True)
     tree, definitions = work / "esp", work / "repart.d"
     tree.mkdir(parents=True)

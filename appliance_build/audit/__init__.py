@@ -1,6 +1,6 @@
 """Owns the checks of a finished image tree against its manifest; changes nothing in either.
 
-Every rule is a function from an :class:`AuditTree` to findings, and stands in :data:`RULES`.
+Every rule is a function from an :class:`AuditTree` to findings, and is listed in :data:`RULES`.
 A finding names the rule, the file, and what is wrong with it; any finding fails the build::
 
     python3 -m appliance_build.audit --root build/rootfs --manifest build/manifest.json

@@ -32,7 +32,7 @@ def executable_stack(tree: AuditTree) -> Iterator[Finding]:
 
 
 def unresolved(tree: AuditTree) -> Iterator[Finding]:
-    """Every interpreter and library is where the loader looks."""
+    """Every interpreter and library is where the loader searches for it."""
     for path, elf in tree.elf_files.items():
         if elf.interpreter is not None and tree.trees.resolve(elf.interpreter) is None:
             yield Finding("unresolved-library", path, f"interpreter {elf.interpreter} not found")

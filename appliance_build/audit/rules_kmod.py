@@ -1,4 +1,4 @@
-"""Kernel modules: each is signed, what it depends on is there, its firmware is there or waived."""
+"""Kernel modules: each is signed, its dependencies exist, its firmware exists or is waived."""
 
 from __future__ import annotations
 

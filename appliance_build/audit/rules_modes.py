@@ -1,4 +1,4 @@
-"""No privilege that lies in a file: setuid, setgid, file capabilities; no device files."""
+"""No privileges stored in files: setuid, setgid, file capabilities; no device files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def file_capabilities(tree: AuditTree) -> Iterator[Finding]:
 
 
 def world_writable(tree: AuditTree) -> Iterator[Finding]:
-    """Nothing that everybody may write, but directories with the sticky bit."""
+    """Nothing is world-writable except directories with the sticky bit."""
     for node in tree.nodes:
         sticky = node.is_directory and node.mode & stat.S_ISVTX
         if node.mode & stat.S_IWOTH and not node.is_link and not sticky:

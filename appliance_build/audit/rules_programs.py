@@ -71,7 +71,7 @@ def _named(tree: AuditTree, rule: str, group: str, message: str) -> Iterator[Fin
 
 
 def _counts(node: Node) -> bool:
-    """A name alone counts where programs and units lie, or where the file can be run."""
+    """Names alone count in the folders of programs and units, or if the file can be run."""
     if node.path.startswith(("/usr/bin/", "/usr/sbin/", "/usr/lib/systemd/", "/etc/systemd/")):
         return True
     return node.is_link or bool(node.mode & 0o111)

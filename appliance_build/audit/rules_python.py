@@ -1,6 +1,6 @@
 """Python: every module of ours in the image can be imported by the image's own interpreter.
 
-What C code imports by name no reading of sources can see; this is where a missing one shows.
+Imports by C code can't be found by reading sources; a missing one shows here.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One path of the tree, as ``lstat`` tells."""
+    """One path of the tree, as ``lstat`` reports it."""
 
     path: str
     source: Path
@@ -78,7 +78,6 @@ class AuditTree:
 
     @functools.cached_property
     def files(self) -> list[Node]:
-        """The ordinary files."""
         return [node for node in self.nodes if node.is_file]
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""What the host must have, and how what is missing gets there."""
+"""What the host must have, and installing what is missing."""
 
 import os
 import platform
@@ -77,7 +77,6 @@ def missing_packages() -> list[str]:
 
 
 def prepare_host(cache: Path) -> None:
-    """Check the host, and install what it lacks."""
     _check()
     free = shutil.disk_usage(cache).free
     if free < FREE_BYTES:

@@ -26,7 +26,7 @@ MICA_DEBIAN_MIRROR the Debian mirror, where the host's own are not wanted.
 
 
 def start(words: Sequence[str]) -> int:
-    """Set up, then become ``scons WORDS``; returns only where that is not possible."""
+    """Set up, then become ``scons WORDS``; returns only if that is not possible."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0 if words else 2

@@ -1,4 +1,4 @@
-"""Write the stick image to a device, and refuse what looks like somebody's disk."""
+"""Write the stick image to a device, and refuse one that looks like a disk in use."""
 
 import errno
 import os
@@ -37,16 +37,16 @@ class FlashError(ValueError):
 
 
 class FlashRefusedError(FlashError):
-    """The device is not one to write to; the message says why and what would override it."""
+    """The device must not be written; the message says why and what would override it."""
 
 
 class FlashFailedError(FlashError):
-    """The device failed; what is on it now is no working stick."""
+    """The device failed; it is no working stick now."""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """What sysfs and the mount table say of a whole disk."""
+    """A whole disk, as sysfs and the mount table describe it."""
 
     name: str
     model: str
@@ -54,13 +54,15 @@ class Disk:
     size_bytes: int
     removable: bool
     in_use: tuple[str, ...]
-    """Where it or a part of it is mounted or otherwise held."""
+    """If it or a part of it is mounted or otherwise held."""
     lasting_name: str = ""
     """Of a disk without a serial number: a name that another disk doesn't get by chance."""
 
     @property
     def identity(self) -> str:
-        """What `FORCE=` must say to mean this disk; empty where nothing tells it from others."""
+        """What `FORCE=` must say to mean this disk; empty if nothing distinguishes
+        it from others.
+        """
         return self.serial or self.lasting_name
 
     def __str__(self) -> str:
@@ -118,7 +120,7 @@ def look_at(
     proc: Path = Path("/proc"),
     udev: Path = Path("/run/udev/data"),
 ) -> Disk:
-    """Return what is known of a device; a partition or no disk at all is refused."""
+    """Return what is known of a device; a partition, or anything that isn't a disk, is refused."""
     name = device.resolve().name
     entry = sys_block / name
     if not entry.exists():
@@ -153,7 +155,7 @@ def look_at(
 
 
 def objections(disk: Disk, image_bytes: int) -> list[str]:
-    """Return what speaks against writing an image of a size to a disk."""
+    """Return the reasons against writing an image of this size to a disk."""
     found = list(disk.in_use)
     if not disk.removable:
         found.append(f"{disk.name} is not removable")
@@ -206,7 +208,7 @@ class _Progress:
 
 @contextmanager
 def _explained(device: Path, progress: _Progress) -> Iterator[None]:
-    """Turn the failure of a device into words that name it and the place."""
+    """Convert the failure of a device to a message that names it and the place."""
     try:
         yield
     except OSError as error:

@@ -7,8 +7,8 @@
     vmkernel, remote_api, rootfs, roots, bundles ─┴─ manifest.json (+ rootfs/) ─ root.erofs
     init.c ─ init ──────────────────────────────────────────────── initrd ─ mica.efi ─ mica.img
 
-A ``*.path`` file names a tree in the cache; the manifest holds every file's hash, and so stands
-for the staging tree. SCons compares contents, not times.
+A ``*.path`` file names a tree in the cache; the manifest holds every file's hash, and so represents
+the staging tree. SCons compares contents, not times.
 """
 
 import shutil

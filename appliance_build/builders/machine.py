@@ -14,14 +14,12 @@ __all__ = ["add_machine_targets"]
 
 
 class RunError(ValueError):
-    """The machine did not come up or did not go down; it has said why itself."""
+    """The machine did not start or did not stop; it has reported the reason itself."""
 
 
 def add_machine_targets(
     env: Any, build: Path, nodes: dict[str, Any], arguments: Mapping[str, str]
 ) -> None:
-    """Define the targets."""
-
     def client(targets: list[Path], _: list[Path]) -> None:
         targets[0].write_text(
             "#!/bin/sh\n"

@@ -15,8 +15,6 @@ __all__ = ["add_service_targets"]
 
 
 def add_service_targets(env: Any, nodes: dict[str, Any], arguments: Mapping[str, str]) -> None:
-    """Define the targets."""
-
     def why(_: list[Path], sources: list[Path]) -> None:
         name = arguments.get("FILE")
         if not name:

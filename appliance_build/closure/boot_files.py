@@ -41,7 +41,6 @@ class BootFiles:
         raise NotInDonorError(f"{source}: in no input tree")
 
     def add_kernel(self, image: Path | None) -> None:
-        """Take the kernel."""
         if image is not None:
             self.add(image, Reason(RULE, "mica.efi", "the kernel"))
 

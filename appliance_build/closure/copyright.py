@@ -1,4 +1,4 @@
-"""Licences of Debian packages, from their machine-readable copyright files where they have one."""
+"""Licences of Debian packages, from their machine-readable copyright files if they have one."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def spdx_name(name: str) -> str:
 
 
 def debian_licences(root: Path, package: str, firmware: Collection[str] = ()) -> list[str]:
-    """The licences that `package`'s copyright file names, by SPDX identifier where known.
+    """The licences that `package`'s copyright file names, by SPDX identifier if known.
 
-    A firmware package has the licences of a hundred makers; `firmware` are the files taken of
-    it, relative to the firmware directory, and only their licences are named.
+    A firmware package has the licences of a hundred makers; `firmware` are the files taken of it,
+    relative to the firmware directory, and only their licences are named.
     """
     file = root / "usr/share/doc" / package / "copyright"
     if not file.is_file():

@@ -3,7 +3,7 @@
 ::
 
     ClosureError
-    ├── RootsError        a roots or bundle file says something wrong; names file and field
+    ├── RootsError        a roots or bundle file is wrong; names file and field
     ├── NotInDonorError        a file that something needs is in none of the trees
     ├── ExcludedNeededError    a file that something needs is excluded by the roots
     ├── LinkLoopError          a chain of symbolic links does not end

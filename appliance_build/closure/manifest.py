@@ -105,7 +105,6 @@ class Manifest:
 
     @classmethod
     def load(cls, source: Path) -> Manifest:
-        """Read a manifest back."""
         data: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
         if data.get("schema") != MANIFEST_SCHEMA:
             raise ClosureError(f"{source}: schema {data.get('schema')} is not {MANIFEST_SCHEMA}")

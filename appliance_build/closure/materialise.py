@@ -26,7 +26,7 @@ __all__ = ["ModuleFormat", "materialise"]
 
 
 class ModuleFormat(StrEnum):
-    """How kernel modules lie in the tree: as Debian ships them, or unpacked for the packer."""
+    """The form of kernel modules in the tree: as Debian ships them, or unpacked for the packer."""
 
     XZ = "xz"
     PLAIN = "plain"

@@ -12,7 +12,7 @@ __all__ = ["DebianPackage", "DebianPackages", "Wheel", "Wheels"]
 
 @dataclass(frozen=True, slots=True)
 class DebianPackage:
-    """An installed binary package, as dpkg's status file tells."""
+    """An installed binary package, from dpkg's status file."""
 
     name: str
     version: str
@@ -68,7 +68,7 @@ def _merged(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """An unpacked wheel: its name, version and licence as its METADATA tells."""
+    """An unpacked wheel: its name, version and licence from its METADATA."""
 
     name: str
     version: str

@@ -137,9 +137,10 @@ def _scan(request: dict[str, Any]) -> dict[str, Any]:
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     """The module without the docstrings of itself and its functions, as `-OO` would leave it, with
-    its assertions: nobody reads the former on the appliance, and every process would hold them.
+    its assertions: nothing reads them on the appliance, and every process would keep them in
+    memory.
 
-    Those of classes stay: `dataclass` makes one at every start where there is none.
+    Those of classes stay: `dataclass` makes one at every start if there is none.
     """
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):

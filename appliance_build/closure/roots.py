@@ -82,7 +82,7 @@ class UnitRoot(_Root, frozen=True):
 
 
 class PythonRoot(_Root, frozen=True):
-    """A Python module; of a package all submodules unless told otherwise."""
+    """A Python module; of a package all submodules unless the entry says otherwise."""
 
     module: Text
     submodules: bool = True
@@ -124,7 +124,7 @@ class LinkRoot(_Root, frozen=True):
 
 
 class ModeRule(_Root, frozen=True):
-    """The mode of one path, where 0644, 0755 by the x bit is not right."""
+    """The mode of one path, if 0644 (0755 for executables) is not right."""
 
     path: ImagePath
     mode: OctalMode
@@ -175,12 +175,12 @@ class _RootsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Roots(_RootsFile, frozen=True):
-    """All roots files taken together; `where` tells which file an entry came from."""
+    """All roots files together; `where` is the file of an entry."""
 
     where: dict[int, str] = msgspec.field(default_factory=dict)
 
     def origin(self, entry: _Root) -> str:
-        """The file an entry stands in, for its reason."""
+        """The file of an entry, for its reason."""
         return self.where.get(id(entry), "roots")
 
 

@@ -1,8 +1,8 @@
 """The rule for ``.note.dlopen``: libraries a program loads at run time and says so.
 
-``required`` ones must be there. ``recommended`` ones are taken where the donor has them, and
-``suggested`` ones are not, unless a ``[[dlopen]]`` entry of the roots says otherwise. What was
-left out, and why, stands in the plan's notes.
+``required`` ones must be there. ``recommended`` ones are taken if the donor has them, and
+``suggested`` ones are not, unless a ``[[dlopen]]`` entry of the roots says otherwise. The plan's
+notes say what was left out, and why.
 """
 
 from __future__ import annotations

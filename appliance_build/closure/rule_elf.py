@@ -1,8 +1,8 @@
 """The rule for ELF files: interpreter, ``DT_NEEDED`` along the loader's own search, versions.
 
-The image has no ``ld.so.cache``, so a library must lie where the loader looks unasked:
-``DT_RPATH``, ``DT_RUNPATH`` (with ``$ORIGIN``), then the directories built into Debian's ld.so.
-A symbol version that the library found does not define is an error here already.
+The image has no ``ld.so.cache``, so a library must be in a folder that the loader searches:
+``DT_RPATH``, ``DT_RUNPATH`` (with ``$ORIGIN``), then the directories built into Debian's ld.so. A
+symbol version that the library found does not define is an error here already.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ class RuleElf:
         self._found: dict[str, dict[str, str]] = {}
 
     def visit(self, search: Search, entry: Entry) -> None:
-        """Follow one ELF file."""
         if entry.source is None or entry.path.endswith((".ko", ".ko.xz")):
             return
         if not is_elf(entry.source):
@@ -59,7 +58,7 @@ class RuleElf:
         return None
 
     def _by_loader(self, entry: Entry, name: str) -> str | None:
-        """Where the program or library that loads `entry` has loaded `name` itself already."""
+        """If the program or library that loads `entry` has loaded `name` itself already."""
         for reason in entry.reasons:
             if reason.rule == "elf-needed" and name in self._found.get(reason.of, {}):
                 return self._found[reason.of][name]
@@ -79,7 +78,9 @@ class RuleElf:
 
 
 def library_directories(path: str, elf: ElfFile) -> list[str]:
-    """Where the loader looks for the libraries of the image's file `path`, in order."""
+    """The folders in which the loader searches for the libraries of the image's file `path`, in
+    order.
+    """
     own = elf.runpath or elf.rpath
     origin = posixpath.dirname(path)
     expanded = [

@@ -31,7 +31,7 @@ _SUFFIXES = (".ko", ".ko.xz")
 
 
 def read_module(path: Path) -> bytes:
-    """A kernel module's ELF bytes, unpacked where it is compressed."""
+    """A kernel module's ELF bytes, unpacked if it is compressed."""
     data = path.read_bytes()
     return lzma.decompress(data) if path.suffix == ".xz" else data
 
@@ -138,7 +138,7 @@ class RuleKmod:
         self.used_waivers: set[str] = set()
 
     def take(self, search: Search, name: str, reason: Reason) -> bool:
-        """Take a module by name; False where the kernel has no such module."""
+        """Take a module by name; False if the kernel has no such module."""
         canonical = module_name(name)
         path = self.modules.paths.get(canonical)
         if path is not None:
@@ -166,7 +166,6 @@ class RuleKmod:
                 )
 
     def visit(self, search: Search, entry: Entry) -> None:
-        """Follow one module."""
         if entry.source is None or not entry.path.endswith(_SUFFIXES):
             return
         if not entry.path.startswith("/usr/lib/modules/"):

@@ -36,7 +36,6 @@ class RuleNss:
     """Takes the name service libraries."""
 
     def visit(self, search: Search, entry: Entry) -> None:
-        """Follow the configuration file."""
         if entry.path != _CONFIGURATION or entry.source is None:
             return
         for service in sorted(services(entry.source.read_text(encoding="utf-8")) - _BUILT_IN):

@@ -1,10 +1,10 @@
 """The rule for Python: the import closure of our packages, the wheels and the standard library.
 
-Imports are read from the source, never by importing. Every import counts, at whatever depth
-and under whatever condition, unless it can't run in the image (see
-:mod:`appliance_build.closure.python_worker`) or a ``[[python_waiver]]`` cuts it. What C code
-imports is told by ``[[python_hidden]]``. A module of our own that imports what isn't there
-fails the build; elsewhere that is an optional import, and noted.
+Imports are read from the source, never by importing. Every import counts, at whatever depth and
+under whatever condition, unless it can't run in the image (see
+:mod:`appliance_build.closure.python_worker`) or a ``[[python_waiver]]`` cuts it. Imports by C code
+are listed in ``[[python_hidden]]``. A module of our own that imports what isn't there fails the
+build; elsewhere that is an optional import, and noted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ModuleKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Where a module lies; `directories` is a package's own search path."""
+    """The place of a module; `directories` is a package's own search path."""
 
     name: str
     kind: ModuleKind
@@ -98,7 +98,7 @@ class RulePython:
                 self._take_below(search, module, directory, name, reason, exclude)
 
     def take(self, search: Search, module: str, reason: Reason) -> bool:
-        """Take a module and its parent packages; False where there is no such module."""
+        """Take a module and its parent packages; False if there is no such module."""
         if module in _ALIASES:
             self.take(search, module.rpartition(".")[0], reason)
             return self.take(search, _ALIASES[module], reason)

@@ -25,7 +25,6 @@ class RuleScript:
     """Takes the interpreter of an executable script."""
 
     def visit(self, search: Search, entry: Entry) -> None:
-        """Follow one executable."""
         if entry.source is None or not entry.mode & 0o111:
             return
         with entry.source.open("rb") as stream:

@@ -16,7 +16,6 @@ class RuleUdev:
     """Takes the programs named by udev rules; a missing one must be waived."""
 
     def visit(self, search: Search, entry: Entry) -> None:
-        """Follow one rules file."""
         if entry.source is None or not entry.path.endswith(".rules"):
             return
         if "/udev/rules.d/" not in entry.path:

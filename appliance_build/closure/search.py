@@ -66,7 +66,7 @@ class Search:
         return final
 
     def want(self, path: str, reason: Reason) -> str | None:
-        """Like :meth:`need`, but answers None where there is no such file."""
+        """Like :meth:`need`, but answers None if there is no such file."""
         resolved = self.trees.resolve(path)
         if resolved is None:
             return self._made(path, reason)

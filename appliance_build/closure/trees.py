@@ -26,7 +26,7 @@ _MAX_LINKS = 40
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One input tree: what lies below `base` appears in the image below `mount`."""
+    """One input tree: files below `base` appear in the image below `mount`."""
 
     origin: Origin
     base: Path
@@ -83,7 +83,7 @@ class Trees:
         return None
 
     def resolve(self, path: str) -> Resolved | None:
-        """Follow `path` through every link (directories' too); None where nothing is there."""
+        """Follow `path` through every link (directories' too); None if nothing is there."""
         links: list[tuple[str, str, Path, Layer]] = []
         current = ""
         pending = [part for part in path.split("/") if part and part != "."]
@@ -174,7 +174,7 @@ class Trees:
         return [path for path in found if self.lookup_any(path)]
 
     def lookup_any(self, path: str) -> bool:
-        """Whether something lies at `path`, reached through linked directories or not."""
+        """Whether something exists at `path`, reached through linked directories or not."""
         if self.lookup(path) is not None:
             return True
         parent = self.resolve(posixpath.dirname(path))

@@ -30,7 +30,6 @@ class Rest(BuildHookInterface[Any]):
     """hatchling calls it before it builds."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """See BuildHookInterface."""
         del version
         if self.target_name != "wheel":
             raise ValueError("mica-hypervisor has only a wheel: mica-client's sdist is the source")

@@ -13,7 +13,7 @@ NATIVE_TOML = Path(__file__).parent / "native.toml"
 
 @dataclass(frozen=True)
 class NativeProgram:
-    """A C file and where its program lies in the image."""
+    """A C file and the place of its program in the image."""
 
     source: Path
     path: str

@@ -1,10 +1,9 @@
-"""The cache outside the checkout: where it lies, and whether a tree in it is still sound.
+"""The cache outside the checkout: its place, and whether a tree in it is still sound.
 
-A tree gets a stamp beside it (never in it) with two digests. The *shape* (path,
-kind, size, times, inode of every entry) is compared on each use, which takes
-well under a second. Where it differs, as after a restore from a backup, the *content* digest
-decides; a tree that fails both is thrown away and made again. Python's byte code is left out: it
-is written while a tree is used.
+A tree gets a stamp beside it (never in it) with two digests. The *shape* (path, kind, size, times,
+inode of every entry) is compared on each use, which takes well under a second. If it differs, as
+after a restore from a backup, the *content* digest decides; a tree that fails both is deleted and
+made again. Python's byte code is left out: it is written while a tree is used.
 """
 
 import fcntl
@@ -87,7 +86,7 @@ def mark_tree(tree: Path) -> None:
 
 
 def tree_is_sound(tree: Path) -> bool:
-    """Tell whether a tree is complete and unchanged since :func:`mark_tree`."""
+    """Return whether a tree is complete and unchanged since :func:`mark_tree`."""
     try:
         stamp = json.loads(_stamp(tree).read_text())
         if not tree.is_dir():

@@ -15,7 +15,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, order=True)
 class LockedPackage:
-    """One .deb: what it is, and where in which archive it lay when it was locked."""
+    """One .deb: what it is, and its place in the archive when it was locked."""
 
     name: str
     version: str
@@ -74,7 +74,7 @@ class DebianLock:
 def differences(
     old: tuple[LockedPackage, ...], new: tuple[LockedPackage, ...]
 ) -> list[tuple[str, str, str]]:
-    """Return ``(name, old version, new version)`` of what differs; ``-`` where there is none."""
+    """Return ``(name, old version, new version)`` of what differs; ``-`` if there is none."""
     before = {package.name: package.version for package in old}
     after = {package.name: package.version for package in new}
     return [

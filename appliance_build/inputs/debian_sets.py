@@ -14,7 +14,7 @@ DEBIAN_TOML = Path(__file__).parent / "debian.toml"
 
 @dataclass(frozen=True)
 class PackageSet:
-    """What is asked for; what it needs besides is found by apt."""
+    """The requested packages; apt finds their dependencies."""
 
     name: str
     suites: tuple[str, ...]

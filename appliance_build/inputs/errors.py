@@ -3,7 +3,7 @@
 InputError
 ├── CommandError  a tool of the host failed; shows the command and its last lines
 ├── GoneError     a locked file has left the mirror and isn't in the archive either
-├── HashError     what came is not what was locked
+├── HashError     the received file is not the locked one
 ├── LockError     a lock file can't be read or used
 └── MirrorError   no Debian mirror is known, or it doesn't answer
 """

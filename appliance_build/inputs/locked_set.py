@@ -27,7 +27,6 @@ class LockedSet:
         self.digest = DebianLock({name: packages}).digest(name)
 
     def files(self) -> dict[LockedPackage, Path]:
-        """Return the .debs."""
         return fetch_all(self.packages, find_mirrors())
 
 
@@ -46,8 +45,8 @@ def _committed(wanted: PackageSet) -> tuple[LockedPackage, ...]:
 def obtain(name: str, report: Path | None = None) -> LockedSet:
     """Return a set whose files are all in the archive.
 
-    The committed lock is followed. Where the mirror has moved on, the packages that differ are
-    named, and the lock that was used instead is written to ``report``.
+    The committed lock is followed. If the mirror has newer packages, those that differ are named,
+    and the lock that was used instead is written to ``report``.
     """
     wanted = load_sets()[name]
     packages = _committed(wanted)
@@ -72,7 +71,7 @@ def obtain(name: str, report: Path | None = None) -> LockedSet:
 
 
 def refresh_lock() -> None:
-    """Write the committed lock anew from what the suites hold now (`scons lock`)."""
+    """Write the committed lock again from the suites' present content (`scons lock`)."""
     lock = DebianLock.load(LOCK_FILE)
     resolver = Resolver(find_mirrors())
     wishes = {}

@@ -1,7 +1,7 @@
 """Find the Debian mirror: the one the host itself uses, or the one it is told.
 
-``MICA_DEBIAN_MIRROR`` overrides the main archive, ``MICA_DEBIAN_SECURITY_MIRROR``
-the security archive (by default the main one's address with ``-security``).
+``MICA_DEBIAN_MIRROR`` overrides the main archive, ``MICA_DEBIAN_SECURITY_MIRROR`` the security
+archive (by default the main one's address with ``-security``).
 """
 
 import os
@@ -32,7 +32,7 @@ class Mirrors:
         return self.security if archive == "debian-security" else self.debian
 
     def split(self, uri: str) -> tuple[Archive, str]:
-        """Tell a package's address apart into archive and path."""
+        """Split a package's address into archive and path."""
         for archive in ("debian-security", "debian"):
             base = self.base(archive) + "/"
             if uri.startswith(base):
@@ -83,7 +83,7 @@ def _resolve(uri: str) -> str | None:
 def find_mirrors(
     apt_folder: Path = Path("/etc/apt"), environment: Mapping[str, str] = os.environ
 ) -> Mirrors:
-    """Return the mirrors to use, or say what to set."""
+    """Return the mirrors to use, or raise an error that says what to set."""
     main = environment.get(MIRROR_VARIABLE, "").rstrip("/")
     security = environment.get(SECURITY_VARIABLE, "").rstrip("/")
     if not main:

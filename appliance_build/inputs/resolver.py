@@ -1,4 +1,4 @@
-"""Ask apt which packages a set comes to, in folders of its own and with the host left alone."""
+"""Ask apt which packages a set needs, in separate folders, without touching the host."""
 
 import re
 import tempfile

@@ -1,4 +1,4 @@
-"""Write the wheels' locks anew: what builds and tests, and what goes into the image."""
+"""Write the wheels' locks again: for building and testing, and for the image."""
 
 import sys
 from pathlib import Path

@@ -27,7 +27,7 @@ class Status:
     failure: str | None = None
 
     def complete(self) -> bool:
-        """Tell whether everything is known that the user needs."""
+        """Return whether everything that the user needs is known."""
         told = self.claimed or self.claim_code is not None
         return self.ready and self.fingerprint is not None and told
 

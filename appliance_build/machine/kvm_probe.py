@@ -1,4 +1,4 @@
-"""Whether this host's KVM can be trusted: a guest like the real one must get through its firmware.
+"""Whether this host's KVM works: a guest like the real one must get through its firmware.
 
 A ``/dev/kvm`` can be there, answer, and run a small guest, and yet hang every ordinary one. So the
 trial guest is the machine that is to run (q35, two processors, UEFI) without anything to start: its
@@ -21,7 +21,7 @@ VARIABLE = "MICA_ACCELERATOR"
 DEVICE = Path("/dev/kvm")
 TIMEOUT_S = 20.0
 SPOKEN = b"BdsDxe"
-"""The part of UEFI firmware (EDK II) that looks for something to start, as it names itself."""
+"""The part of UEFI firmware (EDK II) that selects what to boot, by the name it prints."""
 
 
 class Accelerator(StrEnum):
@@ -48,7 +48,7 @@ def trial_machine(accelerator: str, code: Path, variables: Path) -> list[str]:
 
 
 def guest_speaks(argv: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> bool:
-    """Return whether the trial guest's firmware came to its boot manager in time."""
+    """Return whether the trial guest's firmware reached its boot manager in time."""
     deadline = time.monotonic() + timeout_s
     try:
         process = subprocess.Popen(

@@ -32,6 +32,5 @@ class Monitor:
         raise OSError("QEMU's monitor closed")
 
     def close(self) -> None:
-        """Close the connection."""
         self._file.close()
         self._socket.close()

@@ -1,4 +1,4 @@
-"""One power-on of the stick: start QEMU, tell how far it is, say how to reach it, end it cleanly.
+"""One power-on of the stick: start QEMU, report the progress, show how to reach it, end it cleanly.
 
 ::
 
@@ -36,7 +36,7 @@ START_TIMEOUT_S = 240.0
 POWER_OFF_TIMEOUT_S = 120.0
 REMIND_EVERY_S = 15.0
 NEXT_COMMANDS = ("host show", "disk list", "vm list")
-"""What to try with the client, besides its `claim` where that is still to be done."""
+"""Client commands to try next, besides `claim` if the host isn't claimed yet."""
 
 
 class SessionError(OSError):
@@ -50,7 +50,7 @@ class RunOptions:
     tools: Path
     image: Path
     folder: Path
-    """Where the machine's own files lie and last: stick, disk, firmware variables."""
+    """The folder of the machine's own files, which are kept: stick, disk, firmware variables."""
     client: Path
     """The command that the printed examples name."""
     port: int = 8443
@@ -174,7 +174,7 @@ class RunSession:
     # --- while it runs ----------------------------------------------------------------------
 
     def _read(self, timeout_s: float) -> bool:
-        """Read the serial line for a while; tell whether it is still open."""
+        """Read the serial line for a while; return whether it is still open."""
         assert self._serial is not None
         ready, _, _ = select.select([self._serial], [], [], timeout_s)
         if not ready:

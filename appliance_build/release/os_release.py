@@ -8,7 +8,6 @@ __all__ = ["write_os_release"]
 
 
 def write_os_release(target: Path) -> None:
-    """Write the file."""
     version = release_version()
     target.write_text(
         'NAME="Mica"\n'

@@ -1,4 +1,4 @@
-"""The release's version (it stands in ``vmkernel/version.py``) and the time built files bear."""
+"""The release's version (from ``vmkernel/version.py``) and the time stamp of built files."""
 
 import ast
 from pathlib import Path

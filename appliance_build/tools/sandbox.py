@@ -17,7 +17,7 @@ LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 
 def loader_argv(tree: Path, program: str) -> list[str]:
-    """Return the words that start a program of the tree through the tree's own dynamic loader."""
+    """Return the words that start a program of the tree with the tree's own dynamic loader."""
     argv = [
         str(tree / LIBRARIES / "ld-linux-x86-64.so.2"),
         "--library-path",
@@ -46,7 +46,7 @@ class ToolsSandbox:
         readable: Sequence[Path] = (),
         writable: Sequence[Path] = (),
     ) -> None:
-        """`system` is the tree whose programs are run, where that isn't the tools tree."""
+        """`system` is the tree of the programs, if that isn't the tools tree."""
         self.tree = tree
         self._system = system or tree
         self._readable = tuple(path.resolve() for path in readable)

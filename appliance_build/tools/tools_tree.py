@@ -72,7 +72,6 @@ def _installed(what: str, packages: LockedSet, tree: Path) -> Path:
 
 
 def tools_tree(report: Path | None = None) -> Path:
-    """Return the tools tree."""
     packages = obtain("tools", report)
     return _installed("tools tree", packages, cache_root() / f"tools-{packages.digest}-{RECIPE}")
 

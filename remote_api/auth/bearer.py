@@ -15,9 +15,9 @@ _BEARER = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)\Z")
 
 
 def bearer_token(headers: Sequence[bytes]) -> str:
-    """The token of a request's Authorization headers, which must be exactly one.
+    """The token of a request's Authorization header, which must occur exactly once.
 
-    Raises ApiError (401) where there is none or it has another form; never repeats what came.
+    Raises ApiError (401) if it is missing or malformed, without repeating its content.
     """
     if not headers:
         raise ApiError(

@@ -29,13 +29,13 @@ class Opened:
     """Whether a serial line's messages are all its bytes."""
     stream: Stream
     token: str | None = field(repr=False)
-    """Who asked for it: the console ends with this token."""
+    """The token that requested it: the console ends with this token."""
     release: Callable[[], None] = field(default=lambda: None, repr=False)
     """Gives back the ticket's place; called once it is spent or void."""
 
     @property
     def user(self) -> str:
-        """Whose token that is."""
+        """The token's ID."""
         return user_of(self.token)
 
 
@@ -65,9 +65,9 @@ class TicketBox:
         return ticket
 
     def spend(self, ticket: str, vm: str) -> Opened:
-        """The console of a ticket, which is worth nothing from here on.
+        """The console of a ticket, which is invalid from now on.
 
-        Raises ApiError (401) where the ticket is unknown, spent, expired or for another VM.
+        Raises ApiError (401) if the ticket is unknown, spent, expired or for another VM.
         """
         held = self._held.pop(_key(ticket), None)
         if held is not None:
@@ -82,7 +82,6 @@ class TicketBox:
         )
 
     def close(self) -> None:
-        """Void every ticket."""
         for key in list(self._held):
             self._expire(key)
 

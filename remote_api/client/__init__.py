@@ -1,4 +1,5 @@
-"""The SDK and the `mica` command: they speak the API over HTTPS, and know nothing of its inside.
+"""The SDK and the `mica` command: they use the API over HTTPS, and know nothing of its
+implementation.
 
 errors     what can go wrong, one tree
 http       HTTPS to one host: trust, exchanges, answers as types

@@ -1,4 +1,4 @@
-"""What the fields of a record mean, read from the text below each in its source.
+"""The descriptions of a record's fields, read from the text below each in its source.
 
 The OpenAPI document is made on a developer's machine, where the source is; on a host the texts cost
 no memory. A field whose type has a description of its own needs no text.
@@ -18,7 +18,7 @@ __all__ = ["described"]
 
 
 def described(record: Any, properties: dict[str, Any]) -> dict[str, Any]:
-    """The properties of a record's schema with what is said of each."""
+    """The properties of a record's schema with their descriptions."""
     told = _texts(record)
     return {
         name: {**schema, "description": told[name]} if name in told else schema
@@ -28,7 +28,7 @@ def described(record: Any, properties: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _texts(record: Any) -> dict[str, str]:
-    """By the names that the fields have on the wire; a class says it of what it inherits too."""
+    """By the names of the fields on the wire; a class can describe inherited fields too."""
     texts: dict[str, str] = {}
     record = get_origin(record) or record
     for base in reversed(record.__mro__):

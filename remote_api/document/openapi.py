@@ -47,7 +47,7 @@ _ALWAYS = (
     ErrorCode.TIMED_OUT,
 )
 _EXISTS_STATUS = 412
-"""Of `already-exists` where the client said `If-None-Match: *`."""
+"""The status of `already-exists` if the client sent `If-None-Match: *`."""
 _OPERATION_FAILURES = frozenset(PROBLEM_CODES) - {
     *(ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED),
     *(code for code in HttpCode if status_of(code) in (405, 406, 408, 411, 413, 415, 416, 426)),
@@ -55,7 +55,7 @@ _OPERATION_FAILURES = frozenset(PROBLEM_CODES) - {
     HttpCode.MALFORMED,
     ErrorCode.WIPE_NOT_CONFIRMED,
 }
-"""What an operation may fail by, and so the answer of who waits for it."""
+"""How an operation may fail, and so the response to a client that waits for it."""
 _EVENT_ID = "The last event before this was read: what `after` of the event stream takes."
 _BINARY = {"type": "string", "format": "binary"}
 _DESCRIPTION = """\
@@ -85,7 +85,6 @@ machine runs (`powered-off`); never after the creation (`creation`)."""
 
 
 def document() -> dict[str, Any]:
-    """The whole document."""
     paths: dict[str, Any] = {}
     for route in all_routes():
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -159,7 +158,9 @@ def _operation(route: AnyRoute) -> dict[str, Any]:
 
 
 def _described(route: AnyRoute) -> str:
-    """What the summary leaves out: the right that it needs, how it answers and what it heeds."""
+    """What the summary leaves out: the role that it needs, how it answers and which headers it
+    uses.
+    """
     told = [f"{route.summary[0].upper()}{route.summary[1:]}."]
     if route.details:
         told.append(route.details)
@@ -255,7 +256,7 @@ def _request_body(route: AnyRoute) -> dict[str, Any]:
 
 
 def _has_etag(route: AnyRoute) -> bool:
-    """True if the answer is one whole, and so has an ETag (see Application)."""
+    """True if the response is a whole object, which has an ETag (see Application)."""
     return (
         route.method in ("GET", "HEAD")
         and not route.websocket

@@ -1,4 +1,4 @@
-"""The schemas of the OpenAPI document: what requests may have, and what answers promise.
+"""The schemas of the OpenAPI document: what requests may contain, and what responses promise.
 
 A wire type that both have becomes two schemas. A request's says what may be sent: optional fields,
 limits, nothing else. An answer's (`…Answer` beside the other) promises what is always there, and
@@ -31,7 +31,7 @@ _LIMITS = frozenset(
 )
 _FORMATS = {"integer": "int64", "number": "double"}
 """Without a format, many generators take an integer for one of 32 bits."""
-_OPEN = "A newer host may answer others."
+_OPEN = "A newer host may return other values."
 
 
 def schemas(
@@ -255,7 +255,7 @@ def _inline(schema: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
 def _clean(schema: Any) -> Any:
     """Patterns as ECMA 262 reads them (see Slug), docstrings as text.
 
-    What is at the beginning of a docstring's lines differs between versions of Python.
+    The indentation of docstrings differs between versions of Python.
     """
     if isinstance(schema, list):
         return [_clean(item) for item in schema]

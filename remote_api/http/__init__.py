@@ -1,1 +1,1 @@
-"""HTTP as this API speaks it: routing, checks, answers and their problems; it knows no resource."""
+"""HTTP for this API: routing, checks, responses and problems; it knows no resource."""

@@ -1,8 +1,9 @@
 """The ASGI application: finds the route, checks the request, runs the handler, sends the answer.
 
 request -> route -> token -> query, headers, body -> handler -> vmkernel -> answer
-Whatever fails becomes a problem document; what is wrong with query, headers and body is said at
-once. If a request is wrong *and* has no right to be made, the missing right is answered: a failure
+Every failure becomes a problem document; all faults of query, headers and body are reported
+together. If a request is wrong *and* not allowed, only the missing permission is reported: a
+failure
 first asks the vmkernel for the token's role.
 """
 
@@ -271,7 +272,9 @@ def _ticket(scope: Scope) -> str | None:
 
 
 def _this_machine(headers: Headers) -> bool:
-    """Whether the client calls the host `localhost`: other programs speak HTTP by that name."""
+    """Whether the client addresses the host as `localhost`: other programs use
+    that name for HTTP.
+    """
     name = headers.get(b"host", [b""])[0].rpartition(b":")[0] or headers.get(b"host", [b""])[0]
     return name.lower() == b"localhost" or name.lower().endswith(b".localhost")
 
@@ -384,7 +387,7 @@ def _settle(
 
 
 def _without_body(error: ApiError, route: Route[Any, Any]) -> ApiError:
-    """The vmkernel points into a body; here the value came as a parameter or in a header."""
+    """The vmkernel points into a body; here the value was a parameter or a header."""
     named = dict(route.pointers)
     named |= {f"/spec/{name}": name for name in route.query.__struct_fields__}
     named |= {f"/{name}": name for name in route.query.__struct_fields__}

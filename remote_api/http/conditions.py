@@ -1,9 +1,9 @@
 """Entity tags and the conditional headers If-Match and If-None-Match (RFC 9110 section 13).
 
 A tag is `"VERSION-STATE"`. VERSION says what the object is wanted to be: its revision, or a digest
-of what can't change. STATE is a digest of the whole answer, so that a tag is strong, and a
-`304 Not Modified` hides no change of a status. A change is refused for another VERSION only: its
-owner doesn't care whether a guest has started meanwhile. So `"7"` stands for revision 7 too.
+of what can't change. STATE is a digest of the whole answer, so that a tag is strong, and a `304 Not
+Modified` hides no change of a status. A change is refused for another VERSION only: its owner
+doesn't care whether a guest has started meanwhile. So `"7"` means revision 7 too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 _TAG = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|\Z)')
 _REVISION = re.compile(r"(0|[1-9][0-9]{0,17})\Z")
 _DIGEST_BYTES = 8
-"""A tag tells apart a handful of states that one client has seen, and guards no secret."""
+"""A tag distinguishes a handful of states that one client has seen, and guards no secret."""
 _MAX_TAGS = 64
 
 
@@ -72,7 +72,7 @@ def version_of(*parts: bytes) -> str:
 def parse_precondition(if_match: Sequence[bytes], if_none_match: Sequence[bytes]) -> Precondition:
     """The precondition that the headers of a change express.
 
-    Raises ApiError: 412 for what is no list of tags, and for two conditions that exclude each
+    Raises ApiError: 412 for an invalid list of tags, and for two conditions that exclude each
     other.
     """
     if if_match and if_none_match:
@@ -141,9 +141,9 @@ async def expected_revision(
 
 
 async def check_version(precondition: Precondition, current: Callable[[], Awaitable[str]]) -> None:
-    """Raise ApiError (412) if a change is not for the version that is there.
+    """Raise ApiError (412) if a change is for another version than the present one.
 
-    For objects that never change: none can come between this look and the change.
+    For objects that never change: nothing can happen between this check and the change.
     """
     if isinstance(precondition, Matching) and not precondition.admits(await current()):
         raise mismatch()
@@ -153,12 +153,12 @@ def mismatch() -> ApiError:
     """The object is not as If-Match wants it."""
     return ApiError(
         ErrorCode.REVISION_MISMATCH,
-        "No entity tag in If-Match is the object's; read it again and repeat the change.",
+        "No entity tag in If-Match matches the object; read it again and repeat the change.",
     )
 
 
 def _tags(values: Sequence[bytes]) -> list[tuple[bool, str]] | None:
-    """The tags of a header, weak or not; None for `*`. What is no list of tags has none."""
+    """The tags of a header, weak or not; None for `*`. An invalid list has none."""
     text = b",".join(values).strip(b" \t,")
     if text == b"*":
         return None

@@ -32,7 +32,7 @@ _MAX_DEPTH = 32
 def decode_body(body: bytes, wire: type[T]) -> T:
     """A JSON body as a wire type.
 
-    Raises ApiError: 400 where it is no JSON, 422 with a pointer to each value that can't be used.
+    Raises ApiError: 400 if it isn't JSON, 422 with a pointer to each invalid value.
     """
     if not body:
         raise ApiError(HttpCode.MALFORMED, "The request needs a JSON body.")
@@ -135,7 +135,7 @@ def decode_patch(body: bytes, target: Any, wire: type[T]) -> T:
 
 
 def check_patch(body: bytes, wire: Any) -> None:
-    """Raise ApiError for what is wrong with a merge patch whatever it is merged into."""
+    """Raise ApiError for faults of a merge patch that don't depend on the object."""
     _, wrong = examined(_patch(body, wire), wire, partial=True)
     if wrong:
         raise ApiError.fields(wrong)

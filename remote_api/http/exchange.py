@@ -1,4 +1,4 @@
-"""One request and its answer over ASGI: what handlers see, and how responses are sent."""
+"""One request and its response over ASGI: what handlers get, and how responses are sent."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ BodyT = TypeVar("BodyT")
 ReplyT = TypeVar("ReplyT")
 
 MAX_BODY_BYTES = 1 << 20
-"""Of a body in JSON, where a route says nothing else."""
+"""The default limit of a JSON body."""
 MAX_STRANGERS_BODY_BYTES = 16 << 10
-"""What is read before the vmkernel has said that the token is good; connections are many."""
+"""Read before the vmkernel has confirmed that the token is valid; there can be many connections."""
 BODY_TIMEOUT_S = 30.0
 IDLE_BODY_TIMEOUT_S = 60.0
 STRANGERS_LINGER_S = 5.0
 """How long a refused body is read on. A client that sends first and reads afterwards (requests,
 urllib) sees the answer only if its whole body is taken, and strangers have little to send."""
 LINGER_S = 60.0
-"""The same for whoever has a valid token: time for an image of some GiB. It costs the host no more
+"""The same for users with a valid token: time for an image of some GiB. It costs the host no more
 than an upload that is not refused."""
 _LINGER_IDLE_S = 5.0
 """How long a refused body may pause; a client that waits for the answer has it by then."""
@@ -85,21 +85,25 @@ class Peer(Protocol):
     """The connection that a request came by."""
 
     def proven(self, user: str) -> None:
-        """A good token came by it: from now on it is that user's. Raises ApiError (429, 503)."""
+        """A valid token was used on it: from now on it counts as that user's. Raises ApiError (429,
+        503).
+        """
         ...
 
 
 class BrokenStreamError(Exception):
-    """What is being sent can't be sent to its end; the connection is closed, so that it shows."""
+    """The rest of a response can't be sent; the connection is closed, so that the
+    client notices.
+    """
 
 
 class ClientGoneError(Exception):
-    """The client went away before its request was whole; nobody reads an answer."""
+    """The client disconnected before its request was complete; there is no one to answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionFigures:
-    """What the listener counts."""
+    """The listener's counters."""
 
     open: Mapping[str, int]
     """Connections of now, by how far they are."""
@@ -117,14 +121,14 @@ class ApiState:
     openapi: Path
     shares: AllShares = field(default_factory=AllShares)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the process ends: streams that would go on for ever end then."""
+    """Set when the process ends, so that unlimited streams end then."""
     renew_identity: Callable[[], Awaitable[None]] | None = None
     """Presents the certificate that the vmkernel has now, and ends connections made before."""
 
     connections: Callable[[], ConnectionFigures] | None = None
 
     def end_streams(self) -> None:
-        """End the streams that go on for ever; new ones may begin."""
+        """End the unlimited streams; new ones may begin."""
         before, self.closing = self.closing, asyncio.Event()
         before.set()
 
@@ -185,12 +189,12 @@ class Exchange(Generic[QueryT, BodyT]):
 
     @property
     def content_length(self) -> int | None:
-        """The announced length of the body; the HTTP parser has proven its form."""
+        """The announced length of the body; the HTTP parser has checked its form."""
         values = self.headers.get(b"content-length")
         return int(values[0]) if values else None
 
     def header(self, name: str) -> str | None:
-        """A header that may stand once; ApiError (400) where it stands twice."""
+        """A header that may occur once; ApiError (400) if it occurs twice."""
         values = self.headers.get(name.lower().encode("ascii"), [])
         if len(values) > 1:
             raise ApiError(HttpCode.MALFORMED, f"The header {name} is sent more than once.")
@@ -209,12 +213,12 @@ class Exchange(Generic[QueryT, BodyT]):
 
     @property
     def announced_body(self) -> bool:
-        """True where the request has a body."""
+        """True if the request has a body."""
         return bool(self.content_length) or b"transfer-encoding" in self.headers
 
     @property
     def unread_body(self) -> bool:
-        """True where the client may still be sending a body that nobody reads."""
+        """True if the client may still be sending a body that isn't read."""
         announced = self.announced_body
         waiting = b"expect" in self.headers and not self._body_asked
         return announced and not self._body_whole and not waiting
@@ -252,22 +256,24 @@ class Exchange(Generic[QueryT, BodyT]):
             await subscription.__aexit__(None, None, None)
 
     async def hold(self, shares: Shares, *, weight: int = 1) -> None:
-        """Take a place among what the user may have at once, until `ended`.
+        """Occupy one of the user's places until `ended`.
 
-        Raises ApiError (429, 503), or what the vmkernel says of the token: nobody takes another
-        one's places.
+        Raises ApiError (429, 503), or the vmkernel's refusal of the token: no one can occupy
+        another user's places.
         """
         if not self._known:
             await self.call(WhoAmI())
         self._held.callback(shares.take(self.user, self.origin, weight=weight))
 
     def ended(self) -> None:
-        """Give back what was held; called once the answer is sent, or the client is gone."""
+        """Free the places; called once the response is sent, or the client has disconnected."""
         self._held.close()
 
     @property
     def user(self) -> str:
-        """Whose token the request carries, or says to; for what each user may have at once."""
+        """The ID of the token that the request carries, or claims to; for the
+        limits of each user.
+        """
         return user_of(self.token)
 
     @contextmanager
@@ -292,7 +298,7 @@ class Exchange(Generic[QueryT, BodyT]):
             self._peer.proven(self.user)
 
     async def body_parts(self, idle_s: float = IDLE_BODY_TIMEOUT_S) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises ClientGoneError, or ApiError (408) where nothing comes."""
+        """The body as it arrives. Raises ClientGoneError, or ApiError (408) if nothing arrives."""
         while not self._body_whole:
             self._body_asked = True
             try:
@@ -310,7 +316,7 @@ class Exchange(Generic[QueryT, BodyT]):
                 yield part
 
     async def read_body(self, limit: int = MAX_BODY_BYTES) -> bytes:
-        """The whole body. Raises ApiError: 413 over the limit, 408 where it comes too slowly."""
+        """The whole body. Raises ApiError: 413 over the limit, 408 if it arrives too slowly."""
         if (self.content_length or 0) > limit:
             raise _too_large(limit)
         body = bytearray()
@@ -329,7 +335,7 @@ class Exchange(Generic[QueryT, BodyT]):
         return bytes(body)
 
     async def drain(self) -> None:
-        """Read on for a while what an early answer left unread, and drop it.
+        """Read and discard for a while what an early response left unread.
 
         Closing a connection on unread data would reset it, and the client might never see why.
         """

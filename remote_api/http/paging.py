@@ -1,4 +1,4 @@
-"""Opaque page tokens: where a list goes on, in a form that only this module reads."""
+"""Opaque page tokens: where a list continues, in a form that only this module reads."""
 
 from __future__ import annotations
 

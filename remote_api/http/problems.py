@@ -1,4 +1,4 @@
-"""Failures on their way out: what was wrong with a request, and the document that says so."""
+"""Failures as responses: collecting the faults of a request, and the problem document."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def api_error(error: ErrorInfo) -> ApiError:
 
 
 class Failures:
-    """What is wrong with one request, part by part, until it is said at once."""
+    """The faults of one request, collected to be reported together."""
 
     def __init__(self) -> None:
         self._found: list[ApiError] = []

@@ -14,7 +14,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.I)
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a file; `whole` where it was not asked for by a range."""
+    """A part of a file; `whole` if it was not requested as a range."""
 
     offset: int
     length: int
@@ -23,12 +23,11 @@ class Part:
 
     @property
     def status(self) -> int:
-        """Of the answer."""
         return 200 if self.whole else 206
 
     @property
     def headers(self) -> dict[str, str]:
-        """What tells of it in the answer."""
+        """The headers that describe it."""
         told = {"accept-ranges": "bytes", "content-length": str(self.length)}
         if not self.whole:
             last = self.offset + self.length - 1
@@ -37,10 +36,10 @@ class Part:
 
 
 def wanted_part(size: int, etag: str, asked: str | None, if_range: str | None) -> Part:
-    """The part that a request is answered with.
+    """The part to return.
 
-    What is no single range of bytes is ignored, as the standard allows, and so is a range of what
-    has changed since (`If-Range`). Raises ApiError (416) where the range lies behind the end.
+    Anything but a single range of bytes is ignored, as the standard allows, and so is a range of
+    data that have changed (`If-Range`). Raises ApiError (416) if the range begins after the end.
     """
     whole = Part(0, size, size, whole=True)
     if asked is None or (if_range is not None and if_range != etag):

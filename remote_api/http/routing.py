@@ -50,7 +50,7 @@ class Condition(StrEnum):
     CREATE = "create"
     """`If-None-Match: *` is understood: it only ever creates."""
     MATCH = "match"
-    """`If-Match` is understood."""
+    """`If-Match` is supported."""
     EITHER = "either"
     """`If-None-Match: *` creates, `If-Match` replaces; one of them is required."""
 
@@ -83,7 +83,7 @@ class Route(Generic[QueryT, BodyT]):
     handler: Callable[[Exchange[QueryT, BodyT]], Awaitable[Response]]
     replies: tuple[Reply, ...]
     role: Role | None = Role.VIEWER
-    """The role that a token needs; no token is needed where it is None."""
+    """The role that a token needs; None if no token is needed."""
     query: type[QueryT] = NoQuery  # type: ignore[assignment]
     body: type[BodyT] = NoBody  # type: ignore[assignment]
     body_kind: BodyKind = BodyKind.NONE
@@ -93,12 +93,12 @@ class Route(Generic[QueryT, BodyT]):
     details: str = ""
     """Sentences that the document adds to the summary."""
     tag: str = ""
-    """The group in the document; by default the path's first part. A module's `TAGS` says what it
-    is."""
+    """The group in the document; by default the path's first part. A module's
+    `TAGS` describes it."""
     examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Bodies that the document shows, each with what it is an example of."""
+    """Example bodies for the document, each with a title."""
     problems: tuple[ProblemCode, ...] = ()
-    """What it answers beyond what every route may."""
+    """The problems that it can return besides those of every route."""
     request_headers: Mapping[str, str] = field(default_factory=dict)
     """Further headers that it reads, and what they mean."""
     body_optional: bool = False
@@ -138,7 +138,7 @@ class Registry:
             self._add(route)
 
     def find(self, path: str) -> tuple[Mapping[str, AnyRoute], dict[str, str]]:
-        """The routes of a path by method (empty where there is none), and its parameters."""
+        """The routes of a path by method (empty if there is none), and its parameters."""
         node = self._root
         values: dict[str, str] = {}
         for part in path.split("/")[1:] if path.startswith("/") else [""]:

@@ -1,8 +1,8 @@
-"""What one user and one address may have at once of things that last: streams, consoles, bodies.
+"""Limits of long-lived things per user and per address: streams, consoles, bodies.
 
 Each kind has `total` places, of which a user gets `per_user` and an address (of IPv6 a /64)
-`per_origin`; so one user's streams leave places for others. Whoever has none left is told how many
-they have (429), and that they may come again when all are taken (503).
+`per_origin`; so one user's streams leave places for others. A user without a free place gets 429
+with their number; if all are taken, 503.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Shares:
             )
 
     def take(self, user: str, origin: str, *, weight: int = 1) -> Callable[[], None]:
-        """Take a place; what is returned gives it back (once). Raises ApiError (429, 503)."""
+        """Occupy a place; call the result to free it (once). Raises ApiError (429, 503)."""
         self.check(user, origin, weight=weight)
         source = source_of(origin)
         self._count(user, source, weight)

@@ -40,7 +40,7 @@ _KEYS = ("image", "datastore", "sha256", "format", "compression")
 
 
 def require_version(exchange: Exchange[Any, Any]) -> None:
-    """Raise ApiError (412) where the request is not of this version."""
+    """Raise ApiError (412) if the request uses another version."""
     given = exchange.header("Tus-Resumable")
     if given != VERSION:
         raise ApiError(
@@ -66,8 +66,8 @@ def count_of(exchange: Exchange[Any, Any], name: str) -> int:
 def spec_of(exchange: Exchange[Any, Any]) -> UploadSpec:
     """What an upload becomes, by `Upload-Length` and `Upload-Metadata`.
 
-    Keys: `image` and `datastore` are needed, `sha256`, `format` and `compression` may stand;
-    others (`filename`, `filetype`) are let pass. Raises ApiError: 422, 413.
+    Keys: `image` and `datastore` are needed, `sha256`, `format` and `compression` are optional;
+    others (`filename`, `filetype`) are ignored. Raises ApiError: 422, 413.
     """
     if exchange.header("Upload-Defer-Length") is not None:
         raise ApiError.field(

@@ -29,12 +29,10 @@ class Upgrade(Generic[QueryT]):
 
     @property
     def origin(self) -> str:
-        """The client's address."""
         return str((self.scope.get("client") or ("",))[0])
 
     @property
     def peer(self) -> Peer | None:
-        """The connection that it came by."""
         peer: Peer | None = self.scope.get("state", {}).get("peer")
         return peer
 

@@ -47,12 +47,10 @@ async def who_am_i(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 
 async def list_tokens(exchange: Exchange[ListParameters, NoBody]) -> Response:
-    """All tokens."""
     return await answer_list(exchange, requests.ListTokens)
 
 
 async def get_token(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One token."""
     return _token(await exchange.call(requests.GetToken(id=exchange.id)))
 
 
@@ -65,7 +63,6 @@ def _version(token: Token) -> str:
 
 
 async def create_token(exchange: Exchange[NoQuery, TokenBody]) -> Response:
-    """Make a token."""
     wanted = exchange.body.spec
     if wanted.expires_at is not None:
         wanted = msgspec.structs.replace(
@@ -80,7 +77,7 @@ def _in_utc(moment: str, pointer: str) -> str:
     try:
         when = datetime.fromisoformat(moment.upper()).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ApiError.field(pointer, "This is not a valid point in time.") from error
+        raise ApiError.field(pointer, "This is not a valid time.") from error
     return when.isoformat().replace("+00:00", "Z")
 
 
@@ -130,7 +127,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="getOwnToken",
         tag="access",
         summary="The token that this request carries",
-        details="Its id, role, description and when it ends, but not its secret.",
+        details="Its ID, role, description and expiry time, but not its secret.",
         handler=who_am_i,
         replies=(
             Reply(status=200, description="The token, without its secret.", body=Token, etag=True),
@@ -153,7 +150,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         name="getToken",
         tag="access",
         summary="One token, without its secret",
-        details="Its id, role, description and when it ends.",
+        details="Its ID, role, description and expiry time.",
         handler=get_token,
         role=Role.ADMIN,
         replies=(Reply(status=200, description="The token.", body=Token, etag=True),),
@@ -189,7 +186,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=delete_token,
         role=Role.ADMIN,
         condition=Condition.MATCH,
-        replies=(Reply(status=204, description="It is revoked."),),
+        replies=(Reply(status=204, description="The token is revoked."),),
         problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
     Route(

@@ -62,12 +62,10 @@ async def begin_backup(exchange: Exchange[NoQuery, BackupBody]) -> Response:
 
 
 async def list_backups(exchange: Exchange[ListParameters, NoBody]) -> Response:
-    """The open backups."""
     return await answer_list(exchange, requests.ListBackups, id=exchange.id)
 
 
 async def get_backup(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One backup."""
     found = await exchange.call(
         requests.GetBackup(id=exchange.id, backup=exchange.parameters["backup"])
     )
@@ -83,13 +81,12 @@ async def get_backup_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 
 async def end_backup(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """End a backup."""
     await exchange.call(requests.EndBackup(id=exchange.id, backup=exchange.parameters["backup"]))
     return Response(status=204)
 
 
 async def list_extents(exchange: Exchange[ExtentsQuery, NoBody]) -> Response:
-    """What is to be copied of a disk."""
+    """What to copy of a disk."""
     found = await exchange.call(
         requests.ListExtents(
             id=exchange.id,
@@ -126,12 +123,10 @@ async def read_disk(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 
 async def list_checkpoints(exchange: Exchange[ListParameters, NoBody]) -> Response:
-    """The checkpoints."""
     return await answer_list(exchange, requests.ListCheckpoints, id=exchange.id)
 
 
 async def delete_checkpoint(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """Forget a checkpoint."""
     await exchange.call(
         requests.DeleteCheckpoint(id=exchange.id, checkpoint=exchange.parameters["checkpoint"])
     )
@@ -198,7 +193,9 @@ ROUTES: tuple[AnyRoute, ...] = (
         body=BackupBody,
         body_kind=BodyKind.JSON,
         examples={"all disks, and record changes from now on": {"checkpoint": "monday"}},
-        replies=(Reply(status=201, description="It is open.", body=Backup, location=True),),
+        replies=(
+            Reply(status=201, description="The backup has begun.", body=Backup, location=True),
+        ),
         problems=(*_PROBLEMS, ErrorCode.INSUFFICIENT_SPACE),
     ),
     Route(
@@ -246,7 +243,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         details="The disks are no longer kept as they were.",
         handler=end_backup,
         role=Role.OPERATOR,
-        replies=(Reply(status=204, description="It is ended."),),
+        replies=(Reply(status=204, description="The backup has ended."),),
         problems=_PROBLEMS,
     ),
     Route(
@@ -279,16 +276,16 @@ ROUTES: tuple[AnyRoute, ...] = (
             ),
             Reply(
                 status=206,
-                description="The part of it.",
+                description="The requested range.",
                 body=bytes,
                 media_type="application/octet-stream",
-                headers={**_DATA_HEADERS, "Content-Range": "Which part it is."},
+                headers={**_DATA_HEADERS, "Content-Range": "The range that is returned."},
             ),
         ),
         problems=(*_PROBLEMS, HttpCode.RANGE_NOT_SATISFIABLE),
         request_headers={
             "Range": "One range of bytes (RFC 9110 section 14).",
-            "If-Range": "The ETag for which the range is meant.",
+            "If-Range": "The range is returned only if this ETag is current.",
         },
     ),
     Route(
@@ -309,7 +306,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         details="Changes since then are no longer recorded.",
         handler=delete_checkpoint,
         role=Role.OPERATOR,
-        replies=(Reply(status=204, description="It is gone."),),
+        replies=(Reply(status=204, description="The checkpoint is deleted."),),
         problems=_PROBLEMS,
     ),
     Route(
@@ -321,7 +318,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         handler=write_volume,
         role=Role.OPERATOR,
         body_kind=BodyKind.STREAM,
-        replies=(Reply(status=204, description="It is durable."),),
+        replies=(Reply(status=204, description="The data are durable."),),
         problems=(
             *_PROBLEMS,
             ErrorCode.IN_USE,

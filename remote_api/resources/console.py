@@ -2,8 +2,8 @@
 
 Binary messages are those bytes. A serial line has text messages besides: notices to the client
 (`ConsoleNotice`: whether it writes, or who does), and what the client asks for (`ConsoleAsk`). If
-its ticket was asked for as `raw`, it has none: whatever the client sends is typed.
-VNC has none, so that noVNC, which offers the subprotocol `binary` or none, finds plain RFB.
+its ticket was requested as `raw`, it has none: everything that the client sends is typed. VNC has
+none, so that noVNC, which offers the subprotocol `binary` or none, gets plain RFB.
 """
 
 from __future__ import annotations
@@ -103,14 +103,12 @@ async def take_screenshot(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 
 async def send_keys(exchange: Exchange[NoQuery, KeysBody]) -> Response:
-    """Press keys and type."""
     body = exchange.body
     await exchange.call(SendKeys(id=exchange.id, keys=body.keys, text=body.text))
     return Response(status=204)
 
 
 async def inject_nmi(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """Send a non-maskable interrupt."""
     await exchange.call(InjectNmi(id=exchange.id))
     return Response(status=204)
 
@@ -197,7 +195,7 @@ async def _relay(state: ApiState, token_lost: Lane, to_client: Lane, from_client
 
 
 async def _plain(console: Opened, receive: Receive, send: Send) -> tuple[Lane, Lane]:
-    """RFB, as it is."""
+    """RFB without framing."""
     loop, sock = asyncio.get_running_loop(), console.stream.socket
 
     async def to_client() -> None:
@@ -212,7 +210,9 @@ async def _plain(console: Opened, receive: Receive, send: Send) -> tuple[Lane, L
 
 
 async def _serial(console: Opened, receive: Receive, send: Send) -> tuple[Lane, Lane]:
-    """The line's bytes as binary messages; who writes as text, unless the messages are raw."""
+    """The line's bytes as binary messages; text messages say who writes, unless the messages are
+    raw.
+    """
     loop, sock = asyncio.get_running_loop(), console.stream.socket
 
     async def ask(mode: ConsoleMode) -> None:
@@ -321,7 +321,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="Send a non-maskable interrupt (NMI) to a virtual machine",
         handler=inject_nmi,
         role=Role.OPERATOR,
-        replies=(Reply(status=204, description="It was sent."),),
+        replies=(Reply(status=204, description="The NMI was sent."),),
         problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
 )

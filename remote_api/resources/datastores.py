@@ -37,12 +37,10 @@ __all__ = ["ROUTES", "TAGS"]
 
 
 async def list_datastores(exchange: Exchange[ListParameters, NoBody]) -> Response:
-    """All datastores."""
     return await answer_list(exchange, requests.ListDatastores)
 
 
 async def get_datastore(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One datastore."""
     found = await exchange.call(requests.GetDatastore(id=exchange.id))
     return json_response(found, version=found.revision)
 
@@ -62,7 +60,7 @@ async def create_datastore(exchange: Exchange[WaitQuery, DatastoreBody]) -> Resp
 
 
 async def patch_datastore(exchange: Exchange[NoQuery, DatastoreBody]) -> Response:
-    """Change the thresholds; all else is fixed, or has a call of its own."""
+    """Change the thresholds; everything else is fixed or has its own call."""
     found = await exchange.call(requests.GetDatastore(id=exchange.id))
     expected = exchange.precondition
     if isinstance(expected, Matching) and not expected.admits(str(found.revision)):
@@ -91,7 +89,6 @@ async def patch_datastore(exchange: Exchange[NoQuery, DatastoreBody]) -> Respons
 
 
 async def rename_datastore(exchange: Exchange[WaitQuery, RenameDatastoreBody]) -> Response:
-    """Call a datastore otherwise on this host."""
     request = requests.RenameDatastore(id=exchange.id, new_id=exchange.body.id)
     return await accepted(exchange, await exchange.call(request), exchange.query.wait)
 
@@ -246,7 +243,9 @@ ROUTES: tuple[AnyRoute, ...] = (
         body_kind=BodyKind.MERGE_PATCH,
         examples={"warn earlier": {"spec": {"warning_percent": 70}}},
         condition=Condition.MATCH,
-        replies=(Reply(status=200, description="It is changed.", body=Datastore, etag=True),),
+        replies=(
+            Reply(status=200, description="The datastore is changed.", body=Datastore, etag=True),
+        ),
         problems=(ErrorCode.NOT_FOUND, ErrorCode.REVISION_MISMATCH),
     ),
     _action(

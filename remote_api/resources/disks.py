@@ -25,7 +25,6 @@ __all__ = ["ROUTES"]
 
 
 async def list_disks(exchange: Exchange[ListParameters, NoBody]) -> Response:
-    """The host's disks."""
     return await answer_list(exchange, requests.ListDisks)
 
 

@@ -33,7 +33,6 @@ async def head_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 
 async def download_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """An image's file."""
     part, headers, request = await _image(exchange)
     return await _stream(exchange, part, headers, request)
 
@@ -47,19 +46,18 @@ async def head_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 
 async def download_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """A volume's file."""
     part, headers, request = await _volume(exchange)
     return await _stream(exchange, part, headers, request)
 
 
 async def map_image(exchange: Exchange[DataMapQuery, NoBody]) -> Response:
-    """Where an image's data are."""
+    """Which parts of an image's file contain data."""
     found = await exchange.call(requests.GetImageMap(id=exchange.id, offset=exchange.query.offset))
     return json_response(found)
 
 
 async def map_volume(exchange: Exchange[DataMapQuery, NoBody]) -> Response:
-    """Where the data of a volume's file are."""
+    """Which parts of a volume's file contain data."""
     found = await exchange.call(requests.GetVolumeMap(id=exchange.id, offset=exchange.query.offset))
     return json_response(found)
 
@@ -118,7 +116,7 @@ async def _stream(
 async def parts_of(
     exchange: Exchange[Any, Any], stream: Stream, length: int
 ) -> AsyncGenerator[bytes, None]:
-    """What a stream brings; BrokenStreamError where it ends early."""
+    """The content of a stream; BrokenStreamError if it ends early."""
     loop = asyncio.get_running_loop()
     gone = asyncio.create_task(exchange.gone())
     left = length
@@ -142,13 +140,13 @@ async def parts_of(
 
 
 _DATA_HEADERS = {
-    "ETag": "Changes with the data; what If-Range takes.",
+    "ETag": "Changes with the data; for If-Range.",
     "Accept-Ranges": "`bytes`.",
-    "Content-Disposition": "A file name to keep it under.",
+    "Content-Disposition": "A file name to save it as.",
 }
 _RANGE_HEADERS = {
-    "Range": "One range of bytes (RFC 9110 section 14); several are answered by the whole.",
-    "If-Range": "The ETag that the data must still have for the range to be answered.",
+    "Range": "One range of bytes (RFC 9110 section 14); for several, the whole is returned.",
+    "If-Range": "The range is returned only if this ETag is current.",
 }
 _REPLIES = (
     Reply(
@@ -160,10 +158,10 @@ _REPLIES = (
     ),
     Reply(
         status=206,
-        description="The part of it.",
+        description="The requested range.",
         body=bytes,
         media_type=_MEDIA_TYPE,
-        headers={**_DATA_HEADERS, "Content-Range": "Which part it is."},
+        headers={**_DATA_HEADERS, "Content-Range": "The range that is returned."},
     ),
 )
 _HEAD_REPLIES = (

@@ -1,4 +1,4 @@
-"""The host: what anyone may know, what it is, its devices and power."""
+"""The host: public information, status, devices and power."""
 
 from __future__ import annotations
 
@@ -91,10 +91,11 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1",
         name="getApi",
         tag="host",
-        summary="The product, and whether it is claimed; with a token its version and capabilities",
+        summary="The product, and whether it is claimed; with a token, its version and "
+        "capabilities",
         handler=get_api,
         role=None,
-        replies=(Reply(status=200, description="What anyone may know of the host.", body=ApiInfo),),
+        replies=(Reply(status=200, description="Information about the host.", body=ApiInfo),),
         problems=(ErrorCode.UNAUTHENTICATED,),
     ),
     Route(

@@ -29,7 +29,6 @@ _VERDICT_S = 30.0
 
 
 async def upload_image(exchange: Exchange[UploadQuery, NoBody]) -> Response:
-    """Take a new image."""
     size = exchange.content_length
     if size is None:
         raise ApiError(

@@ -1,4 +1,4 @@
-"""Images (their upload stands in uploads.py)."""
+"""Images (uploads are in uploads.py)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,10 @@ __all__ = ["ROUTES", "TAGS", "image_response"]
 
 
 async def list_images(exchange: Exchange[ListParameters, NoBody]) -> Response:
-    """All images."""
     return await answer_list(exchange, requests.ListImages)
 
 
 async def get_image(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One image."""
     return image_response(await exchange.call(requests.GetImage(id=exchange.id)))
 
 

@@ -1,8 +1,8 @@
-"""The figures of the host and its VMs in Prometheus' text format.
+"""Statistics of the host and its VMs in Prometheus' text format.
 
 Names, units and types keep Prometheus' conventions (prometheus.io/docs/practices/naming and
-docs/instrumenting/exposition_formats): base units, `_total` on counters, one `HELP` and `TYPE` a
-family, its samples together. What nobody counts has no sample.
+docs/instrumenting/exposition_formats): base units, `_total` on counters, one `HELP` and `TYPE` per
+family, its samples together. What isn't counted has no sample.
 """
 
 from __future__ import annotations
@@ -33,13 +33,11 @@ Sample = tuple[dict[str, str], float | None]
 
 
 class _Page:
-    """The text under construction."""
-
     def __init__(self) -> None:
         self._lines: list[str] = []
 
     def family(self, name: str, kind: str, text: str, samples: Iterable[Sample]) -> None:
-        """A gauge or a counter with all its samples; none of it where there is no sample."""
+        """A gauge or a counter with all its samples; omitted if it has none."""
         lines = [
             f"{name}{_labels(labels)} {_number(value)}"
             for labels, value in samples
@@ -49,11 +47,11 @@ class _Page:
             self._lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines)
 
     def gauge(self, name: str, text: str, samples: Iterable[Sample]) -> None:
-        """Figures of now."""
+        """Present values."""
         self.family(name, "gauge", text, samples)
 
     def counter(self, name: str, text: str, samples: Iterable[Sample]) -> None:
-        """Figures that only grow."""
+        """Values that only grow."""
         self.family(name, "counter", text, samples)
 
     def histogram(
@@ -74,12 +72,11 @@ class _Page:
             self._lines += (f"# HELP {name} {text}", f"# TYPE {name} histogram", *lines)
 
     def text(self) -> bytes:
-        """All of it."""
         return ("\n".join(self._lines) + "\n").encode()
 
 
 def render(figures: AllStatistics, connections: ConnectionFigures | None = None) -> bytes:
-    """The page, with this process's connections where they are counted."""
+    """The page; with this process's connections if they are counted."""
     page = _Page()
     page.gauge("mica_build_info", "The version of Mica.", [({"version": __version__}, 1)])
     _host(page, figures.host)
@@ -95,23 +92,25 @@ def render(figures: AllStatistics, connections: ConnectionFigures | None = None)
 def _connections(page: _Page, figures: ConnectionFigures) -> None:
     page.gauge(
         "mica_api_connections",
-        "The API's connections: waiting to begin, in the handshake, of strangers, of users.",
+        "The API's connections: waiting, in the TLS handshake, unauthenticated, authenticated.",
         (({"kind": kind}, count) for kind, count in figures.open.items()),
     )
     page.counter(
         "mica_api_turned_away_total",
-        "Connections that the API has ended by itself, by reason.",
+        "Connections that the API has closed, by reason.",
         (({"reason": reason}, count) for reason, count in sorted(figures.ended.items())),
     )
 
 
 def _host(page: _Page, host: HostStatistics) -> None:
     page.gauge(
-        "mica_host_uptime_seconds", "Since the host's kernel started.", [({}, host.uptime_s)]
+        "mica_host_uptime_seconds",
+        "Seconds since the host's kernel started.",
+        [({}, host.uptime_s)],
     )
     page.counter(
         "mica_host_cpu_seconds_total",
-        "What the host's processors did.",
+        "CPU time of the host, by state.",
         (
             ({"cpu": str(cpu.index), "mode": mode}, seconds)
             for cpu in host.cpus
@@ -120,9 +119,13 @@ def _host(page: _Page, host: HostStatistics) -> None:
     )
     for name, text, value in (
         ("host_memory_size", "The host's memory.", host.memory_total_bytes),
-        ("host_memory_available", "What of it could be had now.", host.memory_available_bytes),
-        ("host_memory_promised", "What was promised to VMs.", host.memory_promised_bytes),
-        ("vmkernel_resident_memory", "What the vmkernel holds.", host.vmkernel_resident_bytes),
+        ("host_memory_available", "Memory that is available now.", host.memory_available_bytes),
+        ("host_memory_promised", "Memory promised to VMs.", host.memory_promised_bytes),
+        (
+            "vmkernel_resident_memory",
+            "Memory that the vmkernel uses.",
+            host.vmkernel_resident_bytes,
+        ),
     ):
         page.gauge(f"mica_{name}_bytes", text, [({}, value)])
     page.counter(
@@ -132,7 +135,10 @@ def _host(page: _Page, host: HostStatistics) -> None:
     )
     _host_disks(page, host.disks)
     _links(page, host.links)
-    for name, text in (("capacity", "Its size."), ("free", "What of it is free.")):
+    for name, text in (
+        ("capacity", "The size of a datastore."),
+        ("free", "The free space of a datastore."),
+    ):
         page.gauge(
             f"mica_datastore_{name}_bytes",
             text,
@@ -144,7 +150,7 @@ def _host_disks(page: _Page, disks: tuple[HostDiskStatistics, ...]) -> None:
     for name, text, field in (
         ("operations_total", "Operations of the host's disks.", "operations"),
         ("bytes_total", "Bytes that the host's disks moved.", "bytes"),
-        ("operation_seconds_total", "What those operations took, summed up.", "seconds"),
+        ("operation_seconds_total", "The total duration of those operations.", "seconds"),
     ):
         page.counter(
             f"mica_host_disk_{name}",
@@ -157,7 +163,7 @@ def _host_disks(page: _Page, disks: tuple[HostDiskStatistics, ...]) -> None:
         )
     page.counter(
         "mica_host_disk_busy_seconds_total",
-        "While at least one operation was under way.",
+        "Time with at least one operation in progress.",
         (({"device": d.device}, d.busy_seconds) for d in disks),
     )
 
@@ -176,7 +182,7 @@ def _inventory(page: _Page, figures: AllStatistics) -> None:
     count = Counter(figures.states.values())
     page.gauge(
         "mica_vms",
-        "How many VMs are in a state.",
+        "The number of VMs in a state.",
         (({"state": state.value}, count[state]) for state in VmState),
     )
     page.gauge(
@@ -189,7 +195,7 @@ def _inventory(page: _Page, figures: AllStatistics) -> None:
 def _machines(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
     page.gauge(
         "mica_vm_statistics_complete",
-        "0 where a VM's QEMU did not answer in time: its disks are missing then.",
+        "0 if a VM's QEMU did not answer in time: its disks are missing then.",
         (({"vm": vm.id}, int(vm.complete)) for vm in vms),
     )
     page.gauge(
@@ -203,12 +209,12 @@ def _machines(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
     )
     page.counter(
         "mica_vm_cpu_seconds_total",
-        "What the VM's whole process had of the host's processors.",
+        "CPU time of the VM's whole process.",
         (({"vm": vm.id}, vm.cpu_seconds) for vm in vms),
     )
     for name, text, field in (
-        ("seconds", "What a virtual processor had of the host's.", "seconds"),
-        ("wait_seconds", "How long it was ready and got none.", "waited_seconds"),
+        ("seconds", "CPU time of a vCPU.", "seconds"),
+        ("wait_seconds", "Time that a vCPU was ready to run but had no CPU.", "waited_seconds"),
     ):
         page.counter(
             f"mica_vm_vcpu_{name}_total",
@@ -220,9 +226,9 @@ def _machines(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
             ),
         )
     for name, text in (
-        ("assigned", "What the VM's spec gives it."),
-        ("resident", "What its process holds of the host's memory."),
-        ("balloon", "What the balloon leaves to the guest."),
+        ("assigned", "Memory that the VM's spec assigns."),
+        ("resident", "Host memory that the VM's process uses."),
+        ("balloon", "Memory that the balloon leaves to the guest."),
     ):
         page.gauge(
             f"mica_vm_memory_{name}_bytes",
@@ -237,18 +243,18 @@ def _guest_memory(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
     for name in _GUEST_GAUGES:
         page.gauge(
             f"mica_vm_guest_memory_{'size' if name == 'total' else name}_bytes",
-            f"The guest's own figure: {name}.",
+            f"Reported by the guest: {name}.",
             (({"vm": vm}, getattr(guest, f"{name}_bytes")) for vm, guest in told),
         )
     for way in ("in", "out"):
         page.counter(
             f"mica_vm_guest_memory_swapped_{way}_bytes_total",
-            f"The guest's own figure: swapped {way}.",
+            f"Reported by the guest: swapped {way}.",
             (({"vm": vm}, getattr(guest, f"swapped_{way}_bytes")) for vm, guest in told),
         )
     page.counter(
         "mica_vm_guest_memory_faults_total",
-        "The guest's own figure: page faults.",
+        "Reported by the guest: page faults.",
         (
             ({"vm": vm, "kind": kind}, getattr(guest, f"{kind}_faults"))
             for vm, guest in told
@@ -271,7 +277,7 @@ def _disks(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
     for name, text, field in (
         ("operations", "Operations of virtual disks.", "operations"),
         ("bytes", "Bytes that virtual disks moved.", "bytes"),
-        ("operation_seconds", "What those operations took, summed up.", "seconds"),
+        ("operation_seconds", "The total duration of those operations.", "seconds"),
         ("failures", "Operations that failed.", "failed"),
     ):
         page.counter(
@@ -281,7 +287,7 @@ def _disks(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
         )
     page.histogram(
         "mica_vm_disk_latency_seconds",
-        "What operations of virtual disks took, since the figures were first asked for.",
+        "Duration of the operations of virtual disks, since these statistics were first requested.",
         ((labels, flow.latency_counts) for labels, flow in flows),
     )
 
@@ -291,7 +297,7 @@ def _nics(page: _Page, vms: tuple[VmStatistics, ...]) -> None:
         for unit in ("bytes", "packets", "dropped"):
             page.counter(
                 f"mica_vm_network_{name}_{unit}_total",
-                f"Virtual network cards, as the guest sees them: {field} {unit}.",
+                f"Virtual NICs, as the guest sees them: {field} {unit}.",
                 (
                     ({"vm": vm.id, "nic": nic.key}, getattr(nic, f"{field}_{unit}"))
                     for vm in vms

@@ -43,7 +43,7 @@ STARTED = (
 
 
 async def settled(exchange: Exchange[Any, Any], operation: Operation, wait_s: float) -> Operation:
-    """An operation as it stands once it has finished or the time is over."""
+    """An operation once it has finished or the time is over."""
     if wait_s > 0 and not operation.state.finished:
         return await exchange.call(
             requests.GetOperation(id=operation.id, wait_s=wait_s), timeout_s=wait_s + 30
@@ -52,7 +52,7 @@ async def settled(exchange: Exchange[Any, Any], operation: Operation, wait_s: fl
 
 
 def raise_failed(operation: Operation) -> None:
-    """Raise ApiError, which names the operation, where it has failed or was cancelled."""
+    """Raise ApiError, which names the operation, if it has failed or was cancelled."""
     if operation.error is not None:
         failure = operation.error
         error = ApiError(failure.code, failure.detail, errors=failure.errors)
@@ -69,9 +69,10 @@ def raise_failed(operation: Operation) -> None:
 
 
 async def accepted(exchange: Exchange[Any, Any], operation: Operation, wait_s: float) -> Response:
-    """The answer of what starts an operation: 202, or 200 where it succeeded within the wait.
+    """The response of a request that starts an operation: 202, or 200 if it succeeded within the
+    wait.
 
-    Raises ApiError where it failed: a client that looks at the status alone must see that.
+    Raises ApiError if it failed: clients that check only the status must notice.
     """
     now = await settled(exchange, operation, wait_s)
     raise_failed(now)
@@ -86,12 +87,10 @@ async def accepted(exchange: Exchange[Any, Any], operation: Operation, wait_s: f
 
 
 async def list_operations(exchange: Exchange[ListParameters, NoBody]) -> Response:
-    """Running and recent operations."""
     return await answer_list(exchange, requests.ListOperations)
 
 
 async def get_operation(exchange: Exchange[WaitQuery, NoBody]) -> Response:
-    """One operation."""
     wait_s = exchange.query.wait
     operation = await exchange.call(
         requests.GetOperation(id=exchange.id, wait_s=wait_s), timeout_s=wait_s + 30
@@ -100,7 +99,6 @@ async def get_operation(exchange: Exchange[WaitQuery, NoBody]) -> Response:
 
 
 async def cancel_operation(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """Cancel an operation."""
     operation = await exchange.call(requests.CancelOperation(id=exchange.id))
     return json_response(operation)
 

@@ -38,13 +38,11 @@ async def list_snapshots(exchange: Exchange[ListParameters, NoBody]) -> Response
 
 
 async def get_snapshot(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One snapshot."""
     found = await exchange.call(requests.GetSnapshot(vm=exchange.id, id=_name(exchange)))
     return json_response(found)
 
 
 async def create_snapshot(exchange: Exchange[WaitQuery, SnapshotBody]) -> Response:
-    """Take a snapshot."""
     operation = await exchange.call(
         requests.CreateSnapshot(
             vm=exchange.id,
@@ -67,7 +65,6 @@ async def revert(exchange: Exchange[RevertQuery, NoBody]) -> Response:
 
 
 async def delete_snapshot(exchange: Exchange[WaitQuery, NoBody]) -> Response:
-    """Delete a snapshot."""
     operation = await exchange.call(requests.DeleteSnapshot(vm=exchange.id, id=_name(exchange)))
     return await accepted(exchange, operation, exchange.query.wait)
 

@@ -14,13 +14,11 @@ _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def get_vm_statistics(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One virtual machine."""
     figures = await exchange.call(GetVmStatistics(id=exchange.id))
     return json_response(figures)
 
 
 async def get_host_statistics(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """The host."""
     figures = await exchange.call(GetHostStatistics())
     return json_response(figures)
 
@@ -40,25 +38,25 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/vms/{id}/stats",
         name="getVmStatistics",
-        summary="What a virtual machine uses: processors, memory, disks, network",
+        summary="CPU, memory, disk and network use of a virtual machine",
         handler=get_vm_statistics,
-        replies=(Reply(status=200, description="The figures.", body=VmStatistics),),
+        replies=(Reply(status=200, description="The statistics.", body=VmStatistics),),
         problems=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT),
     ),
     Route(
         method="GET",
         path="/v1/host/stats",
         name="getHostStatistics",
-        summary="What the host uses: processors, memory, disks, network, datastores",
+        summary="CPU, memory, disk, network and datastore use of the host",
         handler=get_host_statistics,
-        replies=(Reply(status=200, description="The figures.", body=HostStatistics),),
+        replies=(Reply(status=200, description="The statistics.", body=HostStatistics),),
     ),
     Route(
         method="GET",
         path="/metrics",
         name="getMetrics",
         tag="host",
-        summary="The figures of the host and of all virtual machines, as Prometheus reads them",
+        summary="Statistics of the host and of all virtual machines, in Prometheus' text format",
         handler=get_metrics,
         replies=(
             Reply(

@@ -32,7 +32,7 @@ def all_routes() -> tuple[AnyRoute, ...]:
 
 @cache
 def all_tags() -> Mapping[str, str]:
-    """The groups of the document, each with what it holds."""
+    """The groups of the document with their descriptions."""
     tags: dict[str, str] = {}
     for module in _modules():
         for name, text in getattr(module, "TAGS", {}).items():

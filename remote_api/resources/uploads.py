@@ -1,4 +1,4 @@
-"""Resumable uploads over tus 1.0: created, sent part by part, resumed after whatever happened.
+"""Resumable uploads over tus 1.0: created, sent in parts, resumed after any interruption.
 
 POST /v1/uploads            Upload-Length, Upload-Metadata [first part]      201, Location
 HEAD /v1/uploads/{id}       what is durable                                  200, Upload-Offset
@@ -59,7 +59,7 @@ IMPORT_WAIT_S = 25.0
 
 
 async def tell_abilities(_: Exchange[NoQuery, NoBody]) -> Response:
-    """What is spoken here."""
+    """The supported version and extensions of tus."""
     return Response(
         status=204,
         headers={
@@ -72,18 +72,16 @@ async def tell_abilities(_: Exchange[NoQuery, NoBody]) -> Response:
 
 
 async def list_uploads(exchange: Exchange[ListParameters, NoBody]) -> Response:
-    """All resumable uploads."""
     return await answer_list(exchange, requests.ListUploads)
 
 
 async def get_upload(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One resumable upload."""
     found = await exchange.call(requests.GetUpload(id=exchange.id))
     return json_response(found)
 
 
 async def create_upload(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """Begin an upload, with its first part where the request brings one."""
+    """Begin an upload, with its first part if the request has one."""
     require_version(exchange)
     wanted = spec_of(exchange)
     checksum = checksum_of(exchange) if exchange.announced_body else None
@@ -118,14 +116,13 @@ async def send_part(exchange: Exchange[NoQuery, NoBody]) -> Response:
 
 
 async def delete_upload(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """Give an upload up."""
     require_version(exchange)
     await exchange.call(requests.DeleteUpload(id=exchange.id))
     return Response(status=204)
 
 
 async def override_method(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """What a client does that can send GET and POST alone."""
+    """For clients that can send only GET and POST."""
     require_version(exchange)
     method = exchange.header("X-HTTP-Method-Override")
     if method == "PATCH" and exchange.announced_body:
@@ -145,7 +142,7 @@ async def _take_part(
     offset: int,
     checksum: UploadChecksum | None,
 ) -> dict[str, str]:
-    """Pass the body on; the headers that tell what became of it. Raises ApiError."""
+    """Pass the body on; returns the headers that report the result. Raises ApiError."""
     await exchange.hold(exchange.state.shares.uploads)
     upload, stream = await exchange.open(
         requests.WriteUpload(
@@ -175,7 +172,7 @@ async def _take_part(
 
 
 async def _pump(exchange: Exchange[Any, Any], stream: Stream) -> None:
-    """Pass the body on, until it ends or the vmkernel takes no more; it tells why."""
+    """Pass the body on, until it ends or the vmkernel refuses more and says why."""
     loop = asyncio.get_running_loop()
     try:
         async for part in exchange.body_parts():
@@ -261,7 +258,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="GET",
         path="/v1/uploads",
         name="listUploads",
-        summary="Resumable uploads that are under way, ordered by id",
+        summary="Resumable uploads in progress, ordered by id",
         handler=list_uploads,
         role=Role.OPERATOR,
         query=list_parameters(UPLOAD_LISTING),
@@ -272,7 +269,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/uploads",
         name="createUpload",
         summary="Begin a resumable upload of an image (tus 1.0)",
-        details="`Location` is where its parts are sent; a first part may come along.",
+        details="Send its parts to `Location`; this request can include the first one.",
         handler=create_upload,
         role=Role.OPERATOR,
         body_kind=BodyKind.TUS,
@@ -289,8 +286,8 @@ ROUTES: tuple[AnyRoute, ...] = (
             **_SUM,
             "Upload-Length": "The total number of bytes.",
             "Upload-Metadata": (
-                "Keys with values in Base64: `image`, `datastore`; optional `sha256` (of all that"
-                " comes), `format`, `compression`."
+                "Keys with values in Base64: `image`, `datastore`; optional `sha256` (of all "
+                "data), `format`, `compression`."
             ),
         },
         response_headers=TUS_HEADERS,
@@ -300,7 +297,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/uploads/{id}",
         name="getUpload",
         summary="One resumable upload",
-        details="Its progress, and the operation that makes the image of it.",
+        details="Its progress, and the operation that makes the image from it.",
         handler=get_upload,
         role=Role.OPERATOR,
         replies=(Reply(status=200, description="The upload.", body=Upload),),
@@ -318,7 +315,7 @@ ROUTES: tuple[AnyRoute, ...] = (
             Reply(
                 status=200,
                 description="See the headers.",
-                headers={**_OFFSET, **_EXPIRES, "Upload-Length": "The number of bytes in all."},
+                headers={**_OFFSET, **_EXPIRES, "Upload-Length": "The total number of bytes."},
             ),
         ),
         problems=_PROBLEMS,

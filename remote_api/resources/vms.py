@@ -41,17 +41,15 @@ SAVED_VM_BYTES = 10 << 20
 
 
 async def list_vms(exchange: Exchange[ListParameters, NoBody]) -> Response:
-    """All virtual machines."""
     return await answer_list(exchange, requests.ListVms)
 
 
 async def get_vm(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One virtual machine."""
     return _vm(await exchange.call(requests.GetVm(id=exchange.id)))
 
 
 async def put_vm(exchange: Exchange[NoQuery, VmBody]) -> Response:
-    """Create a virtual machine, or replace what it is wanted to be."""
+    """Create a virtual machine, or replace its spec."""
     spec = exchange.body.spec
     if isinstance(exchange.precondition, Matching):
         _refuse_machine(exchange.body)
@@ -210,7 +208,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         path="/v1/vms/{id}",
         name="getVm",
         summary="One virtual machine",
-        details="Its desired spec and its status: state, guest agent, network cards.",
+        details="Its desired spec and its status: state, guest agent, NICs.",
         handler=get_vm,
         replies=(Reply(status=200, description="The virtual machine.", body=Vm, etag=True),),
         problems=(ErrorCode.NOT_FOUND,),
@@ -243,7 +241,13 @@ ROUTES: tuple[AnyRoute, ...] = (
         max_body_bytes=SAVED_VM_BYTES,
         condition=Condition.EITHER,
         replies=(
-            Reply(status=201, description="It is made.", body=Vm, etag=True, location=True),
+            Reply(
+                status=201,
+                description="The virtual machine is created.",
+                body=Vm,
+                etag=True,
+                location=True,
+            ),
             Reply(status=200, description="It is changed.", body=Vm, etag=True),
         ),
         problems=(ErrorCode.NOT_FOUND, ErrorCode.ALREADY_EXISTS, *_CHANGE_PROBLEMS),

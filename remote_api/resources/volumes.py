@@ -35,24 +35,21 @@ __all__ = ["ROUTES", "TAGS"]
 
 
 async def list_volumes(exchange: Exchange[ListParameters, NoBody]) -> Response:
-    """All volumes."""
     return await answer_list(exchange, requests.ListVolumes)
 
 
 async def get_volume(exchange: Exchange[NoQuery, NoBody]) -> Response:
-    """One volume."""
     found = await exchange.call(requests.GetVolume(id=exchange.id))
     return json_response(found, version=found.revision)
 
 
 async def create_volume(exchange: Exchange[WaitQuery, SpecBody[VolumeSpec]]) -> Response:
-    """Make a volume."""
     operation = await exchange.call(requests.CreateVolume(id=exchange.id, spec=exchange.body.spec))
     return await accepted(exchange, operation, exchange.query.wait)
 
 
 async def patch_volume(exchange: Exchange[VolumePatchQuery, SpecBody[VolumeSpec]]) -> Response:
-    """Change a volume's size, or where and how it lies; its sources are history."""
+    """Change a volume's size, or its place and form; its sources can't be changed."""
     volume = await exchange.call(requests.GetVolume(id=exchange.id))
     expected = exchange.precondition
     if isinstance(expected, Matching) and not expected.admits(str(volume.revision)):
@@ -125,7 +122,6 @@ async def flatten_volume(exchange: Exchange[WaitQuery, NoBody]) -> Response:
 
 
 async def check_volume(exchange: Exchange[VolumeCheckQuery, NoBody]) -> Response:
-    """Check a volume's file."""
     operation = await exchange.call(
         requests.CheckVolume(id=exchange.id, repair=exchange.query.repair)
     )

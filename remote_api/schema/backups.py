@@ -21,11 +21,11 @@ class BackupBody(Record, frozen=True, kw_only=True):
     since: Slug | None = None
     """List only what changed since this checkpoint."""
     time_limit_s: Annotated[int, Meta(ge=10, le=7 * 86400)] = 4 * 3600
-    """It ends by itself after so many seconds."""
+    """The backup ends by itself after this many seconds."""
 
 
 class ExtentsQuery(Record, frozen=True, kw_only=True):
-    """Where a list of extents begins."""
+    """Where the list of extents begins."""
 
     offset: Annotated[int, Meta(ge=0, le=1 << 62)] = 0
     """In bytes."""

@@ -16,10 +16,10 @@ SpecT = TypeVar("SpecT")
 
 
 class ObjectBody(Record, frozen=True, kw_only=True):
-    """Base of what is sent to make or change an object.
+    """Base of bodies that create or change an object.
 
-    It takes what the answer of a GET has besides the spec, so that this can be changed and sent
-    back; `id` must then be the path's.
+    It accepts the other members of a GET response, so that a response can be changed and sent back;
+    `id` must then be the path's.
     """
 
     id: Slug | msgspec.UnsetType = msgspec.UNSET

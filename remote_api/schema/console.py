@@ -15,7 +15,7 @@ class ConsoleFraming(OpenEnum):
     """What the messages of a serial line's WebSocket hold."""
 
     NOTICES = "notices"
-    """Binary messages its bytes; text messages who writes, and what the client asks for."""
+    """Binary messages: the line's bytes; text messages: who writes, and the client's requests."""
     RAW = "raw"
     """All messages its bytes, text as UTF-8, as xterm.js' addon-attach and websocat send it."""
 
@@ -28,8 +28,8 @@ class ConsoleBody(Record, frozen=True, kw_only=True):
     """For the serial line: `write` if no other client does, `watch` only, or `takeover` from the
     client that writes now."""
     framing: ConsoleFraming = ConsoleFraming.NOTICES
-    """For the serial line: `raw` makes all messages its bytes, so that nothing says who writes;
-    what is typed while another writes is dropped."""
+    """For a serial line: with `raw`, all messages are its bytes, so that nothing reports who
+    writes; input while another client writes is discarded."""
 
 
 class ConsoleTicket(Record, frozen=True, kw_only=True):
@@ -42,7 +42,6 @@ class ConsoleTicket(Record, frozen=True, kw_only=True):
     expires_at: Timestamp
 
     def __repr__(self) -> str:
-        """Without the ticket."""
         return f"ConsoleTicket(expires_at={self.expires_at!r})"
 
 
@@ -50,11 +49,11 @@ class ConsoleQuery(Record, frozen=True, kw_only=True):
     """What opens a console's WebSocket."""
 
     ticket: Annotated[str, Meta(min_length=1, max_length=128)]
-    """The ticket."""
+    """The ticket to open the WebSocket with."""
 
 
 class KeysBody(Record, frozen=True, kw_only=True):
-    """What is pressed on a virtual machine's keyboard: first the keys, then the text."""
+    """Keys and text to type on a virtual machine's keyboard: first the keys, then the text."""
 
     keys: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],

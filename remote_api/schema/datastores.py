@@ -33,11 +33,11 @@ class DatastoreBody(ObjectBody, frozen=True, kw_only=True):
 
     spec: DatastoreSpec
     wipe_serials: DiskIds = ()
-    """The id of each disk that holds anything, once more: consent to destroy all that it holds."""
+    """The IDs of all disks that hold anything, as consent to destroy all data on them."""
     adopt: bool = False
     """Take over the datastore that is there; refuse to make one."""
     take_over: bool = False
-    """Take it even from another Mica that holds it and is at work: that one loses it. One that is
+    """Take it even from another Mica that is using it: that one loses it. One that is
     silent loses it anyway, after half a minute."""
 
 
@@ -51,7 +51,7 @@ class MountQuery(Record, frozen=True, kw_only=True):
 
 
 class RenameDatastoreBody(Record, frozen=True, kw_only=True):
-    """What a datastore is to be called from now on."""
+    """The new name of a datastore."""
 
     id: Slug
 
@@ -60,9 +60,9 @@ class AddDiskBody(Record, frozen=True, kw_only=True):
     """A disk to give to a datastore: a spare of `raid`, more space of `lvm`."""
 
     disk: ShortText
-    """Its id."""
+    """The ID of the disk."""
     wipe_serials: DiskIds = ()
-    """Its id once more, if it is not blank."""
+    """The ID again, if the disk is not blank: consent to destroy all data on it."""
 
 
 class ReplaceDiskBody(Record, frozen=True, kw_only=True):
@@ -71,6 +71,6 @@ class ReplaceDiskBody(Record, frozen=True, kw_only=True):
     old: ShortText
     """The id of the disk that goes; it may be dead."""
     new: ShortText
-    """The id of the disk that comes."""
+    """The ID of the new disk."""
     wipe_serials: DiskIds = ()
-    """The new disk's id once more, if it is not blank."""
+    """The new disk's ID again, if it is not blank: consent to destroy all data on it."""

@@ -11,6 +11,6 @@ class WipeDiskBody(Record, frozen=True, kw_only=True):
     """A disk whose contents are to be destroyed."""
 
     disk: ShortText
-    """Its id."""
+    """The ID of the disk."""
     wipe_serial: ShortText
-    """The id once more: consent to destroy all that it holds."""
+    """The ID again: consent to destroy all data on the disk."""

@@ -1,4 +1,4 @@
-"""Images: ISOs, disk templates, kernels and initrds; what they are made from, and how they come."""
+"""Images: ISOs, disk images, kernels and initrds; how they are made and imported."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class UploadQuery(Record, frozen=True, kw_only=True):
     """What an upload is declared to be."""
 
     datastore: Slug
-    """Where the image is kept."""
+    """The datastore to store the image in."""
     sha256: Sha256Hex
     """The digest of the data as they are sent."""
     format: SourceFormat | UnsetType = UNSET
-    """What it is, unpacked; taken from the header if omitted."""
+    """The format after decompression; detected from the header if omitted."""
     compression: Compression | UnsetType = UNSET
     """How it is compressed; taken from the header if omitted."""
     wait: Annotated[float, Meta(ge=0, le=300)] = 60.0
@@ -35,7 +35,7 @@ class UploadQuery(Record, frozen=True, kw_only=True):
 
 
 class PullBody(Record, frozen=True, kw_only=True):
-    """An image to fetch."""
+    """An image to download."""
 
     spec: ImagePull
 
@@ -47,6 +47,6 @@ class CaptureBody(Record, frozen=True, kw_only=True):
 
 
 class DataMapQuery(Record, frozen=True, kw_only=True):
-    """Where to begin."""
+    """Where the map begins."""
 
     offset: Annotated[int, Meta(ge=0, le=1 << 50)] = 0

@@ -125,21 +125,21 @@ class Problem(Record, frozen=True, kw_only=True):
     code: Annotated[str, Meta(pattern=r"^[a-z-]+$(?!\n)", examples=["not-found"])]
     """The last part of `type`, for programs."""
     title: str
-    """The kind of problem in words."""
+    """The kind of problem, in words."""
     status: Annotated[int, Meta(ge=400, le=599)]
     """The HTTP status."""
     detail: str
     """One sentence: the object and what to do."""
     instance: str
-    """This request, as the host's log names it."""
+    """The ID of this request in the host's log."""
     errors: tuple[FieldError, ...] = ()
-    """The fields at fault."""
+    """The invalid fields."""
     operation: str | None = None
     """The operation that failed, if the request had begun one; `Location` is its path."""
 
 
 class ApiError(Exception):
-    """A failed request: carries what its problem document says."""
+    """A failed request: carries the content of its problem document."""
 
     def __init__(
         self,

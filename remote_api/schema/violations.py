@@ -1,7 +1,7 @@
-"""Everything that is wrong with a value that a client sent, by its wire type, in plain words.
+"""All faults of a value that a client sent, by its wire type, in plain words.
 
-msgspec stops at the first thing that it can't use. This goes on, and takes what JSON Schema takes
-besides: `1.0` is a whole number. It runs only on what msgspec has refused.
+msgspec stops at the first one. This continues, and accepts what JSON Schema also accepts: `1.0` is
+a whole number. It runs only on what msgspec has refused.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ _Fault = tuple[str, FieldCode, _Parameters]
 def examined(
     value: Any, wire: Any, *, at: str = "", texts: bool = False, partial: bool = False
 ) -> tuple[Any, list[FieldError]]:
-    """The value with its numbers as the type has them, and what is wrong with it.
+    """The value with its numbers converted to the type, and its faults.
 
-    `at` points to the value; `texts`: numbers and the like come as text, as in a query;
-    `partial`: a merge patch, in which fields may be missing, and null removes.
+    `at` points to the value; `texts`: numbers and the like are text, as in a query; `partial`: a
+    merge patch, in which fields may be missing, and null removes.
     """
     look = _Look(texts=texts, partial=partial)
     return look.at(value, wire, at), look.found[:MAX_VIOLATIONS]
@@ -79,7 +79,7 @@ class _Look:
         self._partial = partial
 
     def at(self, value: Any, wire: Any, pointer: str) -> Any:
-        """The value as it is taken; notes what is wrong."""
+        """The accepted value; records its faults."""
         if len(self.found) > MAX_VIOLATIONS or (self._partial and value is None):
             return value
         members, metas = _members(wire)
@@ -143,7 +143,7 @@ class _Look:
 
 
 def _members(wire: Any) -> tuple[list[Any], tuple[Any, ...]]:
-    """What a value of a type may be, but for null and what isn't there, and its annotations."""
+    """The types that a value may have, without null and unset, and its annotations."""
     metas: tuple[Any, ...] = ()
     while get_origin(wire) is Annotated:
         wire, *more = get_args(wire)
@@ -192,7 +192,7 @@ def _unknown(name: str, fields: dict[str, Any], parameter: bool) -> _Fault:
 
 
 def _in_words(text: str, value: Any, wire: Any) -> _Fault:
-    """What is wrong with a plain value."""
+    """The fault of a plain value, in words."""
     members, metas = _members(wire)
     if text.startswith("Invalid enum value"):
         kinds = [kind for kind in members if isinstance(kind, type) and issubclass(kind, Enum)]
@@ -219,7 +219,7 @@ def _in_words(text: str, value: Any, wire: Any) -> _Fault:
 
 
 def _form(metas: tuple[Any, ...]) -> str:
-    """What a type says of the form of its texts."""
+    """What a type says about the form of its texts."""
     told = [meta for meta in metas if isinstance(meta, Meta) and meta.pattern]
     if any(meta.pattern in (PRINTABLE, PRINTABLE_LINES, PRINTABLE_WITH_TABS) for meta in told):
         return "Control and bidirectional control characters are not allowed here."

@@ -17,7 +17,7 @@ __all__ = ["DeleteVmQuery", "ShutdownQuery", "VmBody"]
 
 
 class VmBody(ObjectBody, frozen=True, kw_only=True):
-    """A virtual machine to create, or the whole of what it is to be from now on."""
+    """A virtual machine to create, or its complete new spec."""
 
     spec: VmSpec
     machine: MachineState | None = None

@@ -1,20 +1,20 @@
-"""Who may hold a connection, and who loses one when there are too many; it opens none itself.
+"""Who may hold a connection, and who loses one when there are too many; it opens none.
 
 accepted -> WAITING    a socket, nothing read yet
-              |        its first bytes are here and a place is free
+              |        its first bytes have arrived and a place is free
               v
          HANDSHAKE     TLS has begun
               |
               v
-            OPEN       of a stranger: counts for its source, with the handshakes
-              |        a request's token was good
+            OPEN unauthenticated: counts for its source, with the handshakes
+              |        a request's token was valid
               v
             OPEN       of a user: counts for the token alone, since many share one address (NAT)
-How many each room holds is in `Limits`.
-A source is an address, of IPv6 its /64. Whoever wants a place in a full room takes it from the
-source (of users: the user) that holds most there, oldest and idle first, and never from one that
-holds less than itself: one source can fill a room, and keep nobody out of it. Sources that had a
-good token before have places of their own besides, so that strangers can't keep them out.
+The size of each stage is in `Limits`. A source is an address, of IPv6 its /64. A new connection in
+a full stage replaces one of the source (of users: the user) that has most there, oldest and idle
+first, but never one of a source with fewer than its own: one source can fill a stage, but keeps no
+one out of it. Sources that had a valid token before have additional places, so that strangers can't
+keep them out.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Limits:
     request has a connection to the vmkernel besides) they stay below LimitNOFILE."""
 
     waiting: int = 1536
-    """The more wait, the longer each may take to speak in a flood: 1 s at 1,500 a second."""
+    """The more are waiting, the shorter the time to speak must be in a flood: 1 s at 1,500 a
+    second."""
     waiting_per_source: int = 384
     handshakes: int = 64
     handshakes_per_second: float = 150.0
@@ -83,9 +84,9 @@ class Peer:
     """Closes it at once."""
     stage: Stage = Stage.WAITING
     spoke: bool = False
-    """Its first bytes have come."""
+    """Its first bytes have arrived."""
     since_s: float = 0.0
-    """When it came into its stage."""
+    """When it reached its stage."""
     user: str | None = None
     idle: Callable[[], bool] = field(default=lambda: True)
     """Whether no request of it is under way."""
@@ -105,7 +106,7 @@ class Admission:
     ) -> None:
         self.limits = limits or Limits()
         self.counters: Counter[str] = Counter()
-        """What was turned away, by reason; for the metrics."""
+        """Refused connections, by reason; for the metrics."""
         self.ended = 0
         """How many have gone that had begun TLS."""
         self._monotonic = monotonic
@@ -136,7 +137,7 @@ class Admission:
         return peer
 
     def end_late(self, silent_s: float, waiting_s: float) -> None:
-        """End those that have said nothing for so long, or have waited so long for a place."""
+        """End those that have been silent, or have waited for a place, for too long."""
         now_s = self._monotonic()
         for peer in list(self._rooms[Stage.WAITING]):
             age_s = now_s - peer.since_s
@@ -146,7 +147,7 @@ class Admission:
                 self._evict(peer, "silent")
 
     def spoke(self, peer: Peer) -> None:
-        """Its first bytes have come: it can begin."""
+        """Its first bytes have arrived: it can begin."""
         peer.spoke = True
         known = peer.source in self._known
         self._ready[known].setdefault(peer.source, {})[peer] = None
@@ -174,14 +175,13 @@ class Admission:
         return any(self._ready.values())
 
     def opened(self, peer: Peer) -> bool:
-        """Its handshake is done; False where it had to go meanwhile."""
+        """Its handshake is done; False if it was evicted meanwhile."""
         if peer.stage is Stage.GONE:
             return False
         self._enter(peer, Stage.OPEN)
         return True
 
     def proven(self, peer: Peer, user: str) -> None:
-        """See Peer.proven."""
         self._known[peer.source] = None
         self._known.move_to_end(peer.source)
         if len(self._known) > _KNOWN_SOURCES:
@@ -217,7 +217,7 @@ class Admission:
     # --- what is known ------------------------------------------------------------------------
 
     def count(self, stage: Stage, *, users: bool | None = None) -> int:
-        """How many are in a stage; of users or strangers alone where asked for."""
+        """The number in a stage; only of users or of strangers if requested."""
         room = self._rooms[stage]
         if users is None:
             return len(room)
@@ -283,7 +283,9 @@ class Admission:
         return _CROWDED_PATIENCE_S if crowded else _PATIENCE_S
 
     def _evict_fairly(self, peer: Peer, room: Iterable[Peer], reason: str) -> bool:
-        """Let one go for `peer`, of the source that holds most; False where none has to."""
+        """Evict one connection for `peer`, of the source that has most; False if that isn't
+        possible.
+        """
         others = [other for other in room if other.source not in self._known]
         if peer.source in self._known:
             others = others or list(room)
@@ -319,7 +321,7 @@ def _source(peer: Peer) -> str:
 
 
 def _of_biggest(peers: Iterable[Peer], key: Callable[[Peer], str]) -> list[Peer]:
-    """Those that share the key which most of `peers` have; empty where there are none."""
+    """Those with the key that most of `peers` share; empty if there are none."""
     groups: dict[str, list[Peer]] = {}
     for peer in peers:
         groups.setdefault(key(peer), []).append(peer)

@@ -32,11 +32,11 @@ logger = logging.getLogger("mica.api")
 RENEWAL_TIMEOUT_S = 3600.0
 RENEWAL_WAIT_S = 15.0
 GRACE_S = 5.0
-"""How long requests under way have once the server is told to end."""
+"""How long requests in progress may take once the server is asked to end."""
 
 
 class ApiServer:
-    """Serves an application with a TLS identity, until it is told to end."""
+    """Serves an application with a TLS identity until it is asked to end."""
 
     def __init__(self, application: Application, identity: TlsIdentity) -> None:
         self._application = application
@@ -48,7 +48,7 @@ class ApiServer:
         self._renewals: set[asyncio.Task[None]] = set()
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
-        """Serve until SIGTERM or SIGINT; then end what is under way, which has GRACE_S."""
+        """Serve until SIGTERM or SIGINT; then end what is in progress within GRACE_S."""
         told_to_end = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)

@@ -1,4 +1,4 @@
-"""What the connections of the process share, whichever protocol they speak."""
+"""What the connections of the process share, whatever their protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Clock", "Connection", "Connections", "Message", "STALL_S", "phrase_o
 logger = logging.getLogger("mica.api")
 
 STALL_S = 30.0
-"""A client that takes nothing for so long is left, with what was to be sent to it."""
+"""If a client accepts nothing for this long, the connection is dropped with its unsent data."""
 
 Message = MutableMapping[str, Any]
 Application = Callable[
@@ -42,19 +42,18 @@ class Clock:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Let it run; one that runs goes on as it is."""
+        """Start it; one that runs continues."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._end)
 
     def stop(self) -> None:
-        """The limit was kept."""
+        """The limit was kept: stop."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     @property
     def running(self) -> bool:
-        """Whether it runs."""
         return self._timer is not None
 
     def restart(self) -> None:
@@ -97,12 +96,12 @@ class Connections:
         return self._date[1]
 
     def shutdown(self) -> None:
-        """Ask each to end with what it is about."""
+        """Ask each to end when its present work is done."""
         for connection in list(self.open):
             connection.shutdown()
 
     async def end(self, grace_s: float) -> None:
-        """End all: what is under way has so long, then it is cancelled and cut off."""
+        """End all: work in progress gets this long, then it is cancelled."""
         self.shutdown()
         try:
             async with asyncio.timeout(grace_s):
@@ -119,7 +118,7 @@ class Connections:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def left(self, connection: Connection) -> None:
-        """It is none of these any more."""
+        """Remove a connection that has ended."""
         self.open.discard(connection)
         self._ended.set()
 
@@ -137,13 +136,12 @@ class Connection(asyncio.Protocol, ABC):
         self.connections = connections
         self.peer = peer
         self.writable = asyncio.Event()
-        """Whether the client has taken enough of what was sent for more of it."""
+        """Whether the client has accepted enough to send more."""
         self.writable.set()
         self._reading = True
         self._stall_clock = Clock(STALL_S, self._stalled)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.connections.open.add(self)
@@ -156,7 +154,7 @@ class Connection(asyncio.Protocol, ABC):
 
     @abstractmethod
     def shutdown(self) -> None:
-        """End, with what is under way."""
+        """End when the present work is done."""
 
     def pause_writing(self) -> None:
         """The client takes nothing: it gets a while."""
@@ -164,18 +162,18 @@ class Connection(asyncio.Protocol, ABC):
         self._stall_clock.start()
 
     def resume_writing(self) -> None:
-        """The client took something."""
+        """The client has accepted data."""
         self._stall_clock.stop()
         self.writable.set()
 
     def pause_reading(self) -> None:
-        """Take nothing from the client until what came is used."""
+        """Read no more from the client until the received data are used."""
         if self._reading:
             self._reading = False
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Take more."""
+        """Continue reading."""
         if not self._reading:
             self._reading = True
             self.transport.resume_reading()

@@ -3,8 +3,8 @@
 connected -> request's head whole within HEAD_TIMEOUT_S -> answered -> idle KEEP_ALIVE_S -> closed
                         |                   answers not taken for STALL_S -> closed
                         +-> upgraded to a WebSocket: websocket.py has the connection from there on
-What the parser refuses is answered by a problem document, as everything else is. h11 takes more
-than RFC 9112 wants taken: a line that ends in LF alone, a header that goes on in the next line.
+What the parser refuses is answered with a problem document, like everything else. h11 accepts more
+than RFC 9112 wants: a line that ends in LF alone, a header that continues in the next line.
 Programs disagree on where such a head ends, so it is refused here.
 """
 
@@ -33,7 +33,7 @@ HEAD_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 15.0
 """How long a connection stays open without a request."""
 READ_AHEAD_BYTES = 64 << 10
-"""What is held of a body that the application has not asked for yet."""
+"""How much of a body is buffered before the application reads it."""
 _LENIENT = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\n[ \t]")
 _UNANSWERED = (h11.IDLE, h11.SEND_RESPONSE)
 
@@ -65,7 +65,7 @@ class HttpConnection(Connection):
         self._head_clock.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request under way, if there is one."""
+        """Notify the request in progress, if there is one."""
         if self._turn is not None:
             self._turn.leave()
         super().connection_lost(exc)
@@ -85,7 +85,7 @@ class HttpConnection(Connection):
             self._turn.last = True
 
     def answered(self) -> None:
-        """Go on with the next request, which may be here already."""
+        """Continue with the next request, which may have arrived already."""
         if self._conn.our_state is h11.MUST_CLOSE or (self._turn and self._turn.last):
             self.transport.close()
         if self.closing:
@@ -131,10 +131,11 @@ class HttpConnection(Connection):
             self._head_clock.start()
 
     def _check_lines(self, event: object, before: bytes) -> None:
-        """Refuse lines that end otherwise than in CR LF: of a head, or of a body's trailers.
+        """Refuse lines that don't end in CR LF: of a head, or of a body's trailers. Raises
+        h11.RemoteProtocolError.
 
-        Raises h11.RemoteProtocolError. What an event has used of the bytes `before` it is a head,
-        or the last chunk with the trailers; of a head that isn't whole, all are there.
+        The bytes `before` that an event has used are a head, or the last chunk with the trailers;
+        of an incomplete head, all are there.
         """
         if isinstance(event, h11.Request | h11.EndOfMessage):
             used = before[: len(before) - len(self._conn.trailing_data[0])]
@@ -195,7 +196,7 @@ class HttpConnection(Connection):
             self.transport.close()
 
     def _refuse(self, error: h11.RemoteProtocolError) -> None:
-        """Answer what is no HTTP by a problem document, and close."""
+        """Answer invalid HTTP with a problem document, and close."""
         self.peer.admission.counters["malformed"] += 1
         if self._turn is not None:
             self._turn.leave()
@@ -227,7 +228,7 @@ class _Turn:
         self.news = asyncio.Event()
         """Set when there is more of the body, or no more to wait for."""
         self.complete = False
-        """The answer is sent."""
+        """The response is sent."""
         self.last = False
         """Whether the connection ends with this answer."""
         self._more_body = True
@@ -235,7 +236,7 @@ class _Turn:
         self._begun = False
 
     def whole(self) -> None:
-        """The body has come to its end."""
+        """The body is complete."""
         self._more_body = False
         self.news.set()
 
@@ -269,9 +270,10 @@ class _Turn:
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer once the client has taken those before it.
+        """Send a part of the response once the client has accepted those before it.
 
-        What is sent to a client that has gone is dropped; `receive` tells the application.
+        Data for a client that has disconnected are dropped; `receive` reports that to the
+        application.
         """
         await self._connection.writable.wait()
         if self._gone:

@@ -1,8 +1,8 @@
-"""Accepts connections and begins TLS with those that `admission` lets in.
+"""Accepts connections and begins TLS with those that `admission` permits.
 
-A connection costs a descriptor and some hundred bytes until its first bytes have come and a place
-is free; only then is there TLS for it. asyncio's own server starts TLS with every connection at
-once, with a buffer of 256 KiB for each.
+A connection costs a descriptor and some hundred bytes until its first bytes have arrived and a
+place is free; TLS begins only then. asyncio's own server starts TLS with every connection at once,
+with a buffer of 256 KiB for each.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ __all__ = [
 logger = logging.getLogger("mica.api")
 
 HELLO_TIMEOUT_S = 3.0
-"""A client speaks first in TLS, at once: one round trip after it has connected."""
+"""In TLS the client speaks first: one round trip after it has connected."""
 TURN_TIMEOUT_S = 10.0
 """How long a client that has spoken waits for a place."""
 HANDSHAKE_TIMEOUT_S = 4.0
 """Two more round trips; HELLO_TIMEOUT_S has passed a third."""
 TLS_CLOSE_TIMEOUT_S = 2.0
 BACKLOG = 512
-"""When it is full the kernel drops what comes, and a client tries again only after a second; the
-more it holds, the longer the last one waits."""
+"""When it is full the kernel drops new connections, and a client tries again only after a second;
+the larger it is, the longer the last one waits."""
 _ACCEPTS_AT_ONCE = 128
 """Then requests have their turn."""
 _SWEEP_S = 0.25
 _TURN_S = 0.02
-"""How often it is looked for a place while there is none."""
+"""How often a free place is searched for while there is none."""
 _NO_DESCRIPTOR_PAUSE_S = 0.2
 _ENDED_A_COLLECTION = 32
-"""What is left of a connection with TLS is garbage in a cycle, with up to 200 KiB of buffers that
-Python's collector doesn't see."""
+"""A closed TLS connection is garbage in a cycle, with up to 200 KiB of buffers that Python's
+collector doesn't count."""
 _STRANGERS_BUFFER_BYTES = 16 << 10
-"""One record of TLS: what a connection needs at least."""
+"""One TLS record: the least that a connection needs."""
 _USERS_BUFFER_BYTES = 64 << 10
 UNSENT_BYTES = 64 << 10
-"""What the kernel keeps of what was not sent yet; what is under way is the window's business."""
+"""Unsent data that the kernel keeps; data in flight are limited by the window."""
 
 # There is no other way to say it: asyncio makes this object by itself, and its buffer with it.
 sslproto.SSLProtocol.max_size = _STRANGERS_BUFFER_BYTES
@@ -78,7 +78,6 @@ class Listener:
         self._collected = 0
 
     def start(self) -> None:
-        """Listen and accept."""
         for sock in self._sockets:
             sock.setblocking(False)
             sock.listen(BACKLOG)

@@ -35,7 +35,7 @@ _DESCRIPTORS = 4096
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the API until it is told to end. 0 after an orderly end, 1 where it can't start."""
+    """Run the API until it is asked to end. 0 after an orderly end, 1 if it can't start."""
     options = _options(argv)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
@@ -73,7 +73,7 @@ async def _serve(options: argparse.Namespace) -> int:
 
 
 def _refused(reason: str) -> int:
-    """Say in the log, and to who started us, why there is no start."""
+    """Report in the log, and to the parent process, why it can't start."""
     logger.error("%s", reason)
     notify(f"X_MICA_REFUSED={reason}")
     return 1
@@ -86,7 +86,7 @@ def _sockets(options: argparse.Namespace) -> list[socket.socket]:
 
 
 def _raise_descriptor_limit() -> None:
-    """Programs start with 1,024 where systemd sets no other limit."""
+    """Programs start with 1,024 if systemd sets no other limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
     if soft < wanted:

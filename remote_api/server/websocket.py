@@ -3,8 +3,8 @@
 asked -> open -> closing (the guest's line ended, the client closed or broke the protocol,
      |                     the server ends, nothing is taken for STALL_S) -> lost
      +-> refused (an HTTP answer) -> lost
-A connection that is closing takes nothing more: whoever sends learns that the client has gone
-(ClientGoneError), and the server's end leaves it as it is.
+A closing connection accepts nothing more: sending raises ClientGoneError, and the server's shutdown
+leaves it alone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class WebSocketConnection(Connection):
         self._protocol = ServerProtocol(max_size=MAX_MESSAGE_BYTES)
         self._stage = _Stage.ASKED
         self._early = b""
-        """What came before the answer; it is read after that."""
+        """Data that arrived before the response; read after that."""
         self._acceptance: Response | None = None
         self._refusal: Message = {}
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
@@ -95,7 +95,7 @@ class WebSocketConnection(Connection):
         self.connections.run(self._run(scope))
 
     def data_received(self, data: bytes) -> None:
-        """Take frames; what comes once the connection is closing is nobody's any more."""
+        """Receive frames; those that arrive while the connection is closing are ignored."""
         if self.closing:
             return
         if self._stage is _Stage.ASKED:
@@ -109,7 +109,7 @@ class WebSocketConnection(Connection):
         self._read_or_wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application, if it doesn't know."""
+        """Notify the application, if it doesn't know yet."""
         self._tell(_NO_CODE if self._stage is not _Stage.ASKED else _ABNORMAL)
         self._stage = _Stage.CLOSING
         super().connection_lost(exc)
@@ -120,12 +120,12 @@ class WebSocketConnection(Connection):
         self._read_or_wait()
 
     def resume_writing(self) -> None:
-        """It may send again."""
+        """Sending can continue."""
         super().resume_writing()
         self._read_or_wait()
 
     def shutdown(self) -> None:
-        """The server ends: say so to the client, unless the connection is closing already."""
+        """The server ends: notify the client, unless the connection is closing already."""
         if self._stage is _Stage.ASKED and not self.closing and not self._refusal:
             self._refuse({"status": 503, "headers": []}, b"")
         elif self._stage is _Stage.OPEN and not self.closing:
@@ -251,7 +251,9 @@ class WebSocketConnection(Connection):
             self._flush()
 
     def _read_or_wait(self) -> None:
-        """Take more from the client once the application has what came, and the client its own."""
+        """Read more from the client once the application has the received data, and the client its
+        own.
+        """
         used = self._stage is _Stage.OPEN and self._messages.empty()
         if self.writable.is_set() and (used or self._stage is _Stage.CLOSING):
             self.resume_reading()
@@ -267,7 +269,9 @@ class WebSocketConnection(Connection):
                 self.transport.write(data)
 
     def _tell(self, code: int) -> None:
-        """Tell the application that the client has gone; of several such words it reads one."""
+        """Notify the application that the client has disconnected; it reads only
+        one such message.
+        """
         self._messages.put_nowait({"type": "websocket.disconnect", "code": code})
 
     def _end(self) -> None:

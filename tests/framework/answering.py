@@ -1,4 +1,4 @@
-"""A server on the outside network that says one line to whoever connects."""
+"""A server on the outside network that sends one line to every client."""
 
 from __future__ import annotations
 

@@ -62,7 +62,6 @@ class Appliance:
         )
 
     def close(self) -> None:
-        """Close the connections."""
         self._http.close()
 
     # --- calls ----------------------------------------------------------------------------
@@ -79,7 +78,7 @@ class Appliance:
         headers: dict[str, str] | None = None,
         authorised: bool = True,
     ) -> httpx.Response:
-        """One request; raises where the answer has another status than expected."""
+        """One request; raises if the answer has another status than expected."""
         sent = dict(headers or {})
         if authorised and self.token is not None:
             sent["authorization"] = f"Bearer {self.token}"
@@ -104,7 +103,7 @@ class Appliance:
         return self.call("GET", path, expect=200, params=params).json()
 
     def create(self, path: str, body: Any, *, works: bool = False) -> Any:
-        """PUT something that must not be there yet; where that `works`, its operation succeeds."""
+        """PUT something that must not be there yet; if that `works`, its operation succeeds."""
         params = {"wait": WAIT_S} if works else None
         answer = self.call(
             "PUT", path, json=body, params=params, headers={"if-none-match": "*"}
@@ -112,7 +111,7 @@ class Appliance:
         return self.settle(answer) if works else answer
 
     def host(self) -> dict[str, Any]:
-        """What the host tells of itself."""
+        """The host's status."""
         status: dict[str, Any] = self.get("/v1/host")["status"]
         return status
 
@@ -127,7 +126,7 @@ class Appliance:
         return self.settle(answer, timeout_s=timeout_s)
 
     def settle(self, operation: dict[str, Any], *, timeout_s: float = 120.0) -> dict[str, Any]:
-        """Wait for an operation; raises where it did not succeed."""
+        """Wait for an operation; raises if it did not succeed."""
         deadline = time.monotonic() + timeout_s
         while operation["state"] == "running":
             if time.monotonic() > deadline:
@@ -216,12 +215,11 @@ class Appliance:
     # --- virtual machines -----------------------------------------------------------------
 
     def create_vm(self, name: str, *, datastore: str = "main", **spec: Any) -> Any:
-        """Define a virtual machine; 256 MiB where nothing else is said."""
+        """Define a virtual machine; 256 MiB if nothing else is said."""
         spec.setdefault("memory_bytes", 256 * MIB)
         return self.create(f"/v1/vms/{name}", {"spec": {"datastore": datastore, **spec}})
 
     def start(self, name: str) -> Any:
-        """Start a virtual machine."""
         return self.act(f"/v1/vms/{name}/start")
 
     def power_off(self, name: str) -> Any:
@@ -229,11 +227,11 @@ class Appliance:
         return self.act(f"/v1/vms/{name}/power-off")
 
     def vm_state(self, name: str) -> str:
-        """Where a virtual machine stands."""
+        """The state of a virtual machine."""
         return str(self.get(f"/v1/vms/{name}")["status"]["state"])
 
     def wait_vm_state(self, name: str, state: str, *, timeout_s: float) -> None:
-        """Wait until a virtual machine stands where it should."""
+        """Wait until a virtual machine has this state."""
         self.machine.wait_for(
             f"VM {name} is {state}",
             lambda: self.vm_state(name) == state,
@@ -282,12 +280,10 @@ class WebSocketWire:
                 return data
 
     def send(self, data: bytes) -> None:
-        """Send bytes."""
         with self._sending:
             self._connection.send(data)
 
     def close(self) -> None:
-        """Close it."""
         with suppress(ConnectionClosed, OSError):
             self._stack.close()
 

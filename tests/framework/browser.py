@@ -1,9 +1,4 @@
-"""A real browser without a screen, told what to do by its DevTools protocol.
-
-Debian's chromium-headless-shell runs from its unpacked tree. It serves one page, which it also
-brings: a folder of scripts and a text of HTML, on a port of 127.0.0.1.
-(chromedevtools.github.io/devtools-protocol: Target, Runtime.)
-"""
+"""A real browser without a screen, controlled by its DevTools protocol."""
 
 from __future__ import annotations
 
@@ -112,7 +107,7 @@ def _served(html: str, scripts: Path) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *_: Any) -> None:
-            """Nobody reads it."""
+            """Not needed."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

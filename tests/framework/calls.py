@@ -45,7 +45,6 @@ def seen_calls(folder: Path, program: str) -> dict[str, set[str]]:
 
 
 def main() -> None:
-    """Print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--all", action="store_true")

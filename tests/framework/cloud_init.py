@@ -39,13 +39,13 @@ class Provisioned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     meta_data: dict[str, str]
     password_hashes: dict[str, str]
     authorized_keys: dict[str, list[str]]
-    """By user; of those who have a home."""
+    """By user; only users with a home directory."""
     cards: dict[str, str]
     """Addresses by name."""
     network_units: dict[str, str]
     """systemd-networkd's, rendered by cloud-init."""
     said: dict[str, str]
-    """Files in /var/said, where scripts write what they have to say."""
+    """The files in /var/said, to which scripts write their messages."""
     judged: dict[str, str]
     """What cloud-init's validator has against `user-data`, the `merged` cloud-config, and
     `network-config`."""
@@ -64,7 +64,7 @@ def provisioned(*starts: Start) -> list[Provisioned]:
 
 
 def verdicts(folder: Path, texts: Sequence[str]) -> list[str | None]:
-    """What cloud-init has against each of some user data; None where it takes them."""
+    """What cloud-init has against each of some user data; None if it takes them."""
     tree = inputs.provisioning()
     given = folder / "texts.json"
     given.write_bytes(msgspec.json.encode(texts))

@@ -45,7 +45,7 @@ CONFIG = {
 """/etc/cloud/cloud.cfg; less than Debian's, which also installs packages and the like."""
 SEED = Path("/tmp/seed")
 SAID = Path("/var/said")
-"""What the user data's scripts write, one file for each thing said."""
+"""The messages of the user data's scripts, one file each."""
 
 
 def _run(*argv: str) -> str:
@@ -121,7 +121,7 @@ def _start(image: Path) -> None:
 
 
 def _judge(name: str, path: Path, kind: str) -> str:
-    """What cloud-init's validator says about a file: nothing where it is right."""
+    """What cloud-init's validator says about a file: nothing if it is right."""
     from cloudinit.config import schema  # type: ignore[import-not-found]
 
     if not path.exists():
@@ -207,7 +207,7 @@ def _in_a_process(work: Callable[[], object]) -> Any:
 
 
 def main() -> None:
-    """Start once for each word."""
+    """Start once for each argument."""
     _set_up()
     answers = []
     for word in sys.argv[1:]:

@@ -11,14 +11,14 @@ __all__ = ["Collector", "collecting"]
 
 
 class Collector:
-    """What has arrived."""
+    """The messages that have arrived."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.port = 0
 
     def holds(self, text: str) -> bool:
-        """Whether a message with that text has come."""
+        """Whether a message with that text has arrived."""
         return any(text in message for message in list(self.messages))
 
 

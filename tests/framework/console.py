@@ -52,7 +52,7 @@ TAIL_LINES = 60
 
 
 class ConsoleError(AssertionError):
-    """The machine's console did not do what was waited for; the message ends in its tail.
+    """The machine's console did not show what was waited for; the message ends in its tail.
 
     ConsoleTimeoutError   what was waited for did not come in time
     KnownBadError         a line says that all is lost
@@ -77,7 +77,7 @@ class Line:
 
 
 class Wire(Protocol):
-    """What a console is read from."""
+    """The source of a console's data."""
 
     def receive(self) -> bytes:
         """The next bytes; nothing at the end."""
@@ -103,7 +103,6 @@ class SocketWire:
             return b""
 
     def send(self, data: bytes) -> None:
-        """Send bytes."""
         self._socket.sendall(data)
 
     def close(self) -> None:
@@ -115,7 +114,7 @@ class SocketWire:
 class Console:
     """Reads a wire until it closes.
 
-    `watch` is called by everything that waits, and raises where waiting is of no use.
+    `watch` is called by everything that waits, and raises if waiting is of no use.
     """
 
     def __init__(
@@ -140,7 +139,6 @@ class Console:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop reading."""
         self._wire.close()
         self._thread.join(timeout=5)
         self._log.close()
@@ -157,7 +155,7 @@ class Console:
     def news(self, *, timeout_s: float = 60.0) -> int:
         """The line from which on everything is new, for `expect`: the guest echoes a mark.
 
-        A guest's console begins with what it has said before, as it arrives.
+        A guest's console begins with its earlier output.
         """
         mark = f"echo {secrets.token_hex(4)}"
         self.send(mark + "\n")
@@ -190,13 +188,13 @@ class Console:
         return "\n".join(["--- the end of the console ---", *lines, "---"])
 
     def check(self) -> None:
-        """Raise where waiting is of no use: by `watch`, or because of a line known to be bad."""
+        """Raise if waiting is of no use: by `watch`, or because of a line known to be bad."""
         if self._watch is not None:
             self._watch()
         self.check_lines()
 
     def check_lines(self) -> None:
-        """Raise where a line was known to be bad."""
+        """Raise if a line was known to be bad."""
         with self._changed:
             bad = self._bad
         if bad is not None:

@@ -54,7 +54,6 @@ class ControlProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it."""
         self._process.kill()
         self._process.wait(10)
         self._reader.join(10)

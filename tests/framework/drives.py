@@ -1,4 +1,4 @@
-"""The disks of the test machine: how QEMU is told of them, and how they are made."""
+"""The disks of the test machine: QEMU's arguments for them, and making them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Drive:
     format: str = "raw"
     boot: bool = False
     write_log: Path | None = None
-    """Where every write and flush of the guest is recorded (see power_cut.py)."""
+    """The record of every write and flush of the guest (see power_cut.py)."""
 
     def arguments(self) -> list[str]:
         """QEMU's arguments for the drive."""
@@ -80,7 +80,7 @@ def copy_sparse(source: Path, target: Path) -> Path:
 
 
 def overlay(base: Path, path: Path, *, base_format: str = "raw") -> Path:
-    """A qcow2 disk that holds only what was written, over one that stays as it is."""
+    """A qcow2 disk that holds only what was written, over one that doesn't change."""
     tools = inputs.tools()
     argv = [*loader_argv(tools, "qemu-img"), "create", "-q", "-f", "qcow2"]
     argv += ["-b", str(base), "-F", base_format, str(path)]

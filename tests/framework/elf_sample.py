@@ -44,7 +44,6 @@ class ElfSample:
     kind: int = 3  # ET_DYN
 
     def build(self) -> bytes:
-        """The file's bytes."""
         strings = _Strings()
         dynamic = self._dynamic(strings)
         need = self._versions_needed(strings)

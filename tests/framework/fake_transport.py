@@ -11,7 +11,7 @@ __all__ = ["FakeTransport", "admitted"]
 
 
 class FakeTransport(asyncio.Transport):
-    """A client that is slow to take what is sent: a closed connection is lost later."""
+    """A client that is slow to read: a closed connection is lost later."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """A vmkernel for tests of the API: the real control protocol on a real socket, set answers.
 
 `answer(GetVm, vm)` sets what a request type gets: a value, an exception, or a function of the
-request (a coroutine function too) that returns a value or `Streamed(value, socket)`. A request
-that nobody expected is answered by `internal`, which no test takes for a success.
+request (a coroutine function too) that returns a value or `Streamed(value, socket)`. An unexpected
+request is answered by `internal`, which no test takes for a success.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Streamed:
 
 
 class FakeVmkernel:
-    """What is asked of it is in `calls`."""
+    """Requests are recorded in `calls`."""
 
     def __init__(self, path: Path) -> None:
         self.client = ControlClient(path, connect_timeout_s=2.0)
@@ -55,7 +55,7 @@ class FakeVmkernel:
         """The id of the last event, that comes with each answer."""
         self.events_end = asyncio.Event()
         self.default: Exception | None = None
-        """What a request gets that no answer was set for, instead of `internal`."""
+        """The answer to requests without a set answer, instead of `internal`."""
         self._answers: dict[type[Request[Any]], Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -14,8 +14,9 @@ __all__ = ["upload_guest"]
 def upload_guest(
     mica: Mica, prefix: str = "", *, datastore: str = "main", initrd: Path | None = None
 ) -> tuple[str, str]:
-    """Upload both, the initrd another one where that is given; their ids, which begin with the
-    prefix."""
+    """Upload both, the initrd another one if that is given; their ids, which begin
+    with the prefix.
+    """
     files = guest_files()
     kernel_id, initrd_id = f"{prefix}kernel", f"{prefix}initrd"
     for image_id, file, image_format in (

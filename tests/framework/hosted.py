@@ -45,7 +45,7 @@ class HostedMica:
     token: str | None = None
 
     def client(self, token: str | None = None) -> Mica:
-        """A client; by the administrator's token where none is given."""
+        """A client; by the administrator's token if none is given."""
         return checked_mica(
             self.address, token=token or self.token, fingerprint=self.fingerprint, timeout_s=60.0
         )
@@ -82,7 +82,7 @@ class HostedMica:
 
 @contextmanager
 def unclaimed_mica(folder: Path, *arguments: str) -> Iterator[HostedMica]:
-    """A fresh host in `folder` that nobody has claimed."""
+    """A fresh host in `folder` that is not claimed."""
     argv = [
         *(sys.executable, "-m", "remote_api.client", "-o", "json", "serve"),
         *("--dir", str(folder / "state"), "--listen", "127.0.0.1:0"),

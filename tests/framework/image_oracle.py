@@ -1,5 +1,5 @@
-"""What oslo.utils' format inspector and our own readers say of the same data, and where they may
-differ.
+"""The results of oslo.utils' format inspector and of our own readers for the same data, and their
+permitted differences.
 
 The inspector is what OpenStack judges uploaded images by. It reads a stream and can't seek; what
 follows from that, and from other wishes than ours, is in DIFFERENCES with its reason. Everything
@@ -30,7 +30,7 @@ _THEIR_NAMES = {"gpt": _RAW}
 
 @dataclass(frozen=True)
 class Opinion:
-    """What is said of some data."""
+    """A result for some data."""
 
     format: str | None
     """None: it looks like several."""
@@ -40,7 +40,7 @@ class Opinion:
 
 
 def oracle(data: bytes) -> Opinion:
-    """The inspector's."""
+    """The inspector's result."""
     logging.getLogger(format_inspector.__name__).setLevel(logging.CRITICAL)
     wrapper = format_inspector.InspectWrapper(io.BytesIO(data))
     while wrapper.read(_CHUNK_BYTES):
@@ -86,7 +86,7 @@ def ours(data: bytes) -> Opinion:
 
 @dataclass(frozen=True)
 class Difference:
-    """One that is right."""
+    """A permitted difference."""
 
     reason: str
     applies: Callable[[bytes, Opinion, Opinion], bool]

@@ -29,7 +29,7 @@ class Installer:
 
 
 def installer() -> Installer:
-    """The installer; its ISO is made now where it is not there yet."""
+    """The installer; its ISO is made now if it is not there yet."""
     tree = inputs.guests()
     found = sorted(tree.glob("usr/lib/debian-installer/images/*/amd64/text"))
     if len(found) != 1:

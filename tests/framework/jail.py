@@ -138,7 +138,7 @@ def look_at(hand: Hand, vm: str, pid: int) -> Jailed:
 
 
 def differences(jailed: Jailed) -> list[str]:
-    """Where the process is allowed more than, or something else than, its unit says."""
+    """How the process is allowed more than, or something else than, its unit says."""
     return [
         *_identity(jailed),
         *_mounts(jailed),

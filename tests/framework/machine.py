@@ -216,7 +216,7 @@ class Machine:
         return (self.folder / "stderr").read_text(errors="replace")
 
     def check(self) -> None:
-        """Raise where the machine has died or its console says that all is lost."""
+        """Raise if the machine has died or its console says that all is lost."""
         self.console.check()
 
     def _check_process(self) -> None:

@@ -30,7 +30,6 @@ async def read_option(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 def reply(writer: asyncio.StreamWriter, option: int, kind: int, data: bytes) -> None:
-    """Answer an option."""
     writer.write(struct.pack(">QIII", 0x0003E889045565A9, option, kind, len(data)) + data)
 
 

@@ -1,9 +1,9 @@
 """A real NFS server outside of the test machine: nfs-ganesha in user space, versions 3 and 4.
 
-It runs from the unpacked tree on the libraries of the tools tree, listens on the loopback alone
-and serves one folder as `/export`. The machine reaches it through the emulator's own network.
-Version 3 is served only where an rpcbind takes its registration: where the build host has none, one
-that says yes to everything stands in its place while the server starts. Needs root.
+It runs from the unpacked tree on the libraries of the tools tree, listens on the loopback alone and
+serves one folder as `/export`. The machine reaches it through the emulator's own network. Version 3
+is served only if an rpcbind takes its registration: if the build host has none, one that says yes
+to everything stands in its place while the server starts. Needs root.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class NfsServer:
         self._running().send_signal(signal.SIGSTOP)
 
     def speak_again(self) -> None:
-        """Go on."""
+        """Answer again."""
         self._running().send_signal(signal.SIGCONT)
 
     def _wait(self) -> None:
@@ -140,7 +140,7 @@ def _free_port() -> int:
 
 
 class _Registrar:
-    """Says yes to every call of RFC 1833 on rpcbind's local socket, where nobody else is there."""
+    """Answers yes to every call of RFC 1833 on rpcbind's local socket, if no rpcbind runs."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,8 +1,8 @@
 """Packages from npm that tests use as outside clients: one file each, proven by its hash.
 
 The registry is the one that this machine's npm is set to, or the environment names
-(``NPM_CONFIG_REGISTRY``). Where there is neither, the test says so and is left out: a machine
-without npm needs none for Mica.
+(``NPM_CONFIG_REGISTRY``). If there is neither, the test says so and is left out: a machine without
+npm needs none for Mica.
 """
 
 from __future__ import annotations

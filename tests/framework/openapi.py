@@ -40,7 +40,7 @@ class Exchange:
     headers: Mapping[str, str]
     request_body: bytes | None = None
     body: bytes | None = field(default=None, repr=False)
-    """None where it was not read to its end."""
+    """None if it was not read to its end."""
 
     def __str__(self) -> str:
         """For messages."""
@@ -48,7 +48,7 @@ class Exchange:
 
 
 def check(exchange: Exchange) -> None:
-    """Raise UndocumentedError where the document does not allow the exchange."""
+    """Raise UndocumentedError if the document does not allow the exchange."""
     found = _find(exchange.path)
     if found is None:
         _check_unknown(exchange, {404})

@@ -1,4 +1,4 @@
-"""What a newer OpenAPI document takes away from whoever was written for an older one.
+"""What a newer OpenAPI document takes away from clients written for an older one.
 
 A request that was right must stay right: nothing that could be sent is refused, nothing more is
 required. An answer must stay readable: what was always there still is, of the types that it had.
@@ -186,7 +186,7 @@ class _Comparison:
 
     @staticmethod
     def _found(document: dict[str, Any], schema: Schema) -> Schema:
-        """What a reference leads to; what stands beside it belongs to it."""
+        """The target of a reference, with the members beside it."""
         while "$ref" in schema:
             found: Any = document
             for part in schema["$ref"].removeprefix("#/").split("/"):

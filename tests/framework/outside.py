@@ -85,13 +85,13 @@ class OutsideNetwork:
         return found
 
     def status_line(self, address: str, path: str) -> str:
-        """The first line of the answer to a GET over HTTPS; empty where there is none."""
+        """The first line of the answer to a GET over HTTPS; empty if there is none."""
         request = {"do": "get", "address": address, "path": path}
         line: str = self._ask(request, timeout_s=20)["line"]
         return line
 
     def syslog_message(self) -> str:
-        """The next message that comes to our address by UDP, or came since we are there."""
+        """The next message that arrives at our address by UDP, or has arrived since we exist."""
         text: str = self._ask({"do": "syslog"}, timeout_s=60)["text"]
         return text
 

@@ -1,8 +1,8 @@
 """The process behind outside.py: a network namespace with a tap, a DHCP server and a scanner.
 
-It is started with one end of a Unix socket as its standard input, and with the number of a VLAN
-where everything is to be tagged. It sends the descriptor of the machine's end of the wire (the tap,
-or a datagram socket that takes tagged frames), then answers requests, one JSON object a line:
+It is started with one end of a Unix socket as its standard input, and with the number of a VLAN if
+everything is to be tagged. It sends the descriptor of the machine's end of the wire (the tap, or a
+datagram socket that takes tagged frames), then answers requests, one JSON object a line:
 
     {"do": "lease"}                                  -> {"address": "10.77.0.2" or null}
     {"do": "neighbours"}                             -> {"addresses": ["fe80::…"]}

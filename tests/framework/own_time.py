@@ -27,7 +27,7 @@ _THREAD_S = 5.0
 
 
 class OwnTimeLoop(asyncio.SelectorEventLoop):
-    """See the module."""
+    """See the docstring of the module for its clock."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -76,7 +76,7 @@ class OwnTimeLoop(asyncio.SelectorEventLoop):
         """Do nothing: there is another turn of the loop."""
 
     def _nothing_to_do(self, due_s: float | None) -> bool:
-        """Whatever was ready is done; False where no time may pass yet."""
+        """Whatever was ready is done; False if no time may pass yet."""
         for entry in self._quiet:
             held, waiter = entry
             if waiter.done():
@@ -127,7 +127,6 @@ def own_time() -> Iterator[None]:
 
 
 async def quiet(*, held: int = 0) -> None:
-    """See OwnTimeLoop.quiet."""
     loop: Any = asyncio.get_running_loop()
     assert isinstance(loop, OwnTimeLoop), "this test needs `own_time`"
     await loop.quiet(held=held)

@@ -49,7 +49,6 @@ class Setup:
         return self.folder / "stick.writes"
 
     def spec(self) -> MachineSpec:
-        """The machine."""
         stick = Drive(
             name="stick",
             path=self.stick,
@@ -72,7 +71,6 @@ class Setup:
 
 
 def new_stick(setup: Setup) -> None:
-    """Flash a stick."""
     setup.folder.mkdir(parents=True, exist_ok=True)
     for name in ("nvram.fd", "stick.writes"):
         (setup.folder / name).unlink(missing_ok=True)

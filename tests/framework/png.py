@@ -11,7 +11,7 @@ RGB = 2
 
 
 def png_rows(png: bytes) -> list[bytes]:
-    """The rows of a picture: red, green and blue, a byte each; its checksums are proven."""
+    """The rows of a picture: red, green and blue, a byte each; its checksums are verified."""
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     at, data, width, height = 8, b"", 0, 0
     while at < len(png):

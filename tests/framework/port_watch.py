@@ -41,14 +41,13 @@ class PortWatch:
         self.close()
 
     def close(self) -> None:
-        """Let go of all connections."""
         for connection in self._open:
             connection.close()
         self._open.clear()
 
     def answers(self) -> bool:
         """Begin one more connection; tell within 0.1 s whether any has been answered, refused or
-        ended by now. Where it has, the others are let go of.
+        ended by now. If it has, the others are let go of.
         """
         now = time.monotonic()
         for connection in [c for c, began in self._open.items() if now - began > _LIFE_S]:

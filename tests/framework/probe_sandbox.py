@@ -87,7 +87,6 @@ def init_module(data: bytes) -> None:
 
 
 def socket_of(family: int, kind: int = socket.SOCK_RAW, protocol: int = 0) -> None:
-    """Make a socket."""
     socket.socket(family, kind, protocol).close()
 
 

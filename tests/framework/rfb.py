@@ -1,4 +1,4 @@
-"""A small VNC viewer (RFB 3.8): looks at a guest's screen and types on its keyboard."""
+"""A small VNC viewer (RFB 3.8): reads a guest's screen and types on its keyboard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHIFTED = '~!@#$%^&*()_+{}|:"<>?ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 
 
 class RfbError(AssertionError):
-    """The server does not speak as RFB 3.8 has it, or the screen did not become what it should."""
+    """The server violates RFB 3.8, or the screen did not become what it should."""
 
 
 class Screen:
@@ -54,7 +54,6 @@ class Viewer:
         self.screen = self._greet()
 
     def close(self) -> None:
-        """Close the wire."""
         self._wire.close()
 
     def look(self) -> Screen:
@@ -141,7 +140,7 @@ class Viewer:
         self._wire.send(struct.pack("!BBHHHH", 3, 0, 0, 0, *size))
 
     def _take_update(self) -> bool:
-        """Take one update; False where the screen has changed its size."""
+        """Take one update; False if the screen has changed its size."""
         whole = True
         (count,) = struct.unpack("!xH", self._read(3))
         for _ in range(count):

@@ -14,7 +14,7 @@ __all__ = ["on_loop"]
 P = ParamSpec("P")
 _LIMIT_S = 30.0
 _OWN_LIMIT_S = 3600.0
-"""On a clock that passes over what nobody waits for but the test."""
+"""On a clock that skips waiting for anything but the test."""
 
 
 def on_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:

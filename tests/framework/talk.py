@@ -15,7 +15,7 @@ ANSWER_S = 120.0
 
 
 class Talk:
-    """A guest that does what it is told; a context."""
+    """A guest that executes commands; a context."""
 
     def __init__(self, mica: Mica, vm_id: str) -> None:
         self._link = open_console(mica, vm_id)

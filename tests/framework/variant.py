@@ -104,7 +104,7 @@ def _put(path: Path, text: str) -> None:
 
 
 class Agent:
-    """The test's hand inside."""
+    """The agent inside the machine."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -112,7 +112,6 @@ class Agent:
         self._buffer = b""
 
     def close(self) -> None:
-        """Let go."""
         self._socket.close()
 
     def ask(self, request: dict[str, Any], *, timeout_s: float = 60.0) -> Any:
@@ -146,7 +145,6 @@ class Agent:
         return str(answer["output"])
 
     def read(self, path: str) -> str:
-        """A file's text."""
         return str(self.ask({"do": "read", "path": path}))
 
     def links(self, path: str) -> dict[str, str]:
@@ -168,6 +166,6 @@ class Agent:
         self.run("/usr/bin/systemctl", "kill", "--signal=KILL", unit)
 
     def main_pid(self, unit: str) -> int:
-        """The main process of a unit; 0 where it has none."""
+        """The main process of a unit; 0 if it has none."""
         shown = self.run("/usr/bin/systemctl", "show", "--property=MainPID", "--value", unit)
         return int(shown.strip() or 0)

@@ -42,7 +42,7 @@ class WebServer:
                 owner.answer(self)
 
             def log_message(self, *_: Any) -> None:
-                """Say nothing."""
+                """Silent."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -50,7 +50,6 @@ class WebServer:
         self.address = f"127.0.0.1:{self.port}"
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        """One request."""
         asked = request.headers.get("Range")
         self.asked.append((request.path, asked))
         _, way, rest = request.path.split("/", 2)
@@ -89,7 +88,7 @@ class WebServer:
 
 @contextmanager
 def web_server(files: dict[str, bytes], *, certificate: Path | None = None) -> Iterator[WebServer]:
-    """A running server; with TLS where a certificate (with its key, PEM) is given."""
+    """A running server; with TLS if a certificate (with its key, PEM) is given."""
     web = WebServer(files)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

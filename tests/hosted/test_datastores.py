@@ -142,7 +142,7 @@ def test_two_micas_never_have_one_datastore(
         host.client() as second,
     ):
         started = time.monotonic()
-        with pytest.raises(OperationFailedError, match="is at work: unmount it there") as failed:
+        with pytest.raises(OperationFailedError, match="is using it: unmount it there") as failed:
             second.wait(second.create_datastore("theirs", spec, adopt=True))
         assert failed.value.operation.error is not None
         assert failed.value.operation.error.type.endswith(":in-use")

@@ -251,7 +251,7 @@ def test_without_a_usable_qemu_there_is_no_start(tmp_path: Path, programs: list[
     ):
         assert words in _refused(folder, *programs, option, "/bin/false"), option
     said = _refused(folder, *programs, "--qemu-dir", str(tmp_path))
-    assert "holds no firmware of QEMU's" in said
+    assert "contains no QEMU firmware" in said
 
 
 def test_the_folder_that_it_is_started_in_is_not_imported(

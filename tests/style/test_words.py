@@ -14,10 +14,12 @@ from tests.framework.repository import REPOSITORY
 from tests.style.sources import modules
 from tests.style.words import never_in
 
+__all__ = ["sentences"]
+
 _TEXT = ("description", "summary", "title")
 
 
-def _sentences(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def sentences(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """The texts in a module, values in them left out; not those that describe its code."""
     descriptions = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     parts = {
@@ -57,7 +59,7 @@ def test_the_host_speaks_plainly() -> None:
         f"{module.name}:{line}: {found}: {text[:90]}"
         for module in modules()
         if module.name.startswith(("vmkernel.", "remote_api."))
-        for line, text in _sentences(module.tree)
+        for line, text in sentences(module.tree)
         if (found := never_in(text))
     ]
     assert wrong == []
@@ -70,5 +72,5 @@ def test_the_api_s_document_speaks_plainly() -> None:
 
 def test_the_check_finds_what_it_looks_for() -> None:
     tree = ast.parse('"""Nobody."""\nfail(f"VM {vm} is told so by nobody else.")\n')
-    ((line, text),) = _sentences(tree)
+    ((line, text),) = sentences(tree)
     assert (line, never_in(text)) == (2, ["nobody", "told"])

@@ -1,4 +1,6 @@
-"""Who asks and what they may: tokens, roles, the claim code, the audit trail; no other state."""
+"""Authentication and authorisation: tokens, roles, the claim code, the audit
+trail; no other state.
+"""
 
 from vmkernel.auth.audit import Audit
 from vmkernel.auth.audit_trail import AuditTrail

@@ -1,9 +1,9 @@
-"""The audit trail: every refusal, every change and every look at a guest's data; never a secret.
+"""The audit trail: every refusal, every change and every access to a guest's data; never a secret.
 
 Each goes into the trail (`audit_trail.py`), which administrators read, and becomes an event.
-Refusals cost an attacker nothing, so their events and log lines are limited: of each token, of each
-stranger's address, and of all strangers together. Beyond that they are counted, and the next one
-that is published says how many were not. The trail has them all.
+Refusals cost an attacker nothing, so their events and log lines are limited: per token, per address
+without a token, and for all addresses without a token together. Beyond that they are counted, and
+the next one that is published says how many were not. The trail has them all.
 """
 
 from __future__ import annotations
@@ -76,7 +76,6 @@ class Audit:
         reason: str,
         subject: Subject = _HOST,
     ) -> None:
-        """A request was refused."""
         self.trail.record(
             AuditOutcome.DENIED,
             request,
@@ -115,8 +114,8 @@ class Audit:
     ) -> None:
         """A request was carried out (or its operation has begun).
 
-        `audit.changed` where it changes something, `audit.read` where it hands out a guest's data.
-        What comes `in_parts` (a download by ranges) is published once in _PARTS_S for each object,
+        `audit.changed` if it changes something, `audit.read` if it reveals a guest's data. A
+        request `in_parts` (a download by ranges) is published once in _PARTS_S for each object,
         caller and request; `repeated` then counts those that were not.
         """
         outcome = AuditOutcome.READ if event_type == "audit.read" else AuditOutcome.CHANGED
@@ -130,7 +129,9 @@ class Audit:
         self._bus.publish(event_type, subject, actor=actor, data=data)
 
     def _may_tell(self, actor: str, origin: str) -> int | None:
-        """How many were not published since the last that was; None where this is not either."""
+        """How many were suppressed since the last published one; None if this one is suppressed
+        too.
+        """
         if actor != ANONYMOUS:
             return self._take(self._bucket(f"token {actor}", _OF_A_TOKEN), _OF_A_TOKEN)
         everyone = self._all_strangers
@@ -160,7 +161,9 @@ class Audit:
         return suppressed
 
     def _repeated(self, key: tuple[str, ...]) -> int | None:
-        """How many were not told since the last that was; None where this one is not either."""
+        """How many were suppressed since the last published one; None if this one is suppressed
+        too.
+        """
         moment = self._monotonic()
         told_s, count = self._parts.pop(key, (None, 0))
         if told_s is not None and moment - told_s < _PARTS_S:

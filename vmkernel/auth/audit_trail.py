@@ -1,10 +1,10 @@
 """The audit trail's memory: a bounded number of records that no one actor can push out.
 
-What repeats (the same request by the same actor from the same address about the same object, with
-the same outcome) within COALESCE_S is one record that counts. When a room is full, the actor with
-the most records there loses its oldest one; so whoever makes many records makes room with their
-own. Strangers have a room apart, in which an address (of IPv6 a /64) is an actor: no number of
-refused strangers pushes out what a token did or was refused.
+Repetitions (the same request by the same actor from the same address about the same object, with
+the same outcome) within COALESCE_S are one record with a count. When a part is full, the actor with
+the most records there loses its oldest one, so that an actor with many records replaces its own.
+Requests without a token have a separate part, in which an address (of IPv6 a /64) is an actor:
+refused requests without a token never push out the records of tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RECORDS = 4096
 _STRANGERS_RECORDS = 1024
 """About 1 KiB each with its strings: 5 MiB together at most."""
 _TEXT = 256
-"""Of what a request's sender can make long."""
+"""The longest texts, of those whose length the sender controls."""
 
 _Key = tuple[str | None, ...]
 
@@ -69,7 +69,6 @@ class _Room:
             self._count -= 1
 
     def all(self) -> Iterator[AuditRecord]:
-        """All records."""
         for own in self._actors.values():
             for entry in own:
                 yield entry.record
@@ -102,7 +101,7 @@ class AuditTrail:
         code: ErrorCode | None = None,
         message: str = "",
     ) -> None:
-        """Note what was asked for, and what became of it."""
+        """Record a request and its result."""
         stranger = actor == ANONYMOUS
         room = self._strangers if stranger else self._known
         owner = network_of(origin) if stranger else actor

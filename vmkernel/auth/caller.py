@@ -1,4 +1,4 @@
-"""Who makes a request, as every handler sees it."""
+"""The caller of a request, as every handler sees it."""
 
 from __future__ import annotations
 

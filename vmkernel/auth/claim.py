@@ -1,8 +1,8 @@
-"""The one-time claim code: shown on the console, typed by whoever stands before the machine.
+"""The one-time claim code: shown on the console, typed by a user who can read that.
 
 Ten characters of Crockford's base 32 (no I, L, O, U) are 50 bits: at 1,000 guesses a second they
-take 17,000 years, so the right code is taken at any moment, whatever others have tried. Wrong ones
-are answered `rate-limited` after a few from one origin, with a wait that doubles up to a minute.
+take 17,000 years, so the right code is always accepted, whatever others have tried. Wrong ones are
+answered `rate-limited` after a few from one origin, with a wait that doubles up to a minute.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ClaimCode:
         return f"{self._code[:half]}-{self._code[half:]}"
 
     def check(self, code: str, origin: str = "") -> None:
-        """Return if the code is right; `rate-limited` or `unauthenticated` otherwise."""
+        """Return if the code is right; else `rate-limited` or `unauthenticated`."""
         if hmac.compare_digest(_normal(code).encode(), self._code.encode()):
             self._tries.clear()
             return
@@ -68,8 +68,8 @@ class ClaimCode:
             wait_s = int(tries.not_before_s - moment_s) + 1
             raise MicaError(
                 ErrorCode.RATE_LIMITED,
-                "The claim code is wrong, as those before it from this address; the host's"
-                f" console shows it. Try again in {wait_s} s.",
+                "The claim code is wrong; the host's console shows it. After several wrong "
+                "codes, try again in {wait_s} s.",
                 retry_after_s=wait_s,
             )
         tries.failures += 1

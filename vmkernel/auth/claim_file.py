@@ -41,7 +41,7 @@ class ClaimFile:
         return ClaimCode(content.code)
 
     def show(self, code: str | None, fingerprint_sha256: str) -> None:
-        """Write the code, or take the file away where there is none."""
+        """Write the code, or remove the file if there is none."""
         if code is None:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()

@@ -38,7 +38,7 @@ class AccessService:
 
     @property
     def claimed(self) -> bool:
-        """True once somebody holds an admin token."""
+        """True once an admin token exists."""
         return tokens.keeps_admin(self._store.config.tokens)
 
     @property
@@ -47,7 +47,7 @@ class AccessService:
         return None if self.claimed else self._claim.text
 
     def authenticate(self, bearer: str | None, origin: str) -> Caller:
-        """Who holds this bearer token; `unauthenticated` where nobody does."""
+        """The caller with this bearer token; `unauthenticated` if it isn't valid."""
         if bearer is None:
             raise MicaError(ErrorCode.UNAUTHENTICATED, "This request needs a token.")
         stored = tokens.find(self._store.config.tokens, bearer)
@@ -64,7 +64,7 @@ class AccessService:
 
     @staticmethod
     def authorise(caller: Caller, needed: Role) -> None:
-        """Return where the caller's role includes the needed one; `forbidden` otherwise."""
+        """Return if the caller's role includes the needed one; else `forbidden`."""
         if caller.role is None or not caller.role.includes(needed):
             raise MicaError(
                 ErrorCode.FORBIDDEN,
@@ -72,11 +72,9 @@ class AccessService:
             )
 
     def list(self) -> tuple[Token, ...]:
-        """All tokens by id."""
         return tuple(sorted(map(_public, self._store.config.tokens), key=lambda token: token.id))
 
     def get(self, token_id: str) -> Token:
-        """One token."""
         for stored in self._store.config.tokens:
             if stored.id == token_id:
                 return _public(stored)

@@ -32,12 +32,11 @@ _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
 def new_secret() -> str:
-    """A fresh secret."""
     return secrets.token_urlsafe(32)
 
 
 def hash_secret(secret: str) -> str:
-    """What is kept of a secret."""
+    """The hash that is stored instead of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -47,7 +46,7 @@ def format_bearer(token_id: str, secret: str) -> str:
 
 
 def parse_bearer(bearer: str) -> tuple[str, str] | None:
-    """The id and secret of a bearer token, where it has the shape of one."""
+    """The ID and secret of a bearer token; None if it is malformed."""
     if len(bearer) > 512:
         return None
     prefix, _, rest = bearer.partition("_")
@@ -58,7 +57,7 @@ def parse_bearer(bearer: str) -> tuple[str, str] | None:
 
 
 def find(tokens: Iterable[StoredToken], bearer: str) -> StoredToken | None:
-    """The token that a bearer proves; expired ones too."""
+    """The token that a bearer token matches; expired ones too."""
     parsed = parse_bearer(bearer)
     if parsed is None:
         return None
@@ -79,10 +78,12 @@ def parse_time(text: str) -> datetime:
 
 
 def expired(spec: TokenSpec, moment: datetime) -> bool:
-    """True where a token is over."""
+    """True if a token has expired."""
     return spec.expires_at is not None and parse_time(spec.expires_at) <= moment
 
 
 def keeps_admin(tokens: Iterable[StoredToken]) -> bool:
-    """True where an admin token is left that does not expire, so that nobody is locked out."""
+    """True if an admin token remains that doesn't expire, so that administrators
+    aren't locked out.
+    """
     return any(t.spec.role is Role.ADMIN and t.spec.expires_at is None for t in tokens)

@@ -3,7 +3,7 @@
 Options that take JSON (`-device`, `-blockdev`, `-object`, `-netdev`) are always given as JSON, so
 that no value needs quoting. The few that don't are written as `key=value` with doubled commas.
 
-The JSON of those four is also what QMP's commands take: what was built for a command line can be
+The JSON of those four is also what QMP's commands take: what is built for a command line can be
 plugged into a running machine, by `commands`.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["Arguments", "Command", "NULL", "Value", "keyval"]
 
 NULL = object()
-"""A JSON null, where None would leave the key out."""
+"""A JSON null; None would omit the key."""
 
 Value = str | int | bool
 
@@ -49,7 +49,7 @@ class Arguments:
         self._options: list[tuple[str, str | dict[str, Any] | None]] = []
 
     def words(self) -> list[str]:
-        """The options as words of a command line."""
+        """The options as command-line arguments."""
         words = []
         for name, value in self._options:
             words.append(f"-{name}")
@@ -60,7 +60,7 @@ class Arguments:
         return words
 
     def commands(self) -> list[Command]:
-        """The options as QMP commands, in order; ValueError where one of them has no command."""
+        """The options as QMP commands, in order; ValueError if one has no command."""
         commands = []
         for name, value in self._options:
             if name not in _COMMANDS or not isinstance(value, dict):

@@ -1,5 +1,6 @@
-"""The balloon: takes memory from the guest when asked, tells the host which pages the guest has
-freed, and reports the guest's own figures."""
+"""The balloon: reclaims memory from the guest on request, reports freed pages to the host, and the
+guest's own statistics.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ __all__ = ["BALLOON", "BALLOON_DEVICE", "STATS_INTERVAL_S"]
 BALLOON = "balloon"
 """The device's id; its QOM path is `/machine/peripheral/balloon`."""
 STATS_INTERVAL_S = 10
-"""How often the guest is asked for its figures."""
+"""How often the guest is asked for its statistics."""
 _PLACE = {Family.Q35: "0x8", Family.PC: "0x4.0x2"}
 _TARGET = "/spec/memory/target_bytes"
 
@@ -23,8 +24,8 @@ _TARGET = "/spec/memory/target_bytes"
 def _add(board: Board, plan: MachinePlan) -> None:
     """The virtio balloon. A guest that runs out of memory gets it back before it kills anything.
 
-    What it gives back by itself must be there again when the guest wants it: ordinary memory is;
-    a huge page may not be, and its guest would be killed.
+    Memory that it returns by itself must be available again when the guest needs it: ordinary
+    memory is; a huge page may not be, and its guest would be killed.
     """
     if not plan.spec.memory.balloon:
         return
@@ -43,7 +44,9 @@ def _check(spec: VmSpec, _family: Family) -> Iterator[FieldError]:
     if target is None:
         return
     if not spec.memory.balloon:
-        yield FieldError(pointer=_TARGET, detail="Without a balloon there is no target.")
+        yield FieldError(
+            pointer=_TARGET, detail="A target needs a balloon: set `balloon: true`, or omit it."
+        )
     elif target > spec.memory_bytes:
         yield FieldError(pointer=_TARGET, detail="It can't exceed `memory_bytes`.")
 
@@ -58,7 +61,7 @@ def _barred(_at_start: VmSpec, new: VmSpec) -> str | None:
 
 
 def _before_run(spec: VmSpec, incoming: bool) -> list[Command]:
-    """The guest's driver finds the target when it comes up."""
+    """The guest's driver reads the target when it starts."""
     return [] if incoming or spec.memory.target_bytes is None else _target(spec)
 
 

@@ -9,8 +9,9 @@ __all__ = ["boot_places"]
 
 
 def boot_places(plan: MachinePlan) -> dict[str, int]:
-    """Each device's place in the boot order, counted from 1: those with an index of their own
-    first, then the classes; what is in neither is left out."""
+    """Each device's place in the boot order, counted from 1: those with an index first, then the
+    classes; others are left out.
+    """
     classes: dict[BootDevice, tuple[DiskPlan | CdromPlan | NicPlan, ...]] = {
         BootDevice.DISK: plan.disks,
         BootDevice.CDROM: plan.cdroms,

@@ -1,8 +1,8 @@
-"""What a device is if its spec leaves it open, by the kind of the guest's system.
+"""The defaults of devices, by the guest's operating system.
 
         linux, other      windows
 disks   virtio-blk        sata (Windows has no driver for virtio)
-cards   virtio            e1000e
+NICs virtio            e1000e
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def has_bus(spec: VmSpec, bus: DiskBus) -> bool:
 
 
 def seed_key(spec: VmSpec) -> str:
-    """The key of the drive with cloud-init's seed: the last one that is free."""
+    """The key of the drive with cloud-init's seed: the last free one."""
     used = {cdrom.key for cdrom in spec.cdroms}
     keys = (f"cdrom{number}" for number in reversed(range(CDROMS_MAX)))
     return next(key for key in keys if key not in used)

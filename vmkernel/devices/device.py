@@ -1,4 +1,4 @@
-"""What a kind of virtual device is: all that the rest of Mica needs to know of it, in one object.
+"""A kind of virtual device: all that the rest of Mica needs to know about it, in one object.
 
 Each module of a device makes one (or some that belong together), and `registry.py` lists it. The
 command line, the check of specs, the start and the hot-plug planner iterate over the registry.
@@ -39,8 +39,8 @@ class Setting:
     """A live field of the spec, which a running machine follows by QMP commands alone."""
 
     commands: Callable[[VmSpec, str | None], list[Command]]
-    """What makes a running machine be as a spec says; the key names one of several devices. Asked
-    for the spec before and after: nothing is done if both need the same."""
+    """Commands that change a running machine to a spec; the key names one of several devices. They
+    are built for the spec before and after: nothing is done if both are the same."""
     barred: Callable[[VmSpec, VmSpec], str | None] = _always
     """Why it can't be, from the spec that the machine was started with and the new one."""
     last: bool = False
@@ -64,17 +64,17 @@ class Device:
     place: Mapping[Family, Place] = field(default_factory=dict)
     """Its place on the PCI bus, if it exists at most once."""
     check: Callable[[VmSpec, Family], Iterable[FieldError]] = _no_problems
-    """What a spec must satisfy beyond its types."""
+    """The conditions on a spec beyond its types."""
     settings: Mapping[str, Setting] = field(default_factory=dict)
     """By the path of the field (`SCOPES` in vmkernel/model/vm.py). Live fields that need more than
     commands, such as a file or a tap, are followed by vmkernel/vm/hotplug."""
     before_run: Callable[[VmSpec, bool], list[Command]] = _no_commands
-    """What QEMU is told after its start and before the guest runs; the flag is true if a memory
-    image was loaded, which knows what the guest knew."""
+    """Commands after QEMU's start and before the guest runs; the flag is true if a memory image was
+    loaded, which has the guest's state."""
 
 
 def duplicate_problems(message: str, named: Iterable[tuple[str, object]]) -> Iterator[FieldError]:
-    """A problem for each value that came before; `named` are pointers with values."""
+    """A problem for each repeated value; `named` are pointers with values."""
     seen: set[object] = set()
     for pointer, value in named:
         if value in seen:

@@ -5,12 +5,12 @@ The block nodes of a disk, from the guest's side down:
   disk0              throttle filter; the device is attached to it for good
   disk0-format-<t>   qcow2 or raw; this one changes when the disk moves or gets a snapshot
   disk0-file-<t>     the file
-  disk0-back<n>-…-<t>  layers that a linked clone or a snapshot stands on, read-only
+  disk0-back<n>-…-<t>  layers of the backing chain of a linked clone or a snapshot, read-only
 
-`<t>` is a tag that makes the names unique within a run of QEMU: `0` at its start, something new
-for what is plugged in later. The limits are the throttle group `disk0-limits`, whose property
-`limits` can be changed at any time. A CD-ROM drive needs no filter: its node `cdrom0` is the image
-itself, over `cdrom0-file-<t>`.
+`<t>` is a tag that makes the names unique within a run of QEMU: `0` at its start, something new for
+what is plugged in later. The limits are the throttle group `disk0-limits`, whose property `limits`
+can be changed at any time. A CD-ROM drive needs no filter: its node `cdrom0` is the image itself,
+over `cdrom0-file-<t>`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Unit:
     index: int
     """The number in its key."""
     position: int | None
-    """Counts the units of this bus within the VM; None on a bus where the number in its key says
+    """Counts the units of this bus within the VM; None on a bus on which the number in its key is
     its place."""
     has_medium: bool
     """False for an empty CD-ROM drive."""
@@ -67,9 +67,10 @@ class Unit:
 
     @property
     def on_write_error(self) -> str | None:
-        """A guest whose write fails on the host's side stands still, whatever the reason, and the
-        request is repeated when it goes on: a full datastore or a dead path costs it no data. (A
-        failed read is told to the guest. NVMe's model in QEMU can't: there the guest is told.)"""
+        """A guest is paused if a write fails on the host, whatever the reason, and the request is
+        repeated when it continues: a full datastore or a dead path loses no data. (A failed read is
+        reported to the guest. NVMe's model in QEMU can't pause: it reports to the guest.)
+        """
         return None if self.cdrom else "stop"
 
     @property
@@ -84,21 +85,22 @@ class DiskBusKind:
 
     units_max: Callable[[Family], int]
     cdroms: bool
-    """True where a CD-ROM drive can hang on it."""
+    """True if it supports CD-ROM drives."""
     unit: Callable[[Board, Unit], None]
     """Adds one disk or CD-ROM drive."""
     controllers: Callable[[Board], None] | None = None
-    """Adds the controllers; called once where the bus is used and the disks aren't controllers."""
+    """Adds the controllers; called once if the bus is used and the disks aren't controllers
+    themselves."""
     place: Mapping[Family, Place] = field(default_factory=dict)
-    """That of the controllers."""
+    """The place of the controllers."""
     pci: bool = False
-    """True where each unit is a PCI device of its own."""
+    """True if each unit is a PCI device."""
     read_only: bool = True
-    """False where every disk can be written."""
+    """False if every disk is writable."""
     write_through: bool = True
-    """False where the device always has a write cache."""
+    """False if the device always has a write cache."""
     hot_plug: Callable[[Family], bool] = lambda _family: False
-    """True where units come and go while the guest runs."""
+    """True if units can be plugged and unplugged while the guest runs."""
 
 
 def limits_group(key: str) -> str:
@@ -133,10 +135,10 @@ def _rate(name: str, rate: Rate | None) -> dict[str, int]:
 
 
 def add_disk_nodes(args: Arguments, disk: DiskPlan, tag: str = "0") -> None:
-    """The block nodes of a volume: the file, and the format that is known, never guessed.
+    """The block nodes of a volume: the file, and its recorded format, never a detected one.
 
-    Written data are durable when the guest's flush is answered; a discard frees blocks. What a
-    qcow2 header says of a backing file is overruled by what the volume's record says.
+    Written data are durable when the guest's flush is answered; a discard frees blocks. The
+    volume's record overrides the backing file in a qcow2 header.
     """
     key = disk.key
     below: str | None = None

@@ -1,4 +1,4 @@
-"""virtio-blk: the plain fast disk; each is a PCI device of its own."""
+"""virtio-blk: the plain fast disk; each is a PCI device."""
 
 from __future__ import annotations
 

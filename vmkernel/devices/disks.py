@@ -1,6 +1,6 @@
-"""Disks and CD-ROM drives: on the command line, what a spec of them must satisfy, their limits.
+"""Disks and CD-ROM drives: command line, checks of specs, limits.
 
-The buses are modules of their own (disk_<bus>.py, listed in disk_buses.py).
+Each bus is a module (disk_<bus>.py, listed in disk_buses.py).
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _limit_problems(pointer: str, limits: DiskLimits) -> Iterator[FieldError]:
                 if getattr(limits, name) is not None:
                     yield FieldError(
                         pointer=f"{pointer}/{name}",
-                        detail=f"Either a limit for all (`{kind}`) or one for each direction.",
+                        detail=f"Set either `{kind}` or a limit for each direction, not both.",
                     )
         for name in (kind, *parts):
             rate: Rate | None = getattr(limits, name)
@@ -144,7 +144,7 @@ def _limit_problems(pointer: str, limits: DiskLimits) -> Iterator[FieldError]:
             elif rate is not None and rate.burst_s != 1:
                 yield FieldError(
                     pointer=f"{pointer}/{name}/burst_s",
-                    detail="Say how fast a burst may be (`burst_per_s`), or leave this out.",
+                    detail="Set `burst_per_s` as well, or omit this.",
                 )
 
 

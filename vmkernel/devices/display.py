@@ -14,7 +14,7 @@ _PLACE = {Family.Q35: "0x1", Family.PC: "0x2"}
 
 
 def _add(board: Board, plan: MachinePlan) -> None:
-    """The card, where there is one, and the VNC server behind it."""
+    """The display adapter, if there is one, and its VNC server."""
     board.args.text("display", "none")
     driver = _DRIVERS.get(plan.spec.display)
     if driver is None:

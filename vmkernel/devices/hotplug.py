@@ -1,7 +1,7 @@
 """What is plugged into a running machine, as QMP commands: the same builders as for its start.
 
-The nodes and objects of a device come first, the device last; whoever executes them takes back
-what was done where one fails, in the opposite order.
+The nodes and objects of a device come first, the device last; if one fails, the caller undoes those
+before it in reverse order.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = [
 
 
 def can_plug_disk(bus: DiskBus, family: Family) -> bool:
-    """True where disks of this bus come and go while the guest runs."""
+    """True if disks of this bus can be plugged and unplugged while the guest runs."""
     return DISK_BUSES[bus].hot_plug(family)
 
 
 def can_plug_nic(model: NicModel, family: Family) -> bool:
-    """True where cards of this model come and go while the guest runs."""
+    """True if NICs of this model can be plugged and unplugged while the guest runs."""
     return family is Family.PC or NIC_KINDS[model].express
 
 
@@ -78,7 +78,8 @@ def disk_commands(
     disk: DiskPlan, family: Family, *, tag: str, position: int | None
 ) -> list[Command]:
     """A disk and its nodes; `tag` must not have been used for this key in this run of QEMU. On a
-    bus where the keys don't say the place (USB), `position` is a free one."""
+    bus on which keys don't determine the place (USB), `position` is a free one.
+    """
     board = _board(family)
     add_disk_nodes(board.args, disk, tag)
     DISK_BUSES[disk.bus].unit(board, disk_unit(disk, position, None))

@@ -1,10 +1,10 @@
 """The guest's memory, and what is added to it while it runs.
 
-Memory is added as DIMMs (pc-dimm), because every system of today takes them up without a driver:
-Linux, Windows Server, BSD. virtio-mem could also take memory away again, but needs a driver that
-Windows lacks and old Linux has not; what shall come back is the balloon's work. A DIMM is a
-multiple of 128 MiB, the smallest block that Linux brings online. After the next start, all of it
-is ordinary memory.
+Memory is added as DIMMs (pc-dimm), because every current system supports them without a driver:
+Linux, Windows Server, BSD. virtio-mem could also remove memory again, but needs a driver that
+Windows and old Linux lack; reclaiming memory is left to the balloon. A DIMM is a multiple of 128
+MiB, the smallest block that Linux brings online. After the next start, all of it is ordinary
+memory.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ __all__ = ["NICS", "NIC_KINDS", "NicKind", "add_nic", "link_commands", "netdev_o
 
 @dataclass(frozen=True)
 class NicKind:
-    """A network card's model."""
+    """A model of NIC."""
 
     driver: str
     express: bool
@@ -90,7 +90,7 @@ def link_commands(spec: VmSpec, key: str | None) -> list[Command]:
 
 
 def _before_run(spec: VmSpec, _incoming: bool) -> list[Command]:
-    """A card's cable is in until somebody pulls it."""
+    """A NIC's cable is connected until it is disconnected."""
     pulled = [nic.key for nic in spec.nics if not nic.connected]
     return [command for key in pulled for command in link_commands(spec, key)]
 

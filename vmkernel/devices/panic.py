@@ -1,4 +1,4 @@
-"""The panic device: lets a guest say that it has crashed."""
+"""The panic device: lets a guest report that it has crashed."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Family(StrEnum):
 
 @dataclass(frozen=True)
 class DiskLayer:
-    """A file that a disk's own file stands on; only read."""
+    """A file of a disk's backing chain; only read."""
 
     path: Path
     format: VolumeFormat
@@ -103,12 +103,12 @@ class LayerFile(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Its path."""
         ...
 
     @property
     def format(self) -> VolumeFormat:
-        """What it is, never guessed."""
+        """Its recorded format, never a detected one."""
         ...
 
 
@@ -122,7 +122,7 @@ class DiskFile(LayerFile, Protocol):
 
     @property
     def backing(self) -> Sequence[LayerFile]:
-        """What it stands on, from the upper to the lowest layer."""
+        """Its backing chain, from the top down."""
         ...
 
 
@@ -138,13 +138,13 @@ class DiskPlan:
     serial: str
     aio: Aio
     direct: bool
-    """True where the host's page cache is left out."""
+    """True if the host's page cache is bypassed."""
     backing: tuple[DiskLayer, ...] = ()
-    """What the file stands on, from the upper to the lowest layer."""
+    """Its backing chain, from the top down."""
     flushes: bool = True
-    """False where the guest's flushes are ignored."""
+    """False if the guest's flushes are ignored."""
     write_cache: bool = True
-    """False where each write is durable when it is answered."""
+    """False if each write is durable when it is answered."""
     discard: bool = True
     read_only: bool = False
     limits: DiskLimits | None = None
@@ -200,7 +200,7 @@ def _serial(volume: str) -> str:
 
 @dataclass(frozen=True)
 class CdromPlan:
-    """One CD-ROM drive; empty where `path` is None."""
+    """One CD-ROM drive; empty if `path` is None."""
 
     key: str
     """`cdrom<N>`."""
@@ -239,13 +239,11 @@ class TapBackend:
 
 @dataclass(frozen=True)
 class UserBackend:
-    """QEMU's own user-mode network: the guest reaches out, nobody reaches in."""
+    """QEMU's user-mode network: the guest can connect out, but can't be reached."""
 
 
 @dataclass(frozen=True)
 class NicPlan:
-    """One network card."""
-
     key: str
     """`nic<N>`."""
     model: NicModel
@@ -284,13 +282,11 @@ class FirmwarePlan:
     code: Path
     variables: Path
     secure: bool = False
-    """True where only the firmware itself, in system management mode, may write the variables."""
+    """True if only the firmware, in system management mode, may write the variables."""
 
 
 @dataclass(frozen=True)
 class KernelPlan:
-    """Direct kernel boot."""
-
     kernel: Path
     initrd: Path | None
     cmdline: str
@@ -298,11 +294,11 @@ class KernelPlan:
 
 @dataclass(frozen=True)
 class SerialPlan:
-    """A serial line: a listening socket and, where QEMU has hubs, a scrollback in QEMU."""
+    """A serial line: a listening socket and, if QEMU has hubs, a scrollback in QEMU."""
 
     fd: int
     scrollback_bytes: int
-    """A power of two; 0 where QEMU is older than 10 and has no `hub` character device."""
+    """A power of two; 0 if QEMU is older than 10 and has no `hub` character device."""
 
 
 @dataclass(frozen=True)
@@ -312,7 +308,7 @@ class BootTopology:
     """
 
     started: VmSpec
-    """The complete spec of its first start; perhaps without what only the host looks at."""
+    """The complete spec of its first start; perhaps without fields that only the host uses."""
     pci_disks: tuple[int, ...]
     """The numbers of the disks that were PCI devices of their own."""
     express_nics: tuple[int, ...]
@@ -321,19 +317,19 @@ class BootTopology:
     """Bus and key of each disk, then of each CD-ROM drive, in their order: on IDE, SATA and USB
     they are counted, as are PCI disks on pc."""
     usb: bool
-    """True where there was a USB controller."""
+    """True if there was a USB controller."""
     dimms: tuple[tuple[int, int], ...] = ()
     """Number and bytes of each DIMM that was added since."""
     other_disks: tuple[int, ...] = ()
     """The numbers of the disks that need no port."""
     other_nics: tuple[int, ...] = ()
     usb_units: tuple[tuple[str, int], ...] = ()
-    """Key and place of each disk and CD-ROM drive on USB when the memory was written down: those
-    that came and went since the first start left gaps."""
+    """Key and place of each disk and CD-ROM drive on USB when the memory was saved: drives removed
+    since the first start left gaps."""
 
     @property
     def dimm_bytes(self) -> int:
-        """What the DIMMs hold."""
+        """The total size of the DIMMs."""
         return sum(size_bytes for _, size_bytes in self.dimms)
 
     @property
@@ -342,9 +338,10 @@ class BootTopology:
         return frozenset(bus for bus, _ in self.units)
 
     def position(self, bus: DiskBus, key: str, others: int) -> int:
-        """The place of a unit on its bus, counted from 0: what came while the machine ran, `others`
-        of it before this one, is behind what it began with. No order of a list that was changed
-        since moves a unit."""
+        """The place of a unit on its bus, counted from 0: units plugged in while the machine ran,
+        `others` of them before this one, come after those that it started with. Changing the order
+        of a list doesn't move a unit.
+        """
         sealed = dict(self.usb_units) if bus is DiskBus.USB else {}
         if key in sealed:
             return sealed[key]
@@ -354,7 +351,7 @@ class BootTopology:
 
 @dataclass(frozen=True)
 class MachinePlan:
-    """Everything QEMU needs to know: the spec, and what it names, found and opened."""
+    """Everything that QEMU needs: the spec, and what it names, found and opened."""
 
     vm_id: str
     uuid: str
@@ -362,8 +359,8 @@ class MachinePlan:
     accelerator: Accelerator
     spec: VmSpec
     """Complete, and as the machine starts: with a memory image, its processors and memory are those
-    of its first start, without what was added since. What the spec says of files, taps and
-    descriptors is in the other fields."""
+    of its first start, without those added since. Files, taps and descriptors for the spec are in
+    the other fields."""
     firmware: FirmwarePlan | None
     """None for BIOS."""
     disks: tuple[DiskPlan, ...]
@@ -373,7 +370,7 @@ class MachinePlan:
     kernel: KernelPlan | None
     qmp_fd: int
     kvm_fd: int | None
-    """An open /dev/kvm for a QEMU that sees no devices; None where it opens it itself."""
+    """An open /dev/kvm for a QEMU that sees no devices; None if it opens it itself."""
     serial: tuple[SerialPlan, ...]
     agent_fd: int | None
     rtc_base: str = "utc"
@@ -383,9 +380,9 @@ class MachinePlan:
     tpm_fd: int | None = None
     """A connected socket whose other end is the TPM's emulator."""
     incoming: bool = False
-    """True where its state will be loaded from a memory image before it runs."""
+    """True if a memory image is loaded before it runs."""
     topology: BootTopology | None = None
-    """For an incoming one."""
+    """Of an incoming machine."""
 
     @property
     def family(self) -> Family:

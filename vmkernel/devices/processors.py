@@ -33,8 +33,8 @@ _HYPERV = (
 )
 """What Windows uses of Hyper-V's interfaces (QEMU: docs/system/i386/hyperv.rst).
 
-QEMU refuses to start where one lacks what it builds on: hv-stimer hv-time and hv-synic, and those
-and hv-ipi and hv-tlbflush hv-vpindex. With TCG they would be ignored, so only KVM proves the list.
+QEMU refuses to start if one lacks what it depends on: hv-stimer hv-time and hv-synic, and those and
+hv-ipi and hv-tlbflush hv-vpindex. With TCG they would be ignored, so only KVM proves the list.
 """
 
 
@@ -49,15 +49,15 @@ class Topology:
 
     @property
     def fits(self) -> bool:
-        """True where the product is the number of processors."""
+        """True if the product is the number of vCPUs."""
         return self.sockets * self.cores * self.threads == self.most
 
 
 def topology_of(cpus: CpuSpec) -> Topology:
-    """What is given, and for the rest as few sockets as it takes; it need not fit.
+    """The given values, and as few sockets as needed; the result need not fit.
 
-    Processors to be added later get sockets of their own: a system that takes its machine for a
-    real one expects new ones there only.
+    vCPUs to be added later get separate sockets: operating systems expect new CPUs only there, as
+    on real machines.
     """
     most = cpus.max_count or cpus.count
     threads = cpus.threads or 1

@@ -1,20 +1,20 @@
-"""Where devices sit on the PCI bus: fixed by kind and number, so that adding or removing one
-device never moves another, and a guest's names for its devices stay.
+"""Where devices sit on the PCI bus: fixed by kind and number, so that adding or removing one device
+never moves another, and a guest's names for its devices stay.
 
 q35: pcie.0                                pc: pci.0
   01-0a  devices that exist at most once     01     PIIX3 (ISA, IDE, power management)
          (07: bridge for conventional PCI)   02-07  devices that exist at most once
-  10-11  root ports of network cards         08-0f  disks (virtio-blk, NVMe)
-  12-19  root ports of disks                 10-1f  network cards
+  10-11  root ports of NICs         08-0f  disks (virtio-blk, NVMe)
+  12-19  root ports of disks                 10-1f NICs
   1f     ICH9 (ISA, AHCI, SMBus)
 
 A device that exists at most once names its place in its own module; a test fails if two have one
 place, or one is outside its range.
 
-On q35, network cards and PCI disks each get a root port of their own, because only what hangs on
-a port can be added and removed while the guest runs. Ports exist for what is there, and for the
-lowest few numbers that are free: what is plugged in later gets the place that it keeps. A port that
-is not the first of its eight is only seen where the first is there, so that one is added too.
+On q35, each NIC and each PCI disk gets its own root port, because only devices on a port can be
+added and removed while the guest runs. Ports exist for present devices, and for the lowest few free
+numbers: a device plugged in later gets its permanent place. A port that is not the first of its
+eight is only detected if the first exists, so that one is added too.
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ class Slots:
         return {"bus": "conventional", "addr": f"0x{1 + number:x}"}
 
     def disk(self, number: int) -> dict[str, Any]:
-        """The place of a disk that is a PCI device of its own: on q35 by its number, on pc, which
-        has few, by its rank among those that it began with: there, none come or go."""
+        """The place of a disk that is a PCI device: on q35 by its number; on pc, which has few, by
+        its rank among those at the start, because none can be plugged there.
+        """
         if self._family is Family.Q35:
             return {"bus": f"disk{number}.port", "addr": "0x0"}
         rank = self._pci_disks.index(number)

@@ -1,4 +1,4 @@
-"""The TPM 2.0: QEMU's end of an emulator that is a process of its own (swtpm)."""
+"""The TPM 2.0: QEMU's end of an emulator in a separate process (swtpm)."""
 
 from __future__ import annotations
 

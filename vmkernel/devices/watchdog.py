@@ -15,7 +15,7 @@ _FAMILIES = {
     WatchdogModel.I6300ESB: frozenset(Family),
     WatchdogModel.ITCO: frozenset({Family.Q35}),
 }
-"""The machines that a model can be had on."""
+"""The machines that have this model."""
 _PLACE = {Family.Q35: "0x9", Family.PC: "0x4.0x3"}
 _ACTION_WORDS = {
     WatchdogAction.RESET: "reset",
@@ -46,7 +46,7 @@ def _check(spec: VmSpec, family: Family) -> Iterator[FieldError]:
     if spec.watchdog is not None and family not in _FAMILIES[spec.watchdog.model]:
         yield FieldError(
             pointer="/spec/watchdog/model",
-            detail=f"This VM's machine ({family}) has no {spec.watchdog.model}: take i6300esb.",
+            detail=f"This VM's machine ({family}) has no {spec.watchdog.model}: use i6300esb.",
         )
 
 

@@ -29,7 +29,7 @@ __all__ = ["EventBus", "Subscription"]
 
 _ID = re.compile(r"([0-9a-f]{12})-([0-9a-f]{12})")
 _TEXT_MAX = 2000
-"""Of a message or one of the data; what others say was cut where it entered."""
+"""The longest message or data value; texts from others were cut where they entered."""
 _OBJECTS_BYTES = 8 << 20
 """Of all objects in the ring: 2 KiB for each of 4,096 events. Beyond it the oldest go without."""
 _PASSED_OVER = 1024
@@ -145,7 +145,6 @@ class EventBus:
         return Subscription(self, self._first)
 
     def close(self) -> None:
-        """End all subscriptions."""
         self._closed = True
         self._wake()
 
@@ -232,7 +231,6 @@ class Subscription:
         self.close()
 
     def close(self) -> None:
-        """Stop following."""
         self._bus._wakers.discard(self._waker)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
@@ -260,7 +258,7 @@ class Subscription:
         return event if found is None else msgspec.structs.replace(event, object=found)
 
     def poll(self) -> Event | None:
-        """The next event where there is one already."""
+        """The next event if there is one already."""
         bus = self._bus
         if self._lost:
             self._lost = False

@@ -52,17 +52,17 @@ def glance_at_kvm(device: Path = _DEVICE) -> KvmProbe:
     except FileNotFoundError:
         return KvmProbe(
             False,
-            "There is no /dev/kvm: the processor's virtualisation is missing or switched off.",
+            "There is no /dev/kvm: hardware virtualisation is missing or disabled.",
         )
     except OSError as error:
         return KvmProbe(False, f"{device} can't be opened: {error.strerror}.")
     try:
         version = fcntl.ioctl(fd, _KVM_GET_API_VERSION, 0)
         if version != _API_VERSION:
-            return KvmProbe(False, f"{device} speaks version {version}, not {_API_VERSION}.")
+            return KvmProbe(False, f"{device} has version {version}, not {_API_VERSION}.")
         os.close(fcntl.ioctl(fd, _KVM_CREATE_VM, 0))
     except OSError as error:
-        return KvmProbe(False, f"{device} makes no machine: {error.strerror}.")
+        return KvmProbe(False, f"{device} can't create a VM: {error.strerror}.")
     finally:
         os.close(fd)
     return KvmProbe(True)
@@ -122,12 +122,14 @@ async def try_kvm(
         return KvmProbe(True)
     except CommandError as error:
         if error.problem.code is ErrorCode.TIMED_OUT:
-            said = f"said nothing within {timeout_s:g} s, so this host's KVM can't be trusted"
+            said = (
+                f"printed nothing within {timeout_s:g} s, so KVM doesn't work reliably on this host"
+            )
             return KvmProbe(False, f"A trial guest on /dev/kvm {said}.")
         return KvmProbe(False, f"A trial guest did not run on /dev/kvm: {error}")
     finally:
         os.close(disk)
-    return KvmProbe(False, "A trial guest on /dev/kvm ended before it said anything.")
+    return KvmProbe(False, "A trial guest on /dev/kvm ended without output.")
 
 
 class _SpokenError(Exception):

@@ -88,7 +88,7 @@ def _verdict(
     passed = _mapping(report, "smart_status").get("passed")
     for bit, reason in (
         (_NVME_BROKEN, "Its reliability is degraded."),
-        (_NVME_READ_ONLY, "It takes no more writes."),
+        (_NVME_READ_ONLY, "It no longer accepts writes."),
         (_NVME_BACKUP, "Its volatile memory backup has failed."),
         (_NVME_SPARE, "Its spare blocks are used up."),
     ):

@@ -180,13 +180,13 @@ class _Lines:
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._count += len(lines)
         if len(self._rest) > _LINE_BYTES or self._count > _LINES_MAX:
-            raise HostError("A worker says too much.")
+            raise HostError("A worker wrote too much output.")
         progress: _Line | None = None
         for line in lines:
             try:
                 message = decode_json(line, _Line)
             except UndecodableError as error:
-                raise HostError("A worker can't be understood.") from error
+                raise HostError("A worker wrote invalid output.") from error
             if message.done is None:
                 self._outcome = message
             else:
@@ -197,9 +197,9 @@ class _Lines:
     def outcome(self, module: str) -> Outcome:
         """The final line; MicaError if it was a refusal."""
         if self._outcome is None:
-            raise HostError(f"The worker {module} ended without an outcome.")
+            raise HostError(f"The worker {module} ended without a result.")
         if self._outcome.ok is not None:
             return self._outcome.ok
         if self._outcome.error is None:
-            raise HostError(f"The worker {module} can't be understood.")
+            raise HostError(f"The worker {module} wrote invalid output.")
         raise MicaError(self._outcome.error, clean(self._outcome.detail, 1000))

@@ -12,7 +12,7 @@ CATALOGUE = Path("/usr/lib/mica/bundles.json")
 
 
 class BundleCatalogue:
-    """Modules by name, each with its bundle; empty where there is no catalogue."""
+    """Modules by name, each with its bundle; empty if there is no catalogue."""
 
     def __init__(self, file: Path = CATALOGUE) -> None:
         self._file = file

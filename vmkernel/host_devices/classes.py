@@ -7,7 +7,7 @@ from vmkernel.model import Severity
 __all__ = ["PciClass", "pci_class", "usb_class_name", "usb_class_needs_driver"]
 
 PciClass = tuple[str, Severity | None]
-"""What it is called, and how much it matters where no driver has it."""
+"""Its name, and how important it is if no driver supports it."""
 
 _PCI: dict[str, PciClass] = {
     "0100": ("SCSI controller", Severity.WARNING),

@@ -1,7 +1,7 @@
 """The inventory: every PCI and USB device with its driver, its bundle, or a finding.
 
-A device without a driver is asked after once more: `modprobe` tells whether a module of the image
-claims it. If one does, the driver refused the device; if none does, the image has no driver for it.
+For a device without a driver, `modprobe` shows whether a module of the image claims it. If one
+does, the driver refused the device; if none does, the image has no driver for it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DISPLAY = "03"
 
 
 class Inventory:
-    """Reads the devices when asked, and keeps the answer until told that something changed."""
+    """Reads the devices when needed, and caches them until `changed` is called."""
 
     def __init__(
         self,
@@ -42,14 +42,14 @@ class Inventory:
         *,
         sys: Path = SYS,
     ) -> None:
-        """`resolve` is None where drivers are not ours to judge (hosted mode)."""
+        """`resolve` is None if drivers are not Mica's concern (hosted mode)."""
         self._bundles = bundles
         self._resolve = resolve
         self._sys = sys
         self._known: tuple[Device, ...] | None = None
 
     def changed(self) -> None:
-        """Devices or drivers came or went."""
+        """Devices or drivers were added or removed."""
         self._known = None
 
     async def devices(self) -> tuple[Device, ...]:
@@ -61,7 +61,7 @@ class Inventory:
         return self._known
 
     async def load_display_drivers(self, load: Callable[[str], Awaitable[None]]) -> None:
-        """Load what claims the displays, where the firmware left the machine without a screen.
+        """Load drivers for the displays if the firmware left the machine without a screen.
 
         Everywhere else the firmware's screen is kept, because a kernel that panics still shows it.
         """
@@ -76,8 +76,9 @@ class Inventory:
                         _log.warning("display driver %s can't be loaded: %s", module, error)
 
     async def findings(self) -> tuple[Finding, ...]:
-        """The devices' findings, of those that their owner may expect the host to use: that a
-        keyboard is left alone is said with the device, not in every host's list of findings."""
+        """The findings of devices that a user may expect the host to use: an ignored keyboard is
+        reported only with the device, not in the host's list of findings.
+        """
         return tuple(
             d.finding
             for d in await self.devices()
@@ -188,7 +189,7 @@ class Inventory:
 
 
 def _unused(device: Device) -> Device:
-    """With a finding that says why."""
+    """The device, with a finding that says why."""
     ids = f"{device.vendor_id}:{device.product_id}"
     finding = Finding(
         code=_NOT_LISTED,

@@ -1,4 +1,4 @@
-"""System calls as a role may make them, by name: what all the lists are made of.
+"""The system calls that a role may make, by name: the elements of all lists.
 
 A list names what a program needs and was seen to use (`python -m tests.framework.calls` shows what
 a list lacks); everything else is refused. `vmkernel.host.seccomp` compiles it for the kernel.
@@ -39,8 +39,9 @@ Choices = tuple[tuple[Argument, ...], ...]
 
 @dataclass(frozen=True, eq=False)
 class CallFilter:
-    """The system calls of one role; every other is answered EPERM. Two are the same if they are one
-    object, so that what is compiled of one can be kept."""
+    """The system calls of one role; every other fails with EPERM. Compared by identity, so that the
+    compiled filter can be cached.
+    """
 
     allowed: frozenset[str]
     limited: Mapping[str, Choices] = field(default_factory=dict)
@@ -63,7 +64,7 @@ def one_of(index: int, *values: int, mask: int = 0xFFFF_FFFF) -> Choices:
 ABSENT = frozenset(
     {"clone3", "epoll_pwait2", "faccessat2", "fchmodat2", "openat2", "process_madvise"}
 )
-"""Answered ENOSYS, whereupon a library takes the older call, whose arguments a filter can judge.
+"""Fails with ENOSYS, so that libraries use the older call, whose arguments a filter can judge.
 (clone3 and openat2 take theirs in memory, which a filter does not see.)"""
 
 STARTING = frozenset(
@@ -75,8 +76,9 @@ STARTING = frozenset(
 )
 """What the dynamic loader and the C library need from the first instruction to main().
 
-execve is in it because a filter is put on before it; what it could start is what its jail lets it
-execute (its own program and libraries), under the same filter."""
+execve is in it because a filter is put on before it; it could start only what its jail lets it
+execute (its own program and libraries), under the same filter.
+"""
 
 _POINTER = (1 << 64) - 1
 READING_LIMITS: Choices = ((Argument(0, 0), Argument(2, 0, _POINTER)),)
@@ -90,11 +92,11 @@ NEVER_BOTH: Mapping[str, Choices] = {
     ),
     "mprotect": one_of(2, 0, mask=_PROT_EXEC),
 }
-"""Memory is executable or can be written, for who makes no code while it runs. (QEMU does without
-KVM; with it, its unit says MemoryDenyWriteExecute=.)"""
+"""Memory is either executable or writable, for programs that generate no code. (QEMU does without
+KVM; with KVM, its unit says MemoryDenyWriteExecute=.)"""
 
 RESTARTING = frozenset({"restart_syscall", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn"})
-"""Signals, whoever sends them."""
+"""For signals, whoever sends them."""
 
 _CLONE_VM, _CLONE_THREAD = 0x100, 0x10000
 _NEW_NAMESPACES = 0x7E02_0000

@@ -1,16 +1,16 @@
 """The part of a VM's jail that differs from VM to VM, as a systemd drop-in.
 
-What the template `mica-vm@.service` leaves empty: the user, the limits, the files that the VM
-sees (its own disks and variables; the firmware and images that it was given, read-only). Without
-KVM, QEMU translates the guest's code and must be allowed to write what it executes. A TPM's
-emulator is a second process in the same jail: the same user, cgroup and mounts; besides its
-program it adds the file of its state. Nothing of the guest's command line is in here.
+What the template `mica-vm@.service` leaves empty: the user, the limits, the files that the VM sees
+(its own disks and variables; the firmware and images that it was given, read-only). Without KVM,
+QEMU translates the guest's code and must be allowed to write what it executes. A TPM's emulator is
+a second process in the same jail: the same user, cgroup and mounts; it adds its program and its
+state file. Nothing of the guest's command line is in here.
 
-The system calls listed here are those that the unit's processes need together; the launcher puts
-on each program's own, narrower list before it starts it (`roles/`).
+The system calls listed here are those that the unit's processes need together; the launcher
+installs each program's own, narrower list before it starts it (`roles/`).
 
-What a VM can be given beyond that comes as descriptors that vmkernel opened, and no device file is
-ever visible: /dev/kvm, taps, /dev/vhost-net, /dev/vhost-vsock, the TPM's socket. Huge pages need
+Anything else is given to a VM as descriptors that the vmkernel opened, and no device file is ever
+visible: /dev/kvm, taps, /dev/vhost-net, /dev/vhost-vsock, the TPM's socket. Huge pages need
 nothing: they are anonymous (memfd), and the limit on memory doesn't count them.
 """
 
@@ -36,7 +36,7 @@ _LINE_MAX = 76
 
 @dataclass(frozen=True)
 class VmJail:
-    """What one VM gets."""
+    """The jail of one VM."""
 
     vm_id: str
     uid: int
@@ -50,7 +50,7 @@ class VmJail:
     read_write: tuple[Path, ...]
     """Files, and never a folder: root walks none that a jailed process can write."""
     tpm: bool = False
-    """True where the TPM's emulator runs beside QEMU."""
+    """True if the TPM's emulator runs beside QEMU."""
 
 
 def render_drop_in(jail: VmJail) -> str:

@@ -22,10 +22,10 @@ BESIDE_FD = 3
 
 @dataclass(frozen=True)
 class Program:
-    """What the launcher starts."""
+    """A program for the launcher to start."""
 
     argv: Sequence[str]
-    """Begins with its path."""
+    """Begins with the program's path."""
     calls: bytes
     """Its filter of system calls, compiled; the launcher starts nothing without one."""
 

@@ -54,7 +54,7 @@ Sha256Hex = Annotated[
 Timestamp = Annotated[
     str,
     msgspec.Meta(
-        description="A point in time, RFC 3339, UTC, ending in Z.",
+        description="A time in RFC 3339 format, UTC, ending in Z.",
         max_length=40,
         pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$(?!\n)",
         examples=["2026-11-23T06:30:00Z"],
@@ -65,7 +65,7 @@ Timestamp = Annotated[
 SentTimestamp = Annotated[
     str,
     msgspec.Meta(
-        description="A point in time, RFC 3339, with `Z` or an offset from UTC.",
+        description="A time in RFC 3339 format, with `Z` or an offset from UTC.",
         max_length=40,
         pattern=(
             r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$(?!\n)"

@@ -1,14 +1,14 @@
 """The appliance's network: ports on a virtual switch, which is a VLAN-filtering Linux bridge.
 
-The bridge, its uplinks and the host's own address are networkd's, from files of the image. A
-port is a tap without a name that anyone needs to remember: it lives as long as somebody has its
-descriptor open, so it vanishes with its QEMU, and a restarted vmkernel has nothing to clean up.
+The bridge, its uplinks and the host's own address are networkd's, from files of the image. A port
+is a tap whose name need not be remembered: it exists while its descriptor is open, so it vanishes
+with its QEMU, and a restarted vmkernel has nothing to clean up.
 
-Guests are untrusted. Before a tap becomes a port, it gets a filter that the kernel applies to
-every frame of the guest (`frame_filter.py`); the switch learns no address from it. Filter and
-flags live and die with the tap. The filter names the host's addresses, so it is renewed whenever
-they change, and after a restart of the vmkernel. As every port but the uplinks is a guest's, the
-host hears router advertisements and DHCP servers from uplinks only.
+Guests are untrusted. Before a tap becomes a port, it gets a filter that the kernel applies to every
+frame of the guest (`frame_filter.py`); the switch learns no address from it. Filter and flags live
+and die with the tap. The filter names the host's addresses, so it is renewed whenever they change,
+and after a restart of the vmkernel. As every port but the uplinks is a guest's, the host hears
+router advertisements and DHCP servers from uplinks only.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ __all__ = ["BridgeNetwork"]
 _log = logging.getLogger(__name__)
 
 _BETWEEN_LOOKS_S = 0.2
-"""A start of the host or of many VMs changes links dozens of times; a look costs a millisecond."""
+"""The start of the host or of many VMs changes links dozens of times; one check costs a
+millisecond."""
 _GONE = (errno.ENODEV, errno.ENXIO)
 
 
 class BridgeNetwork:
-    """See VmNetwork."""
-
     def __init__(
         self,
         port_groups: Mapping[str, PortGroup],
@@ -53,11 +52,9 @@ class BridgeNetwork:
         self._warned = False
 
     def port_groups(self) -> tuple[str, ...]:
-        """See VmNetwork."""
         return tuple(sorted(self._port_groups))
 
     def host_macs(self) -> frozenset[str]:
-        """See VmNetwork."""
         try:
             return self._identity().macs
         except OSError as error:
@@ -65,7 +62,6 @@ class BridgeNetwork:
             return frozenset()
 
     async def open_ports(self, vm_id: str, nics: Sequence[NicSpec]) -> list[NetworkPort]:
-        """See VmNetwork."""
         ports: list[NetworkPort] = []
         try:
             for index, nic in enumerate(nics):
@@ -73,7 +69,7 @@ class BridgeNetwork:
                 if group is None:
                     raise MicaError(
                         ErrorCode.UNAVAILABLE,
-                        f"Card {index} of VM {vm_id} names the port group {nic.port_group},"
+                        f"NIC {index} of VM {vm_id} names the port group {nic.port_group},"
                         " which doesn't exist.",
                     )
                 ports.append(await self._open(vm_id, index, nic, group))
@@ -84,16 +80,14 @@ class BridgeNetwork:
         return ports
 
     async def adopt_ports(self, vm_id: str, nics: Sequence[NicStatus]) -> None:
-        """See VmNetwork."""
         for nic in nics:
             if nic.tap is None:
                 continue
             policy = self._policies[nic.tap] = PortPolicy(nic.mac)
             if not await asyncio.to_thread(self._protect, nic.tap, policy):
-                _log.error("card %s of VM %s is not filtered", nic.key, vm_id)
+                _log.error("NIC %s of VM %s is not filtered", nic.key, vm_id)
 
     async def run(self) -> None:
-        """See VmNetwork."""
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
         known: HostIdentity | None = None
@@ -122,7 +116,7 @@ class BridgeNetwork:
                 _log.error("the filter of port %s can't be renewed", name)
 
     async def _open(self, vm_id: str, index: int, nic: NicSpec, group: PortGroup) -> NetworkPort:
-        what = f"Card {index} of VM {vm_id} can't be put on {group.switch}"
+        what = f"NIC {index} of VM {vm_id} can't be put on {group.switch}"
         try:
             fd, name = open_tap()
         except OSError as error:
@@ -156,13 +150,13 @@ class BridgeNetwork:
         return port
 
     def _policy(self, vm_id: str, index: int, nic: NicSpec) -> PortPolicy:
-        """The policy of a card; port groups will have a say in it."""
+        """The policy of a NIC; later it will depend on port groups."""
         assert nic.mac is not None, "a stored spec names every address"
         if nic.mac in self._identity().macs:
             raise MicaError(
                 ErrorCode.CONFLICT,
-                f"Card {index} of VM {vm_id} has the MAC address {nic.mac}, which is this host's:"
-                " give the card another one.",
+                f"NIC {index} of VM {vm_id} has the MAC address {nic.mac}, which is this host's:"
+                " give the NIC another one.",
             )
         return PortPolicy(nic.mac)
 
@@ -184,12 +178,12 @@ class BridgeNetwork:
         return True
 
     def _open_vhost(self) -> int | None:
-        """Frames go through the kernel where it can; through QEMU, more slowly, where not."""
+        """Frames go through the kernel if possible; otherwise through QEMU, which is slower."""
         try:
             return open_vhost_net()
         except OSError as error:
             if not self._warned:
                 self._warned = True
                 reason = errno.errorcode.get(error.errno or 0, str(error))
-                _log.warning("vhost-net can't be used (%s): virtio cards are slower", reason)
+                _log.warning("vhost-net can't be used (%s): virtio NICs are slower", reason)
             return None

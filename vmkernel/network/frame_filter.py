@@ -265,8 +265,9 @@ def _icmpv6(code: _Code, policy: PortPolicy, host: HostIdentity) -> None:
 
 
 def _inside(code: _Code, count: int) -> None:
-    """Drop a packet that ends before so many octets from X: what follows is padding, which would
-    hide what a later fragment brings."""
+    """Drop a packet that ends before this many bytes from X: what follows is padding, which would
+    hide the content of a later fragment.
+    """
     code.put(_TXA, 0)
     code.put(_ADD, count)
     code.put(_STX, _NEXT)
@@ -292,7 +293,7 @@ def _only_from(
     besides: Iterable[bytes],
     *networks: Network,
 ) -> None:
-    """Drop what is not from an address of the guest, if they are known."""
+    """Drop packets that are not from an address of the guest, if its addresses are known."""
     if not policy.addresses:
         return
     own = code.fresh()
@@ -334,7 +335,7 @@ class _Code:
     load = put
 
     def fresh(self) -> str:
-        """A label of its own."""
+        """A new label."""
         self._fresh += 1
         return f".{self._fresh}"
 

@@ -1,4 +1,4 @@
-"""What a port lets its guest send, and what the host is known by on the wire; pure."""
+"""What a port lets its guest send, and the host's addresses on the wire; pure."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True)
 class PortPolicy:
-    """What a guest may send through one port. The defaults are the safe ones: an ordinary
-    computer that answers for itself. Whatever is switched on here, a guest never sends control
-    frames of switches, frames from the host's addresses, or claims of the host's addresses.
+    """What a guest may send through one port. The defaults are the safe ones: an ordinary computer
+    that answers for itself. Whatever is enabled here, a guest can never send control frames of
+    switches, frames from the host's addresses, or claims of the host's addresses.
     """
 
     mac: str
     """The card's own address, in lower case with colons."""
     addresses: tuple[Network, ...] = ()
-    """The networks or single addresses that the guest may speak from; empty: not known, any but
-    the host's own."""
+    """The networks or single addresses that the guest may send from; empty: unknown, any but the
+    host's own."""
     forged_transmits: bool = False
-    """Frames from other addresses than the card's, for a bridge or a hypervisor in the guest; the
+    """Frames from other addresses than the NIC's, for a bridge or a hypervisor in the guest; the
     switch then learns what is behind the port, and floods unknown destinations to it."""
     router: bool = False
     """Router advertisements, redirects and multicast queries."""
@@ -50,8 +50,9 @@ class HostIdentity:
 
 
 def interface_identifier(mac: str) -> bytes:
-    """The lower half of the IPv6 addresses that an interface makes of its own hardware address
-    (RFC 4291, appendix A): known before the prefix is, so a claim can be refused before the host
-    has the address."""
+    """The lower half of the IPv6 addresses that an interface derives from its hardware address (RFC
+    4291, appendix A): known before the prefix is, so a claim can be refused before the host has the
+    address.
+    """
     raw = bytes.fromhex(mac.replace(":", ""))
     return bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]

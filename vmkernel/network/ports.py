@@ -1,4 +1,4 @@
-"""What a network gives a VM: one port for each card, as descriptors that QEMU is handed."""
+"""What a network provides for a VM: a port for each NIC, as descriptors for QEMU."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Hosted mode's network: QEMU's own user-mode stack, which needs no privilege.
 
 The guest reaches what the user who runs Mica reaches, the services on the host's loopback (as
-10.0.2.2) included; nobody reaches the guest. Whoever needs separation runs the appliance.
+10.0.2.2) included; the guest can't be reached. Users who need separation run the appliance.
 """
 
 from __future__ import annotations
@@ -16,23 +16,20 @@ __all__ = ["UserNetwork"]
 
 
 class UserNetwork:
-    """See VmNetwork: one port group, and nothing to open."""
+    """One port group, and nothing to open; see VmNetwork."""
 
     def port_groups(self) -> tuple[str, ...]:
-        """See VmNetwork."""
         return (DEFAULT_PORT_GROUP,)
 
     async def open_ports(self, vm_id: str, nics: Sequence[NicSpec]) -> list[NetworkPort]:  # noqa: ARG002
-        """See VmNetwork."""
         return [NetworkPort(port_group=nic.port_group) for nic in nics]
 
     async def adopt_ports(self, vm_id: str, nics: Sequence[NicStatus]) -> None:
-        """See VmNetwork."""
+        """Nothing to adopt; see VmNetwork."""
 
     def host_macs(self) -> frozenset[str]:
-        """See VmNetwork: its guests are on a network of their own."""
         return frozenset()
 
     async def run(self) -> None:
-        """See VmNetwork: nothing changes."""
+        """Nothing changes; see VmNetwork."""
         await asyncio.Event().wait()

@@ -39,12 +39,12 @@ class Places:
             )
 
     def take(self, actor: str) -> Callable[[], None]:
-        """Take a place; what is returned gives it back (once). Raises as `check` does."""
+        """Occupy a place; call the result to free it (once). Raises as `check` does."""
         self.check(actor)
         return self.count(actor)
 
     def count(self, actor: str) -> Callable[[], None]:
-        """The same for what is there already, and can't be refused."""
+        """The same for work that exists already and can't be refused."""
         self._taken[actor] += 1
         taken = True
 

@@ -48,22 +48,21 @@ _RUNNING, _RUNNING_EACH = 1024, 256
 
 
 class OperationContext:
-    """What the work may tell about itself."""
+    """What the work can report about itself."""
 
     def __init__(self, entry: _Entry) -> None:
         self._entry = entry
 
     @property
     def operation(self) -> Operation:
-        """The operation."""
         return self._entry.operation
 
     def progress(self, progress: Progress) -> None:
-        """Say how far the work is; cheap enough to call often."""
+        """Report the progress; cheap enough to call often."""
         self._entry.operation = msgspec.structs.replace(self._entry.operation, progress=progress)
 
     def advance(self, done: int, total: int = 0, *, stage: str = "", unit: str = "bytes") -> None:
-        """The same in parts; what programs say of it is kept within the range of a number."""
+        """The same in parts; values from programs are limited to the range of a number."""
         done, total = (min(max(0, number), _COUNT_MAX) for number in (done, total))
         self.progress(Progress(done=done, total=total, unit=unit, stage=stage))
 
@@ -83,7 +82,7 @@ Work = Callable[[OperationContext], Awaitable[None]]
 class _Entry:
     operation: Operation
     held: contextlib.ExitStack
-    """What was prepared for the work, and its place among those that run."""
+    """Resources prepared for the work, and its place among those that run."""
     finished_monotonic_s: float | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -115,10 +114,10 @@ class OperationRegistry:
         cancellable: bool = False,
         held: contextlib.ExitStack | None = None,
     ) -> Operation:
-        """Start `work` in a task of its own and return at once.
+        """Start `work` in a new task and return at once.
 
-        What `held` holds is the operation's from here on: it is released when the work has ended,
-        or now if the operation is refused.
+        From now on `held` belongs to the operation: it is released when the work has ended, or now
+        if the operation is refused.
         """
         with contextlib.ExitStack() as refused:
             if held is not None:
@@ -156,11 +155,10 @@ class OperationRegistry:
         return self._closing
 
     def get(self, operation_id: str) -> Operation:
-        """The operation."""
         return self._entry(operation_id).operation
 
     async def wait(self, operation_id: str, wait_s: float) -> Operation:
-        """The operation once it has finished, or as it stands when the time is over."""
+        """The operation once it has finished, or as it is when the time is over."""
         entry = self._entry(operation_id)
         if wait_s > 0 and not entry.done.is_set():
             try:
@@ -283,8 +281,8 @@ class OperationRegistry:
     def _forget(self) -> None:
         """Drop finished operations that are too old or too many.
 
-        Too many means: the oldest of the actor who has most of them, so that nobody's can be
-        pushed out by another's.
+        Too many means: the oldest of the actor who has most of them, so that no user can push out
+        another's.
         """
         limit = time.monotonic() - self._history_age_s
         finished: dict[str, deque[str]] = {}

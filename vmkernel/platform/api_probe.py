@@ -11,9 +11,9 @@ _TIMEOUT_S = 2.0
 
 
 async def api_answers(port: int = 443, host: str = "127.0.0.1") -> bool:
-    """Say something that is not TLS; a living server refuses it at once.
+    """Send something that is not TLS; a running server refuses it at once.
 
-    That the port is open means nothing: PID 1 holds it before the API has started.
+    An open port proves nothing: PID 1 holds it before the API has started.
     """
     try:
         async with asyncio.timeout(_TIMEOUT_S):

@@ -67,7 +67,7 @@ _STICK_PATIENCE_S = 4.0
 _DRIVERS_WAIT_S = 30.0
 _DRIVERS_SETTLE_S = 10.0
 _DRIVERS_TIME_S = 60.0
-"""How long drivers may take to come before what they would have made is missing."""
+"""How long drivers may take to load before their devices count as missing."""
 _SETTINGS_WAIT_S = 90.0
 """After this, the network starts with DHCP, whatever became of the state."""
 _PORT_WAIT_S = 5.0
@@ -140,12 +140,12 @@ class AppliancePlatform:
 
     @property
     def stick_disk(self) -> str | None:
-        """The kernel's name of the boot stick, where it is there."""
+        """The kernel's name of the boot stick, if it is present."""
         stick = self._sticks.stick
         return stick.disk.name if stick is not None else None
 
     async def find_state(self) -> Path | None:
-        """The stick's state partition; None where no stick came in time."""
+        """The stick's state partition; None if no stick appeared in time."""
         notify(f"EXTEND_TIMEOUT_USEC={int((_STICK_WAIT_S + 60) * 1e6)}")
         stick = await self._sticks.wait(
             _STICK_WAIT_S, lambda: self.stage("waiting for the boot stick")
@@ -195,7 +195,7 @@ class AppliancePlatform:
         self._board.poke()
 
     def ending(self) -> None:
-        """The vmkernel ends; what stands on the console stays."""
+        """The vmkernel ends; the text on the console stays."""
         self._console.close()
 
     # --- requests -----------------------------------------------------------------------------
@@ -245,7 +245,7 @@ class AppliancePlatform:
     # --- what runs ----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Everything that goes on; cancel it to end."""
+        """Everything that runs permanently; cancel it to end."""
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "console": self._board.run,
             "network": self._run_network,
@@ -316,7 +316,7 @@ class AppliancePlatform:
         return mac
 
     async def _run_events(self) -> None:
-        """Follow devices that come and go."""
+        """Follow devices that are added and removed."""
         loop = asyncio.get_running_loop()
         with contextlib.closing(self._machine.device_events()) as events:
             loop.add_reader(events.fileno(), events.read, self._on_uevent)
@@ -338,7 +338,9 @@ class AppliancePlatform:
         name = event.properties.get("DEVNAME", "")
         if event.subsystem == "block":
             if event.action == "remove" and self._sticks.disk_removed(name):
-                self._tell("host.stick-removed", "The boot stick was removed; the host runs on.")
+                self._tell(
+                    "host.stick-removed", "The boot stick was removed; the host keeps running."
+                )
             if event.properties.get("DEVTYPE") != "disk" or event.action == "change":
                 return
         if event.action in ("add", "remove", "bind", "unbind"):
@@ -390,7 +392,7 @@ class AppliancePlatform:
             await asyncio.sleep(2.0)
 
     async def _run_buttons(self) -> None:
-        """Power off in order where the machine's power button is pressed."""
+        """Power off in order when the machine's power button is pressed."""
         loop = asyncio.get_running_loop()
         opened: dict[Path, PowerButton] = {}
         try:

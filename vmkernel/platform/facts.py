@@ -24,7 +24,6 @@ _FIRMWARE_OFF = re.compile(
 
 
 def cpu_info(proc: Path = PROC) -> CpuInfo:
-    """The processors."""
     blocks = list(_processors(proc))
     first = blocks[0] if blocks else {}
     sockets = {block.get("physical id", "0") for block in blocks}
@@ -60,11 +59,11 @@ def virtualisation_info(
     proc: Path = PROC,
     dev: Path = DEV,
 ) -> VirtualisationInfo:
-    """Whether guests run on the processor, and why not.
+    """Whether hardware virtualisation is available, and why not.
 
-    `accelerator` is what the launcher of VMs found out by trying, where it did, and `reason` why
-    that isn't KVM, where it knows better than we do; `log` is the kernel's, for a firmware that
-    switched the extension off.
+    `accelerator` is what the launcher of VMs found by trying, if it did, and `reason` why that
+    isn't KVM, if it knows; `log` is the kernel's, which shows if the firmware has disabled the
+    extension.
     """
     flags = next(_processors(proc), {}).get("flags", "").split()
     extension = next((name for name in _EXTENSIONS if name in flags), None)
@@ -87,7 +86,7 @@ def boot_time_s() -> float:
 def boot_info(timings_s: dict[str, float], *, sys: Path = SYS) -> BootInfo:
     """How the host was started; `timings_s` are seconds from the kernel's start to named stages.
 
-    Where the loader told when it handed over, all times count from power-on.
+    If the loader reported when it handed over, all times count from power-on.
     """
     variables = loader_variables(sys)
     times: dict[str, float] = {}
@@ -125,13 +124,13 @@ def _processors(proc: Path) -> Iterator[dict[str, str]]:
 def _why_not(extension: str | None, node: Path, usable: bool, log: str) -> str:
     if extension is None:
         if _FIRMWARE_OFF.search(log):
-            return "The firmware set-up has hardware virtualisation switched off; switch it on."
+            return "Hardware virtualisation is disabled in the firmware set-up; enable it."
         return (
-            "The processor shows no hardware virtualisation (SVM or VMX); "
-            "switch it on in the firmware set-up, or in the hypervisor this machine runs under."
+            "The CPU reports no hardware virtualisation (SVM or VMX); enable it in the "
+            "firmware set-up, or in the hypervisor that this machine runs under."
         )
     if not node.exists():
-        return f"The kernel made no {node}; hardware virtualisation ({extension}) did not start."
+        return f"The kernel created no {node}; hardware virtualisation ({extension}) did not start."
     if not usable:
-        return f"{node} may not be opened; the user of the vmkernel needs access to it."
+        return f"{node} can't be opened; the vmkernel's user needs access to it."
     return "A trial guest did not run with hardware virtualisation."

@@ -1,4 +1,4 @@
-"""What is worth telling about the machine: pure functions from what was seen to findings."""
+"""Findings about the machine: pure functions from observations to findings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def network_findings(
 
 
 def boot_findings(*, secure_boot: bool) -> Iterator[Finding]:
-    """What can't be said of how the host was started."""
+    """Missing facts about how the host was started."""
     if not secure_boot:
         yield Finding(
             code="untrusted-boot",
@@ -54,7 +54,7 @@ def boot_findings(*, secure_boot: bool) -> Iterator[Finding]:
 
 
 def clock_findings(*, synchronised: bool, waited: bool) -> Iterator[Finding]:
-    """A clock that nobody set."""
+    """A clock that was never set."""
     if waited and not synchronised:
         yield Finding(
             code="time-not-synchronised",
@@ -64,7 +64,7 @@ def clock_findings(*, synchronised: bool, waited: bool) -> Iterator[Finding]:
 
 
 def unit_findings(failed: Iterable[str]) -> Iterator[Finding]:
-    """Units that failed and that nobody starts again."""
+    """Failed units that are not restarted."""
     for unit in failed:
         yield Finding(
             code="unit-failed",

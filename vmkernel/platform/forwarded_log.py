@@ -1,6 +1,4 @@
-"""The host's log, sent on where the configuration names a collector; what that takes is loaded
-only then.
-"""
+"""The host's log, sent to a collector if one is configured; the code for it is loaded only then."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ class ForwardedLog:
         self._forwarding: LogForwarding | None = None
 
     def begin(self, store: StateStore, events: EventBus) -> None:
-        """The configuration is known."""
+        """The configuration is known now."""
         self._store, self._events = store, events
         store.on_change(lambda _: self._follow())
         self._settled.set()

@@ -1,6 +1,6 @@
-"""The platform under hosted mode: an ordinary machine that belongs to somebody else.
+"""The platform under hosted mode: an ordinary machine that Mica doesn't own.
 
-It tells what it sees and changes nothing: no console, no network, no power.
+It reports what it sees and changes nothing: no console, no network, no power.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vmkernel.version import __version__
 
 __all__ = ["HostedPlatform"]
 
-_ON_TRIAL = "A trial guest is being run to see whether KVM can be trusted; ask again soon."
+_ON_TRIAL = "A trial guest is running to test KVM; try again shortly."
 
 
 class HostedPlatform:
@@ -83,7 +83,7 @@ class HostedPlatform:
         return await self._inventory.devices()
 
     async def power(self, action: PowerAction, *, actor: str) -> Operation:  # noqa: ARG002
-        """Not ours to switch."""
+        """`unsupported`: Mica doesn't own the machine."""
         raise MicaError(
             ErrorCode.UNSUPPORTED,
             "This Mica runs as a program on another system; stop the program, not the machine.",

@@ -26,7 +26,7 @@ def missing_firmware(log: str) -> tuple[Finding, ...]:
             Finding(
                 code="missing-firmware",
                 severity=Severity.WARNING,
-                message=f"Firmware file {file}, asked for by {whose}, is not in this image.",
+                message=f"Firmware file {file}, requested by {whose}, is not in this image.",
                 subject=device,
             ),
         )

@@ -30,7 +30,7 @@ def link_addresses(names: tuple[str, ...], sys: Path = SYS) -> tuple[str, ...]:
 
 
 def is_wired_port(name: str, sys: Path = SYS) -> bool:
-    """True for a physical Ethernet port, false for what is made of software or has no wire."""
+    """True for a physical Ethernet port, False for virtual and wireless interfaces."""
     folder = sys / "class/net" / name
     return (
         read_int(folder / "type") == _ETHERNET

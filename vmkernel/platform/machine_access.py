@@ -23,35 +23,23 @@ __all__ = ["DeviceEvents", "LinkChanges", "MachineAccess", "boot_clock"]
 
 
 class DeviceEvents(Protocol):
-    """See UeventSocket."""
-
-    def fileno(self) -> int:
-        """For the event loop."""
-        ...
+    def fileno(self) -> int: ...
 
     def read(self, handle: Callable[[Uevent | None], None]) -> None:
         """Hand on everything that is there now."""
         ...
 
-    def close(self) -> None:
-        """Stop listening."""
-        ...
+    def close(self) -> None: ...
 
 
 class LinkChanges(Protocol):
-    """See rtnetlink.ChangeSocket."""
-
-    def fileno(self) -> int:
-        """For the event loop."""
-        ...
+    def fileno(self) -> int: ...
 
     def drain(self, changed: Callable[[], None]) -> None:
-        """Take what is there and say so."""
+        """Read what is pending and call `changed`."""
         ...
 
-    def close(self) -> None:
-        """Stop listening."""
-        ...
+    def close(self) -> None: ...
 
 
 def boot_clock() -> float:
@@ -61,7 +49,7 @@ def boot_clock() -> float:
 
 @dataclass(frozen=True)
 class MachineAccess:
-    """The real machine, but for what is given otherwise."""
+    """The real machine, except for what is passed in."""
 
     system: System
     sys: Path = SYS
@@ -69,12 +57,12 @@ class MachineAccess:
     dev: Path = DEV
     etc: Path = Path("/etc")
     systemd_run: Path = Path("/run/systemd")
-    """networkd's and timesyncd's files."""
+    """The files of networkd and timesyncd."""
     boot_clock: Callable[[], float] = boot_clock
     device_events: Callable[[], DeviceEvents] = UeventSocket
     link_changes: Callable[[], LinkChanges] = rtnetlink.ChangeSocket
     addresses: Callable[[tuple[str, ...]], tuple[str, ...]] = link_addresses
-    """Of the named interfaces."""
+    """The addresses of the named interfaces."""
     kernel_log: Callable[[], str] = kernel_log
     silence_kernel: Callable[[int], None] = silence_kernel
     api_answers: Callable[[], Awaitable[bool]] = api_answers

@@ -67,7 +67,9 @@ UseDomains=no
 
 
 def wired_ports(sys: Path = SYS) -> dict[str, str]:
-    """The hardware addresses of the wired ports and where each port sits, in a fixed order."""
+    """The hardware addresses of the wired ports and their places in the machine,
+    in a fixed order.
+    """
     found = {}
     for name in subfolders(sys / "class/net"):
         folder = sys / "class/net" / name
@@ -79,7 +81,7 @@ def wired_ports(sys: Path = SYS) -> dict[str, str]:
 
 
 def choose_mac(ports: dict[str, str], remembered: str | None) -> str | None:
-    """The management address: the remembered one where its port is here, else the first port's."""
+    """The management address: the remembered one if its port exists, else the first port's."""
     if remembered in ports:
         return remembered
     return next(iter(ports), None)
@@ -106,7 +108,7 @@ def network_files(settings: NetworkSettings, mac: str | None) -> dict[str, str]:
 
 
 class ManagementNetwork:
-    """Writes the settings and keeps /etc/resolv.conf what settings and DHCP say."""
+    """Writes the settings and keeps /etc/resolv.conf in line with settings and DHCP."""
 
     def __init__(
         self,
@@ -129,7 +131,7 @@ class ManagementNetwork:
         return (MANAGEMENT_VLAN,) if self._settings.vlan is not None else (SWITCH,)
 
     async def apply(self, settings: NetworkSettings, mac: str | None) -> None:
-        """Put the settings in force; what is so already is left alone. HostError."""
+        """Apply the settings; what is right already is left alone. HostError."""
         self._settings = settings
         self._mac = mac
         self.fix_address()
@@ -154,10 +156,10 @@ class ManagementNetwork:
         self.sync_resolver()
 
     def fix_address(self) -> None:
-        """Keep the switch's address what it is, whatever virtual machines are plugged into it.
+        """Keep the switch's address, whatever VMs are connected to it.
 
-        networkd leaves an address alone that is right already, and the switch would take another
-        one with its next port.
+        networkd doesn't set an address that is right already, and the switch would change it with
+        its next port.
         """
         if self._mac is None:
             self._mac = choose_mac(wired_ports(self._sys), None)
@@ -182,7 +184,7 @@ class ManagementNetwork:
             _log.warning("%s", error)
 
     def has_carrier(self) -> bool:
-        """True where a wired port has a link."""
+        """True if a wired port has a link."""
         return any(
             read_int(self._sys / "class/net" / name / "carrier") == 1
             for name in subfolders(self._sys / "class/net")

@@ -6,10 +6,10 @@ above it. On a host with 2 GiB that is a twentieth of the memory, which no guest
 hosts go back to the kernel's formula for its own needs (mm/page_alloc.c, init_per_zone_wmark_min);
 on larger ones the raised value is noise and helps guests get huge pages.
 
-Beside that, each processor keeps pages that were freed in a list of its own, which grows with what
-was freed lately (mm/page_alloc.c, nr_pcp_free) and shrinks only while the processor has something
-to do. They are free, but the kernel counts them neither as free nor as available: tens of MiB that
-an idle host seems to use, and that no guest is admitted to. Small hosts get short lists.
+Besides, each CPU keeps freed pages in its own list, which grows with what was freed lately
+(mm/page_alloc.c, nr_pcp_free) and shrinks only while the processor has something to do. They are
+free, but the kernel counts them neither as free nor as available: tens of MiB that an idle host
+seems to use, and that no guest is admitted to. Small hosts get short lists.
 
 And of the lowest 16 MiB the kernel keeps half for devices on an ISA bus (ZONE_DMA's share of
 `vm.lowmem_reserve_ratio`), which no machine that can run Mica has. Small hosts use it.

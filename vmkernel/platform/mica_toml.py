@@ -1,4 +1,4 @@
-"""`mica.toml`: what a fleet puts on the stick before power-on. Read strictly, all or nothing.
+"""`mica.toml`: settings put on the stick before power-on. Read strictly, all or nothing.
 
     hostname = "mica1"
     [network]  addresses, gateways, nameservers, vlan
@@ -6,7 +6,7 @@
     [log]      syslog
     [access]   admin_token_id, admin_token_sha256, claim
 
-A file without any setting (as it comes with the image) says nothing and is no taking.
+A file without any setting (as it comes with the image) counts as no file.
 """
 
 from __future__ import annotations
@@ -55,28 +55,20 @@ class NetworkTable(Record, frozen=True, kw_only=True):
 
 
 class TimeTable(Record, frozen=True, kw_only=True):
-    """Where the time comes from."""
-
     servers: tuple[str, ...] = ()
 
 
 class LogTable(Record, frozen=True, kw_only=True):
-    """Where the log goes."""
-
     syslog: str | None = None
 
 
 class AccessTable(Record, frozen=True, kw_only=True):
-    """Who gets in first."""
-
     admin_token_id: Slug = "admin"  # noqa: S105 - the id, not the secret
     admin_token_sha256: Sha256Hex | None = None
     claim: ClaimPolicy = ClaimPolicy.CONSOLE
 
 
 class MicaToml(Record, frozen=True, kw_only=True):
-    """The whole file."""
-
     hostname: Annotated[str, msgspec.Meta(pattern=_HOSTNAME, max_length=253)] | None = None
     network: NetworkTable = NetworkTable()
     time: TimeTable = TimeTable()
@@ -85,7 +77,7 @@ class MicaToml(Record, frozen=True, kw_only=True):
 
     @property
     def says_nothing(self) -> bool:
-        """True where every setting is as if the file were not there."""
+        """True if no setting differs from its default."""
         return self == MicaToml()
 
 
@@ -95,7 +87,7 @@ def digest(data: bytes) -> str:
 
 
 def parse(data: bytes) -> MicaToml:
-    """Read and check a file's content; MicaTomlError names what is wrong and where."""
+    """Read and check a file's content; MicaTomlError names the setting and the mistake."""
     if len(data) > MAX_BYTES:
         raise MicaTomlError(f"the file is larger than {MAX_BYTES} bytes")
     try:
@@ -140,22 +132,24 @@ def _check_network(network: NetworkTable) -> None:
         try:
             interface = ipaddress.ip_interface(text)
         except ValueError as error:
-            raise MicaTomlError(f"{key}: {text!r} is no address with a prefix length") from error
+            raise MicaTomlError(
+                f"{key}: {text!r} is not an address with a prefix length"
+            ) from error
         if interface.ip.is_multicast or interface.ip.is_unspecified or interface.ip.is_loopback:
             raise MicaTomlError(f"{key}: {text!r} can't be a host's address")
         interfaces.append(interface)
     for index, text in enumerate(network.gateways):
         key = f"network.gateways[{index}]"
         if not _is_address(text):
-            raise MicaTomlError(f"{key}: {text!r} is no address")
+            raise MicaTomlError(f"{key}: {text!r} is not an address")
         gateway = ipaddress.ip_address(text)
         if not gateway.is_link_local and not any(
             gateway in interface.network for interface in interfaces
         ):
-            raise MicaTomlError(f"{key}: {text} is in the network of none of network.addresses")
+            raise MicaTomlError(f"{key}: {text} is in none of the networks of network.addresses")
     for index, text in enumerate(network.nameservers):
         if not _is_address(text):
-            raise MicaTomlError(f"network.nameservers[{index}]: {text!r} is no address")
+            raise MicaTomlError(f"network.nameservers[{index}]: {text!r} is not an address")
 
 
 def _check_syslog(syslog: str | None) -> None:

@@ -27,6 +27,6 @@ class PlatformContext:
     """Of everything but the platform itself."""
     guests: Guests | None = None
     accelerator: Callable[[], str | None] = lambda: None
-    """What VMs really run with, where that has been tried: `kvm` or `tcg`."""
+    """What VMs really run with, if that has been tried: `kvm` or `tcg`."""
     accelerator_reason: Callable[[], str | None] = lambda: None
-    """Why that isn't KVM, where it isn't."""
+    """Why that isn't KVM, if it isn't."""

@@ -17,7 +17,7 @@ __all__ = ["Guests", "HostPower", "PowerSwitch"]
 _log = logging.getLogger(__name__)
 
 _GUESTS_TIMEOUT_S = 900.0
-"""For all together, whatever their specs say."""
+"""For all guests together, whatever their specs say."""
 _HOST = Subject(kind="host", id="host")
 _WORDS = {PowerAction.SHUTDOWN: "shutting down", PowerAction.REBOOT: "restarting"}
 
@@ -36,24 +36,20 @@ class Guests(Protocol):
         ...
 
     def end_called_off(self) -> None:
-        """The host goes on after all."""
+        """The shutdown was cancelled: the host keeps running."""
         ...
 
 
 class PowerSwitch(Protocol):
-    """What switches the machine."""
+    """Switches the machine's power."""
 
-    async def power_off(self) -> None:
-        """Begin to power off."""
-        ...
+    async def power_off(self) -> None: ...
 
-    async def reboot(self) -> None:
-        """Begin to restart."""
-        ...
+    async def reboot(self) -> None: ...
 
 
 class HostPower:
-    """Ends the host once."""
+    """Shuts the host down, once."""
 
     def __init__(
         self,
@@ -74,7 +70,7 @@ class HostPower:
         return self._ending is not None
 
     def begin(self, action: PowerAction, *, actor: str) -> Operation:
-        """Begin the end; `conflict` where it has begun already."""
+        """Begin the shutdown; `conflict` if it has begun already."""
         if self._ending is not None:
             raise MicaError(
                 ErrorCode.CONFLICT, f"The host is {_WORDS[self._ending]} already; nothing to do."
@@ -108,7 +104,7 @@ class HostPower:
                 timeout_s=_GUESTS_TIMEOUT_S, force=True, on_progress=on_progress
             )
             if forced:
-                self._story(f"powered off without their agreement: {', '.join(forced)}")
+                self._story(f"powered off by force: {', '.join(forced)}")
         self._story(f"{_WORDS[action]}: all guests have ended")
         if action is PowerAction.REBOOT:
             await self._switch.reboot()

@@ -1,5 +1,5 @@
-"""The programs of another's machine that hosted mode runs with: which there are, whether they are
-new enough, and the command that installs what is missing.
+"""The programs that hosted mode needs: which are installed, whether they are new enough, and the
+command that installs missing ones.
 
 A start without a usable QEMU is refused. What only some VMs need (UEFI, Secure Boot, a TPM) is a
 finding if it is missing.
@@ -68,12 +68,12 @@ _PACKAGES: Mapping[str, tuple[str, Mapping[str, str]]] = {
 
 
 class StartRefusedError(Exception):
-    """Mica can't start here; the message is a sentence for whoever starts it."""
+    """Mica can't start here; the message is a sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Programs:
-    """What was found."""
+    """The programs found."""
 
     found: tuple[HostProgram, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -98,10 +98,10 @@ def install_command(*parts: str, os_release: Path = Path("/etc/os-release")) -> 
 async def check_programs(
     runner: Runner, *, data_dir: Path | None = None, kvm: KvmProbe | None = None
 ) -> Programs:
-    """Look at all of them. Raises StartRefusedError if no VM could run.
+    """Check all of them. Raises StartRefusedError if no VM could run.
 
-    `data_dir` is the one that the command line names; `kvm` is what a look at KVM said, if guests
-    must run on it.
+    `data_dir` is the one that the command line names; `kvm` is the result of the check of KVM, if
+    guests must run on it.
     """
     if data_dir is not None:
         _check_data_dir(data_dir)
@@ -186,17 +186,17 @@ def _check_data_dir(folder: Path) -> None:
     places = (folder, folder / "qemu", folder / "seabios")
     if not any((place / name).is_file() for place in places for name in _QEMU_FILES):
         raise StartRefusedError(
-            f"--qemu-dir {folder} holds no firmware of QEMU's (such as {_QEMU_FILES[1]})."
+            f"--qemu-dir {folder} contains no QEMU firmware (such as {_QEMU_FILES[1]})."
         )
 
 
 def _kvm_advice() -> str:
     if Path("/dev/kvm").exists():
         return (
-            f"Let your user open it (sudo usermod -aG kvm {_user()}, then log in again), or leave"
-            " --accelerator out."
+            f"Let your user open it (sudo usermod -aG kvm {_user()}, then log in again), "
+            "or omit --accelerator."
         )
-    return "Switch it on in the machine's firmware, or leave --accelerator out."
+    return "Enable it in the machine's firmware, or omit --accelerator."
 
 
 def _user() -> str:

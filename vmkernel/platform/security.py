@@ -1,8 +1,8 @@
-"""What the running kernel enforces, as it says itself, and what of it is weaker than intended.
+"""What the running kernel enforces, as it reports, and what is weaker than intended.
 
 Intended is what firmware/boot_chain/kernel_command_line.toml and sysctl.d/50-mica.conf ask for. An
-administrator can't change either; what differs was started with another command line, or on a
-kernel or a machine that can't do it.
+administrator can't change either; a difference means another command line, or a kernel or machine
+that doesn't support it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["security_findings", "security_info"]
 _IO_URING = {0: "allowed", 1: "privileged", 2: "disabled"}
 _MEMFD = {0: "allowed", 1: "on-request", 2: "refused"}
 _USB = {0: "listed", 1: "all", 2: "internal", -1: "all"}
-"""usbcore's authorized_default; with 0 the image's udev rules let in what is listed."""
+"""usbcore's authorized_default; with 0 the image's udev rules admit the listed devices."""
 _NOT_AFFECTED = "Not affected"
 _VULNERABLE = "Vulnerable"
 
 
 def security_info(*, proc: Path = PROC, sys: Path = SYS) -> SecurityInfo:
-    """What is in force; None for what this kernel doesn't tell."""
+    """What is enforced; None for what this kernel doesn't report."""
     kernel = proc / "sys/kernel"
     bugs = {
         name: read_text(sys / "devices/system/cpu/vulnerabilities" / name) or "Unknown"
@@ -57,32 +57,32 @@ def security_info(*, proc: Path = PROC, sys: Path = SYS) -> SecurityInfo:
 
 
 def security_findings(info: SecurityInfo) -> Iterator[Finding]:
-    """What is weaker than intended, on a machine that is Mica's own."""
+    """What is weaker than intended, in the appliance."""
     if info.lockdown != "confidentiality":
         yield _weak(
             "kernel-not-locked-down",
             f"The kernel's lockdown is {info.lockdown or 'missing'} instead of confidentiality",
         )
     if not info.module_signatures_enforced:
-        yield _weak("module-signatures-not-enforced", "The kernel takes modules without signature")
+        yield _weak("module-signatures-not-enforced", "The kernel loads unsigned modules")
     if not info.kexec_disabled:
-        yield _weak("kexec-allowed", "The kernel may be replaced while it runs (kexec)")
+        yield _weak("kexec-allowed", "The kernel can be replaced while it runs (kexec)")
     if info.unprivileged_user_namespaces:
-        yield _weak("user-namespaces-allowed", "Any process may make user namespaces")
+        yield _weak("user-namespaces-allowed", "Any process can create user namespaces")
     if info.io_uring == "allowed":
-        yield _weak("io-uring-allowed", "Any process may use io_uring, which passes by seccomp")
+        yield _weak("io-uring-allowed", "Any process can use io_uring, which bypasses seccomp")
     if info.executable_memfd == "allowed":
-        yield _weak("executable-memfd-allowed", "Files that exist in memory alone may be executed")
+        yield _weak("executable-memfd-allowed", "Files that exist only in memory can be executed")
     if info.usb_devices != "listed":
-        yield _weak("usb-devices-unrestricted", "The kernel takes USB devices of every kind")
+        yield _weak("usb-devices-unrestricted", "The kernel accepts USB devices of every kind")
     if info.cpu_vulnerabilities:
         yield Finding(
             code="cpu-vulnerable",
             severity=Severity.WARNING,
             message=(
-                f"The processor is open to {', '.join(info.cpu_vulnerabilities)}; newer firmware "
-                "or microcode may close it; until then, run only guests that may trust each other"
-                " on this host."
+                f"The CPU is vulnerable to {', '.join(info.cpu_vulnerabilities)}; newer "
+                "firmware or microcode may fix this. Until then, run only guests that trust "
+                "each other on this host."
             ),
         )
     if info.smt_active:
@@ -90,8 +90,8 @@ def security_findings(info: SecurityInfo) -> Iterator[Finding]:
             code="smt-shared-cores",
             severity=Severity.INFO,
             message=(
-                "Two guests may share a processor core, because SMT is on and the kernel has no "
-                "core scheduling; if guests don't trust each other, switch SMT off in the "
+                "Two guests may share a CPU core, because SMT is on and the kernel has no "
+                "core scheduling; if guests don't trust each other, disable SMT in the "
                 "firmware set-up."
             ),
         )
@@ -101,8 +101,8 @@ def security_findings(info: SecurityInfo) -> Iterator[Finding]:
             code="devices-reach-all-memory",
             severity=Severity.INFO,
             message=(
-                f"A device may reach all of the host's memory, because {why}; switch the IOMMU on"
-                " in the firmware set-up (VT-d or AMD-Vi) if the machine has one."
+                f"A device can access all of the host's memory, because {why}; enable the "
+                "IOMMU in the firmware set-up (VT-d or AMD-Vi) if the machine has one."
             ),
         )
 
@@ -111,7 +111,7 @@ def _weak(code: str, what: str) -> Finding:
     return Finding(
         code=code,
         severity=Severity.WARNING,
-        message=f"{what}; start the host from a boot entry that is as Mica made it.",
+        message=f"{what}; start the host from Mica's own boot entry.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The host's own figures."""
+"""The host's statistics."""
 
 from __future__ import annotations
 

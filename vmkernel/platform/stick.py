@@ -1,9 +1,9 @@
-"""The boot stick: which disk it is, where its parts lie, what was written to it.
+"""The boot stick: which disk it is, its partitions, what was written to it.
 
-Under UEFI the loader tells the GUID of the partition that it came from. A BIOS tells nothing: then
-the stick is the disk that bears a state partition. Two sticks that were written with the same
-image bear the same GUIDs; one of them is taken (USB before others, then by name) and a finding says
-so, because only a person can know which one was meant.
+Under UEFI the loader reports the GUID of the partition that it was started from. A BIOS reports
+nothing: then the stick is the disk with a state partition. Two sticks that were written with the
+same image have the same GUIDs; one of them is used (USB before others, then by name) and a finding
+says so, because only the user can know which one was meant.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Stick:
     esp: Path | None
 
     def is_same(self, other: Stick) -> bool:
-        """True where the other one is this stick, perhaps under another name."""
+        """True if the other one is this stick, perhaps under another name."""
         return (self.partition_guids, self.disk.serial) == (
             other.partition_guids,
             other.disk.serial,
@@ -62,7 +62,7 @@ def find_sticks(tree: BlockTree, sys: Path = SYS, dev: Path = DEV) -> tuple[Stic
 
 
 class StickWatch:
-    """Knows the stick, says when it is gone, and counts what went through it since boot."""
+    """Knows the stick, reports its removal, and counts its I/O since boot."""
 
     def __init__(self, sys: Path = SYS, dev: Path = DEV) -> None:
         self._sys = sys
@@ -76,7 +76,7 @@ class StickWatch:
 
     @property
     def stick(self) -> Stick | None:
-        """The stick, where it is there."""
+        """The stick, if it is present."""
         return self._stick if self._present else None
 
     def probe(self) -> Stick | None:
@@ -100,16 +100,15 @@ class StickWatch:
         self._present = False
 
     def disk_removed(self, name: str) -> bool:
-        """A disk has gone; True where it was the stick."""
+        """A disk was removed; True if it was the stick."""
         if self._present and self._stick is not None and self._stick.disk.name == name:
             self.gone()
             return True
         return False
 
     async def wait(self, timeout_s: float, waiting: Callable[[], None]) -> Stick | None:
-        """The stick, as soon as it is there; None where it didn't come in time.
-
-        `waiting` is called once, where it is not there at once.
+        """The stick, as soon as it is present; None if it didn't appear in time. `waiting` is
+        called once if it isn't present at once.
         """
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -149,13 +148,12 @@ class StickWatch:
         )
 
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with the stick."""
         if not self._present:
             seen = self._stick is not None
             message = (
-                "The boot stick was removed; the host runs on, but no change can be kept."
+                "The boot stick was removed; the host keeps running, but changes can't be saved."
                 if seen
-                else "The boot stick was not found after the start; no change can be kept."
+                else "The boot stick was not found after the start; changes can't be saved."
             )
             return (Finding(code="stick-missing", severity=Severity.ERROR, message=message),)
         if self._alike > 1 and self._stick is not None:
@@ -180,7 +178,7 @@ class StickWatch:
 
 
 class _BlockEvents:
-    """Calls back whenever a disk or partition came."""
+    """Calls back whenever a disk or partition is added."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._socket = UeventSocket()

@@ -1,7 +1,7 @@
-"""Taking `mica.toml` from the stick: read at every start, taken when its content is new.
+"""Applying `mica.toml` from the stick: read at every start, applied if its content is new.
 
              no file, or no setting in it -> nothing
-same content as was last taken            -> nothing
+same content as last applied            -> nothing
              not valid                    -> finding `mica-toml-invalid`, nothing of it applied
              can't be kept                -> finding `mica-toml-not-kept`, nothing of it applied
              otherwise                    -> into the state; event and finding `mica-toml-taken`
@@ -38,7 +38,7 @@ ReadStick = Callable[[Path, Path], bytes | None]
 
 
 def read_from_esp(esp: Path, place: Path) -> bytes | None:
-    """The file's content; None where there is none. Blocks; OSError.
+    """The file's content; None if there is none. Blocks; OSError.
 
     The partition is mounted read-only and only for this moment: nothing on the stick is written,
     and the stick can be pulled at any other time.
@@ -82,7 +82,7 @@ def applied(config: HostConfig, settings: MicaToml, sha256: str) -> HostConfig:
 
 
 class StickSettings:
-    """Takes the file at the start and remembers what came of it."""
+    """Applies the file at the start and remembers the result."""
 
     def __init__(
         self, store: StateStore, events: EventBus, place: Path, read: ReadStick = read_from_esp
@@ -95,11 +95,11 @@ class StickSettings:
         self._finding: Finding | None = None
 
     def findings(self) -> tuple[Finding, ...]:
-        """What came of the file at this start."""
+        """The result of this start's `mica.toml`."""
         return () if self._finding is None else (self._finding,)
 
     async def take(self, esp: Path) -> bool:
-        """Read and take the file; True where it changed the configuration. Never raises."""
+        """Read and apply the file; True if it changed the configuration. Never raises."""
         try:
             async with asyncio.timeout(_READ_TIMEOUT_S):
                 data = await asyncio.to_thread(self._read, esp, self._place)
@@ -124,7 +124,7 @@ class StickSettings:
             self._find(
                 "invalid",
                 Severity.ERROR,
-                f"{FILE_NAME} on the stick is not valid and was not taken: {error}.",
+                f"{FILE_NAME} on the stick is not valid and was not applied: {error}.",
             )
             return False
         if settings.says_nothing:
@@ -132,12 +132,12 @@ class StickSettings:
         try:
             await self._store.update(lambda config: applied(config, settings, sha256))
         except MicaError as error:
-            self._find("not-kept", Severity.ERROR, f"{FILE_NAME} was not taken: {error}")
+            self._find("not-kept", Severity.ERROR, f"{FILE_NAME} was not applied: {error}")
             return False
         self._find(
             "taken",
             Severity.INFO,
-            f"{FILE_NAME} was taken from the stick at this start (SHA-256 {sha256[:16]}...).",
+            f"{FILE_NAME} was applied from the stick at this start (SHA-256 {sha256[:16]}...).",
             sha256=sha256,
         )
         return True

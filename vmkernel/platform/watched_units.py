@@ -36,7 +36,7 @@ class WatchedUnits:
         self._missing_since: dict[str, float] = {}
 
     def poll(self) -> bool:
-        """Look once; True where a unit was started again or has ended since the last time."""
+        """One check; True if a unit was restarted or has ended since the last one."""
         restarted = False
         now = self._monotonic()
         for unit in self._units:
@@ -57,7 +57,7 @@ class WatchedUnits:
             Finding(
                 code="unit-not-running",
                 severity=Severity.ERROR,
-                message=f"{self._units[unit]} ({unit}) does not run; it is being started again.",
+                message=f"{self._units[unit]} ({unit}) is not running; it is being restarted.",
                 subject=unit,
             )
             for unit, since in self._missing_since.items()

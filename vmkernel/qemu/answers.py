@@ -241,6 +241,6 @@ def decode_answer(
             raise UndecodableError(f"it is a list of {len(decoded)}")
     except UndecodableError as error:
         raise QmpNonsenseError(
-            f"QEMU of {name} answered {command} with what can't be understood ({error})."
+            f"QEMU of {name} gave an invalid answer to {command} ({error})."
         ) from error
     return decoded

@@ -54,7 +54,7 @@ class CpuModels:
             problem = f"There is no CPU model {model}"
         elif lacking and self.accelerator is Accelerator.KVM:
             features = ", ".join(lacking[:_NAMED_MAX])
-            problem = f"This host's processor can't be a {model} (it lacks {features})"
+            problem = f"This host's CPU can't provide the model {model} (it lacks {features})"
         else:
             return
         usable = sorted(m for m, without in self.lacking.items() if self._usable(m, without))

@@ -141,9 +141,7 @@ async def add_processors(qmp: Qmp, count: int) -> int:
     places = [place for place in found if place.qom_path is None]
     places.sort(key=lambda place: _order(place.props))
     if len(places) < count:
-        raise MicaError(
-            ErrorCode.CONFLICT, f"The VM has places for {len(places)} more processors only."
-        )
+        raise MicaError(ErrorCode.CONFLICT, f"The VM can take only {len(places)} more vCPUs.")
     for done, place in enumerate(places[:count]):
         props = dict(place.props)
         number = "-".join(str(value) for value in _order(props))

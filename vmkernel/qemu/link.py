@@ -161,9 +161,9 @@ class QmpLink:
         except OSError as error:
             self._why = error.strerror or str(error)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            self._why = f"it says what can't be understood ({clean(str(error), 120)})"
+            self._why = f"it sent an invalid message ({clean(str(error), 120)})"
         except _TooLongError:
-            self._why = f"it says more than {LINE_MAX_BYTES >> 20} MiB at once"
+            self._why = f"it sent more than {LINE_MAX_BYTES >> 20} MiB at once"
         finally:
             self._end(self._why)
             async with self._sending:  # whoever writes still is woken by the shutdown

@@ -1,9 +1,9 @@
 """The host's pools of huge pages (Linux: Documentation/admin-guide/mm/hugetlbpage.rst).
 
-A VM on huge pages starts only where the pool has them, or can be made to: pages of 2 MiB are taken
+A VM on huge pages starts only if the pool has enough, or can be extended: pages of 2 MiB are taken
 from ordinary memory as long as a VM needs them (`nr_overcommit_hugepages`, which gives them back by
-itself); pages of 1 GiB are added to the pool where the kernel still finds whole ones, and stay.
-Without root the pool is what the administrator has made it.
+itself); pages of 1 GiB are added to the pool if the kernel still finds whole ones, and stay.
+Without root only the administrator can extend the pool.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ class HugePagePool:
     folder: Path = _POOLS
 
     def admit(self, vm_id: str, page_bytes: int, size_bytes: int) -> int:
-        """See that a VM can have its pages; the bytes that ordinary memory must give for them.
+        """Make sure that a VM can have its pages; returns the bytes of ordinary memory that they
+        take.
 
-        `insufficient-resources` with the figures where it can't. Blocks for as long as the kernel
+        `insufficient-resources`, with the numbers, if it can't. Blocks for as long as the kernel
         looks for pages.
         """
         need = size_bytes // page_bytes
@@ -64,7 +65,7 @@ class HugePagePool:
         return False
 
     def _read(self, page_bytes: int, name: str) -> int:
-        """A figure of a pool; 0 where the host has none of that size."""
+        """A value of a pool; 0 if the host has none of that size."""
         try:
             return int(self._file(page_bytes, name).read_text())
         except (OSError, ValueError):

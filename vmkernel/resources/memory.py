@@ -1,4 +1,4 @@
-"""Memory: a VM that can't fit isn't started, and one that runs can't take more than its share.
+"""Memory: a VM that can't fit isn't started, and a running one can't take more than its share.
 
 A start is refused unless the VM's expected need fits twice over:
 - into what the host has, less its reserve, less what the running VMs were promised (they may
@@ -27,7 +27,7 @@ __all__ = [
 
 _MIB = 1 << 20
 _QEMU_BYTES = 128 * _MIB
-"""What a QEMU was seen to take beyond its guest's memory, and some more."""
+"""The memory that QEMU was measured to need beyond the guest's, with a margin."""
 _QEMU_LIMIT_BYTES = 384 * _MIB
 _HOST_BYTES = (150 + 48) * _MIB
 VMKERNEL_PERCENT = 9
@@ -36,14 +36,13 @@ _MEMINFO = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class MemoryFigures:
-    """What the kernel says."""
+    """The kernel's values."""
 
     total_bytes: int
     available_bytes: int
 
 
 def host_memory(path: Path = _MEMINFO) -> MemoryFigures:
-    """The host's memory now."""
     found = {}
     for line in path.read_text().splitlines():
         name, _, rest = line.partition(":")
@@ -53,13 +52,13 @@ def host_memory(path: Path = _MEMINFO) -> MemoryFigures:
 
 
 def expected_bytes(guest_bytes: int, accelerator: Accelerator) -> int:
-    """What a VM will take: the guest, QEMU, the tables for the guest's pages."""
+    """What a VM is expected to use: the guest, QEMU, the tables for the guest's pages."""
     translated = TCG_CACHE_BYTES // 2 if accelerator is Accelerator.TCG else 0
     return guest_bytes + _QEMU_BYTES + guest_bytes // 256 + translated
 
 
 def limit_bytes(guest_bytes: int, accelerator: Accelerator) -> int:
-    """What a VM can take at most before the kernel ends it: room for page cache and bursts."""
+    """What a VM can use before the kernel kills it: with room for page cache and bursts."""
     translated = TCG_CACHE_BYTES if accelerator is Accelerator.TCG else 0
     return guest_bytes + _QEMU_LIMIT_BYTES + guest_bytes // 64 + translated
 
@@ -82,9 +81,11 @@ class MemoryAdmission:
         self._promised: dict[str, int] = {}
 
     def admit(self, vm_id: str, need_bytes: int) -> None:
-        """Promise memory to a VM; `insufficient-resources` with the figures where it can't be.
+        """Promise memory to a VM; `insufficient-resources`, with the numbers, if it isn't
+        available.
 
-        For a VM that runs, this is all of its memory: what it has is not asked of the kernel again.
+        For a running VM, this is all of its memory; what it already has need not be available
+        again.
         """
         figures = self._measure()
         held = self._promised.get(vm_id, 0)
@@ -106,7 +107,6 @@ class MemoryAdmission:
         self._promised[vm_id] = need_bytes
 
     def release(self, vm_id: str) -> None:
-        """The VM is off."""
         self._promised.pop(vm_id, None)
 
     @property

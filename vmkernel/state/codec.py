@@ -38,7 +38,7 @@ class SlotFault(StrEnum):
 
 @dataclass(frozen=True)
 class Header:
-    """What a slot says of itself; not verified until the whole slot is decoded."""
+    """The header of a slot; not verified until the whole slot is decoded."""
 
     schema: int
     generation: int
@@ -83,7 +83,7 @@ def encode(snapshot: Snapshot) -> bytes:
 
 
 def peek(data: bytes) -> Header | SlotFault:
-    """Read the header alone."""
+    """Read only the header."""
     if len(data) < HEADER_BYTES or data[: len(_MAGIC)] != _MAGIC:
         return SlotFault.BLANK
     _, form, schema, generation, length, zero, digest = _FIELDS.unpack_from(data)
@@ -93,7 +93,7 @@ def peek(data: bytes) -> Header | SlotFault:
 
 
 def decode(data: bytes) -> Snapshot | SlotFault:
-    """Read and prove a slot; `data` may be longer than what was encoded."""
+    """Read and verify a slot; `data` may be longer than what was encoded."""
     header = peek(data)
     if isinstance(header, SlotFault):
         return header

@@ -1,4 +1,4 @@
-"""The host configuration: what a Mica keeps on its stick, and nothing of its VMs."""
+"""The host configuration: what is stored on the stick, without VMs."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class StoredDatastore(Record, frozen=True, kw_only=True):
     uuid: str
     """Of the marker file; a place with another one is not this datastore."""
     backing: str | None = None
-    """What its driver finds it again by, and nobody else reads: the GUID of a partition, the UUID
-    of an array, the name of a volume group."""
+    """How its driver finds it again; no other code reads it: the GUID of a partition, the UUID of
+    an array, the name of a volume group."""
     unmounted: bool = False
-    """True where it is to stay unmounted."""
+    """True if it should stay unmounted."""
 
 
 class NetworkSettings(Record, frozen=True, kw_only=True):
@@ -78,7 +78,7 @@ class NetworkSettings(Record, frozen=True, kw_only=True):
 
 
 class HostConfig(Record, frozen=True, kw_only=True):
-    """All that is kept."""
+    """Everything that is stored."""
 
     uuid: str
     created_at: Timestamp
@@ -117,5 +117,5 @@ def decode_config(schema: int, payload: bytes) -> HostConfig:
     except (UndecodableError, KeyError, TypeError, ValueError) as error:
         raise StateError(
             ErrorCode.UNAVAILABLE,
-            f"The kept host configuration (schema {schema}) can't be read: {error}.",
+            f"The saved host configuration (schema {schema}) can't be read: {error}.",
         ) from error

@@ -54,7 +54,7 @@ class Found:
     newer_schema: int | None = None
     """The schema of a newer snapshot that this version can't read."""
     lost: bool = False
-    """True where nothing verified is left although more than a first write had been tried."""
+    """True if no slot is valid although more than a first write had been tried."""
 
 
 class StateLog:
@@ -113,7 +113,7 @@ class StateLog:
         )
 
     def append(self, schema: int, payload: bytes) -> int:
-        """Commit a payload; its generation. OSError where the medium failed."""
+        """Commit a payload; returns its generation. OSError if the medium failed."""
         if len(payload) > self.capacity_bytes:
             raise StateError(
                 ErrorCode.INSUFFICIENT_RESOURCES,

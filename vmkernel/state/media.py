@@ -1,4 +1,4 @@
-"""Where the state log lies: a raw partition of the stick, or a file in hosted mode."""
+"""The medium of the state log: a raw partition of the stick, or a file in hosted mode."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ALIGNMENT = 4096
 
 
 class PartitionMedium:
-    """A raw partition, past the page cache: O_DIRECT and O_DSYNC with an aligned buffer.
+    """A raw partition, bypassing the page cache: O_DIRECT and O_DSYNC with an aligned buffer.
 
-    The descriptor is kept for as long as the medium lives: another stick that comes later under
-    the same name is not ours to write.
+    The descriptor stays open as long as the medium exists, so that another stick that later gets
+    the same name is never written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +78,6 @@ class PartitionMedium:
                 done += count
 
     def close(self) -> None:
-        """Let go of the partition."""
         self._buffer.close()
         os.close(self._fd)
 
@@ -123,7 +122,6 @@ class FileMedium:
             view, offset = view[count:], offset + count
 
     def close(self) -> None:
-        """Let go of the file and its lock."""
         os.close(self._fd)
 
 

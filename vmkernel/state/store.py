@@ -47,7 +47,7 @@ class StateStore:
         self._watchers: list[Callable[[HostConfig], None]] = []
         self._generation = 0
         self.first_boot = False
-        """True where nothing was kept and this configuration is new."""
+        """True if nothing was stored and this configuration is new."""
 
     @property
     def config(self) -> HostConfig:
@@ -57,7 +57,7 @@ class StateStore:
 
     @property
     def durable(self) -> bool:
-        """False where the medium is missing or its last write failed."""
+        """False if the medium is missing or its last write failed."""
         return "state-not-durable" not in self._findings
 
     def findings(self) -> tuple[Finding, ...]:
@@ -96,9 +96,9 @@ class StateStore:
     async def update(self, change: Change) -> HostConfig:
         """Replace the configuration by `change` of it; durable on return.
 
-        `change` is called with nothing else changing in between; what it raises goes through and
-        nothing happens. The write goes on where the caller is cancelled, so that memory and medium
-        stay the same.
+        `change` is called without other changes in between; its exceptions are passed on, and
+        nothing changes. The write is completed even if the caller is cancelled, so that memory and
+        medium stay the same.
         """
         return await asyncio.shield(asyncio.ensure_future(self._update(change)))
 
@@ -111,7 +111,7 @@ class StateStore:
     ) -> TlsMaterial:
         """The API's certificate and key; made at first boot by `make(hostname, uuid)`.
 
-        Where nothing can be kept, they last as long as this process.
+        If nothing can be stored, they last as long as this process.
         """
         if self.config.tls is not None:
             return self.config.tls
@@ -135,16 +135,18 @@ class StateStore:
             if self._log is None:
                 raise StateError(
                     ErrorCode.UNAVAILABLE,
-                    "The change can't be kept: " + self._findings["state-not-durable"].message,
+                    "The change can't be saved: " + self._findings["state-not-durable"].message,
                 )
             payload = encode_config(config)
             try:
                 generation = await asyncio.to_thread(self._log.append, SCHEMA, payload)
             except OSError as error:
-                message = f"The stick can't be written ({error.strerror}); is it still there?"
+                message = (
+                    f"The stick can't be written ({error.strerror}); check that it is plugged in."
+                )
                 self._not_durable(message)
                 raise StateError(
-                    ErrorCode.UNAVAILABLE, f"The change can't be kept: {message}"
+                    ErrorCode.UNAVAILABLE, f"The change can't be saved: {message}"
                 ) from error
             self._findings.pop("state-not-durable", None)
             self._config = config
@@ -156,7 +158,7 @@ class StateStore:
 
     def _load(self, missing_reason: str) -> Found | None:
         if self._log is None:
-            self._not_durable(f"Changes can't be kept: {missing_reason}.")
+            self._not_durable(f"Changes can't be saved: {missing_reason}.")
             return None
         try:
             found = self._log.load(SCHEMA)

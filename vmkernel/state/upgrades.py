@@ -3,7 +3,7 @@
 Append only: element `n` of UPGRADES turns schema `n + 1` into schema `n + 2`, and is tested on a
 stored sample of the former (tests/unit/samples/). Functions work on plain JSON values and may not
 use the present types. A field that is added is a new schema too, once a version without it has been
-released: unknown fields are refused, and the number is what tells an older version why.
+released: unknown fields are refused, and the number lets an older version say why.
 """
 
 from __future__ import annotations

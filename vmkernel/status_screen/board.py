@@ -1,7 +1,7 @@
 """The task that owns the console once the event loop runs: it gathers, compares and draws.
 
-While the host starts, it says after a while what is still being waited for; as soon as the API
-answers (and the host has an address, or did not get one in time), the status stands there.
+While the host starts, it shows after a while what it is still waiting for; as soon as the API
+answers (and the host has an address, or did not get one in time), it shows the status.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _ADDRESS_GRACE_S = 10.0
 _SAY_EVERY_S = 15.0
 _GIVE_UP_STORY_S = 90.0
 _STORY_STAYS_S = 30.0
-"""A line that is told later (a shutdown begins) stays readable, and nothing is drawn over it."""
+"""A later message (a shutdown begins) stays readable, and nothing is drawn over it."""
 _SETTLE_S = 0.3
-"""Changes come in groups (an address, its route, a second address): they are drawn once."""
+"""Changes come in groups (an address, its route, a second address), which are drawn once."""
 
 
 @dataclass(frozen=True)
 class BoardSources:
-    """Where the board looks; the plain ones answer from memory or small files, at once."""
+    """The board's sources; those that aren't async answer at once, from memory or small files."""
 
     version: str
     hostname: Callable[[], str]
@@ -41,9 +41,9 @@ class BoardSources:
     findings: Callable[[], Iterable[Finding]]
     api_answers: Callable[[], Awaitable[bool]]
     waiting_for: Callable[[], Awaitable[str | None]]
-    """What the start still waits for, in words, where that can be said."""
+    """What the start is still waiting for, in words, if known."""
     overwritten: Callable[[], bool] = lambda: False
-    """True where something else may have written on the screen since the last call."""
+    """True if something else may have written on the screen since the last call."""
 
 
 class StatusBoard:
@@ -70,7 +70,7 @@ class StatusBoard:
         self._changed.set()
 
     def notice(self, text: str | None) -> None:
-        """Say (or no longer say) what goes on with the host as a whole."""
+        """Show (or no longer show) what happens to the host as a whole."""
         self._notice = text
         self.poke()
 

@@ -1,8 +1,9 @@
-"""The terminals together: the boot story line by line, then the status, drawn when it changes.
+"""The terminals together: the progress of the boot line by line, then the status, drawn when it
+changes.
 
     stage*  ->  show (first)  ->  show (changed)*  ->  stage* (shutdown)
 
-On a screen the status stands in the place of the story; on a serial line it follows it.
+On a screen the status replaces the progress; on a serial line it follows it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 class Terminals:
-    """What is written to the terminals; nothing here waits, fails or reads."""
+    """Writes to the terminals; never waits, fails or reads."""
 
     def __init__(self, terminals: Sequence[Terminal] = ()) -> None:
         self._terminals = list(terminals)
@@ -39,7 +40,7 @@ class Terminals:
         self._told_s = -math.inf
 
     def told_within(self, seconds: float) -> bool:
-        """True where a line of the story stands in the status's place, and is not older."""
+        """True if a line of progress has replaced the status, and is not older than this."""
         return self._shown is None and time.monotonic() - self._told_s < seconds
 
     @classmethod
@@ -66,7 +67,7 @@ class Terminals:
         self._shown = None
 
     def show(self, view: StatusView) -> bool:
-        """Draw the status where it is not what is already shown; True where it was drawn."""
+        """Draw the status if it differs from what is shown; True if it was drawn."""
         if view == self._shown:
             return False
         first = self._shown is None
@@ -86,7 +87,7 @@ class Terminals:
                     terminal.write(_screen_text(self._shown, terminal.size, clear=True))
 
     def close(self) -> None:
-        """Let the terminals go; what stands on them stays."""
+        """Close the terminals; their text stays."""
         for terminal in self._terminals:
             terminal.close()
         self._terminals.clear()

@@ -43,11 +43,11 @@ class StatusView:
     findings: tuple[Finding, ...]
     api_answers: bool = True
     notice: str | None = None
-    """What goes on with the host as a whole, such as its shutdown."""
+    """What happens to the host as a whole, such as its shutdown."""
 
 
 def api_urls(addresses: tuple[str, ...]) -> tuple[str, ...]:
-    """The API's URLs, routable addresses first; link-local ones only where there is no other."""
+    """The API's URLs, routable addresses first; link-local ones only if there is no other."""
     plain = [ipaddress.ip_address(address.partition("/")[0]) for address in addresses]
     usable = [address for address in plain if not address.is_loopback]
     routable = [address for address in usable if not address.is_link_local]

@@ -407,7 +407,7 @@ def probe_volume(layout: Layout, datastore: str, volume_id: str) -> VolumeEntry:
         data = layout.volume(volume_id, volume_format).data
         size_bytes, backing_file = probe_file(data, volume_format)
         if record.backing is None and backing_file is not None:
-            raise RecordError("its file needs another one, and its description names none")
+            raise RecordError("its file needs a backing file, but its description names none")
         if record.backing is not None and backing_file is None:
             record = msgspec.structs.replace(record, backing=None)
     except RecordError as error:

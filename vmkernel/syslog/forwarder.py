@@ -1,4 +1,4 @@
-"""Sends messages to a collector: whoever has one puts it into a bounded queue and never waits.
+"""Sends messages to a collector: callers put them into a bounded queue and never wait.
 
           target set             message            failure or time-out
   off ----------------> idle ----------------> sending -------------------> waiting 1 .. 20 s
@@ -6,8 +6,8 @@
    +---- target unset ---+------ queue empty -----+  +------- connected ---------+
 
 What doesn't fit is dropped, the oldest first, and counted; the collector is told the number. A
-message leaves the queue once the kernel has it: syslog has no receipts, and what was on its way
-when a connection broke may be lost or (over TCP) come twice.
+message leaves the queue once the kernel has it: syslog has no receipts, and messages in transit
+when a connection breaks may be lost or (over TCP) sent twice.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class SyslogForwarder:
         self._put.set()
 
     def findings(self) -> tuple[Finding, ...]:
-        """Says so where the collector can't be reached."""
+        """A finding if the collector can't be reached."""
         since = self._failing_since_s
         if since is None or time.monotonic() - since < self._grace_s:
             return ()
@@ -129,7 +129,7 @@ class SyslogForwarder:
             await self._put.wait()
 
     async def _send_all(self, connection: Connection) -> None:
-        """Send what comes; OSError or TimeoutError where that ends."""
+        """Send messages as they arrive; OSError or TimeoutError if that fails."""
         udp = self.target.protocol is Protocol.UDP
         ends_s = time.monotonic() + _RESOLVE_AGAIN_S
         while not udp or time.monotonic() < ends_s:

@@ -35,7 +35,7 @@ _BAD = re.compile(r"[.-](?:crashed|denied|failed|invalid|lost|not-kept|stick-rem
 
 
 class Facility(IntEnum):
-    """Where a message comes from (RFC 5424 section 6.2.1); those that are used here."""
+    """The origin of a message (RFC 5424 section 6.2.1); only those that are used here."""
 
     USER = 1
     AUDIT = 13
@@ -52,7 +52,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class Message:
-    """One message, without what is the host's."""
+    """One message, without the host's fields."""
 
     priority: int
     time: str
@@ -87,7 +87,7 @@ class Message:
 
 
 def from_journal(line: bytes, time: str) -> Message:
-    """A line as journald hands it to a syslog socket; `time` is when it came."""
+    """A line as journald passes it to a syslog socket; `time` is when it arrived."""
     text = line.decode("utf-8", "replace").rstrip("\n\0")
     match = _LINE.fullmatch(text)
     if match is None or int(match["priority"]) > _MAX_PRIORITY:

@@ -1,4 +1,4 @@
-"""Where log messages go: `udp://host[:port]` or `tcp://host[:port]`, as in `mica.toml`."""
+"""Targets of log messages: `udp://host[:port]` or `tcp://host[:port]`, as in `mica.toml`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ class Protocol(StrEnum):
     """How messages travel."""
 
     UDP = "udp"
-    """RFC 5426: one datagram each; nobody tells whether it arrived."""
+    """RFC 5426: one datagram each; delivery isn't confirmed."""
     TCP = "tcp"
     """RFC 6587, with each message's length before it."""
 
 
 @dataclass(frozen=True)
 class SyslogTarget:
-    """A collector."""
-
     protocol: Protocol
     host: str
     port: int
@@ -38,7 +36,7 @@ class SyslogTarget:
 
 
 def parse_target(text: str) -> SyslogTarget | None:
-    """Read a target; None where the text isn't one."""
+    """Read a target; None if the text isn't one."""
     match = _FORM.fullmatch(text)
     if match is None:
         return None

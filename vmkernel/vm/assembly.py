@@ -3,8 +3,8 @@
             appliance                         hosted
 launcher    a jailed systemd unit             a child in a session of its own
 network     taps on the virtual switch        QEMU's user-mode network
-files       given to each VM's own user       the user's who runs Mica
-KVM         a glance at the device            a short real guest
+files       given to each VM's own user       owned by the user who runs Mica KVM a check of the
+device            a short real guest
 memory      all but a reserve for the host    what is available
 """
 
@@ -73,9 +73,9 @@ def assemble_vms(
 ) -> VmService:
     """Choose the adapters of a mode. `run_dir` is the host's; VMs get `vm/<id>` below it.
 
-    `data_dir` is where QEMU and OVMF find their files, where that isn't /usr/share: a folder like
-    that one, or one with QEMU's files themselves. `boot_name` stands for the boot of the host
-    where Mica's own start is what counts.
+    `data_dir` is where QEMU and OVMF find their files, if that isn't /usr/share: a folder like that
+    one, or one with QEMU's files themselves. `boot_name` replaces the boot's name if Mica's own
+    start counts instead of the host's.
     """
     vms_dir = run_dir / "vm"
     program = Once(lambda: probe_qemu(runner))

@@ -1,4 +1,4 @@
-"""What people see and touch of a VM: its serial line, its screen, its keyboard, its NMI button."""
+"""A VM's serial console, screen, keyboard and NMI button."""
 
 from __future__ import annotations
 
@@ -32,19 +32,15 @@ if TYPE_CHECKING:
 
 
 class UsedVms(Protocol):
-    """What is needed of the VM side; VmService has it."""
+    """The part of the VM side that is needed; implemented by VmService."""
 
     async def open_console(
         self, vm_id: str, kind: ConsoleKind, *, actor: str, origin: str
-    ) -> socket.socket:
-        """See VmDirectory."""
-        ...
+    ) -> socket.socket: ...
 
     async def use(
         self, vm_id: str, request: VmRequest, work: Callable[[Running], Awaitable[Outcome]]
-    ) -> Outcome:
-        """See VmService."""
-        ...
+    ) -> Outcome: ...
 
 
 class VmConsoles:
@@ -105,7 +101,7 @@ class VmConsoles:
 
 
 def _chords(keys: Sequence[str], text: str) -> list[Chord]:
-    """What is to be pressed; every wrong name is told at once."""
+    """The keys to press; all unknown names are reported together."""
     from vmkernel.qemu.keyboard import chord_of, chords_of_text
 
     wrong: list[FieldError] = []

@@ -35,7 +35,7 @@ OpenQmp = Callable[[socket.socket, str, float], Awaitable[Qmp]]
 
 
 class Once(Generic[Value]):
-    """A value that is found out when it is first asked for; a failure is found out anew."""
+    """A value that is computed when it is first needed; after a failure it is computed again."""
 
     def __init__(self, find: Callable[[], Awaitable[Value]]) -> None:
         self._find = find
@@ -43,7 +43,7 @@ class Once(Generic[Value]):
         self._found: Value | None = None
 
     async def __call__(self) -> Value:
-        """The value, found out now where it isn't known yet."""
+        """The value, computed now if necessary."""
         async with self._lock:
             if self._found is None:
                 self._found = await self._find()
@@ -51,7 +51,7 @@ class Once(Generic[Value]):
 
     @property
     def known(self) -> Value | None:
-        """The value, where it has been found out."""
+        """The value, if it has been computed."""
         return self._found
 
 
@@ -73,15 +73,15 @@ class Timing:
     steady_s: float = 600.0
     """How long a VM runs before its next end counts as a first one."""
     datastores_s: float = 60.0
-    """How long the start of VMs with their host waits for datastores to come."""
+    """How long autostart waits for datastores to appear."""
     space_first_s: float = 5.0
     space_last_s: float = 60.0
-    """Between two looks for free space, while a VM stands still for want of it."""
+    """Between two checks for free space, while a VM is paused for lack of it."""
     press_again_s: float = 10.0
     """Between two presses of the power button of a guest that is to shut down. Firmware, loaders
     and kernels that still boot lose a press; systems that are shutting down ignore one. Often
-    enough for several presses within the usual two minutes, seldom enough that a guest under an
-    emulator has acted on one before the next comes."""
+    enough for several presses within the usual two minutes, seldom enough that a guest under
+    emulation has reacted to one before the next."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,17 @@ class VmContext:
     cpu_models: Callable[[Accelerator], Awaitable[CpuModels]] | None = field(
         default=None, kw_only=True
     )
-    """Asks QEMU for its processor models; None where any name is taken."""
+    """Asks QEMU for its CPU models; None if any name is accepted."""
     jailed: bool
-    """True where each VM has a user of its own, which must own its files and sees no devices."""
+    """True if each VM has its own user, which must own its files and sees no devices."""
     data_dirs: Sequence[Path] = ()
-    """Where QEMU finds its own firmware, where that isn't where it would look."""
+    """Where QEMU finds its firmware, if that isn't its default."""
     workers: Workers | None = None
-    """Start what looks at data of guests."""
+    """Starts the workers that read guests' data."""
     worker_uid: int | None = None
-    """Whom it runs as; None: as ourselves."""
+    """Their uid; None: our own."""
     prepare_vsock: Callable[[], Awaitable[None]] | None = None
-    """Makes /dev/vhost-vsock be there, where that is for us to do."""
+    """Makes sure that /dev/vhost-vsock exists, if that is Mica's task."""
     logs: RunLogs = field(default_factory=RunLogs)
     huge_pages: HugePagePool = field(default_factory=HugePagePool)
     timing: Timing = field(default_factory=Timing)
@@ -123,19 +123,18 @@ class VmContext:
     """Set once the host ends: from then on nothing is started of itself."""
 
     async def accelerator(self) -> Accelerator:
-        """What a VM started now runs with."""
+        """The accelerator of a VM started now."""
         return Accelerator.KVM if (await self.kvm()).usable else Accelerator.TCG
 
     async def check_cpu_model(self, model: str) -> None:
-        """Raise `invalid` with alternatives where a processor model can't be had here."""
+        """Raise `invalid` with alternatives if a CPU model isn't available here."""
         if model == HOST_MODEL or self.cpu_models is None:
             return
         (await self.cpu_models(await self.accelerator())).check(model)
 
     def last_lines(self, vm_id: str) -> str:
-        """What a VM's programs said last, on one line."""
+        """The last lines of a VM's programs, on one line."""
         return self.logs.last_lines(self.folder(vm_id).log)
 
     def folder(self, vm_id: str) -> RunFolder:
-        """A VM's run folder."""
         return RunFolder(self.run_dir / vm_id)

@@ -60,7 +60,6 @@ class UnusableVm:
     definition: VmDefinition | None = None
 
     def view(self) -> Vm:
-        """The VM as clients see it."""
         known = self.definition
         return Vm(
             id=self.folder.name,
@@ -108,13 +107,13 @@ class VmInventory:
     # --- life ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take up the VMs of every datastore, and of those that come later."""
+        """Load the VMs of every datastore, and of those that appear later."""
         self._host.storage.on_datastore_change(self._datastore_changed)
         for datastore in self._host.storage.datastores():
             await self._load(datastore)
 
     async def stop(self) -> None:
-        """Let go of everything; VMs that run, run on."""
+        """Stop; running VMs keep running."""
         tasks = [running.task for running in self._drivers.values()]
         tasks += list(self._tasks)
         for task in tasks:
@@ -123,7 +122,7 @@ class VmInventory:
         self._drivers.clear()
 
     async def loaded(self) -> None:
-        """Wait until the VMs of every datastore that has come are known."""
+        """Wait until the VMs of all available datastores are known."""
         loads = [task for task in self._tasks if task.get_name().startswith(_LOADING)]
         if loads:
             await asyncio.wait(loads)
@@ -140,7 +139,7 @@ class VmInventory:
             _log.error("%s failed", task.get_name(), exc_info=task.exception())
 
     def findings(self) -> Iterator[Finding]:
-        """What is wrong with VM folders."""
+        """Faults of VM folders."""
         yield from self._clashes.values()
         for vm_id, broken in sorted(self._unusable.items()):
             yield _unusable(vm_id, broken.reason)
@@ -162,12 +161,10 @@ class VmInventory:
     # --- reading ------------------------------------------------------------------------------
 
     def list_vms(self) -> tuple[Vm, ...]:
-        """See VmDirectory."""
         self.forget_gone()
         return tuple(self._view(vm_id) for vm_id in sorted({*self._drivers, *self._unusable}))
 
     def page(self, after: str | None, limit: int) -> tuple[tuple[Vm, ...], bool]:
-        """See VmDirectory; no more is looked at than is shown."""
         self.forget_gone()
         ids = sorted([*self._drivers, *self._unusable])  # in order already, for the most part
         start = 0 if after is None else bisect_right(ids, after)
@@ -175,7 +172,6 @@ class VmInventory:
         return tuple(self._view(vm_id) for vm_id in shown), len(ids) > start + limit
 
     def states(self) -> dict[str, VmState]:
-        """See VmDirectory."""
         found = {
             vm_id: VmState.UNUSABLE if self._fault(running.driver) else running.driver.state
             for vm_id, running in self._drivers.items()
@@ -187,8 +183,9 @@ class VmInventory:
         return self.view(self._drivers[vm_id].driver) if broken is None else broken.view()
 
     def view(self, driver: VmDriver) -> Vm:
-        """A VM as clients see it: one that is off and has a disk that can't be used is unusable
-        as long as that is so. Its spec can be changed, and it can be deleted."""
+        """A VM as clients see it: one that is off and has a disk that can't be used is shown as
+        unusable. Its spec can be changed, and it can be deleted.
+        """
         view = driver.view()
         if (fault := self._fault(driver)) is None:
             return view
@@ -204,18 +201,15 @@ class VmInventory:
         return None
 
     def get(self, vm_id: str) -> Vm:
-        """See VmDirectory."""
         self.forget_gone()
         if vm_id in self._unusable:
             return self._unusable[vm_id].view()
         return self.view(self.driver(vm_id))
 
     def vm_of_volume(self, volume: str) -> str | None:
-        """See VmUsers."""
         return next(iter(self._reservations.vms_of_volume(volume)), None)
 
     def names_volume(self, volume: str) -> bool | None:
-        """See VmUsers."""
         if self._reservations.is_stored(volume):
             return True
         if self._reservations.vms_of_volume(volume) or not self._all_known():
@@ -232,7 +226,6 @@ class VmInventory:
         )
 
     def volume_is_open(self, volume: str) -> bool:
-        """See VmUsers."""
         # Not the first VM that names it only: a datastore that came later may bring another one.
         return any(
             driver.needs_disks_as_they_are and _names(driver, volume)
@@ -259,7 +252,6 @@ class VmInventory:
         ]
 
     def snapshots_of(self, volume: str) -> tuple[str, ...]:
-        """See VmUsers."""
         return tuple(
             f"{vm_id}/{record.id}"
             for vm_id, running in sorted(self._drivers.items())
@@ -268,7 +260,6 @@ class VmInventory:
         )
 
     def snapshot_tags(self, volume: str) -> frozenset[str] | None:
-        """See VmUsers."""
         if self._unusable or any(r.driver.broken_snapshots for r in self._drivers.values()):
             return None
         storage = self._host.storage
@@ -282,11 +273,9 @@ class VmInventory:
         )
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:
-        """See VmUsers."""
         return self._reservations.vms_of_image(image)
 
     def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
-        """See VmUsers."""
         found = set()
         for vm_id, spec in self._reservations.specs():
             running = self._drivers.get(vm_id)
@@ -316,7 +305,9 @@ class VmInventory:
         self.forget_gone()  # before another datastore comes by the name of one that was deleted
 
     def _set_aside(self, vm_id: str, running: _Running) -> None:
-        """Its datastore is gone, and nothing of it runs: it can't be used until that comes back."""
+        """Its datastore is gone, and it isn't running: it can't be used until the datastore is
+        back.
+        """
         del self._drivers[vm_id]
         running.task.cancel()
         definition = running.driver.definition
@@ -328,7 +319,7 @@ class VmInventory:
         )
 
     async def _load(self, datastore: str) -> None:
-        """Take up the VMs of a datastore."""
+        """Load the VMs of a datastore."""
         try:
             root = self._host.storage.vms_folder(datastore)
             found = await asyncio.to_thread(_read_folders, root)
@@ -407,7 +398,7 @@ class VmInventory:
 
     @contextlib.contextmanager
     def reserve(self, vm_id: str, spec: VmSpec) -> Iterator[None]:
-        """Hold what a spec names while the change that brings it is under way."""
+        """Reserve what a spec names while the change is in progress."""
         if vm_id in self._changing:
             raise MicaError(
                 ErrorCode.CONFLICT, f"VM {vm_id} is being changed already; retry in a moment."
@@ -425,7 +416,7 @@ class VmInventory:
         return self._reservations.macs(except_vm)
 
     def complete(self, vm_id: str, spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:
-        """See spec_check.completed; secrets that were only shown concealed stay as they are."""
+        """See spec_check.completed; concealed secrets that are sent back are unchanged."""
         if spec.cloud_init is not None:
             from vmkernel.vm.spec.cloud_init.secrets import revealed
 
@@ -462,7 +453,7 @@ class VmInventory:
     # --- drivers ------------------------------------------------------------------------------
 
     def driver(self, vm_id: str) -> VmDriver:
-        """The driver of a VM; `not-found`, or `conflict` where the VM is unusable."""
+        """The driver of a VM; `not-found`, or `conflict` if the VM is unusable."""
         running = self._drivers.get(vm_id)
         if running is not None:
             return running.driver
@@ -498,11 +489,11 @@ class VmInventory:
         return tuple(running.driver for running in self._drivers.values())
 
     def known(self, vm_id: str) -> bool:
-        """True where the id is taken."""
+        """True if the id is taken."""
         return vm_id in self._drivers or vm_id in self._unusable or vm_id in self._changing
 
     def unusable(self, vm_id: str) -> UnusableVm | None:
-        """What is known of a VM that can't be used."""
+        """The record of a VM that can't be used."""
         return self._unusable.get(vm_id)
 
     async def forget(self, vm_id: str) -> None:
@@ -538,7 +529,7 @@ def _names(driver: VmDriver, volume: str) -> bool:
 
 
 async def _write(folder: Path, definition: VmDefinition) -> None:
-    """Write down a user number that was changed, so that nobody else is given it later."""
+    """Store a changed user number, so that no other VM gets it later."""
     try:
         await asyncio.to_thread(definitions.save, folder, definition)
     except OSError as error:
@@ -555,7 +546,7 @@ def _unusable(vm_id: str, reason: str) -> Finding:
 
 
 def _read_folders(root: Path) -> list[tuple[Path, VmDefinition | DefinitionError]]:
-    """Every VM folder with what is in it; a folder without `vm.json` is no VM."""
+    """Every VM folder with its content; a folder without `vm.json` isn't a VM."""
     found: list[tuple[Path, VmDefinition | DefinitionError]] = []
     for name in names(root):
         folder = root / name

@@ -1,4 +1,4 @@
-"""Volumes that a VM has open: they grow and move while the guest writes. See ports.LiveDisks."""
+"""Growing and moving volumes that a VM has open, while the guest writes. See ports.LiveDisks."""
 
 from __future__ import annotations
 
@@ -47,16 +47,13 @@ class _Outcome(Enum):
 
 
 class VmLiveDisks:
-    """See LiveDisks."""
-
     def __init__(self, vms: VmInventory, host: VmContext) -> None:
         self._vms = vms
         self._host = host
         self._moving: set[str] = set()
-        """The VMs of which this process knows what it does."""
+        """The VMs whose moves this process is doing."""
 
     async def resize(self, volume: str, size_bytes: int) -> None:
-        """See LiveDisks."""
         vm_id, key = self._find(volume)
 
         async def grow(running: Running) -> None:
@@ -74,7 +71,6 @@ class VmLiveDisks:
         commit: Callable[[], Awaitable[None]],
         revert: Callable[[], Awaitable[None]],
     ) -> None:
-        """See LiveDisks."""
         vm_id, key = self._find(volume)
         job = f"{_JOB}{key}"
         size = self._host.storage.volume(volume, while_busy=True).size_bytes
@@ -127,7 +123,7 @@ class VmLiveDisks:
         commit: Callable[[], Awaitable[None]],
         revert: Callable[[], Awaitable[None]],
     ) -> None:
-        """The last step, which comes to its end even where its caller is cancelled meanwhile."""
+        """The last step, which is completed even if its caller is cancelled meanwhile."""
         committed = False
 
         async def commit_once() -> None:
@@ -165,7 +161,8 @@ class VmLiveDisks:
         revert: Callable[[], Awaitable[None]],
     ) -> bool:
         """The last step did not answer with success: find out which file QEMU writes by now, and
-        let that be the volume. True where it went over after all."""
+        let that be the volume. True if it went over after all.
+        """
         if not committed:
             await self._give_up(vm_id, job, nodes)
             return False
@@ -178,8 +175,7 @@ class VmLiveDisks:
         return outcome is _Outcome.WENT_OVER
 
     async def _find_out(self, vm_id: str, key: str, job: str, nodes: list[str]) -> _Outcome:
-        """End the job, and tell what came of it. A QEMU that is gone has nothing to say: what was
-        committed counts."""
+        """End the job, and return its outcome. If QEMU is gone, what was committed counts."""
 
         async def step(running: Running) -> _Outcome:
             await block_jobs.give_up(running.qmp, job)
@@ -202,7 +198,7 @@ class VmLiveDisks:
         return _Outcome.UNKNOWN
 
     async def _give_up(self, vm_id: str, job: str, nodes: list[str]) -> None:
-        """Take the mirror away, where there is a QEMU that has it."""
+        """Remove the mirror, if there is a QEMU that has it."""
 
         async def step(running: Running) -> None:
             await block_jobs.give_up(running.qmp, job)
@@ -223,7 +219,7 @@ class VmLiveDisks:
     # --- after a restart ----------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """Finish, or take back, what a vmkernel before this one was in the middle of."""
+        """Complete, or undo, what the previous vmkernel was doing."""
         for driver in self._vms.drivers():
             if driver.active and driver.vm_id not in self._moving:
                 try:
@@ -246,7 +242,7 @@ class VmLiveDisks:
             return
 
     async def _settle(self, running: Running) -> None:
-        """What is said on the datastores decides."""
+        """The descriptions on the datastores decide."""
         if running.vm_id in self._moving:
             return
         qmp = running.qmp
@@ -265,7 +261,7 @@ class VmLiveDisks:
             _log.warning("VM %s: a backup that was cut off is ended", running.vm_id)
 
     async def _is_committed(self, running: Running, key: str) -> bool:
-        """True where the volume of a disk is the file that the mirror writes to."""
+        """True if the volume of a disk is the file that the mirror writes to."""
         volume = next((d.volume for d in running.definition.spec.disks if d.key == key), None)
         if volume is None:
             return False
@@ -289,7 +285,7 @@ class VmLiveDisks:
             for disk in self._vms.get(vm_id).spec.disks:
                 if disk.volume == volume and disk.key is not None:
                     return vm_id, disk.key
-        raise MicaError(ErrorCode.CONFLICT, f"No running VM has volume {volume} now; ask again.")
+        raise MicaError(ErrorCode.CONFLICT, f"No running VM has volume {volume} now; try again.")
 
 
 async def _begin(running: Running, key: str, target: VolumeFile, job: str) -> list[str]:

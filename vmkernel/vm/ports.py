@@ -1,13 +1,13 @@
-"""What the VM side needs of the rest of the vmkernel, and what it offers: protocols only.
+"""What the VM side needs from the rest of the vmkernel, and what it offers: only protocols.
 
 needs   Operations     runs and records work that outlasts its request
-        Events         tells the world
+        Events publishes events
         (and `Storage`, see vmkernel/storage/ports.py)
 offers  VmDirectory    the VMs, as the control server and the host's power control use them
         (and `VmUsers` and `LiveDisks`, see the same)
 
 All methods are called on the event loop. Those that aren't `async` answer from memory and don't
-block, so that "check, then change" needs no lock where no `await` lies between the two.
+block, so that "check, then change" needs no lock if no `await` is between the two.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class OperationHandle(Protocol):
     """What work under way may do with its own operation."""
 
     def progress(self, progress: Progress) -> None:
-        """Tell how far the work is."""
+        """Report the progress of the work."""
         ...
 
     def nothing_to_do(self) -> None:
@@ -60,7 +60,7 @@ Work = Callable[[OperationHandle], Awaitable[None]]
 
 
 class Operations(Protocol):
-    """Runs work in a task of its own that it owns."""
+    """Runs work in tasks that it owns."""
 
     def running(self, subject: Subject) -> list[Operation]:
         """The unfinished operations about one object."""
@@ -114,7 +114,7 @@ class VmDirectory(VmUsers, Protocol):
         ...
 
     async def stop(self) -> None:
-        """Let go of everything; VMs that run, run on."""
+        """Stop; running VMs keep running."""
         ...
 
     def list_vms(self) -> tuple[Vm, ...]:
@@ -131,7 +131,7 @@ class VmDirectory(VmUsers, Protocol):
         ...
 
     def process_of(self, vm_id: str) -> int | None:
-        """The process id of a VM's QEMU; None where it has none."""
+        """The process id of a VM's QEMU; None if it has none."""
         ...
 
     def promised_bytes(self) -> int:
@@ -139,7 +139,7 @@ class VmDirectory(VmUsers, Protocol):
         ...
 
     def get(self, vm_id: str) -> Vm:
-        """One VM; `not-found` otherwise."""
+        """One VM; `not-found` if there is none."""
         ...
 
     async def create(
@@ -149,7 +149,7 @@ class VmDirectory(VmUsers, Protocol):
         ...
 
     async def update(self, vm_id: str, spec: VmSpec, revision: int, *, actor: str) -> Vm:
-        """Replace the spec where `revision` is still the present one; durable on return."""
+        """Replace the spec if `revision` is still the current one; durable on return."""
         ...
 
     async def delete(
@@ -164,15 +164,16 @@ class VmDirectory(VmUsers, Protocol):
         ...
 
     async def act(self, vm_id: str, action: VmAction, *, timeout_s: float, actor: str) -> Operation:
-        """Begin an action; refused at once where it isn't legal now."""
+        """Begin an action; refused at once if it isn't legal now."""
         ...
 
     async def open_console(
         self, vm_id: str, kind: ConsoleKind, *, actor: str = "somebody", origin: str = ""
     ) -> socket.socket:
-        """A connected socket for the peer of the request; the caller closes it after handing it
-        on. Who it is is named to the others at a serial line, whose messages are those of
-        vmkernel/model/console.py."""
+        """A connected socket for the peer of the request; the caller closes it after passing it on.
+        The other clients of a serial line see its name; messages are those of
+        vmkernel/model/console.py.
+        """
         ...
 
     async def shutdown_all(
@@ -185,10 +186,10 @@ class VmDirectory(VmUsers, Protocol):
         """End all guests as their specs say, at most `timeout_s` for all together.
 
         With `force`, those that don't end in their time are powered off; the ids of these, or of
-        the ones that go on running, are returned. From then on no VM is started of itself.
+        those that keep running, are returned. From then on no VM is started automatically.
         """
         ...
 
     def end_called_off(self) -> None:
-        """The host goes on after all: restart policies count again."""
+        """The shutdown was cancelled: restart policies apply again."""
         ...

@@ -1,5 +1,6 @@
-"""What the specs of all VMs claim, by name: asking who has a volume, an image, a MAC address, a CID
-or a user number looks at nobody else, however many VMs there are."""
+"""What the specs of all VMs claim, by name: finding the VM with a volume, an image, a MAC address,
+a CID or a user number takes the same time however many VMs there are.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ class Reservations:
 
     @property
     def datastores(self) -> frozenset[str]:
-        """Where VMs have their folders."""
+        """The datastores with VMs' folders."""
         return frozenset(self._datastores)
 
     def specs(self) -> tuple[tuple[str, VmSpec], ...]:
@@ -98,11 +99,11 @@ class Reservations:
         return next((uid for uid in range(first, last + 1) if (_Kind.UID, uid) not in held), None)
 
     def holders(self, kind: _Kind, name: str | int) -> Iterator[str]:
-        """Who claims something."""
+        """The VMs with reservations."""
         return (vm for vm, _ in self._holders.get((kind, name), ()))
 
     def _renew(self, holder: _Holder, new: tuple[VmSpec, int | None] | None) -> None:
-        """Only what differs is touched, so that who came first stays first."""
+        """Only differences are changed, so that the first holder stays the first."""
         old = self._held.pop(holder, None)
         before = set(_claims_of(*old)) if old else set()
         after = set(_claims_of(*new)) if new else set()

@@ -70,8 +70,6 @@ _UNCHANGED_S = 1.0
 
 
 class VmService:
-    """See VmDirectory."""
-
     def __init__(self, host: VmContext, operations: Operations) -> None:
         self._host = host
         self._operations = operations
@@ -84,7 +82,6 @@ class VmService:
     # --- life ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """See VmDirectory."""
         self._host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.inventory.background(self._look_around(), "vm-surroundings")
         self.inventory.background(self._host.network.run(), "ports")
@@ -97,7 +94,6 @@ class VmService:
         self.inventory.background(autostart.run(), "autostart")
 
     async def stop(self) -> None:
-        """See VmDirectory."""
         if self._backups is not None:
             await self._backups.close()
         await self.inventory.stop()
@@ -105,9 +101,9 @@ class VmService:
         self._host.logs.close()
 
     async def _look_around(self) -> None:
-        """Find out, before anybody asks, what the first start would have to wait for.
+        """Find out in advance what the first start would have to wait for.
 
-        Asking QEMU costs a second on a slow machine, which the host's own start needs more.
+        Asking QEMU takes a second on a slow machine, which the host's own start needs more.
         """
         await self._host.kvm()
         await asyncio.sleep(_SETTLED_S)
@@ -117,7 +113,7 @@ class VmService:
             _log.warning("no VM can be started: %s", error)
 
     async def _watch_keys(self) -> None:
-        """Look at the Secure Boot keys of each VM that has come to rest, one after the other."""
+        """Read the Secure Boot keys of each VM that has stopped, one after the other."""
         while True:
             for driver in self.inventory.drivers():
                 if driver.unseen_keys:
@@ -129,7 +125,7 @@ class VmService:
             self.inventory.background(self._settle_moves(_SETTLED_S), "settle-moves")
 
     async def _settle_moves(self, delay_s: float) -> None:
-        """Take up what a vmkernel before this one was doing to the disks of running VMs."""
+        """Complete what the previous vmkernel was doing to the disks of running VMs."""
         await asyncio.sleep(delay_s)
         for driver in self.inventory.drivers():
             await driver.ready()
@@ -143,60 +139,49 @@ class VmService:
         return tuple(driver.vm_id for driver in self.inventory.drivers() if driver.active)
 
     def findings(self) -> Iterator[Finding]:
-        """What is wrong with VM folders."""
+        """Faults of VM folders."""
         return self.inventory.findings()
 
     def list_vms(self) -> tuple[Vm, ...]:
-        """See VmDirectory."""
         return self.inventory.list_vms()
 
     def page(self, after: str | None, limit: int) -> tuple[tuple[Vm, ...], bool]:
-        """See VmDirectory."""
         return self.inventory.page(after, limit)
 
     def states(self) -> Mapping[str, VmState]:
-        """See VmDirectory."""
         return self.inventory.states()
 
     def process_of(self, vm_id: str) -> int | None:
-        """See VmDirectory."""
         return self._host.launcher.main_pid(vm_id)
 
     def promised_bytes(self) -> int:
-        """See VmDirectory."""
         return self._host.admission.promised_bytes
 
     def get(self, vm_id: str) -> Vm:
-        """See VmDirectory."""
         return self.inventory.get(vm_id)
 
     def vm_of_volume(self, volume: str) -> str | None:
-        """See VmUsers."""
         return self.inventory.vm_of_volume(volume)
 
     def names_volume(self, volume: str) -> bool | None:
-        """See VmUsers."""
         return self.inventory.names_volume(volume)
 
     def volume_is_open(self, volume: str) -> bool:
-        """See VmUsers."""
         return self.inventory.volume_is_open(volume)
 
     def vms_of_image(self, image: str) -> tuple[str, ...]:
-        """See VmUsers."""
         return self.inventory.vms_of_image(image)
 
     def vms_on_datastore(self, datastore: str, *, active: bool = False) -> tuple[str, ...]:
-        """See VmUsers."""
         return self.inventory.vms_on_datastore(datastore, active=active)
 
     def accelerator(self) -> str | None:
-        """What a VM started now runs with, where that has been tried already."""
+        """The accelerator of a VM started now, if it has been tried already."""
         probe = self._host.kvm.known
         return None if probe is None else ("kvm" if probe.usable else "tcg")
 
     def accelerator_reason(self) -> str | None:
-        """Why it isn't KVM, where it isn't."""
+        """Why it isn't KVM, if it isn't."""
         probe = self._host.kvm.known
         return None if probe is None else probe.reason
 
@@ -211,8 +196,9 @@ class VmService:
         machine: MachineState | None = None,
         prepare: Callable[[Path], None] = lambda _: None,
     ) -> Vm:
-        """See VmDirectory. `prepare` fills the folder of a clone (it may block) before there is
-        such a VM."""
+        """See VmDirectory. `prepare` fills the folder of a clone (it may block) before the VM
+        exists.
+        """
         from vmkernel.vm.nonvolatile.machine_state import check_state, write_state
 
         self.inventory.forget_gone()
@@ -269,7 +255,6 @@ class VmService:
         return machine.uuid
 
     async def update(self, vm_id: str, spec: VmSpec, revision: int, *, actor: str) -> Vm:
-        """See VmDirectory."""
         driver = self.inventory.driver(vm_id)
         old = driver.definition
         before = self.inventory.view(driver)
@@ -318,7 +303,6 @@ class VmService:
         with_volumes: bool = False,
         actor: str,
     ) -> None:
-        """See VmDirectory."""
         self.inventory.forget_gone()
         volumes: tuple[str, ...] = ()
         broken = self.inventory.unusable(vm_id)
@@ -352,8 +336,9 @@ class VmService:
             await self._host.storage.delete_volume(volume, actor=actor)
 
     async def _forget_elsewhere(self, driver: VmDriver) -> None:
-        """Delete the snapshots that are kept in volumes which the VM doesn't have any more: once
-        the VM is gone, nobody could."""
+        """Delete the snapshots in volumes that the VM doesn't have any more: once the VM is
+        deleted, that isn't possible.
+        """
         own = {disk.volume for disk in driver.definition.spec.disks}
         for snapshot in list(driver.snapshots.values()):
             if any(disk.volume not in own for disk in snapshot.disks):
@@ -362,7 +347,6 @@ class VmService:
                 await driver.inside(VmRequest.SNAPSHOT, partial(delete, record=snapshot))
 
     async def act(self, vm_id: str, action: VmAction, *, timeout_s: float, actor: str) -> Operation:
-        """See VmDirectory."""
         driver = self.inventory.driver(vm_id)
         await driver.ready()
         request = request_of(action)
@@ -399,7 +383,6 @@ class VmService:
     async def open_console(
         self, vm_id: str, kind: ConsoleKind, *, actor: str = "somebody", origin: str = ""
     ) -> socket.socket:
-        """See VmDirectory."""
         driver = self.inventory.driver(vm_id)
         await driver.ready()
         driver.check(VmRequest.CONSOLE)
@@ -424,7 +407,6 @@ class VmService:
         force: bool,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> tuple[str, ...]:
-        """See VmDirectory."""
         from vmkernel.vm.lifecycle.host_shutdown import end_guests
 
         self._host.ending.set()
@@ -433,7 +415,6 @@ class VmService:
         )
 
     def end_called_off(self) -> None:
-        """See VmDirectory."""
         self._host.ending.clear()
 
     def live_disks(self) -> VmLiveDisks:
@@ -459,11 +440,9 @@ class VmService:
         return self._snapshots
 
     def snapshots_of(self, volume: str) -> tuple[str, ...]:
-        """See VmUsers."""
         return self.inventory.snapshots_of(volume)
 
     def snapshot_tags(self, volume: str) -> frozenset[str] | None:
-        """See VmUsers."""
         return self.inventory.snapshot_tags(volume)
 
     def backups(self, make_scratch: Callable[[str, int], Awaitable[Path]]) -> VmBackups:
@@ -483,8 +462,9 @@ class VmService:
     async def change_spec(
         self, vm_id: str, change: Callable[[VmSpec], VmSpec], *, actor: str
     ) -> Vm:
-        """Write down what was changed in the guest's sight, such as a moved volume; durable on
-        return. `change` is told the present spec, and may raise MicaError."""
+        """Store a change that the guest has seen already, such as a moved volume; durable on
+        return. `change` gets the present spec, and may raise MicaError.
+        """
         driver = self.inventory.driver(vm_id)
 
         before = self.inventory.view(driver)

@@ -1,4 +1,4 @@
-"""Snapshots as requests see them; the work itself is done inside each VM's owner task."""
+"""Snapshots for requests; the work itself is done inside each VM's owner task."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ class Snapshots:
         return tuple(_view(driver, driver.snapshots[name]) for name in sorted(driver.snapshots))
 
     async def get(self, vm_id: str, snapshot: str) -> Snapshot:
-        """One snapshot."""
         driver = await self._driver(vm_id)
         return _view(driver, _find(driver, snapshot))
 
@@ -98,8 +97,9 @@ class Snapshots:
     async def revert(
         self, vm_id: str, snapshot: str, *, start: bool | None, actor: str
     ) -> Operation:
-        """Begin to go back. The VM runs afterwards where `start` says so; where that is None, as
-        it ran before, or with the memory of then."""
+        """Begin to revert. `start` says if the VM runs afterwards; if None, it runs if it was
+        running before, or if the snapshot has memory.
+        """
         driver = await self._driver(vm_id)
         driver.check(VmRequest.REVERT)
         record = _find(driver, snapshot)
@@ -154,8 +154,9 @@ class Snapshots:
         return self._begin("snapshot.delete", vm_id, work, actor)
 
     def _delete_broken(self, driver: VmDriver, snapshot: str, actor: str) -> Operation:
-        """What is left of a snapshot whose description is lost: its memory and copies of disks;
-        what it kept inside disks is found by a check of each volume."""
+        """Delete what is left of a snapshot whose description is lost: its memory and copies of
+        disks; snapshots inside disks are found by a check of each volume.
+        """
 
         async def work(_: OperationHandle) -> None:
             async def inside(machine: Machine) -> None:
@@ -220,8 +221,9 @@ def _at_disks(machine: Machine) -> Iterator[None]:
 async def _inside(
     driver: VmDriver, request: VmRequest, work: Callable[[Machine], Awaitable[None]]
 ) -> None:
-    """Work inside the owner task. Where we are cancelled, the memory that is being written is
-    given up, and the clean-up awaited; anything else comes to its end."""
+    """Work inside the owner task. If we are cancelled, writing the memory is aborted, and the
+    clean-up awaited; anything else is completed.
+    """
     asked = asyncio.ensure_future(driver.inside(request, work))
     try:
         await asyncio.shield(asked)
@@ -236,8 +238,9 @@ async def _inside(
 def _refuse_linked(
     storage: Storage, disks: Sequence[DiskSpec], record: SnapshotRecord | None = None
 ) -> None:
-    """Raise `in-use` where linked volumes stand on one of the disks: a snapshot that comes or
-    goes changes the tables of its file, and a revert its data."""
+    """Raise `in-use` if one of the disks has linked clones: taking or deleting a snapshot changes
+    the tables of its file, and a revert its data.
+    """
     kept = record.disks if record is not None else ()
     for volume in dict.fromkeys((*(d.volume for d in disks), *(d.volume for d in kept))):
         storage.refuse_children(volume)
@@ -255,7 +258,7 @@ def _find(driver: VmDriver, snapshot: str) -> SnapshotRecord:
 def _describe(
     storage: Storage, driver: VmDriver, spec: SnapshotSpec, snapshot: str
 ) -> SnapshotRecord:
-    """The record of a snapshot that is to be taken; MicaError where a disk can't be kept."""
+    """The record of a snapshot to be taken; MicaError if a disk doesn't support it."""
     from vmkernel.vm.snapshots.disks import describe_disks
 
     definition = driver.definition

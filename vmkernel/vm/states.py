@@ -1,4 +1,4 @@
-"""Where a VM stands, and which request is legal there; pure.
+"""The states of a VM, and which requests are legal in each; pure.
 
                         start                     QEMU greeted, guest runs
       +------> stopped --------> starting ----------------------------> running <----+
@@ -71,7 +71,7 @@ class VmRequest(StrEnum):
     RECONFIGURE = "reconfigure"
     """Change anything else of the spec."""
     ADJUST = "adjust"
-    """Write down in the spec what was changed in the guest's sight, such as a moved volume."""
+    """Store a change that the guest has seen already, such as a moved volume."""
     DELETE = "delete"
     QUERY = "query"
     """Ask QEMU something that changes nothing."""
@@ -83,18 +83,18 @@ class VmRequest(StrEnum):
     REVERT = "revert"
     """Go back to a snapshot, whatever the guest does."""
     HOLD = "hold"
-    """Begin long work that changes the VM's disks; one at a time. Never while its memory, which
-    knows what is on them, lies on disk."""
+    """Begin long work that changes the VM's disks; one at a time. Never while it is suspended,
+    because its memory depends on their content."""
 
 
 OFF = frozenset({VmState.STOPPED, VmState.CRASHED, VmState.SUSPENDED, VmState.UNUSABLE})
 """Certainly no QEMU."""
 
 AT_REST = frozenset({VmState.STOPPED, VmState.CRASHED})
-"""No QEMU, and no memory on disk that knows what is on the disks."""
+"""No QEMU, and no saved memory that depends on the disks' content."""
 
 ACTIVE = frozenset(VmState) - OFF
-"""A QEMU, or one that is just being started or ended."""
+"""A QEMU, or one that is being started or ended."""
 
 _USABLE = frozenset(VmState) - {VmState.UNUSABLE}
 
@@ -135,7 +135,7 @@ _REACHED: dict[VmRequest, frozenset[VmState]] = {
     VmRequest.SUSPEND: frozenset({VmState.SUSPENDING, VmState.SUSPENDED}),
     VmRequest.DISCARD_STATE: AT_REST,
 }
-"""Where a VM is already as an action would make it, or on its way there."""
+"""The states in which a VM already is as an action would make it, or on its way there."""
 
 
 _DONE: dict[VmRequest, str] = {
@@ -168,7 +168,7 @@ def request_of(action: VmAction) -> VmRequest:
 
 
 def is_legal(request: VmRequest, state: VmState) -> bool:
-    """True where the request can be taken in that state."""
+    """True if the request is legal in that state."""
     return state in LEGAL[request]
 
 
@@ -178,9 +178,9 @@ def has_reached(request: VmRequest, state: VmState) -> bool:
 
 
 def check_legal(vm_id: str, request: VmRequest, state: VmState) -> None:
-    """Raise `conflict` with what would be possible, where the request isn't legal.
+    """Raise `conflict`, with what would be possible, if the request isn't legal.
 
-    `already-in-state` where it would change nothing.
+    `already-in-state` if it would change nothing.
     """
     if is_legal(request, state):
         return

@@ -1,12 +1,12 @@
-"""The figures of all virtual machines, at a bounded cost.
+"""The statistics of all VMs, at a bounded cost.
 
 who asks --> a copy not older than a second? --> that
                  no --> one collection for all who wait:
                         the kernel's counters once; of each VM that runs its process, and by QMP
                         its disks and balloon, a few VMs at a time, each within a time-out
 
-A QEMU that doesn't answer in time costs its own disks' figures and nobody else's, nor does anybody
-wait for it: what it told in the last minute is given, and what it tells later serves the next.
+If a QEMU doesn't answer in time, only its own disks' values are missing, and no one waits for it:
+its answer of the last minute is returned, and a late answer serves the next request.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TIMEOUT_S = 3.0
 """For one QEMU's answers."""
 _PATIENCE_S = 0.3
 _PATIENCE_EACH_S = 0.002
-"""How long all are waited for together: a QEMU that is slower tells next time."""
+"""How long to wait for all together: a slower QEMU answers for the next request."""
 _TOLD_KEPT_S = 60.0
 _SILENT_S = 10.0
 """One that doesn't answer, or talks nonsense, is left alone for a while."""
@@ -61,30 +61,26 @@ Outcome = TypeVar("Outcome")
 
 
 class StatisticsVms(Protocol):
-    """What is needed of the VM side; VmService has it."""
+    """The part of the VM side that is needed; implemented by VmService."""
 
     def states(self) -> Mapping[str, VmState]:
         """Every VM's state by its id."""
         ...
 
-    def get(self, vm_id: str) -> Vm:
-        """See VmDirectory."""
-        ...
+    def get(self, vm_id: str) -> Vm: ...
 
     def process_of(self, vm_id: str) -> int | None:
-        """The process id of its QEMU; None where it has none."""
+        """The process id of its QEMU; None if it has none."""
         ...
 
     async def use(
         self, vm_id: str, request: VmRequest, work: Callable[[Running], Awaitable[Outcome]]
-    ) -> Outcome:
-        """See VmService."""
-        ...
+    ) -> Outcome: ...
 
 
 @dataclass(frozen=True)
 class _Qemu:
-    """What QEMU tells."""
+    """QEMU's values."""
 
     disks: tuple[DiskStatistics, ...]
     balloon_bytes: int | None
@@ -92,7 +88,7 @@ class _Qemu:
 
 
 class VmFigures:
-    """Collects and keeps the figures for a moment."""
+    """Collects the statistics and keeps them for a moment."""
 
     def __init__(
         self,
@@ -112,12 +108,12 @@ class VmFigures:
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, tuple[float, _Qemu]] = {}
-        """What each QEMU told last, and when."""
+        """The last answer of each QEMU, and its time."""
         self._silent: dict[str, float] = {}
         """Those that did not answer: until when they aren't asked again."""
 
     async def one(self, vm_id: str) -> VmStatistics:
-        """One VM's; `not-found` where there is none."""
+        """One VM's; `not-found` if there is none."""
         vm = self._vms.get(vm_id)
         if vm.status.state in WITH_QEMU:
             self._silent.pop(vm_id, None)
@@ -147,7 +143,7 @@ class VmFigures:
             return self._kept
 
     def _forget(self, wanted: Sequence[str]) -> None:
-        """What is out of date."""
+        """Remove what is out of date."""
         now, known = asyncio.get_running_loop().time(), frozenset(wanted)
         self._silent = {v: end for v, end in self._silent.items() if now < end and v in known}
         self._told = {
@@ -189,7 +185,7 @@ class VmFigures:
         )
 
     def _ask(self, vm_id: str) -> asyncio.Task[None]:
-        """Ask a VM's QEMU, or join who asks already; the answer goes to `_told`."""
+        """Ask a VM's QEMU, or join a request in progress; the answer goes to `_told`."""
         task = self._asking.get(vm_id)
         if task is None:
             task = asyncio.create_task(self._ask_qemu(vm_id), name=f"figures-of-{vm_id}")

@@ -1,4 +1,4 @@
-"""Which addresses a server may have that images are fetched from: others' alone.
+"""The addresses that images may be fetched from: only those of other machines.
 
 Refused are this host's own, those of one link (where cloud metadata services are), those of many
 receivers, and all forms in which IPv6 carries an IPv4 address of that kind: a translator or tunnel
@@ -18,7 +18,7 @@ __all__ = ["judge_address"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _REFUSED_4 = tuple(map(ipaddress.IPv4Network, ("0.0.0.0/8", "240.0.0.0/4")))
-"""This network, and what was never given out (with the broadcast address)."""
+""""This network", and ranges that were never assigned (with the broadcast address)."""
 _SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 _TRANSLATED = ipaddress.IPv6Network("::ffff:0:0:0/96")
@@ -31,7 +31,7 @@ _RFC6052_LENGTHS = (48, 56, 64, 96)
 def judge_address(
     text: str, *, allow_loopback: bool, own: Callable[[Address], bool] = stays_here
 ) -> bool:
-    """True where an IP address may be connected to now. `own` knows this host's addresses."""
+    """True if connecting to an IP address is allowed now. `own` knows this host's addresses."""
     address: Address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped

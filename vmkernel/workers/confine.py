@@ -1,10 +1,10 @@
 """What a process gives up before it touches data from outside: memory, system calls, files.
 
 Used by processes that this vmkernel starts for one piece of work (`vmkernel.workers`, qemu-img).
-The uid is changed by who starts them. What the kernel doesn't know (Landlock before 5.13, or not
-compiled in) is left out: then uid, limits and the system call filter remain. The filter comes
-compiled (vmkernel/jail/roles/worker.py says what is in it), because each such process starts with
-this module and it imports little.
+Their parent changes the uid. What the kernel doesn't know (Landlock before 5.13, or not compiled
+in) is left out: then uid, limits and the system call filter remain. The filter comes compiled
+(vmkernel/jail/roles/worker.py says what is in it), because each such process starts with this
+module and it imports little.
 
 Layouts: linux/seccomp.h, linux/filter.h, linux/landlock.h.
 """
@@ -24,7 +24,7 @@ from typing import NamedTuple
 __all__ = ["Policy", "confine"]
 
 _OOM_SCORE = b"500"
-"""Guests have 300."""
+"""Guests have 300; higher values are killed first."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
@@ -43,7 +43,7 @@ _RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 <<
 
 
 class Policy(NamedTuple):
-    """What is left to a process."""
+    """What a process may still do."""
 
     parent: int
     """It ends with this process."""
@@ -54,15 +54,15 @@ class Policy(NamedTuple):
     file_bytes: int | None = None
     """No file may become larger."""
     read: tuple[str, ...] = ()
-    """What it may read and execute, with all that lies below."""
+    """Paths that it may read and execute, with everything below."""
     write: tuple[str, ...] = ()
     """Files that it may write."""
     network: bool = False
-    """True if it may connect; to which families of addresses, the filter says."""
+    """True if it may connect; the filter limits the families of addresses."""
 
 
 def confine(policy: Policy) -> None:
-    """Give up the rest; OSError where the kernel refuses what every kernel has."""
+    """Give up everything else; OSError if the kernel refuses what every kernel supports."""
     libc = ctypes.CDLL(None, use_errno=True)
     _checked(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     if os.getppid() != policy.parent:
@@ -81,7 +81,9 @@ def confine(policy: Policy) -> None:
 
 
 def _be_killed_first() -> None:
-    """Where memory is short, this ends before any guest; inherited is the vmkernel's -900."""
+    """If memory is short, this process is killed before any guest; it inherits the
+    vmkernel's -900.
+    """
     with contextlib.suppress(OSError):
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         try:

@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 
 def main(argv: list[str]) -> int:
-    """Become the program; 126 where that is impossible."""
+    """Become the program; 126 if that is impossible."""
     given = json.loads(argv[0])
     policy = Policy(**{**given, "read": tuple(given["read"]), "write": tuple(given["write"])})
     for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):

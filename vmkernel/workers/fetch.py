@@ -6,9 +6,9 @@ resolve -> refuse addresses of this host itself -> connect -> refuse again -> [T
         -> redirect?  (5 times, from the beginning)
         -> body -> broken off? again from there by Range, where the server can (5 times in a row
            without a byte of progress), else from the beginning
-The address that was judged is the one that is connected to, so a name can't change its mind; the
-host's own addresses are those of the moment, by the kernel's routes. The
-digest is verified by who reads the file, not here: this process is what a server may attack.
+The checked address is the one that is connected to, so a name can't change in between; the
+host's own addresses are those of the moment, by the kernel's routes. The reader of the file
+verifies the digest, not this process, which a server may attack.
 Sources: RFC 9110 (redirects 15.4, ranges 14), RFC 9112; h11 parses.
 """
 
@@ -53,27 +53,26 @@ class _BrokenError(Exception):
 
 @dataclass
 class Job:
-    """What is wanted, and how far it is."""
+    """The request, and its progress."""
 
     url: str
     target: int
     max_bytes: int
     chosen: bool = False
-    """True if the client set that limit; else it is what is free."""
+    """True if the client set that limit; else it is the free space."""
     ca_pem: str | None = None
     allow_loopback: bool = False
     pauses_s: tuple[float, ...] = _PAUSES_S
     done: int = 0
     total: int | None = None
     validator: str | None = None
-    """ETag (strong) or Last-Modified: what is continued must be the same file."""
+    """ETag (strong) or Last-Modified: a download may only be continued with the same file."""
     report: Report = field(default_factory=Report)
 
 
 def judge_url(url: str, *, before: SplitResult | None = None) -> SplitResult:
-    """The parts of an address that may be fetched; Refusal otherwise.
-
-    `before` is what redirected here: from https it may not lead to http.
+    """The parts of an address that may be fetched; else Refusal. `before` is the address that
+    redirected here: from https it may not lead to http.
     """
     try:
         parts = urlsplit(url)
@@ -86,16 +85,18 @@ def judge_url(url: str, *, before: SplitResult | None = None) -> SplitResult:
     if before is not None and before.scheme == "https" and parts.scheme == "http":
         raise Refusal("invalid", "The server redirects from https to http, which is not followed.")
     if not parts.hostname or any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in url):
-        raise Refusal("invalid", "The URL names no host, or holds characters that must be escaped.")
+        raise Refusal(
+            "invalid", "The URL names no host, or contains characters that must be escaped."
+        )
     if parts.username is not None or parts.password is not None:
-        raise Refusal("invalid", "The URL holds credentials; they would end up in logs.")
+        raise Refusal("invalid", "The URL contains credentials; they would end up in logs.")
     if port == 0:
         raise Refusal("invalid", "The URL's port is 0.")
     return parts
 
 
 def fetch(job: Job) -> str:
-    """Fetch all of it; the URL that it came from in the end. Raises Refusal."""
+    """Fetch the whole file; returns its final URL. Raises Refusal."""
     fruitless = 0
     while True:
         before = job.done
@@ -233,7 +234,7 @@ def _ask(sock: socket.socket, connection: h11.Connection, parts: SplitResult, jo
 
 
 def _begin(job: Job, status: int, headers: dict[str, str]) -> bool:
-    """Judge the head of an answer; False where there is nothing more to come."""
+    """Check the head of a response; False if nothing more follows."""
     if job.done and status == 416 and job.done == job.total:
         return False
     if job.done and status == 206:
@@ -307,8 +308,6 @@ def _words(error: BaseException) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """The program."""
-
     def work(given: dict[str, Any]) -> dict[str, Any]:
         job = Job(**given)
         url = fetch(job)

@@ -1,4 +1,4 @@
-"""What a worker says to who started it: JSON lines on stdout.
+"""The messages of a worker to its parent: JSON lines on stdout.
 
 {"done": BYTES, "total": BYTES}*     then   {"ok": {…}}  or  {"error": CODE, "detail": SENTENCE}
 CODE is a `vmkernel.model.ErrorCode`.
@@ -30,7 +30,7 @@ class Refusal(Exception):  # noqa: N818 - it is told, not raised further
 
 
 class Report:
-    """Tells the progress a few times a second."""
+    """Reports the progress a few times a second."""
 
     def __init__(self) -> None:
         self._last_s = 0.0
@@ -43,14 +43,13 @@ class Report:
 
 
 def say(message: dict[str, Any]) -> None:
-    """One line."""
     data = json.dumps(message).encode() + b"\n"
     while data:
         data = data[os.write(1, data) :]
 
 
 def run(work: Callable[[dict[str, Any]], dict[str, Any]], argv: list[str]) -> int:
-    """Confine this process, do the work, tell its outcome. 0 where it was told."""
+    """Confine this process, do the work, report the result. 0 if it was reported."""
     given = json.loads(argv[0])
     policy = Policy(**{**given, "read": tuple(given["read"]), "write": tuple(given["write"])})
     job = json.loads(argv[1])

@@ -94,7 +94,6 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    """The program."""
     return run(_work, argv)
 
 

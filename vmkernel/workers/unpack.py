@@ -1,16 +1,16 @@
 """Unpack gzip, xz, zstd or bzip2 from one file into another; memory and output are bounded.
 
-JOB: source, target (descriptors), compression, limit_bytes. Outcome: size_bytes.
-Blocks of zeros become holes. Several members after one another are one file (RFC 1952 2.2, the
-.xz format 1.1 and 2.2, RFC 8878 3.1), and what a format lets follow or skip does no harm:
+JOB: source, target (descriptors), compression, limit_bytes. Outcome: size_bytes. Blocks of zeros
+become holes. Several members after one another are one file (RFC 1952 2.2, the .xz format 1.1 and
+2.2, RFC 8878 3.1), and data that a format allows after or between them are ignored:
 
 gzip   zeros behind the last member, and anything else that isn't a member, as gzip(1) has it
 bzip2  the same, as bzip2(1) has it; its blocks have at most 900 kB, so that memory is bounded
 xz     zeros between and behind streams, in fours
 zstd   skippable frames anywhere, also first
 
-Windows and dictionaries have a bound, and a message names it. zstd is libzstd by ctypes (zstd.h,
-"Streaming decompression"): Python has none before 3.14.
+Windows and dictionaries are limited, and a message names the limit. zstd is libzstd by ctypes
+(zstd.h, "Streaming decompression"): Python has none before 3.14.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ class Decoder(Protocol):
 
     @property
     def eof(self) -> bool:
-        """True behind its end."""
+        """True after its end."""
 
     @property
     def unused(self) -> bytes:
-        """What came behind its end."""
+        """The data after its end."""
 
     def feed(self, data: bytes) -> bytes:
-        """Some more output of some more input; Refusal where the data are broken."""
+        """More output from more input; Refusal if the data are damaged."""
 
     @property
     def hungry(self) -> bool:
-        """True where it has given all that the input so far makes."""
+        """True if it has returned everything that the input so far yields."""
 
 
 class _Gzip:
@@ -212,7 +212,7 @@ def decoder(compression: str) -> Decoder:
 
 
 class _Sparse:
-    """Writes one block after another and leaves holes where they are zero."""
+    """Writes blocks and leaves holes for those that are all zero."""
 
     def __init__(self, fd: int, limit_bytes: int) -> None:
         self._fd = fd
@@ -247,9 +247,9 @@ class _Sparse:
 
 
 def unpack(source: int, target: int, compression: str, limit_bytes: int, report: Report) -> int:
-    """Unpack all of `source` into the empty file `target`; the number of bytes that came out.
+    """Unpack all of `source` into the empty file `target`; returns the number of bytes.
 
-    Raises Refusal: broken, cut off, or larger than `limit_bytes`.
+    Raises Refusal: damaged, truncated, or larger than `limit_bytes`.
     """
     total = os.fstat(source).st_size
     out = _Sparse(target, limit_bytes)
@@ -312,8 +312,6 @@ def _broken(kind: str) -> Refusal:
 
 
 def main(argv: list[str]) -> int:
-    """The program."""
-
     def work(job: dict[str, Any]) -> dict[str, Any]:
         size = unpack(
             job["source"], job["target"], job["compression"], job["limit_bytes"], Report()

@@ -65,7 +65,7 @@ class StoreError(Exception):
 
 @dataclass(frozen=True)
 class Variable:
-    """One living variable."""
+    """A valid variable."""
 
     vendor: bytes
     name: bytes
@@ -76,7 +76,7 @@ class Variable:
 
     @property
     def key(self) -> tuple[bytes, bytes]:
-        """What makes it itself."""
+        """What identifies it."""
         return self.vendor, self.name
 
     def packed(self) -> bytes:
@@ -133,8 +133,9 @@ class Store:
         )
 
     def packed(self) -> bytes:
-        """The flash file. Raises StoreError where they don't fit, or the firmware was cut off while
-        it wrote."""
+        """The flash file. Raises StoreError if they don't fit, or the firmware was cut off while it
+        wrote.
+        """
         _refuse_pending(self.image[self.end :])
         body = b"".join(variable.packed() for variable in self.variables)
         room = self.end - self.start
@@ -152,7 +153,7 @@ def _utf16(name: str) -> bytes:
 
 
 def _living(image: bytes, start: int, end: int) -> Iterator[Variable]:
-    """Those that count, in order: one in transition does where nothing has taken its place."""
+    """The valid ones, in order: one in transition counts if it was not replaced."""
     added: dict[tuple[bytes, bytes], Variable] = {}
     leaving: dict[tuple[bytes, bytes], Variable] = {}
     order: list[tuple[bytes, bytes]] = []
@@ -182,8 +183,9 @@ def _living(image: bytes, start: int, end: int) -> Iterator[Variable]:
 
 
 def _refuse_pending(log: bytes) -> None:
-    """Raise StoreError where the firmware has begun to write and would finish it at its next start,
-    over what is written now."""
+    """Raise StoreError if the firmware has begun to write and would finish it at its next start,
+    over what is written now.
+    """
     base = log.find(_WORKING_BLOCK)
     if base < 0 or base + _WORKING_HEADER.size > len(log):
         return

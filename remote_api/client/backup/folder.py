@@ -7,7 +7,7 @@
 <folder>/.lock                held by the one command that changes the folder
 
 A point exists once its NNNN.json does, which is written last and removed first; files that no point
-names are leftovers of a command that was cut off, and the next one removes them.
+names are left by an interrupted command, and the next one removes them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MODE = 0o600
 
 
 class DiskPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a point holds of one disk."""
+    """The part of a point for one disk."""
 
     key: str
     volume: str
@@ -55,7 +55,7 @@ class DiskPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class VmPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a point holds of the VM besides its disks."""
+    """The part of a point for the VM, besides its disks."""
 
     file: str
     sha256: str
@@ -161,7 +161,6 @@ class BackupFolder:
     # --- writing ------------------------------------------------------------------------------
 
     def create(self, name: str) -> BinaryIO:
-        """A new data file."""
         fd = os.open(
             self.path / name,
             os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0),
@@ -220,7 +219,7 @@ class BackupFolder:
         return data
 
     def disk(self, chain: Chain, key: str) -> tuple[list[Run], list[Path]]:
-        """What a disk held at the chain's last point: runs, and the files of their sources."""
+        """The content of a disk at the chain's last point: runs, and the files of their sources."""
         runs: list[Run] = []
         files: list[Path] = []
         size = 0
@@ -268,8 +267,8 @@ class BackupFolder:
     def prune(self, keep: int, *, on_step: Callable[[str], None] = lambda _: None) -> list[int]:
         """Keep the last `keep` points; the numbers of those removed.
 
-        The oldest point that stays becomes a whole one, of what it and those before it hold. It
-        exists before anything is removed, so a command that is cut off loses no point.
+        The oldest point that stays becomes a full one, merged from it and those before it. It is
+        complete before anything is removed, so an interrupted command loses no point.
         """
         if keep < 1:
             raise MisuseError("keep at least one point")
@@ -335,7 +334,7 @@ def _flush(file: BinaryIO) -> None:
 
 
 def _locked(file: BinaryIO) -> bool:
-    """Lock a file until it is closed; True where the system has no such locks."""
+    """Lock a file until it is closed; True if the system has no such locks."""
     try:
         import fcntl
     except ImportError:  # Windows: two commands at once are not kept apart there

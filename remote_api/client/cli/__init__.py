@@ -1,4 +1,4 @@
-"""The `mica` command: it turns words into calls of the SDK, and never speaks HTTP itself.
+"""The `mica` command: it turns the command line into calls of the SDK, and does no HTTP itself.
 
 exit status   0  done
               1  the host refused, or an operation failed

@@ -27,7 +27,6 @@ class KnownHost(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint_sha256: str | None = None
 
     def __repr__(self) -> str:
-        """Without the token."""
         return f"KnownHost({self.address!r})"
 
 
@@ -49,7 +48,7 @@ class ContextStore:
         return contents.current, contents.hosts
 
     def get(self, name: str | None) -> KnownHost:
-        """One host; the current one where no name is given. Raises ConflictError."""
+        """One host; the current one if no name is given. Raises ConflictError."""
         contents = self._read()
         wanted = name or contents.current
         if wanted is None:

@@ -1,8 +1,8 @@
-"""The one way out: whatever the command prints goes through here.
+"""All output of the command.
 
-What others chose (names, labels, reasons, messages) loses every character that a terminal would
-act on, and can't begin a line of its own; JSON has it in escapes. No other module of the client
-prints, which a style test holds.
+Text from others (names, labels, reasons, messages) loses every character that a terminal would
+interpret, and can't begin a new line; JSON has it in escapes. No other module of the client prints,
+which a style test holds.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def print_paragraph(text: str, *, err: bool = False) -> None:
 
 
 def print_json(value: object, *, compact: bool = False) -> None:
-    """JSON whose strings hold what they hold, in escapes where a terminal would act on it."""
+    """JSON, with escapes for characters that a terminal would interpret."""
     data = msgspec.json.encode(value)
     click.echo(escape_in_json((data if compact else msgspec.json.format(data, indent=2)).decode()))
 
@@ -180,7 +180,7 @@ def print_in_raw_terminal(text: str) -> None:
 
 
 def clear_screen() -> None:
-    """An empty terminal; nothing if the output is none."""
+    """Clear the terminal; nothing if the output isn't one."""
     click.clear()
 
 

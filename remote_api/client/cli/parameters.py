@@ -1,4 +1,4 @@
-"""The kinds of words on the command line: names and sizes."""
+"""The types of command-line arguments: names and sizes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes."""
+        """The size in bytes."""
         if isinstance(value, int):
             return value
         text = str(value).strip().lower().removesuffix("ib").removesuffix("b")

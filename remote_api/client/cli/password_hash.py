@@ -12,13 +12,13 @@ import secrets
 __all__ = ["hash_password"]
 
 _ROUNDS = 5000
-"""What `$6$` means where it names no number."""
+"""The default of `$6$` if it names no number."""
 _ALPHABET = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SALT_LENGTH = 16
 
 
 def hash_password(password: str, salt: str | None = None) -> str:
-    """The hash of a password, with a random salt of up to 16 characters where none is given."""
+    """The hash of a password, with a random salt of 16 characters if none is given."""
     salt = salt or "".join(secrets.choice(_ALPHABET) for _ in range(_SALT_LENGTH))
     return f"$6${salt}${_encoded(_digest(password.encode(), salt.encode()))}"
 

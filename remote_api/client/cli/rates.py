@@ -20,7 +20,7 @@ class IoRates:
     operations_s: float
     bytes_s: float
     latency_s: float | None
-    """The mean of the operations between the readings; None where there were none."""
+    """The mean of the operations between the readings; None if there were none."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class HostRates:
 
 
 def vm_rates(before: VmStatistics, after: VmStatistics) -> VmRates | None:
-    """The rates; None where the VM didn't run at both readings, or was started between them."""
+    """The rates; None if the VM wasn't running at both readings, or was started between them."""
     seconds = _seconds(before.at, after.at)
     if seconds <= 0 or after.started_at is None or before.started_at != after.started_at:
         return None
@@ -72,7 +72,7 @@ def vm_rates(before: VmStatistics, after: VmStatistics) -> VmRates | None:
 
 
 def host_rates(before: HostStatistics, after: HostStatistics) -> HostRates | None:
-    """The rates; None where the host was started between the readings."""
+    """The rates; None if the host was started between the readings."""
     seconds = _seconds(before.at, after.at)
     if seconds <= 0 or after.uptime_s < before.uptime_s:
         return None
@@ -125,7 +125,7 @@ def _counted(before: list[int | None], after: list[int | None], seconds: float) 
 
 
 def _rate(before: float, after: float, seconds: float) -> float:
-    """A counter that shrank began anew."""
+    """A counter that is smaller than before has restarted from zero."""
     return max(0.0, after - before) / seconds
 
 

@@ -26,7 +26,7 @@ _EPILOG = (
 
 
 class _Root(click.Group):
-    """The command itself: ends the process with a status that tells what happened."""
+    """The command itself: ends the process with a status that says what happened."""
 
     def main(self, *arguments: Any, **named: Any) -> NoReturn:
         """Run the command line and end the process."""

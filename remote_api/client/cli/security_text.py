@@ -24,7 +24,7 @@ def security_text(info: SecurityInfo) -> str:
         f"USB devices: {info.usb_devices}" if info.usb_devices else None,
         f"IOMMU {info.iommu}",
         _either(info.smt_active, "SMT on", "SMT off"),
-        f"processor open to {', '.join(info.cpu_vulnerabilities)}"
+        f"CPU vulnerable to {', '.join(info.cpu_vulnerabilities)}"
         if info.cpu_vulnerabilities
         else None,
         "Secure Boot" if info.secure_boot else "no Secure Boot",

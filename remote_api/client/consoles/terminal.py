@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["ESCAPE", "interact"]
 
 ESCAPE = b"\x1d"
-"""Ctrl-]."""
 _CLOSE_TIMEOUT_S = 3.0
 
 

@@ -2,8 +2,8 @@
 
 viewer --TCP--> 127.0.0.1:PORT --> this --WebSocket over TLS--> the host --> QEMU
 
-Each connection spends a ticket of its own, so viewers may come, go and come again. The port is
-open to every user of this machine while the command runs; RFB itself asks for no password.
+Each connection uses a new ticket, so viewers can disconnect and connect again. The port is open to
+every user of this machine while the command runs; RFB itself asks for no password.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class VncPort:
         self.port: int = self._listener.getsockname()[1]
 
     def close(self) -> None:
-        """Take no more viewers."""
+        """Accept no more viewers."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def serve(self) -> None:
-        """Take viewers, until `close`."""
+        """Accept viewers until `close`."""
         while True:
             try:
                 viewer, _ = self._listener.accept()

@@ -28,8 +28,9 @@ def open_console(
     kind: ConsoleKind = ConsoleKind.SERIAL,
     mode: ConsoleMode = ConsoleMode.WRITE,
 ) -> Iterator[ClientConnection]:
-    """A console's WebSocket: `recv()` and `send()` bytes; of a serial line, a `str` that comes is
-    a ConsoleNotice as JSON."""
+    """A console's WebSocket: `recv()` and `send()` bytes; of a serial line, a received `str` is a
+    ConsoleNotice as JSON.
+    """
     from websockets.exceptions import WebSocketException
     from websockets.sync.client import connect
 

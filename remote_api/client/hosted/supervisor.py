@@ -5,11 +5,11 @@ stopped -> starting -> ready -> (crash) -> waiting 0.2 … 5 s -> starting -> �
               +-> failed: the process ended before it was ready; that is final
 
 The wait doubles while a process keeps crashing, and starts over once it has run for STEADY_S.
-What a process has to say comes by the service manager's own protocol (sd_notify(3)), on a socket in
-a folder that is its user's alone: `READY=1`, `STATUS=` and, of ours, the `X_MICA_…` fields.
+Processes report their state by the service manager's protocol (sd_notify(3)), on a socket in a
+folder that is its user's alone: `READY=1`, `STATUS=` and, of ours, the `X_MICA_…` fields.
 
-Whatever a process prints goes into its log. The log is looked at whenever the process is: once it
-has LOG_MAX_BYTES, its newest half becomes `.log.1` in place of the one before, and it starts empty.
+Whatever a process prints goes into its log. The log is checked whenever the process is: once it has
+LOG_MAX_BYTES, its newest half becomes `.log.1` in place of the one before, and it starts empty.
 What is printed at that very moment may be lost.
 """
 
@@ -61,7 +61,7 @@ class Child:
     pass_fds: tuple[int, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     told: dict[str, str] = field(default_factory=dict)
-    """What it has said of itself since its start, by name."""
+    """What it has reported since its start, by name."""
     crashes: int = 0
     """Since it last ran for a while."""
     due: float = 0.0
@@ -70,7 +70,7 @@ class Child:
 
     @property
     def ready(self) -> bool:
-        """True once it has said that it serves."""
+        """True once it has reported that it serves."""
         return self.told.get("READY") == "1"
 
     def start(self) -> None:
@@ -95,7 +95,7 @@ class Child:
             raise ChildFailedError(f"can't start {self.name}: {error}") from error
 
     def listen(self) -> None:
-        """Take in what it has said."""
+        """Read what it has reported."""
         while self._notices is not None:
             try:
                 notice = self._notices.recv(_NOTICE_BYTES).decode(errors="replace")
@@ -202,8 +202,8 @@ class Supervisor:
     def stop(self, asked_again: Callable[[], bool] = lambda: False) -> None:
         """End all, the first one first; what does not end in time is killed.
 
-        Whatever a process says of its end is reported. `asked_again` is True once the user
-        asks to hurry: the process gets SIGTERM again, and decides what that means.
+        What a process reports about its end is passed on. `asked_again` is True once the user asks
+        to hurry: the process gets SIGTERM again, and decides what that means.
         """
         for child in self._children:
             process, child.process = child.process, None
@@ -252,7 +252,7 @@ def _how(status: int) -> str:
 
 
 def _end_with_parent() -> Callable[[], None]:
-    """What a child does first: ask the kernel to end it in order when its parent dies."""
+    """Run first in a child: ask the kernel to end it in order when its parent dies."""
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 

@@ -28,7 +28,7 @@ def checked_name(text: str) -> str:
 
 
 def check_path(path: str) -> None:
-    """Refuse what is no path of the API: a name with a `?` or `..` would lead elsewhere.
+    """Refuse anything that isn't a path of the API: a name with a `?` or `..` would lead elsewhere.
 
     Every part of a path is made as names are, but for the ids of operations. Raises MisuseError.
     """

@@ -1,4 +1,5 @@
-"""Reading answers leniently: what a newer host adds is left out, what is there must be right.
+"""Reading responses leniently: fields that a newer host adds are ignored, known fields must be
+valid.
 
 A value that a set doesn't have yet is kept as text (`OpenEnum`).
 """

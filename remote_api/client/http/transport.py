@@ -137,7 +137,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0.0,
     ) -> Answer:
-        """One exchange. Raises ClientError; see errors.py."""
+        """One exchange. Raises ClientError."""
         check_path(path)
         sent = {**self.authorization, **(headers or {})}
         data: Any = content

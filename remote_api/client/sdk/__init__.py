@@ -41,9 +41,7 @@ class Mica(
     """One host."""
 
     def __enter__(self) -> Mica:
-        """Itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close all connections."""
         self.close()

@@ -52,7 +52,7 @@ class DownloadCalls(Calls):
     def _to_stream(
         self, path: str, stream: BinaryIO, on_bytes: OnBytes | None, sha256: str | None
     ) -> None:
-        """The bytes in order; the digest is proven at their end."""
+        """The bytes in order; the digest is verified at the end."""
         digest = hashlib.sha256()
         there = 0
 

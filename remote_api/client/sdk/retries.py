@@ -20,7 +20,7 @@ class Retries:
         self._failures = 0
 
     def succeeded(self) -> None:
-        """Something came through: count from the beginning."""
+        """Data got through: count retries from the beginning."""
         self._failures = 0
 
     def failed(self) -> None:

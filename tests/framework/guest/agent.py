@@ -34,7 +34,7 @@ MODULES = ("crc32c_generic", "ext4")
 
 
 def agent_initrd(files: GuestFiles) -> Path:
-    """The guest's initrd with the agent, made now where it is not there yet."""
+    """The guest's initrd with the agent, made now if it is not there yet."""
     agent = inputs.provisioning() / "usr/sbin/qemu-ga"
     digest = hashlib.sha256(Path(__file__).read_bytes() + str(agent).encode()).hexdigest()[:16]
     target = files.initrd.with_name(f"initrd-agent-{digest}")

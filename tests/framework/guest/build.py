@@ -47,7 +47,7 @@ class GuestFiles:
 
 
 def guest_files() -> GuestFiles:
-    """Every form of the guest, made now where it is not there yet."""
+    """Every form of the guest, made now if it is not there yet."""
     sources = sorted(HERE.glob("*.[chp]*"))
     digest = hashlib.sha256()
     for path in sources:

@@ -21,7 +21,7 @@ DISK_BYTES = 1 << 20
 
 
 def old_pc_disk() -> Path:
-    """The disk, made now where it is not there yet."""
+    """The disk, made now if it is not there yet."""
     return bare_disk("old-pc", SOURCES / "main.c")
 
 

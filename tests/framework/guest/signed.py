@@ -1,5 +1,6 @@
-"""The guest on a disk that starts under Secure Boot: Debian's shim, which Microsoft has signed,
-its GRUB and its kernel, which Debian has, and our initrd, which nobody looks at."""
+"""The guest on a disk that starts under Secure Boot: Debian's shim, which Microsoft has signed, its
+GRUB and its kernel, which Debian has, and our initrd, which isn't verified.
+"""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_a_guest_that_cannot_start_says_why() -> None:
 def test_a_guest_that_ends_in_silence_is_not_trusted() -> None:
     result, _ = probe(b"x" * 4096)
     assert not result.usable
-    assert "before it said" in (result.reason or "")
+    assert "ended without output" in (result.reason or "")
 
 
 def test_a_device_that_looks_wrong_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

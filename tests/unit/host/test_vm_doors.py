@@ -114,7 +114,7 @@ def test_a_glance_at_what_is_no_kvm(tmp_path: Path) -> None:
     (tmp_path / "kvm").write_text("")
     other = glance_at_kvm(tmp_path / "kvm")
     assert not other.usable
-    assert "makes no machine" in (other.reason or "")
+    assert "can't create a VM" in (other.reason or "")
 
 
 def test_firmware_is_found_by_its_files(tmp_path: Path) -> None:

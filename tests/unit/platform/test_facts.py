@@ -54,7 +54,7 @@ def test_memory(machine: SampleMachine) -> None:
     [
         ("svm", True, None, "", True, ""),
         ("vmx", True, "kvm", "", True, ""),
-        ("", False, None, "", False, "shows no hardware virtualisation"),
+        ("", False, None, "", False, "reports no hardware virtualisation"),
         ("", False, None, "x86/cpu: VMX (outside TXT) disabled by BIOS", False, "firmware set-up"),
         ("svm", False, None, "", False, "did not start"),
         ("svm", True, "tcg", "", False, "trial guest"),
@@ -86,7 +86,7 @@ OFF = "x86/cpu: VMX (outside TXT) disabled by BIOS"
     [
         ("tcg", "It hung.", OFF, "It hung."),
         ("tcg", None, OFF, "firmware set-up"),
-        ("tcg", None, "", "shows no hardware virtualisation"),
+        ("tcg", None, "", "reports no hardware virtualisation"),
         ("kvm", "It hung.", OFF, None),
         (None, None, OFF, None),
     ],

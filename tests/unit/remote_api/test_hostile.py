@@ -71,7 +71,7 @@ async def test_methods_that_are_allowed(tmp_path: Path) -> None:
         (
             "/v1/tokens/t",
             {"role": "viewer", "expires_at": "tomorrow"},
-            "/spec/expires_at: Not of the form such as 2026-11-23T06:30:00Z (A point in time",
+            "/spec/expires_at: Not of the form such as 2026-11-23T06:30:00Z (A time",
         ),
         (
             "/v1/vms/web",

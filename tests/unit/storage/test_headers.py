@@ -66,7 +66,7 @@ def test_what_is_right_is_taken(
         (F.RAW, bytes(0x40) + b"\x7f\x10\xda\xbe" + bytes(600), "VDI"),
         (F.RAW, b"\xfd7zXZ\x00" + bytes(600), "compressed"),
         (F.LINUX_KERNEL, bytes(4096), "neither"),
-        (F.LINUX_KERNEL, elf(machine=183), "another processor"),
+        (F.LINUX_KERNEL, elf(machine=183), "another architecture"),
         (F.LINUX_KERNEL, elf(bits=1), "64-bit"),
         (F.LINUX_KERNEL, b"\x7fELF\x02\x01", "64-bit"),
         (F.LINUX_INITRD, bzimage(), "neither"),

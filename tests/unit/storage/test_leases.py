@@ -225,7 +225,7 @@ def test_two_hosts_never_have_one_datastore(tmp_path: Path) -> None:
         work = asyncio.create_task(at_work())
         failure = await _adopt(other)
         assert failure is not None
-        assert "is at work" in failure
+        assert "is using it" in failure
         assert "in-use" in failure
         work.cancel()
         assert incoming.exists(), "what the other host has under way was swept"

@@ -184,7 +184,7 @@ def test_another_datastore_in_its_place_is_not_it(server: Server) -> None:
         (errno.ECONNREFUSED, True, "can't be used"),
         (errno.EHOSTUNREACH, True, "can't be used"),
         (errno.EACCES, False, "no_root_squash"),
-        (errno.EPROTONOSUPPORT, False, "doesn't speak NFS 3 or 4"),
+        (errno.EPROTONOSUPPORT, False, "doesn't support NFS 3 or 4"),
         (errno.ENOENT, False, "can't be mounted"),
     ],
 )

@@ -314,7 +314,7 @@ def test_secrets_are_not_shown_and_stay() -> None:
         assert HASH.encode() not in text
         assert (b"touch" in text) is not user_data
         assert revealed(shown.spec, spec) == spec
-    with pytest.raises(MicaError, match="nothing is"):
+    with pytest.raises(MicaError, match="there is none"):
         revealed(
             replace(spec, cloud_init=CloudInitSpec(password_hash=CONCEALED)),
             VmSpec(datastore="main"),

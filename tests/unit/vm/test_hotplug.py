@@ -261,7 +261,7 @@ def test_what_fails_is_taken_back_and_the_spec_tells_the_truth(tmp_path: Path) -
             "cdroms": (CdromSpec(image="blue"),),
             "cpus": CpuSpec(count=2, max_count=2),
         }
-        with pytest.raises(MicaError, match="places for 0 more"):
+        with pytest.raises(MicaError, match="only 0 more"):
             await update(world, **wanted)
         assert devices.there == {"disk0"}
         assert world.vms.get("web").spec == before.spec

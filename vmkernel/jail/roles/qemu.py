@@ -1,9 +1,9 @@
 """QEMU in its jail: every device model that Mica offers, with KVM and without.
 
-Left out, and refused: sockets and connections of its own (it is born with those that it needs),
-io_uring, processes and namespaces, other processes' memory, keys, mounts, System V and POSIX
-message queues and shared memory, file handles, userfaultfd, bpf, perf, changes of owner, of time
-and of the machine.
+Left out, and refused: sockets and connections (it inherits those that it needs), io_uring,
+processes and namespaces, other processes' memory, keys, mounts, System V and POSIX message queues
+and shared memory, file handles, userfaultfd, bpf, perf, changes of owner, of time and of the
+machine.
 
 A physical device handed to a guest would need its ioctl group here: USB 0x55, VFIO 0x3B.
 """

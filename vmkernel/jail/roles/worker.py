@@ -82,4 +82,4 @@ FETCH_WORKER = CallFilter(
 )
 """Fetches from a server: sockets of the Internet's families, and the kernel's routes, which say
 whether an address is this host's own (`host/route_lookup.py`); they can only be read without
-privileges. The C library asks a name service by AF_UNIX, and goes on without it."""
+privileges. The C library tries a name service by AF_UNIX, and works without it."""

@@ -363,7 +363,7 @@ class DatastoreChanges:
         for other in self._store.config.datastores:
             if other.uuid == uuid:
                 return StorageError(
-                    ErrorCode.ALREADY_EXISTS, f"It is datastore {other.id} already."
+                    ErrorCode.ALREADY_EXISTS, f"This host has it already, as datastore {other.id}."
                 )
         return None
 

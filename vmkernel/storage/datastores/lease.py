@@ -79,7 +79,7 @@ class LeaseHeld(StorageError):  # noqa: N818 - a state, told as a failure
     """Another host holds the datastore; `alive` if it was seen renewing the lease."""
 
     def __init__(self, holder: str, *, alive: bool) -> None:
-        does = "holds it and is at work" if alive else "holds it, according to its lease"
+        does = "is using it" if alive else "holds it, according to its lease"
         super().__init__(
             ErrorCode.IN_USE,
             f"{holder} {does}: unmount it there; or mount it here with take_over, and that host"

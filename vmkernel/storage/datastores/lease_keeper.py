@@ -60,7 +60,7 @@ class LeaseKeeper:
                 if mode is TakeoverMode.OWN or held.alive or loop.time() > end_s:
                     raise
                 if report is not None:
-                    report(f"waiting whether {held.holder} is silent")
+                    report(f"checking if {held.holder} is silent")
             else:
                 self._renewed_s[attached.uuid] = loop.time()
                 self._taken[attached.uuid] = attached

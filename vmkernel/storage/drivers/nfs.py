@@ -181,7 +181,7 @@ class NfsDriver(DatastoreDriver):
         except OSError as error:
             if error.errno == errno.EPROTONOSUPPORT:
                 wanted = f"NFS {nfs.version}" if nfs.version else "NFS 3 or 4"
-                raise HostError(f"{source}: the server doesn't speak {wanted}.") from error
+                raise HostError(f"{source}: the server doesn't support {wanted}.") from error
             if error.errno in _NOT_THERE:
                 reason = os.strerror(error.errno or 0)
                 raise DatastoreMissing(f"{source} can't be used: {reason}.") from error

@@ -31,7 +31,7 @@ class LinuxKernel(Format):
             if len(machine) < 2 or not _64_BIT_LITTLE_ENDIAN.at(data):
                 raise FormatError("it is an ELF file, but not a 64-bit little-endian one")
             if struct.unpack("<H", machine)[0] != _X86_64:
-                raise FormatError("it is an ELF file for another processor")
+                raise FormatError("it is an ELF file for another architecture")
         elif not (_BOOT_FLAG.at(data) and _HDRS.at(data)):
             raise FormatError("it is neither a bzImage nor an ELF vmlinux")
         return data.size

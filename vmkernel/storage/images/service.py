@@ -296,7 +296,7 @@ class Images:
         if self._catalogue.is_read(image_id):
             raise StorageError(
                 ErrorCode.IN_USE,
-                f"Image {image_id} is being downloaded or made a volume of; wait for it.",
+                f"Image {image_id} is being downloaded or copied to a volume; try again later.",
             )
         with self._catalogue.locked("image", image_id, "deleted"):
             async with self._datastores.using(entry.datastore):

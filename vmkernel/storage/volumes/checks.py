@@ -34,8 +34,8 @@ class VolumeChecks:
         if record.moving_to is not None:
             raise StorageError(
                 ErrorCode.CONFLICT,
-                f"Volume {record.id} was being moved to a datastore that is not there: bring that"
-                " back, or delete it from this host, to have the volume here.",
+                f"Volume {record.id} was being moved to a datastore that is missing: reattach "
+                "that datastore, or delete it from this host.",
             )
 
     def at_rest(self, volume_id: str) -> tuple[VolumeEntry, VolumeRecord]:

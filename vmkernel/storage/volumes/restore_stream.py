@@ -50,8 +50,8 @@ class VolumeData:
         if entry.format.value != "raw":
             raise StorageError(
                 ErrorCode.CONFLICT,
-                f"Volume {volume_id} is {entry.format}: only a raw volume takes data; convert it"
-                " to raw before, and back afterwards.",
+                f"Volume {volume_id} is {entry.format}: only raw volumes accept data; convert "
+                "it to raw first, and back afterwards.",
             )
         if offset + length > entry.size_bytes:
             raise StorageError(

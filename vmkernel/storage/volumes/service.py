@@ -318,7 +318,7 @@ class Volumes:
                 await asyncio.shield(asyncio.to_thread(remove, path))
                 if isinstance(error, OSError):
                     raise from_os_error(
-                        error, f"Nothing can be put beside volume {volume_id}"
+                        error, f"No file can be created beside volume {volume_id}"
                     ) from error
                 raise
         return path

@@ -1,11 +1,11 @@
 """The disks of a VM that is off, for a backup: read by a QEMU whose guest never runs, so that they
 are read as those of a running VM are, in the same jail, with the same checkpoints.
 
-  opened (inside the owner task) -> whoever backs up reads -> closed
+  opened (inside the owner task) -> read by the backup -> closed
        a vmkernel that is killed meanwhile: its successor ends that QEMU (machine.py)
 
-The VM counts as off all the while; its disks are held (`at_disks`), and the one who opened keeps
-it from being started.
+The VM counts as off all the while; its disks are held (`at_disks`), and its opener prevents a
+start.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ _MEMORY_BYTES = 64 << 20
 
 
 def reader_of(definition: VmDefinition, storage: Storage) -> VmDefinition:
-    """The VM with its disks and little else. What others are linked to is not even opened for
-    writing; on the bus of these, which no guest looks at, every disk can be read-only."""
+    """The VM with its disks and little else. Volumes with linked clones are not even opened for
+    writing; on the bus used, which no guest sees, every disk can be read-only.
+    """
     spec = definition.spec
     disks = tuple(
         replace(
@@ -92,7 +93,7 @@ class StillDisks:
 
     @classmethod
     async def open(cls, driver: VmDriver) -> StillDisks:
-        """Start it; `conflict` where the VM is not off any more."""
+        """Start it; `conflict` if the VM is not off any more."""
 
         async def inside(machine: Machine) -> StillDisks:
             if driver.state not in AT_REST:
@@ -169,7 +170,7 @@ async def checkpoints_of(driver: VmDriver) -> dict[str, list[CheckpointDisk]]:
 
 
 async def forget_checkpoint(driver: VmDriver, checkpoint: str) -> None:
-    """Forget one in all disks of a VM that is off; `not-found` where none has it."""
+    """Remove it from all disks of a VM that is off; `not-found` if none has it."""
 
     async def inside(machine: Machine) -> None:
         machine.locks.check(VmRequest.HOLD)

@@ -6,11 +6,11 @@
 The disks of a VM that is off are read by a QEMU whose guest never runs (offline_reader.py), which
 is there for as long as the session.
 
-One session a VM at a time. What the guest overwrites meanwhile goes to a scratch file on the
-volume's datastore that has no name any more once QEMU has it open, so that nothing is ever left
-of it; a vmkernel that comes later takes away what QEMU still has of a session (live_disks.py).
-What is not on the disks (spec, firmware variables, TPM state) is kept the same way, in a file
-without a name, as it was when the disks' instant was made.
+One session a VM at a time. Blocks that the guest overwrites meanwhile go to a scratch file on the
+volume's datastore, which is unlinked once QEMU has it open, so that nothing is ever left of it;
+after a restart, the vmkernel removes what QEMU still has of a session (live_disks.py). What is not
+on the disks (spec, firmware variables, TPM state) is kept the same way, in a file without a name,
+as it was when the disks' instant was made.
 """
 
 from __future__ import annotations
@@ -90,8 +90,6 @@ class _Session:
 
 
 class VmBackups:
-    """See the module."""
-
     def __init__(self, vms: VmInventory, host: VmContext, make_scratch: MakeScratch) -> None:
         self._vms = vms
         self._host = host
@@ -110,7 +108,6 @@ class VmBackups:
         time_limit_s: int,
         actor: str,
     ) -> Backup:
-        """Open a session."""
         spec = self._vms.get(vm_id).spec
         known = {disk.key or "": disk.volume for disk in spec.disks}
         keys = tuple(known) if disks is None else tuple(dict.fromkeys(disks))
@@ -220,7 +217,6 @@ class VmBackups:
         return () if session is None else (session.backup,)
 
     def get(self, vm_id: str, backup_id: str) -> Backup:
-        """One session."""
         return self._session(vm_id, backup_id).backup
 
     async def saved_vm(self, vm_id: str, backup_id: str) -> SavedVm:
@@ -234,7 +230,6 @@ class VmBackups:
         return msgspec.msgpack.decode(await asyncio.to_thread(load), type=SavedVm)
 
     async def end(self, vm_id: str, backup_id: str, *, actor: str) -> None:
-        """Close a session."""
         await self._end(self._session(vm_id, backup_id), actor)
 
     # --- reading ------------------------------------------------------------------------------
@@ -242,7 +237,7 @@ class VmBackups:
     async def extents(
         self, vm_id: str, backup_id: str, key: str, offset: int
     ) -> tuple[tuple[BackupExtent, ...], int | None]:
-        """What is to be copied of a disk from `offset` on, and where the next list begins."""
+        """What to copy of a disk from `offset` on, and where the next list begins."""
         session = self._session(vm_id, backup_id)
         point = self._point(session, key)
         found: list[Extent] = []
@@ -375,7 +370,7 @@ class VmBackups:
                 return
 
     def _is_gone(self, session: _Session) -> bool:
-        """True where the QEMU that the session is about has ended."""
+        """True if the QEMU that the session is about has ended."""
         if session.still is not None:
             return not session.still.alive
         try:
@@ -401,7 +396,7 @@ class VmBackups:
             self._publish("vm.backup-ended", session.backup, actor)
 
     async def _forget(self, session: _Session) -> bool:
-        """Let everything go; False where somebody else does by now."""
+        """Release everything; False if that is done elsewhere already."""
         if self._sessions.get(session.backup.vm) is not session:
             return False
         del self._sessions[session.backup.vm]
@@ -409,8 +404,9 @@ class VmBackups:
         return True
 
     async def close(self) -> None:
-        """End what reads the disks of VMs that are off; sessions of VMs that run are ended by
-        whoever finds them (live_disks.py)."""
+        """Stop what reads the disks of VMs that are off; sessions of running VMs are ended by the
+        next vmkernel (live_disks.py).
+        """
         for session in list(self._sessions.values()):
             if session.still is not None:
                 await self._end(session, "the end of the vmkernel")
@@ -556,7 +552,7 @@ async def _persistent(running: Running, nodes: dict[str, str]) -> dict[str, bool
 
 
 async def _send(reader: NbdReader, stream: socket.socket, offset: int, length: int) -> None:
-    """Read at the pace of whoever takes the stream; it ends early where reading fails."""
+    """Read at the pace of the stream's reader; it ends early if reading fails."""
     loop = asyncio.get_running_loop()
     try:
         while length:

@@ -1,6 +1,6 @@
 """A VM is made of another that is off, of a template, or of a snapshot of another.
 
-copied      the disks (sharing their blocks where the file system can), the spec, the machine type,
+copied      the disks (sharing their blocks if the file system can), the spec, the machine type,
             the firmware's variables
 new         UUID, and with it cloud-init's instance id; MAC addresses, user, vsock context id
 left out    snapshots, and the memory of the one that it is made of; the TPM's state, because a TPM
@@ -11,8 +11,8 @@ A linked clone's disks are the differences to those of a template: a template ca
 nothing writes to its disks, and storage refuses everything else that would change them while there
 are such clones (Catalogue.refuse_children). `volume flatten` makes a linked disk whole.
 
-The VM is written down last: a failure before that, a cancellation or a crash (clone_journal.py)
-removes what was copied.
+The VM's definition is written last: a failure before that, a cancellation or a crash
+(clone_journal.py) removes what was copied.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _BLOCKS = frozenset(
 _BLOCKS_OF_SNAPSHOT = frozenset(
     {VmRequest.DELETE, VmRequest.SNAPSHOT, VmRequest.REVERT, VmRequest.HOLD}
 )
-"""Its VM may run on, start and end; what is kept inside its disks stays."""
+"""Its VM may continue to run, start and stop; the content inside its disks stays."""
 _SLUG_MAX = 63
 
 
@@ -91,7 +91,7 @@ class CreateVm(Protocol):
 
 
 class Clones:
-    """Makes VMs of others."""
+    """Makes VMs from others."""
 
     def __init__(
         self, vms: VmInventory, create: CreateVm, host: VmContext, operations: Operations
@@ -257,16 +257,16 @@ class Clones:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a clone is made of."""
+    """The source of a clone."""
 
     spec: VmSpec
     machine_type: str
     folder: Path
-    """With the firmware's variables."""
+    """The folder with the firmware's variables."""
     record: SnapshotRecord | None = None
 
     def past(self, disk: DiskSpec) -> DiskPast | None:
-        """Where the content of a disk is, where that isn't the present one of its volume."""
+        """Where the content of a disk is, if that isn't its volume's present content."""
         if self.record is None:
             return None
         for kept in self.record.disks:
@@ -278,7 +278,7 @@ class _Source:
 
 
 def _source(driver: VmDriver, spec: CloneSpec) -> _Source:
-    """What is asked for; MicaError where it can't be cloned now."""
+    """The requested source; MicaError if it can't be cloned now."""
     definition = driver.definition
     if spec.linked and spec.snapshot is not None:
         raise MicaError.field(

@@ -1,7 +1,7 @@
 """What a VM's owner task does for each request; one function each (suspending: suspend.py).
 
-A function that returns has answered its request, but for `shut_down`: that one puts the request
-among those who wait, and the end of the guest answers it.
+A function that returns has answered its request, except for `shut_down`: it adds the request to the
+waiters, and the guest's end answers it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _AGENT_S = 10.0
 
 
 async def start(machine: Machine, ask: Ask) -> None:
-    """Start QEMU and let the guest run, from its memory where that lies on disk."""
+    """Start QEMU and let the guest run, from its saved memory if there is any."""
     if await asyncio.to_thread(definitions.reverting, machine.folder):
         from vmkernel.vm.snapshots.recover import repair
 
@@ -93,7 +93,7 @@ def _press_later(machine: Machine) -> None:
 
 
 async def _shut_down_by_agent(machine: Machine) -> bool:
-    """True where the guest's agent took it on."""
+    """True if the guest's agent has accepted."""
     if not machine.agent.connected:
         return False
     try:
@@ -134,13 +134,13 @@ async def reset(machine: Machine, _: Ask) -> None:
 
 
 async def pause(machine: Machine, _: Ask) -> None:
-    """Let the guest stand still."""
+    """Pause the guest."""
     await machine.qmp().stop()
     machine.set_state(VmState.PAUSED)
 
 
 async def resume(machine: Machine, ask: Ask) -> None:
-    """Let the guest go on, from its memory where that lies on disk."""
+    """Resume the guest, from its saved memory if there is any."""
     if machine.suspension is not None:
         await resume_from_disk(machine, ask)
         return
@@ -173,7 +173,7 @@ async def delete(machine: Machine, _: Ask) -> None:
 
 
 async def work(_: Machine, ask: Ask) -> object:
-    """Somebody else's work, inside the owner task."""
+    """The caller's work, inside the owner task."""
     assert ask.work is not None
     return await ask.work()
 
@@ -196,7 +196,7 @@ ACTIONS: dict[VmRequest, Action] = {
 
 
 async def carry_out(machine: Machine, ask: Ask) -> object:
-    """Do what is asked."""
+    """Do what the request asks."""
     if ask.work is not None:
         return await work(machine, ask)
     return await ACTIONS[ask.request](machine, ask)

@@ -1,8 +1,8 @@
-"""The one task that owns a VM: everybody else queues a request, QEMU queues its events.
+"""The one task that owns a VM: other tasks queue requests, QEMU queues its events.
 
-Nothing outside this task changes a VM's state. A message is handled to its end before the next
-one is looked at; what takes long and must not block the queue (a guest that is shutting down) is
-a state with waiters and deadlines, not a wait.
+Nothing outside this task changes a VM's state. A message is handled completely before the next one
+is read; anything long that must not block the queue (a guest that is shutting down) is a state with
+waiters and deadlines, not a wait.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["VmDriver"]
 
 _IN_HAND = frozenset({VmRequest.START, VmRequest.POWER_OFF, VmRequest.DELETE})
-"""Requests after which the restart policy counts anew."""
+"""Requests after which the restart policy counts from zero."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class VmDriver:
         folder: Path,
         renewed: Callable[[VmDefinition], None],
     ) -> None:
-        """`renewed` is told of each change of the definition."""
+        """`renewed` is called with each new definition."""
         self._queue: asyncio.Queue[Message] = asyncio.Queue()
         self._machine = Machine(host, definition, folder, self._queue.put_nowait, renewed)
         self._ready = asyncio.Event()
@@ -77,12 +77,10 @@ class VmDriver:
 
     @property
     def vm_id(self) -> str:
-        """The VM's id."""
         return self._machine.vm_id
 
     @property
     def definition(self) -> VmDefinition:
-        """What is wanted of it."""
         return self._machine.definition
 
     @property
@@ -92,7 +90,6 @@ class VmDriver:
 
     @property
     def console(self) -> SerialConsole:
-        """Its serial line."""
         return self._machine.console
 
     @property
@@ -102,33 +99,33 @@ class VmDriver:
 
     @property
     def state(self) -> VmState:
-        """Where it stands."""
         return self._machine.state
 
     @property
     def active(self) -> bool:
-        """True where it isn't certainly off."""
+        """True if it isn't certainly off."""
         return self._machine.state in ACTIVE or not self._ready.is_set()
 
     @property
     def holds_files(self) -> bool:
-        """True where a QEMU, or a tool, has files of its datastores open, or may have."""
+        """True if a QEMU, or a tool, has files of its datastores open, or may have."""
         return self.active or self._machine.at_disks
 
     @property
     def needs_disks_as_they_are(self) -> bool:
-        """True where QEMU has its disks open, its memory on disk knows what is on them, or
-        somebody works on them."""
+        """True if QEMU has its disks open, its saved memory depends on their content, or work on
+        them is in progress.
+        """
         return self.holds_files or self.state is VmState.SUSPENDED
 
     @property
     def unseen_keys(self) -> bool:
-        """True where it stands still and its firmware variables are to be looked at."""
+        """True if it is off or suspended and its firmware variables have not been read since."""
         return self._ready.is_set() and keys_unseen(self._machine)
 
     @property
     def secure_boot(self) -> SecureBootStatus | None:
-        """What is known of its Secure Boot keys."""
+        """The last known state of its Secure Boot keys."""
         return self._machine.keys.status
 
     async def look_at_keys(self) -> None:
@@ -136,7 +133,6 @@ class VmDriver:
         await look_at_keys(self._machine)
 
     def view(self) -> Vm:
-        """The VM as clients see it."""
         return self._machine.view()
 
     async def ready(self) -> None:
@@ -144,7 +140,7 @@ class VmDriver:
         await self._ready.wait()
 
     def check(self, request: VmRequest) -> None:
-        """Raise `conflict` where the request isn't legal now, or long work stands against it."""
+        """Raise `conflict` if the request isn't legal now, or blocked by long work."""
         if request is VmRequest.POWER_OFF and self._machine.restarts.pending:
             return  # it ends the waiting for the next start
         check_legal(self.vm_id, request, self._machine.state)
@@ -174,8 +170,9 @@ class VmDriver:
         self, request: VmRequest, work: Callable[[Running], Awaitable[Outcome]]
     ) -> Outcome:
         """Queue short work with QEMU: it runs inside the owner task, so that nothing else changes
-        the VM meanwhile. Raises `conflict` where the request isn't legal, `unavailable` where
-        QEMU doesn't answer, and what the work raises."""
+        the VM meanwhile. Raises `conflict` if the request isn't legal, `unavailable` if QEMU
+        doesn't answer, and the work's own errors.
+        """
 
         async def inside() -> Outcome:
             return await work(self._machine.running())
@@ -191,13 +188,12 @@ class VmDriver:
         return outcome
 
     def interrupt(self) -> None:
-        """End the long part of such work early, where it is in it."""
+        """End the long part of such work early, if it is in it."""
         if self._machine.interruptible is not None:
             self._machine.interruptible.cancel()
 
     @property
     def snapshots(self) -> Mapping[str, SnapshotRecord]:
-        """Its snapshots by id."""
         return self._machine.snapshots
 
     @property
@@ -206,7 +202,7 @@ class VmDriver:
         return self._machine.broken_snapshots
 
     async def apart(self, request: VmRequest, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """Queue work on a VM that needs no QEMU, such as on the files of one that is off."""
+        """Queue work on a VM that needs no QEMU, such as on the files of a VM that is off."""
         outcome: Outcome = await self._put(request, work=work)
         return outcome
 
@@ -273,7 +269,7 @@ class VmDriver:
             await self._let_go()
 
     async def _next(self) -> Message | None:
-        """The next message; None where a waiter's time is over."""
+        """The next message; None if a waiter's time is over."""
         self._machine.drop_waiters()
         deadline = min((ask.deadline for ask in self._machine.waiting), default=None)
         try:
@@ -309,7 +305,7 @@ class VmDriver:
             await self._guarded(note(machine, message.event))
 
     async def _guarded(self, work: Awaitable[None]) -> None:
-        """What nobody asked for has nobody to tell its failure to; the owner task goes on."""
+        """Work without a requester, whose failure is only logged; the owner task continues."""
         try:
             await work
         except (MicaError, QemuError, OSError) as error:
@@ -357,7 +353,7 @@ class VmDriver:
                 ask.done.set_result(outcome)
 
     async def _let_go(self) -> None:
-        """The task ends: the VM, where it runs, runs on."""
+        """The task ends: a running VM keeps running."""
         machine = self._machine
         await machine.drop_link()
         machine.console.close()
@@ -377,7 +373,7 @@ class VmDriver:
 
 
 def _lives(machine: Machine) -> bool:
-    """True where its QEMU is there, or that can't be found out."""
+    """True if its QEMU exists, or that can't be found out."""
     try:
         return machine.host.launcher.is_active(machine.vm_id)
     except OSError:

@@ -16,7 +16,7 @@ __all__ = ["change", "holds"]
 
 
 async def change(host: VmContext, qmp: Qmp, cdrom: CdromSpec) -> None:
-    """Let a drive hold what its spec says, whatever it holds, or an earlier try has left."""
+    """Make a drive hold what its spec says, whatever it holds, or an earlier attempt has left."""
     key = cdrom.key or ""
     await hotplug.eject(qmp, key)
     await block_graph.remove_all_of(qmp, key)
@@ -39,7 +39,7 @@ async def change(host: VmContext, qmp: Qmp, cdrom: CdromSpec) -> None:
 
 
 async def holds(host: VmContext, qmp: Qmp, cdrom: CdromSpec, at_start: str | None) -> bool:
-    """True if a drive holds what its spec says; `at_start` is the image that it began with."""
+    """True if a drive holds what its spec says; `at_start` is its image at the start."""
     key = cdrom.key or ""
     nodes = await hotplug.inserted(qmp, key)
     if not nodes:

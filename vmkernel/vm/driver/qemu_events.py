@@ -1,4 +1,4 @@
-"""What a VM's state becomes by what QEMU reports, and by the time that passes."""
+"""Changes of a VM's state caused by QEMU's events and by timers."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ __all__ = ["come_due", "datastore_changed", "look_again", "note"]
 _log = logging.getLogger(__name__)
 
 _HELD_S = 10.0
-"""Between two looks whether long work still stands against a start."""
+"""Between two checks if long work still blocks a start."""
 
 
 _MISSED = "QEMU sent more events than could be processed; its state was read again."
 
 
 async def note(machine: Machine, event: QemuEvent) -> None:
-    """Take up one report. Raises QemuError if QEMU is gone, or doesn't answer: what the report
-    would have brought about is then found by a later look."""
+    """Handle one event. Raises QemuError if QEMU is gone, or doesn't answer: a later check then
+    finds what the event reported.
+    """
     try:
         await _note(machine, event)
     except (QemuError, MicaError):
@@ -57,8 +58,9 @@ async def note(machine: Machine, event: QemuEvent) -> None:
 
 
 async def look_again(machine: Machine) -> None:
-    """Ask QEMU for all that a lost report could have said: whether the guest runs, which devices
-    it has, whether its agent listens. (The guest's end is never lost.)"""
+    """Ask QEMU for everything that a lost event could have reported: whether the guest runs, which
+    devices it has, whether its agent listens. (The guest's end is never lost.)
+    """
     if not machine.connected or machine.state not in WITH_QEMU:
         return
     try:
@@ -120,7 +122,7 @@ async def _note(machine: Machine, event: QemuEvent) -> None:
 
 
 async def _paused(machine: Machine) -> None:
-    """The guest stands still, and no request of ours brought that about."""
+    """The guest is paused, without a request."""
     qmp = machine.qmp()
     status = await qmp.query_status()
     if status in (RunState.RUNNING, RunState.SHUTDOWN):
@@ -158,7 +160,7 @@ def datastore_changed(machine: Machine, datastore: str, *, available: bool) -> N
 
 
 async def come_due(machine: Machine, due: Due) -> None:
-    """The time for something has come; it may be out of date."""
+    """A timer has fired; it may be out of date."""
     match due.timer:
         case Timer.RESTART if due.number == machine.restarts.number and machine.restarts.pending:
             await _restart(machine)
@@ -195,7 +197,7 @@ async def _restart(machine: Machine) -> None:
 
 
 async def _look_for_space(machine: Machine) -> None:
-    """Let a VM go on that stood still because its datastore was full."""
+    """Continue a VM that was paused because its datastore was full."""
     if machine.state is not VmState.PAUSED or not machine.disk_full:
         return
     storage = machine.host.storage

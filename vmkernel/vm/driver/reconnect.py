@@ -49,7 +49,7 @@ async def lost(machine: Machine) -> None:
 
 
 async def reconnect(machine: Machine) -> None:
-    """Open a session with a QEMU that lives; try again later where it doesn't answer."""
+    """Open a session with a QEMU that is running; try again later if it doesn't answer."""
     folder = machine.run_folder
     if not machine.host.launcher.is_active(machine.vm_id):
         _gone(machine, None, await machine.host.launcher.collect(machine.vm_id))
@@ -73,12 +73,12 @@ async def reconnect(machine: Machine) -> None:
 
 
 def _try_again(machine: Machine, error: BaseException) -> None:
-    machine.reason = f"Its QEMU runs and does not answer ({words(error)})."
+    machine.reason = f"Its QEMU is running but does not answer ({words(error)})."
     machine.later(machine.host.timing.retry_s, Reconnect(machine.session))
 
 
 async def _take_over(machine: Machine, qmp: Qmp, folder: RunFolder) -> None:
-    """Find out how a QEMU stands that was found again, and finish what was begun with it."""
+    """Find out the state of a QEMU that was found again, and complete what was begun with it."""
     status = await qmp.query_status()
     if machine.record is not None and machine.record.reading:
         await machine.end_qemu()
@@ -105,7 +105,7 @@ async def _take_over(machine: Machine, qmp: Qmp, folder: RunFolder) -> None:
 
 
 async def _take_up(machine: Machine, qmp: Qmp, status: RunState) -> bool:
-    """Finish what a vmkernel that ended had begun; True where the guest runs by that."""
+    """Complete what the previous vmkernel had begun; True if that made the guest run."""
     record = machine.record
     suspending_from = record.suspending_from if record is not None else None
     if suspending_from is not None:
@@ -123,7 +123,7 @@ async def _take_up(machine: Machine, qmp: Qmp, status: RunState) -> bool:
 
 
 async def _reattach_console(machine: Machine, qmp: Qmp, folder: RunFolder) -> None:
-    """Take up the serial line again, with what came since nobody listened."""
+    """Connect to the serial line again, with the output since it was last connected."""
     try:
         machine.console.attach(connect_stream(folder.serial), hold=True)
     except OSError:

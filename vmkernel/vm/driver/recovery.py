@@ -1,4 +1,4 @@
-"""What is true of a VM after a restart of the vmkernel, and the end of what was begun before it.
+"""The state of a VM after a restart of the vmkernel, and completing what was begun before it.
 
 Only the owner task calls this, first of all.
 """
@@ -25,7 +25,7 @@ __all__ = ["keep_alive", "recover"]
 
 
 async def recover(machine: Machine) -> None:
-    """Find out what is true after a restart of the vmkernel, and finish what was begun."""
+    """Find out the state after a restart of the vmkernel, and complete what was begun."""
     remove(machine.run_folder.nbd)  # nobody has a backup open any more
     active = machine.host.launcher.is_active(machine.vm_id)
     machine.suspension, has_history = await asyncio.to_thread(look, machine.folder, active=active)

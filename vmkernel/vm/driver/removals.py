@@ -1,13 +1,14 @@
-"""Devices that leave a running machine: the stored spec follows what QEMU says, whenever it does.
+"""Removal of devices from a running machine: the stored spec follows QEMU's events, whenever they
+come.
 
 asked   device_del; the record of this run notes it      `unplugging` in the VM's status
-gone    the host's side goes, the spec loses it          whoever waits is answered; if nobody does
-                                                         any more, the event `vm.device-removed`
+gone the host's side is removed, and it leaves the spec a waiting request is answered; without one,
+the event `vm.device-removed`
 kept    the guest refused: the note goes                 likewise, `vm.device-kept`
 
-A device on PCI goes when its guest agrees, which may be minutes after the request for it was given
-up; a guest may also eject one of itself. Either way QEMU reports it, and what it reports while no
-vmkernel listens is found when the next one looks. All of it runs inside the owner task.
+A device on PCI goes when its guest agrees, which may be minutes after the request timed out; a
+guest may also eject one by itself. Either way QEMU reports it, and reports during a restart of the
+vmkernel are found by its first check. All of it runs inside the owner task.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Removal:
 
     @classmethod
     def of_nic(cls, nic: NicSpec) -> Removal:
-        """A network card."""
+        """A NIC."""
         return cls(nic.key or "", disk=False, consent=True)
 
     def check(self, vm_id: str, state: VmState) -> None:
@@ -61,7 +62,7 @@ class Removal:
             )
 
     async def ask(self, machine: Machine) -> None:
-        """Tell the guest. Noted before: QEMU may do it when nobody listens."""
+        """Ask the guest. This is recorded first: QEMU may do it while no vmkernel runs."""
         self.check(machine.vm_id, machine.state)
         qmp = machine.qmp()
         machine.leaving.refused.discard(self.key)
@@ -76,7 +77,7 @@ class Removal:
             raise
 
     async def gone(self, machine: Machine) -> bool:
-        """True once the device is gone; `conflict` if the guest refused to let it go."""
+        """True once the device is gone; `conflict` if the guest refused to release it."""
         await settle(machine, [self.key])
         if self.key not in keys_of(machine.definition.spec):
             return True
@@ -122,14 +123,14 @@ async def _settle(machine: Machine, looked_at: Collection[str]) -> None:
 
 
 def look_later(machine: Machine) -> None:
-    """Ask QEMU soon what is true: something about the VM could not be found out, or done."""
+    """Check QEMU's state again soon: something about the VM could not be found out, or done."""
     if machine.connected and machine.leaving.look_planned != machine.session:
         machine.leaving.look_planned = machine.session
         machine.later(machine.host.timing.retry_s, Due(Timer.LOOK, machine.session))
 
 
 def guest_refused(machine: Machine, key: str) -> None:
-    """The guest said that it keeps a device."""
+    """The guest reported that it keeps a device."""
     if machine.record is None or key not in machine.record.unplugging:
         return
     _forget(machine, key)
@@ -181,7 +182,7 @@ async def drop(running: Running, key: str, *, disk: bool) -> bool:
 
 
 def keys_of(spec: VmSpec) -> set[str]:
-    """The keys of what can come and go: disks and cards."""
+    """The keys of the devices that can be plugged: disks and NICs."""
     keys = (*(disk.key for disk in spec.disks), *(nic.key for nic in spec.nics))
     return {key for key in keys if key is not None}
 

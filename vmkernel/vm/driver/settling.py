@@ -1,7 +1,7 @@
-"""Making a running machine and its stored spec agree after a change whose end is not known: an
+"""Making a running machine and its stored spec agree after a change with an unknown outcome: an
 answer of QEMU's was lost, or the vmkernel was killed.
 
-  memory, processors   can't be taken back: the spec says what QEMU has
+  memory, vCPUs can't be taken back: the spec says what QEMU has
   settings, media      QEMU is told once more what the spec says
 
 Disks and cards are looked at always (removals.py).
@@ -53,7 +53,7 @@ async def settle_fields(machine: Machine) -> None:
 
 
 async def _follow(machine: Machine, at_start: VmSpec) -> None:
-    """Let the spec say how much memory and how many processors the machine has."""
+    """Set the spec's memory and vCPUs to what the machine has."""
     qmp, known = machine.qmp(), machine.definition
     spec = known.spec
     added = sum(size_bytes for _, size_bytes in await hotplug.dimms(qmp))
@@ -76,8 +76,9 @@ async def _follow(machine: Machine, at_start: VmSpec) -> None:
 
 
 def _settings(spec: VmSpec) -> Iterator[tuple[str, str | None]]:
-    """The path of each live setting with the keys of the devices that have it; what depends on
-    others comes last."""
+    """The path of each live setting with the keys of the devices that have it; those that depend on
+    others come last.
+    """
     keys = {
         "disks": [disk.key for disk in spec.disks],
         "nics": [nic.key for nic in spec.nics],

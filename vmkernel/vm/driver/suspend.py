@@ -1,6 +1,6 @@
-"""Suspending a VM to disk and letting it go on from there, inside its owner task.
+"""Suspending a VM to disk and resuming it, inside its owner task.
 
-suspend   the guest stands still -> its memory is written, flushed, sealed -> QEMU is ended
+suspend the guest is paused -> its memory is written, flushed, sealed -> QEMU is ended
           a failure before the seal, or somebody who gives up: the guest goes on as before
 resume    the image is proven -> QEMU loads it -> the image counts no more -> the guest runs
           a failure before "counts no more": QEMU is ended, and the VM is suspended as before
@@ -55,7 +55,7 @@ async def suspend(machine: Machine, ask: Ask) -> None:
 
 
 async def resume_from_disk(machine: Machine, ask: Ask) -> None:
-    """Start QEMU, load the memory, and let the guest go on."""
+    """Start QEMU, load the memory, and let the guest continue."""
     known, host = machine.suspension, machine.host
     assert known is not None
     await end_unknown(machine)
@@ -99,7 +99,7 @@ async def discard_state(machine: Machine, _: Ask) -> None:
 
 
 async def end_unknown(machine: Machine) -> None:
-    """Before a start: end a QEMU of this VM that nobody should have left there."""
+    """Before a start: end a QEMU of this VM that should not exist."""
     if machine.host.launcher.is_active(machine.vm_id):
         _log.warning("VM %s: a QEMU of unknown origin is ended", machine.vm_id)
         await machine.end_qemu()
@@ -146,7 +146,7 @@ async def _load(machine: Machine, qmp: Qmp, known: Suspension, ask: Ask) -> None
 
 
 async def _as_before(machine: Machine, qmp: Qmp, before: VmState, error: BaseException) -> None:
-    """A suspension came to nothing."""
+    """The suspension failed: the VM continues."""
     machine.set_state(before, None if before is VmState.RUNNING else machine.reason)
     try:
         if before is VmState.RUNNING:

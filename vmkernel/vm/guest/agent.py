@@ -1,11 +1,9 @@
-"""One VM's guest agent: whether there is one, what it last said, and what is asked of it.
+"""One VM's guest agent: whether it runs, its last answers, and requests to it.
 
-Absence is normal. Whoever wants something that only an agent can do (a quiet snapshot, the guest's
-clock) tries, and reports where that did not work.
-
-A guest whose file systems are held still must never stay so: `frozen` lets go whatever happens
-inside it, and a guest that a vmkernel left behind frozen is let go at the first contact after
-its successor's start.
+Absence is normal. Code that needs an agent (a quiesced snapshot, the guest's clock) tries, and
+reports a failure. A frozen guest must never stay so: `frozen` thaws it whatever happens inside the
+block, and a guest that was left frozen is thawed at the first contact after a restart of the
+vmkernel.
 """
 
 from __future__ import annotations
@@ -40,21 +38,21 @@ _THAW_ATTEMPTS = 4
 
 @dataclass(frozen=True)
 class FreezeReport:
-    """Whether the guest's file systems stand still."""
+    """Whether the guest's file systems are frozen."""
 
     filesystems: int | None
-    """How many do; None where the agent could not be had."""
+    """How many are frozen; None if the agent wasn't available."""
     reason: str | None = None
-    """Why not."""
+    """Why they are not."""
 
     @property
     def quiet(self) -> bool:
-        """True where the guest was made to stand still."""
+        """True if the guest was frozen."""
         return self.filesystems is not None
 
 
 class GuestAgent:
-    """See the module. `socket_path` is the channel that QEMU serves."""
+    """`socket_path` is the channel that QEMU serves."""
 
     def __init__(
         self, socket_path: Callable[[], Path], name: str, patience: Patience | None = None
@@ -82,13 +80,13 @@ class GuestAgent:
     _checked_s = 0.0
 
     def status(self) -> AgentStatus:
-        """What is known now."""
+        """The last known state."""
         if not self._open or self._said is None:
             return AgentStatus(connected=self._open, frozen=self._frozen)
         return replace(self._said, frozen=self._frozen)
 
     def note_channel(self, is_open: bool) -> None:
-        """QEMU says whether the guest has the channel open."""
+        """QEMU reports whether the guest has the channel open."""
         if is_open and not self._open:
             self._checked_s = 0.0
         self._open = is_open
@@ -96,13 +94,14 @@ class GuestAgent:
             self._said = None
 
     def note_resumed(self) -> None:
-        """The guest goes on from a memory of the past, or after a pause: its clock is to be set
-        at the next contact."""
+        """The guest continues from an old memory, or after a pause: set its clock at the next
+        contact.
+        """
         self._late = True
         self._checked_s = 0.0
 
     def note_end(self) -> None:
-        """QEMU is gone."""
+        """QEMU has ended."""
         self._open, self._said, self._frozen, self._contacted = False, None, False, False
         self._late = False
         self._checked_s = 0.0
@@ -110,7 +109,7 @@ class GuestAgent:
     # --- what can be asked --------------------------------------------------------------------
 
     async def refresh(self) -> AgentStatus:
-        """Ask for the guest's facts; what is wrong stands in the status, nothing is raised."""
+        """Ask for the guest's facts; failures are in the status, nothing is raised."""
         status = AgentStatus(connected=True, checked_at=clock.now())
         try:
             async with self._session() as agent:
@@ -133,14 +132,15 @@ class GuestAgent:
         return self.status()
 
     async def shut_down(self) -> None:
-        """Ask the guest to power itself off; AgentError where the agent can't be had."""
+        """Ask the guest to power itself off; AgentError if the agent isn't available."""
         async with self._session() as agent:
             await agent.shut_down()
 
     @contextlib.asynccontextmanager
     async def frozen(self) -> AsyncIterator[FreezeReport]:
-        """Hold the guest's file systems still inside the block, where the agent can; nobody else
-        speaks to the agent meanwhile. The report says whether they stand still."""
+        """Freeze the guest's file systems inside the block, if the agent can; the agent gets no
+        other requests meanwhile. The report says if they are frozen.
+        """
         if not self._open:
             yield FreezeReport(None, "No agent is running in the guest.")
             return
@@ -169,7 +169,7 @@ class GuestAgent:
         return FreezeReport(count)
 
     async def _let_go(self) -> None:
-        """Thaw to the end, even where the caller is cancelled meanwhile."""
+        """Thaw completely, even if the caller is cancelled meanwhile."""
         thaw = asyncio.create_task(self._thaw(), name=f"thaw of {self._name}")
         cancelled = False
         while not thaw.done():
@@ -182,7 +182,7 @@ class GuestAgent:
         thaw.result()
 
     async def _thaw(self) -> None:
-        """Let the file systems go on; tried until the agent says that they do."""
+        """Thaw the file systems; repeated until the agent confirms it."""
         for attempt in range(_THAW_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(self._patience.thaw_again_s * attempt)

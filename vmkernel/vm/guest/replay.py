@@ -21,14 +21,14 @@ __all__ = ["Replay"]
 _ESC = 0x1B
 _CANCEL = b"\x18\x1a"
 _HELD_BYTES = 4096
-"""What is held of a sequence that has not ended yet; the rest of a longer one is left out."""
+"""How much of an unfinished sequence is kept; the rest of a longer one is dropped."""
 _WIDE = (
     rb"[\xc3-\xdf][\x80-\xbf]|\xc2[\xa0-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
 _PLAIN = re.compile(rb"(?:[\x00-\x04\x06-\x1a\x1c-\x7f]|" + _WIDE + rb")+")
 """Text and controls that no terminal answers: all but ENQ, ESC and C1."""
 _CUT = re.compile(rb"(?:\xc2|[\xc3-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z")
-"""A character of UTF-8 whose end has not come yet."""
+"""An incomplete UTF-8 character."""
 _CSI = re.compile(rb"(?:\x1b\[|\xc2?\x9b)([\x00-\x17\x19\x1c-\x3f\x7f]*)")
 _STRING = re.compile(rb"(?:\x1b([\]PX^_])|\xc2?([\x90\x98\x9d-\x9f]))")
 _IN_STRING = re.compile(rb"(?:[\x00-\x06\x08-\x17\x19\x1c-\x7f]|" + _WIDE + rb")*")
@@ -87,7 +87,7 @@ class Replay:
         return bytes(out)
 
     def _sequence(self, data: bytes, at: int, out: bytearray) -> int | None:
-        """Take what begins here; where it ends, or None if that has not come yet."""
+        """Read the sequence that begins here; returns its end, or None if it is incomplete."""
         if _cut_off(data, at):
             return None
         if begun := _CSI.match(data, at):

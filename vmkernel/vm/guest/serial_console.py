@@ -1,16 +1,16 @@
 """A VM's serial line: one connection to QEMU, a bounded scrollback, any number of watchers.
 
     QEMU --socket--> SerialConsole --+--> ring (scrollback)
-         <-----------     ^          +--> watcher's queue --> socketpair --> who asked
+         <-----------     ^          +--> watcher's queue --> socketpair --> client
                           +--------- bytes typed by the one writer -- socketpair
 
-QEMU's socket is always read at once, so a watcher can't hold up the guest. What a watcher has
-not taken is queued up to a limit; one that falls further behind is let go, and finds the
-scrollback when it comes again.
+QEMU's socket is always read at once, so a watcher can't hold up the guest. What a watcher has not
+taken is queued up to a limit; one that falls further behind is disconnected, and gets the
+scrollback when it connects again.
 
-One of the watchers is the writer: the first that asks, or types, while nobody is, until it leaves
-or another takes over. What the others type is dropped, and each is told who writes. The form of
-the messages is in vmkernel/model/console.py.
+One of the watchers is the writer: the first that asks, or types, while there is none, until it
+disconnects or another takes over. Input from the others is dropped, and each is notified who
+writes. The form of the messages is in vmkernel/model/console.py.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _WATCHERS_MAX = 64
 _WATCHERS_EACH = 16
 
 OnTakeover = Callable[[str, str], None]
-"""Told who took the line over from whom."""
+"""Called with the new and the former writer of the line."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,9 +76,9 @@ class Scrollback:
 
 
 def merge_overlap(old: bytes, new: bytes) -> bytes:
-    """`old` and `new` joined, where the longest end of `old` that begins `new` counts once.
+    """`old` and `new` joined, with the longest overlap counted once.
 
-    QEMU's ring buffer and its socket tell the same bytes; `new` came by the socket while the
+    QEMU's ring buffer and its socket carry the same bytes; `new` arrived on the socket while the
     ring, `old`, was being read.
     """
     # Knuth, Morris, Pratt: a guest chooses these bytes, so the time must not depend on them.
@@ -99,7 +99,7 @@ def merge_overlap(old: bytes, new: bytes) -> bytes:
 
 
 class _Watcher:
-    """One end of a socketpair and what it has not taken yet."""
+    """One end of a socketpair and its unread data."""
 
     def __init__(
         self, console: SerialConsole, sock: socket.socket, name: str, leave: Callable[[], None]
@@ -121,7 +121,7 @@ class _Watcher:
         self.read_on()
 
     def begin(self, scrollback: bytes) -> None:
-        """Give what was said before this watcher came, without questions to its terminal."""
+        """Send the earlier output, without control sequences that make its terminal answer."""
         self._replay = Replay()
         self.give(scrollback)
 
@@ -160,17 +160,17 @@ class _Watcher:
         self._write()
 
     def remind(self, notice: ConsoleNotice) -> None:
-        """Tell it again, where it was not told a moment ago."""
+        """Repeat the notice, unless it was just sent."""
         if self._loop.time() - self._noticed_s >= _NOTICE_EVERY_S:
             self.tell(notice)
 
     def end(self) -> None:
-        """Nothing more comes: let it take what is queued, then close."""
+        """No more data: let it read what is queued, then close."""
         self._ending = True
         self._write()
 
     def close(self) -> None:
-        """Let it go at once."""
+        """Close it at once."""
         if self._sock.fileno() < 0:
             return
         self.pause()
@@ -186,7 +186,7 @@ class _Watcher:
             self._loop.remove_reader(self._sock.fileno())
 
     def read_on(self) -> None:
-        """Read what it sends."""
+        """Read its input."""
         if not self._reading and self._sock.fileno() >= 0:
             self._reading = True
             self._loop.add_reader(self._sock.fileno(), self._read)
@@ -254,7 +254,7 @@ class SerialConsole:
     def attach(self, sock: socket.socket, *, hold: bool = False) -> None:
         """Take over a connected socket of QEMU's.
 
-        With `hold`, what comes is kept back until `release` brings what came before it.
+        With `hold`, new output is held back until `release` adds the output before it.
         """
         self.detach()
         sock.setblocking(False)
@@ -263,7 +263,7 @@ class SerialConsole:
         asyncio.get_running_loop().add_reader(sock.fileno(), self._read)
 
     def release(self, earlier: bytes) -> None:
-        """Put `earlier` before what was held back, and go on."""
+        """Put `earlier` before what was held back, and continue."""
         held, self._held = self._held, None
         data = merge_overlap(earlier, bytes(held or b""))
         if data:
@@ -284,22 +284,22 @@ class SerialConsole:
             self._writer.read_on()
 
     def drain(self) -> None:
-        """QEMU is gone: take what it left in the socket, then let go of it."""
+        """QEMU has ended: read what it left in the socket, then close it."""
         while self._receive():
             pass
         self.detach()
 
     def clear(self) -> None:
-        """Forget the scrollback: the VM starts anew."""
+        """Clear the scrollback: the VM starts again."""
         self._scrollback.clear()
 
     def end_watchers(self) -> None:
-        """The VM is off: each watcher takes what is left and sees the end."""
+        """The VM is off: each watcher gets the rest and sees the end."""
         for watcher in list(self._watchers):
             watcher.end()
 
     def close(self) -> None:
-        """Let everything go."""
+        """Close everything."""
         self.detach()
         for watcher in list(self._watchers):
             watcher.close()
@@ -307,7 +307,7 @@ class SerialConsole:
     def watch(self, actor: str = "somebody", origin: str = "") -> socket.socket:
         """A new watcher's socket; it begins with the scrollback.
 
-        It becomes the writer once it asks to, or types while nobody is.
+        It becomes the writer once it asks to, or types while there is none.
         """
         leave = self._places.take(actor)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -317,14 +317,14 @@ class SerialConsole:
         return theirs
 
     def scrollback(self) -> bytes:
-        """What is remembered of the output."""
+        """The output that is kept."""
         return self._scrollback.content()
 
     def _read(self) -> None:
         self._receive()
 
     def _receive(self) -> bool:
-        """Take what is there; False where nothing is there now or ever."""
+        """Read what is available; False if there is nothing now or ever."""
         if self._sock is None:
             return False
         try:
@@ -350,7 +350,7 @@ class SerialConsole:
             watcher.give(data)
 
     def _ask(self, watcher: _Watcher, mode: ConsoleMode) -> None:
-        """A watcher says what it wants; whoever that changes something for is told."""
+        """A watcher's request; those that it affects are notified."""
         before = self._writer
         watcher.mode = mode
         if mode is ConsoleMode.WATCH:
@@ -378,7 +378,7 @@ class SerialConsole:
             watcher.tell(self._notice(watcher))
 
     def _type(self, watcher: _Watcher, data: bytes) -> None:
-        """Bytes for the guest, of its writer; where it can't take them, the writer waits."""
+        """Input for the guest from its writer; if the guest can't take it, the writer waits."""
         if self._writer is None and watcher.mode is not ConsoleMode.WATCH:
             self._ask(watcher, ConsoleMode.WRITE)
         if self._writer is not watcher:

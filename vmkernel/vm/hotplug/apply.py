@@ -1,15 +1,14 @@
 """A change of a running VM's spec, whole or not at all as far as the guest allows.
 
-  1  everything is checked; nothing is changed where a field bars it
+  1  everything is checked; nothing is changed if a field prevents it
   2  the spec is stored with all that is added: a volume that QEMU is about to get is taken
-  3  the steps, in one go inside the VM's owner task; where one fails, those before it are taken
-     back
+  3  the steps, in one go inside the VM's owner task; if one fails, those before it are undone
   4  the spec is stored as it came to be
-  5  devices that go: the guest is asked, and has some time to let go of each; the spec loses each
-     as it goes, also after that time (removals.py)
+  5  devices that go: the guest is asked, and has some time to release each; each leaves the spec
+     when it is released, also after that time (removals.py)
 
-A vmkernel that is killed after 2 leaves a spec that names more than QEMU has: the next one takes
-that out of it.
+If the vmkernel is killed after 2, the spec names more than QEMU has: the restarted one removes
+that.
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ async def change_running(
     spec: VmSpec,
     renew: Callable[[VmDefinition, VmSpec], VmDefinition],
 ) -> None:
-    """Let a running VM become `spec`; MicaError where it can't, or not wholly.
+    """Change a running VM to `spec`; MicaError if it can't be changed, or only partly.
 
-    `renew(known, spec)` is the definition with another spec, and raises where somebody else has
-    changed it meanwhile.
+    `renew(known, spec)` is the definition with another spec, and raises if it was changed
+    meanwhile.
     """
     old = driver.definition.spec
     family = Family.of(driver.definition.machine_type)
@@ -95,7 +94,7 @@ def _without_lost(true: VmSpec, stored: VmSpec, now: VmSpec) -> VmSpec:
 
 
 def _held(driver: VmDriver, changes: Changes) -> contextlib.AbstractContextManager[None]:
-    """Disks don't come and go under a snapshot, a move or a backup."""
+    """Disks can't be plugged or unplugged during a snapshot, a move or a backup."""
     if changes.new_disks or changes.old_disks:
         return driver.hold(
             "its disks are being changed", frozenset({VmRequest.HOLD, VmRequest.DELETE})
@@ -104,7 +103,7 @@ def _held(driver: VmDriver, changes: Changes) -> contextlib.AbstractContextManag
 
 
 def _with_old(spec: VmSpec, old: VmSpec, removals: list[Removal]) -> VmSpec:
-    """The spec with the devices that are there until the guest has let go of them."""
+    """The spec with the devices that stay until the guest has released them."""
     gone = {removal.key for removal in removals}
     return replace(
         spec,
@@ -141,13 +140,13 @@ async def _do_all(
 
 
 def _note(running: Running, *, unsettled: bool) -> None:
-    """Whether the machine must be looked at before its spec is known to be true."""
+    """Whether the machine must be checked before its spec is known to be true."""
     if running.record is not None and running.record.unsettled is not unsettled:
         running.keep_record(replace(running.record, unsettled=unsettled))
 
 
 def _is_unknown(error: Exception) -> bool:
-    """True if QEMU may have done what it was asked all the same."""
+    """True if QEMU may have executed the command all the same."""
     return isinstance(error, QemuError) and not isinstance(error, QmpCommandError)
 
 

@@ -1,8 +1,8 @@
-"""What must be done to a running VM so that it becomes what is wanted; pure.
+"""The changes that turn a running VM into the wanted one; pure.
 
-Each difference between the two specs goes by its scope (`SCOPES` in `vmkernel/model/vm.py`): what
-is the host's alone or counts from the next start needs nothing, what needs a VM that is off is
-refused, and what is live is a setting of a device or has a function here, in `_FOLLOWED`.
+Each difference between the two specs is handled by its scope (`SCOPES` in `vmkernel/model/vm.py`):
+host-only and next-start fields need nothing, powered-off fields are refused, and a live one is a
+setting of a device or has a function here, in `_FOLLOWED`.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ class Changes:
     new_nics: list[NicSpec] = field(default_factory=list)
     media: list[CdromSpec] = field(default_factory=list)
     cpus: int = 0
-    """How many more."""
+    """The number of vCPUs to add."""
     memory_bytes: int = 0
-    """How much more."""
+    """The bytes to add."""
     settings: list[Difference] = field(default_factory=list)
-    """Fields that need commands alone; those marked `last` come after the memory."""
+    """Fields that need only commands; those marked `last` come after the memory."""
     old_nics: list[NicSpec] = field(default_factory=list)
     old_disks: list[DiskSpec] = field(default_factory=list)
 
 
 def plan_changes(old: VmSpec, new: VmSpec, *, at_start: VmSpec, family: Family) -> Changes:
-    """The way from one complete spec to another; `conflict` with every field that bars it.
+    """The way from one complete spec to another; `conflict` with every field that prevents it.
 
-    `at_start` is what the machine was started with, which says what has a port.
+    `at_start` is the spec that the machine was started with, which determines the ports.
     """
     planner = _Planner(old, new, at_start, family)
     for found in differences(old, new):
@@ -99,7 +99,7 @@ class _Planner:
     wrong: list[FieldError] = field(default_factory=list)
 
     def bar(self, pointer: str, why: str = _STOP) -> None:
-        """A field can't become what is wanted now."""
+        """A field can't be changed now."""
         self.wrong.append(FieldError(pointer=pointer, detail=why))
 
 
@@ -125,7 +125,7 @@ def _numbers(
 
 
 def _plan_disk(planner: _Planner, found: Difference) -> None:
-    """A disk that comes or goes."""
+    """A disk to add or remove."""
     family, at_start = planner.family, planner.at_start
     if found.new is None:
         bus = disk_bus_of(planner.old, found.old)
@@ -163,14 +163,16 @@ def _plan_disk(planner: _Planner, found: Difference) -> None:
 
 
 def _plan_nic(planner: _Planner, found: Difference) -> None:
-    """A card that comes or goes."""
+    """A NIC to add or remove."""
     family, at_start = planner.family, planner.at_start
     if found.new is None:
         model = nic_model_of(planner.old, found.old)
         if can_plug_nic(model, family):
             planner.changes.old_nics.append(found.old)
         else:
-            planner.bar(found.pointer, f"A card {model} can't be removed while the VM runs.")
+            planner.bar(
+                found.pointer, f"A NIC of model {model} can't be removed while the VM runs."
+            )
         return
     nic: NicSpec = found.new
     key, number = nic.key or "", number_of(nic.key or "")
@@ -181,7 +183,9 @@ def _plan_nic(planner: _Planner, found: Difference) -> None:
     spare = at_start.hot_plug.nics
     places = free_nic_numbers(family, at_start=started, others=elsewhere, spare=spare, now=others)
     if not can_plug_nic(model, family):
-        planner.bar(f"{found.pointer}/model", f"A card {model} can't be added while the VM runs.")
+        planner.bar(
+            f"{found.pointer}/model", f"A NIC of model {model} can't be added while the VM runs."
+        )
     elif number not in places:
         planner.bar(f"{found.pointer}/key", _no_place(key, spare, places, []))
     else:
@@ -210,7 +214,7 @@ def _plan_processors(planner: _Planner, found: Difference) -> None:
     more = found.new - found.old
     most = planner.old.cpus.max_count or planner.old.cpus.count
     if more < 0:
-        planner.bar(found.pointer, "While the VM runs, processors can only be added.")
+        planner.bar(found.pointer, "While the VM runs, vCPUs can only be added.")
     elif found.new > most:
         planner.bar(
             found.pointer, f"At most {most} are possible while the VM runs (cpus.max_count)."
@@ -246,7 +250,7 @@ def _plan_memory(planner: _Planner, found: Difference) -> None:
 def _plan_setting(
     planner: _Planner, found: Difference, setting: Setting, *, always: bool = False
 ) -> None:
-    """What commands do alone; nothing if QEMU can't tell the old from the new."""
+    """A change by commands alone; nothing if QEMU sees no difference."""
     if why := setting.barred(planner.at_start, planner.new):
         planner.bar(found.pointer, why)
         return
@@ -262,6 +266,6 @@ _FOLLOWED: Mapping[str, Callable[[_Planner, Difference], None]] = {
     "cpus.count": _plan_processors,
     "memory_bytes": _plan_memory,
 }
-"""What is planned for each live field that needs more than commands: a file, a tap, memory of the
-host, the guest's consent. A key is that of its disk or card. The others are settings of devices
+"""The plan for each live field that needs more than commands: a file, a tap, memory of the host,
+the guest's consent. A key is that of its disk or NIC. The others are settings of devices
 (`SETTINGS` in vmkernel/devices/registry.py)."""

@@ -1,6 +1,7 @@
-"""The steps of a change of a running VM: what each does over QMP, and how it is taken back.
+"""The steps of a change of a running VM: what each does over QMP, and how it is undone.
 
-A step's `mark` tells what is true of the spec once it is done: the stored spec names what QEMU has.
+A step's `mark` changes the spec to what is true once it is done: the stored spec names what QEMU
+has.
 """
 
 from __future__ import annotations
@@ -55,19 +56,18 @@ __all__ = ["Step", "removals_of", "steps_of"]
 
 
 class Step(Protocol):
-    """One step. `do` may find what an earlier try left whose answer was lost. It raises what QEMU
-    says: after QmpCommandError and MicaError it has changed nothing, after other QemuErrors that
-    isn't known."""
+    """One step. `do` may find the remains of an earlier attempt with a lost answer. It raises
+    QEMU's errors: after QmpCommandError and MicaError it has changed nothing, after other
+    QemuErrors that isn't known.
+    """
 
     settled: bool
     """True if `settle` of removals.py finds out later whether it was done."""
 
-    async def do(self, running: Running) -> None:
-        """Do it."""
-        ...
+    async def do(self, running: Running) -> None: ...
 
     async def undo(self, running: Running) -> bool:
-        """Take it back; False where that can't be."""
+        """Undo it; False if that isn't possible."""
         ...
 
     def unmark(self, spec: VmSpec) -> VmSpec:
@@ -111,8 +111,9 @@ class _AddDisk:
             raise
 
     async def _position(self, running: Running) -> int | None:
-        """A free place, on a bus where the keys don't say it: chosen here and not by QEMU, so that
-        it is known when the VM is suspended."""
+        """A free place, on a bus on which keys don't determine it: chosen here and not by QEMU, so
+        that it is known when the VM is suspended.
+        """
         if disk_bus_of(self.spec, self.disk) is not DiskBus.USB:
             return None
         taken = dict(await hotplug.usb_units(running.qmp, usb_devices(self.spec))).values()
@@ -229,7 +230,8 @@ class _AddProcessors:
         if self.done < self.count:
             raise MicaError(
                 ErrorCode.UNAVAILABLE,
-                f"QEMU took {self.done} of {self.count} processors; look at the VM again.",
+                f"QEMU took {self.done} of {self.count} vCPUs; read the VM again and repeat "
+                "the change.",
             )
 
     async def undo(self, running: Running) -> bool:  # noqa: ARG002 - a Step's
@@ -276,7 +278,7 @@ class _AddMemory:
             running.keep_record(with_fields(record, memory_bytes=need))
 
     async def _takes(self, vm_id: str, accelerator: Accelerator) -> int:
-        """What it costs the host's ordinary memory; huge pages that its pool has cost none."""
+        """The ordinary host memory that it takes; huge pages in the pool take none."""
         total = self.spec.memory_bytes
         taken = expected_bytes(total, accelerator) - expected_bytes(
             total - self.more_bytes, accelerator
@@ -299,8 +301,9 @@ class _AddMemory:
 def steps_of(
     host: VmContext, changes: Changes, old: VmSpec, new: VmSpec, family: Family
 ) -> list[Step]:
-    """The steps that need nobody's consent, in order; the spec that is stored meanwhile is
-    `new` with all that is going to be removed."""
+    """The steps that don't need the guest's consent, in order; the spec that is stored meanwhile is
+    `new` with all that is going to be removed.
+    """
     old_cdroms = {c.key: c for c in old.cdroms}
     steps: list[Step] = [_AddDisk(host, new, disk, family) for disk in changes.new_disks]
     steps += [_AddNic(host, new, nic, family) for nic in changes.new_nics]
@@ -322,8 +325,9 @@ def removals_of(changes: Changes, old: VmSpec) -> list[Removal]:
 
 
 async def _take_away(running: Running, key: str, *, disk: bool) -> bool:
-    """Remove a device that was added a moment ago; False where the guest has it already and
-    does not let go at once."""
+    """Remove a device that was just added; False if the guest has it already and does not release
+    it at once.
+    """
     await hotplug.unplug(running.qmp, key)
     for _ in range(20):
         if key not in await hotplug.devices(running.qmp) and await drop(running, key, disk=disk):

@@ -1,5 +1,6 @@
-"""The launcher of hosted mode: QEMU as a child in a session of its own, without root, and beside it
-the TPM's emulator, where the VM has one."""
+"""The launcher of hosted mode: QEMU as a child in its own session, without root, and beside it the
+TPM's emulator if the VM has one.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _SWTPM = "swtpm"
 
 
 class HostedLauncher:
-    """See Launcher. A VM's process is known by the lock in its run folder."""
+    """A VM's process is identified by the lock in its run folder."""
 
     def __init__(self, vms_dir: Path, programs: Mapping[str, Path]) -> None:
         self._vms_dir = vms_dir
@@ -35,7 +36,6 @@ class HostedLauncher:
         return fd
 
     async def launch(self, request: LaunchRequest) -> None:
-        """See Launcher."""
         await self.collect(request.vm_id)
         if request.tpm is not None:
             self._start_tpm(request, request.tpm)
@@ -47,16 +47,13 @@ class HostedLauncher:
         )
 
     def is_active(self, vm_id: str) -> bool:
-        """See Launcher."""
         return self._find(vm_id) is not None
 
     def main_pid(self, vm_id: str) -> int | None:
-        """See Launcher."""
         process = self._find(vm_id)
         return None if process is None else process.pid
 
     async def wait_gone(self, vm_id: str, timeout_s: float) -> bool:
-        """See Launcher."""
         process = self._find(vm_id)
         if process is not None and not await process.wait(timeout_s):
             return False
@@ -70,7 +67,6 @@ class HostedLauncher:
             emulator.close()
 
     def kill(self, vm_id: str) -> None:
-        """See Launcher."""
         process = self._find(vm_id)
         if process is not None:
             process.kill()
@@ -80,7 +76,6 @@ class HostedLauncher:
             emulator.close()
 
     async def collect(self, vm_id: str) -> str | None:
-        """See Launcher."""
         emulator = self._emulators.pop(vm_id, None)
         if emulator is not None:
             emulator.how_it_ended()
@@ -94,7 +89,6 @@ class HostedLauncher:
         return None if how == "exit code 0" else how
 
     async def close(self) -> None:
-        """See Launcher."""
         for process in (*self._processes.values(), *self._emulators.values()):
             process.close()
         self._processes.clear()

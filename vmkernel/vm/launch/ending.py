@@ -1,4 +1,4 @@
-"""The end of a VM's QEMU, whoever talks to it: asked to quit, and killed if it doesn't."""
+"""The end of a VM's QEMU, in all cases: asked to quit, and killed if it doesn't."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ async def end_process(
     quit_s: float,
     kill_s: float,
 ) -> bool:
-    """Ask QEMU to quit, `close` the session, and kill what is there after `quit_s`; without a
-    session it is killed at once. True if it is gone: it is then to be collected."""
+    """Ask QEMU to quit, `close` the session, and kill what is left after `quit_s`; without a
+    session it is killed at once. True if it is gone: it must then be collected.
+    """
     if qmp is not None:
         # One that hangs is killed below, as one that is gone.
         with contextlib.suppress(QemuError, TimeoutError):

@@ -1,4 +1,4 @@
-"""How QEMU is started and supervised, whoever does it: the interface of the launchers.
+"""The interface of the launchers, which start and supervise QEMU.
 
 A launcher only starts, watches and kills processes. What a VM is and whether it should run, the
 driver decides.
@@ -59,7 +59,7 @@ class RunFolder:
 
     @property
     def record(self) -> Path:
-        """What was started, for a vmkernel that comes later."""
+        """What was started, for the vmkernel after a restart."""
         return self.path / "launch.json"
 
     def remove(self) -> None:
@@ -83,7 +83,7 @@ class TpmLaunch:
     """Its end of the connection with QEMU."""
 
     def arguments(self, fd: int) -> list[str]:
-        """swtpm's arguments, where the connection is its descriptor `fd` (swtpm(8))."""
+        """swtpm's arguments, with its connection as descriptor `fd` (swtpm(8))."""
         return [
             "socket",
             "--tpm2",
@@ -104,7 +104,7 @@ class LaunchRequest:
     arguments: tuple[str, ...]
     """After the program's name."""
     fds: tuple[int, ...]
-    """Given to QEMU under the numbers that `fd_number` told; they stay open here."""
+    """Passed to QEMU under the numbers of `fd_number`; they stay open here."""
     uid: int
     accelerator: Accelerator
     cpu_count: int
@@ -126,7 +126,7 @@ class Launcher(Protocol):
         ...
 
     async def launch(self, request: LaunchRequest) -> None:
-        """Start QEMU; MicaError where it can't be started."""
+        """Start QEMU; MicaError if it can't be started."""
         ...
 
     def is_active(self, vm_id: str) -> bool:
@@ -134,11 +134,11 @@ class Launcher(Protocol):
         ...
 
     def main_pid(self, vm_id: str) -> int | None:
-        """The process id of the VM's QEMU as we see it; None where it has none."""
+        """QEMU's process id, as seen from here; None if there is none."""
         ...
 
     async def wait_gone(self, vm_id: str, timeout_s: float) -> bool:
-        """True once no process of the VM is left; False where the time is over."""
+        """True once no process of the VM is left; False if the time is over."""
         ...
 
     def kill(self, vm_id: str) -> None:
@@ -146,9 +146,11 @@ class Launcher(Protocol):
         ...
 
     async def collect(self, vm_id: str) -> str | None:
-        """Forget the VM's ended process; how it ended, in words, where that was not in order."""
+        """Forget the VM's ended process; returns how it ended, in words, if that
+        was not in order.
+        """
         ...
 
     async def close(self) -> None:
-        """Let go; the processes run on."""
+        """Stop watching; the processes keep running."""
         ...

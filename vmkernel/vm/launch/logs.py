@@ -1,4 +1,4 @@
-"""What each VM's programs said last: QEMU, and the TPM's emulator beside it."""
+"""The last messages of each VM's programs: QEMU, and the TPM's emulator beside it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class RunLogs:
 
     @contextmanager
     def begin(self, path: Path) -> Iterator[int]:
-        """Begin anew for one start: the descriptor for its programs, which is closed here at the
-        end of the context."""
+        """Begin a new log for one start: the descriptor for its programs, which is closed at the
+        end of the context.
+        """
         self.end(path)
         self._pipes[path] = pipe = OutputPipe.make(path)
         fd = pipe.writer()
@@ -35,7 +36,7 @@ class RunLogs:
             os.close(fd)
 
     def last_lines(self, path: Path, count: int = _LINES) -> str:
-        """The last lines, on one line and without what a terminal would obey."""
+        """The last lines, on one line and without control characters."""
         pipe = self._pipes.get(path)
         if pipe is None:
             pipe = OutputPipe.find(path)
@@ -47,11 +48,11 @@ class RunLogs:
         return " / ".join(said[-count:])
 
     def follow(self, path: Path) -> None:
-        """Go on reading what an earlier process of ours has begun to read."""
+        """Continue reading what an earlier process of ours has begun to read."""
         self.last_lines(path)
 
     def end(self, path: Path) -> None:
-        """The VM's programs are gone; what they said last is still known."""
+        """The VM's programs have ended; their last messages are kept."""
         pipe = self._pipes.pop(path, None)
         if pipe is not None:
             pipe.close()

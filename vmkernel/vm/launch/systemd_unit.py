@@ -56,8 +56,6 @@ _POLL_MAX_S = 0.5
 
 
 class ApplianceLauncher:
-    """See Launcher."""
-
     def __init__(self, vms_dir: Path, runner: Runner, *, units: Path = _UNITS) -> None:
         self._vms_dir = vms_dir
         self._systemd = Systemd(runner)
@@ -69,7 +67,6 @@ class ApplianceLauncher:
         return FIRST_QEMU_FD + index
 
     async def launch(self, request: LaunchRequest) -> None:
-        """See Launcher."""
         await self.collect(request.vm_id)  # a tidying-up that failed at the last end
         unit = _unit(request.vm_id)
         path = self._vms_dir / request.vm_id / "launch.sock"
@@ -106,15 +103,12 @@ class ApplianceLauncher:
             path.unlink(missing_ok=True)
 
     def is_active(self, vm_id: str) -> bool:
-        """See Launcher."""
         return _cgroup(vm_id).populated()
 
     def main_pid(self, vm_id: str) -> int | None:
-        """See Launcher."""
         return min(_cgroup(vm_id).processes(_PROGRAM), default=None)
 
     async def wait_gone(self, vm_id: str, timeout_s: float) -> bool:
-        """See Launcher."""
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + timeout_s, _POLL_S
         while self.is_active(vm_id):
@@ -125,11 +119,9 @@ class ApplianceLauncher:
         return True
 
     def kill(self, vm_id: str) -> None:
-        """See Launcher."""
         _cgroup(vm_id).kill()
 
     async def collect(self, vm_id: str) -> str | None:
-        """See Launcher."""
         unit = _unit(vm_id)
         _remove_mount_points(self._vms_dir / vm_id / _ROOT)
         folder = self._units / f"{unit}.d"
@@ -145,8 +137,7 @@ class ApplianceLauncher:
             return None
         return f"{status.result}, {status.code}"
 
-    async def close(self) -> None:
-        """See Launcher."""
+    async def close(self) -> None: ...
 
     def _write_drop_in(self, request: LaunchRequest, root: Path, launch_socket: Path) -> None:
         text = render_drop_in(
@@ -169,7 +160,7 @@ class ApplianceLauncher:
 
 
 async def _hand_over(listener: socket.socket, data: bytes, fds: list[int]) -> None:
-    """Give the launcher what it becomes QEMU with."""
+    """Send the launcher the program that it becomes."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(_ACCEPT_TIMEOUT_S):
         link, _ = await loop.sock_accept(listener)
@@ -182,8 +173,9 @@ async def _hand_over(listener: socket.socket, data: bytes, fds: list[int]) -> No
 
 
 def _remove_mount_points(root: Path) -> None:
-    """Remove what systemd made in a jail's root to mount upon: empty files and folders, and
-    nothing that holds anything or lies on another file system."""
+    """Remove what systemd made in a jail's root to mount upon: empty files and folders, and nothing
+    with content or on another file system.
+    """
     try:
         device = root.lstat().st_dev
     except FileNotFoundError:

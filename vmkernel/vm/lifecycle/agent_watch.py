@@ -22,7 +22,7 @@ _AT_ONCE = 8
 async def watch_agents(
     inventory: VmInventory, *, look_s: float = _LOOK_S, fresh_s: float = _FRESH_S
 ) -> None:
-    """For ever: ask each agent soon after it came, and then once a minute."""
+    """Ask each agent soon after it connects, and then once a minute; never returns."""
     gate = asyncio.Semaphore(_AT_ONCE)
     busy: set[str] = set()
 

@@ -1,8 +1,8 @@
-"""Starting VMs with their host: once a boot, in order, as their datastores come.
+"""Starting VMs with their host: once a boot, in order, as their datastores become available.
 
-What has been done is written beside the sockets, with the boot's name: a vmkernel that starts
-anew in the same boot goes on where the last one was, and starts nothing twice. Only datastores
-that the host knew when it booted count: one that is adopted later brings VMs, and starts none.
+Progress is stored beside the sockets, with the boot's name: a vmkernel that restarts in the same
+boot continues there, and starts nothing twice. Only datastores that the host knew when it booted
+count: the VMs of one that is adopted later are not started.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ACTOR = "autostart"
 
 
 class _Done(Record, frozen=True, kw_only=True):
-    """How far the start of this boot's VMs has come."""
+    """The progress of starting this boot's VMs."""
 
     boot: str
     waiting: tuple[str, ...]
@@ -56,7 +56,7 @@ class Autostart:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Start what is to be started, as it becomes possible; ends once nothing is left."""
+        """Start VMs as that becomes possible; ends once nothing is left."""
         done = _read(self._path)
         if done is None or done.boot != self._host.boot_name:
             waiting = self._host.storage.known_datastores()
@@ -90,7 +90,9 @@ class Autostart:
                     await self._changed.wait()
 
     def _candidates(self, done: _Done, there: set[str], last: bool) -> list[VmDriver]:
-        """VMs to be started now; those whose disks are elsewhere wait until all has come."""
+        """VMs to be started now; those with disks on other datastores wait until
+        all are available.
+        """
         return [
             driver
             for driver in self._wanted(done)
@@ -115,7 +117,7 @@ class Autostart:
         return True
 
     def _open(self, datastore: str, done: _Done, there: set[str]) -> bool:
-        """True where something on a datastore is still to be started."""
+        """True if something on a datastore must still be started."""
         return datastore not in there or any(
             driver.definition.spec.datastore == datastore for driver in self._wanted(done)
         )
@@ -140,7 +142,7 @@ class Autostart:
         return done
 
     async def _start(self, driver: VmDriver) -> bool:
-        """Start one VM; a failure is its operation's. False where it is none of ours."""
+        """Start one VM; a failure is reported by its operation. False if it isn't a VM of ours."""
         await driver.ready()
         if driver.active or self._host.ending.is_set():
             return False

@@ -1,9 +1,9 @@
 """The guests' end when their host ends: in order, each within its own time, all within one.
 
-groups of VMs by `stop.order`, higher ones first (the order of the start where none is given):
+groups of VMs by `stop.order`, higher ones first (the start order if none is given):
 each VM of a group   suspend -> shut down -> power off
-                     `stop.action` says where it begins; what fails or takes too long goes on to
-                     the right
+                     `stop.action` is the first of these; the next one follows if it
+                     fails or takes too long
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ async def end_guests(
     on_progress: Callable[[Progress], None] | None = None,
     grace_s: float = _GRACE_S,
 ) -> tuple[str, ...]:
-    """End all that run, at most `timeout_s` for all together; see VmDirectory.shutdown_all."""
+    """End all running guests, at most `timeout_s` for all together; see
+    VmDirectory.shutdown_all.
+    """
     active = [driver for driver in drivers if driver.active]
     left = {driver.vm_id for driver in active}
     refused: set[str] = set()

@@ -1,7 +1,7 @@
-"""A VM that stands still because its datastore is full: when it is worth to try again.
+"""A VM that is paused because its datastore is full: when to try again.
 
-no space -> paused -> (5 s, 10 s … 60 s) -> is there room? -> goes on; where the next request
-fails as well, the wait is doubled. QEMU repeats the failed requests: the guest loses nothing.
+no space -> paused -> (5 s, 10 s … 60 s) -> is there room? -> continues; if the next request fails
+as well, the wait is doubled. QEMU repeats the failed requests: the guest loses nothing.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class EnospcBackoff:
     first_s: float = 5.0
     last_s: float = 60.0
     wait_s: float = 0.0
-    """The present wait; 0 where nothing was short lately."""
+    """The present wait; 0 if there was no shortage recently."""
     tried_s: float = 0.0
-    """When the VM was last let go on, on the event loop's clock."""
+    """When the VM last continued, on the event loop's clock."""
     number: int = 0
 
     def begin(self, now_s: float) -> float:
-        """A request has failed: the wait before a look, in seconds."""
+        """A request has failed: returns the wait before a check, in seconds."""
         self.number += 1
         if now_s - self.tried_s > self.last_s:
             self.wait_s = 0.0
@@ -57,8 +57,9 @@ class _Vm(Protocol):
 
 
 def full_reason(vm: _Vm, device: str = "") -> str:
-    """Where there is no space, and what helps; `device` ends with the key of the disk that found
-    none, if it is known which one that is."""
+    """Which datastore has no space, and what helps; `device` ends with the key of the disk that
+    found none, if known.
+    """
     spec = vm.definition.spec
     disks = [disk for disk in spec.disks if disk.key == device.rpartition("/")[2]] or spec.disks
     places: dict[str, None] = {}
@@ -72,7 +73,7 @@ def full_reason(vm: _Vm, device: str = "") -> str:
 
 
 def has_room(files: Iterable[Path]) -> bool:
-    """True where every file's file system has some space again; OSError where one is gone."""
+    """True if every file's file system has some space again; OSError if one is gone."""
     for path in files:
         capacity, free = free_bytes(path.parent)
         if free < min(_ROOM_BYTES, capacity // _ROOM_PART):

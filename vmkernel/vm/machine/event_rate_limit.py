@@ -1,5 +1,6 @@
-"""How often what a guest can bring about at will is told: events are kept in one ring for the whole
-host, and a guest that panics a thousand times a second would push all others out of it."""
+"""Limits events that a guest can cause at will: events are kept in one ring for the whole host, and
+a guest that panics a thousand times a second would push all others out of it.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ class EventRateLimit:
     _left_out: Counter[str] = field(default_factory=Counter)
 
     def admit(self, event_type: str, now_s: float) -> int | None:
-        """How many of the type were left out since the last one that was told; None where this
-        one is to be left out, too."""
+        """How many of the type were left out since the last published one; None if this one is to
+        be left out too.
+        """
         if now_s - self._began_s >= self.window_s:
             self._began_s = now_s
             self._told.clear()

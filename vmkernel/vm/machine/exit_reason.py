@@ -16,9 +16,9 @@ UNFED = "The guest did not feed its watchdog."
 def verdict(
     ended: GuestEnded | None, how: str | None, last_lines: Callable[[], str]
 ) -> tuple[VmState, str | None, End]:
-    """The VM's state, the reason in words, and what the restart policy takes it for.
+    """The VM's state, the reason in words, and the kind of end for the restart policy.
 
-    `ended` is what QEMU announced, `how` what its launcher saw, `last_lines` what it said last.
+    `ended` is what QEMU announced, `how` what its launcher saw, `last_lines` its last messages.
     """
     if ended is None:
         detail = ": ".join(part for part in (how, last_lines()) if part) or "no message"

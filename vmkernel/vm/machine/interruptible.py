@@ -41,7 +41,7 @@ async def interruptible(
         if me is not None and me.cancelling():
             raise
         raise MicaError(
-            ErrorCode.CONFLICT, f"VM {machine.vm_id} was asked for something else meanwhile."
+            ErrorCode.CONFLICT, f"VM {machine.vm_id} received another request in the meantime."
         ) from None
     finally:
         machine.interruptible = None

@@ -1,4 +1,4 @@
-"""What is known of a VM's Secure Boot keys, and since when."""
+"""The last known state of a VM's Secure Boot keys, and when it was read."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ class Leaving:
     awaited: set[str] = field(default_factory=set)
     """The keys of those that a request waits for."""
     refused: set[str] = field(default_factory=set)
-    """Of those that the guest refused to let go when it was last asked."""
+    """Those that the guest last refused to release."""
     changing: int = 0
     """Changes of devices under way: the spec names what QEMU doesn't have yet."""
     look_planned: int | None = None
-    """The session with QEMU in which it is asked again soon what is true."""
+    """The session with QEMU in which a check is planned soon."""
 
     @contextlib.contextmanager
     def change(self, awaited: Collection[str]) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """What the owner task of a VM owns: its observed state, and the session with its QEMU.
 
-Only the owner task calls what changes anything here; everybody else may read.
+Only the owner task calls what changes anything here; other tasks may read.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Link:
 
 
 class Machine:
-    """One VM from within."""
+    """The observed state of one VM."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Machine:
         self.shutdowns = 0
         """How many were asked for: presses of the power button for earlier ones are out of date."""
         self.suspension: Suspension | None = None
-        """The memory that lies on disk, which the VM goes on from."""
+        """The saved memory from which the VM continues."""
         timing = host.timing
         self.restarts = RestartPolicyState(
             timing.restart_first_s, timing.restart_last_s, timing.steady_s
@@ -125,7 +125,7 @@ class Machine:
 
     @property
     def definition(self) -> VmDefinition:
-        """What is wanted of it; whoever keeps track of all VMs is told of a new one."""
+        """The stored spec and identity; the inventory is notified of a new one."""
         return self._definition
 
     @definition.setter
@@ -135,7 +135,6 @@ class Machine:
 
     @property
     def vm_id(self) -> str:
-        """The VM's id."""
         return self._definition.id
 
     @property
@@ -144,7 +143,6 @@ class Machine:
         return self.host.folder(self.vm_id)
 
     def view(self) -> Vm:
-        """The VM as clients see it."""
         record = self.record if self.state in ACTIVE else None
         return Vm(
             id=self.definition.id,
@@ -170,7 +168,7 @@ class Machine:
     # --- state --------------------------------------------------------------------------------
 
     def set_state(self, state: VmState, reason: str | None = None) -> None:
-        """Be in a state, and tell of it."""
+        """Set the state and publish `vm.state`."""
         previous = self.state
         self.state, self.reason = state, reason
         if state is VmState.RUNNING and self.ran_since is None:
@@ -189,8 +187,9 @@ class Machine:
     def qemu_ended(
         self, state: VmState, reason: str | None = None, end: End | None = End.ASKED
     ) -> None:
-        """QEMU is certainly gone; if its memory is on disk, the VM is suspended. `end` is
-        None where it never ran."""
+        """QEMU has certainly ended; if its memory is on disk, the VM is suspended. `end` is None if
+        it never ran.
+        """
         if self.suspension is not None:
             state, end = VmState.SUSPENDED, End.ASKED
         end_asked = self.record is not None and self.record.end_asked
@@ -217,7 +216,7 @@ class Machine:
             self.plan_restart(end, ran_s)
 
     def plan_restart(self, end: End, ran_s: float = 0.0) -> None:
-        """Start the VM again in a while, where its policy wants that."""
+        """Restart the VM after a while, if its policy says so."""
         if self.host.ending.is_set():
             return
         restarts, policy = self.restarts, self.definition.spec.restart
@@ -262,7 +261,9 @@ class Machine:
     # --- those who wait for a shutdown --------------------------------------------------------
 
     def drop_waiters(self) -> None:
-        """Tell those whose time is over, forget those who went away; nothing is forced."""
+        """Answer the waiters whose time is over, drop those that disconnected;
+        nothing is forced.
+        """
         if not self.waiting:
             return
         now = asyncio.get_running_loop().time()
@@ -283,7 +284,7 @@ class Machine:
             self.set_state(VmState.RUNNING)
 
     def abandon_waiters(self, why: str) -> None:
-        """Tell those who wait for a shutdown that it won't come to its end."""
+        """Answer the waiters for a shutdown that won't be completed."""
         waiting, self.waiting = self.waiting, []
         for ask in waiting:
             fail(
@@ -303,20 +304,20 @@ class Machine:
 
     @property
     def connected(self) -> bool:
-        """True where there is a session with QEMU."""
+        """True if there is a session with QEMU."""
         return self._link.qmp is not None
 
     @property
     def ended(self) -> GuestEnded | None:
-        """What QEMU said of its end, where it did."""
+        """What QEMU reported about its end, if anything."""
         return self._link.ended
 
     def note_end(self, event: GuestEnded) -> None:
-        """QEMU says that it ends."""
+        """QEMU reports that it ends."""
         self._link.ended = event
 
     def qmp(self) -> Qmp:
-        """The session; `unavailable` where there is none now."""
+        """The session; `unavailable` if there is none now."""
         if self._link.qmp is None:
             raise MicaError(
                 ErrorCode.UNAVAILABLE, f"QEMU of VM {self.vm_id} does not answer now; try again."
@@ -324,7 +325,7 @@ class Machine:
         return self._link.qmp
 
     def running(self) -> Running:
-        """What work inside the owner task is given; `unavailable` where QEMU doesn't answer."""
+        """The interface for work inside the owner task; `unavailable` if QEMU doesn't answer."""
         return Running(
             qmp=self.qmp(),
             definition=self.definition,
@@ -371,7 +372,7 @@ class Machine:
         await launcher.collect(self.vm_id)
 
     def note_record(self, **changes: Any) -> None:
-        """Change what a later vmkernel is told of this run."""
+        """Change the record of this run for a vmkernel after a restart."""
         if self.record is not None:
             changed = replace(self.record, **changes)
             if changed != self.record:
@@ -379,14 +380,14 @@ class Machine:
                 write_record(self.run_folder.record, changed)
 
     async def apply_panic_action(self, qmp: Qmp, *, fresh: bool = False) -> None:
-        """Tell QEMU what becomes of a guest that reports a panic; a fresh one does nothing."""
+        """Set what QEMU does when a guest reports a panic; a fresh one does nothing."""
         if fresh and self.definition.spec.on_panic is OnPanic.NONE:
             return
         with contextlib.suppress(QmpCommandError):
             await guest_panic.set_action(qmp, self.definition.spec.on_panic)
 
     async def note_pause(self, qmp: Qmp, status: RunState) -> None:
-        """Say why a guest stands still that nobody asked to, and see to it."""
+        """Record why a guest is paused without a request, and handle it."""
         match status:
             case RunState.IO_ERROR:
                 if not self.reason:
@@ -398,7 +399,7 @@ class Machine:
             case RunState.INTERNAL_ERROR:
                 said = self.host.last_lines(self.vm_id)
                 self.reason = (
-                    f"The processor can't continue (KVM internal error{': ' if said else ''}"
+                    f"The vCPU can't continue (KVM internal error{': ' if said else ''}"
                     f"{said}); reset it, or power it off."
                 )
                 self.publish("vm.internal-error", {"said": said}, self.reason)
@@ -408,7 +409,7 @@ class Machine:
                 self.reason = self.reason or UNFED
 
     def attach_console(self) -> None:
-        """Take up the serial line of a QEMU that was just started."""
+        """Connect to the serial line of a QEMU that was just started."""
         with contextlib.suppress(OSError):
             self.console.attach(connect_stream(self.run_folder.serial))
 

@@ -1,4 +1,4 @@
-"""What stands in the queue of a VM's owner task."""
+"""The messages in the queue of a VM's owner task."""
 
 from __future__ import annotations
 
@@ -47,27 +47,25 @@ class Ask:
     change: Change | None = None
     """Of requests that change the definition."""
     work: Callable[[], Awaitable[Any]] | None = None
-    """Of requests that somebody else carries out inside the owner task."""
+    """The work of a request that another part executes inside the owner task."""
     on_progress: Callable[[Progress], None] | None = None
-    """Told how far a long one is."""
+    """Called with the progress of a long one."""
     interrupts: bool = False
-    """True where long work was given up for it."""
+    """True if long work was cancelled for it."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """QEMU reported something."""
-
     session: int
     event: QemuEvent | None
     """None: the connection is gone."""
     taken: Callable[[], object] = lambda: None
-    """Called once it is looked at: there is room for another."""
+    """Called once it is read: there is room for another."""
 
 
 @dataclass(frozen=True)
 class Reconnect:
-    """Time to try to speak to a QEMU again."""
+    """Time to try to connect to QEMU again."""
 
     session: int
 
@@ -78,7 +76,7 @@ class Wake:
 
 
 class Timer(StrEnum):
-    """What was to be done later."""
+    """The kinds of timers."""
 
     RESTART = "restart"
     """Start the VM again, as its restart policy wants."""
@@ -87,12 +85,12 @@ class Timer(StrEnum):
     POWER_BUTTON = "power-button"
     """Press the guest's power button again."""
     LOOK = "look"
-    """Ask QEMU again what is true; its number is the session's."""
+    """Check QEMU's state again; the number is the session's."""
 
 
 @dataclass(frozen=True)
 class Due:
-    """The time for something has come; out of date where its number isn't the present one."""
+    """A timer has fired; it is out of date if its number isn't the present one."""
 
     timer: Timer
     number: int
@@ -110,7 +108,7 @@ Message = Ask | Said | Reconnect | Wake | Due | DatastoreNews
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
-    """Answer with a failure, where nothing was answered yet."""
+    """Answer with a failure, if there is no answer yet."""
     if not future.done():
         future.set_exception(error)
 

@@ -26,7 +26,7 @@ class OperationLocks:
         self._held: list[_Hold] = []
 
     def check(self, request: VmRequest) -> None:
-        """Raise `conflict`, with the reason, where the request is blocked."""
+        """Raise `conflict`, with the reason, if the request is blocked."""
         for hold in self._held:
             if request in hold.blocks:
                 raise MicaError(
@@ -36,8 +36,9 @@ class OperationLocks:
 
     @contextlib.contextmanager
     def hold(self, reason: str, blocks: frozenset[VmRequest]) -> Iterator[None]:
-        """Block requests until the block is left; `conflict` where another hold blocks
-        `VmRequest.HOLD`, which every hold that changes the VM's disks should."""
+        """Block requests until the block is left; `conflict` if another hold blocks
+        `VmRequest.HOLD`, which every hold that changes the VM's disks should.
+        """
         self.check(VmRequest.HOLD)
         mine = _Hold(reason, blocks)
         self._held.append(mine)
@@ -48,5 +49,5 @@ class OperationLocks:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What is under way."""
+        """The work in progress."""
         return tuple(hold.reason for hold in self._held)

@@ -1,6 +1,7 @@
 """When a VM that ended is started again: the restart policy of one VM, without a clock of its own.
 
-an end -> wait 1 s, 2 s, 4 s … 5 min -> start -> (ran for ten minutes: counted anew) -> an end …
+an end -> wait 1 s, 2 s, 4 s … 5 min -> start -> (ran for ten minutes: counted from zero) -> an end
+…
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class End(StrEnum):
 
 @dataclass
 class RestartPolicyState:
-    """How the policy is at work; owned by the VM's task."""
+    """The state of the policy; owned by the VM's task."""
 
     first_s: float = 1.0
     last_s: float = 300.0
@@ -35,13 +36,13 @@ class RestartPolicyState:
     """After running for so long, an end is the first one again."""
     attempts: int = 0
     number: int = 0
-    """Of the start that waits, or of the last one: an older one that comes due is out of date."""
+    """The number of the pending start, or of the last one: an older timer is out of date."""
     due: float | None = None
     """When the waiting start is due (Unix time)."""
     exhausted: bool = False
 
     def after(self, end: End, spec: RestartSpec, *, ran_s: float, now: float) -> float | None:
-        """The wait in seconds before a start that is wanted now; None where none is."""
+        """The wait in seconds before the next start; None if none is wanted."""
         self.cancel()
         if ran_s >= self.steady_s:
             self.attempts = 0
@@ -62,7 +63,7 @@ class RestartPolicyState:
 
     @property
     def pending(self) -> bool:
-        """True where a start waits."""
+        """True if a start is pending."""
         return self.due is not None
 
     def cancel(self) -> None:
@@ -72,14 +73,14 @@ class RestartPolicyState:
         self.exhausted = False
 
     def status(self) -> RestartStatus | None:
-        """What clients see of it; None where there was nothing to do."""
+        """The status for clients; None if nothing was done."""
         if not self.attempts and not self.pending:
             return None
         due = None if self.due is None else clock.format_time(self.due)
         return RestartStatus(attempts=self.attempts, next_at=due)
 
     def forget(self) -> None:
-        """Somebody took the VM in hand: count anew."""
+        """A user acted on the VM: count from zero."""
         self.cancel()
         self.attempts = 0
 

@@ -19,18 +19,17 @@ class Running:
 
     qmp: Qmp
     definition: VmDefinition
-    """What is wanted by now."""
+    """The present definition."""
     record: LaunchRecord | None
-    """What was started; None where a QEMU was found again without its record."""
+    """What was started; None if a QEMU was found again without its record."""
     folder: RunFolder
     write_record: Callable[[LaunchRecord], None]
 
     def keep_record(self, record: LaunchRecord) -> None:
-        """Write down what runs by now, for a vmkernel that comes later."""
+        """Store the record of the running QEMU, for a vmkernel after a restart."""
         self.record = record
         self.write_record(record)
 
     @property
     def vm_id(self) -> str:
-        """The VM's id."""
         return self.definition.id

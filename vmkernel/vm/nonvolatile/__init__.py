@@ -1,5 +1,5 @@
-"""What a virtual machine itself remembers while it is off, beside its disks: the firmware's
-variables and the TPM's state; it starts nothing.
+"""A VM's non-volatile state beside its disks: the firmware's variables and the TPM's state; it
+starts nothing.
 
 variables.py        the firmware's variables, copied between folders
 first_variables.py  those that a VM with Secure Boot begins with

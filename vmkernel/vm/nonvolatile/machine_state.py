@@ -1,6 +1,6 @@
 """The non-volatile state of a VM beside its disks: read for a backup, written for a new VM.
 
-It owns no state; what a restored VM needs to be the same machine is in the record alone.
+It owns no state; everything that makes a restored VM the same machine is in the record.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ writing them for a second is refused instead of kept torn."""
 def read_state(definition: VmDefinition, folder: Path) -> MachineState:
     """The state as it is now, each file as it was at one instant (blocking).
 
-    Raises MicaError: `conflict` if the guest keeps changing it, what the file system says.
+    Raises MicaError: `conflict` if the guest keeps changing it; errors of the file system.
     """
     files = []
     for name, place in _PLACES.items():
@@ -54,7 +54,7 @@ def read_state(definition: VmDefinition, folder: Path) -> MachineState:
 
 
 def _tpm(vm_id: str, folder: Path) -> bytes:
-    """What lasts of the TPM's state; empty if there is none."""
+    """The persistent part of the TPM's state; empty if there is none."""
     try:
         data = tpm_state.read(folder).get(_TPM_PART, b"")
     except OSError as error:
@@ -73,7 +73,7 @@ def _unreadable(vm_id: str, error: OSError) -> MicaError:
 
 
 def _read_steady(vm_id: str, path: Path) -> bytes:
-    """A file that two reads in a row found the same; empty if there is none."""
+    """A file that was equal in two consecutive reads; empty if there is none."""
     try:
         data = read_limited(path, MAX_STATE_FILE_BYTES)
         for _ in range(_READS_MAX):

@@ -1,8 +1,8 @@
-"""The Secure Boot keys in VMs' firmware variables: which VMs are behind, and how they catch up.
+"""The Secure Boot keys in VMs' firmware variables: which VMs lack keys, and adding them.
 
-A guest writes its variables, so they are parsed in a confined worker. They are looked at while the
-VM stands still, after each end of its guest; what they said then stays until the next look. New VMs
-begin with all keys, whatever the host's template has (first_variables.py).
+A guest writes its variables, so they are parsed in a confined worker. They are read while the VM is
+off, after each end of its guest; the result is kept until the next time. New VMs begin with all
+keys, whatever the host's template has (first_variables.py).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _WORK_S = 60.0
 
 
 def keys_unseen(machine: Machine) -> bool:
-    """True where the VM stands still and its guest may have changed its variables."""
+    """True if the VM is off and its guest may have changed its variables."""
     secure = machine.definition.spec.firmware is Firmware.UEFI_SECURE_BOOT
     if not secure:
         machine.keys.status = None
@@ -148,7 +148,7 @@ async def _work(machine: Machine, source: int, target: int | None) -> Outcome:
 
 def _status(outcome: Outcome) -> SecureBootStatus:
     if any(number >= len(MICROSOFT_2023) for number in outcome.missing):
-        raise MicaError(ErrorCode.UNAVAILABLE, "The look at the variables had no outcome.")
+        raise MicaError(ErrorCode.UNAVAILABLE, "The check of the variables had no result.")
     names = (MICROSOFT_2023[number].name for number in outcome.missing)
     return SecureBootStatus(missing=tuple(dict.fromkeys(names)), revoked=outcome.revoked)
 

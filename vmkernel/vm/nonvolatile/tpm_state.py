@@ -85,7 +85,7 @@ class TpmDamagedError(Exception):
 
 
 def encode(parts: Mapping[str, bytes]) -> bytes:
-    """The parts by their names as one file; nothing where there are none."""
+    """The parts by their names as one file; empty if there are none."""
     if not parts:
         return b""
     entries = []
@@ -103,7 +103,7 @@ def encode(parts: Mapping[str, bytes]) -> bytes:
 
 
 def decode(data: bytes) -> dict[str, bytes]:
-    """The parts in a file; ValueError where it isn't whole."""
+    """The parts in a file; ValueError if it is incomplete."""
     if not any(data[: _HEAD.size]):
         return {}  # made, and never yet used
     if len(data) < _HEAD_BYTES:
@@ -123,8 +123,9 @@ def decode(data: bytes) -> dict[str, bytes]:
 
 
 def prepare(folder: Path) -> Path:
-    """Make sure that a VM that is off has its file, and take over what lies there in the old
-    form; durable on return (blocking)."""
+    """Make sure that a VM that is off has its file, and convert state in the old form; durable on
+    return (blocking).
+    """
     path = folder / STATE_FILE
     if not exists(path):
         old = _read_old(folder)
@@ -138,8 +139,9 @@ def prepare(folder: Path) -> Path:
 
 
 def prove(folder: Path) -> tuple[bytes, str | None]:
-    """Look at the state of a VM that is about to start (blocking): what it starts with, and, if the
-    good copy had to take its place, why."""
+    """Check the state of a VM that is about to start (blocking): returns what it starts with, and
+    why the good copy had to replace it, if it did.
+    """
     data = _content(folder, STATE_FILE)
     fault = _fault(data) if data is not None else "it is missing"
     good = _content(folder, GOOD_FILE)
@@ -156,14 +158,15 @@ def prove(folder: Path) -> tuple[bytes, str | None]:
 
 
 def keep(folder: Path, data: bytes) -> None:
-    """A start has proven this state (blocking): it is the good copy now; durable on return."""
+    """A start has accepted this state (blocking): make it the good copy; durable on return."""
     if data and _permanent(data) and data != _content(folder, GOOD_FILE):
         write_durably(folder / GOOD_FILE, data, limit=_MAX_BYTES)
 
 
 def go_back(folder: Path) -> bool:
-    """The state was not taken at a start: put the good copy in its place (blocking). False if
-    there is none, or none that differs."""
+    """The state was refused at a start: replace it by the good copy (blocking). False if there is
+    none, or it is the same.
+    """
     data, good = _content(folder, STATE_FILE), _content(folder, GOOD_FILE)
     if good is None or good == data or _fault(good) is not None:
         return False
@@ -178,7 +181,7 @@ def make_durable(folder: Path) -> None:
 
 
 def _replace(folder: Path, damaged: bytes | None, good: bytes) -> None:
-    """What was damaged is kept beside, for who wants to look at it."""
+    """The damaged state is kept beside it for examination."""
     if damaged is not None:
         write_durably(folder / DAMAGED_FILE, damaged, limit=_MAX_BYTES)
     write_durably(folder / STATE_FILE, good, limit=_MAX_BYTES)
@@ -198,7 +201,7 @@ def _permanent(data: bytes) -> bool:
 
 
 def _fault(data: bytes) -> str | None:
-    """What is wrong with a state at rest, as far as lengths and names tell."""
+    """What is wrong with a state at rest, as far as lengths and names show."""
     try:
         parts = decode(data)
     except ValueError as error:
@@ -215,9 +218,9 @@ def _fault(data: bytes) -> str | None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Let a folder hold the state that another one holds, or none as that; durable on return.
+    """Copy the state of another folder, or its absence; durable on return.
 
-    UnsafeFileError where something else lies in its place, or where it is never at rest.
+    UnsafeFileError if something else is in its place, or if it is never at rest.
     """
     data = _read(source)
     unlink_durably(target / GOOD_FILE)
@@ -229,7 +232,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """The parts of a folder's state, at rest; none where there is no TPM. See `copy`."""
+    """The parts of a folder's state, at rest; empty if there is no TPM. See `copy`."""
     data = _read(folder)
     return {} if data is None else decode(data)
 
@@ -241,7 +244,7 @@ def write(folder: Path, parts: Mapping[str, bytes]) -> None:
 
 
 def _read(folder: Path) -> bytes | None:
-    """The state as one file, at rest; None where there is none."""
+    """The state as one file, at rest; None if there is none."""
     last: bytes | None = None
     for reading in range(_READINGS):
         if reading:
@@ -263,7 +266,7 @@ def _read(folder: Path) -> bytes | None:
 
 
 def _read_old(folder: Path) -> dict[str, bytes] | None:
-    """The parts in the old form; None where there is no such folder."""
+    """The parts in the old form; None if there is no such folder."""
     found = {}
     try:
         with open_folder(folder / OLD_FOLDER) as opened:

@@ -1,4 +1,4 @@
-"""The variables of a VM's UEFI: copied between folders, some of which may come from anybody."""
+"""The variables of a VM's UEFI: copied between folders, some of which are untrusted."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _MAX_BYTES = 8 << 20
 def copy_variables(source: Path, target: Path, *, all_of_them: bool = False) -> None:
     """Copy the variables of each kind of firmware that a folder has; durable on return.
 
-    With `all_of_them`, what the source hasn't the target hasn't afterwards. UnsafeFileError where
-    something else lies in a file's place.
+    With `all_of_them`, files that the source lacks are removed from the target. UnsafeFileError if
+    something else is in a file's place.
     """
     for name in NVRAM_FILES.values():
         if exists(source / name):

@@ -1,11 +1,11 @@
-"""A snapshot is made, inside the owner task of its VM.
+"""Taking a snapshot, inside the owner task of its VM.
 
   the record says `creating` -> the guest stands still -> disks, variables, TPM
       -> (with memory) its memory -> the guest goes on -> the record says `ready`
       -> the VM stands behind it
 
-A failure, or somebody who gives up: the guest goes on, and nothing is left. A vmkernel that ends
-in the middle: its successor lets the guest go on and sweeps (recover.py).
+A failure, or somebody who gives up: the guest goes on, and nothing is left. A vmkernel that ends in
+the middle: its successor lets the guest go on and sweeps (recover.py).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Tell = Callable[[Progress], None]
 
 
 async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
-    """See the module; durable on return."""
+    """Take a snapshot; durable on return."""
     folder = folder_of(machine.folder, record.id)
     machine.snapshots[record.id] = record
     try:
@@ -73,7 +73,7 @@ async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
 
 
 async def stand_behind(machine: Machine, snapshot: str | None) -> None:
-    """Write down which snapshot the VM's present state came after."""
+    """Record which snapshot the VM's present state is based on."""
     new = replace(machine.definition, snapshot=snapshot)
     await asyncio.to_thread(definitions.save, machine.folder, new)
     machine.definition = new
@@ -81,7 +81,7 @@ async def stand_behind(machine: Machine, snapshot: str | None) -> None:
 
 @contextlib.asynccontextmanager
 async def _quiet(machine: Machine, record: SnapshotRecord) -> AsyncIterator[FreezeReport]:
-    """The guest's file systems held still, where that is wanted and the guest runs."""
+    """The guest's file systems are frozen inside the block, if requested and the guest runs."""
     if not record.quiesce or record.memory or machine.state is not VmState.RUNNING:
         why = "Its memory is part of the snapshot." if record.memory else "The guest does not run."
         yield FreezeReport(None, why)
@@ -98,7 +98,7 @@ async def _quiet(machine: Machine, record: SnapshotRecord) -> AsyncIterator[Free
 
 
 async def _keep(machine: Machine, record: SnapshotRecord, folder: Path, tell: Tell) -> None:
-    """Keep everything while the guest stands still."""
+    """Keep everything while the guest is paused."""
     runs = machine.connected and machine.state is VmState.RUNNING
     try:
         if runs:
@@ -150,7 +150,7 @@ def copy_small(source: Path, target: Path) -> None:
 
 
 async def _undo(machine: Machine, record: SnapshotRecord) -> None:
-    """Leave nothing; where that fails too, the sweep at the next start does it."""
+    """Remove everything; if that fails too, the next start does it."""
     try:
         await forget_disks(machine, record)
         await asyncio.to_thread(remove, machine.folder, record.id)

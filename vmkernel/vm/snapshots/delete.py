@@ -1,4 +1,4 @@
-"""A snapshot goes, inside the owner task of its VM.
+"""Deleting a snapshot, inside the owner task of its VM.
 
   the record says `deleting` -> the memory and the copies of disks go, which frees most -> it is
       forgotten in the disks -> its children, and the VM, stand behind its parent -> its folder goes
@@ -26,7 +26,7 @@ __all__ = ["delete"]
 
 
 async def delete(machine: Machine, record: SnapshotRecord) -> None:
-    """See the module; durable on return."""
+    """Delete a snapshot; durable on return."""
     try:
         await _delete(machine, record)
     except (MicaError, QmpCommandError, OSError):

@@ -37,7 +37,7 @@ __all__ = [
 
 
 def describe_disks(storage: Storage, spec: VmSpec) -> tuple[DiskRecord, ...]:
-    """What a snapshot of these disks will hold; MicaError where one can't be kept."""
+    """What a snapshot of these disks will hold; MicaError if one can't be kept."""
     found = []
     for index, disk in enumerate(spec.disks):
         if disk.read_only:
@@ -53,7 +53,7 @@ def describe_disks(storage: Storage, spec: VmSpec) -> tuple[DiskRecord, ...]:
 
 
 async def keep_disks(machine: Machine, record: SnapshotRecord) -> None:
-    """Keep the disks of a VM that stands still, or is off; all at one instant."""
+    """Keep the disks of a VM that is paused or off; all at one instant."""
     folder = folder_of(machine.folder, record.id)
     await asyncio.to_thread(_copy_raws, machine, record, folder)
     inside = [disk for disk in record.disks if disk.file is None]
@@ -67,8 +67,9 @@ async def keep_disks(machine: Machine, record: SnapshotRecord) -> None:
 
 
 async def check_kept(machine: Machine, record: SnapshotRecord) -> None:
-    """Prove that every disk still has what the snapshot kept, before anything is changed; of a VM
-    whose QEMU may run."""
+    """Verify that every disk still has what the snapshot kept, before anything is changed; of a VM
+    whose QEMU may run.
+    """
     for disk in record.disks:
         volume = machine.host.storage.volume(disk.volume)
         there = volume.format is disk.format
@@ -87,8 +88,9 @@ async def check_kept(machine: Machine, record: SnapshotRecord) -> None:
 
 
 async def restore_disks(machine: Machine, record: SnapshotRecord) -> None:
-    """Give the disks of a VM that is off the content that was kept; done again where it was cut
-    off."""
+    """Restore the kept content of the disks of a VM that is off; repeatable after
+    an interruption.
+    """
     for disk in record.disks:
         volume = machine.host.storage.volume(disk.volume)
         if disk.file is None:
@@ -105,8 +107,7 @@ async def restore_disks(machine: Machine, record: SnapshotRecord) -> None:
 
 
 async def forget_disks(machine: Machine, record: SnapshotRecord) -> None:
-    """Forget what was kept inside the disks; what isn't there is as good as forgotten. Volumes
-    that are gone have taken it along."""
+    """Delete the snapshot inside the disks; it may be missing, as may volumes."""
     for disk in record.disks:
         if disk.file is not None:
             continue
@@ -144,7 +145,7 @@ def _copy_raws(machine: Machine, record: SnapshotRecord, folder: Path) -> None:
 
 
 def _restore_raw(kept: Path, target: Path) -> None:
-    """Put a copy of what was kept in the place of a volume's file, at once."""
+    """Replace a volume's file by the kept copy, atomically."""
     new = target.with_name(f".{target.name}.revert")
     remove(new)
     old = status(target)

@@ -1,5 +1,6 @@
-"""What a vmkernel that ended had begun with snapshots: finished, or swept, before the VM can be
-asked for anything."""
+"""What the previous vmkernel had begun with snapshots: completed or removed before the VM accepts
+requests.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 async def repair(machine: Machine) -> None:
-    """Load the snapshots of a VM and mend them; MicaError where the VM can't be used."""
+    """Load the snapshots of a VM and repair them; MicaError if the VM can't be used."""
     machine.snapshots, machine.broken_snapshots = await asyncio.to_thread(load_all, machine.folder)
     try:
         begun = await asyncio.to_thread(revert_under_way, machine.folder)

@@ -1,4 +1,4 @@
-"""A VM goes back to a snapshot, inside its owner task.
+"""Reverting a VM to a snapshot, inside its owner task.
 
   what was kept is proven to be there -> QEMU is ended
       -> the journal says that the revert has begun -> disks, variables, TPM -> the spec of then
@@ -44,7 +44,7 @@ def spec_after(now: VmSpec, record: SnapshotRecord) -> VmSpec:
 
 
 async def revert(machine: Machine, record: SnapshotRecord) -> None:
-    """See the module. MicaError, with nothing changed, where it can't be."""
+    """Revert; MicaError, with nothing changed, if that isn't possible."""
     await check_kept(machine, record)
     if machine.state not in OFF or machine.host.launcher.is_active(machine.vm_id):
         await machine.end_qemu()
@@ -54,7 +54,7 @@ async def revert(machine: Machine, record: SnapshotRecord) -> None:
 
 
 async def finish(machine: Machine, record: SnapshotRecord) -> None:
-    """All that comes after the journal."""
+    """Everything after the journal."""
     if machine.state not in OFF or machine.host.launcher.is_active(machine.vm_id):
         await machine.end_qemu()
     if machine.suspension is not None:

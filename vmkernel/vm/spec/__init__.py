@@ -1,1 +1,1 @@
-"""What a VM is wanted to be, as pure functions of specs; it must not touch disks, QEMU or Linux."""
+"""Specs of VMs, as pure functions; it must not touch disks, QEMU or Linux."""

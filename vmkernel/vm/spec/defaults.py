@@ -1,10 +1,9 @@
 """What a spec leaves open, filled in: buses, models and the clock by the guest's system, keys by
 what is free. A stored spec is complete, so that a later Mica with other defaults changes no guest.
 
-                    linux, other      windows
-disks, cards        vmkernel/devices/defaults.py
+                    linux, other windows disks, NICs        vmkernel/devices/defaults.py
 clock               utc               local
-CD-ROM drives       as given          and one with the image `virtio-win`, where there is one
+CD-ROM drives       as given          and one with the image `virtio-win`, if there is one
 """
 
 from __future__ import annotations
@@ -69,8 +68,9 @@ def with_defaults(spec: VmSpec, previous: VmSpec | None = None) -> VmSpec:
 
 
 def with_drivers(spec: VmSpec, image: Callable[[str], object]) -> VmSpec:
-    """A new VM's spec: one for Windows gets a CD-ROM drive with the drivers, where `image` knows
-    the image and no drive holds it already."""
+    """A new VM's spec: one for Windows gets a CD-ROM drive with the drivers, if `image` knows the
+    image and no drive holds it already.
+    """
     held = {cdrom.image for cdrom in spec.cdroms}
     if spec.guest_os is not GuestOs.WINDOWS or VIRTIO_WIN in held or len(spec.cdroms) >= CDROMS_MAX:
         return spec

@@ -1,6 +1,7 @@
 """Which hardware goes together: what a spec must satisfy beyond its types. Each kind of device
-checks its own fields (`check` in vmkernel/devices); here is what concerns several kinds, or none.
-Pure; each problem names its field."""
+checks its own fields (`check` in vmkernel/devices); checks of several kinds, or of none, are here.
+Pure; each problem names its field.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +42,8 @@ def _firmware_problems(spec: VmSpec, family: Family) -> Iterator[FieldError]:
         if spec.boot.kernel is not None:
             yield FieldError(
                 pointer="/spec/boot/kernel",
-                detail="Secure Boot starts only what Microsoft's keys have signed, which no kernel"
-                " is by itself: boot from a disk, or choose another firmware.",
+                detail="With Secure Boot, a kernel can't be booted directly, because it "
+                "isn't signed by Microsoft: boot from a disk, or choose another firmware.",
             )
 
 

@@ -13,7 +13,7 @@ _RESERVED: Final = (
     ("00000c9ff", "HSRP, version 2"),
     ("000573a0", "HSRP for IPv6"),
     ("0007b400", "GLBP"),
-    ("fe", "the host's side of cards"),
+    ("fe", "the host's side of NICs"),
 )
 """Digits that an address begins with, and whose it is: routers answer for the first ones together,
 and a bridge would take the last one for its own port's."""
@@ -32,8 +32,8 @@ def mac_problem(mac: str) -> str | None:
         return "An address of zeros is not allowed: omit `mac` to have one generated."
     if int(digits[1], 16) & 1:
         return (
-            f"{mac} is a multicast or broadcast address: the second digit of a card's address"
-            " must be even."
+            f"{mac} is a multicast or broadcast address: the second digit of a NIC's "
+            "address must be even."
         )
     for start, whose in _RESERVED:
         if digits.startswith(start):

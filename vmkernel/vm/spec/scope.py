@@ -25,7 +25,7 @@ def is_host_only(old: VmSpec, new: VmSpec) -> bool:
 
 
 def after_revert(now: VmSpec, then: VmSpec) -> VmSpec:
-    """The spec of a VM that goes back to `then`: what is the host's business stays as it is now."""
+    """The spec of a VM that goes back to `then`: host-only fields keep their present values."""
     return _changed(then, lambda scope: not scope.guest, now)
 
 
@@ -37,8 +37,9 @@ def for_clone(source: VmSpec, *, datastore: str, name: str) -> VmSpec:
 
 
 def without_host_fields(spec: VmSpec) -> VmSpec:
-    """What a memory image says of its machine: it needs nothing that the guest doesn't see, and
-    outlives every change of that. Nor what a guest was told at its first start."""
+    """The spec for a memory image: without fields that the guest doesn't see, whose changes it
+    survives, and without those of its first start.
+    """
     return _changed(spec, lambda scope: not scope.guest or scope.first_start)
 
 

@@ -11,8 +11,8 @@ __all__ = ["check_size"]
 
 LABELS_MAX_BYTES = 16 << 10
 SPEC_MAX_BYTES = 128 << 10
-"""Without cloud_init, which lists don't show: 64 disks and 16 cards with all that can be said of
-them take less than half of it."""
+"""Without cloud_init, which lists don't show: 64 disks and 16 NICs with all fields take less than
+half of it."""
 CLOUD_INIT_MAX_BYTES = 512 << 10
 """Together less than any record takes that holds a spec (RECORD_MAX_BYTES)."""
 

@@ -1,4 +1,4 @@
-"""What a VM's spec must satisfy beyond its types; pointers name the field below `/spec`."""
+"""The checks of a VM's spec beyond its types; pointers name the field below `/spec`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _OUI = "52:54:00"
 
 
 def family_of(spec: VmSpec) -> Family:
-    """The chipset that a spec asks for: the old one where IDE is wanted, else q35."""
+    """The chipset that a spec asks for: i440fx if IDE is used, else q35."""
     buses = {d.bus for d in spec.disks} | {c.bus for c in spec.cdroms}
     return Family.PC if DiskBus.IDE in buses else Family.Q35
 
@@ -73,7 +73,7 @@ def check_references(
     vm_of_volume: Callable[[str], str | None],
     port_groups: Collection[str],
 ) -> None:
-    """Everything that the spec names exists, is of the right kind and belongs to nobody else."""
+    """Everything that the spec names exists, is of the right kind and belongs to no other VM."""
     _lookup("/spec/datastore", partial(storage.vms_folder, spec.datastore))
     for index, disk in enumerate(spec.disks):
         pointer = f"/spec/disks/{index}/volume"
@@ -112,11 +112,11 @@ def completed(
     previous: VmSpec | None = None,
     host_macs: Container[str] = (),
 ) -> VmSpec:
-    """The spec with nothing left open: defaults, keys, a MAC address for every card, a vsock CID.
+    """The spec with nothing left open: defaults, keys, a MAC address for every NIC, a vsock CID.
 
-    A card without an address keeps what the card of its key had, or gets a new one that nobody
-    has; `macs` and `cids` are those of all other VMs. MicaError where a given one is among them,
-    or is the host's or reserved; a card keeps the address that it has.
+    A NIC without an address keeps that of the NIC with its key, or gets a new unique one; `macs`
+    and `cids` are those of all other VMs. MicaError if a given one is among them, or is the host's
+    or reserved; a NIC keeps the address that it has.
     """
     spec = with_defaults(spec, previous)
     had = {nic.key: nic.mac for nic in previous.nics} if previous else {}
@@ -177,7 +177,7 @@ def _image(storage: Storage, pointer: str, image: str, wanted: ImageFormat) -> N
 
 
 def _lookup(pointer: str, find: Callable[[], Found]) -> Found:
-    """What `find` finds; where it doesn't, the failure names the field."""
+    """The result of `find`; a failure names the field."""
     try:
         return find()
     except MicaError as error:

@@ -1,4 +1,4 @@
-"""The files of a VM's start: where they lie, and what must be true of them before QEMU opens them.
+"""The files of a VM's start: their paths, and preparing them before QEMU opens them.
 
 `find_files` asks the storage and no disk; `prepare_files` runs in a thread, because it waits for
 disks.
@@ -34,7 +34,7 @@ __all__ = [
 _VARIABLES_MAX_BYTES = 16 << 20
 """A template of the host's own: the largest flash that a machine has."""
 _SEED_MAX_BYTES = 4 << 20
-"""What a spec may say to cloud-init (definition.py), as a CD-ROM."""
+"""The largest cloud-init content of a spec (definition.py), as a CD-ROM."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class StartFiles:
     tpm_began: bytes | None = None
     """The TPM's state, as the VM starts with it."""
     tpm_restored: str | None = None
-    """What was wrong with the state in whose place its copy was put."""
+    """What was wrong with the state that was replaced by its copy."""
 
     def read_only(self) -> tuple[Path, ...]:
         """The files that QEMU only reads."""
@@ -81,7 +81,7 @@ class StartFiles:
 
 
 def find_files(host: VmContext, definition: VmDefinition, vm_folder: Path) -> StartFiles:
-    """Where everything lies; MicaError where the host lacks something, or it can't be started."""
+    """The paths of all files; MicaError if the host lacks something, or the VM can't be started."""
     spec = definition.spec
     refuse_template(definition)
     disks = [disk_plan(spec, disk, host.storage.volume(disk.volume)) for disk in spec.disks]
@@ -113,7 +113,7 @@ def find_files(host: VmContext, definition: VmDefinition, vm_folder: Path) -> St
 
 
 def refuse_template(definition: VmDefinition) -> None:
-    """MicaError where the VM is only to be cloned."""
+    """MicaError if the VM is a template."""
     if definition.spec.template:
         raise MicaError(
             ErrorCode.CONFLICT,
@@ -122,8 +122,9 @@ def refuse_template(definition: VmDefinition) -> None:
 
 
 def disk_plan(spec: VmSpec, disk: DiskSpec, volume: VolumeFile) -> DiskPlan:
-    """A disk of the spec on its volume; how the file is best accessed is found out by
-    `with_access`. MicaError where others stand on what it would write to."""
+    """A disk of the spec on its volume; `with_access` finds the best way to access the file.
+    MicaError if a volume that it would write to has linked clones.
+    """
     if volume.children and not disk.read_only:
         raise volume_linked(volume.id, volume.children)
     return DiskPlan.of(spec, disk, volume)
@@ -174,10 +175,10 @@ def prepare_files(host: VmContext, definition: VmDefinition, files: StartFiles) 
 
 
 def _give(path: Path, uid: int | None, *, owned: bool) -> None:
-    """Let a VM's user, where it has one, have a file of a datastore as its owner, or read it.
+    """Make a VM's user, if it has one, the owner of a file of a datastore, or let it read the file.
 
-    A datastore may come from anybody: OSError where something else lies in the file's place, such
-    as a symbolic link, which could lead to any file of this host.
+    A datastore may come from anywhere: OSError if something else is in the file's place, such as a
+    symbolic link, which could lead to any file of this host.
     """
     fd = open_regular(path, os.O_RDONLY, single=owned)
     try:
@@ -191,7 +192,7 @@ def _give(path: Path, uid: int | None, *, owned: bool) -> None:
 
 
 def _write_seed(definition: VmDefinition, path: Path) -> None:
-    """The image as the spec wants it now; readable by nobody but the VM."""
+    """The image for the present spec; readable only by the VM."""
     from vmkernel.vm.spec.cloud_init.documents import seed_files
     from vmkernel.vm.spec.cloud_init.seed import make_seed
 

@@ -51,7 +51,7 @@ class StartPlan:
 
 
 class _Handover:
-    """Collects the descriptors for QEMU and tells their numbers there."""
+    """Collects the descriptors for QEMU and assigns their numbers there."""
 
     def __init__(self, host: VmContext) -> None:
         self._host = host
@@ -136,9 +136,10 @@ def make_plan(
 
 
 def _as_started(spec: VmSpec, incoming: BootTopology | None) -> VmSpec:
-    """The spec with the processors and the memory of the first start: disks have as many queues as
-    it had processors then. What was added since is added again: DIMMs on the command line,
-    processors before the guest runs."""
+    """The spec with the vCPUs and the memory of the first start: disks have as many queues as it
+    had vCPUs then. Later additions are added again: DIMMs on the command line, vCPUs before the
+    guest runs.
+    """
     if incoming is None:
         return spec
     return replace(
@@ -149,7 +150,7 @@ def _as_started(spec: VmSpec, incoming: BootTopology | None) -> VmSpec:
 
 
 def _with_seed(topology: BootTopology, now: VmSpec) -> BootTopology:
-    """A memory image says nothing of cloud-init, whose drive can't change while the VM runs."""
+    """Memory images don't include cloud-init, whose drive can't change while the VM runs."""
     started = with_defaults(replace(topology.started, cloud_init=now.cloud_init))
     return topology_of(started, topology.dimms, topology.usb_units)
 

@@ -4,7 +4,7 @@ phase      what it does                                              undone on f
   admit    promises memory, sees that huge pages can be had           releasing it
   files    finds volumes and images, makes the NVRAM, gives files    (nothing)
            to the VM's user
-  network  opens a port for each card                                closing them
+  network  opens a port for each NIC                                closing them
   plan     opens descriptors, binds the sockets that QEMU will       removing the folder
            listen on
   launch   starts QEMU, and before it the TPM's emulator             killing them
@@ -48,7 +48,7 @@ __all__ = ["SERIAL_RING_BYTES", "Started", "start_qemu"]
 _log = logging.getLogger(__name__)
 
 _TPM_REFUSED = "tpm-emulator"
-"""QEMU's word when swtpm ends, or refuses the state, at the machine's first reset."""
+"""QEMU's message if swtpm ends, or refuses the state, at the machine's first reset."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ async def start_qemu(
     incoming: BootTopology | None = None,
     reading: bool = False,
 ) -> Started:
-    """Go through all phases; MicaError, with everything undone, where one fails.
+    """Run all phases; MicaError, with everything undone, if one fails.
 
-    An `incoming` one waits for a memory image (qemu/memory_image.py) of a machine like that, the
-    guest of a `reading` one never runs. A TPM whose state isn't taken gets the last good one.
+    With `incoming`, it waits for a memory image (qemu/memory_image.py) of such a machine; with
+    `reading`, the guest never runs. If a TPM refuses its state, it gets the last good one.
     """
     try:
         return await _start(host, definition, vm_folder, incoming=incoming, reading=reading)
@@ -197,7 +197,7 @@ async def _add_processors(qmp: Qmp, vm_id: str, count: int) -> None:
     if count > 0 and await hotplug.add_processors(qmp, count) < count:
         raise MicaError(
             ErrorCode.UNAVAILABLE,
-            f"QEMU of VM {vm_id} did not take the {count} processors that the guest had added.",
+            f"QEMU of VM {vm_id} did not add the {count} vCPUs that the suspended guest had.",
         )
 
 

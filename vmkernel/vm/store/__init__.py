@@ -1,5 +1,5 @@
-"""What a VM keeps in files that outlive the vmkernel: the records, their schemas and their places;
-it asks no QEMU.
+"""A VM's files that outlive the vmkernel: the records, their schemas and their places; it asks no
+QEMU.
 
 definition.py        vm.json: the spec, the revision, what is pinned
 saved_memory.py      suspend.*: the memory of a suspended VM, or of a snapshot

@@ -1,11 +1,11 @@
-"""Clones under way, so that one that is cut off leaves nothing.
+"""Clones in progress, so that an interrupted one leaves nothing.
 
 <datastore>/vms/.clone-<id>.json   CloneJournal: written before the first disk is copied, removed
                                    after the VM is written down
 
-Each volume that is made carries the journal's token. A journal without its VM is of a clone that
-was cut off: the volumes with its token are deleted, then the journal. Where not every datastore is
-there, it is kept, and looked at again when one comes.
+Each volume that is made carries the journal's token. A journal without its VM is of an interrupted
+clone: the volumes with its token are deleted, then the journal. While a datastore is missing, it is
+kept, and checked again when one becomes available.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ACTOR = "clone-sweep"
 
 
 class CloneJournal(Record, frozen=True, kw_only=True):
-    """One clone under way."""
+    """One clone in progress."""
 
     schema_version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     token: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$(?!\n)")]
@@ -84,7 +84,7 @@ async def sweep(storage: Storage, under_way: Collection[str]) -> None:
 
 
 async def _undo(storage: Storage, journal: CloneJournal, *, everything: bool) -> bool:
-    """Delete what was made; False where something may still come."""
+    """Delete what was made; False if more may be found later."""
     done = everything
     left = len(journal.volumes)
     for volume in journal.volumes:

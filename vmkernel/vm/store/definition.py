@@ -1,4 +1,4 @@
-"""A VM as it lies in its folder: `vm.json`, its schema, and how older ones are brought up.
+"""A VM's folder: `vm.json`, its schema, and upgrades of older ones.
 
 vms/<id>/vm.json                what is wanted, and what was pinned at creation
         nvram.fd                variables of UEFI without Secure Boot
@@ -54,14 +54,15 @@ NVRAM_FILES = {
     Firmware.UEFI: "nvram.fd",
     Firmware.UEFI_SECURE_BOOT: "nvram-secure-boot.fd",
 }
-"""Where a flavour of UEFI keeps its variables: those of another would not fit, or not be safe."""
+"""The file for the variables of each flavour of UEFI: those of another would not fit, or not be
+safe."""
 SEED_FILE = "seed.iso"
-"""What cloud-init reads; made anew at each start."""
+"""Read by cloud-init; written again at each start."""
 SCHEMA_VERSION = 1
 
 FIRST_UID = 100_000
 LAST_UID = 165_535
-"""The users that VMs run as; no account of the system lies there."""
+"""The users of VMs; no account of the system is in this range."""
 
 
 class DefinitionError(Exception):
@@ -69,7 +70,7 @@ class DefinitionError(Exception):
 
 
 class VmDefinition(Record, frozen=True, kw_only=True):
-    """What is known of a VM that doesn't run."""
+    """The stored definition of a VM."""
 
     schema_version: int = SCHEMA_VERSION
     id: Slug
@@ -82,7 +83,7 @@ class VmDefinition(Record, frozen=True, kw_only=True):
     """The user that its QEMU runs as in the appliance."""
     spec: VmSpec
     snapshot: Slug | None = None
-    """The snapshot that the present state came after."""
+    """The snapshot that the present state is based on."""
 
 
 Document = dict[str, Any]
@@ -91,7 +92,7 @@ UPGRADES: tuple[Callable[[Document], Document], ...] = ()
 
 
 def decode(data: bytes) -> VmDefinition:
-    """Read a document of this or an older version; DefinitionError otherwise."""
+    """Read a document of this or an older version; else DefinitionError."""
     try:
         document = decode_document(data)
     except UndecodableError as error:
@@ -118,7 +119,7 @@ def encode(definition: VmDefinition) -> bytes:
 
 
 def load(folder: Path) -> VmDefinition:
-    """Read the definition in a VM's folder; DefinitionError where it can't be used."""
+    """Read the definition in a VM's folder; DefinitionError if it can't be used."""
     try:
         data = read_limited(folder / DEFINITION_FILE, RECORD_MAX_BYTES)
     except OSError as error:
@@ -135,17 +136,17 @@ def save(folder: Path, definition: VmDefinition) -> None:
 
 
 def has_snapshots(folder: Path) -> bool:
-    """True where a VM's folder holds snapshots, or a revert that was begun (blocking)."""
+    """True if a VM's folder holds snapshots, or a revert that was begun (blocking)."""
     return exists(folder / "snapshots") or reverting(folder)
 
 
 def reverting(folder: Path) -> bool:
-    """True where a revert was begun and has not ended (blocking)."""
+    """True if a revert was begun and has not ended (blocking)."""
     return exists(folder / "revert.json")
 
 
 def clear(folder: Path) -> None:
-    """Remove a folder that holds no VM any more, with what is left in it."""
+    """Remove a folder whose VM is deleted, with what is left in it."""
     remove_tree(folder)
 
 

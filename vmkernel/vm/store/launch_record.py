@@ -1,7 +1,7 @@
-"""What was started: written beside a VM's sockets, for a vmkernel that comes later.
+"""What was started: written beside a VM's sockets, for a vmkernel after a restart.
 
-It is no proof that the VM runs: only the launcher and QMP tell that. It says what can't be asked
-of QEMU, and in which boot of the host it was true.
+It doesn't prove that the VM runs: only the launcher and QMP show that. It has what QEMU can't
+report, and in which boot of the host that was true.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class LaunchRecord(Record, frozen=True, kw_only=True):
     started_at: Timestamp
     accelerator: Accelerator
     memory_bytes: int
-    """What was promised to it."""
+    """The memory that was promised to it."""
     nics: tuple[NicStatus, ...]
     has_ring: bool
     suspending_from: VmState | None = None
-    """Where the VM stood when the writing of its memory to disk began, until that has ended."""
+    """The state before its memory was being written to disk, until that has ended."""
     end_asked: bool = False
-    """True once somebody asked this run of the guest to end."""
+    """True once this run of the guest was asked to end."""
     resuming: bool = False
     """True from the start out of a memory image until the guest runs."""
     reading: bool = False
@@ -63,7 +63,7 @@ def forget_record(path: Path) -> None:
 
 
 def read_record(path: Path) -> LaunchRecord | None:
-    """The record of this boot, or None where there is none that can be used."""
+    """The record of this boot, or None if there is none that can be used."""
     try:
         record = decode_json(read_limited(path, RECORD_MAX_BYTES), LaunchRecord)
     except (OSError, UndecodableError):

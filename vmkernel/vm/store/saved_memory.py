@@ -1,11 +1,11 @@
-"""A suspended VM's memory in its folder: how it comes there, is proven, and goes.
+"""A suspended VM's memory in its folder: writing, verifying and removing it.
 
 suspend.state.new   being written; left over where the writing was cut off, and then removed
 suspend.state       QEMU's migration stream, flushed
 suspend.json        says that it is complete, and what it needs; written last, removed first
 
-The last one is the commit: as long as it is there, the guest has not run since, and the disks
-are as the memory knows them.
+The last one is the commit: as long as it is there, the guest has not run since, and the disks are
+as the memory knows them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _DEVICES_BYTES = 64 << 20
 
 
 class MemoryImage(Record, frozen=True, kw_only=True):
-    """What is known of a complete image."""
+    """A complete memory image."""
 
     schema_version: Annotated[int, msgspec.Meta(ge=_SCHEMA, le=_SCHEMA)] = _SCHEMA
     taken_at: Timestamp
@@ -85,11 +85,12 @@ class MemoryImage(Record, frozen=True, kw_only=True):
     machine_type: str
     accelerator: Accelerator
     processor: str
-    """The host's, where the guest saw that one; empty where it saw a model of QEMU's."""
+    """The host's CPU, if the guest saw that one; empty if it saw a CPU model of QEMU."""
     size_bytes: int
     crc32: int
     started: VmSpec | None = None
-    """What the machine was started with, less what is only words; none: the VM's own spec."""
+    """The spec that the machine was started with, without fields that the guest doesn't see; none:
+    the VM's own spec."""
     dimms: tuple[tuple[int, int], ...] = ()
     """Number and bytes of each DIMM that was added since."""
     usb_units: tuple[tuple[str, int], ...] = ()
@@ -102,7 +103,7 @@ class Suspension:
 
     image: MemoryImage | None
     problem: str | None = None
-    """Why it can't be used, where its record can't be understood."""
+    """Why it can't be used, if its record can't be read."""
 
     def topology(self, spec: VmSpec) -> BootTopology:
         """What the machine must have that takes it up; `spec` is the VM's own."""
@@ -112,7 +113,6 @@ class Suspension:
         return topology_of(started, self.image.dimms, self.image.usb_units)
 
     def status(self) -> MemoryImageStatus | None:
-        """As clients see it."""
         if self.image is None:
             return None
         return MemoryImageStatus(
@@ -126,7 +126,7 @@ class Suspension:
 
 
 def check_space(folder: Path, definition: VmDefinition) -> None:
-    """Raise `insufficient-space` where the whole memory would not fit."""
+    """Raise `insufficient-space` if the whole memory would not fit."""
     need = definition.spec.memory_bytes + _DEVICES_BYTES
     _, free = free_bytes(folder)
     if free < need:
@@ -144,7 +144,7 @@ def refusal_of_qemu(what: str, error: QmpCommandError) -> MicaError:
 
 
 def create(folder: Path) -> int:
-    """A descriptor, for writing, of a file for a new image; whatever lies there is replaced."""
+    """A writable descriptor of a file for a new image; anything in its place is replaced."""
     remove(folder / _NEW)
     return create_file(folder / _NEW)
 
@@ -163,7 +163,7 @@ def seal(
     accelerator: Accelerator,
     topology: BootTopology,
 ) -> Suspension:
-    """Make a written image durable, and say that it is complete."""
+    """Make a written image durable, and mark it as complete."""
     os.fsync(fd)
     with open_image(folder, _NEW) as file:
         crc32 = _crc32(file.fileno())
@@ -189,7 +189,7 @@ def seal(
 
 
 def find(folder: Path) -> Suspension | None:
-    """What a VM's folder holds, or None where the VM isn't suspended."""
+    """The memory image in a VM's folder; None if the VM isn't suspended."""
     try:
         data = read_limited(folder / _RECORD, RECORD_MAX_BYTES)
     except FileNotFoundError:
@@ -203,7 +203,7 @@ def find(folder: Path) -> Suspension | None:
 
 
 def check_fits(suspension: Suspension, definition: VmDefinition, present: Accelerator) -> None:
-    """Raise `unsupported` where this host or this VM isn't what the image was taken of."""
+    """Raise `unsupported` if this host or this VM differs from what the image was taken of."""
     image, vm_id = suspension.image, definition.id
     if image is None:
         raise _useless(vm_id, suspension.problem or "", ErrorCode.DIGEST_MISMATCH)
@@ -225,7 +225,7 @@ def check_fits(suspension: Suspension, definition: VmDefinition, present: Accele
 
 
 def prove(folder: Path, image: MemoryImage, vm_id: str) -> None:
-    """Read the whole image; raise `digest-mismatch` where it isn't as it was written."""
+    """Read the whole image; raise `digest-mismatch` if it isn't as it was written."""
     try:
         with open_image(folder) as file:
             size_bytes = os.fstat(file.fileno()).st_size
@@ -277,7 +277,6 @@ class _Opened:
         os.close(self._fd)
 
     def fileno(self) -> int:
-        """Its number."""
         return self._fd
 
 
@@ -290,7 +289,7 @@ def _useless(vm_id: str, why: str, code: ErrorCode) -> MicaError:
 
 
 def _crc32(fd: int) -> int:
-    """Proves against damage, not against malice: who can write there has the disks as well."""
+    """Detects damage, not attacks: those who can write there have the disks as well."""
     os.lseek(fd, 0, os.SEEK_SET)
     value = 0
     while data := os.read(fd, _CHUNK_BYTES):

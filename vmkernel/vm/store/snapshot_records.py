@@ -1,4 +1,4 @@
-"""Snapshots as they lie in a VM's folder.
+"""Snapshots in a VM's folder.
 
 vms/<id>/snapshots/<snapshot>/snapshot.json   SnapshotRecord; written first, removed last
                               disk0.raw       a raw volume's content (shares its blocks)
@@ -6,8 +6,8 @@ vms/<id>/snapshots/<snapshot>/snapshot.json   SnapshotRecord; written first, rem
                               suspend.*       the memory, as of a suspended VM
          revert.json                          a revert under way: it is finished at the next start
 
-The state in the record is the truth: `creating` is swept, `deleting` is finished, at the next
-start of the vmkernel.
+The state in the record is the truth: `creating` is swept, `deleting` is finished, at the next start
+of the vmkernel.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def folder_of(vm_folder: Path, snapshot: str) -> Path:
 def load_all(vm_folder: Path) -> tuple[dict[str, SnapshotRecord], dict[str, str]]:
     """The snapshots of a VM by id, and of those that can't be used, why (blocking).
 
-    A folder without a record is what is left of one that was cut off before it was one, or when it
-    was none any more: it goes, and its memory with it.
+    A folder without a record is left from an interrupted creation or deletion: it is removed, with
+    its memory.
     """
     found: dict[str, SnapshotRecord] = {}
     broken: dict[str, str] = {}
@@ -134,7 +134,7 @@ def load_all(vm_folder: Path) -> tuple[dict[str, SnapshotRecord], dict[str, str]
 
 
 def save(vm_folder: Path, record: SnapshotRecord) -> None:
-    """Write a record, and make its folder where there is none; durable on return."""
+    """Write a record, and make its folder if there is none; durable on return."""
     make_directory(vm_folder / _FOLDER, 0o700)
     folder = folder_of(vm_folder, record.id)
     make_directory(folder, 0o700)
@@ -142,7 +142,7 @@ def save(vm_folder: Path, record: SnapshotRecord) -> None:
 
 
 def remove_data(vm_folder: Path, snapshot: str) -> None:
-    """Remove what a snapshot's folder holds beside the record; durable on return."""
+    """Remove everything in a snapshot's folder except the record; durable on return."""
     folder = folder_of(vm_folder, snapshot)
     with contextlib.suppress(FileNotFoundError):
         for name in names(folder):

@@ -1,4 +1,4 @@
-"""What a VM's folder tells when a vmkernel starts, read at one go."""
+"""The content of a VM's folder when a vmkernel starts, read at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ __all__ = ["look"]
 def look(folder: Path, *, active: bool) -> tuple[Suspension | None, bool]:
     """A VM's memory on disk, and whether there are snapshots or a revert that was begun (blocking).
 
-    What is left of an unfinished memory image goes, unless a QEMU is `active` and may be at it.
+    The rest of an unfinished memory image is removed, unless a QEMU is `active` and may be using
+    it.
     """
     found = suspension.find(folder)
     if found is None and not active:

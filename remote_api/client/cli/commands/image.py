@@ -133,7 +133,7 @@ def upload_image(
     resumable: bool | None,
     wait: bool,
 ) -> None:
-    """See _UPLOAD_HELP."""
+    """The help is _UPLOAD_HELP."""
     if sha256 is not None:
         sha256 = sha256.lower()
     if image_format is None and file.suffix.lower() == _RAW_SUFFIX:

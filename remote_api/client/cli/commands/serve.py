@@ -228,7 +228,7 @@ def _owned(folder: Path) -> Iterator[None]:
 
 
 def _tell(session: Session, address: str, fingerprint: str, code: str | None, run: Path) -> None:
-    """Say where the API is and how to claim it."""
+    """Print where the API is and how to claim it."""
     if session.json:
         ready = {"address": address, "fingerprint_sha256": fingerprint, "claim_code": code}
         output.print_json(ready, compact=True)

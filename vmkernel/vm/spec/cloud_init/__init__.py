@@ -1,5 +1,5 @@
-"""cloud-init's NoCloud: what a guest is told at its first start, as files and as the image of a
-CD-ROM. It reads no disk and changes no VM.
+"""cloud-init's NoCloud: the configuration of a guest at its first start, as files and as a CD-ROM
+image. It reads no disk and changes no VM.
 
 documents.py   user-data, meta-data, network-config from the spec
 user_data.py   what cloud-init makes of user data, and what it would drop

@@ -33,7 +33,7 @@ _MERGE = "list(append)+dict(no_replace,recurse_list)+str()"
 _VERSION = re.compile(r"(?:^|[\s{,])[\"']?version[\"']?\s*:\s*[12](?![\w.])")
 _DISABLED = re.compile(r"(?:^|[\s{,])[\"']?config[\"']?\s*:\s*[\"']?disabled\b")
 _KNOWN_HASH = re.compile(r"\$(1|2a|2y|5|6)\$")
-"""What cloud-init takes for a hash where it sets the password of a user whom the seed does not name
+"""What cloud-init accepts as a hash when it sets the password of a user whom the seed does not name
 (cc_set_passwords); any other would become the password itself."""
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 """Of a host name, as systemd's hostname_is_valid takes it, at a DNS label's length."""
@@ -42,10 +42,10 @@ _USER = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_][A-Za-z0-9_.@-]{0,31}\$?")
 
 
 def check_cloud_init(spec: CloudInitSpec) -> None:
-    """MicaError, with the field, for what no guest could take.
+    """Raise MicaError, with the field, for what no guest could use.
 
-    A guest that can't read its seed says so in its own log at best, and comes up without name,
-    network or login. What can be seen from here without reading YAML is therefore refused.
+    A guest that can't read its seed reports that in its own log at best, and starts without name,
+    network or login. Everything that can be checked here without reading YAML is therefore refused.
     """
     _check_names(spec)
     for index, key in enumerate(spec.ssh_keys):

@@ -1,4 +1,6 @@
-"""What of a VM's cloud-init is not shown, and stays where what was shown is sent back."""
+"""The parts of a VM's cloud-init that are concealed, and kept if the concealed
+value is sent back.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ __all__ = ["concealed", "revealed"]
 
 
 def concealed(vm: Vm, *, user_data: bool) -> Vm:
-    """The VM without the password's hash, and without its user data where `user_data`."""
+    """The VM without the password's hash; without its user data unless `user_data`."""
     known = vm.spec.cloud_init
     if known is None:
         return vm
@@ -20,8 +22,9 @@ def concealed(vm: Vm, *, user_data: bool) -> Vm:
 
 
 def revealed(spec: VmSpec, previous: VmSpec | None) -> VmSpec:
-    """The spec with the secrets that a client sends back as it saw them; MicaError where there
-    were none."""
+    """The spec with the secrets that a client sends back as it saw them; MicaError if there were
+    none.
+    """
     wanted = spec.cloud_init
     if wanted is None:
         return spec
@@ -33,6 +36,6 @@ def revealed(spec: VmSpec, previous: VmSpec | None) -> VmSpec:
             if kept[name] is None:
                 raise MicaError.field(
                     f"/spec/cloud_init/{name}",
-                    f"`{CONCEALED}` keeps what is there, and nothing is: give the value.",
+                    f"`{CONCEALED}` keeps the stored value, but there is none: give the value.",
                 )
     return replace(spec, cloud_init=replace(wanted, **kept))

@@ -35,7 +35,7 @@ _ED25519_BYTES = 32
 
 
 def ssh_key_fault(line: str) -> str | None:
-    """Why sshd would not take a public key, in words; None if it does."""
+    """Why sshd would refuse a public key, in words; None if it accepts it."""
     if "PRIVATE KEY" in line:
         return "It is a private key; give the public one (the .pub file)."
     words = line.split()

@@ -1,4 +1,4 @@
-"""What cloud-init makes of user data: of which kind they are, and what it would drop or fail on.
+"""How cloud-init interprets user data: their kind, and what it would drop or fail on.
 
 The rules are those of cloud-init 22.4 to 25 (cloudinit/user_data.py, handlers/*.py, templater.py):
 
@@ -36,12 +36,12 @@ _PER_EVENT = ("x-shellscript-per-boot", "x-shellscript-per-instance", "x-shellsc
 _SCRIPTS = ("x-shellscript", *_PER_EVENT)
 _HANDLED = frozenset(f"text/{kind}" for kind in (*(kind for _, kind in _KINDS), *_PER_EVENT))
 _EXAMINED = frozenset({"text/plain", "text/x-not-multipart", "text/x-shellscript"})
-"""Types of MIME parts whose content cloud-init looks at to find the true one."""
+"""Types of MIME parts whose content cloud-init reads to find the real type."""
 _COMPRESSED = re.compile(r"application/(x-)?(gzip|gunzip|compress)(-compressed|ped|ed)?\Z")
 _YAML = {"cloud-config": True, "cloud-config-archive": False}
 """Kinds that are read as YAML, and whether that has to be a mapping."""
 _BLANKS = dict.fromkeys(_YAML, " \t\r\n\x85\u2028\u2029") | {"part-handler": " \t\r\n\f"}
-"""What YAML and Python take for blank space before the mark; anything else is content to them."""
+"""What YAML and Python accept as blank space before the mark; anything else is content to them."""
 _TEMPLATES = ("cloud-config", "cloud-config-jsonp", "x-shellscript")
 """What a template may become."""
 _TEMPLATE_LINE = re.compile(r"##\s*template:\s*jinja\s*", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""What can be said of a YAML text without parsing it; only what is wrong for sure is a fault."""
+"""Checks of a YAML text without parsing it; only certain faults are reported."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def yaml_fault(text: str, *, mapping: bool = True) -> str | None:
         return f"Line {line} begins with a tab, which YAML does not allow: indent with spaces."
     first = next((line for line in text.splitlines() if not _NO_CONTENT.fullmatch(line)), "")
     if mapping and first.startswith(("- ", "[")):
-        return "It is a list, and cloud-init wants a mapping (`key: value`)."
+        return "It is a list, but cloud-init expects a mapping (`key: value`)."
     return None
