@@ -123,7 +123,7 @@ def test_a_port_is_protected_before_it_is_one(switch: Switch) -> None:
 
 def test_no_port_without_protection(switch: Switch) -> None:
     switch.unfilterable = OSError(2, "No such file")
-    with pytest.raises(MicaError, match="Card 0 of VM web can't be put on vswitch0"):
+    with pytest.raises(MicaError, match="NIC 0 of VM web can't be put on vswitch0"):
         open_ports(switch, card())
     assert switch.joined == []
     assert switch.all_closed()
@@ -190,7 +190,7 @@ def test_all_or_none(switch: Switch) -> None:
 
 def test_a_switch_that_is_not_there(switch: Switch) -> None:
     switch.broken = True
-    with pytest.raises(MicaError, match="Card 0 of VM web can't be put on vswitch0"):
+    with pytest.raises(MicaError, match="NIC 0 of VM web can't be put on vswitch0"):
         open_ports(switch, card())
     assert switch.all_closed()
 

@@ -53,4 +53,4 @@ def test_strong_and_weak_hosts_read_differently_in_every_phrase() -> None:
         )
     )
     assert "unsigned modules allowed, modules locked, kexec allowed" in weak
-    assert "SMT off, processor open to mds, l1tf, no Secure Boot" in weak
+    assert "SMT off, CPU vulnerable to mds, l1tf, no Secure Boot" in weak
