@@ -67,6 +67,9 @@ A request may have only what is documented. Answers may grow within this version
 members you don't know are left out, and that values you don't know of a set (`x-extensible-enum`)
 are taken as text.
 
+Answers of some size are compressed for clients that send `Accept-Encoding: gzip`, except those that
+may hold secrets and those that are streams.
+
 An ETag belongs to the whole answer, so `If-None-Match` answers 304 only while nothing at all has
 changed. `If-Match` of a change is about the spec alone; of an object with a `revision`, it also
 takes that number in quotes.

@@ -20,6 +20,13 @@ from typing import Any, cast
 import msgspec
 
 from remote_api.auth import bearer_token
+from remote_api.http.compression import (
+    MIN_BYTES,
+    accepts_gzip,
+    coded_tag,
+    compress,
+    is_compressible,
+)
 from remote_api.http.conditions import Absent, Matching, entity_tag, parse_precondition
 from remote_api.http.decode import check_id, check_patch, decode_body, decode_query
 from remote_api.http.exchange import (
@@ -59,6 +66,7 @@ _ABSOLUTE = re.compile(r"https?://[^/]*", re.I)
 _OPERATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 """For a year (RFC 6797); browsers heed it once they trust the certificate."""
+_CODINGS = "accept-encoding"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _MALFORMED = HttpCode.MALFORMED
 EVENT_ID_HEADER = "mica-event-id"
@@ -198,7 +206,7 @@ class Application:
             if failure.code not in _SAID_ANYWAY:
                 await self._require_role(exchange, route)
             raise failure from error
-        return _conditional(exchange, method, response)
+        return await _conditional(exchange, route, method, response)
 
     async def _check(
         self, exchange: Exchange[Any, Any], route: Route[Any, Any], scope: Scope
@@ -359,15 +367,26 @@ def _check_condition(exchange: Exchange[Any, Any], route: Route[Any, Any]) -> No
         )
 
 
-def _conditional(exchange: Exchange[Any, Any], method: str, response: Response) -> Response:
-    """The answer to a GET with its ETag, or 304 if the client has it already."""
+async def _conditional(
+    exchange: Exchange[Any, Any], route: Route[Any, Any], method: str, response: Response
+) -> Response:
+    """The answer to a GET with its ETag, coded as the client likes it, or 304 if the client has it
+    already."""
     if method not in ("GET", "HEAD") or response.status != 200 or not response.body:
         return response
     etag = response.headers.setdefault("etag", entity_tag("", response.body))
-    unchanged = exchange.not_modified(etag)
-    if unchanged is not None and exchange.event_id:
-        unchanged.headers[EVENT_ID_HEADER] = exchange.event_id
-    return unchanged or response
+    negotiated = is_compressible(response) and not route.holds_secrets
+    coded = negotiated and len(response.body) >= MIN_BYTES and accepts_gzip(exchange.headers)
+    if coded:
+        response.headers["etag"] = etag = coded_tag(etag)
+    answer = exchange.not_modified(etag) or response
+    if answer is not response and exchange.event_id:
+        answer.headers[EVENT_ID_HEADER] = exchange.event_id
+    if negotiated:
+        answer.headers["vary"] = ", ".join(filter(None, (answer.headers.get("vary"), _CODINGS)))
+    if coded and answer is response:
+        await compress(response)
+    return answer
 
 
 def _settle(

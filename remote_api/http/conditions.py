@@ -19,6 +19,7 @@ from vmkernel.model import ErrorCode
 
 __all__ = [
     "Absent",
+    "CODED_SUFFIX",
     "Matching",
     "Precondition",
     "check_version",
@@ -36,6 +37,8 @@ _REVISION = re.compile(r"(0|[1-9][0-9]{0,17})\Z")
 _DIGEST_BYTES = 8
 """A tag distinguishes a handful of states that one client has seen, and guards no secret."""
 _MAX_TAGS = 64
+CODED_SUFFIX = "-gzip"
+"""Of the tag of a compressed answer: a strong tag is of one form only."""
 
 
 class Absent(Enum):
@@ -107,9 +110,9 @@ def parse_precondition(if_match: Sequence[bytes], if_none_match: Sequence[bytes]
 def holds(if_match: Sequence[bytes], etag: str) -> bool:
     """True if a representation with this tag may be sent (If-Match of a GET)."""
     tags = _tags(if_match) if if_match else None
+    plain = _plain(etag.strip('"'))
     return tags is None or any(
-        not weak and etag in (f'"{text}"', f'"{text}-{etag.partition("-")[2]}')
-        for weak, text in tags
+        not weak and _plain(text) in (plain, plain.partition("-")[0]) for weak, text in tags
     )
 
 
@@ -118,7 +121,13 @@ def is_known(if_none_match: Sequence[bytes], etag: str) -> bool:
     if not if_none_match:
         return False
     tags = _tags(if_none_match)
-    return tags is None or any(f'"{text}"' == etag for _, text in tags)
+    return tags is None or any(_plain(text) == _plain(etag.strip('"')) for _, text in tags)
+
+
+def _plain(text: str) -> str:
+    """What is in a tag, whatever the coding of the answer that it came with: a client that has one
+    form needs no other."""
+    return text.removesuffix(CODED_SUFFIX)
 
 
 async def expected_revision(

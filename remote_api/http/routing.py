@@ -109,6 +109,8 @@ class Route(Generic[QueryT, BodyT]):
     """The parameters or headers that bring what the vmkernel points to as part of a body."""
     ticketed: bool = False
     """True if `?ticket=` of an event stream may stand for the token."""
+    holds_secrets: bool = False
+    """True if an answer may have secrets, and is never compressed (see compression.py)."""
     websocket: Callable[[Upgrade[Any]], Awaitable[None]] | None = None
     """What serves it after an upgrade; without one, `handler` answers."""
 

@@ -226,6 +226,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="The virtual machine of a backup, as the body that creates it again",
         handler=get_backup_vm,
         role=Role.OPERATOR,
+        holds_secrets=True,
         replies=(
             Reply(
                 status=200,

@@ -210,6 +210,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="One virtual machine",
         details="Its desired spec and its status: state, guest agent, NICs.",
         handler=get_vm,
+        holds_secrets=True,
         replies=(Reply(status=200, description="The virtual machine.", body=Vm, etag=True),),
         problems=(ErrorCode.NOT_FOUND,),
     ),

@@ -83,36 +83,39 @@ class FakeVmkernel:
 
     async def _connection(self, connection: Connection) -> None:
         try:
-            frame = await connection.receive()
-            if frame is None:
-                return
-            call = msgspec.msgpack.decode(frame, type=Call)
-            self.calls.append(call)
-            try:
-                token = _admit(call)
-                if (
-                    isinstance(call.request, SubscribeEvents)
-                    and SubscribeEvents not in self._answers
-                ):
-                    await self._stream_events(connection)
-                    return
-                reply = await self._reply(call, token)
-            except model.MicaError as error:
-                await connection.send(Failure(problem=error.problem))
-                return
-            stream = reply.stream if isinstance(reply, Streamed) else None
-            value = reply.value if isinstance(reply, Streamed) else reply
-            raw = msgspec.Raw(msgspec.msgpack.encode(value))
-            await connection.send(
-                Success(value=raw, stream=stream is not None, position=self.position),
-                fd=None if stream is None else stream.fileno(),
-            )
-            if stream is not None:
-                stream.close()
+            while await self._exchange(connection):
+                pass
         except WireError:
             pass
         finally:
             connection.close()
+
+    async def _exchange(self, connection: Connection) -> bool:
+        """Serve one request; False if no other follows."""
+        frame = await connection.receive()
+        if frame is None:
+            return False
+        call = msgspec.msgpack.decode(frame, type=Call)
+        self.calls.append(call)
+        try:
+            token = _admit(call)
+            if isinstance(call.request, SubscribeEvents) and SubscribeEvents not in self._answers:
+                await self._stream_events(connection)
+                return False
+            reply = await self._reply(call, token)
+        except model.MicaError as error:
+            await connection.send(Failure(problem=error.problem))
+            return True
+        stream = reply.stream if isinstance(reply, Streamed) else None
+        value = reply.value if isinstance(reply, Streamed) else reply
+        raw = msgspec.Raw(msgspec.msgpack.encode(value))
+        await connection.send(
+            Success(value=raw, stream=stream is not None, position=self.position),
+            fd=None if stream is None else stream.fileno(),
+        )
+        if stream is not None:
+            stream.close()
+        return True
 
     async def _reply(self, call: Call, token: model.Token | None) -> Any:
         request = call.request
@@ -149,6 +152,7 @@ async def fake_vmkernel(folder: Path) -> AsyncIterator[FakeVmkernel]:
     try:
         yield fake
     finally:
+        fake.client.close()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         listener.close()

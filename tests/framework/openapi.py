@@ -6,6 +6,7 @@ that are promised. So must every request that succeeded.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Mapping
@@ -126,7 +127,8 @@ def _check_request(exchange: Exchange, operation: dict[str, Any]) -> None:
 
 def _check_body(exchange: Exchange, schema: dict[str, Any], body: bytes, what: str) -> None:
     try:
-        value = json.loads(body)
+        # What has read the answer may have undone its coding already.
+        value = json.loads(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body)
     except ValueError as error:
         raise UndocumentedError(f"{exchange}: the {what} is no JSON: {body[:200]!r}") from error
     errors = sorted(_validator(json.dumps(schema)).iter_errors(value), key=str)

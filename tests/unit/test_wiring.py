@@ -105,6 +105,7 @@ async def vmkernel(
             await asyncio.sleep(0.01)
         yield client
     finally:
+        client.close()
         kernel.stop()
         await task
     assert asyncio.all_tasks() == before, "whatever it began has an owner that ends it"

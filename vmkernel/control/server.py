@@ -1,7 +1,8 @@
 """The server of the control socket.
 
 accept -> peer's uid allowed? -> call frame (10 s) -> authenticate -> authorise -> handler
-                                                                       |-> reply frame (+ stream)
+                                   ^                                   |-> reply frame (+ stream)
+                                   |__________ within 60 s ____________|
                                                                        |-> reply frames (events)
 
 If a peer disconnects, requests that only read are cancelled. Those that change something are
@@ -48,6 +49,8 @@ _REQUESTS_EACH = 128
 _SUBSCRIBERS = 128
 _SUBSCRIBERS_EACH = 32
 _CALL_TIMEOUT_S = 10.0
+_IDLE_S = 60.0
+"""How long a peer may wait with its next request; then the connection ends."""
 _SEND_TIMEOUT_S = 30.0
 _RECHECK_S = 30.0
 _UCRED = struct.Struct("3i")
@@ -105,6 +108,8 @@ class ControlServer:
         self._recheck_s = recheck_s
         self._long_calls = asyncio.Semaphore(_LONG_CALLS)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: set[asyncio.Task[None]] = set()
+        """Those that wait for the next request of their peer."""
         self._requests = Places(
             "requests are under way", total=_MAX_CONNECTIONS, each=_REQUESTS_EACH
         )
@@ -131,6 +136,8 @@ class ControlServer:
             await self._drain()
 
     async def _drain(self) -> None:
+        for task in self._idle:
+            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
         for task in self._tasks:
@@ -160,7 +167,8 @@ class ControlServer:
                     ),
                 )
                 return
-            await self._exchange(connection)
+            while await self._exchange(connection) and await self._comes_again(connection):
+                pass
         except WireError as error:
             _log.debug("control connection: %s", error)
         except Exception:
@@ -168,7 +176,21 @@ class ControlServer:
         finally:
             connection.close()
 
-    async def _exchange(self, connection: Connection) -> None:
+    async def _comes_again(self, connection: Connection) -> bool:
+        """Wait for the next request; False if none comes."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._idle.add(task)
+        try:
+            async with asyncio.timeout(_IDLE_S):
+                return await connection.comes_again()
+        except TimeoutError:
+            return False
+        finally:
+            self._idle.discard(task)
+
+    async def _exchange(self, connection: Connection) -> bool:
+        """Serve one request; True if another may follow."""
         try:
             async with asyncio.timeout(self._call_timeout_s):
                 frame = await connection.receive(limit=MAX_CALL_BYTES, long_ones=self._long_calls)
@@ -177,16 +199,17 @@ class ControlServer:
                 connection,
                 ErrorInfo(code=ErrorCode.TIMED_OUT, detail="The request did not arrive in time."),
             )
-            return
+            return False
         if frame is None:
-            return
+            return False
         try:
             call = _CALLS.decode(frame)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             await self._fail(connection, _decoding_problem(error))
-            return
+            return False
         with contextlib.ExitStack() as stack:
             await self._carry_out(connection, call, stack)
+        return not isinstance(call.request, SubscribeEvents)
 
     async def _carry_out(
         self, connection: Connection, call: Call, stack: contextlib.ExitStack

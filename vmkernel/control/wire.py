@@ -1,7 +1,7 @@
 """The frames on the control socket: a length, then msgpack; a frame may carry one descriptor.
 
-connection = call-frame, reply-frame            one request per connection
-           | call-frame, reply-frame*           (event.subscribe: until the peer closes)
+connection = (call-frame, reply-frame)*         one request after the other
+             [call-frame, reply-frame*]         (event.subscribe: until the peer closes)
 frame      = length (4 octets, big endian), msgpack map of that many octets
 """
 
@@ -120,6 +120,22 @@ class Connection:
         if not self._fds:
             raise WireError("the peer announced a stream and sent none")
         return self._fds.pop(0)
+
+    def is_quiet(self) -> bool:
+        """True if the peer has neither closed its end nor sent what nobody asked for."""
+        if self._buffer or self._fds:
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    async def comes_again(self) -> bool:
+        """Wait for another frame to begin; False if the peer closes instead."""
+        return bool(self._buffer) or await self._fill()
 
     async def closed(self) -> None:
         """Return once the peer has closed its end (or has sent something unexpected)."""

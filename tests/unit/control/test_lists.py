@@ -393,6 +393,9 @@ def test_an_item_is_encoded_once_and_again_when_it_is_another() -> None:
     first = kept.of("a", VMS[0], shown)
     assert kept.of("a", VMS[0], shown) is first
     assert made == ["a"]
+    same = _vm("a", VmState.RUNNING, name="web one", labels={"env": "prod", "tier": "1"})
+    assert kept.of("a", same, shown) is first
+    assert made == ["a"]
     assert kept.of("a", _vm("a"), shown) != first
     assert made == ["a", "a"]
 

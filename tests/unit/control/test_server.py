@@ -110,6 +110,7 @@ async def _world(
         try:
             yield world
         finally:
+            world.client.close()
             await world.operations.close()
             world.bus.close()
             serving.cancel()
