@@ -26,7 +26,7 @@ from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.ports import OperationHandle, Operations, Work
 from vmkernel.vm.states import ACTIVE, VmRequest
-from vmkernel.vm.store.snapshot_records import SNAPSHOTS_MAX, SnapshotRecord, remove
+from vmkernel.vm.store.snapshot_records import SNAPSHOTS_MAX, SnapshotRecord
 
 __all__ = ["Snapshots"]
 
@@ -160,8 +160,7 @@ class Snapshots:
 
         async def work(_: OperationHandle) -> None:
             async def inside(machine: Machine) -> None:
-                await asyncio.to_thread(remove, machine.folder, snapshot)
-                machine.broken_snapshots.pop(snapshot, None)
+                await machine.snapshots.remove(snapshot)
 
             await _inside(driver, VmRequest.SNAPSHOT, inside)
             self._publish("deleted", driver.vm_id, snapshot, actor)
@@ -211,11 +210,8 @@ def _at_disks(machine: Machine) -> Iterator[None]:
     """Keep long work of others off the VM and its volumes, or be refused by it."""
     machine.locks.check(VmRequest.HOLD)
     _refuse_linked(machine.host.storage, machine.definition.spec.disks)
-    machine.at_disks = True
-    try:
+    with machine.disks_held():
         yield
-    finally:
-        machine.at_disks = False
 
 
 async def _inside(

@@ -101,12 +101,12 @@ class StillDisks:
                     ErrorCode.CONFLICT, f"VM {driver.vm_id} is {driver.state} now; retry."
                 )
             await end_unknown(machine)
-            machine.at_disks = True
+            machine.hold_disks()
             try:
                 reader = reader_of(machine.definition, machine.host.storage)
                 started = await start_qemu(machine.host, reader, machine.folder, reading=True)
             except BaseException:
-                machine.at_disks = False
+                machine.release_disks()
                 raise
             running = Running(
                 qmp=started.qmp,
@@ -147,7 +147,7 @@ class StillDisks:
             return
         machine.host.admission.release(vm_id)
         remove(machine.run_folder.record)
-        machine.at_disks = False
+        machine.release_disks()
         try:
             await launcher.collect(vm_id)
         except MicaError as error:  # it is gone all the same; the next start collects it
@@ -181,13 +181,10 @@ async def forget_checkpoint(driver: VmDriver, checkpoint: str) -> None:
             raise MicaError(
                 ErrorCode.NOT_FOUND, f"VM {driver.vm_id} has no checkpoint {checkpoint}."
             )
-        machine.at_disks = True
-        try:
+        with machine.disks_held():
             for key in having:
                 volume = storage.volume(disks[key])
                 await storage.qemu_img.remove_bitmap(f"{CHECKPOINT}{checkpoint}", volume.path)
-        finally:
-            machine.at_disks = False
 
     await driver.inside(VmRequest.SNAPSHOT, inside)
 

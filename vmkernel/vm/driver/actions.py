@@ -15,11 +15,11 @@ from typing import Any
 from vmkernel.model import ErrorCode, MicaError, VmState
 from vmkernel.qemu import RunState
 from vmkernel.qemu.guest_agent import AgentError
+from vmkernel.vm.driver.firmware_keys import update_secure_boot
 from vmkernel.vm.driver.suspend import discard_state, end_unknown, resume_from_disk, suspend
 from vmkernel.vm.machine.machine import Machine, words
 from vmkernel.vm.machine.messages import Ask, Due, Timer
 from vmkernel.vm.nonvolatile import tpm_state
-from vmkernel.vm.nonvolatile.secure_boot import update_secure_boot
 from vmkernel.vm.start.start import start_qemu
 from vmkernel.vm.states import OFF, VmRequest
 from vmkernel.vm.store import definition as definitions
@@ -52,9 +52,7 @@ async def start(machine: Machine, ask: Ask) -> None:
     machine.console.clear()
     try:
         started = await start_qemu(machine.host, machine.definition, machine.folder)
-        machine.record = started.record
-        machine.attach_qmp(started.qmp)
-        machine.attach_console()
+        machine.qemu_started(started.record, started.qmp)
         await machine.apply_panic_action(started.qmp, fresh=True)
         await started.qmp.cont()
     except BaseException as error:
@@ -70,10 +68,7 @@ async def shut_down(machine: Machine, ask: Ask) -> object:
     until the guest ends; its end, or the request's time-out, is the answer."""
     if not await _shut_down_by_agent(machine):
         await machine.qmp().system_powerdown()
-    machine.note_record(end_asked=True)
-    machine.waiting.append(ask)
-    machine.set_state(VmState.STOPPING)
-    machine.shutdowns += 1
+    machine.begin_shutdown(ask)
     _press_later(machine)
     return WAITS
 
@@ -159,9 +154,7 @@ async def resume(machine: Machine, ask: Ask) -> None:
 async def redefine(machine: Machine, ask: Ask) -> None:
     """Take a changed definition; durable on return."""
     assert ask.change is not None
-    new = ask.change(machine.definition)
-    await asyncio.to_thread(definitions.save, machine.folder, new)
-    machine.definition = new
+    await machine.define(ask.change(machine.definition))
     if machine.connected:
         await machine.apply_panic_action(machine.qmp())
 

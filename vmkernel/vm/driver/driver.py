@@ -20,6 +20,7 @@ from vmkernel.model import ErrorCode, MicaError, Progress, SecureBootStatus, Vm,
 from vmkernel.qemu import QemuError, QmpLostError
 from vmkernel.vm.context import VmContext
 from vmkernel.vm.driver.actions import WAITS, carry_out
+from vmkernel.vm.driver.firmware_keys import keys_unseen, look_at_keys
 from vmkernel.vm.driver.qemu_events import come_due, datastore_changed, note
 from vmkernel.vm.driver.reconnect import lost, reconnect
 from vmkernel.vm.driver.recovery import keep_alive, recover
@@ -40,7 +41,6 @@ from vmkernel.vm.machine.messages import (
 )
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.nonvolatile import tpm_state
-from vmkernel.vm.nonvolatile.secure_boot import keys_unseen, look_at_keys
 from vmkernel.vm.states import ACTIVE, AT_REST, OFF, VmRequest, check_legal
 from vmkernel.vm.store.definition import VmDefinition
 
@@ -189,8 +189,7 @@ class VmDriver:
 
     def interrupt(self) -> None:
         """End the long part of such work early, if it is in it."""
-        if self._machine.interruptible is not None:
-            self._machine.interruptible.cancel()
+        self._machine.interrupt()
 
     @property
     def snapshots(self) -> Mapping[str, SnapshotRecord]:
@@ -199,7 +198,7 @@ class VmDriver:
     @property
     def broken_snapshots(self) -> Mapping[str, str]:
         """Why snapshots in its folder can't be used, by id."""
-        return self._machine.broken_snapshots
+        return self._machine.snapshots.broken
 
     async def apart(self, request: VmRequest, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Queue work on a VM that needs no QEMU, such as on the files of a VM that is off."""
@@ -233,10 +232,15 @@ class VmDriver:
         if self._deleted:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no VM {self.vm_id}.")
         loop = asyncio.get_running_loop()
-        ask = Ask(request, loop.create_future(), loop.time() + timeout_s, change, work, on_progress)
-        long_work = self._machine.interruptible
-        if request is VmRequest.POWER_OFF and long_work is not None:
-            ask.interrupts = long_work.cancel()
+        ask = Ask(
+            request,
+            loop.create_future(),
+            loop.time() + timeout_s,
+            change,
+            work,
+            on_progress,
+            interrupts=request is VmRequest.POWER_OFF and self._machine.interrupt(),
+        )
         self._queue.put_nowait(ask)
         return await ask.done
 

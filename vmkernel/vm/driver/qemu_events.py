@@ -92,17 +92,18 @@ async def _note(machine: Machine, event: QemuEvent) -> None:
         case GuestReset():
             machine.publish_of_guest("vm.reset", {"by_guest": event.by_guest})
             if state in (VmState.RUNNING, VmState.PAUSED):
-                machine.reason = None
+                machine.explain(None)
         case Paused() if state in (VmState.RUNNING, VmState.STOPPING):
             if machine.ended is None:
                 await _paused(machine)
         case Resumed() if state is VmState.PAUSED:
             machine.set_state(VmState.RUNNING)
         case GuestPanicked():
-            machine.reason = f"The guest reported a panic ({event.detail})."
-            machine.publish_of_guest("vm.guest-panicked", {"detail": event.detail}, machine.reason)
+            panic = f"The guest reported a panic ({event.detail})."
+            machine.explain(panic)
+            machine.publish_of_guest("vm.guest-panicked", {"detail": event.detail}, panic)
         case WatchdogFired():
-            machine.reason = UNFED
+            machine.explain(UNFED)
             machine.publish_of_guest("vm.watchdog-fired", {"action": event.action}, UNFED)
             if event.ends:
                 machine.note_end(GuestEnded(by_guest=True, cause="watchdog"))
@@ -137,26 +138,27 @@ async def _paused(machine: Machine) -> None:
 
 def _disk_error(machine: Machine, event: DiskError) -> None:
     what = full_reason(machine, event.device) if event.no_space else f"{event.detail}."
-    machine.reason = f"A disk request failed: {what}"
-    if event.no_space and not machine.disk_full:
-        machine.publish_of_guest("vm.disk-full", {"device": event.device}, machine.reason)
+    was_full = machine.disk_full
+    machine.disk_failed(what, full=event.no_space)
+    why = machine.reason or ""
+    if event.no_space and not was_full:
+        machine.publish_of_guest("vm.disk-full", {"device": event.device}, why)
     elif not event.no_space:
         machine.publish_of_guest(
             "vm.disk-error",
             {"device": event.device, "no_space": False, "detail": event.detail},
-            machine.reason,
+            why,
         )
-    machine.disk_full = event.no_space
 
 
 def datastore_changed(machine: Machine, datastore: str, *, available: bool) -> None:
     """A datastore that a VM with a QEMU needs went away, or is there again."""
     lost = f"Its datastore {datastore} is not there any more."
     if not available:
-        machine.reason = lost
+        machine.explain(lost)
         machine.publish("vm.datastore-lost", {"datastore": datastore}, lost)
     elif machine.reason == lost:
-        machine.reason = None
+        machine.explain(None)
 
 
 async def come_due(machine: Machine, due: Due) -> None:
@@ -169,7 +171,7 @@ async def come_due(machine: Machine, due: Due) -> None:
         case Timer.POWER_BUTTON:
             await press_again(machine, due.number)
         case Timer.LOOK if due.number == machine.session:
-            machine.leaving.look_planned = None
+            machine.leaving.begin_look()
             await look_again(machine)
         case _:
             pass
@@ -185,7 +187,7 @@ async def _restart(machine: Machine) -> None:
     except MicaError:
         machine.later(_HELD_S, Due(Timer.RESTART, machine.restarts.number))
         return
-    machine.restarts.due = None
+    machine.restarts.begin()
     attempt = machine.restarts.attempts
     machine.publish("vm.restarting", {"attempt": attempt}, machine.reason or "")
     loop = asyncio.get_running_loop()
@@ -209,7 +211,7 @@ async def _look_for_space(machine: Machine) -> None:
     if not room:
         machine.later(machine.enospc.wait_s, Due(Timer.SPACE, machine.enospc.number))
         return
-    machine.enospc.tried_s = asyncio.get_running_loop().time()
+    machine.enospc.try_again(asyncio.get_running_loop().time())
     await machine.qmp().cont()
     machine.set_state(VmState.RUNNING)
     machine.publish("vm.disk-space", {}, "Its datastore has space again; the VM continues.")

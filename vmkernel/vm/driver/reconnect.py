@@ -73,7 +73,7 @@ async def reconnect(machine: Machine) -> None:
 
 
 def _try_again(machine: Machine, error: BaseException) -> None:
-    machine.reason = f"Its QEMU is running but does not answer ({words(error)})."
+    machine.explain(f"Its QEMU is running but does not answer ({words(error)}).")
     machine.later(machine.host.timing.retry_s, Reconnect(machine.session))
 
 
@@ -96,7 +96,7 @@ async def _take_over(machine: Machine, qmp: Qmp, folder: RunFolder) -> None:
         status = RunState.RUNNING
     await machine.apply_panic_action(qmp)
     if status is RunState.RUNNING and machine.state is VmState.STOPPING:
-        machine.reason = None
+        machine.explain(None)
     elif status is RunState.RUNNING:
         machine.set_state(VmState.RUNNING)
     else:

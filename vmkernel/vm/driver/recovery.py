@@ -16,7 +16,6 @@ from vmkernel.vm.driver.reconnect import reconnect
 from vmkernel.vm.launch.launcher import RunFolder
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.messages import Reconnect
-from vmkernel.vm.machine.restart_policy import End
 from vmkernel.vm.states import WITH_QEMU
 from vmkernel.vm.store.launch_record import forget_record, read_record
 from vmkernel.vm.store.vm_folder import look
@@ -28,7 +27,8 @@ async def recover(machine: Machine) -> None:
     """Find out the state after a restart of the vmkernel, and complete what was begun."""
     remove(machine.run_folder.nbd)  # nobody has a backup open any more
     active = machine.host.launcher.is_active(machine.vm_id)
-    machine.suspension, has_history = await asyncio.to_thread(look, machine.folder, active=active)
+    suspension, has_history = await asyncio.to_thread(look, machine.folder, active=active)
+    machine.find_memory(suspension)
     await _recover_process(machine, active)
     if has_history:
         from vmkernel.vm.snapshots.recover import repair
@@ -40,9 +40,9 @@ def keep_alive(machine: Machine, reason: str) -> None:
     """Recovery failed, but its QEMU runs: its disks stay in use, and it can be powered off."""
     if machine.state not in WITH_QEMU:
         machine.set_state(VmState.RUNNING)
-    machine.reason = reason
+    machine.explain(reason)
     if machine.record is None:
-        machine.record = read_record(machine.run_folder.record)
+        machine.find_record(read_record(machine.run_folder.record))
     if not machine.connected:
         machine.later(machine.host.timing.retry_s, Reconnect(machine.session))
 
@@ -58,24 +58,15 @@ async def _recover_process(machine: Machine, active: bool) -> None:
         if record is not None and record.reading:
             await _end_reader(machine, folder)
             return
-        machine.record = record
-        if record is not None:
-            machine.host.admission.note(machine.vm_id, record.memory_bytes)
-        machine.state = VmState.RUNNING
+        machine.find_running(record)
         await reconnect(machine)
         return
     how = await machine.host.launcher.collect(machine.vm_id)
     if record is None:
         return
-    forget_record(folder.record)
-    if how is not None:
-        said = machine.host.last_lines(machine.vm_id)
-        machine.state = VmState.CRASHED
-        machine.reason = f"QEMU ended unexpectedly ({how}{': ' if said else ''}{said})."
-        machine.plan_restart(End.FAILED)
-    else:
-        machine.reason = "It ended while no vmkernel was running."
-        machine.plan_restart(End.ASKED if record.end_asked else End.GUEST)
+    said = machine.host.last_lines(machine.vm_id) if how is not None else ""
+    failure = f"QEMU ended unexpectedly ({how}{': ' if said else ''}{said})."
+    machine.find_ended(record, failure if how is not None else None)
 
 
 async def _end_reader(machine: Machine, folder: RunFolder) -> None:
@@ -96,8 +87,4 @@ async def _recover_suspended(machine: Machine) -> None:
     if machine.host.launcher.is_active(machine.vm_id):
         await machine.end_qemu()
     await machine.host.launcher.collect(machine.vm_id)
-    forget_record(machine.run_folder.record)
-    machine.state = VmState.SUSPENDED
-    assert machine.suspension is not None
-    if machine.suspension.problem is not None:
-        machine.reason = f"Its memory image can't be used: {machine.suspension.problem}."
+    machine.find_suspended()

@@ -13,7 +13,6 @@ vmkernel are found by its first check. All of it runs inside the owner task.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +27,6 @@ from vmkernel.vm.driver.settling import settle_fields
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.messages import Due, Timer
 from vmkernel.vm.machine.running_vm import Running
-from vmkernel.vm.store import definition as definitions
 
 __all__ = ["Removal", "drop", "guest_refused", "keys_of", "look_later", "settle", "without"]
 
@@ -65,7 +63,7 @@ class Removal:
         """Ask the guest. This is recorded first: QEMU may do it while no vmkernel runs."""
         self.check(machine.vm_id, machine.state)
         qmp = machine.qmp()
-        machine.leaving.refused.discard(self.key)
+        machine.leaving.ask(self.key)
         if self.key not in await hotplug.devices(qmp):
             return
         noted = machine.record.unplugging if machine.record is not None else ()
@@ -124,8 +122,7 @@ async def _settle(machine: Machine, looked_at: Collection[str]) -> None:
 
 def look_later(machine: Machine) -> None:
     """Check QEMU's state again soon: something about the VM could not be found out, or done."""
-    if machine.connected and machine.leaving.look_planned != machine.session:
-        machine.leaving.look_planned = machine.session
+    if machine.connected and machine.leaving.plan_look(machine.session):
         machine.later(machine.host.timing.retry_s, Due(Timer.LOOK, machine.session))
 
 
@@ -134,7 +131,7 @@ def guest_refused(machine: Machine, key: str) -> None:
     if machine.record is None or key not in machine.record.unplugging:
         return
     _forget(machine, key)
-    machine.leaving.refused.add(key)
+    machine.leaving.refuse(key)
     if key not in machine.leaving.awaited:
         machine.publish_of_guest(
             "vm.device-kept", {"device": key}, f"The guest refused to release {key} and keeps it."
@@ -152,8 +149,7 @@ async def _lost(machine: Machine, key: str, *, disk: bool) -> None:
     # Whoever knows the VM with the device must look again before a change of it.
     revision = known.revision + 1 if late else known.revision
     new = replace(known, spec=without(known.spec, key), revision=revision)
-    await asyncio.to_thread(definitions.save, machine.folder, new)
-    machine.definition = new
+    await machine.define(new)
     _forget(machine, key)
     if late:
         kind = "disk" if disk else "nic"

@@ -9,7 +9,6 @@ Disks and cards are looked at always (removals.py).
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator
 
@@ -21,7 +20,6 @@ from vmkernel.qemu import QmpCommandError, hotplug
 from vmkernel.resources import expected_bytes
 from vmkernel.vm.driver import media
 from vmkernel.vm.machine.machine import Machine
-from vmkernel.vm.store import definition as definitions
 
 __all__ = ["settle_fields"]
 
@@ -66,8 +64,7 @@ async def _follow(machine: Machine, at_start: VmSpec) -> None:
     if true != spec:
         # Whoever knows the VM as it was must look again before a change of it.
         new = replace(known, spec=true, revision=known.revision + 1)
-        await asyncio.to_thread(definitions.save, machine.folder, new)
-        machine.definition = new
+        await machine.define(new)
     record = machine.record
     if record is not None and true.memory.huge_pages is HugePages.NONE:
         promised = expected_bytes(true.memory_bytes, record.accelerator)

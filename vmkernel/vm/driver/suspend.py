@@ -46,7 +46,7 @@ async def suspend(machine: Machine, ask: Ask) -> None:
                 f"VM {machine.vm_id} can't be suspended to disk and keeps running", error
             ) from error
         raise
-    machine.suspension = sealed
+    machine.take_memory(sealed)
     await machine.end_qemu()
     machine.qemu_ended(VmState.SUSPENDED)
     me = asyncio.current_task()
@@ -68,14 +68,10 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
         await asyncio.to_thread(suspension.prove, machine.folder, known.image, machine.vm_id)
         topology = known.topology(machine.definition.spec)
         started = await start_qemu(host, machine.definition, machine.folder, incoming=topology)
-        machine.record = started.record
-        machine.note_record(resuming=True)
-        machine.attach_qmp(started.qmp)
-        machine.attach_console()
+        machine.qemu_started(started.record, started.qmp, resuming=True)
         await interruptible(machine, _load(machine, started.qmp, known, ask), asked=ask.done)
         await machine.apply_panic_action(started.qmp, fresh=True)
-        await asyncio.to_thread(suspension.forget, machine.folder)
-        machine.suspension = None
+        await machine.forget_memory()
         await started.qmp.cont()
         with contextlib.suppress(QmpCommandError):
             machine.agent.note_channel(await agent_is_open(started.qmp))
@@ -92,8 +88,7 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
 
 async def discard_state(machine: Machine, _: Ask) -> None:
     """Throw the memory away: the guest finds its disks as after a power cut."""
-    await asyncio.to_thread(suspension.forget, machine.folder)
-    machine.suspension = None
+    await machine.forget_memory()
     machine.set_state(VmState.STOPPED)
     await asyncio.to_thread(suspension.sweep, machine.folder)
 
@@ -103,7 +98,7 @@ async def end_unknown(machine: Machine) -> None:
     if machine.host.launcher.is_active(machine.vm_id):
         _log.warning("VM %s: a QEMU of unknown origin is ended", machine.vm_id)
         await machine.end_qemu()
-        machine.at_disks = False
+        machine.release_disks()
 
 
 async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:

@@ -6,6 +6,7 @@ messages.py          what the owner task's queue carries
 running_vm.py        a VM whose QEMU answers, for work inside the owner task
 interruptible.py     long work that a power-off ends
 known_keys.py        what is known of its Secure Boot keys
+snapshot_index.py    the snapshots in its folder
 leaving.py           which devices leave a running VM
 restart_policy.py    when a VM that ended is started again
 disk_full.py when a guest that found no space continues

@@ -43,6 +43,10 @@ class EnospcBackoff:
         self.wait_s = min(max(self.first_s, self.wait_s * 2), self.last_s)
         return self.wait_s
 
+    def try_again(self, now_s: float) -> None:
+        """There is space: the VM is let go on."""
+        self.tried_s = now_s
+
     def end(self) -> None:
         """It runs, ended, or was taken in hand."""
         self.number += 1

@@ -17,3 +17,19 @@ class KnownKeys:
     seen_after: int | None = None
     """The last session with QEMU before that look; after another one, the guest may have changed
     them."""
+
+    def unseen(self, session: int) -> bool:
+        """True if no look followed this session."""
+        return self.seen_after != session
+
+    def begin_look(self, session: int) -> None:
+        """A look begins; it counts even if it fails, until the next session."""
+        self.seen_after = session
+
+    def note(self, status: SecureBootStatus | None) -> None:
+        """The outcome of a look."""
+        self.status = status
+
+    def forget(self) -> None:
+        """The VM has no Secure Boot."""
+        self.status = None

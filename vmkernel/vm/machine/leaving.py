@@ -22,6 +22,23 @@ class Leaving:
     look_planned: int | None = None
     """The session with QEMU in which a check is planned soon."""
 
+    def ask(self, key: str) -> None:
+        """The guest is asked to let a device go, once more if it refused."""
+        self.refused.discard(key)
+
+    def refuse(self, key: str) -> None:
+        """The guest keeps a device that it was asked for."""
+        self.refused.add(key)
+
+    def plan_look(self, session: int) -> bool:
+        """Plan a look in a session; False if there is one already."""
+        planned, self.look_planned = self.look_planned, session
+        return planned != session
+
+    def begin_look(self) -> None:
+        """The planned look begins: another may be planned."""
+        self.look_planned = None
+
     @contextlib.contextmanager
     def change(self, awaited: Collection[str]) -> Iterator[None]:
         """While devices are changed, and some are waited for to go."""

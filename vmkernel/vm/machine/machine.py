@@ -1,6 +1,13 @@
 """What the owner task of a VM owns: its observed state, and the session with its QEMU.
 
-Only the owner task calls what changes anything here; other tasks may read.
+Only the owner task calls what changes anything here; other tasks may read. Other modules assign
+to nothing: each change is a method, which writes down what must outlast the vmkernel first.
+
+found by an earlier vmkernel   find_memory -> find_suspended | find_running | find_ended
+a run                          qemu_started -> note_record ... -> qemu_ended
+wishes                         define
+memory on disk                 take_memory -> forget_memory
+disks without QEMU             hold_disks -> release_disks
 """
 
 from __future__ import annotations
@@ -9,10 +16,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -49,13 +56,13 @@ from vmkernel.vm.machine.messages import Ask, Due, Message, Timer, fail, forward
 from vmkernel.vm.machine.operation_locks import OperationLocks
 from vmkernel.vm.machine.restart_policy import End, RestartPolicyState
 from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.snapshot_index import SnapshotIndex
 from vmkernel.vm.states import ACTIVE
+from vmkernel.vm.store import definition as definitions
+from vmkernel.vm.store import saved_memory
 from vmkernel.vm.store.definition import VmDefinition
 from vmkernel.vm.store.launch_record import LaunchRecord, forget_record, write_record
 from vmkernel.vm.store.saved_memory import Suspension
-
-if TYPE_CHECKING:
-    from vmkernel.vm.store.snapshot_records import SnapshotRecord
 
 __all__ = ["Machine", "words"]
 
@@ -104,11 +111,8 @@ class Machine:
         self.disk_full = False
         """True where the last failed disk request found no space."""
         self.ran_since: float | None = None
-        self.snapshots: dict[str, SnapshotRecord] = {}
-        """Those of its folder, by id."""
+        self.snapshots = SnapshotIndex(folder)
         self.keys = KnownKeys()
-        self.broken_snapshots: dict[str, str] = {}
-        """Why others there can't be used."""
         self.at_disks = False
         """True while its disks' files are worked on without QEMU."""
         self.interruptible: asyncio.Task[Any] | None = None
@@ -125,11 +129,13 @@ class Machine:
 
     @property
     def definition(self) -> VmDefinition:
-        """The stored spec and identity; the inventory is notified of a new one."""
+        """The stored spec and identity."""
         return self._definition
 
-    @definition.setter
-    def definition(self, new: VmDefinition) -> None:
+    async def define(self, new: VmDefinition) -> None:
+        """Want something else from now on; durable on return. Who keeps track of all VMs is told
+        after that."""
+        await asyncio.to_thread(definitions.save, self.folder, new)
         self._definition = new
         self._renewed(new)
 
@@ -165,7 +171,51 @@ class Machine:
             ),
         )
 
+    # --- what a vmkernel finds when it starts: no change of state, so no event -----------------
+
+    def find_memory(self, suspension: Suspension | None) -> None:
+        """What the VM's folder holds of its memory."""
+        self.suspension = suspension
+
+    def find_suspended(self) -> None:
+        """Its memory is on disk, and no QEMU is left."""
+        assert self.suspension is not None
+        forget_record(self.run_folder.record)
+        self.state = VmState.SUSPENDED
+        if self.suspension.problem is not None:
+            self.reason = f"Its memory image can't be used: {self.suspension.problem}."
+
+    def find_running(self, record: LaunchRecord | None) -> None:
+        """Its QEMU is there, with the record of an earlier vmkernel."""
+        self.find_record(record)
+        self.state = VmState.RUNNING
+
+    def find_record(self, record: LaunchRecord | None) -> None:
+        """What is known of the start of a QEMU that is there; its memory is promised to it."""
+        self.record = record
+        if record is not None:
+            self.host.admission.note(self.vm_id, record.memory_bytes)
+
+    def find_ended(self, record: LaunchRecord, failure: str | None) -> None:
+        """Its QEMU ended while no vmkernel was running: with a failure, or in order."""
+        forget_record(self.run_folder.record)
+        if failure is not None:
+            self.state, self.reason = VmState.CRASHED, failure
+            self.plan_restart(End.FAILED)
+        else:
+            self.reason = "It ended while no vmkernel was running."
+            self.plan_restart(End.ASKED if record.end_asked else End.GUEST)
+
     # --- state --------------------------------------------------------------------------------
+
+    def explain(self, reason: str | None) -> None:
+        """Say why the VM is in its state, which stays the same."""
+        self.reason = reason
+
+    def disk_failed(self, why: str, *, full: bool) -> None:
+        """A disk request failed, for want of space if `full`."""
+        self.reason = f"A disk request failed: {why}"
+        self.disk_full = full
 
     def set_state(self, state: VmState, reason: str | None = None) -> None:
         """Set the state and publish `vm.state`."""
@@ -258,7 +308,46 @@ class Machine:
         if left_out is not None:
             self.publish(event_type, data | ({"left_out": left_out} if left_out else {}), message)
 
+    # --- memory on disk, disks without QEMU ---------------------------------------------------
+
+    def take_memory(self, suspension: Suspension) -> None:
+        """From now on the VM's memory is what is in its folder."""
+        self.suspension = suspension
+
+    async def forget_memory(self) -> None:
+        """The VM's memory is no longer what is in its folder; durable on return."""
+        await asyncio.to_thread(saved_memory.forget, self.folder)
+        self.suspension = None
+
+    def hold_disks(self) -> None:
+        """Its disks' files are worked on without QEMU until `release_disks`."""
+        self.at_disks = True
+
+    def release_disks(self) -> None:
+        """They are worked on no longer."""
+        self.at_disks = False
+
+    @contextlib.contextmanager
+    def disks_held(self) -> Iterator[None]:
+        """Hold the disks during work that ends here."""
+        self.hold_disks()
+        try:
+            yield
+        finally:
+            self.release_disks()
+
+    def interrupt(self) -> bool:
+        """End the long work of the owner task that can be ended; False if there is none."""
+        return self.interruptible is not None and self.interruptible.cancel()
+
     # --- those who wait for a shutdown --------------------------------------------------------
+
+    def begin_shutdown(self, ask: Ask) -> None:
+        """The guest was asked to end; its end answers the request."""
+        self.note_record(end_asked=True)
+        self.waiting.append(ask)
+        self.set_state(VmState.STOPPING)
+        self.shutdowns += 1
 
     def drop_waiters(self) -> None:
         """Answer the waiters whose time is over, drop those that disconnected;
@@ -346,6 +435,14 @@ class Machine:
             forward(qmp, number, self._post), name=f"vm-{self.vm_id}-events"
         )
 
+    def qemu_started(self, record: LaunchRecord, qmp: Qmp, *, resuming: bool = False) -> None:
+        """QEMU has answered for the first time, its guest has not run yet; `resuming`: it waits
+        for its memory."""
+        self.record = record
+        self.note_record(resuming=resuming)
+        self.attach_qmp(qmp)
+        self.attach_console()
+
     async def drop_link(self) -> None:
         """End the session; messages of it that are still queued count no more."""
         link, self._link = self._link, _Link(self._link.number + 1)
@@ -372,7 +469,7 @@ class Machine:
         await launcher.collect(self.vm_id)
 
     def note_record(self, **changes: Any) -> None:
-        """Change the record of this run for a vmkernel after a restart."""
+        """Change the record of this run for a vmkernel after a restart; written on return."""
         if self.record is not None:
             changed = replace(self.record, **changes)
             if changed != self.record:
@@ -391,9 +488,8 @@ class Machine:
         match status:
             case RunState.IO_ERROR:
                 if not self.reason:
-                    self.disk_full = await disk_state.is_full(qmp)
-                    what = full_reason(self) if self.disk_full else "it failed."
-                    self.reason = f"A disk request failed: {what}"
+                    full = await disk_state.is_full(qmp)
+                    self.disk_failed(full_reason(self) if full else "it failed.", full=full)
                 if self.disk_full:
                     self.wait_for_space()
             case RunState.INTERNAL_ERROR:

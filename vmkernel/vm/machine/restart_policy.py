@@ -66,6 +66,10 @@ class RestartPolicyState:
         """True if a start is pending."""
         return self.due is not None
 
+    def begin(self) -> None:
+        """The start that waited begins."""
+        self.due = None
+
     def cancel(self) -> None:
         """No start waits any more."""
         self.number += 1

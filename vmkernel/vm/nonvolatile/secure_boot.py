@@ -1,8 +1,8 @@
-"""The Secure Boot keys in VMs' firmware variables: which VMs lack keys, and adding them.
+"""The Secure Boot keys in a VM's firmware variables: which are missing, and how they are added; and
+the finding about VMs that lack some.
 
-A guest writes its variables, so they are parsed in a confined worker. They are read while the VM is
-off, after each end of its guest; the result is kept until the next time. New VMs begin with all
-keys, whatever the host's template has (first_variables.py).
+A guest writes its variables, so they are parsed in a confined worker. New VMs begin with all keys,
+whatever the host's template has (first_variables.py).
 """
 
 from __future__ import annotations
@@ -25,18 +25,11 @@ from vmkernel.model import (
     SecureBootStatus,
     Severity,
 )
-from vmkernel.vm.machine.machine import Machine
-from vmkernel.vm.machine.messages import Ask
-from vmkernel.vm.states import AT_REST
+from vmkernel.vm.context import VmContext
 from vmkernel.vm.store.definition import NVRAM_FILES
 from vmkernel.workers.secure_boot import FLASH_MAX_BYTES
 
-__all__ = [
-    "findings_of_keys",
-    "keys_unseen",
-    "look_at_keys",
-    "update_secure_boot",
-]
+__all__ = ["add_missing_keys", "findings_of_keys", "status_of_keys"]
 
 _KEYS = [asdict(key) for key in MICROSOFT_2023]
 _WORKER_BYTES = 512 << 20
@@ -44,59 +37,48 @@ _WORKER_BYTES = 512 << 20
 _WORK_S = 60.0
 
 
-def keys_unseen(machine: Machine) -> bool:
-    """True if the VM is off and its guest may have changed its variables."""
-    secure = machine.definition.spec.firmware is Firmware.UEFI_SECURE_BOOT
-    if not secure:
-        machine.keys.status = None
-    unseen = secure and machine.keys.seen_after != machine.session
-    return unseen and machine.state in AT_REST and not machine.at_disks
-
-
-async def look_at_keys(machine: Machine) -> None:
-    """Find out what its variables hold; a failure is part of the status."""
-    machine.keys.seen_after = machine.session
+async def status_of_keys(host: VmContext, folder: Path) -> SecureBootStatus | None:
+    """What the variables in a VM's folder hold; None if there are none yet. A failure is part of
+    the status."""
     try:
-        machine.keys.status = await _look(machine)
+        try:
+            fd = await asyncio.to_thread(open_regular, _variables(folder), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return _status(await _work(host, fd, None))
+        finally:
+            os.close(fd)
     except (MicaError, OSError) as error:
-        machine.keys.status = SecureBootStatus(error=_words(error))
+        return SecureBootStatus(error=_words(error))
 
 
-async def update_secure_boot(machine: Machine, _: Ask) -> None:
-    """Add the keys that it lacks to the variables of a VM at rest; everything else in them stays.
+async def add_missing_keys(host: VmContext, folder: Path, vm_id: str) -> None:
+    """Add the keys that they lack to the variables of a VM at rest; everything else in them stays.
 
     Durable when it returns; a crash before leaves the variables as they were.
     """
-    if machine.definition.spec.firmware is not Firmware.UEFI_SECURE_BOOT:
-        raise MicaError(
-            ErrorCode.CONFLICT,
-            f"VM {machine.vm_id} has no Secure Boot: its firmware is"
-            f" {machine.definition.spec.firmware.value}.",
-        )
-    path = _variables(machine)
+    path = _variables(folder)
     try:
         fd = await asyncio.to_thread(open_regular, path, os.O_RDONLY)
     except FileNotFoundError as error:
         raise MicaError(
             ErrorCode.CONFLICT,
-            f"VM {machine.vm_id} has no firmware variables yet; its first start makes them, with"
-            " all keys.",
+            f"VM {vm_id} has no firmware variables yet; its first start makes them, with all keys.",
         ) from error
     try:
         found = os.fstat(fd)
         with MemoryFile("variables") as new:
-            await _work(machine, fd, new.writer())
+            await _work(host, fd, new.writer())
             data = new.read(FLASH_MAX_BYTES)
         if len(data) != found.st_size:
             raise MicaError(
-                ErrorCode.UNAVAILABLE, f"The firmware variables of VM {machine.vm_id} were cut off."
+                ErrorCode.UNAVAILABLE, f"The firmware variables of VM {vm_id} were cut off."
             )
-        # Whose file it is, the next start settles (start_files.py).
+        # Whose file it is, the next start settles (start/files.py).
         await asyncio.to_thread(write_durably, path, data, limit=FLASH_MAX_BYTES)
     finally:
         os.close(fd)
-    await look_at_keys(machine)
-    machine.publish("vm.secure-boot-updated", {})
 
 
 def findings_of_keys(known: Mapping[str, SecureBootStatus | None]) -> Iterator[Finding]:
@@ -114,24 +96,12 @@ def findings_of_keys(known: Mapping[str, SecureBootStatus | None]) -> Iterator[F
             )
 
 
-def _variables(machine: Machine) -> Path:
-    return machine.folder / NVRAM_FILES[Firmware.UEFI_SECURE_BOOT]
+def _variables(folder: Path) -> Path:
+    return folder / NVRAM_FILES[Firmware.UEFI_SECURE_BOOT]
 
 
-async def _look(machine: Machine) -> SecureBootStatus | None:
-    try:
-        fd = await asyncio.to_thread(open_regular, _variables(machine), os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        outcome = await _work(machine, fd, None)
-    finally:
-        os.close(fd)
-    return _status(outcome)
-
-
-async def _work(machine: Machine, source: int, target: int | None) -> Outcome:
-    workers = machine.host.workers
+async def _work(host: VmContext, source: int, target: int | None) -> Outcome:
+    workers = host.workers
     if workers is None:
         raise MicaError(ErrorCode.UNSUPPORTED, "This host has no workers.")
     job = {"source": source, "target": target, "keys": _KEYS}
@@ -140,7 +110,7 @@ async def _work(machine: Machine, source: int, target: int | None) -> Outcome:
         job,
         Confinement(memory_bytes=_WORKER_BYTES, file_bytes=FLASH_MAX_BYTES),
         fds=[source] if target is None else [source, target],
-        user=machine.host.worker_uid,
+        user=host.worker_uid,
         on_progress=lambda _, __: None,
         timeout_s=_WORK_S,
     )

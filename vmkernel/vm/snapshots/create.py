@@ -30,9 +30,8 @@ from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.nonvolatile.variables import copy_variables
 from vmkernel.vm.snapshots.disks import forget_disks, keep_disks
-from vmkernel.vm.store import definition as definitions
 from vmkernel.vm.store import saved_memory as suspension
-from vmkernel.vm.store.snapshot_records import SnapshotRecord, folder_of, remove, save
+from vmkernel.vm.store.snapshot_records import SnapshotRecord, folder_of
 
 __all__ = ["Tell", "copy_small", "stand_behind", "take"]
 
@@ -44,9 +43,8 @@ Tell = Callable[[Progress], None]
 async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
     """Take a snapshot; durable on return."""
     folder = folder_of(machine.folder, record.id)
-    machine.snapshots[record.id] = record
     try:
-        await asyncio.to_thread(save, machine.folder, record)
+        await machine.snapshots.write(record)
         if record.memory:
             await asyncio.to_thread(suspension.check_space, folder, machine.definition)
         async with _quiet(machine, record) as report:
@@ -61,22 +59,19 @@ async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
             quiesced=report.quiet,
             reason=report.reason if record.quiesce else None,
         )
-        await asyncio.to_thread(save, machine.folder, ready)
+        await machine.snapshots.write(ready)
     except BaseException as error:
         await run_to_end_then_cancel(_undo(machine, record))
         if isinstance(error, QmpCommandError):
             what = f"Snapshot {record.id} of VM {machine.vm_id} can't be taken"
             raise suspension.refusal_of_qemu(what, error) from error
         raise
-    machine.snapshots[record.id] = ready
     await stand_behind(machine, record.id)
 
 
 async def stand_behind(machine: Machine, snapshot: str | None) -> None:
     """Record which snapshot the VM's present state is based on."""
-    new = replace(machine.definition, snapshot=snapshot)
-    await asyncio.to_thread(definitions.save, machine.folder, new)
-    machine.definition = new
+    await machine.define(replace(machine.definition, snapshot=snapshot))
 
 
 @contextlib.asynccontextmanager
@@ -153,12 +148,7 @@ async def _undo(machine: Machine, record: SnapshotRecord) -> None:
     """Remove everything; if that fails too, the next start does it."""
     try:
         await forget_disks(machine, record)
-        await asyncio.to_thread(remove, machine.folder, record.id)
+        await machine.snapshots.remove(record.id)
     except (MicaError, QemuError, OSError) as error:
         _log.warning("VM %s: snapshot %s is half there: %s", machine.vm_id, record.id, error)
-        failed = replace(record, state=SnapshotState.DELETING)
-        machine.snapshots[record.id] = failed
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread(save, machine.folder, failed)
-        return
-    machine.snapshots.pop(record.id, None)
+        await machine.snapshots.give_up(record)

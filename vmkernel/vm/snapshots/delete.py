@@ -20,7 +20,7 @@ from vmkernel.qemu import QmpCommandError
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.snapshots.create import stand_behind
 from vmkernel.vm.snapshots.disks import forget_disks
-from vmkernel.vm.store.snapshot_records import SnapshotRecord, remove, remove_data, save
+from vmkernel.vm.store.snapshot_records import SnapshotRecord, remove_data
 
 __all__ = ["delete"]
 
@@ -42,16 +42,12 @@ async def delete(machine: Machine, record: SnapshotRecord) -> None:
 async def _delete(machine: Machine, record: SnapshotRecord) -> None:
     if record.state is not SnapshotState.DELETING:
         record = replace(record, state=SnapshotState.DELETING)
-        await asyncio.to_thread(save, machine.folder, record)
-        machine.snapshots[record.id] = record
+        await machine.snapshots.write(record)
     await asyncio.to_thread(remove_data, machine.folder, record.id)
     await forget_disks(machine, record)
     for child in list(machine.snapshots.values()):
         if child.parent == record.id:
-            moved = replace(child, parent=record.parent)
-            await asyncio.to_thread(save, machine.folder, moved)
-            machine.snapshots[child.id] = moved
+            await machine.snapshots.write(replace(child, parent=record.parent))
     if machine.definition.snapshot == record.id:
         await stand_behind(machine, record.parent)
-    await asyncio.to_thread(remove, machine.folder, record.id)
-    machine.snapshots.pop(record.id, None)
+    await machine.snapshots.remove(record.id)

@@ -14,7 +14,7 @@ from vmkernel.qemu import QemuError
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.snapshots.delete import delete
 from vmkernel.vm.snapshots.revert import finish
-from vmkernel.vm.store.snapshot_records import load_all, revert_under_way
+from vmkernel.vm.store.snapshot_records import revert_under_way
 
 __all__ = ["repair"]
 
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 async def repair(machine: Machine) -> None:
     """Load the snapshots of a VM and repair them; MicaError if the VM can't be used."""
-    machine.snapshots, machine.broken_snapshots = await asyncio.to_thread(load_all, machine.folder)
+    await machine.snapshots.load()
     try:
         begun = await asyncio.to_thread(revert_under_way, machine.folder)
     except (OSError, msgspec.DecodeError) as error:

@@ -22,7 +22,6 @@ from vmkernel.vm.snapshots.create import copy_small
 from vmkernel.vm.snapshots.disks import check_kept, restore_disks
 from vmkernel.vm.spec.scope import after_revert
 from vmkernel.vm.states import OFF
-from vmkernel.vm.store import definition as definitions
 from vmkernel.vm.store import saved_memory as suspension
 from vmkernel.vm.store.snapshot_records import (
     Revert,
@@ -58,8 +57,7 @@ async def finish(machine: Machine, record: SnapshotRecord) -> None:
     if machine.state not in OFF or machine.host.launcher.is_active(machine.vm_id):
         await machine.end_qemu()
     if machine.suspension is not None:
-        await asyncio.to_thread(suspension.forget, machine.folder)
-        machine.suspension = None
+        await machine.forget_memory()
     machine.qemu_ended(VmState.STOPPED)
     try:
         await restore_disks(machine, record)
@@ -72,11 +70,10 @@ async def finish(machine: Machine, record: SnapshotRecord) -> None:
             revision=known.revision + 1,
             snapshot=record.id,
         )
-        await asyncio.to_thread(definitions.save, machine.folder, new)
-        machine.definition = new
+        await machine.define(new)
         if record.memory:
             await asyncio.to_thread(_suspend, folder, machine.folder)
-            machine.suspension = suspension.find(machine.folder)
+            machine.find_memory(suspension.find(machine.folder))
         await asyncio.to_thread(end_revert, machine.folder)
     except (MicaError, OSError) as error:
         machine.set_state(
