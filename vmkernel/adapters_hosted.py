@@ -57,8 +57,8 @@ class HostedAdapters:
     async def check_programs(self) -> None:
         """The machine's programs, which may be missing or too old."""
         kvm = glance_at_kvm() if self._options.accelerator is AcceleratorWish.KVM else None
-        self._platform.programs = await check_programs(
-            self._runner, data_dir=self._options.qemu_dir, kvm=kvm
+        self._platform.note_programs(
+            await check_programs(self._runner, data_dir=self._options.qemu_dir, kvm=kvm)
         )
 
     async def open_medium(self) -> OpenedMedium:

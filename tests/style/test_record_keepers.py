@@ -51,16 +51,17 @@ def _declared(node: ast.ClassDef) -> Iterator[str]:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             yield statement.target.id
     for inner in ast.walk(node):
-        stored = isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store)
-        if stored and ast.unparse(inner).startswith("self."):
-            yield ast.unparse(inner).removeprefix("self.").partition(".")[0]
+        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
+            holder = inner.value
+            if isinstance(holder, ast.Name) and holder.id == "self":
+                yield inner.attr
 
 
 def foreign_changes(
     module: Module, attributes: Keepers, classes: Keepers
 ) -> Iterator[tuple[int, str]]:
-    """Line and text of each assignment to an attribute of another package's object, or to an item
-    of one, or of its deletion."""
+    """Line and text of each assignment to an attribute of another package's object, or of its
+    deletion."""
     package = package_of(module.name)
     for target, named in _changed(module.tree, {}):
         keepers = attributes.get(target.attr, frozenset())
@@ -79,14 +80,10 @@ def _changed(
     if isinstance(node, _Scope):
         named = {**named, **_annotated(node)}
     for child in ast.iter_child_nodes(node):
-        target: ast.expr | None = child if isinstance(child, ast.expr) else None
-        if target is not None and isinstance(getattr(target, "ctx", None), ast.Store | ast.Del):
-            while isinstance(target, ast.Subscript):
-                target = target.value
-            if isinstance(target, ast.Attribute) and not (
-                isinstance(target.value, ast.Name) and target.value.id in ("self", "cls")
-            ):
-                yield target, named
+        if isinstance(child, ast.Attribute) and not isinstance(child.ctx, ast.Load):
+            own = isinstance(child.value, ast.Name) and child.value.id in ("self", "cls")
+            if not own:
+                yield child, named
         yield from _changed(child, named)
 
 
@@ -130,8 +127,6 @@ class Twin:
         ("def f(machine) -> None:\n    machine.state += 1", ["machine.state"]),
         ("def f(machine) -> None:\n    a, machine.state = 1, 2", ["machine.state"]),
         ("def f(machine) -> None:\n    del machine.record", ["machine.record"]),
-        ("def f(machine) -> None:\n    machine.snapshots['a'] = 1", ["machine.snapshots"]),
-        ("def f(machine) -> None:\n    del machine.snapshots['a']", ["machine.snapshots"]),
         ("def f(machine) -> None:\n    with x as machine.record: ...", ["machine.record"]),
         ("def f(machine: Machine) -> None:\n    machine.set_state(1)", []),
         ("def f(library) -> None:\n    library.argtypes = ()", []),

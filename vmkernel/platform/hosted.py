@@ -39,8 +39,12 @@ class HostedPlatform:
         self._surroundings: PlatformContext | None = None
         self._inventory = Inventory(BundleCatalogue(), None)
         self._cpu = cpu_info()
-        self.programs = Programs()
+        self._programs = Programs()
         """What the start has found."""
+
+    def note_programs(self, programs: Programs) -> None:
+        """Show these programs, which the start has looked at."""
+        self._programs = programs
 
     def stage(self, text: str) -> None:
         """There is no console here."""
@@ -72,8 +76,8 @@ class HostedPlatform:
             security=security_info(),
             stick=StickInfo(present=False),
             links=link_infos(),
-            findings=(*self.programs.findings, *rest.findings()),
-            programs=self.programs.found,
+            findings=(*self._programs.findings, *rest.findings()),
+            programs=self._programs.found,
             tls_fingerprint_sha256=fingerprint(config.tls.certificate_pem) if config.tls else "",
         )
 

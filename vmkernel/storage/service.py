@@ -166,7 +166,7 @@ class StorageService:
     def bind_disks(self, disks: Disks) -> None:
         """Show and wipe these disks; hosted mode has none."""
         self.disks = disks
-        self.datastore_changes.on_disks_changed = disks.forget
+        self.datastore_changes.when_disks_change(disks.forget)
 
     # --- start, end ---------------------------------------------------------------------------
 

@@ -61,11 +61,14 @@ class DatastoreChanges:
         self._usage = usage
         self._store = store
         self._operations = operations
-        self.on_disks_changed: Callable[[], None] = lambda: None
-        """Called when the content of a disk is about to change, and when it has changed."""
+        self._on_disks_changed: Callable[[], None] = lambda: None
         self._coming: set[str] = set()
         """Ids that are being created or renamed to."""
         self._create_lock = asyncio.Lock()
+
+    def when_disks_change(self, callback: Callable[[], None]) -> None:
+        """Call it when what a disk holds is about to change, and when it has changed."""
+        self._on_disks_changed = callback
 
     # --- make, adopt, forget ------------------------------------------------------------------
 
@@ -386,9 +389,9 @@ class DatastoreChanges:
             try:
                 await work(context)
             finally:
-                self.on_disks_changed()
+                self._on_disks_changed()
 
-        self.on_disks_changed()
+        self._on_disks_changed()
         subject = Subject(kind="datastore", id=datastore_id)
         return self._operations.begin(kind, subject, work_on_disks, actor=actor)
 
