@@ -6,29 +6,21 @@ adapters_hosted.py      child processes, user networking, a file, directories; n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from vmkernel.control.handlers.host import HostService
 from vmkernel.events import EventBus
 from vmkernel.host.runner import Runner
-from vmkernel.model import Finding
 from vmkernel.operations import OperationRegistry
 from vmkernel.platform import PlatformContext
 from vmkernel.state import Medium, StateStore
-from vmkernel.storage.ports import LiveDisks
 from vmkernel.storage.service import StorageService
-from vmkernel.vm.consoles import UsedVms
-from vmkernel.vm.ports import VmDirectory
+from vmkernel.vm.side import VmSide
 
-if TYPE_CHECKING:
-    from vmkernel.vm.backup.service import VmBackups
-    from vmkernel.vm.clone.service import Clones
-    from vmkernel.vm.snapshot_service import Snapshots
-
-__all__ = ["Adapters", "OpenedMedium", "Platform", "VmSide"]
+__all__ = ["Adapters", "OpenedMedium", "Platform"]
 
 
 @dataclass(frozen=True)
@@ -56,42 +48,6 @@ class Platform(HostService, Protocol):
 
     def run(self) -> Awaitable[None]:
         """Look after the machine until cancelled."""
-        ...
-
-
-class VmSide(VmDirectory, UsedVms, Protocol):
-    """The VM side, with its findings."""
-
-    def active(self) -> tuple[str, ...]:
-        """The VMs whose guests run, or are about to."""
-        ...
-
-    def findings(self) -> Iterator[Finding]:
-        """VMs that can't be used, and so on."""
-        ...
-
-    def clones(self) -> Clones:
-        """Makes VMs from others."""
-        ...
-
-    def snapshots(self) -> Snapshots:
-        """Points that VMs can go back to."""
-        ...
-
-    def backups(self, make_scratch: Callable[[str, int], Awaitable[Path]]) -> VmBackups:
-        """What keeps disks readable for backups."""
-        ...
-
-    def live_disks(self) -> LiveDisks:
-        """What changes the volumes that VMs have open."""
-        ...
-
-    def accelerator(self) -> str | None:
-        """What VMs really run with, if that has been tried."""
-        ...
-
-    def accelerator_reason(self) -> str | None:
-        """Why that isn't KVM, if it isn't."""
         ...
 
 

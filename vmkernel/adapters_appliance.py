@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from vmkernel.adapters import OpenedMedium, Platform, VmSide
+from vmkernel.adapters import OpenedMedium, Platform
 from vmkernel.events import EventBus
 from vmkernel.host.block import BlockDisk, BlockTree
 from vmkernel.host.cgroup import Cgroup
@@ -29,6 +29,7 @@ from vmkernel.storage.drivers.registry import appliance_drivers
 from vmkernel.storage.formats.open_disk import verify_open_disk
 from vmkernel.storage.service import StorageService
 from vmkernel.vm.assembly import assemble_vms
+from vmkernel.vm.side import VmSide
 from vmkernel.vm.store.definition import FIRST_UID, LAST_UID
 
 __all__ = ["ApplianceAdapters", "PULL_UID", "QEMU_IMG_UID"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vmkernel.adapters import OpenedMedium, Platform, VmSide
+from vmkernel.adapters import OpenedMedium, Platform
 from vmkernel.events import EventBus
 from vmkernel.host.kvm import glance_at_kvm
 from vmkernel.host.machine_mark import machine_mark
@@ -22,6 +22,7 @@ from vmkernel.storage.drivers.registry import hosted_drivers
 from vmkernel.storage.formats.open_disk import verify_open_disk
 from vmkernel.storage.service import StorageService
 from vmkernel.vm.assembly import AcceleratorWish, assemble_vms
+from vmkernel.vm.side import VmSide
 
 __all__ = ["HostedAdapters"]
 

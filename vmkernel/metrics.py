@@ -14,7 +14,8 @@ from vmkernel.model import (
     VmStatistics,
 )
 from vmkernel.platform.statistics import host_statistics
-from vmkernel.vm.statistics import StatisticsVms, VmFigures
+from vmkernel.vm.inventory import VmInventory
+from vmkernel.vm.statistics import VmFigures
 
 __all__ = ["MetricsService"]
 
@@ -24,7 +25,7 @@ class MetricsService:
 
     def __init__(
         self,
-        vms: StatisticsVms | None,
+        vms: VmInventory | None,
         datastores: Callable[[], Awaitable[tuple[Datastore, ...]]],
         promised_bytes: Callable[[], int],
     ) -> None:
@@ -58,4 +59,4 @@ class MetricsService:
 
     def states(self) -> dict[str, VmState]:
         """Every VM's state."""
-        return {} if self._vms is None else dict(self._vms.states())
+        return {} if self._vms is None else self._vms.states()

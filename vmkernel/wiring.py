@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from vmkernel.adapters import Adapters, VmSide
+from vmkernel.adapters import Adapters
 from vmkernel.auth import AccessService, Audit
 from vmkernel.auth.claim_file import ClaimFile
 from vmkernel.control.dispatch import Dispatcher
@@ -57,7 +57,7 @@ from vmkernel.state.identity import fingerprint, new_identity
 from vmkernel.storage.service import StorageService
 from vmkernel.text import clean
 from vmkernel.version import __version__
-from vmkernel.vm.consoles import VmConsoles
+from vmkernel.vm.side import VmSide
 
 if TYPE_CHECKING:
     from vmkernel.metrics import MetricsService
@@ -139,12 +139,12 @@ class Vmkernel:
         """Shut the guests down; shows which are still running, and can be hurried."""
 
         def tell(ends: str) -> None:
-            if names := ", ".join(vms.active()):
+            if names := ", ".join(vms.power.active()):
                 notify(f"STATUS={ends}: {names}")
 
         tell(f"waiting up to {timeout_s:g} s for guests to shut down")
         asked = asyncio.create_task(
-            vms.shutdown_all(
+            vms.power.shutdown_all(
                 timeout_s=timeout_s,
                 force=True,
                 on_progress=lambda _: tell("waiting for guests to shut down"),
@@ -157,7 +157,7 @@ class Vmkernel:
             tell("powering guests off")
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
-            await vms.shutdown_all(timeout_s=0.0, force=True)
+            await vms.power.shutdown_all(timeout_s=0.0, force=True)
         elif not asked.cancelled():
             asked.result()
 
@@ -208,16 +208,16 @@ class Vmkernel:
     async def _start_vms(self) -> None:
         self._vms = self._adapters.make_vms(self._storage, self._operations, self._bus)
         if self._vms is not None:
-            self._storage.usage.bind(self._vms)
+            self._storage.usage.bind(self._vms.usage)
             self._storage.usage.bind_live(self._vms.live_disks)
             self._ending.push_async_callback(self._vms.stop)
             self._ending.push_async_callback(self._storage.monitor.release_idle)
-            self._bus.objects.add("vm", self._vms.get, conceal=vm.shown)
+            self._bus.objects.add("vm", self._vms.inventory.get, conceal=vm.shown)
             await self._vms.start()
-            vm.register(self._dispatcher, self._vms)
+            vm.register(self._dispatcher, self._vms.inventory, self._vms.changes, self._vms.power)
             clones.register(self._dispatcher, self._vms.clones)
             snapshots.register(self._dispatcher, self._vms.snapshots)
-            console.register(self._dispatcher, VmConsoles(self._vms))
+            console.register(self._dispatcher, self._vms.consoles)
             make_scratch = self._storage.volumes.make_scratch
             backups.register(
                 self._dispatcher, partial(self._vms.backups, make_scratch), self._storage
@@ -231,9 +231,9 @@ class Vmkernel:
                 operations=self._operations,
                 claim_code=lambda: self._access.claim_code,
                 findings=self._findings,
-                guests=self._vms,
-                accelerator=lambda: self._vms.accelerator() if self._vms else None,
-                accelerator_reason=lambda: self._vms.accelerator_reason() if self._vms else None,
+                guests=self._vms.power if self._vms else None,
+                accelerator=lambda: self._vms.host.known_accelerator() if self._vms else None,
+                accelerator_reason=lambda: self._vms.host.no_kvm_reason() if self._vms else None,
             )
         )
         host.register(self._dispatcher, platform)
@@ -281,8 +281,12 @@ class Vmkernel:
     def _figures(self) -> MetricsService:
         from vmkernel.metrics import MetricsService
 
-        promised_bytes = self._vms.promised_bytes if self._vms else lambda: 0
-        return MetricsService(self._vms, self._storage.datastore_views.list, promised_bytes)
+        vms = self._vms
+        return MetricsService(
+            vms.inventory if vms else None,
+            self._storage.datastore_views.list,
+            (lambda: vms.host.admission.promised_bytes) if vms else (lambda: 0),
+        )
 
     def _findings(self) -> Iterator[Finding]:
         """Cleaned: they name what others called their datastores, records and VMs."""

@@ -56,7 +56,7 @@ from vmkernel.qemu.block_graph import top_format_node
 from vmkernel.vm.assembly import AcceleratorWish, assemble_vms
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.nonvolatile import tpm_state
-from vmkernel.vm.service import VmService
+from vmkernel.vm.side import VmSide
 from vmkernel.vm.states import VmRequest
 
 MIB = 1 << 20
@@ -71,7 +71,7 @@ class Bench:
         self.bus = EventBus()
         self.operations = OperationRegistry(self.bus)
         self.asked = 0
-        self.vms: VmService = assemble_vms(
+        self.vms: VmSide = assemble_vms(
             HostMode.HOSTED,
             run_dir=root / "run",
             runner=Runner(programs=qemu_programs(root)),
@@ -88,14 +88,16 @@ class Bench:
         self.storage.add_image("cd", ImageFormat.ISO, files.bios_disk)
 
     async def act(self, action: VmAction) -> None:
-        operation = await self.vms.act("web", action, timeout_s=60, actor="test")
+        operation = await self.vms.power.act("web", action, timeout_s=60, actor="test")
         ended = await self.operations.wait(operation.id, 180)
         assert ended.state is OperationState.SUCCEEDED, ended.error
 
     async def says(self, pattern: str) -> str:
         """What the guest's serial line said until it had said `pattern`."""
         loop, text = asyncio.get_running_loop(), ""
-        with await self.vms.open_console("web", ConsoleKind.SERIAL) as console:
+        with await self.vms.consoles.open(
+            "web", ConsoleKind.SERIAL, actor="test", origin=""
+        ) as console:
             console.setblocking(False)
             async with asyncio.timeout(BOOT_S):
                 while not re.search(pattern, text):
@@ -109,7 +111,9 @@ class Bench:
         loop, text = asyncio.get_running_loop(), ""
         self.asked += 1
         mark = f"echo asked {self.asked}"
-        with await self.vms.open_console("web", ConsoleKind.SERIAL) as console:
+        with await self.vms.consoles.open(
+            "web", ConsoleKind.SERIAL, actor="test", origin=""
+        ) as console:
             console.setblocking(False)
             await loop.sock_sendall(console, DATA + f"{mark}\n{command}\n".encode())
             async with asyncio.timeout(BOOT_S):
@@ -122,7 +126,9 @@ class Bench:
     async def reports(self, wanted: set[int]) -> str:
         """The guest's report once it has all these disks: some buses take their time."""
         loop, text = asyncio.get_running_loop(), ""
-        with await self.vms.open_console("web", ConsoleKind.SERIAL) as console:
+        with await self.vms.consoles.open(
+            "web", ConsoleKind.SERIAL, actor="test", origin=""
+        ) as console:
             console.setblocking(False)
             async with asyncio.timeout(BOOT_S):
                 while not wanted <= set(sizes(text)):
@@ -144,10 +150,10 @@ def run(root: Path, story: Callable[[Bench], Awaitable[None]], **fields: Any) ->
         await bench.vms.start()
         try:
             spec = VmSpec(**{"datastore": "main", "memory_bytes": 256 * MIB, **fields})
-            await bench.vms.create("web", spec, actor="test")
+            await bench.vms.changes.create("web", spec, actor="test")
             await story(bench)
         finally:
-            await bench.vms.shutdown_all(timeout_s=0.1, force=True)
+            await bench.vms.power.shutdown_all(timeout_s=0.1, force=True)
             await bench.operations.close()
             await bench.vms.stop()
 
@@ -180,10 +186,10 @@ def test_every_bus_and_card_of_q35(tmp_path: Path) -> None:
         text = await bench.reports({(i + 1) * MIB for i in range(5)})
         nodes = await bench.vms.inventory.use("web", VmRequest.QUERY, format_nodes)
         assert nodes == [f"disk{number}-format-0" for number in range(5)]
-        macs = {nic.mac for nic in bench.vms.get("web").spec.nics}
+        macs = {nic.mac for nic in bench.vms.inventory.get("web").spec.nics}
         assert macs <= set(re.findall(r"guest nic \S+ (\S+)", text))
         await bench.act(VmAction.SHUTDOWN)
-        assert bench.vms.get("web").status.state is VmState.STOPPED
+        assert bench.vms.inventory.get("web").status.state is VmState.STOPPED
 
     run(
         tmp_path,
@@ -210,7 +216,7 @@ def test_a_guest_of_32_bits(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         program = inputs.guests() / "boot/memtest86+ia32.bin"
         bench.storage.add_image("memtest", ImageFormat.LINUX_KERNEL, program)
-        await bench.vms.update("web", MEMTEST, 1, actor="test")
+        await bench.vms.changes.update("web", MEMTEST, 1, actor="test")
         await bench.act(VmAction.START)
         await bench.says(r"Memtest86\+")
         await bench.act(VmAction.POWER_OFF)
@@ -273,12 +279,12 @@ def test_small_devices(tmp_path: Path) -> None:
             return stats.get("stat-total-memory", 0) > 100 * MIB
 
         async def is_off() -> bool:
-            return bench.vms.get("web").status.state is VmState.CRASHED
+            return bench.vms.inventory.get("web").status.state is VmState.CRASHED
 
         await eventually(guest_has_told)
         await bench.asks("watchdog 2", "watchdog: 2 seconds")
         await eventually(is_off)
-        assert "watchdog" in (bench.vms.get("web").status.reason or "")
+        assert "watchdog" in (bench.vms.inventory.get("web").status.reason or "")
 
     run(
         tmp_path,
@@ -312,12 +318,12 @@ def test_the_old_pc(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         bench.storage.add_volume("v0", source=guest_files().bios_disk)
         await bench.act(VmAction.START)
-        assert bench.vms.get("web").status.machine_type.startswith("pc-i440fx-")
+        assert bench.vms.inventory.get("web").status.machine_type.startswith("pc-i440fx-")
         await bench.says("MICA GUEST READY bios-disk[^$]*MICA GUEST UP")
         for driver in ("ata_piix", "ahci", "sd_mod"):
             await bench.asks(f"load {driver}", "load .*done")
         text = await bench.reports({guest_files().bios_disk.stat().st_size, 2 * MIB, 3 * MIB})
-        mac = bench.vms.get("web").spec.nics[0].mac
+        mac = bench.vms.inventory.get("web").spec.nics[0].mac
         nic = re.search(rf"guest nic (\S+) {mac}", text)
         disk = re.search(rf"guest disk (\S+) {32 * MIB}", text)
         assert nic is not None
@@ -347,7 +353,7 @@ def test_a_guest_of_32_bits_on_ide(tmp_path: Path) -> None:
         bench.storage.add_volume("v0", source=old_pc_disk())
         await bench.act(VmAction.START)
         text = await bench.says("MICA OLD PC DONE")
-        assert not old_pc_lacks(text, str(bench.vms.get("web").spec.nics[0].mac)), text
+        assert not old_pc_lacks(text, str(bench.vms.inventory.get("web").spec.nics[0].mac)), text
         await bench.act(VmAction.POWER_OFF)
 
     run(
@@ -382,7 +388,7 @@ def test_qemu_takes_as_much_as_we_allow(tmp_path: Path, fields: dict[str, Any], 
 
     async def story(bench: Bench) -> None:
         await bench.act(VmAction.START)
-        vm = bench.vms.get("web")
+        vm = bench.vms.inventory.get("web")
         assert vm.status.state is VmState.RUNNING, vm.status.reason
         assert len(vm.spec.disks) == count
         await bench.act(VmAction.POWER_OFF)
@@ -395,7 +401,9 @@ def test_uefi_starts_from_a_disk(tmp_path: Path) -> None:
         bench.storage.add_volume("v0", source=guest_files().uefi_disk)
         await bench.act(VmAction.START)
         assert "firmware uefi" in await bench.says("MICA GUEST UP")
-        with await bench.vms.open_console("web", ConsoleKind.VNC) as screen:
+        with await bench.vms.consoles.open(
+            "web", ConsoleKind.VNC, actor="test", origin=""
+        ) as screen:
             screen.settimeout(10)
             assert screen.recv(12) == b"RFB 003.008\n"
         await bench.act(VmAction.RESET)

@@ -55,12 +55,15 @@ VM_LAYERS: Sequence[frozenset[str]] = tuple(
         "guest launch ports spec states",
         "reservations store",
         "context",
-        "datastore_use machine nonvolatile",
+        "datastore_use machine nonvolatile spec_review",
         "snapshots start",
         "driver",
         "hotplug inventory",
+        "changes folders",
+        "usage",
         "backup clone consoles lifecycle live_disks snapshot_service statistics",
-        "service",
+        "power",
+        "side",
         "assembly",
     )
 )

@@ -42,11 +42,11 @@ _ALLOWED: dict[tuple[str, str], str] = {
     ("vmkernel.vm.assembly", "QmpSession.open"): "a socket of QEMU",
     ("vmkernel.vm.assembly", "found.is_dir"): "folders of the host's own QEMU",
     ("vmkernel.vm.backup.service", "NbdReader.open"): "a socket of QEMU",
-    ("vmkernel.vm.backup.service", "StillDisks.open"): "starts a QEMU",
+    ("vmkernel.vm.backup.service", "OfflineDiskReader.open"): "starts a QEMU",
     ("vmkernel.vm.launch.child_process", "import shutil"): "looks for swtpm's program",
     ("vmkernel.vm.nonvolatile.machine_state", "firmware.variables.stat"): "the host's own OVMF",
     ("vmkernel.vm.store.launch_record", "_BOOT_ID.read_text"): "the kernel's",
-    ("vmkernel.vm.service", "self._host.run_dir.mkdir"): "our own run folder",
+    ("vmkernel.vm.side", "self.host.run_dir.mkdir"): "our own run folder",
     ("vmkernel.vm.start.files", "files.nvram_template.read_bytes"): "the host's own OVMF",
     ("vmkernel.vm.start.plan", "folder.path.mkdir"): "in our own run folder",
 }

@@ -220,9 +220,9 @@ async def test_the_appliance_s_parts_fit_together(tmp_path: Path) -> None:
     storage = adapters.make_storage(store, operations, bus)
     vms = adapters.make_vms(storage, operations, bus)
     assert vms is not None
-    storage.usage.bind(vms)
+    storage.usage.bind(vms.usage)
     storage.usage.bind_live(vms.live_disks)
-    assert vms.list_vms() == ()
+    assert vms.inventory.list_vms() == ()
     kinds = {driver.kind.value for driver in storage.datastores.drivers()}
     assert kinds == {kind.value for kind in DatastoreKind} - {"directory"}
     adapters.close()

@@ -35,7 +35,7 @@ class Guests(Protocol):
         """End all guests; the ids of those that had to be forced."""
         ...
 
-    def end_called_off(self) -> None:
+    def shutdown_cancelled(self) -> None:
         """The shutdown was cancelled: the host keeps running."""
         ...
 
@@ -83,7 +83,7 @@ class HostPower:
             except BaseException:
                 self._ending = None
                 if self._guests is not None:
-                    self._guests.end_called_off()
+                    self._guests.shutdown_cancelled()
                 raise
 
         return self._operations.begin(f"host.{action}", _HOST, work, actor=actor)

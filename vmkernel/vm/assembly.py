@@ -38,7 +38,7 @@ from vmkernel.vm.launch.child_process import HostedLauncher
 from vmkernel.vm.launch.launcher import Launcher
 from vmkernel.vm.launch.systemd_unit import ApplianceLauncher
 from vmkernel.vm.ports import Events, Operations
-from vmkernel.vm.service import VmService
+from vmkernel.vm.side import VmSide
 from vmkernel.vm.store.launch_record import boot_id
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def assemble_vms(
     boot_name: str | None = None,
     workers: Workers | None = None,
     worker_uid: int | None = None,
-) -> VmService:
+) -> VmSide:
     """Choose the adapters of a mode. `run_dir` is the host's; VMs get `vm/<id>` below it.
 
     `data_dir` is where QEMU and OVMF find their files, if that isn't /usr/share: a folder like that
@@ -121,7 +121,7 @@ def assemble_vms(
         worker_uid=worker_uid,
         boot_name=boot_name or boot_id(),
     )
-    return VmService(host, operations)
+    return VmSide(host, operations)
 
 
 def _cpu_models(runner: Runner) -> Callable[[Accelerator], Awaitable[CpuModels]]:

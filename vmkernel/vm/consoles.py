@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from vmkernel.model import (
     ConsoleKind,
+    DisplayModel,
     ErrorCode,
     FieldError,
     MicaError,
 )
 from vmkernel.qemu import QmpCommandError, RunState
+from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.states import VmRequest
 
-__all__ = ["SCREENSHOT_MAX_BYTES", "UsedVms", "VmConsoles"]
-
-Outcome = TypeVar("Outcome")
+__all__ = ["SCREENSHOT_MAX_BYTES", "VmConsoles"]
 
 SCREENSHOT_MAX_BYTES = 15 << 20
 """A frame on the control socket holds 16 MiB."""
@@ -31,22 +31,10 @@ if TYPE_CHECKING:
     from vmkernel.qemu.keyboard import Chord
 
 
-class UsedVms(Protocol):
-    """The part of the VM side that is needed; implemented by VmService."""
-
-    async def open_console(
-        self, vm_id: str, kind: ConsoleKind, *, actor: str, origin: str
-    ) -> socket.socket: ...
-
-    async def use(
-        self, vm_id: str, request: VmRequest, work: Callable[[Running], Awaitable[Outcome]]
-    ) -> Outcome: ...
-
-
 class VmConsoles:
     """The consoles, screens and keyboards of VMs."""
 
-    def __init__(self, vms: UsedVms) -> None:
+    def __init__(self, vms: VmInventory) -> None:
         self._vms = vms
 
     async def open(
@@ -54,7 +42,22 @@ class VmConsoles:
     ) -> socket.socket:
         """A connected socket for the peer of the request, who is named to the others; the caller
         closes it after handing it on."""
-        return await self._vms.open_console(vm_id, kind, actor=actor, origin=origin)
+        driver = self._vms.driver(vm_id)
+        await driver.ready()
+        driver.check(VmRequest.CONSOLE)
+        if kind is ConsoleKind.SERIAL:
+            return driver.console.watch(actor, origin)
+        if driver.definition.spec.display is DisplayModel.NONE:
+            raise MicaError(ErrorCode.CONFLICT, f"VM {vm_id} has no display.")
+        theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            await driver.add_vnc_client(ours.fileno())
+        except BaseException:
+            theirs.close()
+            raise
+        finally:
+            ours.close()
+        return theirs
 
     async def screenshot(self, vm_id: str) -> bytes:
         """What its first display shows, as PNG; `conflict` if it has none."""

@@ -126,6 +126,16 @@ class VmContext:
         """The accelerator of a VM started now."""
         return Accelerator.KVM if (await self.kvm()).usable else Accelerator.TCG
 
+    def known_accelerator(self) -> str | None:
+        """What a VM started now runs with; None until that has been tried."""
+        probe = self.kvm.known
+        return None if probe is None else ("kvm" if probe.usable else "tcg")
+
+    def no_kvm_reason(self) -> str | None:
+        """Why that isn't KVM, if it isn't and that is known."""
+        probe = self.kvm.known
+        return None if probe is None else probe.reason
+
     async def check_cpu_model(self, model: str) -> None:
         """Raise `invalid` with alternatives if a CPU model isn't available here."""
         if model == HOST_MODEL or self.cpu_models is None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
 
-from vmkernel.aio import begun, run_to_end_then_cancel
+from vmkernel.aio import BackgroundTasks, begun, run_to_end_then_cancel
 from vmkernel.devices import DiskPlan
 from vmkernel.devices.arguments import Arguments, Command
 from vmkernel.devices.disk import add_disk_nodes
@@ -25,6 +25,7 @@ from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.start.files import disk_plan, with_access
 from vmkernel.vm.states import VmRequest
+from vmkernel.vm.usage import VmUsage
 
 __all__ = ["VmLiveDisks"]
 
@@ -47,9 +48,13 @@ class _Outcome(Enum):
 
 
 class VmLiveDisks:
-    def __init__(self, vms: VmInventory, host: VmContext) -> None:
+    def __init__(
+        self, vms: VmInventory, usage: VmUsage, host: VmContext, tasks: BackgroundTasks
+    ) -> None:
         self._vms = vms
+        self._usage = usage
         self._host = host
+        self._tasks = tasks
         self._moving: set[str] = set()
         """The VMs whose moves this process is doing."""
 
@@ -171,7 +176,7 @@ class VmLiveDisks:
             await revert()
         elif outcome is _Outcome.UNKNOWN:
             # What was committed holds all that the guest has written: the old file may not.
-            self._vms.background(self._settle_one(vm_id), f"settle-move-of-{vm_id}")
+            self._tasks.begin(self._settle_one(vm_id), f"settle-move-of-{vm_id}")
         return outcome is _Outcome.WENT_OVER
 
     async def _find_out(self, vm_id: str, key: str, job: str, nodes: list[str]) -> _Outcome:
@@ -214,7 +219,7 @@ class VmLiveDisks:
             else:
                 return
         _log.error("VM %s: its QEMU doesn't answer; the mirror %s stays", vm_id, job)
-        self._vms.background(self._settle_one(vm_id), f"settle-move-of-{vm_id}")
+        self._tasks.begin(self._settle_one(vm_id), f"settle-move-of-{vm_id}")
 
     # --- after a restart ----------------------------------------------------------------------
 
@@ -226,7 +231,7 @@ class VmLiveDisks:
                     await self._vms.use(driver.vm_id, VmRequest.OPERATE, self._settle)
                 except MicaError as error:
                     if error.problem.code is ErrorCode.UNAVAILABLE:
-                        self._vms.background(
+                        self._tasks.begin(
                             self._settle_one(driver.vm_id), f"settle-move-of-{driver.vm_id}"
                         )
 
@@ -280,7 +285,7 @@ class VmLiveDisks:
 
     def _find(self, volume: str) -> tuple[str, str]:
         # One that is suspended says so itself.
-        vm_id = self._vms.active_vm_of_volume(volume) or self._vms.vm_of_volume(volume)
+        vm_id = self._usage.active_vm_of_volume(volume) or self._usage.vm_of_volume(volume)
         if vm_id is not None:
             for disk in self._vms.get(vm_id).spec.disks:
                 if disk.volume == volume and disk.key is not None:

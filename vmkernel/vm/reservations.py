@@ -4,11 +4,12 @@ a CID or a user number takes the same time however many VMs there are.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from enum import Enum, auto
 
-from vmkernel.model import VmSpec
+from vmkernel.model import ErrorCode, MicaError, VmSpec
 from vmkernel.vm.spec.macs import normal_mac
 
 __all__ = ["OthersReservations", "Reservations", "images_of"]
@@ -49,6 +50,28 @@ class Reservations:
         self._held: dict[_Holder, tuple[VmSpec, int | None]] = {}
         self._holders: dict[_Claim, list[_Holder]] = {}
         self._datastores: Counter[str] = Counter()
+        self._changing: set[str] = set()
+        """VMs whose specs are being changed."""
+
+    @contextlib.contextmanager
+    def change(self, vm_id: str, spec: VmSpec) -> Iterator[None]:
+        """Hold what a spec names while the change that brings it is under way; `conflict` if
+        another change of the VM is."""
+        if vm_id in self._changing:
+            raise MicaError(
+                ErrorCode.CONFLICT, f"VM {vm_id} is being changed already; retry in a moment."
+            )
+        self._changing.add(vm_id)
+        self.note(vm_id, spec, change=True)
+        try:
+            yield
+        finally:
+            self.drop(vm_id, change=True)
+            self._changing.remove(vm_id)
+
+    def is_changing(self, vm_id: str) -> bool:
+        """True while a VM is made, or its spec changed."""
+        return vm_id in self._changing
 
     def note(
         self, vm_id: str, spec: VmSpec, uid: int | None = None, *, change: bool = False

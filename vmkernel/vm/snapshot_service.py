@@ -25,6 +25,7 @@ from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.ports import OperationHandle, Operations, Work
+from vmkernel.vm.spec_review import SpecReview
 from vmkernel.vm.states import ACTIVE, VmRequest
 from vmkernel.vm.store.snapshot_records import SNAPSHOTS_MAX, SnapshotRecord
 
@@ -34,8 +35,15 @@ __all__ = ["Snapshots"]
 class Snapshots:
     """The snapshots of all VMs."""
 
-    def __init__(self, vms: VmInventory, host: VmContext, operations: Operations) -> None:
+    def __init__(
+        self,
+        vms: VmInventory,
+        review: SpecReview,
+        host: VmContext,
+        operations: Operations,
+    ) -> None:
         self._vms = vms
+        self._review = review
         self._host = host
         self._operations = operations
 
@@ -119,7 +127,9 @@ class Snapshots:
                 found = _find(driver, snapshot)
                 self._check_spec(driver, found)
                 with (
-                    self._vms.reserve(vm_id, spec_after(machine.definition.spec, found)),
+                    self._vms.reservations.change(
+                        vm_id, spec_after(machine.definition.spec, found)
+                    ),
                     _at_disks(machine),
                 ):
                     await revert(machine, found)
@@ -194,9 +204,8 @@ class Snapshots:
         from vmkernel.vm.snapshots.revert import spec_after
 
         spec = spec_after(driver.definition.spec, record)
-        inventory = self._vms
-        inventory.check_references(driver.vm_id, spec)
-        taken = inventory.macs(driver.vm_id)
+        self._review.check_references(driver.vm_id, spec)
+        taken = self._vms.reservations.macs(driver.vm_id)
         for nic in spec.nics:
             if nic.mac in taken:
                 raise MicaError(

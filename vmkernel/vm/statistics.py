@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from vmkernel import clock
 from vmkernel.devices.balloon import BALLOON
@@ -36,14 +36,14 @@ from vmkernel.model import (
     NicStatus,
     VcpuStatistics,
     Vm,
-    VmState,
     VmStatistics,
 )
 from vmkernel.qemu.statistics import balloon_statistics, disk_statistics
+from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.states import WITH_QEMU, VmRequest
 
-__all__ = ["StatisticsVms", "VmFigures"]
+__all__ = ["VmFigures"]
 
 KEPT_S = 1.0
 _TIMEOUT_S = 3.0
@@ -60,24 +60,6 @@ _VCPU = re.compile(r"CPU (\d+)/")
 Outcome = TypeVar("Outcome")
 
 
-class StatisticsVms(Protocol):
-    """The part of the VM side that is needed; implemented by VmService."""
-
-    def states(self) -> Mapping[str, VmState]:
-        """Every VM's state by its id."""
-        ...
-
-    def get(self, vm_id: str) -> Vm: ...
-
-    def process_of(self, vm_id: str) -> int | None:
-        """The process id of its QEMU; None if it has none."""
-        ...
-
-    async def use(
-        self, vm_id: str, request: VmRequest, work: Callable[[Running], Awaitable[Outcome]]
-    ) -> Outcome: ...
-
-
 @dataclass(frozen=True)
 class _Qemu:
     """QEMU's values."""
@@ -92,7 +74,7 @@ class VmFigures:
 
     def __init__(
         self,
-        vms: StatisticsVms,
+        vms: VmInventory,
         *,
         kept_s: float = KEPT_S,
         timeout_s: float = _TIMEOUT_S,

@@ -45,7 +45,7 @@ class Machine:
         self.done.append("guests")
         return self.forced
 
-    def end_called_off(self) -> None:
+    def shutdown_cancelled(self) -> None:
         self.done.append("called off")
 
 

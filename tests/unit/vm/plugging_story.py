@@ -46,5 +46,5 @@ def plugging_story(
 
 async def update(world: World, **changes: Any) -> None:
     """Change fields of the VM's spec."""
-    vm = world.vms.get("web")
-    await world.vms.update("web", replace(vm.spec, **changes), vm.revision, actor="me")
+    vm = world.vms.inventory.get("web")
+    await world.vms.changes.update("web", replace(vm.spec, **changes), vm.revision, actor="me")

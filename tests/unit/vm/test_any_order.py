@@ -68,7 +68,7 @@ class AnyOrder(RuleBasedStateMachine):
     @property
     def state(self) -> VmState:
         """Where the VM is said to stand."""
-        return self.world.vms.get("web").status.state
+        return self.world.vms.inventory.get("web").status.state
 
     @property
     def qemu(self) -> FakeQemu | None:
@@ -84,7 +84,9 @@ class AnyOrder(RuleBasedStateMachine):
 
         async def begin() -> None:
             try:
-                operation = await self.world.vms.act("web", action, timeout_s=0.03, actor="test")
+                operation = await self.world.vms.power.act(
+                    "web", action, timeout_s=0.03, actor="test"
+                )
             except MicaError:
                 return
             self.asked.append(operation.id)
@@ -219,9 +221,9 @@ class AnyOrder(RuleBasedStateMachine):
             assert ended.state is OperationState.SUCCEEDED, ended.error
         assert world.launcher.qemus == {}
         assert world.host.admission.promised_bytes == 0
-        await world.vms.delete("web", with_volumes=True, actor="test")
+        await world.vms.changes.delete("web", with_volumes=True, actor="test")
         assert world.storage.deleted == ["disk"]
-        assert world.vms.list_vms() == ()
+        assert world.vms.inventory.list_vms() == ()
         await world.operations.close()
         await world.vms.stop()
 

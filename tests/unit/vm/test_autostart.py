@@ -25,12 +25,12 @@ def _auto(order: int = 100, **more: object) -> AutostartSpec:
 
 
 def _states(world: World) -> dict[str, VmState]:
-    return {vm.id: vm.status.state for vm in world.vms.list_vms()}
+    return {vm.id: vm.status.state for vm in world.vms.inventory.list_vms()}
 
 
 async def _reboot(world: World, name: str) -> None:
     """The host goes down with its guests and comes again."""
-    await world.vms.shutdown_all(timeout_s=1, force=True)
+    await world.vms.power.shutdown_all(timeout_s=1, force=True)
     world.boot_name = name
     await world.restart()
     await world.quiet()
@@ -114,7 +114,7 @@ async def test_an_adopted_datastore_starts_nothing(tmp_path: Path) -> None:
     world = World(tmp_path)
     await world.vms.start()
     await world.create("there", datastore="second", autostart=_auto())
-    await world.vms.shutdown_all(timeout_s=1, force=True)
+    await world.vms.power.shutdown_all(timeout_s=1, force=True)
     world.storage.available.discard("second")
     world.storage.known.discard("second")
     world.boot_name = "second"
@@ -136,7 +136,7 @@ async def test_a_failed_start_holds_nobody_up(tmp_path: Path) -> None:
     world.launcher.fail_next = "broken"
     await _reboot(world, "second")
     await _until(world, first=VmState.STOPPED, second=VmState.RUNNING)
-    assert "broken" in (world.vms.get("first").status.reason or "")
+    assert "broken" in (world.vms.inventory.get("first").status.reason or "")
     await world.vms.stop()
 
 
@@ -172,7 +172,7 @@ async def test_the_end_in_reverse_and_as_wanted(tmp_path: Path) -> None:
     world.events("vm.state")
     loop = asyncio.get_running_loop()
     began = loop.time()
-    assert await world.vms.shutdown_all(timeout_s=60, force=True) == ("stubborn",)
+    assert await world.vms.power.shutdown_all(timeout_s=60, force=True) == ("stubborn",)
     assert 1 <= loop.time() - began < 5
     states = _states(world)
     assert states.pop("web") is VmState.SUSPENDED
@@ -194,7 +194,7 @@ async def test_the_whole_end_is_bounded(tmp_path: Path) -> None:
         await world.create(name, stop=StopSpec(order=number))
         await world.act(VmAction.START, name)
         world.qemu(name).obeys = False
-    assert await world.vms.shutdown_all(timeout_s=0.1, force=True) == ("a", "b", "c")
+    assert await world.vms.power.shutdown_all(timeout_s=0.1, force=True) == ("a", "b", "c")
     assert set(_states(world).values()) == {VmState.STOPPED}
     await world.vms.stop()
 
@@ -206,6 +206,6 @@ async def test_what_cannot_be_suspended_is_shut_down(tmp_path: Path) -> None:
     await world.create(stop=StopSpec(action=StopAction.SUSPEND))
     await world.act(VmAction.START)
     world.qemu().replies["query-migrate"] = {"status": "failed", "error-desc": "nvme"}
-    assert await world.vms.shutdown_all(timeout_s=10, force=True) == ()
+    assert await world.vms.power.shutdown_all(timeout_s=10, force=True) == ()
     assert _states(world)["web"] is VmState.STOPPED
     await world.vms.stop()

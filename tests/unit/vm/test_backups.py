@@ -51,7 +51,7 @@ async def test_the_disks_stay_as_they_were_while_the_guest_writes_on(tmp_path: P
         assert await story.read(backup, "disk0", CLUSTER + 1, 2) == b"he"
         assert not any(path.exists() for path in story.scratches), "QEMU alone has them"
         saved = await story.service.saved_vm("web", backup.id)
-        assert saved.spec == story.world.vms.get("web").spec
+        assert saved.spec == story.world.vms.inventory.get("web").spec
         await story.end(backup)
         story.nothing_is_left()
         assert [(e.data, e.actor) for e in story.world.events("vm.backup-ended")] == [
@@ -246,7 +246,7 @@ async def test_the_disks_of_a_vm_that_is_off(tmp_path: Path) -> None:
         path = story.world.storage.volumes["data"].path
         path.write_bytes(b"at rest".ljust(SIZE, b"\0"))
         backup = await story.begin(checkpoint="one")
-        vm = story.world.vms.get("web")
+        vm = story.world.vms.inventory.get("web")
         assert vm.status.state is VmState.STOPPED
         assert not backup.quiet
         assert (await story.content(backup, "disk0"))[0].startswith(b"at rest")
@@ -258,7 +258,7 @@ async def test_the_disks_of_a_vm_that_is_off(tmp_path: Path) -> None:
         with pytest.raises(MicaError, match="a backup of it is open"):
             await story.world.act(VmAction.START)
         with pytest.raises(MicaError, match="a backup of it is open"):
-            await story.world.vms.delete("web", actor="bert")
+            await story.world.vms.changes.delete("web", actor="bert")
         qemu = story.world.qemu()
         await story.end(backup)
         assert (qemu.alive, qemu.code) == (False, None), "in order: it keeps checkpoints"

@@ -54,7 +54,7 @@ async def test_qemu_refuses_a_step(tmp_path: Path, refused: str, started: bool) 
         story.launcher.refuse = set()
         if started:
             story.blocks.refuse = set()
-            assert story.world.vms.get("web").status.state is VmState.RUNNING
+            assert story.world.vms.inventory.get("web").status.state is VmState.RUNNING
         else:
             assert story.launcher.qemus == {}
         await story.end(await story.begin(checkpoint="one"))
@@ -214,8 +214,8 @@ async def test_the_qemu_that_reads_the_disks_dies(tmp_path: Path) -> None:
             await story.content(backup, "disk0")
         assert caught.value.problem.code is ErrorCode.CONFLICT
         await ended(story)
-        assert story.world.vms.get("web").status.state is VmState.STOPPED
-        assert not story.world.vms.volume_is_open("data")
+        assert story.world.vms.inventory.get("web").status.state is VmState.STOPPED
+        assert not story.world.vms.usage.volume_is_open("data")
         assert (await story.world.act(VmAction.START)).state is OperationState.SUCCEEDED
 
 
@@ -230,7 +230,7 @@ async def test_a_session_ends_with_its_time(tmp_path: Path, started: bool) -> No
         await ended(story)
         story.nothing_is_left()
         assert (VmState.RUNNING if started else VmState.STOPPED) is (
-            story.world.vms.get("web").status.state
+            story.world.vms.inventory.get("web").status.state
         )
 
 
@@ -255,7 +255,7 @@ async def test_a_vmkernel_that_is_killed_leaves_nothing_to_its_successor(tmp_pat
         await story.world.restart()
         await asyncio.sleep(SOON_S)
         story.nothing_is_left()
-        assert story.world.vms.get("web").status.state is VmState.RUNNING
+        assert story.world.vms.inventory.get("web").status.state is VmState.RUNNING
         story.blocks.write("disk0", 2 * CLUSTER, b"new")
         backup = await story.begin(since="one")
         assert list(await story.content(backup, "disk0")) == [2 * CLUSTER]
@@ -272,6 +272,6 @@ async def test_a_vmkernel_that_ends_while_disks_of_a_vm_that_is_off_are_read(
         await story.world.restart()
         assert (qemu.alive, qemu.code) == (False, None), "in order: it keeps checkpoints"
         assert story.launcher.kept[story.world.storage.volumes["data"].path]
-        assert story.world.vms.get("web").status.state is VmState.STOPPED
+        assert story.world.vms.inventory.get("web").status.state is VmState.STOPPED
         story.nothing_is_left()
         await story.end(await story.begin(since="one", disks=("disk0",)))

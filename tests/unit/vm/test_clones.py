@@ -40,7 +40,7 @@ async def _clone(world: World, new: str = "copy", **fields: Any) -> Operation:
 async def _with_disk(world: World) -> None:
     await world.act(VmAction.POWER_OFF)
     world.storage.add_volume("data").path.write_bytes(b"content")
-    vm = world.vms.get("web")
+    vm = world.vms.inventory.get("web")
     spec = replace(
         vm.spec,
         disks=(DiskSpec(volume="data"),),
@@ -48,7 +48,7 @@ async def _with_disk(world: World) -> None:
         cloud_init=CloudInitSpec(user="admin"),
         template=True,
     )
-    await world.vms.update("web", spec, vm.revision, actor="test")
+    await world.vms.changes.update("web", spec, vm.revision, actor="test")
 
 
 @on_loop
@@ -59,7 +59,7 @@ async def test_a_template_becomes_a_vm_of_its_own(tmp_path: Path) -> None:
         (folder / "web/nvram.fd").write_bytes(b"variables")
         (folder / "web/tpm.state").write_bytes(b"identity")
         assert (await _clone(world, name="A copy")).state is OperationState.SUCCEEDED
-        old, new = world.vms.get("web"), world.vms.get("copy")
+        old, new = world.vms.inventory.get("web"), world.vms.inventory.get("copy")
         assert new.spec.name == "A copy"
         assert not new.spec.template
         assert new.status.uuid != old.status.uuid
@@ -81,16 +81,16 @@ async def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         await _with_disk(world)
         world.storage.add_volume("more")
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         spec = replace(vm.spec, disks=(*vm.spec.disks, DiskSpec(volume="more")))
-        await world.vms.update("web", spec, vm.revision, actor="test")
+        await world.vms.changes.update("web", spec, vm.revision, actor="test")
         world.storage.copy_fails = "more"
         ended = await _clone(world)
         assert ended.error is not None
         assert ended.error.code is ErrorCode.INSUFFICIENT_SPACE
         assert set(world.storage.volumes) == {"data", "more"}
         with pytest.raises(MicaError):
-            world.vms.get("copy")
+            world.vms.inventory.get("copy")
         world.storage.copy_fails = None
         assert (await _clone(world)).state is OperationState.SUCCEEDED
 
@@ -107,9 +107,9 @@ async def test_a_clone_that_was_cut_off_is_swept(
     async with running(tmp_path) as world:
         await _with_disk(world)
         world.storage.add_volume("more")
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         spec = replace(vm.spec, disks=(*vm.spec.disks, DiskSpec(volume="more")))
-        await world.vms.update("web", spec, vm.revision, actor="test")
+        await world.vms.changes.update("web", spec, vm.revision, actor="test")
         folder = world.storage.vms_folder("main")
         with monkeypatch.context() as killed:
             killed.setattr(Clones, "_discard", nothing)
@@ -173,7 +173,7 @@ async def test_who_cancels_while_it_is_written_down_comes_too_late(
         gate.set()
         await cancelling
         await world.operations.wait(begun.id, 10)
-        assert world.vms.get("copy").spec.disks[0].volume in world.storage.volumes
+        assert world.vms.inventory.get("copy").spec.disks[0].volume in world.storage.volumes
         assert not (world.storage.vms_folder("main") / ".clone-copy.json").exists()
 
 
@@ -192,25 +192,25 @@ async def test_linked_clones_keep_their_template_as_it_is(tmp_path: Path) -> Non
         assert data.path not in request.read_write
         assert f'"filename":"{data.path}"' in " ".join(request.arguments)
 
-        web = world.vms.get("web")
+        web = world.vms.inventory.get("web")
         with pytest.raises(MicaError, match="copy-disk0") as caught:
-            await world.vms.update(
+            await world.vms.changes.update(
                 "web", replace(web.spec, template=False), web.revision, actor="test"
             )
         assert caught.value.problem.code is ErrorCode.IN_USE
         with pytest.raises(MicaError, match="copy-disk0"):
-            await world.vms.delete("web", with_volumes=True, actor="test")
-        assert world.vms.get("web").id == "web"
+            await world.vms.changes.delete("web", with_volumes=True, actor="test")
+        assert world.vms.inventory.get("web").id == "web"
         with pytest.raises(MicaError, match="copy-disk0"):
             await world.vms.snapshots().create("web", "one", SnapshotSpec(), actor="test")
         # Its disk in another VM: only read there.
-        await world.vms.delete("web", actor="test")
+        await world.vms.changes.delete("web", actor="test")
         await world.create("other", disks=(DiskSpec(volume="data"),))
         refused = await world.act(VmAction.START, "other")
         assert refused.error is not None
         assert "copy-disk0" in (refused.error.detail or "")
         await world.act(VmAction.POWER_OFF, "copy")
-        await world.vms.delete("copy", with_volumes=True, actor="test")
+        await world.vms.changes.delete("copy", with_volumes=True, actor="test")
         assert (await world.act(VmAction.START, "other")).state is OperationState.SUCCEEDED
 
 
@@ -221,23 +221,23 @@ async def test_a_snapshot_is_cloned_while_its_vm_runs(tmp_path: Path) -> None:
         world.storage.add_volume("data").path.write_bytes(b"then")
         data = replace(world.storage.volumes["data"], format=VolumeFormat.QCOW2)
         world.storage.volumes["data"] = data
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         spec = replace(vm.spec, disks=(DiskSpec(volume="data"),), description="of then")
-        await world.vms.update("web", spec, vm.revision, actor="test")
+        await world.vms.changes.update("web", spec, vm.revision, actor="test")
         folder = world.storage.vms_folder("main") / "web"
         (folder / "nvram.fd").write_bytes(b"variables of then")
         taken = await world.vms.snapshots().create("web", "one", SnapshotSpec(), actor="test")
         assert (await world.operations.wait(taken.id, 10)).error is None
         data.path.write_bytes(b"now")
         (folder / "nvram.fd").write_bytes(b"variables of now")
-        vm = world.vms.get("web")
-        await world.vms.update(
+        vm = world.vms.inventory.get("web")
+        await world.vms.changes.update(
             "web", replace(vm.spec, description="of now"), vm.revision, actor="test"
         )
         await world.act(VmAction.START)
         ended = await _clone(world, snapshot="one")
         assert ended.state is OperationState.SUCCEEDED, ended.error
-        copy = world.vms.get("copy")
+        copy = world.vms.inventory.get("copy")
         assert copy.spec.description == "of then"
         assert world.storage.volumes["copy-disk0"].path.read_bytes() == b"then"
         assert (folder.parent / "copy/nvram.fd").read_bytes() == b"variables of then"
@@ -283,7 +283,9 @@ async def test_a_clone_that_is_refused_leaves_its_source_free(
         with pytest.raises(MicaError, match="operations run"):
             await _clone(world)
         await world.operations.cancel(other.id, "test")
-        vm = world.vms.get("web")
-        await world.vms.update("web", replace(vm.spec, template=False), vm.revision, actor="test")
+        vm = world.vms.inventory.get("web")
+        await world.vms.changes.update(
+            "web", replace(vm.spec, template=False), vm.revision, actor="test"
+        )
         started = await world.act(VmAction.START)
         assert started.state is OperationState.SUCCEEDED, started.error

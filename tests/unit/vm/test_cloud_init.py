@@ -329,7 +329,7 @@ async def test_a_start_makes_the_seed_for_this_vm_alone(tmp_path: Path) -> None:
         request = world.qemu().request
         assert seed in request.read_only
         assert any("cdrom7" in word for word in request.arguments)
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         assert vm.status.uuid.encode() in seed.read_bytes()
         with pytest.raises(MicaError, match="at most 7 drives"):
             await world.create("many", cloud_init=CloudInitSpec(), cdroms=(CdromSpec(),) * 8)
@@ -339,9 +339,11 @@ async def test_a_start_makes_the_seed_for_this_vm_alone(tmp_path: Path) -> None:
 async def test_a_template_is_not_started(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         await world.act(VmAction.POWER_OFF)
-        vm = world.vms.get("web")
-        made = await world.vms.update("web", replace(vm.spec, template=True), 1, actor="test")
+        vm = world.vms.inventory.get("web")
+        made = await world.vms.changes.update(
+            "web", replace(vm.spec, template=True), 1, actor="test"
+        )
         with pytest.raises(MicaError, match="is a template"):
             await world.act(VmAction.START)
-        await world.vms.update("web", vm.spec, made.revision, actor="test")
+        await world.vms.changes.update("web", vm.spec, made.revision, actor="test")
         assert (await world.act(VmAction.START)).state is OperationState.SUCCEEDED

@@ -12,7 +12,7 @@ import pytest
 from tests.framework.running import on_loop
 from vmkernel.model import CONTROL, ConsoleKind, ErrorCode, MicaError, VmAction
 from vmkernel.qemu import QmpCommandError
-from vmkernel.vm.consoles import SCREENSHOT_MAX_BYTES, VmConsoles
+from vmkernel.vm.consoles import SCREENSHOT_MAX_BYTES
 
 from .fake_qemu import FakeQemu
 from .test_driver import running
@@ -35,7 +35,7 @@ def _draws(qemu: FakeQemu, picture: bytes) -> None:
 @on_loop
 async def test_a_screenshot_comes_by_a_descriptor_that_is_taken_back(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        qemu, consoles = world.qemu(), VmConsoles(world.vms)
+        qemu, consoles = world.qemu(), world.vms.consoles
         _draws(qemu, b"PNG")
         assert await consoles.screenshot("web") == b"PNG"
         assert qemu.fdsets == {}
@@ -51,13 +51,13 @@ async def test_a_screenshot_that_no_frame_holds_is_refused(tmp_path: Path) -> No
     async with running(tmp_path) as world:
         _draws(world.qemu(), bytes(SCREENSHOT_MAX_BYTES + 1))
         with pytest.raises(MicaError, match="too large"):
-            await VmConsoles(world.vms).screenshot("web")
+            await world.vms.consoles.screenshot("web")
 
 
 @on_loop
 async def test_a_takeover_is_an_event(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        consoles = VmConsoles(world.vms)
+        consoles = world.vms.consoles
         with (
             await consoles.open("web", ConsoleKind.SERIAL, actor="anna", origin="") as anna,
             await consoles.open("web", ConsoleKind.SERIAL, actor="bert", origin="") as bert,
@@ -74,7 +74,7 @@ async def test_a_takeover_is_an_event(tmp_path: Path) -> None:
 @on_loop
 async def test_keys_are_pressed_in_order(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        await VmConsoles(world.vms).press("web", ("ctrl-alt-delete", "f1"), "hello, World!\n")
+        await world.vms.consoles.press("web", ("ctrl-alt-delete", "f1"), "hello, World!\n")
         downs = [
             event["data"]["key"]["data"]
             for name, arguments in world.qemu().commands
@@ -92,7 +92,7 @@ async def test_keys_are_pressed_in_order(tmp_path: Path) -> None:
 @on_loop
 async def test_wrong_keys_are_all_named_and_nothing_is_pressed(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        consoles = VmConsoles(world.vms)
+        consoles = world.vms.consoles
         with pytest.raises(MicaError) as caught:
             await consoles.press("web", ("f1", "any", "a-b"), "\u20ac")
         fields = caught.value.problem.fields
@@ -122,7 +122,7 @@ async def test_wrong_keys_are_all_named_and_nothing_is_pressed(tmp_path: Path) -
 @on_loop
 async def test_nmi_and_what_is_off(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        consoles = VmConsoles(world.vms)
+        consoles = world.vms.consoles
         await consoles.inject_nmi("web")
         assert world.qemu().commands == [("inject-nmi", {})]
         await world.act(VmAction.POWER_OFF)

@@ -46,13 +46,13 @@ async def running(root: Path, **fields: Any) -> AsyncIterator[World]:
 
 
 def state(world: World) -> VmState:
-    return world.vms.get("web").status.state
+    return world.vms.inventory.get("web").status.state
 
 
 def test_start_and_power_off(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
-            vm = world.vms.get("web")
+            vm = world.vms.inventory.get("web")
             assert vm.status.state is VmState.RUNNING
             assert vm.status.accelerator == "kvm"
             assert vm.status.started_at is not None
@@ -60,7 +60,7 @@ def test_start_and_power_off(tmp_path: Path) -> None:
             assert [e.data["state"] for e in world.events("vm.state")] == ["starting", "running"]
             assert world.host.admission.promised_bytes > 0
             assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
-            vm = world.vms.get("web")
+            vm = world.vms.inventory.get("web")
             assert vm.status.state is VmState.STOPPED
             assert vm.status.reason is None
             assert vm.status.accelerator is None
@@ -118,7 +118,9 @@ def test_the_power_button_is_left_alone_once_no_shutdown_is_awaited(tmp_path: Pa
             assert 2 <= pressed <= 4
             await asyncio.sleep(0.1)
             assert qemu.presses == pressed
-            operation = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
+            operation = await world.vms.power.act(
+                "web", VmAction.SHUTDOWN, timeout_s=60, actor="test"
+            )
             await world.quiet()
             await world.operations.cancel(operation.id, "test")
             await world.quiet()
@@ -126,7 +128,7 @@ def test_the_power_button_is_left_alone_once_no_shutdown_is_awaited(tmp_path: Pa
             await asyncio.sleep(0.1)
             assert qemu.presses == pressed
             for _ in range(2):
-                await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
+                await world.vms.power.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
             await world.quiet()
             pressed = qemu.presses
             await asyncio.sleep(0.11)
@@ -144,7 +146,7 @@ def test_power_off_during_a_shutdown_ends_both(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
             world.qemu().obeys = False
-            first = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
+            first = await world.vms.power.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
             await world.quiet()
             assert state(world) is VmState.STOPPING
             assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
@@ -158,7 +160,9 @@ def test_a_cancelled_shutdown_leaves_a_running_vm(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
             world.qemu().obeys = False
-            operation = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
+            operation = await world.vms.power.act(
+                "web", VmAction.SHUTDOWN, timeout_s=60, actor="test"
+            )
             await world.quiet()
             ended = await world.operations.cancel(operation.id, "test")
             assert ended.state is OperationState.CANCELLED
@@ -172,7 +176,7 @@ def test_reset_during_a_shutdown(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
             world.qemu().obeys = False
-            first = await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
+            first = await world.vms.power.act("web", VmAction.SHUTDOWN, timeout_s=60, actor="test")
             await world.quiet()
             assert (await world.act(VmAction.RESET)).state is OperationState.SUCCEEDED
             ended = await world.operations.wait(first.id, 5)
@@ -190,13 +194,13 @@ def test_a_killed_qemu_is_a_crash_with_its_last_words(tmp_path: Path) -> None:
             world.host.folder("web").log.write_text("one\nlast words\n")
             world.qemu().die()
             await world.quiet()
-            vm = world.vms.get("web")
+            vm = world.vms.inventory.get("web")
             assert vm.status.state is VmState.CRASHED
             assert vm.status.reason is not None
             assert "signal 9" in vm.status.reason
             assert "last words" in vm.status.reason
             assert (await world.act(VmAction.START)).state is OperationState.SUCCEEDED
-            assert world.vms.get("web").status.reason is None
+            assert world.vms.inventory.get("web").status.reason is None
 
     asyncio.run(story())
 
@@ -207,7 +211,7 @@ def test_the_guest_switches_off(tmp_path: Path) -> None:
             world.qemu().end(by_guest=True, cause="guest-shutdown")
             await world.quiet()
             assert state(world) is VmState.STOPPED
-            assert world.vms.get("web").status.reason is None
+            assert world.vms.inventory.get("web").status.reason is None
 
     asyncio.run(story())
 
@@ -217,7 +221,7 @@ def test_ended_from_outside(tmp_path: Path) -> None:
         async with running(tmp_path) as world:
             world.qemu().end(by_guest=False, cause="host-signal")
             await world.quiet()
-            vm = world.vms.get("web")
+            vm = world.vms.inventory.get("web")
             assert vm.status.state is VmState.STOPPED
             assert "host-signal" in (vm.status.reason or "")
 
@@ -230,12 +234,12 @@ def test_a_full_datastore_pauses(tmp_path: Path) -> None:
             world.qemu().say(DiskError("disk0", no_space=True, detail="No space left"))
             world.qemu().pause()
             await world.quiet()
-            vm = world.vms.get("web")
+            vm = world.vms.inventory.get("web")
             assert vm.status.state is VmState.PAUSED
             assert "no space" in (vm.status.reason or "")
             world.qemu().resume()
             await world.quiet()
-            assert world.vms.get("web").status.reason is None
+            assert world.vms.inventory.get("web").status.reason is None
             assert state(world) is VmState.RUNNING
 
     asyncio.run(story())
@@ -247,11 +251,11 @@ def test_panic_and_reset_are_told(tmp_path: Path) -> None:
             world.qemu().say(GuestPanicked("pvpanic"))
             await world.quiet()
             assert state(world) is VmState.RUNNING
-            assert "panic" in (world.vms.get("web").status.reason or "")
+            assert "panic" in (world.vms.inventory.get("web").status.reason or "")
             assert len(world.events("vm.guest-panicked")) == 1
             world.qemu().say(GuestReset(by_guest=True))
             await world.quiet()
-            assert world.vms.get("web").status.reason is None
+            assert world.vms.inventory.get("web").status.reason is None
             assert len(world.events("vm.reset")) == 1
 
     asyncio.run(story())
@@ -264,11 +268,11 @@ def test_a_lost_session_is_taken_up_again(tmp_path: Path) -> None:
             qemu.answers = False
             qemu.drop_sessions()
             await world.until(
-                lambda: "does not answer" in (world.vms.get("web").status.reason or "")
+                lambda: "does not answer" in (world.vms.inventory.get("web").status.reason or "")
             )
             assert state(world) is VmState.RUNNING
             qemu.answers = True
-            await world.until(lambda: world.vms.get("web").status.reason is None)
+            await world.until(lambda: world.vms.inventory.get("web").status.reason is None)
             assert (await world.act(VmAction.SHUTDOWN)).state is OperationState.SUCCEEDED
 
     asyncio.run(story())
@@ -283,7 +287,7 @@ def test_a_failed_start_says_why(tmp_path: Path) -> None:
         operation = await world.act(VmAction.START)
         assert operation.error is not None
         assert "no such thing" in operation.error.detail
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         assert vm.status.state is VmState.STOPPED
         assert "no such thing" in (vm.status.reason or "")
         assert world.host.admission.promised_bytes == 0
@@ -333,16 +337,18 @@ def test_bios_has_none(tmp_path: Path) -> None:
 def test_a_new_vmkernel_finds_it_running(tmp_path: Path, paused: bool) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
-            before = world.vms.get("web")
+            before = world.vms.inventory.get("web")
             if paused:
                 world.qemu().pause()
                 await world.quiet()
             await world.restart()
-            after = world.vms.get("web")
+            after = world.vms.inventory.get("web")
             assert after.status.state is (VmState.PAUSED if paused else VmState.RUNNING)
             assert after.status.started_at == before.status.started_at
             assert world.host.admission.promised_bytes > 0
-            with await world.vms.open_console("web", ConsoleKind.SERIAL) as console:
+            with await world.vms.consoles.open(
+                "web", ConsoleKind.SERIAL, actor="test", origin=""
+            ) as console:
                 assert console.recv(100) == b"\0earlier"
             assert world.launcher.launched == 1
 
@@ -384,9 +390,9 @@ def test_a_qemu_that_is_slow_to_answer_keeps_its_disks(tmp_path: Path) -> None:
         world.qemu().status_fails = 3
         await world.restart()
         assert state(world) is VmState.RUNNING
-        assert world.vms.volume_is_open("data")
+        assert world.vms.usage.volume_is_open("data")
         await world.until(
-            lambda: not (world.qemu().status_fails or world.vms.get("web").status.reason)
+            lambda: not (world.qemu().status_fails or world.vms.inventory.get("web").status.reason)
         )
         assert state(world) is VmState.RUNNING
         # One that won't go on is no VM that is off either.
@@ -395,12 +401,12 @@ def test_a_qemu_that_is_slow_to_answer_keeps_its_disks(tmp_path: Path) -> None:
         assert record is not None
         world.vms.inventory.driver("web")._machine.note_record(resuming=True)
         await world.restart()
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         assert vm.status.state is VmState.PAUSED
         assert "power it off" in (vm.status.reason or "")
-        assert world.vms.volume_is_open("data")
+        assert world.vms.usage.volume_is_open("data")
         assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
-        assert not world.vms.volume_is_open("data")
+        assert not world.vms.usage.volume_is_open("data")
         await world.operations.close()
         await world.vms.stop()
 
@@ -425,7 +431,7 @@ def test_a_qemu_is_kept_whatever_else_cannot_be_made_out(
             async with asyncio.timeout(10):
                 while not world.vms.inventory.driver("web")._machine.connected:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-            assert world.vms.get("web").status.started_at is not None
+            assert world.vms.inventory.get("web").status.started_at is not None
             assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
 
     asyncio.run(story())
@@ -449,11 +455,13 @@ def test_what_ended_while_nobody_looked(tmp_path: Path) -> None:
 def test_consoles(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
-            with await world.vms.open_console("web", ConsoleKind.VNC) as console:
+            with await world.vms.consoles.open(
+                "web", ConsoleKind.VNC, actor="test", origin=""
+            ) as console:
                 assert console.recv(100).startswith(b"RFB")
             await world.act(VmAction.POWER_OFF)
             with pytest.raises(MicaError) as caught:
-                await world.vms.open_console("web", ConsoleKind.SERIAL)
+                await world.vms.consoles.open("web", ConsoleKind.SERIAL, actor="test", origin="")
             assert caught.value.problem.code is ErrorCode.CONFLICT
 
     asyncio.run(story())
@@ -463,7 +471,7 @@ def test_no_display_no_vnc(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path, display=DisplayModel.NONE) as world:
             with pytest.raises(MicaError):
-                await world.vms.open_console("web", ConsoleKind.VNC)
+                await world.vms.consoles.open("web", ConsoleKind.VNC, actor="test", origin="")
 
     asyncio.run(story())
 
@@ -471,17 +479,17 @@ def test_no_display_no_vnc(tmp_path: Path) -> None:
 def test_hardware_stays_while_it_runs(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:
-            vm = world.vms.get("web")
+            vm = world.vms.inventory.get("web")
             named = replace(vm.spec, name="Web server")
-            vm = await world.vms.update("web", named, vm.revision, actor="test")
+            vm = await world.vms.changes.update("web", named, vm.revision, actor="test")
             assert vm.spec.name == "Web server"
             assert vm.revision == 2
             more = replace(vm.spec, memory_bytes=vm.spec.memory_bytes * 2)
             with pytest.raises(MicaError) as caught:
-                await world.vms.update("web", more, vm.revision, actor="test")
+                await world.vms.changes.update("web", more, vm.revision, actor="test")
             assert caught.value.problem.code is ErrorCode.CONFLICT
             with pytest.raises(MicaError) as caught:
-                await world.vms.update("web", named, 1, actor="test")
+                await world.vms.changes.update("web", named, 1, actor="test")
             assert caught.value.problem.code is ErrorCode.REVISION_MISMATCH
 
     asyncio.run(story())
@@ -497,7 +505,7 @@ def test_a_guest_that_floods_pushes_nobody_out(tmp_path: Path) -> None:
             await world.quiet()
             told = world.events("vm.reset", "vm.guest-panicked")
             assert len(told) == 20
-            assert world.vms.get("web").status.reason is None
+            assert world.vms.inventory.get("web").status.reason is None
 
     asyncio.run(story())
 
@@ -534,9 +542,9 @@ def test_shutdown_of_the_host(tmp_path: Path) -> None:
             await world.create("stubborn")
             await world.act(VmAction.START, "stubborn")
             world.qemu("stubborn").obeys = False
-            left = await world.vms.shutdown_all(timeout_s=0.05, force=True)
+            left = await world.vms.power.shutdown_all(timeout_s=0.05, force=True)
             assert left == ("stubborn",)
             assert state(world) is VmState.STOPPED
-            assert world.vms.get("stubborn").status.state is VmState.STOPPED
+            assert world.vms.inventory.get("stubborn").status.state is VmState.STOPPED
 
     asyncio.run(story())

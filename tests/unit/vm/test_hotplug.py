@@ -41,7 +41,9 @@ from vmkernel.model import (
 )
 from vmkernel.qemu import DeviceGone, DeviceKept, QmpCommandError, QmpLostError
 from vmkernel.vm.hotplug.plan import Changes, plan_changes
+from vmkernel.vm.machine.running_vm import Running
 from vmkernel.vm.spec.defaults import with_defaults
+from vmkernel.vm.states import VmRequest
 from vmkernel.vm.store import definition as definitions
 
 MIB = 1 << 20
@@ -200,20 +202,20 @@ def story(root: Path, tell: Callable[[World, Devices], Awaitable[None]], **field
 
 def test_a_disk_comes_and_goes(tmp_path: Path) -> None:
     async def tell(world: World, devices: Devices) -> None:
-        before = world.vms.get("web").spec
+        before = world.vms.inventory.get("web").spec
         await update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b")))
         assert "disk1" in devices.there
         names = [command for command, _ in world.qemu().commands]
         assert names.index("blockdev-add") < names.index("device_add")
         filename = next(a["filename"] for c, a in world.qemu().commands if c == "blockdev-add")
         assert filename.startswith("/dev/fdset/")
-        assert world.vms.vm_of_volume("b") == "web"
+        assert world.vms.usage.vm_of_volume("b") == "web"
         await world.restart()
-        assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0", "disk1"]
+        assert [d.key for d in world.vms.inventory.get("web").spec.disks] == ["disk0", "disk1"]
         await update(world, disks=before.disks)
         assert "disk1" not in devices.there
-        assert world.vms.get("web").spec == before
-        assert world.vms.vm_of_volume("b") is None
+        assert world.vms.inventory.get("web").spec == before
+        assert world.vms.usage.vm_of_volume("b") is None
 
     story(tmp_path, tell)
 
@@ -237,7 +239,7 @@ def test_a_machine_wakes_as_it_began(tmp_path: Path) -> None:
             world.qemu().replies["query-memory-devices"] = reply
             await world.act(VmAction.SUSPEND)
             await world.act(VmAction.RESUME)
-            assert world.vms.get("web").status.state is VmState.RUNNING
+            assert world.vms.inventory.get("web").status.state is VmState.RUNNING
             words = world.qemu().request.arguments
             assert began(words) == began(first)
             assert words[words.index("-m") + 1] == size
@@ -255,7 +257,7 @@ def test_a_machine_wakes_as_it_began(tmp_path: Path) -> None:
 
 def test_what_fails_is_taken_back_and_the_spec_tells_the_truth(tmp_path: Path) -> None:
     async def tell(world: World, devices: Devices) -> None:
-        before = world.vms.get("web")
+        before = world.vms.inventory.get("web")
         wanted = {
             "disks": (DiskSpec(volume="a"), DiskSpec(volume="b")),
             "cdroms": (CdromSpec(image="blue"),),
@@ -264,8 +266,8 @@ def test_what_fails_is_taken_back_and_the_spec_tells_the_truth(tmp_path: Path) -
         with pytest.raises(MicaError, match="only 0 more"):
             await update(world, **wanted)
         assert devices.there == {"disk0"}
-        assert world.vms.get("web").spec == before.spec
-        assert world.vms.vm_of_volume("b") is None
+        assert world.vms.inventory.get("web").spec == before.spec
+        assert world.vms.usage.vm_of_volume("b") is None
         world.qemu().replies["blockdev-insert-medium"] = QmpCommandError("no")
         with pytest.raises(MicaError):
             await update(world, **wanted)
@@ -309,7 +311,7 @@ def test_added_memory_has_the_pages_of_the_rest(tmp_path: Path, in_pool: int) ->
 
 
 def _spec_keys(world: World) -> list[str | None]:
-    spec = world.vms.get("web").spec
+    spec = world.vms.inventory.get("web").spec
     return [*(d.key for d in spec.disks), *(n.key for n in spec.nics)]
 
 
@@ -332,13 +334,13 @@ def test_a_guest_that_keeps_its_disk_keeps_it_in_the_spec(tmp_path: Path) -> Non
     async def tell(world: World, devices: Devices) -> None:
         devices.kept.add("disk0")
         await _asked_in_vain(world, devices, disks=(), cdroms=(CdromSpec(image="blue"),))
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         assert [d.volume for d in vm.spec.disks] == ["a"]
         assert vm.spec.cdroms[0].image == "blue"
         assert vm.status.unplugging == ("disk0",)
         devices.kept.clear()
         await update(world, disks=())
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         assert (vm.spec.disks, vm.status.unplugging) == ((), ())
 
     story(tmp_path, tell)
@@ -351,21 +353,21 @@ def test_what_goes_after_the_answer_goes_from_the_spec(tmp_path: Path, key: str)
         devices.kept.add(key)
         field = "disks" if key == "disk0" else "nics"
         await _asked_in_vain(world, devices, **{field: ()})
-        before = world.vms.get("web")
+        before = world.vms.inventory.get("web")
         assert key in _spec_keys(world)
         world.events("none")
         devices.qemu.lose(key)
         await world.until(lambda: key not in _spec_keys(world))
-        after = world.vms.get("web")
+        after = world.vms.inventory.get("web")
         assert after.revision == before.revision + 1, "whoever knew the device must look again"
         assert after.status.unplugging == ()
         assert all(nic.key != key for nic in after.status.nics)
         (event,) = world.events("vm.device-removed")
         assert (event.data["device"], event.data["kind"]) == (key, field.removesuffix("s"))
         if key == "disk0":
-            assert world.vms.vm_of_volume("a") is None
+            assert world.vms.usage.vm_of_volume("a") is None
             await update(world, disks=(DiskSpec(volume="b", key=key),))
-            assert world.vms.vm_of_volume("b") == "web"
+            assert world.vms.usage.vm_of_volume("b") == "web"
         await world.restart()
         assert (key in _spec_keys(world)) is (key == "disk0")
 
@@ -378,16 +380,16 @@ def test_what_goes_while_no_vmkernel_listens_is_found(tmp_path: Path) -> None:
         devices.kept.add("disk0")
         await _asked_in_vain(world, devices, disks=())
         await world.restart()
-        assert world.vms.get("web").status.unplugging == ("disk0",)
+        assert world.vms.inventory.get("web").status.unplugging == ("disk0",)
         devices.qemu.lose("disk0")
-        await world.until(lambda: not world.vms.get("web").spec.disks)
+        await world.until(lambda: not world.vms.inventory.get("web").spec.disks)
         await update(world, disks=(DiskSpec(volume="b"),))
         await world.operations.close()
         await world.vms.stop()
         devices.qemu.devices.discard("disk0")
         world.new_vmkernel()
         await world.vms.start()
-        assert world.vms.get("web").spec.disks == ()
+        assert world.vms.inventory.get("web").spec.disks == ()
         assert [event.data["device"] for event in world.events("vm.device-removed")] == [
             "disk0",
             "disk0",
@@ -396,16 +398,46 @@ def test_what_goes_while_no_vmkernel_listens_is_found(tmp_path: Path) -> None:
     story(tmp_path, tell)
 
 
+def test_an_update_does_not_undo_a_removal_that_came_between(tmp_path: Path) -> None:
+    async def tell(world: World, devices: Devices) -> None:
+        seen = world.vms.inventory.get("web")
+        go_on = asyncio.Event()
+
+        async def wait(_: Running) -> None:
+            await go_on.wait()
+
+        block = asyncio.create_task(world.vms.inventory.use("web", VmRequest.OPERATE, wait))
+        await world.quiet()
+        devices.qemu.lose("nic0")
+        await world.quiet()
+        renamed = asyncio.create_task(
+            world.vms.changes.update(
+                "web", replace(seen.spec, name="old"), seen.revision, actor="test"
+            )
+        )
+        await world.quiet()
+        assert not renamed.done()
+        go_on.set()
+        await block
+        with pytest.raises(MicaError) as caught:
+            await renamed
+        assert caught.value.problem.code is ErrorCode.REVISION_MISMATCH
+        now = world.vms.inventory.get("web")
+        assert (now.spec.nics, now.spec.name) == ((), seen.spec.name)
+
+    story(tmp_path, tell)
+
+
 def test_what_a_guest_ejects_of_itself_goes_too(tmp_path: Path) -> None:
     async def tell(world: World, devices: Devices) -> None:
         devices.qemu.lose("nic0")
-        await world.until(lambda: not world.vms.get("web").spec.nics)
-        assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0"]
+        await world.until(lambda: not world.vms.inventory.get("web").spec.nics)
+        assert [d.key for d in world.vms.inventory.get("web").spec.disks] == ["disk0"]
         assert len(world.events("vm.device-removed")) == 1
         devices.qemu.say(DeviceGone("disk0"))  # said of a device that is there again
         devices.qemu.say(DeviceGone("no-such-device"))
         await world.quiet()
-        assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0"]
+        assert [d.key for d in world.vms.inventory.get("web").spec.disks] == ["disk0"]
 
     story(tmp_path, tell, nics=(NicSpec(),))
 
@@ -423,14 +455,14 @@ def test_a_guest_that_refuses_is_believed(tmp_path: Path) -> None:
         with pytest.raises(MicaError, match="refused to release disk0") as caught:
             await update(world, disks=())
         assert caught.value.problem.code is ErrorCode.CONFLICT
-        assert world.vms.get("web").status.unplugging == ()
+        assert world.vms.inventory.get("web").status.unplugging == ()
         del devices.qemu.replies["device_del"]
         await _asked_in_vain(world, devices, disks=())
         world.events("none")
         devices.qemu.say(DeviceKept("disk0"))
-        await world.until(lambda: not world.vms.get("web").status.unplugging)
+        await world.until(lambda: not world.vms.inventory.get("web").status.unplugging)
         assert len(world.events("vm.device-kept")) == 1
-        assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0"]
+        assert [d.key for d in world.vms.inventory.get("web").spec.disks] == ["disk0"]
 
     story(tmp_path, tell)
 
@@ -439,15 +471,15 @@ def test_a_paused_guest_is_not_asked(tmp_path: Path) -> None:
     async def tell(world: World, devices: Devices) -> None:
         await update(world, disks=(DiskSpec(volume="a"), DiskSpec(volume="b", bus=DiskBus.USB)))
         await world.act(VmAction.PAUSE)
-        for changes in ({"disks": world.vms.get("web").spec.disks[1:]}, {"nics": ()}):
+        for changes in ({"disks": world.vms.inventory.get("web").spec.disks[1:]}, {"nics": ()}):
             with pytest.raises(MicaError, match="is paused") as caught:
                 await update(world, **changes)
             assert caught.value.problem.code is ErrorCode.CONFLICT
         assert not [c for c, _ in devices.qemu.commands if c == "device_del"]
-        assert world.vms.get("web").status.unplugging == ()
+        assert world.vms.inventory.get("web").status.unplugging == ()
         # A USB disk goes without the guest.
-        await update(world, disks=world.vms.get("web").spec.disks[:1])
-        assert [d.key for d in world.vms.get("web").spec.disks] == ["disk0"]
+        await update(world, disks=world.vms.inventory.get("web").spec.disks[:1])
+        assert [d.key for d in world.vms.inventory.get("web").spec.disks] == ["disk0"]
         await world.act(VmAction.RESUME)
         await update(world, nics=())
 
@@ -460,12 +492,12 @@ def test_a_power_off_keeps_what_the_guest_kept(tmp_path: Path) -> None:
         devices.kept.add("disk0")
         await _asked_in_vain(world, devices, disks=())
         await world.act(VmAction.POWER_OFF)
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         assert [d.key for d in vm.spec.disks] == ["disk0"]
         assert vm.status.unplugging == ()
         await world.act(VmAction.START)
         assert "disk0" in world.qemu().devices
-        assert world.vms.get("web").status.unplugging == ()
+        assert world.vms.inventory.get("web").status.unplugging == ()
 
     story(tmp_path, tell)
 
@@ -482,8 +514,8 @@ def test_a_change_that_was_cut_off_leaves_what_the_machine_has(tmp_path: Path) -
         disks = (*known.spec.disks, DiskSpec(volume="b", key="disk1", bus=DiskBus.VIRTIO_BLK))
         definitions.save(folder, replace(known, spec=replace(known.spec, disks=disks)))
         await world.restart()
-        await world.until(lambda: len(world.vms.get("web").spec.disks) == 1)
-        assert world.vms.vm_of_volume("b") is None
+        await world.until(lambda: len(world.vms.inventory.get("web").spec.disks) == 1)
+        assert world.vms.usage.vm_of_volume("b") is None
 
     story(tmp_path, tell)
 

@@ -18,7 +18,7 @@ TO_SUSPENDED = (VmAction.START, VmAction.SUSPEND)
 
 
 async def _asked(world: World, action: VmAction, timeout_s: float = 30.0) -> Operation:
-    return await world.vms.act("web", action, timeout_s=timeout_s, actor="test")
+    return await world.vms.power.act("web", action, timeout_s=timeout_s, actor="test")
 
 
 @on_loop
@@ -41,11 +41,11 @@ async def test_what_is_done_already_succeeds(
         await world.create()
         for step in way:
             assert (await world.act(step)).unchanged is False
-        process = world.vms.process_of("web")
+        process = world.vms.inventory.process_of("web")
         again = await _asked(world, action)
         assert (again.state, again.unchanged) == (OperationState.SUCCEEDED, True)
-        assert world.vms.get("web").status.state is state
-        assert world.vms.process_of("web") == process
+        assert world.vms.inventory.get("web").status.state is state
+        assert world.vms.inventory.process_of("web") == process
 
 
 @on_loop
@@ -66,7 +66,7 @@ async def test_a_start_on_its_way_is_the_same_operation(tmp_path: Path) -> None:
         first = await _asked(world, VmAction.START)
         for _ in range(10_000):
             await asyncio.sleep(0)
-            if world.vms.get("web").status.state is VmState.STARTING:
+            if world.vms.inventory.get("web").status.state is VmState.STARTING:
                 break
         assert (await _asked(world, VmAction.START)).id == first.id
         await world.operations.wait(first.id, 10)

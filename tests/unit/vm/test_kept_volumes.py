@@ -17,9 +17,9 @@ from vmkernel.vm.store import definition as definitions
 
 
 async def _update(world: World, *volumes: str) -> None:
-    vm = world.vms.get("web")
+    vm = world.vms.inventory.get("web")
     disks = tuple(DiskSpec(volume=volume) for volume in volumes)
-    await world.vms.update("web", replace(vm.spec, disks=disks), vm.revision, actor="me")
+    await world.vms.changes.update("web", replace(vm.spec, disks=disks), vm.revision, actor="me")
 
 
 @pytest.mark.parametrize("runs", [False, True])
@@ -42,17 +42,17 @@ def test_what_a_vm_names_is_kept_once_that_is_stored(
             world.storage.add_volume(volume)
         await world.vms.start()
         try:
-            assert world.vms.names_volume("a") is False
+            assert world.vms.usage.names_volume("a") is False
             await world.create(disks=(DiskSpec(volume="a"),))
             assert (world.storage.kept, stored) == (("a",), [("a",)])
-            assert world.vms.names_volume("a")
+            assert world.vms.usage.names_volume("a")
             if runs:
                 await world.act(VmAction.START)
             await _update(world, "a", "b")
             assert world.storage.kept == ("a", "a", "b")
             assert stored[-1] == ("a", "b")
             await _update(world, "a")
-            assert world.vms.names_volume("b") is False
+            assert world.vms.usage.names_volume("b") is False
         finally:
             await world.vms.stop()
 
@@ -67,7 +67,7 @@ def test_a_vm_that_fails_keeps_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         try:
 
             def fail(*_: object) -> None:
-                assert world.vms.names_volume("a") is None, "it is about to be named"
+                assert world.vms.usage.names_volume("a") is None, "it is about to be named"
                 raise OSError(28, "No space left on device")
 
             with monkeypatch.context() as patch:
@@ -75,14 +75,14 @@ def test_a_vm_that_fails_keeps_nothing(tmp_path: Path, monkeypatch: pytest.Monke
                 with pytest.raises(MicaError):
                     await world.create(disks=(DiskSpec(volume="a"),))
             assert world.storage.kept == ()
-            assert world.vms.names_volume("a") is False
+            assert world.vms.usage.names_volume("a") is False
             await world.create()
             await world.act(VmAction.START)
             world.qemu().replies["device_add"] = QmpCommandError("no")
             with pytest.raises(MicaError):
                 await _update(world, "a")
             assert "a" not in world.storage.kept
-            assert world.vms.names_volume("a") is False
+            assert world.vms.usage.names_volume("a") is False
         finally:
             await world.vms.stop()
 
@@ -107,7 +107,7 @@ def test_a_volume_that_goes_before_it_is_claimed_is_refused(
             with pytest.raises(MicaError) as caught:
                 await world.create(disks=(DiskSpec(volume="a"),))
             assert caught.value.problem.code in (ErrorCode.INVALID, ErrorCode.NOT_FOUND)
-            assert world.vms.list_vms() == ()
+            assert world.vms.inventory.list_vms() == ()
         finally:
             await world.vms.stop()
 
@@ -120,22 +120,22 @@ def test_nothing_is_known_while_a_vm_is_not(tmp_path: Path) -> None:
     async def story() -> None:
         world = World(tmp_path)
         world.storage.add_volume("a")
-        assert world.vms.names_volume("a") is None, "nothing was read yet"
+        assert world.vms.usage.names_volume("a") is None, "nothing was read yet"
         await world.vms.start()
-        assert world.vms.names_volume("a") is False
+        assert world.vms.usage.names_volume("a") is False
         await world.create(disks=(DiskSpec(volume="a"),))
         path = tmp_path / "ds/main/vms/web/vm.json"
         good = path.read_bytes()
         path.write_bytes(good[:40])
         await world.restart()
-        assert world.vms.names_volume("a") is None
+        assert world.vms.usage.names_volume("a") is None
         path.write_bytes(good)
         world.storage.available.discard("main")
         await world.restart()
-        assert world.vms.names_volume("a") is None
+        assert world.vms.usage.names_volume("a") is None
         world.storage.available.add("main")
         await world.restart()
-        assert world.vms.names_volume("a") is True
+        assert world.vms.usage.names_volume("a") is True
         await world.vms.stop()
 
     asyncio.run(story())

@@ -57,14 +57,14 @@ async def test_a_guest_that_never_runs_reads_them(tmp_path: Path) -> None:
         assert "netdev" not in arguments
         assert world.qemu().status is RunState.PRELAUNCH
         assert state(world) is VmState.STOPPED
-        assert world.vms.volume_is_open("data")
+        assert world.vms.usage.volume_is_open("data")
         world.storage.change("main", False)
         world.storage.change("main", True)
         assert state(world) is VmState.STOPPED, "nothing is set aside that has files open"
         await still.close()
         await still.close()
         assert world.launcher.qemus == {}
-        assert not world.vms.volume_is_open("data")
+        assert not world.vms.usage.volume_is_open("data")
         assert world.host.admission.promised_bytes == 0
         assert read_record(world.host.folder("web").record) is None
         assert not world.events("vm.state")
@@ -77,7 +77,7 @@ async def test_one_that_hangs_is_killed(tmp_path: Path) -> None:
         world.qemu().hangs = True
         await still.close()
         assert world.launcher.qemus == {}
-        assert not world.vms.volume_is_open("data")
+        assert not world.vms.usage.volume_is_open("data")
 
 
 @on_loop
@@ -93,7 +93,7 @@ async def test_what_cannot_be_tidied_up_holds_no_disks(
         monkeypatch.setattr(world.launcher, "collect", fail)
         await still.close()
         monkeypatch.undo()
-        assert not world.vms.volume_is_open("data")
+        assert not world.vms.usage.volume_is_open("data")
         assert world.host.admission.promised_bytes == 0
 
 
@@ -104,7 +104,7 @@ async def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(MicaError, match="no disk"):
             await StillDisks.open(driver(world))
         assert state(world) is VmState.STOPPED
-        assert not world.vms.volume_is_open("data")
+        assert not world.vms.usage.volume_is_open("data")
         assert world.host.admission.promised_bytes == 0
 
 
@@ -120,20 +120,22 @@ async def test_a_vmkernel_that_comes_later_ends_it(tmp_path: Path) -> None:
         assert qemu.code is None, "in order: it keeps checkpoints in the disks"
         assert qemu.status is RunState.PRELAUNCH
         assert state(world) is VmState.STOPPED
-        assert not world.vms.volume_is_open("data")
+        assert not world.vms.usage.volume_is_open("data")
 
 
 @on_loop
 async def test_a_start_ends_one_that_was_left(tmp_path: Path) -> None:
     async with off(tmp_path) as world:
-        vm = world.vms.get("web")
-        await world.vms.update("web", replace(vm.spec, template=False), vm.revision, actor="test")
+        vm = world.vms.inventory.get("web")
+        await world.vms.changes.update(
+            "web", replace(vm.spec, template=False), vm.revision, actor="test"
+        )
         await StillDisks.open(driver(world))
         assert (await world.act(VmAction.START)).state is OperationState.SUCCEEDED
         with pytest.raises(MicaError, match="running"):
             await StillDisks.open(driver(world))
         await world.act(VmAction.POWER_OFF)
-        assert not world.vms.volume_is_open("data")
+        assert not world.vms.usage.volume_is_open("data")
 
 
 @on_loop

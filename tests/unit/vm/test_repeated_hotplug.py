@@ -167,7 +167,7 @@ def story(
 
 
 def _spec(world: World) -> VmSpec:
-    return world.vms.get("web").spec
+    return world.vms.inventory.get("web").spec
 
 
 BOTH = (DiskSpec(volume="a"), DiskSpec(volume="b"))
@@ -186,10 +186,10 @@ def test_a_disk_whose_answer_is_lost(tmp_path: Path, command: str, done: bool) -
         await world.until(lambda: (len(_spec(world).disks) == 2) == ("disk1" in qemu.qemu.devices))
         if "disk1" in qemu.qemu.devices:
             assert (command, done) == ("device_add", True)
-            assert world.vms.vm_of_volume("b") == "web"
+            assert world.vms.usage.vm_of_volume("b") == "web"
         else:
             assert not qemu.rest_of("disk1")
-            assert world.vms.vm_of_volume("b") is None
+            assert world.vms.usage.vm_of_volume("b") is None
             assert not qemu.qemu.fdsets
             await update(world, disks=BOTH)
         assert [d.key for d in _spec(world).disks] == ["disk0", "disk1"]
@@ -331,12 +331,12 @@ def test_missed_reports_lead_to_a_look(tmp_path: Path) -> None:
         qemu.qemu.status = RunState.PAUSED
         qemu.qemu.replies["query-chardev"] = [{"label": "agent0", "frontend-open": True}]
         qemu.qemu.say(ReportsMissed())
-        await world.until(lambda: world.vms.get("web").status.state is VmState.PAUSED)
+        await world.until(lambda: world.vms.inventory.get("web").status.state is VmState.PAUSED)
         await world.until(lambda: len(_spec(world).disks) == 1)
         assert len(world.events("vm.reports-missed")) == 1
         qemu.qemu.status = RunState.RUNNING
         qemu.qemu.say(ReportsMissed())
-        await world.until(lambda: world.vms.get("web").status.state is VmState.RUNNING)
+        await world.until(lambda: world.vms.inventory.get("web").status.state is VmState.RUNNING)
 
     story(tmp_path, tell)
 
@@ -360,11 +360,11 @@ def test_a_missed_pause_and_a_missed_refusal(tmp_path: Path) -> None:
         qemu.qemu.status = RunState.PAUSED
         qemu.qemu.status_fails = 1
         qemu.qemu.say(Paused())
-        await world.until(lambda: world.vms.get("web").status.state is VmState.PAUSED)
+        await world.until(lambda: world.vms.inventory.get("web").status.state is VmState.PAUSED)
         await world.act(VmAction.RESUME)
         qemu.qemu.keeps.add("disk0")
         asked = asyncio.ensure_future(update(world, disks=()))
-        await world.until(lambda: world.vms.get("web").status.unplugging)
+        await world.until(lambda: world.vms.inventory.get("web").status.unplugging)
 
         def refuse(_: Any) -> dict[str, Any]:
             qemu.qemu.say(DeviceKept("disk0"))

@@ -67,7 +67,7 @@ async def test_a_crash_is_mended(tmp_path: Path) -> None:
         for attempt in (1, 2):
             world.qemu().die()
             await _until(world, VmState.CRASHED)
-            status = world.vms.get("web").status.restart
+            status = world.vms.inventory.get("web").status.restart
             assert status is not None
             assert status.attempts == attempt
             assert status.next_at is not None
@@ -83,10 +83,12 @@ async def test_a_start_that_fails_is_tried_again_and_then_given_up(tmp_path: Pat
         world.launcher.fail_next = "broken"
         world.qemu().die()
         await _until(world, VmState.STOPPED)
-        await world.until(lambda: "not be restarted" in (world.vms.get("web").status.reason or ""))
+        await world.until(
+            lambda: "not be restarted" in (world.vms.inventory.get("web").status.reason or "")
+        )
         assert len(world.events("vm.restart-given-up")) == 1
         assert (await world.act(VmAction.START)).state is OperationState.SUCCEEDED
-        assert world.vms.get("web").status.restart is None
+        assert world.vms.inventory.get("web").status.restart is None
 
 
 @on_loop
@@ -121,7 +123,7 @@ async def test_a_power_off_ends_the_waiting(tmp_path: Path) -> None:
         world.qemu().die()
         await _until(world, VmState.CRASHED)
         assert (await world.act(VmAction.POWER_OFF)).state is OperationState.SUCCEEDED
-        assert world.vms.get("web").status.restart is None
+        assert world.vms.inventory.get("web").status.restart is None
         launched = world.launcher.launched
         await asyncio.sleep(0.2)
         assert world.launcher.launched == launched
@@ -154,16 +156,16 @@ async def test_a_watchdog_that_bites(tmp_path: Path) -> None:
         world.qemu().say(WatchdogFired("pause"))
         world.qemu().pause(RunState.WATCHDOG)
         await _until(world, VmState.PAUSED)
-        assert world.vms.get("web").status.reason == UNFED
+        assert world.vms.inventory.get("web").status.reason == UNFED
         await world.restart()
         await _until(world, VmState.PAUSED)
-        assert world.vms.get("web").status.reason == UNFED
+        assert world.vms.inventory.get("web").status.reason == UNFED
         await world.act(VmAction.RESUME)
-        assert world.vms.get("web").status.reason is None
+        assert world.vms.inventory.get("web").status.reason is None
         world.qemu().say(WatchdogFired("poweroff"))
         world.qemu().die(None)
         await _until(world, VmState.CRASHED)
-        assert UNFED in (world.vms.get("web").status.reason or "")
+        assert UNFED in (world.vms.inventory.get("web").status.reason or "")
         await _until(world, VmState.RUNNING)
 
 
@@ -175,13 +177,13 @@ async def test_panics(tmp_path: Path) -> None:
         world.qemu().pause(RunState.GUEST_PANICKED)
         await world.until(lambda: world.qemu().resets and state(world) is VmState.RUNNING)
         assert (world.qemu().resets, world.qemu().status) == (1, RunState.RUNNING)
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         from msgspec.structs import replace
 
         spec = replace(vm.spec, on_panic=OnPanic.POWER_OFF)
-        await world.vms.update("web", spec, vm.revision, actor="test")
+        await world.vms.changes.update("web", spec, vm.revision, actor="test")
         assert world.qemu().commands[-1] == ("set-action", {"panic": "shutdown"})
         world.qemu().end(by_guest=True, cause="guest-panic")
         await _until(world, VmState.CRASHED)
-        assert "panic" in (world.vms.get("web").status.reason or "")
+        assert "panic" in (world.vms.inventory.get("web").status.reason or "")
         await _until(world, VmState.RUNNING)

@@ -137,11 +137,11 @@ async def _lives(root: Path, first: VmSpec, changes: Iterable[tuple[str, Any]]) 
             if change == "suspend":
                 await _suspend_and_resume(world)
                 continue
-            vm = world.vms.get("web")
+            vm = world.vms.inventory.get("web")
             spec = _changed(vm.spec, change, value, volumes)
             if len([d for d in spec.disks if d.bus is DiskBus.USB]) > 7:
                 continue
-            await world.vms.update("web", spec, vm.revision, actor="me")
+            await world.vms.changes.update("web", spec, vm.revision, actor="me")
         await _suspend_and_resume(world)
     finally:
         await world.operations.close()

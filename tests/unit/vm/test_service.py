@@ -54,8 +54,8 @@ def test_create_is_durable_and_complete(tmp_path: Path) -> None:
                 await world.create()
             assert caught.value.problem.code is ErrorCode.ALREADY_EXISTS
             await world.restart()
-            assert [v.id for v in world.vms.list_vms()] == ["two", "web"]
-            assert world.vms.get("web").spec == vm.spec
+            assert [v.id for v in world.vms.inventory.list_vms()] == ["two", "web"]
+            assert world.vms.inventory.get("web").spec == vm.spec
 
     asyncio.run(story())
 
@@ -74,7 +74,7 @@ def test_two_creations_at_once(tmp_path: Path) -> None:
             )
             codes = [r.problem.code for r in results if isinstance(r, MicaError)]
             assert codes == [ErrorCode.ALREADY_EXISTS, ErrorCode.IN_USE]
-            assert [v.id for v in world.vms.list_vms()] == ["a"]
+            assert [v.id for v in world.vms.inventory.list_vms()] == ["a"]
 
     asyncio.run(story())
 
@@ -88,17 +88,17 @@ def test_who_uses_what(tmp_path: Path) -> None:
                 disks=(DiskSpec(volume="disk"),), cdroms=(CdromSpec(image="iso"), CdromSpec())
             )
             vms = world.vms
-            assert vms.vm_of_volume("disk") == "web"
-            assert vms.vm_of_volume("other") is None
-            assert vms.vms_of_image("iso") == ("web",)
-            assert vms.vms_on_datastore("second") == ("web",)
-            assert vms.vms_on_datastore("second", active=True) == ()
-            assert not vms.volume_is_open("disk")
+            assert vms.usage.vm_of_volume("disk") == "web"
+            assert vms.usage.vm_of_volume("other") is None
+            assert vms.usage.vms_of_image("iso") == ("web",)
+            assert vms.usage.vms_on_datastore("second") == ("web",)
+            assert vms.usage.vms_on_datastore("second", active=True) == ()
+            assert not vms.usage.volume_is_open("disk")
             await world.act(VmAction.START)
-            assert vms.volume_is_open("disk")
-            assert vms.vms_on_datastore("second", active=True) == ("web",)
+            assert vms.usage.volume_is_open("disk")
+            assert vms.usage.vms_on_datastore("second", active=True) == ("web",)
             with pytest.raises(MicaError):
-                await vms.delete("web", actor="test")
+                await vms.changes.delete("web", actor="test")
 
     asyncio.run(story())
 
@@ -111,7 +111,7 @@ def test_what_a_vmkernel_before_this_one_started_uses_its_datastores(tmp_path: P
             world.storage.add_volume("disk", datastore="second")
             world.storage.add_image("iso", ImageFormat.ISO)
             await world.create("off", disks=(DiskSpec(volume="disk"),))
-            await world.vms.delete("off", actor="test")
+            await world.vms.changes.delete("off", actor="test")
             await world.create(
                 disks=(DiskSpec(volume="disk"),), cdroms=(CdromSpec(image="iso"), CdromSpec())
             )
@@ -121,16 +121,16 @@ def test_what_a_vmkernel_before_this_one_started_uses_its_datastores(tmp_path: P
             world.new_vmkernel()
             vms = world.vms
             for datastore in ("main", "second"):
-                assert vms.vms_on_datastore(datastore, active=True) == ("web",)
+                assert vms.usage.vms_on_datastore(datastore, active=True) == ("web",)
             world.storage.known.add("third")
-            assert vms.vms_on_datastore("third", active=True) == ()
+            assert vms.usage.vms_on_datastore("third", active=True) == ()
             world.storage.available.discard("second")  # its disk may be on any that is away
             for datastore in ("main", "second", "third"):
-                assert vms.vms_on_datastore(datastore, active=True) == ("web",)
+                assert vms.usage.vms_on_datastore(datastore, active=True) == ("web",)
             world.host.folder("web").record.unlink()
-            assert vms.vms_on_datastore("main", active=True) == ("web",)
+            assert vms.usage.vms_on_datastore("main", active=True) == ("web",)
             world.qemu().die()
-            assert vms.vms_on_datastore("main", active=True) == ()
+            assert vms.usage.vms_on_datastore("main", active=True) == ()
             await vms.start()
 
     asyncio.run(story())
@@ -143,7 +143,7 @@ def test_a_disk_that_cannot_be_read_still_uses_its_datastore(tmp_path: Path) -> 
             await world.create(disks=(DiskSpec(volume="disk"),))
             await world.act(VmAction.START)
             world.storage.faults["disk"] = "its header is broken"
-            assert world.vms.vms_on_datastore("second", active=True) == ("web",)
+            assert world.vms.usage.vms_on_datastore("second", active=True) == ("web",)
 
     asyncio.run(story())
 
@@ -154,16 +154,16 @@ def test_delete(tmp_path: Path) -> None:
             world.storage.add_volume("disk")
             await world.create(disks=(DiskSpec(volume="disk"),))
             with pytest.raises(MicaError) as caught:
-                await world.vms.delete("web", revision=7, actor="test")
+                await world.vms.changes.delete("web", revision=7, actor="test")
             assert caught.value.problem.code is ErrorCode.REVISION_MISMATCH
-            await world.vms.delete("web", revision=1, actor="test")
+            await world.vms.changes.delete("web", revision=1, actor="test")
             assert world.storage.deleted == []
             assert list(world.storage.vms_folder("main").iterdir()) == []
             await world.create(disks=(DiskSpec(volume="disk"),))
-            await world.vms.delete("web", with_volumes=True, actor="test")
+            await world.vms.changes.delete("web", with_volumes=True, actor="test")
             assert world.storage.deleted == ["disk"]
             with pytest.raises(MicaError) as caught:
-                world.vms.get("web")
+                world.vms.inventory.get("web")
             assert caught.value.problem.code is ErrorCode.NOT_FOUND
 
     asyncio.run(story())
@@ -179,18 +179,18 @@ def test_a_broken_definition_makes_that_vm_alone_unusable(tmp_path: Path) -> Non
             (folder / "Not A Slug").mkdir()
             (folder / "leftover").mkdir()
             await world.restart()
-            web, other = world.vms.get("web"), world.vms.get("other")
+            web, other = world.vms.inventory.get("web"), world.vms.inventory.get("other")
             assert web.status.state is VmState.UNUSABLE
             assert "not JSON of the right form" in (web.status.reason or "")
             assert other.status.state is VmState.STOPPED
-            assert len(world.vms.list_vms()) == 2
+            assert len(world.vms.inventory.list_vms()) == 2
             assert [f.subject for f in world.vms.findings()] == ["web"]
             with pytest.raises(MicaError) as caught:
                 await world.act(VmAction.START)
             assert caught.value.problem.code is ErrorCode.CONFLICT
             with pytest.raises(MicaError):
                 await world.create("web")
-            await world.vms.delete("web", actor="test")
+            await world.vms.changes.delete("web", actor="test")
             assert not (folder / "web").exists()
 
     asyncio.run(story())
@@ -202,17 +202,17 @@ def test_a_datastore_goes_and_comes(tmp_path: Path) -> None:
             before = await world.create()
             await world.create("away", datastore="second")
             world.storage.change("main", available=False)
-            vm = world.vms.get("web")
+            vm = world.vms.inventory.get("web")
             assert vm.status.state is VmState.UNUSABLE
             assert "main" in (vm.status.reason or "")
             assert vm.spec == before.spec
-            assert world.vms.get("away").status.state is VmState.STOPPED
+            assert world.vms.inventory.get("away").status.state is VmState.STOPPED
             world.storage.change("main", available=True)
             await world.quiet()
-            assert world.vms.get("web").status.state is VmState.STOPPED
+            assert world.vms.inventory.get("web").status.state is VmState.STOPPED
             world.storage.change("main", available=False)
             world.storage.known.discard("main")
-            assert [v.id for v in world.vms.list_vms()] == ["away"]
+            assert [v.id for v in world.vms.inventory.list_vms()] == ["away"]
 
     asyncio.run(story())
 
@@ -228,7 +228,7 @@ def test_a_renamed_datastore_brings_its_vms_along(tmp_path: Path) -> None:
             world.storage.known.add("third")
             world.storage.change("third", available=True)
             await world.quiet()
-            vm = world.vms.get("web")
+            vm = world.vms.inventory.get("web")
             assert (vm.spec.datastore, vm.status.state) == ("third", VmState.STOPPED)
             assert list(world.vms.findings()) == []
 
@@ -241,7 +241,7 @@ def test_a_running_vm_outlives_its_datastores_absence(tmp_path: Path) -> None:
             await world.create()
             await world.act(VmAction.START)
             world.storage.change("main", available=False)
-            assert world.vms.get("web").status.state is VmState.RUNNING
+            assert world.vms.inventory.get("web").status.state is VmState.RUNNING
 
     asyncio.run(story())
 
@@ -261,9 +261,9 @@ def test_a_datastore_from_elsewhere(tmp_path: Path) -> None:
             (second / "web").mkdir()
             (second / "web" / "vm.json").write_bytes((main / "web" / "vm.json").read_bytes())
             await world.restart()
-            guest = world.vms.get("guest")
+            guest = world.vms.inventory.get("guest")
             assert guest.spec.datastore == "second"
-            assert world.vms.get("web").spec.datastore == "main"
+            assert world.vms.inventory.get("web").spec.datastore == "main"
             assert [f.code for f in world.vms.findings()] == ["vm-id-clash"]
             for name in ("web", "guest"):
                 operation = await world.act(VmAction.START, name)
@@ -290,14 +290,14 @@ def test_a_volume_that_two_vms_name_is_open_while_either_runs(tmp_path: Path) ->
             save(folder, replace(definition, id="also"))
             await world.restart()
             claims, web = (
-                world.vms.inventory._reservations,
+                world.vms.inventory.reservations,
                 world.vms.inventory.driver("web").definition,
             )
             claims.drop("web")  # the other one came first
             claims.note("web", web.spec, web.uid)
-            assert world.vms.vm_of_volume("data") == "also"
-            assert world.vms.volume_is_open("data")
-            assert world.vms.inventory.active_vm_of_volume("data") == "web"
+            assert world.vms.usage.vm_of_volume("data") == "also"
+            assert world.vms.usage.volume_is_open("data")
+            assert world.vms.usage.active_vm_of_volume("data") == "web"
             ended = await world.act(VmAction.START, "also")
             assert ended.error is not None
             assert ended.error.code is ErrorCode.IN_USE
@@ -314,15 +314,17 @@ def test_a_volume_that_went_away_fails_the_start(tmp_path: Path) -> None:
             operation = await world.act(VmAction.START)
             assert operation.error is not None
             assert [f.pointer for f in operation.error.errors] == ["/spec/disks/0/volume"]
-            status = world.vms.get("web").status
+            status = world.vms.inventory.get("web").status
             assert status.state is VmState.UNUSABLE
             assert status.reason is not None
             assert "there is no volume disk" in status.reason
             assert [f.code for f in world.vms.findings()] == ["vm-unusable"]
             # It can still be mended.
-            vm = world.vms.get("web")
-            await world.vms.update("web", replace(vm.spec, disks=()), vm.revision, actor="test")
-            assert world.vms.get("web").status.state is VmState.STOPPED
+            vm = world.vms.inventory.get("web")
+            await world.vms.changes.update(
+                "web", replace(vm.spec, disks=()), vm.revision, actor="test"
+            )
+            assert world.vms.inventory.get("web").status.state is VmState.STOPPED
 
     asyncio.run(story())
 
@@ -333,10 +335,10 @@ def test_an_update_keeps_addresses_and_checks_all(tmp_path: Path) -> None:
             vm = await world.create(nics=(NicSpec(),))
             await world.create("other", nics=(NicSpec(mac="52:54:00:00:00:0f"),))
             wanted = VmSpec(datastore="main", nics=(NicSpec(), NicSpec()), memory_bytes=1 << 30)
-            updated = await world.vms.update("web", wanted, 1, actor="test")
+            updated = await world.vms.changes.update("web", wanted, 1, actor="test")
             assert updated.revision == 2
             assert updated.spec.nics[0].mac == vm.spec.nics[0].mac
-            again = await world.vms.update("web", updated.spec, 2, actor="test")
+            again = await world.vms.changes.update("web", updated.spec, 2, actor="test")
             assert again.revision == 2
             for changes, pointer in (
                 ({"datastore": "second"}, "/spec/datastore"),
@@ -344,7 +346,9 @@ def test_an_update_keeps_addresses_and_checks_all(tmp_path: Path) -> None:
                 ({"disks": (DiskSpec(volume="none"),)}, "/spec/disks/0/volume"),
             ):
                 with pytest.raises(MicaError) as caught:
-                    await world.vms.update("web", replace(updated.spec, **changes), 2, actor="test")
+                    await world.vms.changes.update(
+                        "web", replace(updated.spec, **changes), 2, actor="test"
+                    )
                 assert [f.pointer for f in caught.value.problem.fields] == [pointer]
 
     asyncio.run(story())

@@ -44,9 +44,9 @@ async def guest(root: Path, *, on: bool = True) -> AsyncIterator[World]:
         volume = world.storage.add_volume("disk")
         world.storage.volumes["disk"] = replace(volume, format=VolumeFormat.QCOW2)
         volume.path.write_bytes(b"first")
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         spec = replace(vm.spec, disks=(DiskSpec(volume="disk"),))
-        await world.vms.update("web", spec, vm.revision, actor="test")
+        await world.vms.changes.update("web", spec, vm.revision, actor="test")
         if on:
             await start(world)
         yield world
@@ -203,12 +203,12 @@ async def test_a_tree_grows_and_is_pruned(tmp_path: Path) -> None:
 async def test_the_spec_of_then_comes_back(tmp_path: Path) -> None:
     async with guest(tmp_path, on=False) as world:
         await take(world, "one")
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         spec = replace(vm.spec, disks=(), memory_bytes=64 << 20, name="new name")
-        await world.vms.update("web", spec, vm.revision, actor="test")
-        assert world.vms.snapshots_of("disk") == ("web/one",)
+        await world.vms.changes.update("web", spec, vm.revision, actor="test")
+        assert world.vms.usage.snapshots_of("disk") == ("web/one",)
         await revert(world, "one")
-        after = world.vms.get("web").spec
+        after = world.vms.inventory.get("web").spec
         assert [d.volume for d in after.disks] == ["disk"]
         assert (after.memory_bytes, after.name) == (vm.spec.memory_bytes, "new name")
 
@@ -232,7 +232,7 @@ async def test_what_is_refused(tmp_path: Path) -> None:
                 await call
             assert caught.value.problem.code is ErrorCode.NOT_FOUND
         with pytest.raises(MicaError, match="has snapshots"):
-            await world.vms.delete("web", actor="test")
+            await world.vms.changes.delete("web", actor="test")
         # A disk that lost what was kept: nothing is changed.
         tags, world.storage.qemu_img.kept[disk(world)] = (
             world.storage.qemu_img.kept[disk(world)],
@@ -245,9 +245,9 @@ async def test_what_is_refused(tmp_path: Path) -> None:
         assert state(world) is VmState.STOPPED
         world.storage.qemu_img.kept[disk(world)] = tags
         # Another VM has taken the disk.
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         spec = replace(vm.spec, disks=())
-        await world.vms.update("web", spec, vm.revision, actor="test")
+        await world.vms.changes.update("web", spec, vm.revision, actor="test")
         await world.create("other", disks=(DiskSpec(volume="disk"),))
         with pytest.raises(MicaError, match="belongs to VM other"):
             await service.revert("web", "one", start=None, actor="test")
@@ -487,12 +487,14 @@ async def test_what_is_left_of_a_broken_snapshot_is_found_and_goes(tmp_path: Pat
         (found,) = [f for f in world.vms.findings() if f.code == "snapshot-unusable"]
         assert "one" in found.message
         assert found.subject == "web"
-        assert world.vms.snapshot_tags("disk") is None, "nobody may take its part in the disk away"
+        assert world.vms.usage.snapshot_tags("disk") is None, (
+            "nobody may take its part in the disk away"
+        )
         operation = await world.vms.snapshots().delete("web", "one", actor="test")
         assert (await world.operations.wait(operation.id, 10)).state is OperationState.SUCCEEDED
         assert not left.exists()
         assert [f for f in world.vms.findings() if f.code == "snapshot-unusable"] == []
-        assert world.vms.snapshot_tags("disk") == frozenset()
+        assert world.vms.usage.snapshot_tags("disk") == frozenset()
 
 
 @on_loop
@@ -501,9 +503,9 @@ async def test_a_vm_goes_with_what_it_kept_in_volumes_it_has_no_more(tmp_path: P
         await take(world, "one")
         kept = world.storage.volumes["disk"].path
         assert world.storage.qemu_img.kept[kept]
-        vm = world.vms.get("web")
-        await world.vms.update("web", replace(vm.spec, disks=()), vm.revision, actor="test")
-        await world.vms.delete("web", with_volumes=True, actor="test")
+        vm = world.vms.inventory.get("web")
+        await world.vms.changes.update("web", replace(vm.spec, disks=()), vm.revision, actor="test")
+        await world.vms.changes.delete("web", with_volumes=True, actor="test")
         assert world.storage.qemu_img.kept[kept] == {}
         assert world.storage.deleted == []
 

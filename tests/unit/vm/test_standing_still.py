@@ -46,12 +46,14 @@ async def test_it_goes_on_when_there_is_room(
     await asyncio.sleep(0.1)
     assert state(world) is VmState.PAUSED
     # The disk is on another datastore than the VM.
-    assert "no space is left on datastore second; " in (world.vms.get("web").status.reason or "")
+    assert "no space is left on datastore second; " in (
+        world.vms.inventory.get("web").status.reason or ""
+    )
     assert len(world.events("vm.disk-full")) == 1
     free = 1 << 30
     await _until(world, VmState.RUNNING)
     assert world.qemu().status is RunState.RUNNING
-    assert world.vms.get("web").status.reason is None
+    assert world.vms.inventory.get("web").status.reason is None
     assert len(world.events("vm.disk-space")) == 1
     await world.vms.stop()
 
@@ -69,7 +71,9 @@ async def test_a_new_vmkernel_sees_why_it_stands_still(
     await world.restart()
     assert state(world) is VmState.PAUSED
     # The disk is on another datastore than the VM.
-    assert "no space is left on datastore second; " in (world.vms.get("web").status.reason or "")
+    assert "no space is left on datastore second; " in (
+        world.vms.inventory.get("web").status.reason or ""
+    )
     free = 1 << 30
     await _until(world, VmState.RUNNING)
     await world.vms.stop()
@@ -106,15 +110,15 @@ async def test_a_datastore_that_goes_away_marks_its_vms_only(tmp_path: Path) -> 
     await world.create("off", datastore="second")
     world.storage.change("second", available=False)
     await world.quiet()
-    assert "second" in (world.vms.get("web").status.reason or "")
+    assert "second" in (world.vms.inventory.get("web").status.reason or "")
     assert state(world) is VmState.RUNNING
-    assert world.vms.get("other").status.reason is None
-    assert world.vms.get("off").status.state is VmState.UNUSABLE
+    assert world.vms.inventory.get("other").status.reason is None
+    assert world.vms.inventory.get("off").status.state is VmState.UNUSABLE
     assert [e.subject.id for e in world.events("vm.datastore-lost")] == ["web"]
     world.storage.change("second", available=True)
     await world.quiet()
-    assert world.vms.get("web").status.reason is None
-    assert world.vms.get("off").status.state is VmState.STOPPED
+    assert world.vms.inventory.get("web").status.reason is None
+    assert world.vms.inventory.get("off").status.state is VmState.STOPPED
     await world.vms.stop()
 
 

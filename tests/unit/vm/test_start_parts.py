@@ -69,8 +69,8 @@ def test_a_watchdog_that_powers_off(tmp_path: Path) -> None:
         await world.act(VmAction.START)
         world.qemu().say(WatchdogFired("poweroff"))
         world.qemu().die(None)
-        await world.until(lambda: world.vms.get("web").status.state is VmState.CRASHED)
-        assert "watchdog" in (world.vms.get("web").status.reason or "")
+        await world.until(lambda: world.vms.inventory.get("web").status.state is VmState.CRASHED)
+        assert "watchdog" in (world.vms.inventory.get("web").status.reason or "")
         assert [e.data for e in world.events("vm.watchdog-fired")] == [{"action": "poweroff"}]
         await world.operations.close()
         await world.vms.stop()

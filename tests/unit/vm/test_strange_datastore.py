@@ -102,7 +102,7 @@ def test_what_lies_in_the_place_of_variables_leads_nowhere(
             assert ended.state is OperationState.FAILED
             assert not (vms / "copy/vm.json").exists()
         elif work == "delete":
-            await world.vms.delete("web", actor="test")
+            await world.vms.changes.delete("web", actor="test")
             assert not (vms / "web").exists()
         else:
             if work == "revert":

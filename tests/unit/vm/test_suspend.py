@@ -43,7 +43,7 @@ async def test_pause_and_resume(tmp_path: Path) -> None:
         assert state(world) is VmState.PAUSED
         assert world.qemu().status is RunState.PAUSED
         with pytest.raises(MicaError):
-            await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=1, actor="test")
+            await world.vms.power.act("web", VmAction.SHUTDOWN, timeout_s=1, actor="test")
         await _succeeds(world, VmAction.RESUME)
         await world.quiet()
         assert state(world) is VmState.RUNNING
@@ -57,7 +57,7 @@ async def test_what_cannot_go_on_must_be_reset(tmp_path: Path) -> None:
         world.qemu().pause(RunState.INTERNAL_ERROR)
         await world.quiet()
         assert state(world) is VmState.PAUSED
-        assert "emulation failure" in (world.vms.get("web").status.reason or "")
+        assert "emulation failure" in (world.vms.inventory.get("web").status.reason or "")
         assert len(world.events("vm.internal-error")) == 1
         refused = await world.act(VmAction.RESUME)
         assert refused.error is not None
@@ -70,14 +70,14 @@ async def test_what_cannot_go_on_must_be_reset(tmp_path: Path) -> None:
 async def test_suspend_and_resume(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         await _suspended(world)
-        vm = world.vms.get("web")
+        vm = world.vms.inventory.get("web")
         assert vm.status.state is VmState.SUSPENDED
         assert vm.status.memory_image is not None
         assert vm.status.memory_image.size_bytes == len(b"IMAGE counted to 7")
         assert world.launcher.qemus == {}
         assert world.host.admission.promised_bytes == 0
         with pytest.raises(MicaError):  # the hardware stays as the memory knows it
-            await world.vms.act("web", VmAction.SHUTDOWN, timeout_s=1, actor="test")
+            await world.vms.power.act("web", VmAction.SHUTDOWN, timeout_s=1, actor="test")
         await world.restart()
         assert state(world) is VmState.SUSPENDED
         await _succeeds(world, VmAction.RESUME)
@@ -85,7 +85,7 @@ async def test_suspend_and_resume(tmp_path: Path) -> None:
         assert world.qemu().memory == b"counted to 7"
         assert world.qemu().status is RunState.RUNNING
         assert not list(_folder(world).glob("suspend*"))
-        assert world.vms.get("web").status.memory_image is None
+        assert world.vms.inventory.get("web").status.memory_image is None
         await _succeeds(world, VmAction.POWER_OFF)
         await _succeeds(world, VmAction.START)
         assert world.qemu().memory == b"fresh"
@@ -101,14 +101,14 @@ async def test_a_suspended_vm_keeps_its_volumes_as_they_are(tmp_path: Path) -> N
     await world.create(disks=(DiskSpec(volume="disk"),))
     await _succeeds(world, VmAction.START)
     await _suspended(world)
-    assert world.vms.volume_is_open("disk")
+    assert world.vms.usage.volume_is_open("disk")
     with pytest.raises(MicaError):
         world.vms.inventory.hold("web", "a revert", frozenset())
     with pytest.raises(MicaError, match="web is suspended"):
         await world.vms.live_disks().resize("disk", 2 << 20)
     await _succeeds(world, VmAction.DISCARD_STATE)
     assert state(world) is VmState.STOPPED
-    assert not world.vms.volume_is_open("disk")
+    assert not world.vms.usage.volume_is_open("disk")
     assert not list(_folder(world).glob("suspend*"))
     await world.vms.stop()
 
@@ -142,9 +142,9 @@ async def test_a_datastore_that_fills_up_is_named(
         monkeypatch.setattr(definitions, "save", full)
         with pytest.raises(MicaError, match="no space is left on datastore main; delete"):
             await world.create("other")
-        known = world.vms.get("web")
+        known = world.vms.inventory.get("web")
         with pytest.raises(MicaError, match="o space is left on datastore main; delete"):
-            await world.vms.update(
+            await world.vms.changes.update(
                 "web", replace(known.spec, name="new"), known.revision, actor="me"
             )
 
@@ -170,7 +170,7 @@ async def test_a_failed_suspension_leaves_the_guest_running(tmp_path: Path) -> N
 async def test_giving_up(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         world.qemu().slow = True
-        operation = await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
+        operation = await world.vms.power.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
         await world.quiet()
         assert state(world) is VmState.SUSPENDING
         assert (await world.operations.cancel(operation.id, "test")).state is (
@@ -185,7 +185,7 @@ async def test_giving_up(tmp_path: Path) -> None:
 async def test_a_power_off_waits_for_no_memory(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         world.qemu().slow = True
-        first = await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
+        first = await world.vms.power.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
         await world.quiet()
         await _succeeds(world, VmAction.POWER_OFF)
         assert state(world) is VmState.STOPPED
@@ -203,7 +203,7 @@ async def test_a_damaged_image(tmp_path: Path) -> None:
         assert operation.error.code is ErrorCode.DIGEST_MISMATCH
         assert "discard-state" in operation.error.detail
         assert state(world) is VmState.SUSPENDED
-        assert "damaged" in (world.vms.get("web").status.reason or "")
+        assert "damaged" in (world.vms.inventory.get("web").status.reason or "")
         (_folder(world) / "suspend.json").write_text("{")
         await world.restart()
         assert state(world) is VmState.SUSPENDED
@@ -252,7 +252,7 @@ async def test_a_vmkernel_that_ends_while_memory_is_written(tmp_path: Path) -> N
     """However far it had come: the guest goes on, or is suspended, never both."""
     async with running(tmp_path) as world:
         world.qemu().slow = True
-        await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
+        await world.vms.power.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
         await world.quiet()
         await world.restart()
         await world.quiet()
@@ -315,7 +315,7 @@ async def test_a_stop_waits_for_the_seal_and_no_longer(
 
     monkeypatch.setattr(suspension, "seal", slow)
     async with running(tmp_path) as world:
-        await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
+        await world.vms.power.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
         await asyncio.to_thread(begun.wait, 10)
         stopping = asyncio.create_task(world.vms.stop())
         await world.quiet(held=1)
@@ -334,7 +334,7 @@ async def test_a_stop_waits_for_the_seal_and_no_longer(
 async def test_qemu_dies_while_memory_is_written(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         world.qemu().slow = True
-        operation = await world.vms.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
+        operation = await world.vms.power.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
         await world.quiet()
         world.qemu().die()
         ended = await world.operations.wait(operation.id, 5)

@@ -19,7 +19,7 @@ from vmkernel.operations import OperationRegistry
 from vmkernel.qemu import QemuProgram
 from vmkernel.resources import HugePagePool, MemoryAdmission, MemoryFigures
 from vmkernel.vm.context import Once, Timing, VmContext
-from vmkernel.vm.service import VmService
+from vmkernel.vm.side import VmSide
 
 __all__ = ["World"]
 
@@ -85,7 +85,7 @@ class World:
             timing=self.timing,
             boot_name=self.boot_name,
         )
-        self.vms = VmService(self.host, self.operations)
+        self.vms = VmSide(self.host, self.operations)
 
     async def restart(self) -> None:
         """End the vmkernel as a kill would, but for what the event loop holds; start a new one."""
@@ -96,13 +96,13 @@ class World:
 
     async def act(self, action: VmAction, vm_id: str = "web", timeout_s: float = 5.0) -> Operation:
         """An action to its end."""
-        operation = await self.vms.act(vm_id, action, timeout_s=timeout_s, actor="test")
+        operation = await self.vms.power.act(vm_id, action, timeout_s=timeout_s, actor="test")
         return await self.operations.wait(operation.id, 10)
 
     async def create(self, vm_id: str = "web", **fields: Any) -> Vm:
         """A VM that needs nothing."""
         spec = VmSpec(**{"datastore": "main", **fields})
-        return await self.vms.create(vm_id, spec, actor="test")
+        return await self.vms.changes.create(vm_id, spec, actor="test")
 
     async def quiet(self, *, held: int = 0) -> None:
         """Wait until nothing more happens unless time passes: every owner task waits, and no
@@ -114,7 +114,7 @@ class World:
         end = asyncio.get_running_loop().time() + _LONG_S
         while not condition():
             assert asyncio.get_running_loop().time() < end, [
-                (vm.id, vm.status.state, vm.status.reason) for vm in self.vms.list_vms()
+                (vm.id, vm.status.state, vm.status.reason) for vm in self.vms.inventory.list_vms()
             ]
             await asyncio.sleep(0.005)
 

@@ -16,12 +16,14 @@ from vmkernel.control.requests import (
     UpdateVm,
 )
 from vmkernel.model import Operation, Role, Vm
-from vmkernel.vm.ports import VmDirectory
+from vmkernel.vm.changes import VmChanges
+from vmkernel.vm.inventory import VmInventory
+from vmkernel.vm.power import VmPower
 
 __all__ = ["register", "shown"]
 
 
-def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
+def register(dispatcher: Dispatcher, vms: VmInventory, changes: VmChanges, power: VmPower) -> None:
     """Serve the requests about virtual machines."""
 
     kept = EncodedItems()
@@ -39,17 +41,19 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
 
     @dispatcher.handler
     async def create_vm(request: CreateVm, caller: Caller) -> Vm:
-        vm = await vms.create(request.id, request.spec, actor=caller.actor, machine=request.machine)
+        vm = await changes.create(
+            request.id, request.spec, actor=caller.actor, machine=request.machine
+        )
         return shown(vm, caller)
 
     @dispatcher.handler
     async def update_vm(request: UpdateVm, caller: Caller) -> Vm:
-        vm = await vms.update(request.id, request.spec, request.revision, actor=caller.actor)
+        vm = await changes.update(request.id, request.spec, request.revision, actor=caller.actor)
         return shown(vm, caller)
 
     @dispatcher.handler
     async def delete_vm(request: DeleteVm, caller: Caller) -> Done:
-        await vms.delete(
+        await changes.delete(
             request.id,
             revision=request.revision,
             with_volumes=request.with_volumes,
@@ -59,7 +63,7 @@ def register(dispatcher: Dispatcher, vms: VmDirectory) -> None:
 
     @dispatcher.handler
     async def act(request: ActOnVm, caller: Caller) -> Operation:
-        return await vms.act(
+        return await power.act(
             request.id, request.action, timeout_s=request.timeout_s, actor=caller.actor
         )
 

@@ -30,7 +30,7 @@ from typing import IO, TypeVar
 import msgspec
 
 from vmkernel import clock
-from vmkernel.aio import begun
+from vmkernel.aio import BackgroundTasks, begun
 from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.host.files import create_nameless, remove
 from vmkernel.host.unix_socket import listen_stream
@@ -90,7 +90,14 @@ class _Session:
 
 
 class VmBackups:
-    def __init__(self, vms: VmInventory, host: VmContext, make_scratch: MakeScratch) -> None:
+    def __init__(
+        self,
+        vms: VmInventory,
+        host: VmContext,
+        make_scratch: MakeScratch,
+        tasks: BackgroundTasks,
+    ) -> None:
+        self._tasks = tasks
         self._vms = vms
         self._host = host
         self._make_scratch = make_scratch
@@ -206,7 +213,7 @@ class VmBackups:
                 still,
             )
         self._sessions[vm_id] = session
-        self._vms.background(self._watch(session), f"backup-of-{vm_id}")
+        self._tasks.begin(self._watch(session), f"backup-of-{vm_id}")
         self._publish("vm.backup-begun", backup, actor)
         return backup
 
@@ -278,7 +285,7 @@ class VmBackups:
             raise MicaError(ErrorCode.INVALID, f"Disk {key} has {reader.size_bytes} bytes only.")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
-        self._vms.background(_send(reader, ours, offset, length), f"{backup_id}-{key}")
+        self._tasks.begin(_send(reader, ours, offset, length), f"{backup_id}-{key}")
         return theirs
 
     # --- checkpoints --------------------------------------------------------------------------

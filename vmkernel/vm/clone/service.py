@@ -21,10 +21,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -40,10 +39,10 @@ from vmkernel.model import (
     Progress,
     SnapshotState,
     Subject,
-    Vm,
     VmSpec,
 )
 from vmkernel.storage.ports import DiskPast
+from vmkernel.vm.changes import VmChanges
 from vmkernel.vm.context import VmContext
 from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.inventory import VmInventory
@@ -76,30 +75,23 @@ _BLOCKS_OF_SNAPSHOT = frozenset(
 _SLUG_MAX = 63
 
 
-class CreateVm(Protocol):
-    """How a VM is made; `prepare` fills its folder (it may block) before there is such a VM."""
-
-    async def __call__(
-        self,
-        vm_id: str,
-        spec: VmSpec,
-        *,
-        actor: str,
-        machine: MachineState | None,
-        prepare: Callable[[Path], None],
-    ) -> Vm: ...
-
-
 class Clones:
     """Makes VMs from others."""
 
     def __init__(
-        self, vms: VmInventory, create: CreateVm, host: VmContext, operations: Operations
+        self,
+        vms: VmInventory,
+        changes: VmChanges,
+        host: VmContext,
+        operations: Operations,
+        under_way: set[str],
     ) -> None:
+        """`under_way` holds the tokens of the clones that are being made."""
         self._vms = vms
-        self._create_vm = create
+        self._changes = changes
         self._host = host
         self._operations = operations
+        self._under_way = under_way
 
     async def clone(self, vm_id: str, new_id: str, spec: CloneSpec, *, actor: str) -> Operation:
         """Begin to make `new_id` of a VM that is off, or of a snapshot."""
@@ -158,7 +150,7 @@ class Clones:
     ) -> AsyncIterator[None]:
         """Leave nothing of a clone that isn't completed, whatever ends it."""
         vms = self._host.storage.vms_folder(datastore)
-        self._vms.cloning.add(journal.token)
+        self._under_way.add(journal.token)
         try:
             try:
                 await asyncio.to_thread(begin, vms, journal)
@@ -174,7 +166,7 @@ class Clones:
             except OSError as error:
                 _log.warning("the journal of clone %s stays: %s", journal.vm, error)
         finally:
-            self._vms.cloning.discard(journal.token)
+            self._under_way.discard(journal.token)
 
     async def _copy(
         self,
@@ -214,7 +206,7 @@ class Clones:
         def prepare(folder: Path) -> None:
             copy_variables(source.folder, folder)
 
-        await self._create_vm(
+        await self._changes.create(
             new_id,
             wanted,
             actor=actor,

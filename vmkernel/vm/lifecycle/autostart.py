@@ -20,8 +20,10 @@ from vmkernel.host.files import RECORD_MAX_BYTES, read_limited, write_lightly
 from vmkernel.model import MicaError, Record, Subject, WaitFor
 from vmkernel.vm.context import VmContext
 from vmkernel.vm.driver.driver import VmDriver
+from vmkernel.vm.folders import VmFolders
 from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.ports import OperationHandle, Operations
+from vmkernel.vm.spec_review import SpecReview
 from vmkernel.vm.states import VmRequest
 
 __all__ = ["Autostart"]
@@ -48,9 +50,18 @@ class _Done(Record, frozen=True, kw_only=True):
 class Autostart:
     """One boot's; `run` it once."""
 
-    def __init__(self, host: VmContext, inventory: VmInventory, operations: Operations) -> None:
+    def __init__(
+        self,
+        host: VmContext,
+        inventory: VmInventory,
+        folders: VmFolders,
+        review: SpecReview,
+        operations: Operations,
+    ) -> None:
         self._host = host
-        self._roster = inventory
+        self._inventory = inventory
+        self._folders = folders
+        self._review = review
         self._operations = operations
         self._path = host.run_dir.parent / _FILE
         self._changed = asyncio.Event()
@@ -69,7 +80,7 @@ class Autostart:
         await self._settle(done)
         while done.waiting and not self._host.ending.is_set():
             self._changed.clear()
-            await self._roster.loaded()
+            await self._folders.all_loaded()
             there = set(self._host.storage.datastores())
             last = set(done.waiting) <= there
             for _, group in groupby(sorted(self._candidates(done, there, last), key=_rank), _rank):
@@ -102,7 +113,7 @@ class Autostart:
     def _wanted(self, done: _Done) -> list[VmDriver]:
         return [
             driver
-            for driver in self._roster.drivers()
+            for driver in self._inventory.drivers()
             if driver.definition.spec.autostart.enabled
             and driver.vm_id not in done.handled
             and driver.definition.spec.datastore in done.waiting
@@ -150,7 +161,7 @@ class Autostart:
 
         async def work(handle: OperationHandle) -> None:
             try:
-                self._roster.check_references(driver.vm_id, driver.definition.spec)
+                self._review.check_references(driver.vm_id, driver.definition.spec)
                 await driver.ask(VmRequest.START, on_progress=handle.progress)
             finally:
                 ended.set()

@@ -35,9 +35,7 @@ async def end_guests(
     on_progress: Callable[[Progress], None] | None = None,
     grace_s: float = _GRACE_S,
 ) -> tuple[str, ...]:
-    """End all running guests, at most `timeout_s` for all together; see
-    VmDirectory.shutdown_all.
-    """
+    """End all running guests, at most `timeout_s` for all together; see VmPower.shutdown_all."""
     active = [driver for driver in drivers if driver.active]
     left = {driver.vm_id for driver in active}
     refused: set[str] = set()
