@@ -15,7 +15,7 @@ from vmkernel.model import (
 )
 from vmkernel.platform.statistics import host_statistics
 from vmkernel.vm.inventory import VmInventory
-from vmkernel.vm.statistics import VmFigures
+from vmkernel.vm.statistics import VmMetrics
 
 __all__ = ["MetricsService"]
 
@@ -32,7 +32,7 @@ class MetricsService:
         self._vms = vms
         self._datastores = datastores
         self._promised_bytes = promised_bytes
-        self._figures = None if vms is None else VmFigures(vms)
+        self._figures = None if vms is None else VmMetrics(vms)
 
     async def host(self) -> HostStatistics:
         """The host's figures."""

@@ -54,7 +54,7 @@ from vmkernel.operations import OperationRegistry
 from vmkernel.qemu.answers import Balloon, GuestStatistics
 from vmkernel.qemu.block_graph import top_format_node
 from vmkernel.vm.assembly import AcceleratorWish, assemble_vms
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.side import VmSide
 from vmkernel.vm.states import VmRequest
@@ -175,7 +175,7 @@ def sizes(text: str) -> list[int]:
     return sorted(int(size) for size in re.findall(r"guest disk \S+ (\d+)", text))
 
 
-async def format_nodes(running: Running) -> list[str]:
+async def format_nodes(running: RunningVm) -> list[str]:
     return [await top_format_node(running.qmp, f"disk{number}") for number in range(5)]
 
 
@@ -241,7 +241,7 @@ async def eventually(check: Callable[[], Awaitable[bool]], timeout_s: float = BO
     raise AssertionError(f"{check.__name__} never came true")
 
 
-async def balloon_of(running: Running) -> tuple[int, dict[str, int]]:
+async def balloon_of(running: RunningVm) -> tuple[int, dict[str, int]]:
     """The guest's memory as the balloon leaves it, and the guest's own figures."""
     now = await running.qmp.ask("query-balloon", Balloon)
     arguments = {"path": "/machine/peripheral/balloon", "property": "guest-stats"}

@@ -16,7 +16,7 @@ from vmkernel.model import (
 )
 from vmkernel.qemu import QmpCommandError, RunState
 from vmkernel.vm.inventory import VmInventory
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.states import VmRequest
 
 __all__ = ["SCREENSHOT_MAX_BYTES", "VmConsoles"]
@@ -63,7 +63,7 @@ class VmConsoles:
         """What its first display shows, as PNG; `conflict` if it has none."""
         from vmkernel.qemu.screen import screenshot
 
-        async def look(vm: Running) -> bytes:
+        async def look(vm: RunningVm) -> bytes:
             try:
                 return await screenshot(vm.qmp, limit=SCREENSHOT_MAX_BYTES)
             except QmpCommandError as error:
@@ -84,7 +84,7 @@ class VmConsoles:
         chords = iter(_chords(keys, text))
         while some := tuple(islice(chords, _CHORDS_AT_ONCE)):
 
-            async def touch(vm: Running, some: tuple[Chord, ...] = some) -> None:
+            async def touch(vm: RunningVm, some: tuple[Chord, ...] = some) -> None:
                 if await vm.qmp.query_status() is not RunState.RUNNING:
                     raise MicaError(
                         ErrorCode.CONFLICT, f"VM {vm_id} is paused and can't receive keys."
@@ -97,7 +97,7 @@ class VmConsoles:
         """Press its NMI button."""
         from vmkernel.qemu.keyboard import inject_nmi
 
-        async def inject(vm: Running) -> None:
+        async def inject(vm: RunningVm) -> None:
             await inject_nmi(vm.qmp)
 
         await self._vms.use(vm_id, VmRequest.OPERATE, inject)

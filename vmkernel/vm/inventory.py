@@ -28,7 +28,7 @@ from vmkernel.model import (
 from vmkernel.vm.context import VmContext
 from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.guest.agent import GuestAgent
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.nonvolatile.secure_boot import findings_of_keys
 from vmkernel.vm.reservations import Reservations
 from vmkernel.vm.states import AT_REST, VmRequest
@@ -246,7 +246,7 @@ class VmInventory:
         self,
         vm_id: str,
         request: VmRequest,
-        work: Callable[[Running], Awaitable[Outcome]],
+        work: Callable[[RunningVm], Awaitable[Outcome]],
     ) -> Outcome:
         """Short work with a VM's QEMU, inside its owner task; see VmDriver.use."""
         driver = self.driver(vm_id)

@@ -22,7 +22,7 @@ from vmkernel.qemu import QemuError, block_graph, block_jobs, point_in_time
 from vmkernel.storage.ports import VolumeFile
 from vmkernel.vm.context import VmContext
 from vmkernel.vm.inventory import VmInventory
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.start.files import disk_plan, with_access
 from vmkernel.vm.states import VmRequest
 from vmkernel.vm.usage import VmUsage
@@ -61,7 +61,7 @@ class VmLiveDisks:
     async def resize(self, volume: str, size_bytes: int) -> None:
         vm_id, key = self._find(volume)
 
-        async def grow(running: Running) -> None:
+        async def grow(running: RunningVm) -> None:
             await block_jobs.grow(running.qmp, key, size_bytes)
 
         await self._vms.use(vm_id, VmRequest.OPERATE, grow)
@@ -103,7 +103,7 @@ class VmLiveDisks:
     async def _until_ready(
         self, vm_id: str, job: str, on_progress: Callable[[int, int], None]
     ) -> None:
-        async def poll(running: Running) -> block_jobs.Job | None:
+        async def poll(running: RunningVm) -> block_jobs.Job | None:
             return await block_jobs.find_job(running.qmp, job)
 
         while True:
@@ -136,7 +136,7 @@ class VmLiveDisks:
             await commit()
             committed = True
 
-        async def step(running: Running) -> None:
+        async def step(running: RunningVm) -> None:
             old = (await block_graph.nodes_below(running.qmp, key))[1:]
             await block_jobs.switch(running.qmp, job, commit_once)
             await block_graph.remove_nodes(running.qmp, old)
@@ -182,7 +182,7 @@ class VmLiveDisks:
     async def _find_out(self, vm_id: str, key: str, job: str, nodes: list[str]) -> _Outcome:
         """End the job, and return its outcome. If QEMU is gone, what was committed counts."""
 
-        async def step(running: Running) -> _Outcome:
+        async def step(running: RunningVm) -> _Outcome:
             await block_jobs.give_up(running.qmp, job)
             if nodes[0] in await block_graph.nodes_below(running.qmp, key):
                 old = await block_graph.loose_nodes(running.qmp)
@@ -205,7 +205,7 @@ class VmLiveDisks:
     async def _give_up(self, vm_id: str, job: str, nodes: list[str]) -> None:
         """Remove the mirror, if there is a QEMU that has it."""
 
-        async def step(running: Running) -> None:
+        async def step(running: RunningVm) -> None:
             await block_jobs.give_up(running.qmp, job)
             await block_graph.remove_nodes(running.qmp, nodes)
 
@@ -246,7 +246,7 @@ class VmLiveDisks:
                     continue
             return
 
-    async def _settle(self, running: Running) -> None:
+    async def _settle(self, running: RunningVm) -> None:
         """The descriptions on the datastores decide."""
         if running.vm_id in self._moving:
             return
@@ -265,7 +265,7 @@ class VmLiveDisks:
         if await point_in_time.end_all(qmp):
             _log.warning("VM %s: a backup that was cut off is ended", running.vm_id)
 
-    async def _is_committed(self, running: Running, key: str) -> bool:
+    async def _is_committed(self, running: RunningVm, key: str) -> bool:
         """True if the volume of a disk is the file that the mirror writes to."""
         volume = next((d.volume for d in running.definition.spec.disks if d.key == key), None)
         if volume is None:
@@ -293,7 +293,7 @@ class VmLiveDisks:
         raise MicaError(ErrorCode.CONFLICT, f"No running VM has volume {volume} now; try again.")
 
 
-async def _begin(running: Running, key: str, target: VolumeFile, job: str) -> list[str]:
+async def _begin(running: RunningVm, key: str, target: VolumeFile, job: str) -> list[str]:
     """Give QEMU the target and start the mirror; the target's nodes, from the upper one."""
     spec = running.definition.spec
     disk = next(d for d in spec.disks if d.key == key)

@@ -71,7 +71,7 @@ class VmSide:
     async def start(self) -> None:
         """Load the VMs of all datastores and find again those that run."""
         self.host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._tasks.begin(self._look_around(), "vm-surroundings")
+        self._tasks.begin(self._probe_host(), "vm-surroundings")
         self._tasks.begin(self.host.network.run(), "ports")
         await self._folders.start()
         self._tasks.begin(watch_agents(self.inventory), "guest-agents")
@@ -93,7 +93,7 @@ class VmSide:
         await self.host.launcher.close()
         self.host.logs.close()
 
-    async def _look_around(self) -> None:
+    async def _probe_host(self) -> None:
         """Find out, before a request asks, what the first start would have to wait for.
 
         Asking QEMU costs a second on a slow machine, which the host's own start needs more.
@@ -110,7 +110,7 @@ class VmSide:
         while True:
             for driver in self.inventory.drivers():
                 if driver.unseen_keys:
-                    await driver.look_at_keys()
+                    await driver.refresh_keys()
             await asyncio.sleep(_KEYS_S)
 
     def _datastore_changed(self, _: str, available: bool) -> None:

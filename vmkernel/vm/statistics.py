@@ -40,10 +40,10 @@ from vmkernel.model import (
 )
 from vmkernel.qemu.statistics import balloon_statistics, disk_statistics
 from vmkernel.vm.inventory import VmInventory
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.states import WITH_QEMU, VmRequest
 
-__all__ = ["VmFigures"]
+__all__ = ["VmMetrics"]
 
 KEPT_S = 1.0
 _TIMEOUT_S = 3.0
@@ -69,7 +69,7 @@ class _Qemu:
     guest: GuestMemory | None
 
 
-class VmFigures:
+class VmMetrics:
     """Collects the statistics and keeps them for a moment."""
 
     def __init__(
@@ -176,7 +176,7 @@ class VmFigures:
         return task
 
     async def _ask_qemu(self, vm_id: str) -> None:
-        async def ask(vm: Running) -> _Qemu:
+        async def ask(vm: RunningVm) -> _Qemu:
             disks = await disk_statistics(vm.qmp)
             if not vm.definition.spec.memory.balloon:
                 return _Qemu(disks, None, None)

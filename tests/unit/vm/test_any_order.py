@@ -29,7 +29,7 @@ from vmkernel.model import (
     VmState,
 )
 from vmkernel.qemu import DiskError, GuestPanicked, RunState
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.states import ACTIVE, OFF, VmRequest
 
 from .world import World
@@ -110,7 +110,7 @@ class AnyOrder(RuleBasedStateMachine):
     def look(self) -> None:
         """Another part asks QEMU something."""
 
-        async def query(running: Running) -> object:
+        async def query(running: RunningVm) -> object:
             return await running.qmp.query_status()
 
         async def use() -> None:

@@ -13,7 +13,7 @@ from tests.unit.vm.backup_story import SIZE, BackupStory, backups
 from tests.unit.vm.fake_blocks import CLUSTER
 from vmkernel.model import ErrorCode, MicaError, OperationState, VmAction, VmState
 from vmkernel.qemu import QmpLostError
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.states import VmRequest
 
 SOON_S = 10.0
@@ -97,7 +97,7 @@ async def test_a_client_that_gives_up_while_the_vm_is_busy(tmp_path: Path) -> No
     async with backups(tmp_path) as story:
         go_on = asyncio.Event()
 
-        async def busy(_: Running) -> None:
+        async def busy(_: RunningVm) -> None:
             await go_on.wait()
 
         work = asyncio.create_task(story.world.vms.inventory.use("web", VmRequest.OPERATE, busy))

@@ -26,7 +26,7 @@ from vmkernel.model import (
 from vmkernel.qemu import DiskError, GuestPanicked, GuestReset, RunState
 from vmkernel.vm.lifecycle.host_shutdown import end_guests
 from vmkernel.vm.machine.event_rate_limit import EventRateLimit
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.states import VmRequest
 
 
@@ -522,7 +522,7 @@ def test_a_vm_that_hangs_does_not_keep_its_host_from_ending(tmp_path: Path) -> N
     async def story() -> None:
         async with running(tmp_path) as world:
 
-            async def hang(_: Running) -> None:
+            async def hang(_: RunningVm) -> None:
                 await asyncio.Event().wait()
 
             work = asyncio.create_task(world.vms.inventory.use("web", VmRequest.OPERATE, hang))

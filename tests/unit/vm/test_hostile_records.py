@@ -23,9 +23,8 @@ from vmkernel.storage.records import (
     decode,
 )
 from vmkernel.vm.lifecycle import autostart
-from vmkernel.vm.store import clone_journal, definition
+from vmkernel.vm.store import clone_journal, definition, saved_memory
 from vmkernel.vm.store import launch_record as record
-from vmkernel.vm.store import saved_memory as suspension
 from vmkernel.vm.store import snapshot_records as snapshots
 from vmkernel.vm.store.definition import DefinitionError
 
@@ -80,7 +79,7 @@ def test_the_host_s_own_configuration(hostile: bytes) -> None:
 
 def _suspended(folder: Path, data: bytes) -> None:
     (folder / "suspend.json").write_bytes(data)
-    found = suspension.find(folder)
+    found = saved_memory.find(folder)
     assert found is not None
     assert found.problem is not None
 

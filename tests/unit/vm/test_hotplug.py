@@ -41,7 +41,7 @@ from vmkernel.model import (
 )
 from vmkernel.qemu import DeviceGone, DeviceKept, QmpCommandError, QmpLostError
 from vmkernel.vm.hotplug.plan import Changes, plan_changes
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.spec.defaults import with_defaults
 from vmkernel.vm.states import VmRequest
 from vmkernel.vm.store import definition as definitions
@@ -403,7 +403,7 @@ def test_an_update_does_not_undo_a_removal_that_came_between(tmp_path: Path) -> 
         seen = world.vms.inventory.get("web")
         go_on = asyncio.Event()
 
-        async def wait(_: Running) -> None:
+        async def wait(_: RunningVm) -> None:
             await go_on.wait()
 
         block = asyncio.create_task(world.vms.inventory.use("web", VmRequest.OPERATE, wait))
@@ -425,7 +425,7 @@ def test_an_update_does_not_undo_a_removal_that_came_between(tmp_path: Path) -> 
         now = world.vms.inventory.get("web")
         assert (now.spec.nics, now.spec.name) == ((), seen.spec.name)
 
-    story(tmp_path, tell)
+    story(tmp_path, tell, nics=(NicSpec(),))
 
 
 def test_what_a_guest_ejects_of_itself_goes_too(tmp_path: Path) -> None:

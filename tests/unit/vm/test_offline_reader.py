@@ -24,7 +24,7 @@ from vmkernel.model import (
     VolumeFormat,
 )
 from vmkernel.qemu import RunState
-from vmkernel.vm.backup.offline_reader import StillDisks, checkpoints_of, forget_checkpoint
+from vmkernel.vm.backup.offline_reader import OfflineDiskReader, checkpoints_of, forget_checkpoint
 from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.store.launch_record import read_record
 
@@ -51,7 +51,7 @@ def driver(world: World) -> VmDriver:
 @on_loop
 async def test_a_guest_that_never_runs_reads_them(tmp_path: Path) -> None:
     async with off(tmp_path) as world:
-        still = await StillDisks.open(driver(world))
+        still = await OfflineDiskReader.open(driver(world))
         arguments = " ".join(world.qemu().request.arguments)
         assert "data.raw" in arguments
         assert "netdev" not in arguments
@@ -73,7 +73,7 @@ async def test_a_guest_that_never_runs_reads_them(tmp_path: Path) -> None:
 @on_loop
 async def test_one_that_hangs_is_killed(tmp_path: Path) -> None:
     async with off(tmp_path) as world:
-        still = await StillDisks.open(driver(world))
+        still = await OfflineDiskReader.open(driver(world))
         world.qemu().hangs = True
         await still.close()
         assert world.launcher.qemus == {}
@@ -85,7 +85,7 @@ async def test_what_cannot_be_tidied_up_holds_no_disks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with off(tmp_path) as world:
-        still = await StillDisks.open(driver(world))
+        still = await OfflineDiskReader.open(driver(world))
 
         async def fail(_: str) -> None:
             raise MicaError(ErrorCode.UNAVAILABLE, "systemctl failed")
@@ -102,7 +102,7 @@ async def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     async with off(tmp_path) as world:
         world.launcher.fail_next = "no disk"
         with pytest.raises(MicaError, match="no disk"):
-            await StillDisks.open(driver(world))
+            await OfflineDiskReader.open(driver(world))
         assert state(world) is VmState.STOPPED
         assert not world.vms.usage.volume_is_open("data")
         assert world.host.admission.promised_bytes == 0
@@ -112,7 +112,7 @@ async def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 async def test_a_vmkernel_that_comes_later_ends_it(tmp_path: Path) -> None:
     """Its guest, which has no memory to speak of, must not be let run."""
     async with off(tmp_path) as world:
-        await StillDisks.open(driver(world))
+        await OfflineDiskReader.open(driver(world))
         qemu = world.qemu()
         await world.restart()
         await driver(world).ready()
@@ -130,10 +130,10 @@ async def test_a_start_ends_one_that_was_left(tmp_path: Path) -> None:
         await world.vms.changes.update(
             "web", replace(vm.spec, template=False), vm.revision, actor="test"
         )
-        await StillDisks.open(driver(world))
+        await OfflineDiskReader.open(driver(world))
         assert (await world.act(VmAction.START)).state is OperationState.SUCCEEDED
         with pytest.raises(MicaError, match="running"):
-            await StillDisks.open(driver(world))
+            await OfflineDiskReader.open(driver(world))
         await world.act(VmAction.POWER_OFF)
         assert not world.vms.usage.volume_is_open("data")
 
@@ -158,7 +158,7 @@ async def test_its_guest_never_runs_even_where_its_vm_cannot_be_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with off(tmp_path) as world:
-        await StillDisks.open(driver(world))
+        await OfflineDiskReader.open(driver(world))
         qemu = world.qemu()
         tries = [1]
 

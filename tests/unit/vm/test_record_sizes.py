@@ -24,10 +24,9 @@ from vmkernel.model import (
 )
 from vmkernel.vm.spec.size import check_size
 from vmkernel.vm.spec.validation import check_structure
-from vmkernel.vm.store import clone_journal
+from vmkernel.vm.store import clone_journal, saved_memory
 from vmkernel.vm.store import definition as definitions
 from vmkernel.vm.store import launch_record as record
-from vmkernel.vm.store import saved_memory as suspension
 from vmkernel.vm.store import snapshot_records as snapshots
 from vmkernel.vm.store.definition import VmDefinition
 
@@ -124,7 +123,7 @@ def _keep_snapshot(folder: Path, spec: VmSpec) -> tuple[object, object]:
 
 
 def _keep_memory_image(folder: Path, spec: VmSpec) -> tuple[object, object]:
-    made = suspension.MemoryImage(
+    made = saved_memory.MemoryImage(
         taken_at="2026-01-01T00:00:00.000Z",
         uuid="0" * 36,
         machine_type="pc-q35-10.0",
@@ -136,7 +135,7 @@ def _keep_memory_image(folder: Path, spec: VmSpec) -> tuple[object, object]:
         dimms=tuple((number, 2**62) for number in range(256)),
     )
     write_durably(folder / "suspend.json", msgspec.json.encode(made))
-    found = suspension.find(folder)
+    found = saved_memory.find(folder)
     assert found is not None
     return made, found.image
 

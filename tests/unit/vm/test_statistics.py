@@ -11,7 +11,7 @@ import pytest
 from tests.framework.running import on_loop
 from vmkernel.model import LATENCY_BOUNDS_S, MicaError, VmAction, VmState
 from vmkernel.qemu import QmpCommandError
-from vmkernel.vm.statistics import VmFigures
+from vmkernel.vm.statistics import VmMetrics
 
 from .fake_qemu import FakeQemu, FakeQmp
 from .test_driver import running
@@ -63,7 +63,7 @@ async def test_figures_of_a_vm_that_runs(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         qemu = world.qemu()
         _tells(qemu)
-        figures = await VmFigures(world.vms.inventory).one("web")
+        figures = await VmMetrics(world.vms.inventory).one("web")
         assert (figures.state, figures.complete) == (VmState.RUNNING, True)
         assert figures.memory.balloon_bytes == 1 << 28
         assert figures.memory.resident_bytes > 0
@@ -84,7 +84,7 @@ async def test_figures_of_a_vm_that_runs(tmp_path: Path) -> None:
         assert begun[0]["boundaries"][0] == 100_000
         qemu.replies["query-blockstats"] = _blockstats(histogram=True)
         qemu.commands.clear()
-        again = await VmFigures(world.vms.inventory).one("web")
+        again = await VmMetrics(world.vms.inventory).one("web")
         assert again.disks[0].read.latency_counts[0] == 7
         assert "block-latency-histogram-set" not in [name for name, _ in qemu.commands]
 
@@ -93,11 +93,11 @@ async def test_figures_of_a_vm_that_runs(tmp_path: Path) -> None:
 async def test_a_guest_that_tells_nothing_is_asked_to(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         _tells(world.qemu(), **{"qom-get": {"last-update": 0, "stats": {}}})
-        figures = await VmFigures(world.vms.inventory).one("web")
+        figures = await VmMetrics(world.vms.inventory).one("web")
         assert figures.memory.guest is None
         assert world.qemu().commands[-1][0] == "qom-set"
         _tells(world.qemu(), **{"query-balloon": QmpCommandError("no balloon")})
-        figures = await VmFigures(world.vms.inventory).one("web")
+        figures = await VmMetrics(world.vms.inventory).one("web")
         assert (figures.complete, figures.memory.balloon_bytes) == (True, None)
 
 
@@ -105,19 +105,19 @@ async def test_a_guest_that_tells_nothing_is_asked_to(tmp_path: Path) -> None:
 async def test_a_vm_that_is_off_has_zeros(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         await world.act(VmAction.POWER_OFF)
-        figures = await VmFigures(world.vms.inventory).one("web")
+        figures = await VmMetrics(world.vms.inventory).one("web")
         assert (figures.state, figures.disks, figures.cpu_seconds) == (VmState.STOPPED, (), 0)
         assert figures.memory.assigned_bytes > 0
-        assert await VmFigures(world.vms.inventory).running() == ()
+        assert await VmMetrics(world.vms.inventory).running() == ()
         with pytest.raises(MicaError, match="no VM"):
-            await VmFigures(world.vms.inventory).one("none")
+            await VmMetrics(world.vms.inventory).one("none")
 
 
 @on_loop
 async def test_many_askers_cost_one_collection(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         _tells(world.qemu())
-        figures = VmFigures(world.vms.inventory, kept_s=0.1)
+        figures = VmMetrics(world.vms.inventory, kept_s=0.1)
         found = await asyncio.gather(*(figures.running() for _ in range(20)))
         assert all(each == found[0] for each in found)
         asked = [name for name, _ in world.qemu().commands]
@@ -141,7 +141,7 @@ async def test_a_qemu_that_hangs_costs_its_own_disks(
                 return []
 
         world.qemu().sessions[0].__class__ = Hanging
-        figures = VmFigures(world.vms.inventory, timeout_s=0.1)
+        figures = VmMetrics(world.vms.inventory, timeout_s=0.1)
         (web,) = await figures.running()
         assert (web.complete, web.disks) == (False, ())
         assert web.memory.resident_bytes > 0
@@ -152,7 +152,7 @@ async def test_a_qemu_that_hangs_costs_its_own_disks(
 @on_loop
 async def test_a_qemu_that_talks_nonsense_costs_its_own_figures(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        figures = VmFigures(world.vms.inventory, kept_s=0)
+        figures = VmMetrics(world.vms.inventory, kept_s=0)
         for nonsense in ([{"qdev": "/machine/peripheral/disk0"}], [1], {"a": 1}, None):
             world.qemu().replies["query-blockstats"] = nonsense
             (web,) = await figures.running()

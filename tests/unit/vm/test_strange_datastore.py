@@ -21,7 +21,7 @@ from vmkernel.model import (
     SnapshotSpec,
     VmAction,
 )
-from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store import saved_memory
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
@@ -166,12 +166,12 @@ def test_no_guest_writes_to_a_file_with_a_second_name(tmp_path: Path, what: str)
 def test_a_memory_image_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "victim").write_bytes(b"of the host")
     (tmp_path / "suspend.state.new").symlink_to(tmp_path / "victim")
-    os.close(suspension.create(tmp_path))
+    os.close(saved_memory.create(tmp_path))
     assert (tmp_path / "victim").read_bytes() == b"of the host"
     assert not (tmp_path / "suspend.state.new").is_symlink()
     os.mkfifo(tmp_path / "suspend.state")
     with pytest.raises(OSError, match="not a regular file"):
-        suspension.open_image(tmp_path)
+        saved_memory.open_image(tmp_path)
 
 
 def test_what_is_opened_waits_for_its_data(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.framework.running import on_loop
 from vmkernel.model import ErrorCode, MicaError, OperationState, VmAction, VmState
 from vmkernel.qemu import RunState
 from vmkernel.vm.store import definition as definitions
-from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store import saved_memory
 from vmkernel.vm.store.launch_record import read_record, write_record
 
 from .test_driver import running, state
@@ -116,7 +116,7 @@ async def test_a_suspended_vm_keeps_its_volumes_as_they_are(tmp_path: Path) -> N
 @on_loop
 async def test_no_room_for_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(tmp_path) as world:
-        monkeypatch.setattr(suspension, "free_bytes", lambda _: (1 << 30, 1 << 20))
+        monkeypatch.setattr(saved_memory, "free_bytes", lambda _: (1 << 30, 1 << 20))
         operation = await world.act(VmAction.SUSPEND)
         assert operation.error is not None
         assert operation.error.code is ErrorCode.INSUFFICIENT_SPACE
@@ -222,7 +222,7 @@ async def test_an_image_that_qemu_refuses_is_kept(tmp_path: Path) -> None:
         image.write_bytes(data)
         import zlib
 
-        known = suspension.find(_folder(world))
+        known = saved_memory.find(_folder(world))
         assert known is not None
         assert known.image is not None
         path.write_text(path.read_text().replace(str(known.image.crc32), str(zlib.crc32(data))))
@@ -306,14 +306,14 @@ async def test_a_stop_waits_for_the_seal_and_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, gate = threading.Event(), threading.Event()
-    seal = suspension.seal
+    seal = saved_memory.seal
 
     def slow(*arguments: Any) -> Any:
         begun.set()
         assert gate.wait(10)
         return seal(*arguments)
 
-    monkeypatch.setattr(suspension, "seal", slow)
+    monkeypatch.setattr(saved_memory, "seal", slow)
     async with running(tmp_path) as world:
         await world.vms.power.act("web", VmAction.SUSPEND, timeout_s=1, actor="test")
         await asyncio.to_thread(begun.wait, 10)

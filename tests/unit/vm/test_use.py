@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from vmkernel.model import ErrorCode, MicaError, OperationState, VmAction, VmState
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.states import VmRequest
 
 from .test_driver import running
@@ -20,7 +20,7 @@ def test_work_runs_with_qemu_and_its_answer_comes_back(tmp_path: Path) -> None:
         async with running(tmp_path) as world:
             world.qemu().replies["query-vcpus"] = [1]
 
-            async def ask(vm: Running) -> object:
+            async def ask(vm: RunningVm) -> object:
                 return await vm.qmp.ask("query-vcpus", list[int])
 
             assert await world.vms.inventory.use("web", VmRequest.QUERY, ask) == [1]
@@ -34,7 +34,7 @@ def test_nothing_else_changes_the_vm_while_work_runs(tmp_path: Path) -> None:
         async with running(tmp_path) as world:
             inside, go_on = asyncio.Event(), asyncio.Event()
 
-            async def wait(_: Running) -> VmState:
+            async def wait(_: RunningVm) -> VmState:
                 inside.set()
                 await go_on.wait()
                 return world.vms.inventory.get("web").status.state
@@ -56,7 +56,7 @@ def test_work_is_refused_where_there_is_no_qemu(tmp_path: Path) -> None:
         async with running(tmp_path) as world:
             await world.act(VmAction.POWER_OFF)
 
-            async def never(_: Running) -> None:
+            async def never(_: RunningVm) -> None:
                 raise AssertionError("it must not be called")
 
             with pytest.raises(MicaError) as caught:

@@ -35,15 +35,15 @@ from vmkernel.qemu import Qmp
 from vmkernel.qemu.point_in_time import CHECKPOINT
 from vmkernel.storage.ports import Storage
 from vmkernel.vm.driver.driver import VmDriver
-from vmkernel.vm.driver.suspend import end_unknown
+from vmkernel.vm.driver.suspend import kill_stray_qemu
 from vmkernel.vm.launch.ending import end_process
 from vmkernel.vm.machine.machine import Machine
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.start.start import start_qemu
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.store.definition import VmDefinition
 
-__all__ = ["StillDisks", "checkpoints_of", "forget_checkpoint", "reader_of"]
+__all__ = ["OfflineDiskReader", "checkpoints_of", "forget_checkpoint", "reader_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -83,24 +83,24 @@ def reader_of(definition: VmDefinition, storage: Storage) -> VmDefinition:
 
 
 @dataclass
-class StillDisks:
+class OfflineDiskReader:
     """The QEMU; `close` it."""
 
-    running: Running
+    running: RunningVm
     _machine: Machine
     _qmp: Qmp
     _closed: bool = False
 
     @classmethod
-    async def open(cls, driver: VmDriver) -> StillDisks:
+    async def open(cls, driver: VmDriver) -> OfflineDiskReader:
         """Start it; `conflict` if the VM is not off any more."""
 
-        async def inside(machine: Machine) -> StillDisks:
+        async def inside(machine: Machine) -> OfflineDiskReader:
             if driver.state not in AT_REST:
                 raise MicaError(
                     ErrorCode.CONFLICT, f"VM {driver.vm_id} is {driver.state} now; retry."
                 )
-            await end_unknown(machine)
+            await kill_stray_qemu(machine)
             machine.hold_disks()
             try:
                 reader = reader_of(machine.definition, machine.host.storage)
@@ -108,7 +108,7 @@ class StillDisks:
             except BaseException:
                 machine.release_disks()
                 raise
-            running = Running(
+            running = RunningVm(
                 qmp=started.qmp,
                 definition=machine.definition,
                 record=started.record,

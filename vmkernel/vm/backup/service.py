@@ -50,11 +50,11 @@ from vmkernel.model import (
 from vmkernel.qemu import QemuError, block_graph, point_in_time
 from vmkernel.qemu.nbd import ALLOCATION, MAX_READ_BYTES, Extent, NbdError, NbdReader, extents_of
 from vmkernel.qemu.point_in_time import DiskPoint
-from vmkernel.vm.backup.offline_reader import StillDisks, checkpoints_of, forget_checkpoint
+from vmkernel.vm.backup.offline_reader import OfflineDiskReader, checkpoints_of, forget_checkpoint
 from vmkernel.vm.context import VmContext
 from vmkernel.vm.driver.driver import VmDriver
 from vmkernel.vm.inventory import VmInventory
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.nonvolatile.machine_state import read_state
 from vmkernel.vm.states import AT_REST, VmRequest
 from vmkernel.vm.store.definition import VmDefinition
@@ -85,7 +85,7 @@ class _Session:
     """The VM without its disks: a SavedVm in msgpack, in a file that has no name."""
     held: contextlib.AsyncExitStack
     deadline: float
-    still: StillDisks | None
+    still: OfflineDiskReader | None
     """What reads the disks of a VM that is off."""
 
 
@@ -152,7 +152,7 @@ class VmBackups:
                 for key, volume in volumes.items():
                     scratches[key] = await self._make_scratch(volume.id, volume.size_bytes)
 
-                async def make(running: Running) -> tuple[tuple[DiskPoint, ...], str]:
+                async def make(running: RunningVm) -> tuple[tuple[DiskPoint, ...], str]:
                     made = await _make_point(running, scratches, checkpoint, since)
                     try:
                         with naming_datastore(spec.datastore):
@@ -170,9 +170,11 @@ class VmBackups:
                             lambda running: _drop_points(running, made[0], checkpoint),
                         )
 
-                still: StillDisks | None = None
+                still: OfflineDiskReader | None = None
                 if off:
-                    still = await begun(StillDisks.open(driver), lambda opened: opened.close())
+                    still = await begun(
+                        OfflineDiskReader.open(driver), lambda opened: opened.close()
+                    )
                 if still is not None:
                     undo.push_async_callback(still.close)
                     quiet = False
@@ -299,7 +301,7 @@ class VmBackups:
             inside = await checkpoints_of(driver)
             return tuple(Checkpoint(id=n, disks=tuple(inside[n])) for n in sorted(inside))
 
-        async def look(running: Running) -> list[point_in_time.Bitmap]:
+        async def look(running: RunningVm) -> list[point_in_time.Bitmap]:
             return await point_in_time.bitmaps(running.qmp, await _format_nodes(running))
 
         found: dict[str, list[CheckpointDisk]] = {}
@@ -323,7 +325,7 @@ class VmBackups:
             await forget_checkpoint(driver, checkpoint)
             return
 
-        async def forget(running: Running) -> None:
+        async def forget(running: RunningVm) -> None:
             nodes = await _format_nodes(running)
             bitmaps = await point_in_time.bitmaps(running.qmp, nodes)
             mine = [bitmap for bitmap in bitmaps if bitmap.name == checkpoint]
@@ -339,7 +341,7 @@ class VmBackups:
         driver: VmDriver,
         session: _Session | None,
         request: VmRequest,
-        work: Callable[[Running], Awaitable[Outcome]],
+        work: Callable[[RunningVm], Awaitable[Outcome]],
     ) -> Outcome:
         """Work with the QEMU that has the VM's disks open, whichever that is."""
         if session is None or session.still is None:
@@ -387,7 +389,7 @@ class VmBackups:
         return status.started_at != session.started_at
 
     async def _end(self, session: _Session, actor: str) -> None:
-        async def away(running: Running) -> None:
+        async def away(running: RunningVm) -> None:
             await point_in_time.end(running.qmp, session.points)
 
         if session.still is not None:
@@ -457,7 +459,7 @@ def _context(point: DiskPoint) -> str:
     return f"qemu:dirty-bitmap:{point.delta}"
 
 
-async def _format_nodes(running: Running) -> dict[str, str]:
+async def _format_nodes(running: RunningVm) -> dict[str, str]:
     return {
         disk.key: await block_graph.top_format_node(running.qmp, disk.key)
         for disk in running.definition.spec.disks
@@ -466,7 +468,7 @@ async def _format_nodes(running: Running) -> dict[str, str]:
 
 
 async def _make_point(
-    running: Running,
+    running: RunningVm,
     scratches: dict[str, Path],
     checkpoint: str | None,
     since: str | None,
@@ -522,7 +524,7 @@ async def _make_point(
 
 
 async def _drop_points(
-    running: Running, points: tuple[DiskPoint, ...], checkpoint: str | None
+    running: RunningVm, points: tuple[DiskPoint, ...], checkpoint: str | None
 ) -> None:
     """Undo `_make_point`, its checkpoint included."""
     with contextlib.suppress(QemuError):
@@ -548,7 +550,7 @@ def _save(file: IO[bytes], definition: VmDefinition, folder: Path) -> None:
         raise from_os_error(error, f"The backup of VM {definition.id}") from error
 
 
-async def _persistent(running: Running, nodes: dict[str, str]) -> dict[str, bool]:
+async def _persistent(running: RunningVm, nodes: dict[str, str]) -> dict[str, bool]:
     """Which disks can keep a checkpoint: those in qcow2 that are open for writing."""
     able = {
         node.node_name

@@ -16,9 +16,9 @@ from vmkernel.model import ErrorCode, MicaError, VmState
 from vmkernel.qemu import RunState
 from vmkernel.qemu.guest_agent import AgentError
 from vmkernel.vm.driver.firmware_keys import update_secure_boot
-from vmkernel.vm.driver.suspend import discard_state, end_unknown, resume_from_disk, suspend
+from vmkernel.vm.driver.suspend import discard_state, kill_stray_qemu, resume_from_disk, suspend
 from vmkernel.vm.machine.machine import Machine, words
-from vmkernel.vm.machine.messages import Ask, Due, Timer
+from vmkernel.vm.machine.messages import PendingRequest, Timer, TimerFired
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.start.start import start_qemu
 from vmkernel.vm.states import OFF, VmRequest
@@ -26,7 +26,7 @@ from vmkernel.vm.store import definition as definitions
 
 __all__ = ["ACTIONS", "WAITS", "carry_out", "press_again"]
 
-Action = Callable[[Machine, Ask], Awaitable[Any]]
+Action = Callable[[Machine, PendingRequest], Awaitable[Any]]
 
 WAITS = object()
 """The answer of an action whose request is answered later."""
@@ -38,16 +38,16 @@ _AGENT_S = 10.0
 """An agent that is busy, or asleep with its guest, gets no more time than this."""
 
 
-async def start(machine: Machine, ask: Ask) -> None:
+async def start(machine: Machine, ask: PendingRequest) -> None:
     """Start QEMU and let the guest run, from its saved memory if there is any."""
     if await asyncio.to_thread(definitions.reverting, machine.folder):
-        from vmkernel.vm.snapshots.recover import repair
+        from vmkernel.vm.snapshots.recover import recover_snapshots
 
-        await repair(machine)
+        await recover_snapshots(machine)
     if machine.suspension is not None:
         await resume_from_disk(machine, ask)
         return
-    await end_unknown(machine)
+    await kill_stray_qemu(machine)
     machine.set_state(VmState.STARTING)
     machine.console.clear()
     try:
@@ -63,7 +63,7 @@ async def start(machine: Machine, ask: Ask) -> None:
     machine.set_state(VmState.RUNNING)
 
 
-async def shut_down(machine: Machine, ask: Ask) -> object:
+async def shut_down(machine: Machine, ask: PendingRequest) -> object:
     """Ask the guest's agent to shut down, or press the guest's power button, which is pressed again
     until the guest ends; its end, or the request's time-out, is the answer."""
     if not await _shut_down_by_agent(machine):
@@ -84,7 +84,9 @@ async def press_again(machine: Machine, shutdown: int) -> None:
 
 
 def _press_later(machine: Machine) -> None:
-    machine.later(machine.host.timing.press_again_s, Due(Timer.POWER_BUTTON, machine.shutdowns))
+    machine.later(
+        machine.host.timing.press_again_s, TimerFired(Timer.POWER_BUTTON, machine.shutdowns)
+    )
 
 
 async def _shut_down_by_agent(machine: Machine) -> bool:
@@ -100,7 +102,7 @@ async def _shut_down_by_agent(machine: Machine) -> bool:
     return True
 
 
-async def power_off(machine: Machine, _: Ask) -> None:
+async def power_off(machine: Machine, _: PendingRequest) -> None:
     """End QEMU, as by pulling the plug; or end the waiting for the restart policy's start."""
     if machine.state in OFF:
         return
@@ -112,7 +114,7 @@ async def power_off(machine: Machine, _: Ask) -> None:
     machine.qemu_ended(VmState.STOPPED)
 
 
-async def reset(machine: Machine, _: Ask) -> None:
+async def reset(machine: Machine, _: PendingRequest) -> None:
     """Press the guest's reset button."""
     qmp = machine.qmp()
     with qmp.watch("RESET") as resets:
@@ -128,13 +130,13 @@ async def reset(machine: Machine, _: Ask) -> None:
     machine.set_state(VmState.RUNNING)
 
 
-async def pause(machine: Machine, _: Ask) -> None:
+async def pause(machine: Machine, _: PendingRequest) -> None:
     """Pause the guest."""
     await machine.qmp().stop()
     machine.set_state(VmState.PAUSED)
 
 
-async def resume(machine: Machine, ask: Ask) -> None:
+async def resume(machine: Machine, ask: PendingRequest) -> None:
     """Resume the guest, from its saved memory if there is any."""
     if machine.suspension is not None:
         await resume_from_disk(machine, ask)
@@ -151,7 +153,7 @@ async def resume(machine: Machine, ask: Ask) -> None:
     machine.set_state(VmState.RUNNING)
 
 
-async def redefine(machine: Machine, ask: Ask) -> None:
+async def redefine(machine: Machine, ask: PendingRequest) -> None:
     """Take a changed definition; durable on return."""
     assert ask.change is not None
     await machine.define(ask.change(machine.definition))
@@ -159,13 +161,13 @@ async def redefine(machine: Machine, ask: Ask) -> None:
         await machine.apply_panic_action(machine.qmp())
 
 
-async def delete(machine: Machine, _: Ask) -> None:
+async def delete(machine: Machine, _: PendingRequest) -> None:
     """Delete the VM; the definition goes first: from then on there is no such VM."""
     await asyncio.to_thread(definitions.delete, machine.folder)
     machine.run_folder.remove()
 
 
-async def work(_: Machine, ask: Ask) -> object:
+async def work(_: Machine, ask: PendingRequest) -> object:
     """The caller's work, inside the owner task."""
     assert ask.work is not None
     return await ask.work()
@@ -188,7 +190,7 @@ ACTIONS: dict[VmRequest, Action] = {
 }
 
 
-async def carry_out(machine: Machine, ask: Ask) -> object:
+async def carry_out(machine: Machine, ask: PendingRequest) -> object:
     """Do what the request asks."""
     if ask.work is not None:
         return await work(machine, ask)

@@ -20,26 +20,26 @@ from vmkernel.model import ErrorCode, MicaError, Progress, SecureBootStatus, Vm,
 from vmkernel.qemu import QemuError, QmpLostError
 from vmkernel.vm.context import VmContext
 from vmkernel.vm.driver.actions import WAITS, carry_out
-from vmkernel.vm.driver.firmware_keys import keys_unseen, look_at_keys
+from vmkernel.vm.driver.firmware_keys import keys_unseen, refresh_keys
 from vmkernel.vm.driver.qemu_events import come_due, datastore_changed, note
-from vmkernel.vm.driver.reconnect import lost, reconnect
+from vmkernel.vm.driver.reconnect import on_link_lost, reconnect
 from vmkernel.vm.driver.recovery import keep_alive, recover
 from vmkernel.vm.driver.removals import settle
 from vmkernel.vm.guest.agent import GuestAgent
 from vmkernel.vm.guest.serial_console import SerialConsole
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.messages import (
-    Ask,
     Change,
-    DatastoreNews,
-    Due,
+    DatastoreChanged,
     Message,
+    PendingRequest,
+    QemuEventMessage,
     Reconnect,
-    Said,
-    Wake,
+    TimerFired,
+    WaiterGone,
     fail,
 )
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.states import ACTIVE, AT_REST, OFF, VmRequest, check_legal
 from vmkernel.vm.store.definition import VmDefinition
@@ -128,9 +128,9 @@ class VmDriver:
         """The last known state of its Secure Boot keys."""
         return self._machine.keys.status
 
-    async def look_at_keys(self) -> None:
+    async def refresh_keys(self) -> None:
         """Look at them, while nothing is done to the VM."""
-        await look_at_keys(self._machine)
+        await refresh_keys(self._machine)
 
     def view(self) -> Vm:
         return self._machine.view()
@@ -159,7 +159,7 @@ class VmDriver:
 
     def datastore_changed(self, datastore: str, available: bool) -> None:
         """A datastore that the VM needs went away, or is there again."""
-        self._queue.put_nowait(DatastoreNews(datastore, available))
+        self._queue.put_nowait(DatastoreChanged(datastore, available))
 
     async def change(self, request: VmRequest, change: Change) -> VmDefinition:
         """Queue a change of the definition; durable on return."""
@@ -167,7 +167,7 @@ class VmDriver:
         return self.definition
 
     async def use(
-        self, request: VmRequest, work: Callable[[Running], Awaitable[Outcome]]
+        self, request: VmRequest, work: Callable[[RunningVm], Awaitable[Outcome]]
     ) -> Outcome:
         """Queue short work with QEMU: it runs inside the owner task, so that nothing else changes
         the VM meanwhile. Raises `conflict` if the request isn't legal, `unavailable` if QEMU
@@ -232,7 +232,7 @@ class VmDriver:
         if self._deleted:
             raise MicaError(ErrorCode.NOT_FOUND, f"There is no VM {self.vm_id}.")
         loop = asyncio.get_running_loop()
-        ask = Ask(
+        ask = PendingRequest(
             request,
             loop.create_future(),
             loop.time() + timeout_s,
@@ -285,15 +285,15 @@ class VmDriver:
 
     async def _handle(self, message: Message) -> None:
         machine = self._machine
-        if isinstance(message, Said):
+        if isinstance(message, QemuEventMessage):
             message.taken()
-        if isinstance(message, Ask):
+        if isinstance(message, PendingRequest):
             await self._answer(message)
-        elif isinstance(message, Wake):
+        elif isinstance(message, WaiterGone):
             machine.drop_waiters()
-        elif isinstance(message, Due):
+        elif isinstance(message, TimerFired):
             await self._guarded(come_due(machine, message))
-        elif isinstance(message, DatastoreNews):
+        elif isinstance(message, DatastoreChanged):
             datastore_changed(machine, message.datastore, available=message.available)
         elif message.session != machine.session:
             return
@@ -301,7 +301,7 @@ class VmDriver:
             await self._guarded(reconnect(machine))
             await self._guarded(settle(machine))
         elif message.event is None:
-            await self._guarded(lost(machine))
+            await self._guarded(on_link_lost(machine))
             if machine.state in AT_REST and machine.definition.spec.tpm:
                 await self._guarded(asyncio.to_thread(tpm_state.make_durable, machine.folder))
             await self._guarded(settle(machine))
@@ -317,7 +317,7 @@ class VmDriver:
         except Exception as error:
             to_problem(error, f"VM {self.vm_id}")
 
-    async def _answer(self, ask: Ask) -> None:
+    async def _answer(self, ask: PendingRequest) -> None:
         if ask.done.cancelled():
             return
         try:
@@ -349,7 +349,7 @@ class VmDriver:
             fail(ask.done, error)
         else:
             if outcome is WAITS:
-                ask.done.add_done_callback(lambda _: self._queue.put_nowait(Wake()))
+                ask.done.add_done_callback(lambda _: self._queue.put_nowait(WaiterGone()))
                 return
             if ask.request is VmRequest.DELETE:
                 self._deleted = True
@@ -370,7 +370,7 @@ class VmDriver:
         asks = list(machine.waiting)
         while not self._queue.empty():
             message = self._queue.get_nowait()
-            if isinstance(message, Ask):
+            if isinstance(message, PendingRequest):
                 asks.append(message)
         for ask in asks:
             fail(ask.done, failure)

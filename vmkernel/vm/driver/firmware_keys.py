@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from vmkernel.model import ErrorCode, Firmware, MicaError
 from vmkernel.vm.machine.machine import Machine
-from vmkernel.vm.machine.messages import Ask
+from vmkernel.vm.machine.messages import PendingRequest
 from vmkernel.vm.nonvolatile.secure_boot import add_missing_keys, status_of_keys
 from vmkernel.vm.states import AT_REST
 
-__all__ = ["keys_unseen", "look_at_keys", "update_secure_boot"]
+__all__ = ["keys_unseen", "refresh_keys", "update_secure_boot"]
 
 
 def keys_unseen(machine: Machine) -> bool:
@@ -24,13 +24,13 @@ def keys_unseen(machine: Machine) -> bool:
     return unseen and machine.state in AT_REST and not machine.at_disks
 
 
-async def look_at_keys(machine: Machine) -> None:
+async def refresh_keys(machine: Machine) -> None:
     """Find out what its variables hold; a failure is part of the status."""
-    machine.keys.begin_look(machine.session)
+    machine.keys.begin_poll(machine.session)
     machine.keys.note(await status_of_keys(machine.host, machine.folder))
 
 
-async def update_secure_boot(machine: Machine, _: Ask) -> None:
+async def update_secure_boot(machine: Machine, _: PendingRequest) -> None:
     """Add the keys that it lacks to the variables of a VM at rest; durable on return."""
     firmware = machine.definition.spec.firmware
     if firmware is not Firmware.UEFI_SECURE_BOOT:
@@ -39,5 +39,5 @@ async def update_secure_boot(machine: Machine, _: Ask) -> None:
             f"VM {machine.vm_id} has no Secure Boot: its firmware is {firmware.value}.",
         )
     await add_missing_keys(machine.host, machine.folder, machine.vm_id)
-    await look_at_keys(machine)
+    await refresh_keys(machine)
     machine.publish("vm.secure-boot-updated", {})

@@ -27,15 +27,15 @@ from vmkernel.qemu import (
 )
 from vmkernel.qemu.guest_agent import agent_is_open
 from vmkernel.vm.driver.actions import carry_out, press_again
-from vmkernel.vm.driver.removals import guest_refused, look_later, settle
+from vmkernel.vm.driver.removals import guest_refused, poll_later, settle
 from vmkernel.vm.machine.disk_full import full_reason, has_room
 from vmkernel.vm.machine.exit_reason import UNFED
 from vmkernel.vm.machine.machine import Machine
-from vmkernel.vm.machine.messages import Ask, Due, Timer
+from vmkernel.vm.machine.messages import PendingRequest, Timer, TimerFired
 from vmkernel.vm.machine.restart_policy import End
 from vmkernel.vm.states import WITH_QEMU, VmRequest, is_legal
 
-__all__ = ["come_due", "datastore_changed", "look_again", "note"]
+__all__ = ["come_due", "datastore_changed", "note", "poll_qemu"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,11 +53,11 @@ async def note(machine: Machine, event: QemuEvent) -> None:
     try:
         await _note(machine, event)
     except (QemuError, MicaError):
-        look_later(machine)
+        poll_later(machine)
         raise
 
 
-async def look_again(machine: Machine) -> None:
+async def poll_qemu(machine: Machine) -> None:
     """Ask QEMU for everything that a lost event could have reported: whether the guest runs, which
     devices it has, whether its agent listens. (The guest's end is never lost.)
     """
@@ -80,7 +80,7 @@ async def look_again(machine: Machine) -> None:
                 with contextlib.suppress(QmpCommandError):
                     await hotplug.unplug(qmp, key)
     except (QemuError, MicaError):
-        look_later(machine)
+        poll_later(machine)
         raise
 
 
@@ -117,7 +117,7 @@ async def _note(machine: Machine, event: QemuEvent) -> None:
             guest_refused(machine, event.device)
         case ReportsMissed():
             machine.publish_of_guest("vm.reports-missed", {}, _MISSED)
-            await look_again(machine)
+            await poll_qemu(machine)
         case _:
             pass
 
@@ -133,7 +133,7 @@ async def _paused(machine: Machine) -> None:
     await machine.note_pause(qmp, status)
     if status is RunState.GUEST_PANICKED and machine.definition.spec.on_panic is OnPanic.RESET:
         loop = asyncio.get_running_loop()
-        await carry_out(machine, Ask(VmRequest.RESET, loop.create_future()))
+        await carry_out(machine, PendingRequest(VmRequest.RESET, loop.create_future()))
 
 
 def _disk_error(machine: Machine, event: DiskError) -> None:
@@ -161,18 +161,18 @@ def datastore_changed(machine: Machine, datastore: str, *, available: bool) -> N
         machine.explain(None)
 
 
-async def come_due(machine: Machine, due: Due) -> None:
+async def come_due(machine: Machine, due: TimerFired) -> None:
     """A timer has fired; it may be out of date."""
     match due.timer:
         case Timer.RESTART if due.number == machine.restarts.number and machine.restarts.pending:
             await _restart(machine)
         case Timer.SPACE if due.number == machine.enospc.number:
-            await _look_for_space(machine)
+            await _poll_space(machine)
         case Timer.POWER_BUTTON:
             await press_again(machine, due.number)
-        case Timer.LOOK if due.number == machine.session:
-            machine.leaving.begin_look()
-            await look_again(machine)
+        case Timer.POLL if due.number == machine.session:
+            machine.leaving.begin_poll()
+            await poll_qemu(machine)
         case _:
             pass
 
@@ -185,20 +185,20 @@ async def _restart(machine: Machine) -> None:
     try:
         machine.locks.check(VmRequest.START)
     except MicaError:
-        machine.later(_HELD_S, Due(Timer.RESTART, machine.restarts.number))
+        machine.later(_HELD_S, TimerFired(Timer.RESTART, machine.restarts.number))
         return
     machine.restarts.begin()
     attempt = machine.restarts.attempts
     machine.publish("vm.restarting", {"attempt": attempt}, machine.reason or "")
     loop = asyncio.get_running_loop()
     try:
-        await carry_out(machine, Ask(VmRequest.START, loop.create_future()))
+        await carry_out(machine, PendingRequest(VmRequest.START, loop.create_future()))
     except (MicaError, QemuError, OSError) as error:
         _log.warning("VM %s can't be started again: %s", machine.vm_id, error)
         machine.plan_restart(End.FAILED)
 
 
-async def _look_for_space(machine: Machine) -> None:
+async def _poll_space(machine: Machine) -> None:
     """Continue a VM that was paused because its datastore was full."""
     if machine.state is not VmState.PAUSED or not machine.disk_full:
         return
@@ -209,7 +209,7 @@ async def _look_for_space(machine: Machine) -> None:
     except (MicaError, OSError):
         room = False
     if not room:
-        machine.later(machine.enospc.wait_s, Due(Timer.SPACE, machine.enospc.number))
+        machine.later(machine.enospc.wait_s, TimerFired(Timer.SPACE, machine.enospc.number))
         return
     machine.enospc.try_again(asyncio.get_running_loop().time())
     await machine.qmp().cont()

@@ -26,12 +26,12 @@ from vmkernel.vm.machine.exit_reason import verdict
 from vmkernel.vm.machine.machine import Machine, words
 from vmkernel.vm.machine.messages import Reconnect
 from vmkernel.vm.start.start import SERIAL_RING_BYTES
-from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store import saved_memory
 
-__all__ = ["lost", "reconnect"]
+__all__ = ["on_link_lost", "reconnect"]
 
 
-async def lost(machine: Machine) -> None:
+async def on_link_lost(machine: Machine) -> None:
     """The session broke: because QEMU ended, in order or not, or for a while only."""
     ended = machine.ended
     await machine.drop_link()
@@ -110,7 +110,7 @@ async def _take_up(machine: Machine, qmp: Qmp, status: RunState) -> bool:
     suspending_from = record.suspending_from if record is not None else None
     if suspending_from is not None:
         await memory_image.cancel(qmp)
-        await asyncio.to_thread(suspension.sweep, machine.folder)
+        await asyncio.to_thread(saved_memory.sweep, machine.folder)
     wanted = (
         status is RunState.PRELAUNCH
         or suspending_from is VmState.RUNNING

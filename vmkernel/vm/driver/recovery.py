@@ -18,7 +18,7 @@ from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.messages import Reconnect
 from vmkernel.vm.states import WITH_QEMU
 from vmkernel.vm.store.launch_record import forget_record, read_record
-from vmkernel.vm.store.vm_folder import look
+from vmkernel.vm.store.vm_folder import scan
 
 __all__ = ["keep_alive", "recover"]
 
@@ -27,13 +27,13 @@ async def recover(machine: Machine) -> None:
     """Find out the state after a restart of the vmkernel, and complete what was begun."""
     remove(machine.run_folder.nbd)  # nobody has a backup open any more
     active = machine.host.launcher.is_active(machine.vm_id)
-    suspension, has_history = await asyncio.to_thread(look, machine.folder, active=active)
+    suspension, has_history = await asyncio.to_thread(scan, machine.folder, active=active)
     machine.find_memory(suspension)
     await _recover_process(machine, active)
     if has_history:
-        from vmkernel.vm.snapshots.recover import repair
+        from vmkernel.vm.snapshots.recover import recover_snapshots
 
-        await repair(machine)
+        await recover_snapshots(machine)
 
 
 def keep_alive(machine: Machine, reason: str) -> None:

@@ -25,10 +25,10 @@ from vmkernel.model import DiskSpec, ErrorCode, MicaError, NicSpec, VmSpec, VmSt
 from vmkernel.qemu import QemuError, QmpCommandError, hotplug
 from vmkernel.vm.driver.settling import settle_fields
 from vmkernel.vm.machine.machine import Machine
-from vmkernel.vm.machine.messages import Due, Timer
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.messages import Timer, TimerFired
+from vmkernel.vm.machine.running_vm import RunningVm
 
-__all__ = ["Removal", "drop", "guest_refused", "keys_of", "look_later", "settle", "without"]
+__all__ = ["Removal", "drop", "guest_refused", "keys_of", "poll_later", "settle", "without"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ async def settle(machine: Machine, keys: Collection[str] | None = None) -> None:
         if keys is None:
             await settle_fields(machine)
     except (QemuError, MicaError):
-        look_later(machine)
+        poll_later(machine)
         raise
 
 
@@ -120,10 +120,10 @@ async def _settle(machine: Machine, looked_at: Collection[str]) -> None:
         machine.note_record(unplugging=left)
 
 
-def look_later(machine: Machine) -> None:
+def poll_later(machine: Machine) -> None:
     """Check QEMU's state again soon: something about the VM could not be found out, or done."""
-    if machine.connected and machine.leaving.plan_look(machine.session):
-        machine.later(machine.host.timing.retry_s, Due(Timer.LOOK, machine.session))
+    if machine.connected and machine.leaving.plan_poll(machine.session):
+        machine.later(machine.host.timing.retry_s, TimerFired(Timer.POLL, machine.session))
 
 
 def guest_refused(machine: Machine, key: str) -> None:
@@ -142,7 +142,7 @@ async def _lost(machine: Machine, key: str, *, disk: bool) -> None:
     """QEMU has a device no more: take the host's side away, and write the spec down. While QEMU
     still uses the host's side, the spec keeps the device, whose key is not free yet."""
     if not await drop(machine.running(), key, disk=disk):
-        look_later(machine)
+        poll_later(machine)
         return
     late = key not in machine.leaving.awaited
     known = machine.definition
@@ -166,7 +166,7 @@ def _forget(machine: Machine, key: str) -> None:
         machine.note_record(unplugging=left)
 
 
-async def drop(running: Running, key: str, *, disk: bool) -> bool:
+async def drop(running: RunningVm, key: str, *, disk: bool) -> bool:
     """Take the host's side of a device away that is gone; False if QEMU still uses it."""
     if disk:
         return await hotplug.drop_disk(running.qmp, key)

@@ -20,20 +20,20 @@ from vmkernel.qemu import QemuError, Qmp, QmpCommandError, QmpLostError, memory_
 from vmkernel.qemu.guest_agent import agent_is_open
 from vmkernel.vm.machine.interruptible import interruptible
 from vmkernel.vm.machine.machine import Machine, words
-from vmkernel.vm.machine.messages import Ask
+from vmkernel.vm.machine.messages import PendingRequest
 from vmkernel.vm.start.start import start_qemu
-from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store import saved_memory
 from vmkernel.vm.store.saved_memory import Suspension
 
-__all__ = ["discard_state", "end_unknown", "resume_from_disk", "suspend"]
+__all__ = ["discard_state", "kill_stray_qemu", "resume_from_disk", "suspend"]
 
 _log = logging.getLogger(__name__)
 
 
-async def suspend(machine: Machine, ask: Ask) -> None:
+async def suspend(machine: Machine, ask: PendingRequest) -> None:
     """Write the memory to disk and end QEMU."""
     qmp, before = machine.qmp(), machine.state
-    await asyncio.to_thread(suspension.check_space, machine.folder, machine.definition)
+    await asyncio.to_thread(saved_memory.check_space, machine.folder, machine.definition)
     machine.note_record(suspending_from=before)
     machine.set_state(VmState.SUSPENDING)
     try:
@@ -42,7 +42,7 @@ async def suspend(machine: Machine, ask: Ask) -> None:
     except BaseException as error:
         await asyncio.shield(_as_before(machine, qmp, before, error))
         if isinstance(error, QmpCommandError):
-            raise suspension.refusal_of_qemu(
+            raise saved_memory.refusal_of_qemu(
                 f"VM {machine.vm_id} can't be suspended to disk and keeps running", error
             ) from error
         raise
@@ -54,18 +54,18 @@ async def suspend(machine: Machine, ask: Ask) -> None:
         raise asyncio.CancelledError
 
 
-async def resume_from_disk(machine: Machine, ask: Ask) -> None:
+async def resume_from_disk(machine: Machine, ask: PendingRequest) -> None:
     """Start QEMU, load the memory, and let the guest continue."""
     known, host = machine.suspension, machine.host
     assert known is not None
-    await end_unknown(machine)
+    await kill_stray_qemu(machine)
     machine.set_state(VmState.STARTING)
     machine.console.clear()
     try:
-        suspension.check_fits(known, machine.definition, await host.accelerator())
+        saved_memory.check_fits(known, machine.definition, await host.accelerator())
         assert known.image is not None
         _tell(ask, "verifying the memory image", 0, known.image.size_bytes)
-        await asyncio.to_thread(suspension.prove, machine.folder, known.image, machine.vm_id)
+        await asyncio.to_thread(saved_memory.verify, machine.folder, known.image, machine.vm_id)
         topology = known.topology(machine.definition.spec)
         started = await start_qemu(host, machine.definition, machine.folder, incoming=topology)
         machine.qemu_started(started.record, started.qmp, resuming=True)
@@ -83,17 +83,17 @@ async def resume_from_disk(machine: Machine, ask: Ask) -> None:
         raise
     machine.note_record(resuming=False)
     machine.set_state(VmState.RUNNING)
-    await asyncio.to_thread(suspension.sweep, machine.folder)
+    await asyncio.to_thread(saved_memory.sweep, machine.folder)
 
 
-async def discard_state(machine: Machine, _: Ask) -> None:
+async def discard_state(machine: Machine, _: PendingRequest) -> None:
     """Throw the memory away: the guest finds its disks as after a power cut."""
     await machine.forget_memory()
     machine.set_state(VmState.STOPPED)
-    await asyncio.to_thread(suspension.sweep, machine.folder)
+    await asyncio.to_thread(saved_memory.sweep, machine.folder)
 
 
-async def end_unknown(machine: Machine) -> None:
+async def kill_stray_qemu(machine: Machine) -> None:
     """Before a start: end a QEMU of this VM that should not exist."""
     if machine.host.launcher.is_active(machine.vm_id):
         _log.warning("VM %s: a QEMU of unknown origin is ended", machine.vm_id)
@@ -101,10 +101,10 @@ async def end_unknown(machine: Machine) -> None:
         machine.release_disks()
 
 
-async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:
+async def _save(machine: Machine, qmp: Qmp, ask: PendingRequest) -> Suspension:
     folder = machine.folder
-    topology = await suspension.topology(qmp, machine.record, machine.definition.spec)
-    fd = await asyncio.to_thread(suspension.create, folder)
+    topology = await saved_memory.topology(qmp, machine.record, machine.definition.spec)
+    fd = await asyncio.to_thread(saved_memory.create, folder)
     try:
         await memory_image.save(
             qmp, fd, on_progress=lambda done, total: _tell(ask, "writing memory", done, total)
@@ -114,7 +114,7 @@ async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:
         accelerator = record.accelerator if record is not None else Accelerator.TCG
         sealing = asyncio.create_task(
             asyncio.to_thread(
-                suspension.seal, folder, fd, machine.definition, accelerator, topology
+                saved_memory.seal, folder, fd, machine.definition, accelerator, topology
             )
         )
         return await run_to_end(sealing)
@@ -122,9 +122,9 @@ async def _save(machine: Machine, qmp: Qmp, ask: Ask) -> Suspension:
         os.close(fd)
 
 
-async def _load(machine: Machine, qmp: Qmp, known: Suspension, ask: Ask) -> None:
+async def _load(machine: Machine, qmp: Qmp, known: Suspension, ask: PendingRequest) -> None:
     assert known.image is not None
-    with suspension.open_image(machine.folder) as file:
+    with saved_memory.open_image(machine.folder) as file:
         try:
             await memory_image.load(
                 qmp,
@@ -134,10 +134,10 @@ async def _load(machine: Machine, qmp: Qmp, known: Suspension, ask: Ask) -> None
         except QmpCommandError as error:
             said = machine.host.last_lines(machine.vm_id)
             why = f"{error}{f' (QEMU: {said})' if said else ''}"
-            raise suspension.useless(machine.vm_id, why) from error
+            raise saved_memory.useless(machine.vm_id, why) from error
         except QmpLostError as error:
             said = machine.host.last_lines(machine.vm_id) or "QEMU ended without a message"
-            raise suspension.useless(machine.vm_id, said) from error
+            raise saved_memory.useless(machine.vm_id, said) from error
 
 
 async def _as_before(machine: Machine, qmp: Qmp, before: VmState, error: BaseException) -> None:
@@ -152,10 +152,10 @@ async def _as_before(machine: Machine, qmp: Qmp, before: VmState, error: BaseExc
         _log.warning("VM %s: %s", machine.vm_id, failure)
     machine.note_record(suspending_from=None)
     with contextlib.suppress(OSError):
-        await asyncio.to_thread(suspension.sweep, machine.folder)
+        await asyncio.to_thread(saved_memory.sweep, machine.folder)
     machine.publish("vm.suspend-failed", {"why": words(error)}, words(error))
 
 
-def _tell(ask: Ask, stage: str, done: int, total: int) -> None:
+def _tell(ask: PendingRequest, stage: str, done: int, total: int) -> None:
     if ask.on_progress is not None:
         ask.on_progress(Progress(done=done, total=total, unit="bytes", stage=stage))

@@ -31,7 +31,7 @@ from vmkernel.vm.hotplug.plan import Changes, plan_changes
 from vmkernel.vm.hotplug.steps import Step, removals_of, steps_of
 from vmkernel.vm.machine.leaving import Leaving
 from vmkernel.vm.machine.machine import Machine
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.states import VmRequest
 from vmkernel.vm.store.definition import VmDefinition
 
@@ -113,7 +113,7 @@ def _with_old(spec: VmSpec, old: VmSpec, removals: list[Removal]) -> VmSpec:
 
 
 async def _do_all(
-    running: Running, steps: list[Step], stored: VmSpec
+    running: RunningVm, steps: list[Step], stored: VmSpec
 ) -> tuple[MicaError | None, VmSpec]:
     """All steps, or as few as possible; why it failed, and the spec that is true."""
     done: list[Step] = []
@@ -139,7 +139,7 @@ async def _do_all(
     return None, stored
 
 
-def _note(running: Running, *, unsettled: bool) -> None:
+def _note(running: RunningVm, *, unsettled: bool) -> None:
     """Whether the machine must be checked before its spec is known to be true."""
     if running.record is not None and running.record.unsettled is not unsettled:
         running.keep_record(replace(running.record, unsettled=unsettled))
@@ -150,7 +150,7 @@ def _is_unknown(error: Exception) -> bool:
     return isinstance(error, QemuError) and not isinstance(error, QmpCommandError)
 
 
-async def _undo(running: Running, step: Step) -> bool | None:
+async def _undo(running: RunningVm, step: Step) -> bool | None:
     """Whether a step was taken back; None if that isn't known."""
     try:
         return await step.undo(running)

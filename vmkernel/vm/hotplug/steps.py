@@ -48,7 +48,7 @@ from vmkernel.vm.context import VmContext
 from vmkernel.vm.driver import media
 from vmkernel.vm.driver.removals import Removal, drop, without
 from vmkernel.vm.hotplug.plan import Changes
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.spec.scope import restored
 from vmkernel.vm.start.files import disk_plan, with_access
 
@@ -64,9 +64,9 @@ class Step(Protocol):
     settled: bool
     """True if `settle` of removals.py finds out later whether it was done."""
 
-    async def do(self, running: Running) -> None: ...
+    async def do(self, running: RunningVm) -> None: ...
 
-    async def undo(self, running: Running) -> bool:
+    async def undo(self, running: RunningVm) -> bool:
         """Undo it; False if that isn't possible."""
         ...
 
@@ -83,7 +83,7 @@ class _AddDisk:
     family: Family
     settled = True
 
-    async def do(self, running: Running) -> None:
+    async def do(self, running: RunningVm) -> None:
         key, qmp, tag = self.disk.key or "", running.qmp, secrets.token_hex(3)
         await hotplug.make_room(qmp, key, disk=True)
         position = await self._position(running)
@@ -110,7 +110,7 @@ class _AddDisk:
                 await block_graph.take_file_back(qmp, node)
             raise
 
-    async def _position(self, running: Running) -> int | None:
+    async def _position(self, running: RunningVm) -> int | None:
         """A free place, on a bus on which keys don't determine it: chosen here and not by QEMU, so
         that it is known when the VM is suspended.
         """
@@ -123,7 +123,7 @@ class _AddDisk:
             raise MicaError.field("/spec/disks", text, ErrorCode.CONFLICT)
         return free[0]
 
-    async def undo(self, running: Running) -> bool:
+    async def undo(self, running: RunningVm) -> bool:
         return await _take_away(running, self.disk.key or "", disk=True)
 
     def unmark(self, spec: VmSpec) -> VmSpec:
@@ -138,7 +138,7 @@ class _AddNic:
     family: Family
     settled = True
 
-    async def do(self, running: Running) -> None:
+    async def do(self, running: RunningVm) -> None:
         key, qmp = self.nic.key or "", running.qmp
         await hotplug.make_room(qmp, key, netdev=netdev_of(key))
         (port,) = await self.host.network.open_ports(running.vm_id, [self.nic])
@@ -161,7 +161,7 @@ class _AddNic:
             status = NicStatus(key=key, mac=plan.mac, port_group=port.port_group, tap=port.tap)
             running.keep_record(with_fields(running.record, nics=(*running.record.nics, status)))
 
-    async def undo(self, running: Running) -> bool:
+    async def undo(self, running: RunningVm) -> bool:
         return await _take_away(running, self.nic.key or "", disk=False)
 
     def unmark(self, spec: VmSpec) -> VmSpec:
@@ -177,17 +177,17 @@ class _Set:
     new: VmSpec
     settled = False
 
-    async def do(self, running: Running) -> None:
+    async def do(self, running: RunningVm) -> None:
         await self._apply(running, self.new)
 
-    async def undo(self, running: Running) -> bool:
+    async def undo(self, running: RunningVm) -> bool:
         await self._apply(running, self.old)
         return True
 
     def unmark(self, spec: VmSpec) -> VmSpec:
         return restored(spec, self.found)
 
-    async def _apply(self, running: Running, spec: VmSpec) -> None:
+    async def _apply(self, running: RunningVm, spec: VmSpec) -> None:
         commands = SETTINGS[self.found.path].commands(spec, self.found.key)
         await hotplug.apply(running.qmp, commands)
 
@@ -199,7 +199,7 @@ class _ChangeMedium:
     new: CdromSpec
     settled = False
 
-    async def do(self, running: Running) -> None:
+    async def do(self, running: RunningVm) -> None:
         """Should the new disc not go in, the old one is put back."""
         try:
             await media.change(self.host, running.qmp, self.new)
@@ -207,7 +207,7 @@ class _ChangeMedium:
             await media.change(self.host, running.qmp, self.old)
             raise
 
-    async def undo(self, running: Running) -> bool:
+    async def undo(self, running: RunningVm) -> bool:
         await media.change(self.host, running.qmp, self.old)
         return True
 
@@ -225,7 +225,7 @@ class _AddProcessors:
     done: int = 0
     settled = False
 
-    async def do(self, running: Running) -> None:
+    async def do(self, running: RunningVm) -> None:
         self.done = await hotplug.add_processors(running.qmp, self.count)
         if self.done < self.count:
             raise MicaError(
@@ -234,7 +234,7 @@ class _AddProcessors:
                 "the change.",
             )
 
-    async def undo(self, running: Running) -> bool:  # noqa: ARG002 - a Step's
+    async def undo(self, running: RunningVm) -> bool:  # noqa: ARG002 - a Step's
         """What the guest has taken up, it keeps."""
         return False
 
@@ -250,7 +250,7 @@ class _AddMemory:
     more_bytes: int
     settled = False
 
-    async def do(self, running: Running) -> None:
+    async def do(self, running: RunningVm) -> None:
         taken = await hotplug.dimm_numbers(running.qmp)
         number = next((n for n in range(DIMMS_MAX) if n not in taken), None)
         if number is not None:
@@ -290,7 +290,7 @@ class _AddMemory:
         missing = await asyncio.to_thread(pool.admit, vm_id, page, self.more_bytes)
         return taken + missing - self.more_bytes
 
-    async def undo(self, running: Running) -> bool:  # noqa: ARG002 - a Step's
+    async def undo(self, running: RunningVm) -> bool:  # noqa: ARG002 - a Step's
         """What the guest has taken up, it keeps."""
         return False
 
@@ -324,7 +324,7 @@ def removals_of(changes: Changes, old: VmSpec) -> list[Removal]:
     return gone + [Removal.of_nic(nic) for nic in changes.old_nics]
 
 
-async def _take_away(running: Running, key: str, *, disk: bool) -> bool:
+async def _take_away(running: RunningVm, key: str, *, disk: bool) -> bool:
     """Remove a device that was just added; False if the guest has it already and does not release
     it at once.
     """

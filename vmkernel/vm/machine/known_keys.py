@@ -22,7 +22,7 @@ class KnownKeys:
         """True if no look followed this session."""
         return self.seen_after != session
 
-    def begin_look(self, session: int) -> None:
+    def begin_poll(self, session: int) -> None:
         """A look begins; it counts even if it fails, until the next session."""
         self.seen_after = session
 

@@ -19,7 +19,7 @@ class Leaving:
     """Those that the guest last refused to release."""
     changing: int = 0
     """Changes of devices under way: the spec names what QEMU doesn't have yet."""
-    look_planned: int | None = None
+    poll_planned: int | None = None
     """The session with QEMU in which a check is planned soon."""
 
     def ask(self, key: str) -> None:
@@ -30,14 +30,14 @@ class Leaving:
         """The guest keeps a device that it was asked for."""
         self.refused.add(key)
 
-    def plan_look(self, session: int) -> bool:
+    def plan_poll(self, session: int) -> bool:
         """Plan a look in a session; False if there is one already."""
-        planned, self.look_planned = self.look_planned, session
+        planned, self.poll_planned = self.poll_planned, session
         return planned != session
 
-    def begin_look(self) -> None:
+    def begin_poll(self) -> None:
         """The planned look begins: another may be planned."""
-        self.look_planned = None
+        self.poll_planned = None
 
     @contextlib.contextmanager
     def change(self, awaited: Collection[str]) -> Iterator[None]:

@@ -52,10 +52,10 @@ from vmkernel.vm.machine.event_rate_limit import EventRateLimit
 from vmkernel.vm.machine.exit_reason import UNFED
 from vmkernel.vm.machine.known_keys import KnownKeys
 from vmkernel.vm.machine.leaving import Leaving
-from vmkernel.vm.machine.messages import Ask, Due, Message, Timer, fail, forward
+from vmkernel.vm.machine.messages import Message, PendingRequest, Timer, TimerFired, fail, forward
 from vmkernel.vm.machine.operation_locks import OperationLocks
 from vmkernel.vm.machine.restart_policy import End, RestartPolicyState
-from vmkernel.vm.machine.running_vm import Running
+from vmkernel.vm.machine.running_vm import RunningVm
 from vmkernel.vm.machine.snapshot_index import SnapshotIndex
 from vmkernel.vm.states import ACTIVE
 from vmkernel.vm.store import definition as definitions
@@ -97,7 +97,7 @@ class Machine:
         self.state = VmState.STOPPED
         self.reason: str | None = None
         self.record: LaunchRecord | None = None
-        self.waiting: list[Ask] = []
+        self.waiting: list[PendingRequest] = []
         """Shutdowns that were asked for and have not ended."""
         self.shutdowns = 0
         """How many were asked for: presses of the power button for earlier ones are out of date."""
@@ -272,7 +272,7 @@ class Machine:
         restarts, policy = self.restarts, self.definition.spec.restart
         wait_s = restarts.after(end, policy, ran_s=ran_s, now=time.time())
         if wait_s is not None:
-            self.later(wait_s, Due(Timer.RESTART, restarts.number))
+            self.later(wait_s, TimerFired(Timer.RESTART, restarts.number))
             self.publish(
                 "vm.restart-planned",
                 {"attempt": restarts.attempts, "wait_s": wait_s},
@@ -286,7 +286,7 @@ class Machine:
     def wait_for_space(self) -> None:
         """Look for free space in a while."""
         wait_s = self.enospc.begin(asyncio.get_running_loop().time())
-        self.later(wait_s, Due(Timer.SPACE, self.enospc.number))
+        self.later(wait_s, TimerFired(Timer.SPACE, self.enospc.number))
 
     def later(self, wait_s: float, message: Message) -> None:
         """Put a message into the queue after a while."""
@@ -342,7 +342,7 @@ class Machine:
 
     # --- those who wait for a shutdown --------------------------------------------------------
 
-    def begin_shutdown(self, ask: Ask) -> None:
+    def begin_shutdown(self, ask: PendingRequest) -> None:
         """The guest was asked to end; its end answers the request."""
         self.note_record(end_asked=True)
         self.waiting.append(ask)
@@ -413,9 +413,9 @@ class Machine:
             )
         return self._link.qmp
 
-    def running(self) -> Running:
+    def running(self) -> RunningVm:
         """The interface for work inside the owner task; `unavailable` if QEMU doesn't answer."""
-        return Running(
+        return RunningVm(
             qmp=self.qmp(),
             definition=self.definition,
             record=self.record,

@@ -15,15 +15,15 @@ from vmkernel.vm.states import VmRequest
 from vmkernel.vm.store.definition import VmDefinition
 
 __all__ = [
-    "Ask",
     "Change",
-    "DatastoreNews",
-    "Due",
+    "DatastoreChanged",
     "Message",
+    "PendingRequest",
+    "QemuEventMessage",
     "Reconnect",
-    "Said",
     "Timer",
-    "Wake",
+    "TimerFired",
+    "WaiterGone",
     "fail",
     "forward",
 ]
@@ -37,7 +37,7 @@ Change = Callable[[VmDefinition], VmDefinition]
 
 
 @dataclass(eq=False)
-class Ask:
+class PendingRequest:
     """A request, and where its answer goes."""
 
     request: VmRequest
@@ -55,7 +55,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Said:
+class QemuEventMessage:
     session: int
     event: QemuEvent | None
     """None: the connection is gone."""
@@ -71,7 +71,7 @@ class Reconnect:
 
 
 @dataclass(frozen=True)
-class Wake:
+class WaiterGone:
     """A waiter has gone away: look at the waiters."""
 
 
@@ -84,12 +84,12 @@ class Timer(StrEnum):
     """Look whether its datastore has room again."""
     POWER_BUTTON = "power-button"
     """Press the guest's power button again."""
-    LOOK = "look"
+    POLL = "poll"
     """Check QEMU's state again; the number is the session's."""
 
 
 @dataclass(frozen=True)
-class Due:
+class TimerFired:
     """A timer has fired; it is out of date if its number isn't the present one."""
 
     timer: Timer
@@ -97,14 +97,14 @@ class Due:
 
 
 @dataclass(frozen=True)
-class DatastoreNews:
+class DatastoreChanged:
     """A datastore that the VM needs went away, or is there again."""
 
     datastore: str
     available: bool
 
 
-Message = Ask | Said | Reconnect | Wake | Due | DatastoreNews
+Message = PendingRequest | QemuEventMessage | Reconnect | WaiterGone | TimerFired | DatastoreChanged
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
@@ -120,5 +120,5 @@ async def forward(qmp: Qmp, session: int, post: Callable[[Message], None]) -> No
         while True:
             event = await qmp.next_event()
             await room.acquire()
-            post(Said(session, event, room.release))
-    post(Said(session, None))
+            post(QemuEventMessage(session, event, room.release))
+    post(QemuEventMessage(session, None))

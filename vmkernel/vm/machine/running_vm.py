@@ -10,11 +10,11 @@ from vmkernel.vm.launch.launcher import RunFolder
 from vmkernel.vm.store.definition import VmDefinition
 from vmkernel.vm.store.launch_record import LaunchRecord
 
-__all__ = ["Running"]
+__all__ = ["RunningVm"]
 
 
 @dataclass
-class Running:
+class RunningVm:
     """Valid only until the work that it was given to returns."""
 
     qmp: Qmp

@@ -30,10 +30,10 @@ from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.nonvolatile import tpm_state
 from vmkernel.vm.nonvolatile.variables import copy_variables
 from vmkernel.vm.snapshots.disks import forget_disks, keep_disks
-from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store import saved_memory
 from vmkernel.vm.store.snapshot_records import SnapshotRecord, folder_of
 
-__all__ = ["Tell", "copy_small", "stand_behind", "take"]
+__all__ = ["Tell", "copy_small", "set_current_snapshot", "take"]
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
     try:
         await machine.snapshots.write(record)
         if record.memory:
-            await asyncio.to_thread(suspension.check_space, folder, machine.definition)
+            await asyncio.to_thread(saved_memory.check_space, folder, machine.definition)
         async with _quiet(machine, record) as report:
             await _keep(machine, record, folder, tell)
         size = 0
@@ -64,12 +64,12 @@ async def take(machine: Machine, record: SnapshotRecord, tell: Tell) -> None:
         await run_to_end_then_cancel(_undo(machine, record))
         if isinstance(error, QmpCommandError):
             what = f"Snapshot {record.id} of VM {machine.vm_id} can't be taken"
-            raise suspension.refusal_of_qemu(what, error) from error
+            raise saved_memory.refusal_of_qemu(what, error) from error
         raise
-    await stand_behind(machine, record.id)
+    await set_current_snapshot(machine, record.id)
 
 
-async def stand_behind(machine: Machine, snapshot: str | None) -> None:
+async def set_current_snapshot(machine: Machine, snapshot: str | None) -> None:
     """Record which snapshot the VM's present state is based on."""
     await machine.define(replace(machine.definition, snapshot=snapshot))
 
@@ -124,15 +124,15 @@ async def _keep_memory(machine: Machine, folder: Path, tell: Tell) -> None:
     def told(done: int, total: int) -> None:
         tell(Progress(done=done, total=total, unit="bytes", stage="writing memory"))
 
-    topology = await suspension.topology(machine.qmp(), machine.record, machine.definition.spec)
-    fd = await asyncio.to_thread(suspension.create, folder)
+    topology = await saved_memory.topology(machine.qmp(), machine.record, machine.definition.spec)
+    fd = await asyncio.to_thread(saved_memory.create, folder)
     try:
         await interruptible(machine, memory_image.save(machine.qmp(), fd, on_progress=told))
         tell(Progress(stage="flushing"))
         record = machine.record
         accelerator = record.accelerator if record is not None else Accelerator.TCG
         await asyncio.to_thread(
-            suspension.seal, folder, fd, machine.definition, accelerator, topology
+            saved_memory.seal, folder, fd, machine.definition, accelerator, topology
         )
     finally:
         os.close(fd)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from vmkernel.model import MicaError, SnapshotState
 from vmkernel.qemu import QmpCommandError
 from vmkernel.vm.machine.machine import Machine
-from vmkernel.vm.snapshots.create import stand_behind
+from vmkernel.vm.snapshots.create import set_current_snapshot
 from vmkernel.vm.snapshots.disks import forget_disks
 from vmkernel.vm.store.snapshot_records import SnapshotRecord, remove_data
 
@@ -49,5 +49,5 @@ async def _delete(machine: Machine, record: SnapshotRecord) -> None:
         if child.parent == record.id:
             await machine.snapshots.write(replace(child, parent=record.parent))
     if machine.definition.snapshot == record.id:
-        await stand_behind(machine, record.parent)
+        await set_current_snapshot(machine, record.parent)
     await machine.snapshots.remove(record.id)

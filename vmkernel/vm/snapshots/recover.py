@@ -16,12 +16,12 @@ from vmkernel.vm.snapshots.delete import delete
 from vmkernel.vm.snapshots.revert import finish
 from vmkernel.vm.store.snapshot_records import revert_under_way
 
-__all__ = ["repair"]
+__all__ = ["recover_snapshots"]
 
 _log = logging.getLogger(__name__)
 
 
-async def repair(machine: Machine) -> None:
+async def recover_snapshots(machine: Machine) -> None:
     """Load the snapshots of a VM and repair them; MicaError if the VM can't be used."""
     await machine.snapshots.load()
     try:

@@ -22,7 +22,7 @@ from vmkernel.vm.snapshots.create import copy_small
 from vmkernel.vm.snapshots.disks import check_kept, restore_disks
 from vmkernel.vm.spec.scope import after_revert
 from vmkernel.vm.states import OFF
-from vmkernel.vm.store import saved_memory as suspension
+from vmkernel.vm.store import saved_memory
 from vmkernel.vm.store.snapshot_records import (
     Revert,
     SnapshotRecord,
@@ -73,7 +73,7 @@ async def finish(machine: Machine, record: SnapshotRecord) -> None:
         await machine.define(new)
         if record.memory:
             await asyncio.to_thread(_suspend, folder, machine.folder)
-            machine.find_memory(suspension.find(machine.folder))
+            machine.find_memory(saved_memory.find(machine.folder))
         await asyncio.to_thread(end_revert, machine.folder)
     except (MicaError, OSError) as error:
         machine.set_state(

@@ -61,7 +61,6 @@ __all__ = [
     "find",
     "forget",
     "open_image",
-    "prove",
     "seal",
     "sweep",
     "topology",
@@ -224,7 +223,7 @@ def check_fits(suspension: Suspension, definition: VmDefinition, present: Accele
         )
 
 
-def prove(folder: Path, image: MemoryImage, vm_id: str) -> None:
+def verify(folder: Path, image: MemoryImage, vm_id: str) -> None:
     """Read the whole image; raise `digest-mismatch` if it isn't as it was written."""
     try:
         with open_image(folder) as file:
