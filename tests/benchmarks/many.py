@@ -19,6 +19,7 @@ from typing import Any
 
 from remote_api.client.sdk import Mica
 from tests.framework.hosted import HostedMica, hosted_mica, unclaimed_mica
+from tests.framework.repository import REPOSITORY
 from vmkernel.model import (
     DatastoreKind,
     DatastoreSpec,
@@ -65,12 +66,12 @@ def vm_name(number: int) -> str:
 
 
 @contextmanager
-def host_with(folder: Path, count: int) -> Iterator[ManyVms]:
-    """A fresh host in `folder` with `count` VMs."""
+def host_with(folder: Path, count: int, source: Path = REPOSITORY) -> Iterator[ManyVms]:
+    """A fresh host in `folder` with `count` VMs, of the checkout `source`."""
     folder.mkdir(parents=True)
     token = _make(folder, count)
     began = time.monotonic()
-    with unclaimed_mica(folder) as host:
+    with unclaimed_mica(folder, source=source) as host:
         start_s = time.monotonic() - began
         host.token = token
         mica = Mica(host.address, token=token, fingerprint=host.fingerprint, timeout_s=60.0)

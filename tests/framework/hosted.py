@@ -81,8 +81,10 @@ class HostedMica:
 
 
 @contextmanager
-def unclaimed_mica(folder: Path, *arguments: str) -> Iterator[HostedMica]:
-    """A fresh host in `folder` that is not claimed."""
+def unclaimed_mica(
+    folder: Path, *arguments: str, source: Path = REPOSITORY
+) -> Iterator[HostedMica]:
+    """A fresh host in `folder` that is not claimed, of the checkout `source`."""
     argv = [
         *(sys.executable, "-m", "remote_api.client", "-o", "json", "serve"),
         *("--dir", str(folder / "state"), "--listen", "127.0.0.1:0"),
@@ -95,7 +97,7 @@ def unclaimed_mica(folder: Path, *arguments: str) -> Iterator[HostedMica]:
             argv,
             stdout=subprocess.PIPE,
             stderr=log,
-            cwd=REPOSITORY,
+            cwd=source,
             env={**os.environ, "HOME": str(folder)},
             preexec_fn=ends_with_us(signal.SIGTERM),
         )
@@ -127,7 +129,7 @@ def unclaimed_mica(folder: Path, *arguments: str) -> Iterator[HostedMica]:
 
 
 @contextmanager
-def hosted_mica(folder: Path, *arguments: str) -> Iterator[HostedMica]:
+def hosted_mica(folder: Path, *arguments: str, source: Path = REPOSITORY) -> Iterator[HostedMica]:
     """A fresh host in `folder`, claimed."""
     with unclaimed_mica(folder, *arguments) as host:
         with host.anonymous() as mica:

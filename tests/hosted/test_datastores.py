@@ -102,7 +102,7 @@ def test_what_lies_in_a_datastore_follows_its_name(mica: Mica, run: Run) -> None
     with pytest.raises(RefusedError) as refused:
         mica.create_volume("new", VolumeSpec(datastore="fast", size_bytes=8 * MIB))
     assert refused.value.code == "conflict"
-    assert [volume.id for volume in mica.volumes("fast")] == []
+    assert [volume.id for volume in mica.volumes(datastore="fast")] == []
     assert "mounted" in run("datastore", "mount", "fast")
     _eventually(lambda: _places(mica) == {"mover": "fast"})
     shown = json.loads(run("-o", "json", "datastore", "show", "fast"))

@@ -63,7 +63,7 @@ def test_upload_of_32_mib(mica: Mica, tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as refused:
         mica.upload_image("big", file, datastore="main", image_format=ImageFormat.RAW)
     assert (refused.value.code, refused.value.problem.status) == ("already-exists", 412)
-    assert [i.id for i in mica.images("main")] == ["big"]
+    assert [i.id for i in mica.images(datastore="main")] == ["big"]
     mica.delete_image("big")
 
 

@@ -21,7 +21,6 @@ from remote_api.client.sdk import Mica
 from vmkernel.model import Operation
 
 __all__ = [
-    "datastore_filter",
     "delete_command",
     "list_command",
     "new_name_argument",
@@ -43,9 +42,6 @@ def object_argument(noun: str) -> Parameter:
 vm_argument = object_argument("vm")
 new_name_argument = click.argument("new_id", type=NAME, metavar="NEW_NAME")
 yes_option = click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
-datastore_filter = click.option(
-    "--datastore", type=NAME, metavar="DATASTORE", help="Only those on this datastore."
-)
 
 
 def list_command(

@@ -26,7 +26,7 @@ from remote_api.schema import Problem
 __all__ = ["Answer", "Download", "LineStream", "Transport"]
 
 T = TypeVar("T")
-Parameters = Mapping[str, str | int | float | bool | None]
+Parameters = Mapping[str, str | int | float | bool | Sequence[str] | None]
 
 CONNECT_TIMEOUT_S = 10.0
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
@@ -241,11 +241,13 @@ def _check(response: httpx.Response) -> None:
     raise RefusedError(read(response.content, Problem))
 
 
-def _parameters(parameters: Parameters | None) -> dict[str, str]:
-    written: dict[str, str] = {}
+def _parameters(parameters: Parameters | None) -> dict[str, str | list[str]]:
+    written: dict[str, str | list[str]] = {}
     for name, value in (parameters or {}).items():
         if isinstance(value, bool):
             written[name] = "true" if value else "false"
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            written[name] = list(value)  # repeated
         elif value is not None:
             written[name] = str(value)
     return written

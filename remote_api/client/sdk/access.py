@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Unpack
 
 from remote_api.client.sdk.base import CREATE, Calls
+from remote_api.client.sdk.queries import AuditListQuery, TokenListQuery
 from remote_api.schema import (
     ClaimBody,
     PageOf,
     TokenBody,
 )
-from vmkernel.model import AuditOutcome, AuditRecord, IssuedToken, Token, TokenSpec
+from vmkernel.model import AuditRecord, IssuedToken, Token, TokenSpec
 
 __all__ = ["AccessCalls"]
 
@@ -27,9 +29,9 @@ class AccessCalls(Calls):
         """The token of this client."""
         return self.transport.send("GET", "/v1/whoami").read(Token)
 
-    def tokens(self) -> Iterator[Token]:
+    def tokens(self, **query: Unpack[TokenListQuery]) -> Iterator[Token]:
         """All tokens."""
-        return self._all("/v1/tokens", PageOf[Token])
+        return self._all("/v1/tokens", PageOf[Token], query)
 
     def create_token(self, token_id: str, spec: TokenSpec) -> IssuedToken:
         """Create a token; only this answer contains its secret."""
@@ -42,10 +44,6 @@ class AccessCalls(Calls):
         """Delete a token; requests with it are refused from then on."""
         self.transport.send("DELETE", f"/v1/tokens/{token_id}")
 
-    def audit(
-        self, *, actor: str | None = None, outcome: AuditOutcome | None = None
-    ) -> Iterator[AuditRecord]:
+    def audit(self, **query: Unpack[AuditListQuery]) -> Iterator[AuditRecord]:
         """The audit trail, newest first."""
-        return self._all(
-            "/v1/audit", PageOf[AuditRecord], actor=actor, outcome=outcome and outcome.value
-        )
+        return self._all("/v1/audit", PageOf[AuditRecord], query)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from remote_api.client.errors import OperationFailedError, TimedOutError
 from remote_api.client.http.transport import ANSWER_TIMEOUT_S, Answer, Transport
+from remote_api.client.sdk.queries import parameters_of
+from remote_api.schema import PageOf
 from vmkernel.model import Operation, OperationState
 
 __all__ = ["CREATE", "Calls", "MERGE_PATCH", "OnBytes", "OnProgress", "POLL_S"]
@@ -93,7 +95,20 @@ class Calls:
         )
         return answer.read(Operation)
 
-    def _all(self, path: str, page_type: type[Any], **parameters: str | None) -> Iterator[Any]:
+    def in_part(
+        self, path: str, *, fields: str | Iterable[str] = "", view: str = "full", **query: object
+    ) -> Iterator[dict[str, Any]]:
+        """The items of a list by the path of the API, with some of their members only: those of
+        `fields`, or with `view="summary"` those of a table."""
+        wanted: dict[str, object] = {**query, "view": view}
+        if fields:
+            wanted["fields"] = fields
+        return self._all(path, PageOf[dict[str, Any]], wanted)
+
+    def _all(
+        self, path: str, page_type: type[Any], query: Mapping[str, object] | None = None
+    ) -> Iterator[Any]:
+        parameters = parameters_of(query or {})
         token: str | None = None
         while True:
             page = self.transport.send(

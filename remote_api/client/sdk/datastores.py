@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Unpack
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
+from remote_api.client.sdk.queries import DatastoreListQuery
 from remote_api.schema import (
     AddDiskBody,
     DatastoreBody,
@@ -26,9 +28,9 @@ class DatastoreCalls(Calls):
         body = WipeDiskBody(disk=disk_id, wipe_serial=disk_id)
         return self._operation("POST", "/v1/host/disks/wipe", body=body)
 
-    def datastores(self) -> Iterator[Datastore]:
+    def datastores(self, **query: Unpack[DatastoreListQuery]) -> Iterator[Datastore]:
         """All datastores."""
-        return self._all("/v1/datastores", PageOf[Datastore])
+        return self._all("/v1/datastores", PageOf[Datastore], query)
 
     def datastore(self, datastore_id: str) -> Datastore:
         """One datastore."""

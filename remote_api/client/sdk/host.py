@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Unpack
 
 from remote_api.client.sdk.base import Calls
+from remote_api.client.sdk.queries import DeviceListQuery, DiskListQuery
 from remote_api.schema import (
     Host,
     PageOf,
@@ -26,13 +28,13 @@ class HostCalls(Calls):
         """The host."""
         return self.transport.send("GET", "/v1/host").read(Host)
 
-    def devices(self) -> Iterator[Device]:
+    def devices(self, **query: Unpack[DeviceListQuery]) -> Iterator[Device]:
         """All PCI and USB devices."""
-        return self._all("/v1/host/devices", PageOf[Device])
+        return self._all("/v1/host/devices", PageOf[Device], query)
 
-    def disks(self) -> Iterator[Disk]:
+    def disks(self, **query: Unpack[DiskListQuery]) -> Iterator[Disk]:
         """All disks of the host."""
-        return self._all("/v1/host/disks", PageOf[Disk])
+        return self._all("/v1/host/disks", PageOf[Disk], query)
 
     def rotate_certificate(self) -> HostCertificate:
         """Replace the API's key and certificate; this client trusts the new one from then on."""

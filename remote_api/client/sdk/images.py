@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Unpack
 
 from remote_api.client.sdk.base import OnBytes
 from remote_api.client.sdk.downloads import DownloadCalls
+from remote_api.client.sdk.queries import ImageListQuery
 from remote_api.schema import (
     CaptureBody,
     PageOf,
@@ -21,9 +22,9 @@ __all__ = ["ImageCalls"]
 class ImageCalls(DownloadCalls):
     """Images."""
 
-    def images(self, datastore: str | None = None) -> Iterator[Image]:
+    def images(self, **query: Unpack[ImageListQuery]) -> Iterator[Image]:
         """All images."""
-        return self._all("/v1/images", PageOf[Image], datastore=datastore)
+        return self._all("/v1/images", PageOf[Image], query)
 
     def image(self, image_id: str) -> Image:
         """One image."""

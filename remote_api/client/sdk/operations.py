@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from typing import Unpack
 
 from remote_api.client.errors import UnreachableError
 from remote_api.client.http.reading import read
 from remote_api.client.sdk.base import POLL_S, Calls
+from remote_api.client.sdk.queries import OperationListQuery
 from remote_api.schema import EventTicket, PageOf
 from vmkernel.model import Event, Operation
 
@@ -19,9 +21,9 @@ _EVENTS_IDLE_S = 45.0
 class OperationCalls(Calls):
     """Operations and events."""
 
-    def operations(self) -> Iterator[Operation]:
+    def operations(self, **query: Unpack[OperationListQuery]) -> Iterator[Operation]:
         """Running and recent operations."""
-        return self._all("/v1/operations", PageOf[Operation])
+        return self._all("/v1/operations", PageOf[Operation], query)
 
     def cancel(self, operation_id: str) -> Operation:
         """Cancel an operation."""

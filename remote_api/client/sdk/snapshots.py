@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Unpack
 
 from remote_api.client.sdk.base import CREATE, Calls
+from remote_api.client.sdk.queries import SnapshotListQuery
 from remote_api.schema import (
     PageOf,
     SnapshotBody,
@@ -17,9 +19,9 @@ __all__ = ["SnapshotCalls"]
 class SnapshotCalls(Calls):
     """Snapshots of VMs."""
 
-    def snapshots(self, vm_id: str) -> Iterator[Snapshot]:
+    def snapshots(self, vm_id: str, **query: Unpack[SnapshotListQuery]) -> Iterator[Snapshot]:
         """The snapshots of a VM."""
-        return self._all(f"/v1/vms/{vm_id}/snapshots", PageOf[Snapshot])
+        return self._all(f"/v1/vms/{vm_id}/snapshots", PageOf[Snapshot], query)
 
     def snapshot(self, vm_id: str, snapshot: str) -> Snapshot:
         """One snapshot."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Unpack
 
 from remote_api.client.errors import RefusedError, UnreachableError
 from remote_api.client.sdk.base import CREATE, POLL_S, OnBytes
 from remote_api.client.sdk.files import file_parts, file_sha256, file_size
 from remote_api.client.sdk.images import ImageCalls
+from remote_api.client.sdk.queries import UploadListQuery
 from remote_api.client.sdk.retries import Retries
 from remote_api.schema import (
     PageOf,
@@ -59,9 +61,9 @@ class UploadCalls(ImageCalls):
         )
         return answer.read(Operation) if answer.status == 202 else answer.read(Image)
 
-    def uploads(self) -> Iterator[Upload]:
+    def uploads(self, **query: Unpack[UploadListQuery]) -> Iterator[Upload]:
         """All unfinished resumable uploads."""
-        return self._all("/v1/uploads", PageOf[Upload])
+        return self._all("/v1/uploads", PageOf[Upload], query)
 
     def upload(self, upload_id: str) -> Upload:
         """One resumable upload."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Unpack
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
+from remote_api.client.sdk.queries import VmListQuery
 from remote_api.schema import (
     CloneBody,
     PageOf,
@@ -19,9 +20,9 @@ __all__ = ["VmCalls"]
 class VmCalls(Calls):
     """VMs."""
 
-    def vms(self) -> Iterator[Vm]:
+    def vms(self, **query: Unpack[VmListQuery]) -> Iterator[Vm]:
         """All VMs."""
-        return self._all("/v1/vms", PageOf[Vm])
+        return self._all("/v1/vms", PageOf[Vm], query)
 
     def vm(self, vm_id: str) -> Vm:
         """One VM."""

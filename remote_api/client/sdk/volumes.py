@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Unpack
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, OnBytes
 from remote_api.client.sdk.downloads import DownloadCalls
+from remote_api.client.sdk.queries import VolumeListQuery
 from remote_api.schema import (
     KeepVolumeBody,
     PageOf,
@@ -21,9 +22,9 @@ __all__ = ["VolumeCalls"]
 class VolumeCalls(DownloadCalls):
     """Volumes."""
 
-    def volumes(self, datastore: str | None = None) -> Iterator[Volume]:
+    def volumes(self, **query: Unpack[VolumeListQuery]) -> Iterator[Volume]:
         """All volumes."""
-        return self._all("/v1/volumes", PageOf[Volume], datastore=datastore)
+        return self._all("/v1/volumes", PageOf[Volume], query)
 
     def volume(self, volume_id: str) -> Volume:
         """One volume."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from remote_api.client.cli.list_options import given_query, list_options
 from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.parameters import choice_of
 from remote_api.client.cli.session import (
@@ -24,6 +25,7 @@ from remote_api.client.cli.verbs import (
 )
 from remote_api.client.sdk import Mica
 from vmkernel.model import (
+    DATASTORE_LISTING,
     KIND_FIELDS,
     Datastore,
     DatastoreKind,
@@ -391,7 +393,12 @@ _COLUMNS = listed(
     *(("raid", lambda d: d.status.raid and _raid_text(d.status.raid)), "reason"),
 )
 datastore_group.add_command(
-    list_command(lambda mica: mica.datastores(), _COLUMNS, text="List datastores.")
+    list_command(
+        lambda mica, **given: mica.datastores(**given_query(given)),
+        _COLUMNS,
+        text="List datastores.",
+        parameters=list_options(DATASTORE_LISTING),
+    )
 )
 datastore_group.add_command(
     show_command(

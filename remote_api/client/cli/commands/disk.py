@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from remote_api.client.cli.list_options import given_query, list_options
 from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.session import (
     Session,
@@ -14,7 +15,11 @@ from remote_api.client.cli.session import (
 from remote_api.client.cli.verbs import list_command, show_command
 from remote_api.client.errors import ConflictError
 from remote_api.client.sdk import Mica
-from vmkernel.model import Disk, DiskPartition
+from vmkernel.model import (
+    DISK_LISTING,
+    Disk,
+    DiskPartition,
+)
 
 __all__ = ["COMMANDS"]
 
@@ -87,7 +92,10 @@ _COLUMNS = listed(
 )
 disk_group.add_command(
     list_command(
-        lambda mica: mica.disks(), _COLUMNS, text="List the host's disks and what is on them."
+        lambda mica, **given: mica.disks(**given_query(given)),
+        _COLUMNS,
+        text="List the host's disks and what is on them.",
+        parameters=list_options(DISK_LISTING),
     )
 )
 disk_group.add_command(

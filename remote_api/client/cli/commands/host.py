@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from remote_api.client.cli import output
+from remote_api.client.cli.list_options import given_query, list_options
 from remote_api.client.cli.output import Columns
 from remote_api.client.cli.parameters import choice_of
 from remote_api.client.cli.rates import host_rates
@@ -21,6 +22,7 @@ from remote_api.client.cli.session import (
 )
 from remote_api.client.cli.verbs import list_command, yes_option
 from vmkernel.model import (
+    DEVICE_LISTING,
     CpuInfo,
     Finding,
     HostStatistics,
@@ -121,10 +123,11 @@ _DEVICE_COLUMNS: Columns = (
 )
 host_group.add_command(
     list_command(
-        lambda mica: mica.devices(),
+        lambda mica, **given: mica.devices(**given_query(given)),
         _DEVICE_COLUMNS,
         name="devices",
         text="List PCI and USB devices.",
+        parameters=list_options(DEVICE_LISTING),
     )
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from remote_api.client.cli import output
+from remote_api.client.cli.list_options import given_query, list_options
 from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.parameters import NAME, SIZE, choice_of
 from remote_api.client.cli.session import (
@@ -20,7 +21,6 @@ from remote_api.client.cli.session import (
     wait_option,
 )
 from remote_api.client.cli.verbs import (
-    datastore_filter,
     delete_command,
     list_command,
     object_argument,
@@ -28,6 +28,7 @@ from remote_api.client.cli.verbs import (
 )
 from remote_api.client.sdk import file_sha256
 from vmkernel.model import (
+    IMAGE_LISTING,
     Compression,
     Image,
     ImageCapture,
@@ -83,10 +84,10 @@ _LINES: Columns = (
 )
 image_group.add_command(
     list_command(
-        lambda mica, datastore: mica.images(datastore),
+        lambda mica, **given: mica.images(**given_query(given)),
         listed(_LINES, "id", "format", "size", "datastore", "used by"),
         text="List images.",
-        parameters=(datastore_filter,),
+        parameters=list_options(IMAGE_LISTING),
     )
 )
 image_group.add_command(

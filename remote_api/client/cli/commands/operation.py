@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import click
 
+from remote_api.client.cli.list_options import given_query, list_options
 from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.session import Session, pass_session
 from remote_api.client.cli.verbs import list_command, show_command
-from vmkernel.model import Operation
+from vmkernel.model import (
+    OPERATION_LISTING,
+    Operation,
+)
 
 __all__ = ["COMMANDS"]
 
@@ -66,9 +70,10 @@ _LINES: Columns = (
 )
 operation_group.add_command(
     list_command(
-        lambda mica: mica.operations(),
+        lambda mica, **given: mica.operations(**given_query(given)),
         listed(_LINES, "id", "kind", "subject", "state", "done", "by", "since", "error"),
         text="List running and recent operations.",
+        parameters=list_options(OPERATION_LISTING),
     )
 )
 operation_group.add_command(

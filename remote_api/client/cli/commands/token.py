@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from remote_api.client.cli import output
+from remote_api.client.cli.list_options import given_query, list_options
 from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.parameters import choice_of
 from remote_api.client.cli.session import (
@@ -21,6 +22,7 @@ from remote_api.client.cli.verbs import (
     show_command,
 )
 from vmkernel.model import (
+    TOKEN_LISTING,
     Role,
     TokenSpec,
 )
@@ -42,9 +44,10 @@ _LINES: Columns = (
 )
 token_group.add_command(
     list_command(
-        lambda mica: mica.tokens(),
+        lambda mica, **given: mica.tokens(**given_query(given)),
         listed(_LINES, "id", "role", "expires", "description"),
         text="List tokens, without their secrets.",
+        parameters=list_options(TOKEN_LISTING),
     )
 )
 token_group.add_command(

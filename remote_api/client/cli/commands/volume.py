@@ -11,6 +11,7 @@ from typing import BinaryIO
 import click
 
 from remote_api.client.cli import output
+from remote_api.client.cli.list_options import given_query, list_options
 from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.parameters import NAME, SIZE, choice_of
 from remote_api.client.cli.session import (
@@ -22,7 +23,6 @@ from remote_api.client.cli.session import (
     wait_option,
 )
 from remote_api.client.cli.verbs import (
-    datastore_filter,
     delete_command,
     list_command,
     new_name_argument,
@@ -33,6 +33,7 @@ from remote_api.client.cli.verbs import (
 from remote_api.client.errors import RefusedError
 from remote_api.client.sdk import Mica
 from vmkernel.model import (
+    VOLUME_LISTING,
     Allocation,
     CheckRepair,
     ImageCapture,
@@ -88,14 +89,14 @@ _LINES: Columns = (
 )
 volume_group.add_command(
     list_command(
-        lambda mica, datastore: mica.volumes(datastore),
+        lambda mica, **given: mica.volumes(**given_query(given)),
         listed(
             _LINES,
             *("id", "size", "used", ("format", lambda v: v.spec.format)),
             *("datastore", "vm", "base", "reason"),
         ),
         text="List volumes.",
-        parameters=(datastore_filter,),
+        parameters=list_options(VOLUME_LISTING),
     )
 )
 volume_group.add_command(

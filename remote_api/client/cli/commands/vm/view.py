@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from remote_api.client.cli.list_options import given_query, list_options
 from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.session import (
     Session,
@@ -13,6 +14,7 @@ from remote_api.client.cli.session import (
 )
 from remote_api.client.cli.verbs import list_command, vm_argument
 from vmkernel.model import (
+    VM_LISTING,
     RestartStatus,
     SecureBootStatus,
     Vm,
@@ -120,13 +122,14 @@ def show_vm(session: Session, vm_id: str) -> None:
 
 COMMANDS = (
     list_command(
-        lambda mica: mica.vms(),
+        lambda mica, **given: mica.vms(**given_query(given)),
         listed(
             _LINES,
             *("id", "state", ("cpus", lambda v: v.spec.cpus.count)),
             *("memory", "datastore", "accelerator", "reason"),
         ),
         text="List VMs.",
+        parameters=list_options(VM_LISTING),
     ),
     show_vm,
 )
