@@ -14,6 +14,7 @@ from typing import Protocol
 from vmkernel.control.handlers.host import HostService
 from vmkernel.events import EventBus
 from vmkernel.host.runner import Runner
+from vmkernel.host.worker import Workers
 from vmkernel.operations import OperationRegistry
 from vmkernel.platform import PlatformContext
 from vmkernel.state import Medium, StateStore
@@ -54,6 +55,11 @@ class Platform(HostService, Protocol):
 class Adapters(Protocol):
     @property
     def runner(self) -> Runner: ...
+
+    @property
+    def workers(self) -> Workers:
+        """Starts confined processes for data from outside."""
+        ...
 
     @property
     def platform(self) -> Platform:

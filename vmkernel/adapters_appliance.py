@@ -60,6 +60,11 @@ class ApplianceAdapters:
         self._stick_disk: str | None = None
 
     @property
+    def workers(self) -> Workers:
+        """See Adapters."""
+        return self._workers
+
+    @property
     def runner(self) -> Runner:
         return self._runner
 

@@ -43,6 +43,11 @@ class HostedAdapters:
         self._workers = Workers(self._runner, allow_loopback=options.pull_from_loopback)
 
     @property
+    def workers(self) -> Workers:
+        """See Adapters."""
+        return self._workers
+
+    @property
     def runner(self) -> Runner:
         return self._runner
 

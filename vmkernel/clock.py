@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
-__all__ = ["format_time", "now"]
+__all__ = ["format_time", "now", "parse_time"]
 
 
 def format_time(seconds: float) -> str:
@@ -17,3 +18,8 @@ def format_time(seconds: float) -> str:
 def now() -> str:
     """The present time."""
     return format_time(time.time())
+
+
+def parse_time(text: str) -> float:
+    """Seconds since the epoch of what `format_time` wrote. ValueError for anything else."""
+    return datetime.fromisoformat(text).timestamp()

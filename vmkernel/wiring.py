@@ -44,11 +44,12 @@ from vmkernel.control.handlers import (
     uploads,
     vm,
     volumes,
+    webhooks,
 )
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.events import EventBus
 from vmkernel.model import ApiInfo, Finding, HostMode, Role
-from vmkernel.operations import OperationRegistry
+from vmkernel.operations import Journal, OperationRegistry
 from vmkernel.options import Options
 from vmkernel.platform import PlatformContext
 from vmkernel.service_manager import feed_watchdog, notify, passed_sockets
@@ -58,6 +59,8 @@ from vmkernel.storage.service import StorageService
 from vmkernel.text import clean
 from vmkernel.version import __version__
 from vmkernel.vm.side import VmSide
+from vmkernel.webhooks import WebhookService
+from vmkernel.webhooks.sender import Sender
 
 if TYPE_CHECKING:
     from vmkernel.metrics import MetricsService
@@ -93,7 +96,9 @@ class Vmkernel:
     ) -> None:
         self._options = options
         self._bus = EventBus()
-        self._operations = OperationRegistry(self._bus)
+        self._operations = OperationRegistry(
+            self._bus, journal=Journal(options.run_dir / "operations.jsonl")
+        )
         self._dispatcher = Dispatcher()
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
@@ -165,6 +170,7 @@ class Vmkernel:
 
     async def _open_state(self) -> None:
         self._options.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._operations.load()
         opened = await self._adapters.open_medium()
         log = StateLog(opened.medium) if opened.medium is not None else None
         self._store = StateStore(log, shadow=opened.shadow)
@@ -186,6 +192,12 @@ class Vmkernel:
 
         show(self._store.config)
         self._store.on_change(show)
+        hooks = WebhookService(
+            self._store, self._bus, Sender(self._adapters.workers).send, self._options.run_dir
+        )
+        self._ending.push_async_callback(hooks.stop)
+        hooks.start()
+        webhooks.register(self._dispatcher, hooks)
         host.register_api_info(self._dispatcher, self._api_info)
         access.register(self._dispatcher, self._access, self._store, self._bus, make_identity)
         operations.register(self._dispatcher, self._operations)

@@ -96,6 +96,10 @@ _EXPLAINED: dict[ProblemCode, tuple[str, str]] = {
         "What was asked for is no longer kept, such as the events after an old one.",
         "List the objects again, and follow from the `Mica-Event-Id` of that answer.",
     ),
+    ErrorCode.INTERRUPTED: (
+        "The host's management service ended while an operation ran.",
+        "Look at the object, and repeat the request if it is not as you want it.",
+    ),
     ErrorCode.UNSUPPORTED: (
         "This host, its hardware or the object's kind doesn't support this.",
         "Do what `detail` says, or use another host.",

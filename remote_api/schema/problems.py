@@ -71,6 +71,7 @@ _STATUS: dict[ProblemCode, int] = {
     ErrorCode.DIGEST_MISMATCH: 422,
     ErrorCode.TRUNCATED: 400,
     ErrorCode.GONE: 410,
+    ErrorCode.INTERRUPTED: 503,
     ErrorCode.UNSUPPORTED: 422,
     ErrorCode.RATE_LIMITED: 429,
     ErrorCode.TIMED_OUT: 504,

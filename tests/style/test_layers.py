@@ -23,7 +23,7 @@ LAYERS: Sequence[frozenset[str]] = tuple(
         "decoding errors",
         "devices events host",
         "auth host_devices network operations qemu state status_screen syslog workers",
-        "platform resources storage",
+        "platform resources storage webhooks",
         "fleet importers migration vm",
         "metrics",
         "control options",

@@ -22,6 +22,7 @@ SUBJECT_KINDS = (
     "upload",
     "vm",
     "volume",
+    "webhook",
 )
 _ALWAYS = ("events.lost", "events.position")
 """What is about the stream itself passes every filter."""

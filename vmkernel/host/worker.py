@@ -31,7 +31,7 @@ from vmkernel.jail.roles import FETCH_WORKER, TOOL, WORKER
 from vmkernel.model import ErrorCode, MicaError
 from vmkernel.text import clean
 
-__all__ = ["Confinement", "Outcome", "Workers"]
+__all__ = ["Confinement", "Outcome", "WorkerReceipt", "Workers"]
 
 _SILENCE_S = 120.0
 _LINE_BYTES = 1 << 16
@@ -136,6 +136,14 @@ class Workers:
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
+class WorkerReceipt(msgspec.Struct, frozen=True):
+    """What became of a message."""
+
+    status: Annotated[int, msgspec.Meta(ge=100, le=999)] | None = None
+    error: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
+    retry_after_s: Annotated[int, msgspec.Meta(ge=0, le=999_999_999)] | None = None
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """The result of a worker."""
 
@@ -146,6 +154,8 @@ class Outcome(msgspec.Struct, frozen=True):
         tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(max_length=64)
     ] = ()
     """The numbers of the keys that a guest's firmware variables lack."""
+    receipts: Annotated[tuple[WorkerReceipt, ...], msgspec.Meta(max_length=64)] = ()
+    """What became of each message that was sent."""
     revoked: Count | None = None
     """The number of signatures that they revoke."""
 

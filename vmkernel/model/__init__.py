@@ -31,3 +31,4 @@ from vmkernel.model.vm_differences import *
 from vmkernel.model.vm_hardware import *
 from vmkernel.model.vm_life import *
 from vmkernel.model.volumes import *
+from vmkernel.model.webhooks import *

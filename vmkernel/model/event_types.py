@@ -66,4 +66,10 @@ EVENT_TYPES: Mapping[str, str] = {
     "volume.deleted": "A volume was deleted.",
     "volume.expired": "A volume was deleted because no VM used it in time.",
     "volume.updated": "A volume was resized, moved, converted, flattened or kept.",
+    "webhook.created": "A webhook is there.",
+    "webhook.deleted": "A webhook was deleted.",
+    "webhook.disabled": "The host disabled a webhook whose receiver fails or wants no more.",
+    "webhook.failing": "A delivery failed after others had succeeded; it is repeated.",
+    "webhook.ping": "A test, sent to one webhook alone.",
+    "webhook.updated": "A webhook was changed.",
 }

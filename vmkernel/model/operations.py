@@ -54,6 +54,10 @@ class Progress(Record, frozen=True, kw_only=True):
     """0 if not known yet."""
     unit: str = "bytes"
     stage: str = ""
+    rate_per_s: int | None = None
+    """So many of the unit a second, since the stage began; null until that can be said."""
+    remaining_s: int | None = None
+    """How long the stage will take at that rate; null if its total is unknown."""
 
 
 class Operation(Record, frozen=True, kw_only=True):
@@ -72,6 +76,8 @@ class Operation(Record, frozen=True, kw_only=True):
     finished_at: Timestamp | None = None
     error: OperationError | None = None
     """Why it failed."""
+    parent: str | None = None
+    """The operation that began it as a part of its own work."""
     unchanged: bool = False
     """True if there was nothing to do, such as at the start of a VM that runs."""
 
@@ -103,6 +109,7 @@ OPERATION_LISTING = Listing(
         "subject": Column("subject.id", text="The id of what it is about."),
         "subject_kind": Column("subject.kind"),
         "actor": Column("actor"),
+        "parent": Column("parent", text="The operation that began it; empty for none."),
     },
     sort={
         "id": Column("id"),

@@ -52,6 +52,8 @@ class ErrorCode(OpenEnum):
     TRUNCATED = "truncated"
     GONE = "gone"
     """What was asked for is no longer kept; begin again from the present."""
+    INTERRUPTED = "interrupted"
+    """The host's management service ended while it was done; its outcome is unknown."""
     UNSUPPORTED = "unsupported"
     RATE_LIMITED = "rate-limited"
     TIMED_OUT = "timed-out"
@@ -80,6 +82,7 @@ _HEADLINES = {
     ErrorCode.DIGEST_MISMATCH: "Digest mismatch",
     ErrorCode.TRUNCATED: "The data ended too early",
     ErrorCode.GONE: "No longer kept",
+    ErrorCode.INTERRUPTED: "The host's service ended meanwhile",
     ErrorCode.UNSUPPORTED: "This host doesn't support it",
     ErrorCode.RATE_LIMITED: "Too many attempts",
     ErrorCode.TIMED_OUT: "It took too long; the outcome is unknown",

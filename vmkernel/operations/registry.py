@@ -4,6 +4,9 @@
         |-> running -----work raises-------------> failed (with its problem)
                      \\---cancel() or close()-----> cancelled
 
+What an earlier vmkernel knew is taken up from the journal: what had ended stays as it was, and what
+ran when that process was killed has failed, with that as its reason.
+
 Each operation is one task that the registry owns. Cancelling is asyncio's: the work sees
 CancelledError, cleans up after itself, and only then does the operation end.
 """
@@ -17,6 +20,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import msgspec
@@ -36,6 +40,7 @@ from vmkernel.model import (
     Progress,
     Subject,
 )
+from vmkernel.operations.journal import Journal
 from vmkernel.operations.places import Places
 
 __all__ = ["OperationContext", "OperationRegistry", "Work"]
@@ -43,6 +48,11 @@ __all__ = ["OperationContext", "OperationRegistry", "Work"]
 _log = logging.getLogger(__name__)
 _CANCEL_WAIT_S = 10.0
 _COUNT_MAX = (1 << 63) - 1
+_INTERRUPTED = (
+    "The host's management service ended while this ran: look at the object, and repeat the request"
+    " if it is not as you want it."
+)
+_parent: ContextVar[str | None] = ContextVar("operation that begins others", default=None)
 _RUNNING, _RUNNING_EACH = 1024, 256
 """At once, in all and of one token; what Mica does by itself is not counted."""
 
@@ -64,7 +74,20 @@ class OperationContext:
     def advance(self, done: int, total: int = 0, *, stage: str = "", unit: str = "bytes") -> None:
         """The same in parts; values from programs are limited to the range of a number."""
         done, total = (min(max(0, number), _COUNT_MAX) for number in (done, total))
-        self.progress(Progress(done=done, total=total, unit=unit, stage=stage))
+        rate = self._entry.pace.rate(stage, done, time.monotonic())
+        remaining = None
+        if rate and total:
+            remaining = min(max(0, total - done) // rate, _COUNT_MAX)
+        self.progress(
+            Progress(
+                done=done,
+                total=total,
+                unit=unit,
+                stage=stage,
+                rate_per_s=rate,
+                remaining_s=remaining,
+            )
+        )
 
     def nothing_to_do(self) -> None:
         """Say that all is as the work would make it."""
@@ -79,6 +102,22 @@ Work = Callable[[OperationContext], Awaitable[None]]
 
 
 @dataclass
+class _Pace:
+    """How fast the present stage is."""
+
+    stage: str | None = None
+    since_s: float = 0.0
+    done: int = 0
+
+    def rate(self, stage: str, done: int, now_s: float) -> int | None:
+        """Units a second since the stage began; None in its first second, which says little."""
+        if stage != self.stage or done < self.done:
+            self.stage, self.since_s, self.done = stage, now_s, done
+        elapsed_s = now_s - self.since_s
+        return min(int((done - self.done) / elapsed_s), _COUNT_MAX) if elapsed_s >= 1 else None
+
+
+@dataclass
 class _Entry:
     operation: Operation
     held: contextlib.ExitStack
@@ -87,13 +126,19 @@ class _Entry:
     done: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     cancel_asked: bool = False
+    pace: _Pace = field(default_factory=_Pace)
 
 
 class OperationRegistry:
     """Starts, watches and remembers operations; owned by the event loop's thread."""
 
     def __init__(
-        self, bus: EventBus, *, history_count: int = 1000, history_age_s: float = 24 * 3600
+        self,
+        bus: EventBus,
+        *,
+        history_count: int = 1000,
+        history_age_s: float = 24 * 3600,
+        journal: Journal | None = None,
     ) -> None:
         self._bus = bus
         self._history_count = history_count
@@ -102,7 +147,47 @@ class OperationRegistry:
         self._start = f"{int(time.time() * 1000):011x}"
         self._numbers = itertools.count(1)
         self._closing = False
+        self._journal = journal
         self._running = Places("operations run", total=_RUNNING, each=_RUNNING_EACH)
+
+    def load(self) -> None:
+        """Take up what an earlier process knew; events tell of what it left unfinished."""
+        if self._journal is None:
+            return
+        now_s, monotonic_s = time.time(), time.monotonic()
+        broken: list[_Entry] = []
+        for operation in self._journal.load():
+            entry = _Entry(operation, contextlib.ExitStack(), finished_monotonic_s=monotonic_s)
+            entry.done.set()
+            self._entries[operation.id] = entry
+            if operation.state.finished:
+                age_s = now_s - clock.parse_time(operation.finished_at or operation.created_at)
+                entry.finished_monotonic_s = monotonic_s - max(0.0, age_s)
+                continue
+            error = ErrorInfo(code=ErrorCode.INTERRUPTED, detail=_INTERRUPTED)
+            entry.operation = msgspec.structs.replace(
+                operation,
+                state=OperationState.FAILED,
+                cancellable=False,
+                finished_at=clock.now(),
+                error=OperationError.of(error),
+            )
+            broken.append(entry)
+        self._forget()
+        self._journal.replace(self._known())
+        for entry in broken:
+            self._publish("operation.finished", entry)
+
+    def _known(self) -> list[Operation]:
+        return [entry.operation for entry in self._entries.values()]
+
+    def _note(self, entry: _Entry) -> None:
+        if self._journal is None:
+            return
+        if self._journal.is_long:
+            self._journal.replace(self._known())
+        else:
+            self._journal.note(entry.operation)
 
     def begin(
         self,
@@ -139,10 +224,12 @@ class OperationRegistry:
                 cancellable=cancellable,
                 actor=actor,
                 created_at=clock.now(),
+                parent=_parent.get(),
             ),
             held=mine,
         )
         self._entries[entry.operation.id] = entry
+        self._note(entry)
         self._publish("operation.started", entry)
         entry.task = asyncio.create_task(self._run(entry, work), name=entry.operation.id)
         entry.task.add_done_callback(lambda _: self._ensure_finished(entry))
@@ -210,6 +297,7 @@ class OperationRegistry:
 
     async def _run(self, entry: _Entry, work: Work) -> None:
         context = OperationContext(entry)
+        _parent.set(entry.operation.id)
         asked_by.set(
             Asker(entry.operation.actor, lambda: context.advance(0, stage="waiting for a place"))
         )
@@ -240,8 +328,10 @@ class OperationRegistry:
             cancellable=False,
             finished_at=clock.now(),
             error=OperationError.of(error) if error else None,
+            progress=msgspec.structs.replace(entry.operation.progress, remaining_s=None),
         )
         entry.finished_monotonic_s = time.monotonic()
+        self._note(entry)
         entry.done.set()
         operation = entry.operation
         _log.info(

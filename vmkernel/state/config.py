@@ -9,7 +9,16 @@ import msgspec
 
 from vmkernel import clock
 from vmkernel.decoding import UndecodableError, convert_to, decode_document, decode_json
-from vmkernel.model import DatastoreSpec, ErrorCode, Record, Sha256Hex, Slug, Timestamp, TokenSpec
+from vmkernel.model import (
+    DatastoreSpec,
+    ErrorCode,
+    Record,
+    Sha256Hex,
+    Slug,
+    Timestamp,
+    TokenSpec,
+    WebhookSpec,
+)
 from vmkernel.state.errors import StateError
 from vmkernel.state.upgrades import SCHEMA, upgrade
 
@@ -18,6 +27,7 @@ __all__ = [
     "NetworkSettings",
     "StoredDatastore",
     "StoredToken",
+    "StoredWebhook",
     "TlsMaterial",
     "decode_config",
     "encode_config",
@@ -65,6 +75,17 @@ class StoredDatastore(Record, frozen=True, kw_only=True):
     """True if it should stay unmounted."""
 
 
+class StoredWebhook(Record, frozen=True, kw_only=True):
+    """A webhook as it is kept, with its secret: it signs with it."""
+
+    id: Slug
+    created_at: Timestamp
+    revision: int = 1
+    spec: WebhookSpec
+    disabled_reason: str | None = None
+    """Why the host disabled it; null if a client did."""
+
+
 class NetworkSettings(Record, frozen=True, kw_only=True):
     """The management network as it was asked for; no addresses means DHCP and SLAAC."""
 
@@ -93,6 +114,7 @@ class HostConfig(Record, frozen=True, kw_only=True):
     """The hardware address that the network knows the host by, so that it keeps its lease."""
     autostart: tuple[Slug, ...] = ()
     """VMs to start when the host starts, in order."""
+    webhooks: tuple[StoredWebhook, ...] = ()
 
 
 def new_config() -> HostConfig:

@@ -16,7 +16,7 @@ from typing import Any
 
 from vmkernel.workers.confine import Policy, confine
 
-__all__ = ["Refusal", "Report", "run"]
+__all__ = ["Refusal", "Report", "run", "say"]
 
 _REPORT_S = 0.25
 

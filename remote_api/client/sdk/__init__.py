@@ -21,6 +21,7 @@ from remote_api.client.sdk.statistics import StatisticsCalls
 from remote_api.client.sdk.uploads import UploadCalls
 from remote_api.client.sdk.vms import VmCalls
 from remote_api.client.sdk.volumes import VolumeCalls
+from remote_api.client.sdk.webhooks import WebhookCalls
 
 __all__ = ["Mica", "OnBytes", "OnProgress", "file_sha256"]
 
@@ -28,6 +29,7 @@ __all__ = ["Mica", "OnBytes", "OnProgress", "file_sha256"]
 class Mica(
     HostCalls,
     AccessCalls,
+    WebhookCalls,
     DatastoreCalls,
     VolumeCalls,
     UploadCalls,

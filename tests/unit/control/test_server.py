@@ -22,6 +22,7 @@ from vmkernel.auth import AccessService, Caller, ClaimCode
 from vmkernel.control import ControlClient, requests, wire
 from vmkernel.control.dispatch import Dispatcher, Streamed
 from vmkernel.control.handlers import access, operations
+from vmkernel.control.requests import webhooks
 from vmkernel.control.server import ControlServer, bind_socket
 from vmkernel.control.wire import Connection, Failure, Success, WireError
 from vmkernel.events import EventBus
@@ -556,6 +557,8 @@ def test_requests_for_operators_that_only_read_are_known() -> None:
                 requests.GetUpload,
                 requests.GetVolumeData,
                 requests.GetVolumeMap,
+                webhooks.GetWebhook,
+                webhooks.ListWebhooks,
                 requests.ListAudit,
                 requests.ListExtents,
                 requests.ListTokens,

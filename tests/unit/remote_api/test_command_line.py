@@ -178,6 +178,9 @@ def _parameters(command: click.Command, words: str) -> Iterator[tuple[str, click
 
 
 NOT_NAMES = {
+    *("mica webhook create --url", "mica webhook create --secret", "mica webhook set --url"),
+    *("mica webhook create --type", "mica webhook create --subject", "mica webhook create -l"),
+    *("mica webhook set --secret", "mica webhook create --description"),
     *("mica events --type", "mica events --subject", "mica events -l"),
     *("mica context forget NAME", "mica context add NAME", "mica context use NAME"),
     *("mica context add HOST", "mica claim HOST", "mica --host", "mica claim --name"),

@@ -139,8 +139,7 @@ COMMANDS: dict[tuple[str, ...], tuple[Any, str, set[str]]] = {
         Operation,
         "",
         # The code says what the type and the title say; of a field, the detail says it all.
-        {"error.title", "error.type", "progress.unit"}
-        | {"error.errors.-.code", "error.errors.-.parameters.-"},
+        {"error.title", "error.type"} | {"error.errors.-.code", "error.errors.-.parameters.-"},
     ),
     ("token", "whoami"): (Token, "", set()),
     ("host", "show"): (

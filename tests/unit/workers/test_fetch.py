@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.framework.web_server import WebServer, web_server
-from vmkernel.workers import fetch as fetch_module
-from vmkernel.workers.fetch import Job, fetch, judge_url
+from vmkernel.workers import outbound
+from vmkernel.workers.fetch import Job, fetch
+from vmkernel.workers.outbound import judge_url
 from vmkernel.workers.report import Refusal, Report
 
 MIB = 1 << 20
@@ -106,7 +107,7 @@ def test_an_address_that_changed_its_mind_is_refused_at_connect_time(
     web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([True, False])
-    monkeypatch.setattr(fetch_module, "judge_address", lambda *_, **__: next(answers))
+    monkeypatch.setattr(outbound, "judge_address", lambda *_, **__: next(answers))
     with pytest.raises(Refusal, match="is this host itself"):
         _fetch(web, "/plain/file", tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b""
@@ -115,6 +116,6 @@ def test_an_address_that_changed_its_mind_is_refused_at_connect_time(
 def test_a_connection_to_ourselves_is_noticed_whatever_was_judged(
     web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_module, "judge_address", lambda *_, **__: True)
+    monkeypatch.setattr(outbound, "judge_address", lambda *_, **__: True)
     with pytest.raises(Refusal, match="is this host itself"):
         _fetch(web, "/plain/file", tmp_path / "out", allow_loopback=False)

@@ -52,6 +52,14 @@ def _far(operation: Operation) -> str | None:
     return f"{100 * progress.done // progress.total} %" if progress.total else None
 
 
+def _left(operation: Operation) -> str | None:
+    progress = operation.progress
+    if operation.state.finished or progress.remaining_s is None:
+        return None
+    rate = f", {progress.rate_per_s} {progress.unit}/s" if progress.rate_per_s else ""
+    return f"{progress.remaining_s} s{rate}"
+
+
 _LINES: Columns = (
     ("id", lambda o: o.id),
     ("kind", lambda o: o.kind),
@@ -60,6 +68,8 @@ _LINES: Columns = (
     ("nothing to do", lambda o: o.unchanged or None),
     ("stage", lambda o: o.progress.stage),
     ("done", _far),
+    ("remaining", _left),
+    ("part of", lambda o: o.parent),
     ("by", lambda o: o.actor),
     ("since", lambda o: o.created_at),
     ("until", lambda o: o.finished_at),
