@@ -8,23 +8,19 @@ the second, which drops it. So a frame that makes the first one fail is dropped.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Sequence
 
+from vmkernel.host import netlink
+
 __all__ = ["add_static_address", "has_filter", "set_filter"]
 
-_HEADER = struct.Struct("=IHHII")
 _TRAFFIC = struct.Struct("=BxxxiIII")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
-_ATTRIBUTE = struct.Struct("=HH")
 _INSTRUCTION = struct.Struct("=HBBI")
-_ERROR = struct.Struct("=i")
 
 _RTM_NEWNEIGH, _RTM_NEWQDISC, _RTM_NEWTFILTER, _RTM_GETTFILTER = 28, 36, 44, 46
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_REQUEST, _ACK, _DUMP, _CREATE = 0x1, 0x4, 0x300, 0x400
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 _TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_FLAGS = 4, 5, 8
 _ACT_DIRECT = 1
@@ -51,7 +47,12 @@ def set_filter(link: str, program: Program) -> None:
     index = socket.if_nametoindex(link)
     with _open() as sock:
         clsact = _TRAFFIC.pack(0, index, _CLSACT_HANDLE, _CLSACT, 0)
-        _ask(sock, _RTM_NEWQDISC, _CREATE, clsact + _attribute(_TCA_KIND, b"clsact\0"))
+        _ask(
+            sock,
+            _RTM_NEWQDISC,
+            netlink.NLM_F_CREATE,
+            clsact + netlink.attribute(_TCA_KIND, b"clsact\0"),
+        )
         _put(sock, index, _DROPPING, _DROP, direct=True)
         _put(sock, index, _PASSING, program, direct=False)
 
@@ -64,10 +65,10 @@ def has_filter(link: str, program: Program) -> bool:
         request = _TRAFFIC.pack(0, index, 0, _INGRESS, 0)
         found = {}
         for body in _dump(sock, _RTM_GETTFILTER, request):
-            options = dict(_attributes(body[_TRAFFIC.size :])).get(_TCA_OPTIONS)
+            options = dict(netlink.attributes(body[_TRAFFIC.size :])).get(_TCA_OPTIONS)
             if options is not None:
                 order = _TRAFFIC.unpack_from(body)[4] >> 16
-                found[order] = dict(_attributes(options)).get(_TCA_BPF_OPS, b"")
+                found[order] = dict(netlink.attributes(options)).get(_TCA_BPF_OPS, b"")
     return found == wanted
 
 
@@ -77,19 +78,21 @@ def add_static_address(port: str, mac: str) -> None:
     """
     index = socket.if_nametoindex(port)
     head = _NEIGHBOUR.pack(socket.AF_BRIDGE, index, _NUD_NOARP, _NTF_MASTER | _NTF_STICKY, 0)
-    address = _attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+    address = netlink.attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
     with _open() as sock:
-        _ask(sock, _RTM_NEWNEIGH, _CREATE, head + address)
+        _ask(sock, _RTM_NEWNEIGH, netlink.NLM_F_CREATE, head + address)
 
 
 def _put(sock: socket.socket, index: int, order: int, program: Program, *, direct: bool) -> None:
     head = _TRAFFIC.pack(0, index, 1, _INGRESS, order << 16 | _EVERY_PROTOCOL)
-    options = _attribute(_TCA_BPF_OPS_LEN, struct.pack("=H", len(program)))
-    options += _attribute(_TCA_BPF_OPS, _encode(program))
+    options = netlink.attribute(_TCA_BPF_OPS_LEN, struct.pack("=H", len(program)))
+    options += netlink.attribute(_TCA_BPF_OPS, _encode(program))
     if direct:
-        options += _attribute(_TCA_BPF_FLAGS, struct.pack("=I", _ACT_DIRECT))
-    body = _attribute(_TCA_KIND, b"bpf\0") + _attribute(_TCA_OPTIONS | _NESTED, options)
-    _ask(sock, _RTM_NEWTFILTER, _CREATE, head + body)
+        options += netlink.attribute(_TCA_BPF_FLAGS, struct.pack("=I", _ACT_DIRECT))
+    body = netlink.attribute(_TCA_KIND, b"bpf\0") + netlink.attribute(
+        _TCA_OPTIONS | _NESTED, options
+    )
+    _ask(sock, _RTM_NEWTFILTER, netlink.NLM_F_CREATE, head + body)
 
 
 def _encode(program: Program) -> bytes:
@@ -97,65 +100,21 @@ def _encode(program: Program) -> bytes:
 
 
 def _open() -> socket.socket:
-    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-    sock = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-    sock.settimeout(_TIMEOUT_S)
-    return sock
+    return netlink.route_socket(timeout_s=_TIMEOUT_S)
 
 
 def _ask(sock: socket.socket, kind: int, flags: int, body: bytes) -> None:
-    """A request that the kernel only acknowledges."""
-    head = _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _ACK | flags, 1, 0)
-    sock.sendall(head + body)
-    for answer, content in _messages(sock.recv(1 << 16)):
-        if answer == _NLMSG_ERROR:
-            _raise(content)
-            return
+    """A request that the kernel only acknowledges. OSError."""
+    sock.sendall(netlink.request(kind, netlink.NLM_F_ACK | flags, body))
+    for _ in netlink.messages(sock.recv(1 << 16)):
+        pass  # none is wanted; an error is raised
 
 
 def _dump(sock: socket.socket, kind: int, body: bytes) -> list[bytes]:
-    head = _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _DUMP, 1, 0)
-    sock.sendall(head + body)
+    sock.sendall(netlink.request(kind, netlink.NLM_F_DUMP, body))
     found: list[bytes] = []
     while True:
-        for answer, content in _messages(sock.recv(1 << 17)):
-            if answer == _NLMSG_ERROR:
-                _raise(content)
-            if answer == _NLMSG_DONE:
+        for answer, content in netlink.messages(sock.recv(1 << 17)):
+            if answer == netlink.NLMSG_DONE:
                 return found
             found.append(content)
-
-
-def _raise(content: bytes) -> None:
-    code = -_ERROR.unpack_from(content)[0]
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
-def _messages(data: bytes) -> list[tuple[int, bytes]]:
-    found = []
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size or offset + length > len(data):
-            break
-        found.append((kind, data[offset + _HEADER.size : offset + length]))
-        offset += (length + 3) & ~3
-    return found
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    head = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind)
-    return head + value + bytes(-len(value) % 4)
-
-
-def _attributes(data: bytes) -> list[tuple[int, bytes]]:
-    found = []
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < _ATTRIBUTE.size or offset + length > len(data):
-            break
-        found.append((kind & 0x3FFF, data[offset + _ATTRIBUTE.size : offset + length]))
-        offset += (length + 3) & ~3
-    return found
