@@ -32,9 +32,11 @@ from vmkernel.storage.images.resumable_uploads import ResumableUploads
 from vmkernel.storage.images.service import Images
 from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.vm_storage import VmStorage
-from vmkernel.storage.volumes.changes import VolumeChanges
 from vmkernel.storage.volumes.clone import VolumeClones
+from vmkernel.storage.volumes.file_check import VolumeFileCheck
+from vmkernel.storage.volumes.moves import VolumeMoves
 from vmkernel.storage.volumes.provisional import ProvisionalVolumes
+from vmkernel.storage.volumes.resize import VolumeResizing
 from vmkernel.storage.volumes.service import Volumes
 
 if TYPE_CHECKING:
@@ -133,14 +135,24 @@ class StorageService:
         self.clones = VolumeClones(
             self.volumes, self.datastores, self._catalogue, self.usage, qemu_img
         )
-        self.volume_changes = VolumeChanges(
+        self.volume_resizing = VolumeResizing(
             self.volumes,
             self.datastores,
             self.capacity,
-            rescan,
             self._catalogue,
             self.usage,
             qemu_img,
+        )
+        self.volume_moves = VolumeMoves(
+            self.volumes,
+            self.datastores,
+            self.capacity,
+            self._catalogue,
+            self.usage,
+            qemu_img,
+        )
+        self.volume_file_check = VolumeFileCheck(
+            self.volumes, self.datastores, rescan, self._catalogue, self.usage, qemu_img
         )
         self.for_vms = VmStorage(
             self.datastores,

@@ -58,7 +58,7 @@ async def _copy(world: World) -> Operation:
 
 
 async def _move(world: World) -> Operation:
-    return await world.storage.volume_changes.move(
+    return await world.storage.volume_moves.move(
         "v",
         datastore="far",
         volume_format=VolumeFormat.QCOW2,

@@ -53,15 +53,14 @@ def test_a_linked_volume_names_its_base(tmp_path: Path) -> None:
 def test_its_base_stays_as_it_is(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await _linked(world)
-        changes = world.storage.volume_changes
 
         async def resize() -> object:
-            return await changes.resize(
+            return await world.storage.volume_resizing.resize(
                 "base", 128 * MIB, revision=None, allow_shrink=False, actor="me"
             )
 
         async def move() -> object:
-            return await changes.move(
+            return await world.storage.volume_moves.move(
                 "base",
                 datastore="d",
                 volume_format=msgspec.convert(
@@ -73,7 +72,7 @@ def test_its_base_stays_as_it_is(tmp_path: Path) -> None:
             )
 
         async def check() -> object:
-            return await changes.check("base", CheckRepair.ALL, actor="me")
+            return await world.storage.volume_file_check.check("base", CheckRepair.ALL, actor="me")
 
         async def delete() -> None:
             await world.storage.volumes.delete("base", actor="me")
@@ -83,12 +82,14 @@ def test_its_base_stays_as_it_is(tmp_path: Path) -> None:
             with pytest.raises(MicaError, match=r"1 linked to it \(v\)") as caught:
                 await change()
             assert caught.value.problem.code is ErrorCode.IN_USE
-        await world.succeeded(await changes.check("base", CheckRepair.NONE, actor="me"))
-        # The child may grow, and not shrink.
-        ended = await changes.resize("v", 80 * MIB, revision=None, allow_shrink=False, actor="me")
+        await world.succeeded(
+            await world.storage.volume_file_check.check("base", CheckRepair.NONE, actor="me")
+        )
+        resizing = world.storage.volume_resizing  # the child may grow, and not shrink
+        ended = await resizing.resize("v", 80 * MIB, revision=None, allow_shrink=False, actor="me")
         await world.succeeded(ended)
         with pytest.raises(MicaError, match="flatten it before"):
-            await changes.resize("v", 70 * MIB, revision=None, allow_shrink=True, actor="me")
+            await resizing.resize("v", 70 * MIB, revision=None, allow_shrink=True, actor="me")
         await world.storage.volumes.delete("v", actor="me")
         await delete()
         assert world.files() == []
@@ -112,8 +113,8 @@ def test_what_is_made_of_a_linked_one_is_whole(tmp_path: Path) -> None:
         with pytest.raises(MicaError, match="is linked to others"):
             await world.storage.images.volume_data("v")
         with pytest.raises(MicaError, match="not linked to another"):
-            await world.storage.volume_changes.flatten("whole", actor="me")
-        ended = await world.succeeded(await world.storage.volume_changes.flatten("v", actor="me"))
+            await world.storage.volume_moves.flatten("whole", actor="me")
+        ended = await world.succeeded(await world.storage.volume_moves.flatten("v", actor="me"))
         assert ended.kind == "volume.flatten"
         assert (await world.storage.volumes.get("v")).status.backing is None
         await world.storage.volumes.delete("base", actor="me")
@@ -242,7 +243,7 @@ def test_a_volume_that_is_marked_as_corrupt_can_be_checked(tmp_path: Path) -> No
         assert "marked as corrupt" in (world.storage.for_vms.fault("v") or "")
         path.write_bytes(qcow2(size=64 * MIB))  # what `qemu-img check -r all` makes of it
         await world.succeeded(
-            await world.storage.volume_changes.check("v", CheckRepair.ALL, actor="me")
+            await world.storage.volume_file_check.check("v", CheckRepair.ALL, actor="me")
         )
         assert world.storage.for_vms.fault("v") is None
 

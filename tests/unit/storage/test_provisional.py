@@ -301,7 +301,7 @@ async def _writes(world: World) -> None:
 
 
 async def _moves(world: World) -> None:
-    move = world.storage.volume_changes.move(
+    move = world.storage.volume_moves.move(
         "v",
         datastore="d",
         volume_format=VolumeFormat.QCOW2,
@@ -313,7 +313,7 @@ async def _moves(world: World) -> None:
 
 
 async def _resizes(world: World) -> None:
-    resize = world.storage.volume_changes.resize(
+    resize = world.storage.volume_resizing.resize(
         "v", 4 * MIB, revision=None, allow_shrink=False, actor="me"
     )
     await world.succeeded(await resize)
@@ -457,7 +457,7 @@ def test_a_move_takes_the_mark_along(tmp_path: Path, clock: Clock) -> None:
     async def scenario(world: World) -> None:
         await _make(world)
         await world.datastore("other")
-        move = await world.storage.volume_changes.move(
+        move = await world.storage.volume_moves.move(
             "v",
             datastore="other",
             volume_format=VolumeFormat.RAW,

@@ -41,10 +41,10 @@ CALLERS: dict[str, Callable[[World, str], Awaitable[Began]]] = {
         "new", VolumeSpec(datastore="d", size_bytes=64 * MIB, source_volume="v"), actor=actor
     ),
     "volume.keep": lambda world, actor: world.storage.volumes.keep("v", actor=actor),
-    "volume.resize": lambda world, actor: world.storage.volume_changes.resize(
+    "volume.resize": lambda world, actor: world.storage.volume_resizing.resize(
         "v", 128 * MIB, revision=None, allow_shrink=False, actor=actor
     ),
-    "volume.move": lambda world, actor: world.storage.volume_changes.move(
+    "volume.move": lambda world, actor: world.storage.volume_moves.move(
         "v",
         datastore="d",
         volume_format=VolumeFormat.RAW,
@@ -52,10 +52,10 @@ CALLERS: dict[str, Callable[[World, str], Awaitable[Began]]] = {
         revision=None,
         actor=actor,
     ),
-    "volume.flatten": lambda world, actor: world.storage.volume_changes.flatten(
+    "volume.flatten": lambda world, actor: world.storage.volume_moves.flatten(
         "linked", actor=actor
     ),
-    "volume.check": lambda world, actor: world.storage.volume_changes.check(
+    "volume.check": lambda world, actor: world.storage.volume_file_check.check(
         "v", CheckRepair.ALL, actor=actor
     ),
     "image.upload": lambda world, actor: world.storage.images.upload(

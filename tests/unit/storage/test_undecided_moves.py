@@ -27,9 +27,11 @@ from vmkernel.model import (
 from vmkernel.storage.images.service import Images
 from vmkernel.storage.ports import DiskPast
 from vmkernel.storage.vm_storage import VmStorage
-from vmkernel.storage.volumes.changes import VolumeChanges
 from vmkernel.storage.volumes.checks import VolumeChecks
 from vmkernel.storage.volumes.clone import VolumeClones
+from vmkernel.storage.volumes.file_check import VolumeFileCheck
+from vmkernel.storage.volumes.moves import VolumeMoves
+from vmkernel.storage.volumes.resize import VolumeResizing
 from vmkernel.storage.volumes.restore_stream import VolumeData
 from vmkernel.storage.volumes.service import Volumes
 
@@ -46,12 +48,12 @@ ANSWERS: dict[str, Ask] = {
     "Volumes.create": lambda world: world.storage.volumes.create(
         "new", VolumeSpec(datastore="d", size_bytes=64 * MIB, source_volume="v"), actor="me"
     ),
-    "VolumeChanges.resize": lambda world: world.storage.volume_changes.resize(
+    "VolumeResizing.resize": lambda world: world.storage.volume_resizing.resize(
         "v", 128 * MIB, revision=None, allow_shrink=False, actor="me"
     ),
-    "VolumeChanges.flatten": lambda world: world.storage.volume_changes.flatten("v", actor="me"),
-    "VolumeChanges.move": lambda world: _move(world, volume_format=VolumeFormat.RAW),
-    "VolumeChanges.check": lambda world: world.storage.volume_changes.check(
+    "VolumeMoves.flatten": lambda world: world.storage.volume_moves.flatten("v", actor="me"),
+    "VolumeMoves.move": lambda world: _move(world, volume_format=VolumeFormat.RAW),
+    "VolumeFileCheck.check": lambda world: world.storage.volume_file_check.check(
         "v", CheckRepair.NONE, actor="me"
     ),
     "VolumeClones.copy": lambda world: world.storage.clones.copy("v", "new"),
@@ -142,7 +144,9 @@ def test_every_way_to_a_volume_is_tried() -> None:
         for service in (
             Volumes,
             VolumeChecks,
-            VolumeChanges,
+            VolumeFileCheck,
+            VolumeMoves,
+            VolumeResizing,
             VolumeClones,
             VmStorage,
             Images,

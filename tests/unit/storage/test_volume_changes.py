@@ -26,7 +26,7 @@ from vmkernel.model import (
     VolumeSpec,
 )
 from vmkernel.storage.layout import Place
-from vmkernel.storage.volumes.changes import LastStep
+from vmkernel.storage.volumes.moves import LastStep
 
 MIB = 1 << 20
 
@@ -44,7 +44,7 @@ async def _move(world: World, **changes: Any) -> Operation:
         "revision": None,
         **changes,
     }
-    return await world.storage.volume_changes.move("v", actor="me", **wanted)
+    return await world.storage.volume_moves.move("v", actor="me", **wanted)
 
 
 async def _again(world: World, root: Path) -> World:
@@ -280,7 +280,7 @@ def test_a_check_is_remembered(tmp_path: Path) -> None:
         await _make(world)
         await _make(world, "r", format=VolumeFormat.RAW)
         world.qemu_img.report = CheckReport(2, 3, 0, 0)
-        changes = world.storage.volume_changes
+        changes = world.storage.volume_file_check
         ended = await world.ended(await changes.check("v", CheckRepair.NONE, actor="me"))
         assert ended.error is not None
         assert ended.error.code is ErrorCode.CONFLICT
@@ -308,7 +308,7 @@ def test_a_check_finds_snapshots_that_no_vm_has(tmp_path: Path) -> None:
         world.users.tags = {"v": frozenset({known})}
 
         async def check(repair: CheckRepair) -> tuple[int, int]:
-            checked = await world.storage.volume_changes.check("v", repair, actor="me")
+            checked = await world.storage.volume_file_check.check("v", repair, actor="me")
             await world.succeeded(checked)
             found = (await world.storage.volumes.get("v")).status.last_check
             assert found is not None
@@ -332,7 +332,7 @@ def test_a_running_vm_s_volume_grows(tmp_path: Path) -> None:
         await _make(world, format=VolumeFormat.RAW)
         world.users.open.add("v")
         await world.succeeded(
-            await world.storage.volume_changes.resize(
+            await world.storage.volume_resizing.resize(
                 "v", 128 * MIB, revision=1, allow_shrink=False, actor="me"
             )
         )

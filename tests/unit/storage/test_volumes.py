@@ -152,7 +152,7 @@ def test_resizing(tmp_path: Path) -> None:
     async def resize(world: World, size: int, **options: object) -> None:
         fields = {"revision": None, "allow_shrink": False, "actor": "me", **options}
         await world.succeeded(
-            await world.storage.volume_changes.resize("v", size, **fields)  # type: ignore[arg-type]
+            await world.storage.volume_resizing.resize("v", size, **fields)  # type: ignore[arg-type]
         )
 
     async def refused(world: World, size: int, **options: object) -> ErrorCode:
@@ -281,7 +281,7 @@ def test_sizes_become_whole_sectors_of_4_kib_and_say_so(tmp_path: Path) -> None:
         volume = await world.storage.volumes.get("v")
         assert volume.spec.size_bytes == (1 << 20) + 4096
         assert (tmp_path / "d/volumes/v.raw").stat().st_size == (1 << 20) + 4096
-        operation = await world.storage.volume_changes.resize(
+        operation = await world.storage.volume_resizing.resize(
             "v", (2 << 20) + 512, revision=None, allow_shrink=False, actor="test"
         )
         await world.succeeded(operation)

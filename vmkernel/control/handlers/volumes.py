@@ -48,7 +48,7 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
 
     @dispatcher.handler
     async def resize_volume(request: ResizeVolume, caller: Caller) -> Operation:
-        return await storage.volume_changes.resize(
+        return await storage.volume_resizing.resize(
             request.id,
             request.size_bytes,
             revision=request.revision,
@@ -58,7 +58,7 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
 
     @dispatcher.handler
     async def move_volume(request: MoveVolume, caller: Caller) -> Operation:
-        return await storage.volume_changes.move(
+        return await storage.volume_moves.move(
             request.id,
             datastore=request.datastore,
             volume_format=request.format,
@@ -69,11 +69,11 @@ def register(dispatcher: Dispatcher, storage: StorageService) -> None:
 
     @dispatcher.handler
     async def flatten_volume(request: FlattenVolume, caller: Caller) -> Operation:
-        return await storage.volume_changes.flatten(request.id, actor=caller.actor)
+        return await storage.volume_moves.flatten(request.id, actor=caller.actor)
 
     @dispatcher.handler
     async def check_volume(request: CheckVolume, caller: Caller) -> Operation:
-        return await storage.volume_changes.check(request.id, request.repair, actor=caller.actor)
+        return await storage.volume_file_check.check(request.id, request.repair, actor=caller.actor)
 
     @dispatcher.handler
     async def delete_volume(request: DeleteVolume, caller: Caller) -> Done:

@@ -1,6 +1,6 @@
-"""Changes of a volume that exists: size, format, allocation, place; and the check of its file.
+"""Where and how a volume is kept: its datastore, format, allocation and backing chain.
 
-What a running VM has open is changed by its QEMU (LiveDisks), everything else by qemu-img.
+What a running VM has open is copied by its QEMU (LiveDisks), everything else by qemu-img.
 """
 
 from __future__ import annotations
@@ -8,63 +8,51 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from dataclasses import replace
 
 import msgspec
 
-from vmkernel import clock
 from vmkernel.host.errors import from_os_error
-from vmkernel.host.files import exists, remove, sync_file
+from vmkernel.host.files import exists, remove
 from vmkernel.host.qemu_img import QemuImg
 from vmkernel.model import (
     Allocation,
-    CheckRepair,
     ErrorCode,
-    MicaError,
     Operation,
-    VolumeCheck,
     VolumeFormat,
 )
-from vmkernel.model.volumes import MAX_VOLUME_BYTES, MIN_VOLUME_BYTES, SECTOR_BYTES
 from vmkernel.operations import OperationContext
-from vmkernel.storage.catalogue import Catalogue, VolumeEntry, probe_file
+from vmkernel.storage.catalogue import Catalogue, VolumeEntry
 from vmkernel.storage.datastores.capacity import Capacity
 from vmkernel.storage.datastores.registry import Datastores
-from vmkernel.storage.datastores.rescan import VolumeRescan
 from vmkernel.storage.datastores.room import Room, Shape
 from vmkernel.storage.errors import BrieflyBusy, StorageError
 from vmkernel.storage.layout import Place
 from vmkernel.storage.patience import patient
-from vmkernel.storage.records import MovedFrom, RecordError, VolumeRecord
+from vmkernel.storage.records import MovedFrom, VolumeRecord
 from vmkernel.storage.usage import VmUsage
 from vmkernel.storage.volumes.files import (
-    allocate_raw,
     copy_volume,
     finish,
     make_file,
     space_for_copy,
-    whole_blocks,
 )
 from vmkernel.storage.volumes.service import (
     Volumes,
     refuse_revision,
 )
 
-__all__ = ["LastStep", "VolumeChanges"]
+__all__ = ["LastStep", "VolumeMoves"]
 
 _log = logging.getLogger(__name__)
-_OWN_SNAPSHOT = re.compile(r"mica-[0-9a-f]{16}")
-"""Mica's names for a VM's snapshots inside its disks."""
 
 
-class VolumeChanges:
+class VolumeMoves:
     def __init__(
         self,
         volumes: Volumes,
         datastores: Datastores,
         capacity: Capacity,
-        rescan: VolumeRescan,
         catalogue: Catalogue,
         usage: VmUsage,
         qemu_img: QemuImg,
@@ -72,104 +60,9 @@ class VolumeChanges:
         self._volumes = volumes
         self._datastores = datastores
         self._capacity = capacity
-        self._rescan = rescan
         self._catalogue = catalogue
         self._usage = usage
         self._qemu_img = qemu_img
-
-    # --- size ---------------------------------------------------------------------------------
-
-    @patient
-    async def resize(
-        self,
-        volume_id: str,
-        size_bytes: int,
-        *,
-        revision: int | None,
-        allow_shrink: bool,
-        actor: str,
-    ) -> Operation:
-        """Change the size; while its VM runs, a volume can only grow, and the guest is notified."""
-        await self._capacity.measure(self._volumes.checks.sound(volume_id)[0].datastore)
-        entry, record = self._volumes.checks.sound(volume_id)
-        refuse_revision(record, revision)
-        self._usage.refuse_snapshots(volume_id)
-        self._catalogue.refuse_children(volume_id)
-        if not MIN_VOLUME_BYTES <= size_bytes <= MAX_VOLUME_BYTES or size_bytes % SECTOR_BYTES:
-            raise MicaError.field(
-                "/spec/size_bytes",
-                f"The size must be a multiple of {SECTOR_BYTES} from {MIN_VOLUME_BYTES} to "
-                f"{MAX_VOLUME_BYTES}.",
-            )
-        if size_bytes != entry.size_bytes:
-            size_bytes = whole_blocks(size_bytes)
-        shrink = size_bytes < entry.size_bytes
-        if shrink and not allow_shrink:
-            raise MicaError.field(
-                "/spec/size_bytes",
-                f"Volume {volume_id} has {entry.size_bytes} bytes; to shrink it, set allow_shrink.",
-                ErrorCode.CONFLICT,
-            )
-        if shrink and record.backing is not None:
-            raise StorageError(
-                ErrorCode.CONFLICT,
-                f"Volume {volume_id} is linked to {record.backing.volume}: flatten it before you"
-                " shrink it.",
-            )
-        live = self._usage.vms.volume_is_open(volume_id)
-        thick = record.allocation is Allocation.THICK
-        if live and (shrink or (thick and entry.format is VolumeFormat.QCOW2)):
-            what = "shrinks" if shrink else "of format qcow2 and thick grows"
-            raise StorageError(
-                ErrorCode.IN_USE,
-                f"A volume {what} only while nothing has it open; shut VM"
-                f" {self._usage.vms.vm_of_volume(volume_id)} down first.",
-            )
-        grown = max(0, size_bytes - entry.size_bytes) if thick else 0
-        with contextlib.ExitStack() as undo:
-            undo.callback(
-                self._capacity.reserve(entry.datastore, grown, pointer="/spec/size_bytes")
-            )
-            undo.enter_context(self._catalogue.locked("volume", volume_id, "resized"))
-
-            async def work(context: OperationContext) -> None:
-                async with self._datastores.using(entry.datastore):
-                    context.advance(0, stage="resize")
-                    await self._resize(entry, record, size_bytes, shrink=shrink, live=live)
-
-            return self._volumes.begin("volume.resize", volume_id, work, actor, held=undo)
-
-    async def _resize(
-        self, entry: VolumeEntry, record: VolumeRecord, size_bytes: int, *, shrink: bool, live: bool
-    ) -> None:
-        path = entry.place.data
-        thick = record.allocation is Allocation.THICK
-        if live:
-            await self._usage.live().resize(entry.id, size_bytes)
-        else:
-            await self._qemu_img.resize(
-                path, entry.format.value, size_bytes, shrink=shrink, thick=thick
-            )
-        changed = msgspec.structs.replace(record, revision=record.revision + 1)
-
-        def settle() -> int:
-            if thick and entry.format is VolumeFormat.RAW:
-                allocate_raw(path, size_bytes)
-            sync_file(path)
-            entry.place.describe(changed)
-            return probe_file(path, entry.format)[0]
-
-        try:
-            actual = await asyncio.to_thread(settle)
-        except RecordError as error:
-            raise StorageError(
-                ErrorCode.UNAVAILABLE, f"Volume {entry.id} can't be read any more: {error}."
-            ) from error
-        except OSError as error:
-            raise from_os_error(error, f"Volume {entry.id} can't be resized") from error
-        self._catalogue.described(entry.id, changed, actual)
-
-    # --- place, format, allocation ------------------------------------------------------------
 
     async def flatten(self, volume_id: str, *, actor: str) -> Operation:
         """Make a linked volume independent: the data of its backing chain are copied into it, also
@@ -310,101 +203,6 @@ class VolumeChanges:
                 thick=allocation is Allocation.THICK,
             )
         await asyncio.to_thread(finish, place.incoming, shape)
-
-    # --- check --------------------------------------------------------------------------------
-
-    @patient
-    async def check(self, volume_id: str, repair: CheckRepair, *, actor: str) -> Operation:
-        """Check the tables of a qcow2, even if it can't be used at present; the result is in the
-        volume's status.
-        """
-        entry = self._volumes.checks.checkable(volume_id)
-        if repair is not CheckRepair.NONE:
-            self._catalogue.refuse_children(volume_id)
-        if entry.format is not VolumeFormat.QCOW2:
-            raise StorageError(
-                ErrorCode.UNSUPPORTED, f"Volume {volume_id} is raw: it has no tables to check."
-            )
-        with contextlib.ExitStack() as undo:
-            undo.enter_context(self._catalogue.locked("volume", volume_id, "checked"))
-            lock = undo.pop_all()
-            undo.push(lock)
-
-            async def work(context: OperationContext) -> None:
-                with lock:  # the rescan passes over what is locked
-                    async with self._datastores.using(entry.datastore):
-                        context.advance(0, stage="check")
-                        await self._check(context, entry, repair)
-                await self._rescan.volumes([volume_id])
-
-            return self._volumes.begin(
-                "volume.check",
-                volume_id,
-                work,
-                actor,
-                held=undo,
-                cancellable=repair is CheckRepair.NONE,
-            )
-
-    async def _check(
-        self, context: OperationContext, entry: VolumeEntry, repair: CheckRepair
-    ) -> None:
-        assert entry.record is not None
-        path = entry.place.data
-        found = await self._qemu_img.check(
-            path,
-            entry.format.value,
-            repair=None if repair is CheckRepair.NONE else repair.value,
-        )
-        context.commit_point()
-        stray, removed = await self._stray_snapshots(entry, repair)
-        record = msgspec.structs.replace(
-            entry.record,
-            last_check=VolumeCheck(
-                snapshots=stray,
-                snapshots_removed=removed,
-                checked_at=clock.now(),
-                corruptions=found.corruptions,
-                leaks=found.leaks,
-                corruptions_fixed=found.corruptions_fixed,
-                leaks_fixed=found.leaks_fixed,
-            ),
-        )
-        try:
-            await asyncio.to_thread(sync_file, path)
-            await asyncio.to_thread(entry.place.describe, record)
-        except OSError as error:
-            raise from_os_error(error, f"Volume {entry.id}") from error
-        self._catalogue.described(entry.id, record)
-        if found.corruptions:
-            raise StorageError(
-                ErrorCode.CONFLICT,
-                f"Volume {entry.id} has {found.corruptions} faults: copy what can be read, then"
-                " check it with repair=all, which may lose data.",
-            )
-
-    async def _stray_snapshots(self, entry: VolumeEntry, repair: CheckRepair) -> tuple[int, int]:
-        """How many snapshots inside a qcow2 belong to no VM and stay, and how many were removed.
-
-        None is removed that might belong to a VM or a datastore that is missing now.
-        """
-        path = entry.place.data
-        try:
-            inside = await self._qemu_img.snapshots(path)
-        except MicaError:
-            return 0, 0  # its tables are beyond that, which the check says
-        known = self._usage.vms.snapshot_tags(entry.id)
-        if known is None:
-            return 0, 0
-        stray = sorted(inside - known)
-        removable = {
-            CheckRepair.NONE: (),
-            CheckRepair.LEAKS: [tag for tag in stray if _OWN_SNAPSHOT.fullmatch(tag)],
-            CheckRepair.ALL: stray,
-        }[repair]
-        for tag in removable:
-            await self._qemu_img.snapshot("-d", tag, path)
-        return len(stray) - len(removable), len(removable)
 
 
 class LastStep:
