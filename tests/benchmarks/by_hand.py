@@ -15,7 +15,7 @@ from pathlib import Path
 from appliance_build.tools.sandbox import loader_argv, qemu_environment
 from remote_api.client.sdk import Mica
 from tests.framework import inputs
-from tests.framework.ending import ends_with_us
+from tests.framework.ending import started
 from tests.framework.guest.build import COMMAND_LINE
 from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica
@@ -118,14 +118,13 @@ class ByHand:
         self._log = log
         self._text = b""
         with log.open("wb") as errors:
-            self.process = subprocess.Popen(
+            self.process = started(
                 argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env={**os.environ, **qemu_environment(inputs.tools())},
                 start_new_session=True,  # as VMs are: the scheduler shares by sessions
-                preexec_fn=ends_with_us(),
             )
 
     def until(self, pattern: str, timeout_s: float = 120.0) -> str:

@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from appliance_build.tools.sandbox import ToolsSandbox
 from tests.framework import inputs
-from tests.framework.ending import ends_with_us
+from tests.framework.ending import started
 
 __all__ = ["Page", "opened_page"]
 
@@ -124,13 +124,12 @@ def _browser(*flags: str) -> Iterator[str]:
     argv = sandbox.argv(["/usr/bin/chromium-headless-shell", *flags, *FLAGS])
     with tempfile.TemporaryFile() as log:
         # A session of its own: its helpers don't all end with it, and are ended with that.
-        process = subprocess.Popen(
+        process = started(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=ends_with_us(),
         )
         try:
             yield _tools_address(process, log)

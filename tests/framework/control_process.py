@@ -35,7 +35,9 @@ class ControlProcess:
 
     def __enter__(self) -> ControlProcess:
         """Start it, and wait for its first turn."""
-        self._process = subprocess.Popen(
+        from tests.framework.ending import started  # the process itself has only this file
+
+        self._process = started(
             [sys.executable, "-I", "-S", __file__],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-__all__ = ["ends_with_us"]
+__all__ = ["ends_with_us", "started"]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -24,3 +27,11 @@ def ends_with_us(number: int = signal.SIGKILL) -> Callable[[], None]:
             os._exit(1)  # it ended before we asked
 
     return ask
+
+
+def started(
+    argv: Sequence[str | Path], *, ends_by: int = signal.SIGKILL, **options: Any
+) -> subprocess.Popen[Any]:
+    """A process as `subprocess.Popen` starts it, which gets the signal `ends_by` when this process
+    ends, however that happens. Tests start processes that they don't wait for by this alone."""
+    return subprocess.Popen(argv, preexec_fn=ends_with_us(ends_by), **options)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.framework import inputs
+from tests.framework.ending import started
 from tests.framework.guest_frames import SCENE
 
 __all__ = ["GuestPorts"]
@@ -24,7 +25,7 @@ class GuestPorts:
 
     def __enter__(self) -> Self:
         rights = () if os.geteuid() == 0 else ("--user", "--map-root-user")
-        self._process = subprocess.Popen(
+        self._process = started(
             [
                 *("unshare", *rights, "--net", "--mount", "--propagation", "private"),
                 *(sys.executable, "-m", "tests.framework.guest_port_worker"),

@@ -21,7 +21,7 @@ from remote_api.client.sdk import Mica
 from tests.framework import inputs
 from tests.framework.api import checked_mica
 from tests.framework.calls import ROLES
-from tests.framework.ending import ends_with_us
+from tests.framework.ending import started
 from tests.framework.repository import REPOSITORY
 from vmkernel.host.seccomp import compile_filter
 from vmkernel.jail.calls import CallFilter, one_of
@@ -93,13 +93,13 @@ def unclaimed_mica(
         *arguments,
     ]
     with (folder / "serve.log").open("wb") as log:
-        process = subprocess.Popen(
+        process = started(
             argv,
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=source,
             env={**os.environ, "HOME": str(folder)},
-            preexec_fn=ends_with_us(signal.SIGTERM),
+            ends_by=signal.SIGTERM,
         )
     try:
         assert process.stdout is not None

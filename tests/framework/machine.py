@@ -36,7 +36,7 @@ from appliance_build.tools.sandbox import loader_argv, qemu_environment
 from tests.framework import inputs
 from tests.framework.console import Console, SocketWire
 from tests.framework.drives import Drive
-from tests.framework.ending import ends_with_us
+from tests.framework.ending import started
 from tests.framework.port_watch import PortWatch
 
 __all__ = [
@@ -135,14 +135,13 @@ class Machine:
         environment = {**os.environ, **qemu_environment(inputs.tools())}
         with (self.folder / "stderr").open("wb") as errors:
             self.powered_on_s = time.monotonic()
-            self._process = subprocess.Popen(
+            self._process = started(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=ends_with_us(),
                 pass_fds=[] if self.spec.tap_fd is None else [self.spec.tap_fd],
             )
         serial = SocketWire(self._connect(self._sockets / "serial"))

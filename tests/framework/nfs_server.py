@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.framework import inputs
-from tests.framework.ending import ends_with_us
+from tests.framework.ending import started
 
 __all__ = ["NFS_HOST", "NfsServer"]
 
@@ -47,7 +47,7 @@ class NfsServer:
         config.write_text(self._config())
         tree, tools = inputs.guests(), inputs.tools()
         places = [tree / LIBRARIES, tree / "usr/lib/ganesha", tools / LIBRARIES]
-        self._process = subprocess.Popen(
+        self._process = started(
             [
                 str(tools / "usr/lib64/ld-linux-x86-64.so.2"),
                 *("--library-path", ":".join(map(str, places))),
@@ -56,7 +56,6 @@ class NfsServer:
                 *("-p", str(self.folder / "pid"), "-L", str(self.folder / "log")),
             ],
             stdin=subprocess.DEVNULL,
-            preexec_fn=ends_with_us(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.framework import inputs
+from tests.framework.ending import started
 
 __all__ = ["OUTSIDE_SERVER", "OutsideNetwork"]
 
@@ -39,7 +40,7 @@ class OutsideNetwork:
     def __enter__(self) -> Self:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = started(
                 [sys.executable, "-m", "tests.framework.outside_worker", str(self._tag or "")],
                 stdin=theirs.fileno(),
                 cwd=inputs.REPOSITORY,

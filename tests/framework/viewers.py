@@ -16,7 +16,7 @@ from pathlib import Path
 
 from appliance_build.tools.sandbox import ToolsSandbox
 from tests.framework import inputs
-from tests.framework.ending import ends_with_us
+from tests.framework.ending import started
 
 __all__ = ["XScreen", "x_screen"]
 
@@ -79,12 +79,11 @@ def x_screen(folder: Path, *, beside: int = 0) -> Iterator[XScreen]:
         ]
     )
     with (folder / "xvfb.log").open("wb") as log:
-        server = subprocess.Popen(
+        server = started(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=ends_with_us(),
         )
     try:
         screen = XScreen(f":{number}", folder, sandbox)

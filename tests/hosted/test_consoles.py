@@ -24,6 +24,7 @@ from remote_api.schema import ConsoleFraming
 from tests.framework import inputs
 from tests.framework.browser import opened_page
 from tests.framework.console import SocketWire
+from tests.framework.ending import started
 from tests.framework.hosted import HostedMica
 from tests.framework.npm import NpmPackage, unpacked_package
 from tests.framework.png import png_rows
@@ -105,7 +106,7 @@ def test_a_local_port_for_viewers(host: HostedMica, seen: str, tmp_path: Path) -
         "MICA_TOKEN": str(host.token),
         "MICA_FINGERPRINT": host.fingerprint,
     }
-    with subprocess.Popen(
+    with started(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
     ) as door:
         try:

@@ -21,6 +21,7 @@ import pytest
 from remote_api.client.errors import ClientError
 from remote_api.client.sdk import Mica
 from tests.framework.control_process import ControlProcess
+from tests.framework.ending import started
 from tests.framework.hosted import HostedMica, hosted_mica
 from tests.framework.repository import REPOSITORY
 from tests.framework.seen_guest import seen_guest
@@ -101,7 +102,7 @@ def flooded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostedMica]:
 def _flood(host: HostedMica, kinds: Sequence[str], *token: str) -> list[str]:
     """Run a flooder for each kind at once; what each says of itself."""
     flooders = [
-        subprocess.Popen(
+        started(
             [
                 *(sys.executable, "-m", "tests.hosted.flooding"),
                 *(host.address, kind, str(FLOOD_S), *token),

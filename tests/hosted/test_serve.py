@@ -19,6 +19,7 @@ import pytest
 
 from remote_api.client.hosted.supervisor import LOG_MAX_BYTES, Child, Supervisor
 from remote_api.client.http.pinning import fetch_fingerprint
+from tests.framework.ending import started
 from tests.framework.hosted import hosted_mica, qemu_programs
 from tests.framework.repository import REPOSITORY
 from vmkernel.model import DatastoreKind, DatastoreSpec, Firmware, VmSpec
@@ -66,13 +67,14 @@ def _refused(folder: Path, *options: str, cwd: Path = REPOSITORY) -> str:
 @contextmanager
 def _served(folder: Path, *options: str, cwd: Path = REPOSITORY) -> Iterator[list[str]]:
     """The lines that a start has said once it was ready."""
-    with subprocess.Popen(
+    with started(
         _argv(folder, *options),
         cwd=cwd,
         env=_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        ends_by=signal.SIGTERM,
     ) as process:
         watchdog = threading.Timer(SERVE_S, process.kill)
         watchdog.start()
@@ -257,19 +259,20 @@ def test_without_a_usable_qemu_there_is_no_start(tmp_path: Path, programs: list[
 def test_the_folder_that_it_is_started_in_is_not_imported(
     tmp_path: Path, programs: list[str]
 ) -> None:
-    started = tmp_path / "cwd"
-    started.mkdir()
+    folder = tmp_path / "cwd"
+    folder.mkdir()
     planted = ("websockets", "h11", "msgspec", "vmkernel", "secrets")
     for name in planted:
-        (started / f"{name}.py").write_text(f"open({str(tmp_path / name)!r}, 'w')\n")
+        (folder / f"{name}.py").write_text(f"open({str(tmp_path / name)!r}, 'w')\n")
     # `-P` is for the servers; the command is started as it is when it is installed.
     script = tmp_path / "mica"
     script.write_text("from remote_api.client.cli import main\nmain()\n")
-    with subprocess.Popen(
+    with started(
         [sys.executable, script, "-o", "json", "serve", *_argv(tmp_path / "s", *programs)[4:]],
-        cwd=started,
+        cwd=folder,
         env=_environment(),
         stdout=subprocess.PIPE,
+        ends_by=signal.SIGTERM,
     ) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["address"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from remote_api.client.http.pinning import fetch_fingerprint
+from tests.framework.ending import started
 from tests.framework.hosted import HostedMica
 from tests.framework.repository import REPOSITORY
 
@@ -47,7 +48,7 @@ def test_passed_socket_readiness_and_watchdog(
     control = host.folder / "state/run/control.sock"
     words = [sys.executable, "-m", "remote_api", "--control", str(control)]
     began = time.monotonic()
-    process = subprocess.Popen(
+    process = started(
         [sys.executable, "-c", AS_SYSTEMD_DOES, str(listener.fileno()), *words],
         pass_fds=[listener.fileno()],
         cwd=REPOSITORY,

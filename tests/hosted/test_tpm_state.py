@@ -17,6 +17,7 @@ import pytest
 
 from appliance_build.tools.sandbox import loader_argv
 from tests.framework import inputs
+from tests.framework.ending import started
 from vmkernel.vm.launch.launcher import TpmLaunch
 from vmkernel.vm.nonvolatile import tpm_state
 
@@ -66,7 +67,7 @@ def tpm(folder: Path, state: str, *, kill: bool = False) -> Iterator[Tpm]:
     # Not under the jail's list of system calls: this one makes its socket itself.
     argv = [*loader_argv(inputs.tools(), "swtpm"), "socket", "--tpm2", "--terminate"]
     argv += ["--tpmstate", state, "--server", f"type=unixio,path={at}", "--flags", "startup-clear"]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
+    with started(argv, stdout=subprocess.DEVNULL) as process:
         for _ in range(200):
             if at.exists():
                 break

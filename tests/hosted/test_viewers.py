@@ -19,6 +19,7 @@ import pytest
 
 from remote_api.client.consoles.websocket import open_console
 from remote_api.client.sdk import Mica
+from tests.framework.ending import started
 from tests.framework.hosted import HostedMica
 from tests.framework.png import png_rows
 from tests.framework.repository import REPOSITORY
@@ -94,7 +95,7 @@ def _mica_vnc(
         "MICA_TOKEN": str(host.token),
         "MICA_FINGERPRINT": host.fingerprint,
     }
-    with subprocess.Popen(argv, cwd=REPOSITORY, env=environment) as process:
+    with started(argv, cwd=REPOSITORY, env=environment) as process:
         try:
             yield process
         finally:

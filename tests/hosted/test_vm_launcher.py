@@ -15,6 +15,7 @@ import pytest
 import vmkernel
 from appliance_build.assemble.initrd import compile_init
 from tests.framework import inputs
+from tests.framework.ending import started
 from vmkernel.jail import Program, encode_handover
 from vmkernel.jail.handover import FIRST_QEMU_FD
 
@@ -70,7 +71,7 @@ def run(launcher: Path, message: bytes, fds: list[int]) -> subprocess.CompletedP
     """Start it as systemd does: with the connection as descriptor 3 and no other."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        process = subprocess.Popen(
+        process = started(
             [sys.executable, "-c", AS_SYSTEMD, str(theirs.fileno()), launcher],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,

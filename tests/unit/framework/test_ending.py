@@ -11,10 +11,9 @@ from pathlib import Path
 from tests.framework.repository import REPOSITORY
 
 TESTS = """
-import subprocess, sys, time
-from tests.framework.ending import ends_with_us
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"],
-                         start_new_session=True, preexec_fn=ends_with_us())
+import sys, time
+from tests.framework.ending import started
+child = started([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 print(child.pid, flush=True)
 time.sleep(60)
 """
