@@ -19,9 +19,11 @@ import httpx
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from remote_api.client.sdk import Mica
 from tests.framework.api import check_response
 from tests.framework.console import Console
 from tests.framework.machine import Machine
+from tests.framework.vm_story import vm_story
 
 __all__ = ["Appliance", "MERGE_PATCH", "UnexpectedAnswerError", "sha256_of"]
 
@@ -31,6 +33,8 @@ MERGE_PATCH = "application/merge-patch+json"
 MIB = 1 << 20
 PART_BYTES = 1 << 20
 WAIT_S = 20.0
+STORY_S = 20.0
+"""For each answer about a VM after a wait that ran out."""
 """How long one request asks the server to wait; longer waits ask again."""
 
 
@@ -244,11 +248,23 @@ class Appliance:
         """A virtual machine's serial console, from its scrollback on."""
         wire = self.open_console(name, "serial")
         log = self.machine.folder / f"guest-{name}.log"
-        console = Console(wire, log, tolerate=tolerate, watch=self.machine.check)
+        console = Console(
+            wire,
+            log,
+            tolerate=tolerate,
+            watch=self.machine.check,
+            story=lambda: self._vm_story(name),
+        )
         try:
             yield console
         finally:
             console.close()
+
+    def _vm_story(self, name: str) -> str:
+        address = f"127.0.0.1:{self.machine.port}"
+        fingerprint = self.machine.certificate_sha256()
+        with Mica(address, token=self.token, fingerprint=fingerprint, timeout_s=STORY_S) as mica:
+            return vm_story(mica, name, self.machine.folder)
 
     def open_console(self, name: str, kind: str) -> WebSocketWire:
         """A console's raw bytes, both ways."""

@@ -114,7 +114,8 @@ class SocketWire:
 class Console:
     """Reads a wire until it closes.
 
-    `watch` is called by everything that waits, and raises if waiting is of no use.
+    `watch` is called by everything that waits, and raises if waiting is of no use. `story` is
+    added to the message of a wait that ran out.
     """
 
     def __init__(
@@ -124,9 +125,11 @@ class Console:
         *,
         tolerate: tuple[str, ...] = (),
         watch: Callable[[], None] | None = None,
+        story: Callable[[], str] | None = None,
     ) -> None:
         self._wire = wire
         self._watch = watch
+        self._story = story
         self._log = log.open("ab")
         self._tolerate = tuple(re.compile(pattern) for pattern in tolerate)
         self._changed = threading.Condition()
@@ -232,7 +235,8 @@ class Console:
             time.sleep(0.5)  # until what closed it shows
             self.check()
         why = "the console closed" if self.closed else f"not seen within {timeout_s:g} s"
-        raise ConsoleTimeoutError(f"{what} (/{pattern}/): {why}\n{self.tail()}")
+        story = f"\n{self._story()}" if self._story is not None else ""
+        raise ConsoleTimeoutError(f"{what} (/{pattern}/): {why}\n{self.tail()}{story}")
 
     def _all(self) -> list[Line]:
         if not self._partial:

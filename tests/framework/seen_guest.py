@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from websockets.sync.client import ClientConnection
@@ -12,6 +10,8 @@ from websockets.sync.client import ClientConnection
 from remote_api.client.consoles.websocket import open_console
 from tests.framework.guest_images import upload_guest
 from tests.framework.hosted import HostedMica
+from tests.framework.talk import said_until
+from tests.framework.vm_story import folder_of_screens, vm_story
 from vmkernel.model import (
     BootSpec,
     ConsoleMode,
@@ -52,7 +52,9 @@ def seen_guest(host: HostedMica, name: str) -> Iterator[str]:
         mica.create_vm(name, spec)
         mica.wait(mica.start_vm(name))
         with open_console(mica, name, mode=ConsoleMode.WATCH) as line:
-            read_until(line, "MICA GUEST UP", BOOT_S)
+            read_until(
+                line, "MICA GUEST UP", BOOT_S, lambda: vm_story(mica, name, folder_of_screens())
+            )
         yield name
         mica.wait(mica.power_off_vm(name))
         mica.delete_vm(name, with_volumes=True)
@@ -60,12 +62,11 @@ def seen_guest(host: HostedMica, name: str) -> Iterator[str]:
             mica.delete_image(image_id)
 
 
-def read_until(line: ClientConnection, pattern: str, timeout_s: float = 20.0) -> str:
+def read_until(
+    line: ClientConnection,
+    pattern: str,
+    timeout_s: float = 20.0,
+    story: Callable[[], str] = lambda: "",
+) -> str:
     """What the line says until it has said `pattern`; notices are left out."""
-    text, end = "", time.monotonic() + timeout_s
-    while not re.search(pattern, text):
-        left = end - time.monotonic()
-        assert left > 0, f"{pattern!r} did not come:\n{text[-3000:]}"
-        data = line.recv(timeout=left)
-        text += data.decode(errors="replace") if isinstance(data, bytes) else ""
-    return text
+    return said_until(line, pattern, timeout_s, story)

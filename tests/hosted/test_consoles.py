@@ -31,6 +31,7 @@ from tests.framework.png import png_rows
 from tests.framework.repository import REPOSITORY
 from tests.framework.rfb import Viewer
 from tests.framework.seen_guest import KEYS, read_until, seen_guest
+from tests.framework.talk import Talk
 from vmkernel.model import ConsoleKind, ConsoleMode
 
 MIB = 1 << 20
@@ -50,6 +51,19 @@ def _notice(line: ClientConnection) -> tuple[bool, str | None]:
         if isinstance(data, str):
             notice = json.loads(data)
             return notice["writer"], notice["holder"]
+
+
+def test_a_wait_in_vain_says_how_the_vm_is(mica: Mica, seen: str) -> None:
+    with Talk(mica, seen) as talk:
+        with pytest.raises(AssertionError) as caught:
+            talk.until("what no guest says", timeout_s=1)
+    told = str(caught.value)
+    assert "not seen within 1 s" in told
+    assert "state: running, tcg" in told
+    assert re.search(r"^  \S+Z vm\.", told, re.MULTILINE), told
+    picture = re.search(r"screen: saved as (.*)", told)
+    assert picture is not None
+    assert Path(picture[1]).read_bytes().startswith(b"\x89PNG")
 
 
 def test_one_writes_others_watch_and_may_take_over(mica: Mica, seen: str) -> None:

@@ -20,7 +20,7 @@ OWN = {
     "tests.unit.framework.test_ending": "what is killed to see whether its processes end",
     "tests.framework.agent": "runs inside a guest, which ends as a whole",
     "tests.framework.cloud_init_guest": "runs inside a guest, which ends as a whole",
-    "tests.framework.probe_sandbox": "runs in a process that the test waits for with a time limit",
+    "tests.framework.probe_sandbox": "waits for each child at once",
 }
 
 
