@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from vmkernel.control.lists.paths import Part, part_of, reader, texts_at
@@ -223,6 +222,8 @@ class _Reading:
             if not known:
                 columns = self._listing.filters.keys() | self._listing.sort.keys()
                 there = sorted({*there, *columns})
+            from difflib import get_close_matches
+
             close = get_close_matches(name, there, n=1)
             meant = f" Did you mean `{close[0]}`?" if close else ""
             what = f"{name[:80]!r} is unknown"

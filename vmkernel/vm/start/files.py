@@ -19,7 +19,6 @@ from vmkernel.storage.errors import volume_linked
 from vmkernel.storage.ports import VolumeFile
 from vmkernel.vm.context import VmContext
 from vmkernel.vm.nonvolatile import tpm_state
-from vmkernel.vm.nonvolatile.first_variables import first_variables
 from vmkernel.vm.store.definition import NVRAM_FILES, SEED_FILE, VmDefinition
 
 __all__ = [
@@ -144,6 +143,8 @@ def prepare_files(host: VmContext, definition: VmDefinition, files: StartFiles) 
         if not exists(variables):
             data = files.nvram_template.read_bytes()
             if files.firmware.secure:
+                from vmkernel.vm.nonvolatile.first_variables import first_variables
+
                 data = first_variables(data)
             write_durably(variables, data, limit=_VARIABLES_MAX_BYTES)
     began: bytes | None = None
