@@ -8,7 +8,7 @@ phases of a start            if it fails
   identity                   nothing
   storage                    a datastore that can't be had is `missing` or `failed`
   vms                        a VM that can't be read is `unusable`
-  control                    the process ends: nobody could ask it anything
+  control                    the process ends: no request could reach it
 """
 
 from __future__ import annotations

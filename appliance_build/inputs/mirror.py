@@ -1,4 +1,4 @@
-"""Find the Debian mirror: the one the host itself uses, or the one it is told.
+"""Find the Debian mirror: the one the host itself uses, or the one in the environment.
 
 ``MICA_DEBIAN_MIRROR`` overrides the main archive, ``MICA_DEBIAN_SECURITY_MIRROR`` the security
 archive (by default the main one's address with ``-security``).

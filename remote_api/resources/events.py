@@ -1,4 +1,4 @@
-"""The event stream: server-sent events that go on after `Last-Event-ID`, and tickets for it."""
+"""The event stream: server-sent events, continuing after `Last-Event-ID`, and tickets for it."""
 
 from __future__ import annotations
 

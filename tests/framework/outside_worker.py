@@ -48,7 +48,7 @@ DISCOVER, OFFER, REQUEST, ACK = 1, 2, 3, 5
 
 
 class DhcpServer(threading.Thread):
-    """Gives one address to whoever asks."""
+    """Gives one address to every client."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

@@ -56,7 +56,7 @@ class OwnTimeLoop(asyncio.SelectorEventLoop):
         func: Callable[[Unpack[Arguments]], Result],
         *args: *Arguments,
     ) -> asyncio.Future[Result]:
-        """As ever; until the thread has ended and its outcome is known here, time stands still."""
+        """As ever; until the thread has ended and its outcome is known here, time is stopped."""
         work = (executor or self._executor).submit(func, *args)
         outcome = asyncio.wrap_future(work, loop=self)
         self._threads += 1

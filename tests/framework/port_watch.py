@@ -47,7 +47,7 @@ class PortWatch:
 
     def answers(self) -> bool:
         """Begin one more connection; tell within 0.1 s whether any has been answered, refused or
-        ended by now. If it has, the others are let go of.
+        ended by now. If it has, the others are closed.
         """
         now = time.monotonic()
         for connection in [c for c, began in self._open.items() if now - began > _LIFE_S]:

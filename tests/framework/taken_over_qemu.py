@@ -1,6 +1,6 @@
 """A QEMU whose guest has broken out: it speaks QMP on the socket that it was born with, and lies.
 
-As fast as it is read, it sends invented events, answers that nobody asked for, huge lines and
+As fast as it is read, it sends invented events, unexpected answers, huge lines and
 numbers that fit nowhere, and writes to its log. Run as a program in QEMU's place: it takes QEMU's
 arguments and ends by `quit`, with its last connection, or after a few minutes.
 """

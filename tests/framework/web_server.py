@@ -25,7 +25,7 @@ class WebServer:
     /break/NAME     every answer breaks off after 1 MiB
     /longer/NAME    announces a byte more than comes
     /slow/NAME      a part, and then nothing
-    /encoded/NAME   with a Content-Encoding that nobody asked for
+    /encoded/NAME   with a Content-Encoding that wasn't requested
     /to/URL         redirects there;  /loop/ to itself;  /status/CODE
     """
 

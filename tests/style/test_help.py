@@ -9,17 +9,10 @@ import click
 import pytest
 
 from remote_api.client.cli import main
-from tests.style.words import NEVER, never_in
+from tests.style.words import NEVER, NEVER_IN_HELP, never_in
 
 WIDTH = 80
 """The narrowest terminal whose lists of commands show whole summaries."""
-NEVER_IN_HELP = (
-    *NEVER,
-    *("virtual machine", "virtual machines", "network card", "of itself"),
-    *("where there is", "where there are", "where it", "where none", "in the place of"),
-)
-"""Words that help has no use for: the actor, the condition ("if", "when") or the glossary's term
-(vmkernel/README.md) is clearer."""
 SPELLED_OUT = {"mica": {"virtual machines"}, "mica vm": {"virtual machines"}}
 """Where a term of the glossary is explained."""
 
@@ -69,7 +62,7 @@ def test_help_is_plain(words: str) -> None:
     found = [
         f"{word!r} in {text!r}"
         for text in _texts(COMMANDS[words])
-        for word in never_in(text, set(NEVER_IN_HELP) - SPELLED_OUT.get(words, set()))
+        for word in never_in(text, {*NEVER, *NEVER_IN_HELP} - SPELLED_OUT.get(words, set()))
     ]
     assert found == []
 
@@ -85,4 +78,4 @@ def test_lists_of_commands_show_whole_summaries(words: str) -> None:
 
 def test_what_is_not_plain_is_found() -> None:
     for text in ("Begin anew.", "Nothing is told.", "One, where none is given."):
-        assert never_in(text, NEVER_IN_HELP), text
+        assert never_in(text, NEVER), text

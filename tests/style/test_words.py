@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.framework.repository import REPOSITORY
 from tests.style.sources import modules
-from tests.style.words import never_in
+from tests.style.words import idioms_in, never_in
 
 __all__ = ["sentences"]
 
@@ -68,6 +68,33 @@ def test_the_host_speaks_plainly() -> None:
 def test_the_api_s_document_speaks_plainly() -> None:
     document = json.loads((REPOSITORY / "remote_api/openapi.json").read_text())
     assert [(found, text) for text in _documented(document) if (found := never_in(text))] == []
+
+
+def test_docstrings_are_plain() -> None:
+    wrong = [
+        f"{module.shown}:{node.lineno}: {found}"
+        for module in modules()
+        if not module.name.startswith("tests.") or module.name.startswith("tests.framework.")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        and (found := idioms_in(node.value.value))
+    ]
+    assert wrong == []
+
+
+def test_idioms_are_found_and_places_are_not() -> None:
+    for docstring in (
+        "True where it is off.",
+        "The file; OSError\n    where that fails.",
+        "One; `conflict` where it runs.",
+        "Called once nobody waits.",
+        "What lies in the folder.",
+    ):
+        assert idioms_in(docstring), docstring
+    for docstring in ("The folder where the image is.", "Where the socket is; None for none."):
+        assert idioms_in(docstring) == [], docstring
 
 
 def test_the_check_finds_what_it_looks_for() -> None:

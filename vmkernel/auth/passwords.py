@@ -96,7 +96,7 @@ def _of_common_words(letters: str) -> bool:
 class PasswordHasher:
     """Hashes and compares in threads, few at once; others wait for a moment or are refused.
 
-    argon2 releases the interpreter's lock while it works, so that requests go on meanwhile.
+    argon2 releases the interpreter's lock while it works, so that requests continue meanwhile.
     """
 
     def __init__(self) -> None:

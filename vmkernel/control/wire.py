@@ -122,7 +122,7 @@ class Connection:
         return self._fds.pop(0)
 
     def is_quiet(self) -> bool:
-        """True if the peer has neither closed its end nor sent what nobody asked for."""
+        """True if the peer has neither closed its end nor sent anything unexpected."""
         if self._buffer or self._fds:
             return False
         try:

@@ -33,7 +33,7 @@ _TEXT_MAX = 2000
 _OBJECTS_BYTES = 8 << 20
 """Of all objects in the ring: 2 KiB for each of 4,096 events. Beyond it the oldest go without."""
 _PASSED_OVER = 1024
-"""After so many events that a reader doesn't want it is told its position: a quarter of the ring,
+"""After this many unwanted events a reader gets its position: a quarter of the ring,
 so that it can reconnect without a gap."""
 Data = Mapping[str, str | int | float | bool | None]
 _SUBJECT_HOST = Subject(kind="host", id="host")

@@ -96,7 +96,7 @@ NEVER_BOTH: Mapping[str, Choices] = {
 KVM; with KVM, its unit says MemoryDenyWriteExecute=.)"""
 
 RESTARTING = frozenset({"restart_syscall", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn"})
-"""For signals, whoever sends them."""
+"""For signals from any sender."""
 
 _CLONE_VM, _CLONE_THREAD = 0x100, 0x10000
 _NEW_NAMESPACES = 0x7E02_0000

@@ -109,8 +109,8 @@ class Catalogue:
     def __init__(
         self, announce: Callable[[str, str, str], None] = lambda _type, _kind, _id: None
     ) -> None:
-        """`announce(event_type, kind, id)` tells that an object was made or changed. What comes
-        and goes with a datastore is told of that alone."""
+        """`announce(event_type, kind, id)` is called when an object was made or changed. Objects
+        that appear or disappear with a datastore are not announced."""
         self._announce = announce
         self.volumes: dict[str, VolumeEntry] = {}
         self.images: dict[str, ImageEntry] = {}
@@ -313,8 +313,8 @@ class Catalogue:
     ) -> Iterator[None]:
         """Keep all other work off an object while it is being `what`; `conflict` if it is in work
         already. With `shared`, any number may do the same to it at once; with `in_use`, a VM may
-        open a volume meanwhile, or has it open. What is `brief` ends within moments: whoever meets
-        it is told so by `BrieflyBusy`, and can wait."""
+        open a volume meanwhile, or has it open. What is `brief` ends within moments:
+        `BrieflyBusy` reports that, so that a caller can wait."""
         key = (kind, object_id)
         lock = self._locks.get(key)
         if lock is None or not shared or lock.shared_for != what:

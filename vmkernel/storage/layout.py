@@ -14,7 +14,7 @@ A file and its description come and go in an order in which every crash is repai
   go    data renamed into .incoming -> description removed -> data removed
         (still described: renamed back; else swept)
   become another format
-        data complete in .incoming -> described anew -> renamed into place -> old data removed
+        data complete in .incoming -> described again -> renamed into place -> old data removed
         (what the description says is renamed now, what it says to be void is removed)
 """
 

@@ -107,8 +107,7 @@ class Storage(Protocol):
         ...
 
     def datastore_of_volume(self, volume: str) -> str | None:
-        """The available datastore that a volume is on, whatever its state; None where none has
-        it."""
+        """The available datastore that a volume is on, whatever its state; None if none has it."""
         ...
 
     def datastore_of_image(self, image: str) -> str | None:

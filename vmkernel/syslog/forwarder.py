@@ -5,7 +5,7 @@
    ^                     ^                        |  ^                           |
    +---- target unset ---+------ queue empty -----+  +------- connected ---------+
 
-What doesn't fit is dropped, the oldest first, and counted; the collector is told the number. A
+What doesn't fit is dropped, the oldest first, and counted; the collector gets the number. A
 message leaves the queue once the kernel has it: syslog has no receipts, and messages in transit
 when a connection breaks may be lost or (over TCP) sent twice.
 """

@@ -16,7 +16,7 @@
       |  start |                           | QEMU is gone without saying why
       +------- | starting <--- crashed <---+
                |
-               |  suspend (running, paused): the guest stands still, its memory goes to disk
+               |  suspend (running, paused): the guest is paused, its memory goes to disk
                |     suspending -------------> suspended --- resume, start ---> starting
                |     |  failed, given up, or   |    ^                              |
                |     |  power-off asked        |    +------------------------------+
@@ -27,10 +27,10 @@
    legal but delete, and a later look at the folder may find it `stopped`.
    migrating is reserved for moves between hosts: no VM is in it yet.
 
-A vmkernel that starts anew puts each VM where QEMU says it is: no process -> suspended where its
-memory lies on disk, else stopped, or crashed where it was running and nobody saw it end in order;
-a process -> running or paused. A complete memory image is always the truth: it is sealed while
-the guest stands still, and removed before the guest goes on, so a QEMU beside it has not run.
+A vmkernel that restarts gives each VM the state that QEMU reports: no process -> suspended if its
+memory is on disk, else stopped, or crashed if it was running and its orderly end was not seen; a
+process -> running or paused. A complete memory image is always valid: it is sealed while the guest
+is paused, and removed before the guest continues, so a QEMU beside it has not run.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def add_point(
     folder: BackupFolder, mica: Mica, vm_id: str, *, on_step: OnStep = lambda _: None
 ) -> tuple[int, Point]:
     """Add what changed since the last point, or everything if there is none or the host can't say
-    what changed (`on_step` is told the reason).
+    what changed (`on_step` gets the reason).
 
     Raises ClientError, also if the VM ended while it was being backed up: the point that was
     complete by then stays.

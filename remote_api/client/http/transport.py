@@ -69,7 +69,7 @@ class Download:
 
 @dataclass(frozen=True)
 class LineStream:
-    """An answer of lines that goes on."""
+    """A response of lines without an end."""
 
     event_id: str | None
     """The last event before it began."""

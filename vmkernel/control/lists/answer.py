@@ -29,7 +29,7 @@ def cut(
 ) -> tuple[tuple[ItemT, ...], bool]:
     """The items after the key `after`, at most `limit`, and whether others follow.
 
-    `items` must be ordered by `key`; `after` need not be there any more.
+    `items` must be ordered by `key`; `after` need not exist any more.
     """
     start = 0 if after is None else bisect_right(items, after, key=key)
     return tuple(items[start : start + limit]), len(items) > start + limit
@@ -44,7 +44,7 @@ async def answer(
 ) -> Page:
     """The page that a request asks for.
 
-    `shown` takes from an item what nobody may see; `kept` remembers what is encoded.
+    `shown` removes from an item what must not be shown; `kept` remembers what is encoded.
     Raises MicaError (`invalid`) for what can't be asked for.
     """
     listing = type(request).LISTING

@@ -49,9 +49,9 @@ class CancelOperation(Request[Operation], frozen=True, kw_only=True, tag="operat
 
 
 class SubscribeEvents(Request[Event], frozen=True, kw_only=True, tag="event.subscribe"):
-    """Every event after `after` (or from now on); the replies go on until the peer closes.
+    """Every event after `after` (or from now on); until the peer closes.
 
-    Where `after` is older than the ring buffer, the first event is `events.lost`; with `gapless`,
+    If `after` is older than the ring buffer, the first event is `events.lost`; with `gapless`,
     the request fails by `gone`. The filters are those of vmkernel/events/filter.py.
     """
 

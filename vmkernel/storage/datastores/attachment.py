@@ -3,7 +3,7 @@
 attach   the driver brings its root
 open     the lease is taken, what a crash left is repaired
 arrived  its volumes, images and VMs are known, its figures measured
-leave    the VMs and uploads there are told, what is known of it is forgotten
+leave    its VMs and uploads are notified, its content is forgotten
 let_go   the lease is released, the driver takes the root away
 
 Whatever fails on the way in ends in `let_go`. While VMs may run there, which an earlier vmkernel
@@ -105,7 +105,7 @@ class Attachment:
         def repair() -> None:
             marker = layout.read_marker()
             if marker is None or marker.uuid != attached.uuid:
-                raise DatastoreMissing(f"Another datastore is in the place of {stored.id} now.")
+                raise DatastoreMissing(f"Another datastore has replaced {stored.id}.")
             layout.open()
 
         try:
@@ -212,14 +212,14 @@ class Attachment:
         await self._detach(stored, force=force)
 
     async def vanished(self, stored: StoredDatastore, attached: Attached | None) -> None:
-        """Detach what has gone away in use, and release its lease as far as that is possible and
-        no VM may go on there once it is back."""
+        """Detach a datastore that disappeared while in use, and release its lease if possible and
+        if no VM may continue there once it is back."""
         if attached is not None and not self._usage.may_run_on(stored.id):
             await self._leases.release(stored.id, attached)
         await self._detach(stored, force=True)
 
     async def sweep(self, stored: StoredDatastore) -> None:
-        """Let go of whatever failed tries have left of a datastore that is not available and on
+        """Remove what failed attempts have left of a datastore that is not available and on
         which no VM runs: a lease, a mount, a started array."""
         await self._leases.release_left(stored.id, stored.uuid)
         await self._detach(stored, force=True)

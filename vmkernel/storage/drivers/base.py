@@ -170,7 +170,7 @@ class DatastoreDriver:
         return False
 
     async def release_strays(self) -> None:
-        """Let go of what a crash has left running that is no datastore; disks are free then.
+        """Stop what a crash has left running that is no datastore, so that its disks are free.
 
         The caller holds the lock of the disks.
         """

@@ -230,8 +230,8 @@ class LvmDriver(DatastoreDriver):
     async def _open(
         self, datastore_id: str, group: str, *, expected: str | None
     ) -> tuple[Attached, tuple[str, ...]]:
-        """The datastore, and the ids of the disks that it was found on. Where that fails, the
-        volume is taken away again; lvm refuses that while something has it open."""
+        """The datastore, and the ids of the disks that it was found on. If that fails, the volume
+        is removed again; lvm refuses that while something has it open."""
         founds, missing = await self._parts(group)
         if not founds or missing:
             raise DatastoreMissing(

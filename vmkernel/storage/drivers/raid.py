@@ -386,7 +386,7 @@ class RaidDriver(DatastoreDriver):
     async def _open(
         self, datastore_id: str, name: str, uuid: str, *, expected: str | None
     ) -> Attached:
-        """Mount what is on an array. Where that fails, the array is ended; the kernel refuses
+        """Mount what is on an array. If that fails, the array is stopped; the kernel refuses
         that while something has it open."""
         device = Path("/dev") / name
         try:

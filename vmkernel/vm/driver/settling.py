@@ -2,9 +2,9 @@
 answer of QEMU's was lost, or the vmkernel was killed.
 
   memory, vCPUs can't be taken back: the spec says what QEMU has
-  settings, media      QEMU is told once more what the spec says
+  settings, media      QEMU gets the spec's values again
 
-Disks and cards are looked at always (removals.py).
+Disks and NICs are always checked (removals.py).
 """
 
 from __future__ import annotations

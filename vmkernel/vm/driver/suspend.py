@@ -1,7 +1,7 @@
 """Suspending a VM to disk and resuming it, inside its owner task.
 
 suspend the guest is paused -> its memory is written, flushed, sealed -> QEMU is ended
-          a failure before the seal, or somebody who gives up: the guest goes on as before
+          a failure before the seal, or a cancellation: the guest continues as before
 resume    the image is proven -> QEMU loads it -> the image counts no more -> the guest runs
           a failure before "counts no more": QEMU is ended, and the VM is suspended as before
 """

@@ -109,7 +109,7 @@ class Machine:
         )
         self.enospc = EnospcBackoff(timing.space_first_s, timing.space_last_s)
         self.disk_full = False
-        """True where the last failed disk request found no space."""
+        """True if the last failed disk request found no space."""
         self.ran_since: float | None = None
         self.snapshots = SnapshotIndex(folder)
         self.keys = KnownKeys()

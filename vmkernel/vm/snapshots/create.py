@@ -1,11 +1,11 @@
 """Taking a snapshot, inside the owner task of its VM.
 
-  the record says `creating` -> the guest stands still -> disks, variables, TPM
-      -> (with memory) its memory -> the guest goes on -> the record says `ready`
+  the record says `creating` -> the guest is paused -> disks, variables, TPM
+      -> (with memory) its memory -> the guest continues -> the record says `ready`
       -> the VM stands behind it
 
-A failure, or somebody who gives up: the guest goes on, and nothing is left. A vmkernel that ends in
-the middle: its successor lets the guest go on and sweeps (recover.py).
+A failure, or a cancellation: the guest continues, and nothing is left. A vmkernel that ends in
+the middle: its successor resumes the guest and cleans up (recover.py).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
       -> the journal says that the revert has begun -> disks, variables, TPM -> the spec of then
       -> (with memory) the VM is suspended with the memory of then -> the journal is removed
 
-From the journal on there is no way back: whoever comes after a crash, or starts the VM, begins
+From the journal on there is no way back: recovery after a crash, or a start of the VM, begins
 again there (recover.py), and each step can be done twice. Before it nothing but QEMU is gone.
 """
 
