@@ -20,7 +20,6 @@ IDIOMS = (
     r"\b(?:anew|[Nn]obody|[Ss]omebody|stands still|stand still)\b",
     r"\b(?:[Ll]ets?|letting) go of\b",
     r"\b[Ww]hat lies\b|\blies there\b",
-    r"\b[Ss]ee the module\b",
     # A condition: of a place one says "where" after a noun for it.
     r"\b(?:True|False|None|[A-Z][A-Za-z]+Error) where\b",
     r"`(?:conflict|in-use|invalid|unavailable|not-found|timed-out|unsupported)` where\b",
