@@ -57,6 +57,13 @@ _OPERATION_FAILURES = frozenset(PROBLEM_CODES) - {
 }
 """How an operation may fail, and so the response to a client that waits for it."""
 _EVENT_ID = "The last event before this was read: what `after` of the event stream takes."
+_DRY_RUN = {
+    "name": "dry_run",
+    "in": "query",
+    "required": False,
+    "description": "Check the request and answer as the change would, but change nothing.",
+    "schema": {"type": "boolean", "default": False},
+}
 _BINARY = {"type": "string", "format": "binary"}
 _DESCRIPTION = """\
 Objects have a `spec` (what is wanted) and a `status` (what is observed). Failures are RFC 9457
@@ -203,6 +210,8 @@ def _parameters(route: AnyRoute) -> list[dict[str, Any]]:
             if description := schema.pop("description", None):
                 parameter["description"] = description
             parameters.append({**parameter, "schema": schema})
+    if route.has_dry_run:
+        parameters.append(_DRY_RUN)
     tags = {"type": "string"}
     if route.condition in (Condition.CREATE, Condition.EITHER):
         told = "`*`: the object must be new, or the answer is 412."

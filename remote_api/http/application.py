@@ -28,7 +28,7 @@ from remote_api.http.compression import (
     is_compressible,
 )
 from remote_api.http.conditions import Absent, Matching, entity_tag, parse_precondition
-from remote_api.http.decode import check_id, check_patch, decode_body, decode_query
+from remote_api.http.decode import check_id, check_patch, decode_body, decode_query, take_dry_run
 from remote_api.http.exchange import (
     LINGER_S,
     MAX_BODY_BYTES,
@@ -217,7 +217,10 @@ class Application:
                 raise ApiError(ErrorCode.NOT_FOUND, _no_name(name, value, pattern is _SLUG))
         failures = Failures()
         with failures.noted():
-            query = decode_query(scope["query_string"], route.query)
+            text = scope["query_string"]
+            if route.has_dry_run:
+                exchange.dry_run, text = take_dry_run(text)
+            query = decode_query(text, route.query)
             exchange.query, applied = apply_preferences(exchange.headers, query)
             exchange.response_headers = {**exchange.response_headers, **applied}
         with failures.noted():

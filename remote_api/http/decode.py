@@ -126,6 +126,21 @@ def _parameter(pointer: str) -> str:
     return pointer[1:].partition("/")[0]
 
 
+def take_dry_run(query: bytes) -> tuple[bool, bytes]:
+    """Whether a query asks for a dry run, and the query without that parameter.
+
+    Raises ApiError (422) for anything but one `dry_run=true` or `dry_run=false`.
+    """
+    parts = query.split(b"&")
+    mine = [part.partition(b"=")[2] for part in parts if part.partition(b"=")[0] == b"dry_run"]
+    if not mine:
+        return False, query
+    if len(mine) > 1 or mine[0] not in (b"true", b"false"):
+        raise ApiError.field("dry_run", "Give it once, as true or false.")
+    rest = [part for part in parts if part.partition(b"=")[0] != b"dry_run"]
+    return mine[0] == b"true", b"&".join(rest)
+
+
 def decode_patch(body: bytes, target: Any, wire: type[T]) -> T:
     """The outcome of an RFC 7396 merge patch on a wire object, decoded as strictly as a whole one.
 

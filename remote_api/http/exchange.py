@@ -168,6 +168,8 @@ class Exchange(Generic[QueryT, BodyT]):
         self.parameters = parameters
         self.token: str | None = None
         self.precondition: Precondition = None
+        self.dry_run = False
+        """True if nothing is to be changed."""
         self.raw_body = b""
         self.response_headers: Mapping[str, str] = {}
         self.event_id = ""
@@ -232,6 +234,7 @@ class Exchange(Generic[QueryT, BodyT]):
                 origin=self.origin,
                 timeout_s=timeout_s,
                 on_position=self._note_position,
+                dry_run=self.dry_run and not request.READ_ONLY,
             )
 
     async def open(self, request: Request[ReplyT]) -> tuple[ReplyT, Stream]:

@@ -103,6 +103,8 @@ class Route(Generic[QueryT, BodyT]):
     """Further headers that it reads, and what they mean."""
     body_optional: bool = False
     """A stream may be left out, with its media type."""
+    dry_run: bool = True
+    """False of a change that has no dry run: its outcome shows only when it is made."""
     response_headers: Mapping[str, str] = field(default_factory=dict)
     """What every answer has, failures too."""
     pointers: Mapping[str, str] = field(default_factory=dict)
@@ -113,6 +115,14 @@ class Route(Generic[QueryT, BodyT]):
     """True if an answer may have secrets, and is never compressed (see compression.py)."""
     websocket: Callable[[Upgrade[Any]], Awaitable[None]] | None = None
     """What serves it after an upgrade; without one, `handler` answers."""
+
+    @property
+    def has_dry_run(self) -> bool:
+        """True if it takes the parameter `dry_run`."""
+        plain = self.body_kind not in (BodyKind.STREAM, BodyKind.TUS)
+        return (
+            self.dry_run and self.method not in ("GET", "HEAD") and self.role is not None and plain
+        )
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -199,6 +199,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/events/ticket",
         name="createEventTicket",
+        dry_run=False,
         summary="A ticket that opens event streams without a token in a header",
         details="For `EventSource` in browsers: open the path that the answer names within 30"
         " seconds. The browser may reconnect by itself, each time within a minute, 240 times"

@@ -129,6 +129,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/host/certificate/rotate",
         name="rotateCertificate",
+        dry_run=False,
         summary="Replace the API's key and certificate; the response still uses the old one, then"
         " its connections end",
         handler=rotate_certificate,

@@ -128,6 +128,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/operations/{id}/cancel",
         name="cancelOperation",
+        dry_run=False,
         summary="Cancel an operation",
         details="It ends as `cancelled` once its work is undone, or finishes if it can no longer"
         " be stopped.",

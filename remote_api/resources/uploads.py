@@ -347,6 +347,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="DELETE",
         path="/v1/uploads/{id}",
         name="deleteUpload",
+        dry_run=False,
         summary="Cancel a resumable upload",
         details="The received data are deleted; the name of its image is free again.",
         handler=delete_upload,

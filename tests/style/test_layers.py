@@ -18,7 +18,7 @@ Graph = Mapping[str, frozenset[str]]
 LAYERS: Sequence[frozenset[str]] = tuple(
     frozenset(layer.split())
     for layer in (
-        "aio clock jail service_manager text version",
+        "aio clock dry_run jail service_manager text version",
         "model",
         "decoding errors",
         "devices events host",

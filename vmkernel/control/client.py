@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -71,12 +71,15 @@ class ControlClient:
         origin: str = "",
         timeout_s: float = 60.0,
         on_position: Callable[[str], None] | None = None,
+        dry_run: bool = False,
     ) -> ReplyT:
         """The reply to a request that brings no stream.
 
-        `on_position` is called with the id of the last event before what only reads was read.
+        `on_position` is called with the id of the last event before what only reads was read. With
+        `dry_run`, a change is checked and not made.
         """
-        connection, reply = await self._ask(request, token, origin, timeout_s)
+        call = Call(request=request, token=token, origin=origin, dry_run=dry_run)
+        connection, reply = await self._ask(call, timeout_s)
         self._keep(connection)
         if on_position is not None and isinstance(reply, Success) and reply.position:
             on_position(reply.position)
@@ -91,7 +94,8 @@ class ControlClient:
         timeout_s: float = 60.0,
     ) -> tuple[ReplyT, Stream]:
         """The reply to a request that brings a stream, and the stream."""
-        connection, reply = await self._ask(request, token, origin, timeout_s)
+        call = Call(request=request, token=token, origin=origin)
+        connection, reply = await self._ask(call, timeout_s)
         try:
             value = self._decode(request, reply)
             return value, Stream(connection.take_fd())
@@ -113,7 +117,8 @@ class ControlClient:
         connection = await self._connect()
         try:
             try:
-                first = await self._exchange(connection, request, token, origin, 60.0)
+                call = Call(request=request, token=token, origin=origin)
+                first = await self._exchange(connection, call, 60.0)
             except _StaleError as error:
                 raise _unavailable(error) from error
             if isinstance(first, Failure):
@@ -137,9 +142,7 @@ class ControlClient:
                 raise MicaError.from_problem(reply.problem)
             yield msgspec.msgpack.decode(reply.value, type=Event)
 
-    async def _ask(
-        self, request: Request[Any], token: str | None, origin: str, timeout_s: float
-    ) -> tuple[Connection, Success | Failure]:
+    async def _ask(self, call: Call, timeout_s: float) -> tuple[Connection, Success | Failure]:
         """The reply, and the connection that it came by, which the caller keeps or closes.
 
         A kept connection may turn out to be closed: the request goes out again on a new one if
@@ -148,17 +151,17 @@ class ControlClient:
         kept = self._take()
         if kept is not None:
             try:
-                return kept, await self._exchange(kept, request, token, origin, timeout_s)
+                return kept, await self._exchange(kept, call, timeout_s)
             except _StaleError as error:
                 kept.close()
-                if error.sent and not type(request).READ_ONLY:
+                if error.sent and not type(call.request).READ_ONLY:
                     raise _unavailable(error) from error
             except BaseException:
                 kept.close()
                 raise
         connection = await self._connect()
         try:
-            reply = await self._exchange(connection, request, token, origin, timeout_s)
+            reply = await self._exchange(connection, call, timeout_s)
         except _StaleError as error:
             connection.close()
             raise _unavailable(error) from error
@@ -195,14 +198,8 @@ class ControlClient:
         return Connection(sock)
 
     async def _exchange(
-        self,
-        connection: Connection,
-        request: Request[ReplyT],
-        token: str | None,
-        origin: str,
-        timeout_s: float,
+        self, connection: Connection, call: Call, timeout_s: float
     ) -> Success | Failure:
-        call = Call(request=request, token=token, origin=origin)
         sent = False
         try:
             async with asyncio.timeout(timeout_s):

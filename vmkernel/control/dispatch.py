@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vmkernel.auth.caller import Caller
-from vmkernel.control.requests import Request
+from vmkernel.control.requests import Done, Request
+from vmkernel.dry_run import DryRunEnd, run_dry
 from vmkernel.model import ErrorCode, MicaError
 
 __all__ = ["Dispatcher", "Handler", "Streamed"]
@@ -48,13 +49,26 @@ class Dispatcher:
         """The wire tags of the requests that are handled, sorted."""
         return tuple(sorted(str(kind.__struct_config__.tag) for kind in self._handlers))
 
-    async def handle(self, request: Request[Any], caller: Caller) -> object:
+    async def handle(
+        self, request: Request[Any], caller: Caller, *, dry_run: bool = False
+    ) -> object:
+        """Answer one authorised request, or say what a change would answer."""
         handler = self._handlers.get(type(request))
         if handler is None:
             raise MicaError(
                 ErrorCode.UNSUPPORTED, f"This host does not support {request_name(request)}."
             )
-        return await handler(request, caller)
+        if not dry_run or type(request).READ_ONLY:
+            return await handler(request, caller)
+        if not type(request).DRY_RUN:
+            raise MicaError(
+                ErrorCode.UNSUPPORTED, f"{request_name(request)} has no dry run; omit `dry_run`."
+            )
+        with run_dry(True):
+            try:
+                return await handler(request, caller)
+            except DryRunEnd as end:
+                return Done() if end.answer is None else end.answer
 
 
 def request_name(request: Request[Any]) -> str:

@@ -226,7 +226,7 @@ class ControlServer:
                 return
             # Taken before anything is read, so that no change after that is missed.
             position = self._bus.position if type(request).READ_ONLY and caller.role else ""
-            reply = await self._answer(connection, request, caller)
+            reply = await self._answer(connection, request, caller, call.dry_run)
         except MicaError as error:
             await self._fail(connection, error.problem)
             return
@@ -253,10 +253,10 @@ class ControlServer:
         return caller
 
     async def _answer(
-        self, connection: Connection, request: Request[Any], caller: Caller
+        self, connection: Connection, request: Request[Any], caller: Caller, dry_run: bool
     ) -> object:
         """Run the handler; if the peer disconnects, it is cancelled unless it changes something."""
-        work = asyncio.ensure_future(self._handle(request, caller))
+        work = asyncio.ensure_future(self._handle(request, caller, dry_run))
         only_reads = type(request).READ_ONLY
         gone = asyncio.ensure_future(connection.closed())
         try:
@@ -274,15 +274,15 @@ class ControlServer:
             if not work.done():
                 await asyncio.gather(work, return_exceptions=True)
 
-    async def _handle(self, request: Request[Any], caller: Caller) -> object:
+    async def _handle(self, request: Request[Any], caller: Caller, dry_run: bool) -> object:
         try:
-            reply = await self._dispatcher.handle(request, caller)
+            reply = await self._dispatcher.handle(request, caller, dry_run=dry_run)
         except MicaError as error:
             if error.problem.code in _REFUSALS:
                 self._refused(request, caller.actor, caller.origin, error)
             raise
         kind = type(request)
-        if kind.DISCLOSES or not kind.READ_ONLY:
+        if kind.DISCLOSES or not (kind.READ_ONLY or dry_run):
             self._audit.done(
                 "audit.read" if kind.READ_ONLY else "audit.changed",
                 request_name(request),

@@ -45,6 +45,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The bearer token as the client sent it."""
     origin: str = ""
     """The client's address, for the audit trail."""
+    dry_run: bool = False
+    """Check the request and say what it would answer; change nothing."""
 
     def __repr__(self) -> str:
         """Without the token."""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
 
+from vmkernel import dry_run
 from vmkernel.host.openat2 import open_beneath
 
 __all__ = ["FileFault", "Folder", "UnsafeFileError", "copy_open", "open_folder"]
@@ -186,6 +187,7 @@ class Folder:
 
     def create(self, name: str, mode: int = 0o600, flags: int = os.O_WRONLY) -> int:
         """A descriptor of a new, empty file; FileExistsError if the name is taken."""
+        dry_run.forbid()
         fd = _opened(self._fd, _single(name), flags | os.O_CREAT | os.O_EXCL, mode)
         try:
             os.fchmod(fd, mode)  # whatever the umask
@@ -196,6 +198,7 @@ class Folder:
 
     def create_nameless(self, mode: int = 0o600) -> int:
         """A descriptor, for reading and writing, of a new file that has no name."""
+        dry_run.forbid()
         try:
             return _opened(self._fd, ".", os.O_TMPFILE | os.O_RDWR, mode)
         except OSError as error:
@@ -208,6 +211,7 @@ class Folder:
 
     def make_subfolder(self, name: str, mode: int = 0o755) -> None:
         """Make a folder unless it exists; refuse anything else of that name."""
+        dry_run.forbid()
         made = False
         with contextlib.suppress(FileExistsError):
             os.mkdir(_single(name), mode, dir_fd=self._fd)
@@ -221,6 +225,7 @@ class Folder:
         """Replace a file as a whole by what `write` writes to its descriptor: after a crash it
         holds the old or the new content.
         """
+        dry_run.forbid()
         temp = f"{_TEMP_PREFIX}{name}-{secrets.token_hex(4)}"
         fd = self.create(temp, mode)
         try:
@@ -248,6 +253,7 @@ class Folder:
 
     def move(self, name: str, target: Folder, new_name: str) -> None:
         """Rename a file, replacing any file of the new name; not durable by itself."""
+        dry_run.forbid()
         os.rename(
             _single(name),
             _single(new_name),
@@ -257,6 +263,7 @@ class Folder:
 
     def link(self, name: str, target: Folder, new_name: str) -> None:
         """Give a regular file a second name; FileExistsError if it is taken."""
+        dry_run.forbid()
         os.link(
             _single(name),
             _single(new_name),
@@ -273,16 +280,19 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove anything but a folder; FileNotFoundError if it doesn't exist."""
+        dry_run.forbid()
         os.unlink(_single(name), dir_fd=self._fd)
 
     def remove_subfolder(self, name: str) -> None:
         """Remove an empty folder."""
+        dry_run.forbid()
         os.rmdir(_single(name), dir_fd=self._fd)
 
     def remove_tree(self, name: str) -> None:
         """Remove an entry with everything in it, however deep; links are removed and not followed.
         Two descriptors are enough: deeper folders are moved up first.
         """
+        dry_run.forbid()
         if not stat.S_ISDIR(self.status(name).st_mode):
             self.remove(name)
             return
@@ -298,6 +308,7 @@ class Folder:
 
     def empty_one(self, name: str, top: Folder) -> None:
         """Remove an entry; folders inside a folder are moved to `top` instead."""
+        dry_run.forbid()
         if not stat.S_ISDIR(self.status(name).st_mode):
             self.remove(name)
             return

@@ -39,6 +39,8 @@ class OperationState(OpenEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    PLANNED = "planned"
+    """Of a dry run: it would be started. There is no such operation."""
 
     @property
     def finished(self) -> bool:

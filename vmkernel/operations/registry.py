@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from vmkernel import clock
+from vmkernel import clock, dry_run
 from vmkernel.errors import to_problem
 from vmkernel.events import EventBus
 from vmkernel.host.work_places import Asker, asked_by
@@ -46,6 +46,7 @@ from vmkernel.operations.places import Places
 __all__ = ["OperationContext", "OperationRegistry", "Work"]
 
 _log = logging.getLogger(__name__)
+PLANNED_ID = "op-dry-run"
 _CANCEL_WAIT_S = 10.0
 _COUNT_MAX = (1 << 63) - 1
 _INTERRUPTED = (
@@ -202,7 +203,7 @@ class OperationRegistry:
         """Start `work` in a new task and return at once.
 
         From now on `held` belongs to the operation: it is released when the work has ended, or now
-        if the operation is refused.
+        if the operation is refused. A dry run ends here.
         """
         with contextlib.ExitStack() as refused:
             if held is not None:
@@ -211,6 +212,7 @@ class OperationRegistry:
                 raise MicaError(
                     ErrorCode.UNAVAILABLE, "The vmkernel is shutting down; retry in a moment."
                 )
+            dry_run.ending(_planned(kind, subject, actor, cancellable=cancellable))
             if actor != SYSTEM:
                 refused.callback(self._running.take(actor))
             mine = refused.pop_all()
@@ -389,3 +391,19 @@ class OperationRegistry:
             most = max(finished.values(), key=len)
             del self._entries[most.popleft()]
             count -= 1
+
+
+def _planned(kind: str, subject: Subject, actor: str, *, cancellable: bool) -> Operation:
+    """What a dry run answers instead of an operation."""
+    now = clock.now()
+    return Operation(
+        id=PLANNED_ID,
+        kind=kind,
+        subject=subject,
+        state=OperationState.PLANNED,
+        progress=Progress(),
+        cancellable=cancellable,
+        actor=actor,
+        created_at=now,
+        finished_at=now,
+    )

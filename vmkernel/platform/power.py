@@ -75,7 +75,6 @@ class HostPower:
             raise MicaError(
                 ErrorCode.CONFLICT, f"The host is {_WORDS[self._ending]} already; nothing to do."
             )
-        self._ending = action
 
         async def work(context: OperationContext) -> None:
             try:
@@ -86,7 +85,9 @@ class HostPower:
                     self._guests.shutdown_cancelled()
                 raise
 
-        return self._operations.begin(f"host.{action}", _HOST, work, actor=actor)
+        operation = self._operations.begin(f"host.{action}", _HOST, work, actor=actor)
+        self._ending = action
+        return operation
 
     async def _end(self, action: PowerAction, context: OperationContext) -> None:
         self._story(f"{_WORDS[action]}: ending the guests")

@@ -32,6 +32,8 @@ class Request(
     STREAM: ClassVar[bool] = False
     READ_ONLY: ClassVar[bool] = False
     """True if it changes nothing: it is cancelled when the client disconnects, and not audited."""
+    DRY_RUN: ClassVar[bool] = True
+    """False of a change that has no dry run: its outcome shows only when it is made."""
     DISCLOSES: ClassVar[bool] = False
     """True if it changes nothing but reveals guests' data: audited as `audit.read`."""
     IN_PARTS: ClassVar[bool] = False

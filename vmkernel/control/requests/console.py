@@ -25,6 +25,7 @@ class OpenConsole(Request[Done], frozen=True, kw_only=True, tag="vm.console"):
     scrollback. A VNC stream is RFB as raw bytes in both directions.
     """
 
+    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     STREAM: ClassVar[bool] = True
 
@@ -45,6 +46,7 @@ class SendKeys(Request[Done], frozen=True, kw_only=True, tag="vm.keys"):
     done.
     """
 
+    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
@@ -61,6 +63,7 @@ class SendKeys(Request[Done], frozen=True, kw_only=True, tag="vm.keys"):
 class InjectNmi(Request[Done], frozen=True, kw_only=True, tag="vm.nmi"):
     """Send a non-maskable interrupt to a VM's vCPUs."""
 
+    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug

@@ -43,6 +43,7 @@ class GetOperation(Request[Operation], frozen=True, kw_only=True, tag="operation
 class CancelOperation(Request[Operation], frozen=True, kw_only=True, tag="operation.cancel"):
     """Cancel an operation; the reply is its state afterwards."""
 
+    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: ShortText

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 
-from vmkernel import clock
+from vmkernel import clock, dry_run
 from vmkernel.model import (
     Datastore,
     DatastoreSpec,
@@ -132,6 +132,9 @@ class DatastoreChanges:
                 warning_percent=warning_percent,
                 critical_percent=critical_percent,
             )
+            if dry_run.dry():
+                found = await self._views.get(datastore_id)
+                dry_run.ending(msgspec.structs.replace(found, spec=spec))
             await self._keep_spec(entry, spec)
         self._events.changed(datastore_id, actor)
         return await self._views.get(datastore_id)
@@ -141,7 +144,6 @@ class DatastoreChanges:
         entry = self._datastores.entry(datastore_id)
         self._refuse_taken(new_id, "/id")
         self._refuse_in_use(entry)
-        self._coming.add(new_id)
 
         async def work(_: OperationContext) -> None:
             try:
@@ -150,7 +152,9 @@ class DatastoreChanges:
             finally:
                 self._coming.discard(new_id)
 
-        return self._begin("datastore.rename", datastore_id, work, actor)
+        operation = self._begin("datastore.rename", datastore_id, work, actor)
+        self._coming.add(new_id)
+        return operation
 
     async def unmount(self, datastore_id: str, *, actor: str) -> Operation:
         """Detach it until `mount` is called; it stays configured."""

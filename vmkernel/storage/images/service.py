@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmkernel import clock
+from vmkernel import clock, dry_run
 from vmkernel.events import EventBus
 from vmkernel.host.errors import from_os_error
 from vmkernel.host.extents import data_extents
@@ -300,6 +300,7 @@ class Images:
             )
         with self._catalogue.locked("image", image_id, "deleted"):
             async with self._datastores.using(entry.datastore):
+                dry_run.ending(None)
                 del self._catalogue.images[image_id]
                 try:
                     await asyncio.to_thread(entry.place.remove)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from vmkernel import clock
+from vmkernel import clock, dry_run
 from vmkernel.events import EventBus
 from vmkernel.host.errors import from_os_error, naming_datastore
 from vmkernel.host.extents import shared_bytes
@@ -285,6 +285,7 @@ class Volumes:
         self._usage.refuse_snapshots(volume_id)
         with self._catalogue.locked("volume", volume_id, "deleted"):
             async with self._datastores.using(entry.datastore):
+                dry_run.ending(None)
                 del self._catalogue.volumes[volume_id]
                 try:
                     await asyncio.to_thread(entry.place.remove)
