@@ -25,6 +25,7 @@ from remote_api.http.problems import PROBLEM_TYPE
 from remote_api.http.routing import AnyRoute, BodyKind, Condition, Reply
 from remote_api.resources.table import all_routes, all_tags, tag_of
 from remote_api.schema import (
+    CAPABILITIES,
     PROBLEM_CODES,
     HttpCode,
     ListParameters,
@@ -88,6 +89,10 @@ backslash before a comma, `*` or another backslash makes it a character. `label`
 table: others are left out of the answer then, also those that the schema calls required. A page's
 `next` is for the same query only.
 
+What is to go stays for at least a year after its deprecation is announced: `deprecated` here, and
+in its answers `Deprecation` (RFC 9745), `Sunset` (RFC 8594) and a `Link` to what replaces it.
+`capabilities` of `GET /v1` says what a host can do (`x-mica-capabilities`); none is taken away.
+
 `x-mica-change` of a field of a virtual machine's spec says when a change takes effect: at once in
 any state (`host-only`); at once, also while it runs, as far as guest and machine allow (`live`);
 from the next start on, though it can be made at any time (`next-start`); it is refused while the
@@ -110,6 +115,7 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [{"token": []}],
+        "x-mica-capabilities": CAPABILITIES,
         "tags": [{"name": name, "description": text} for name, text in all_tags().items()],
         "paths": paths,
         "components": {
@@ -152,6 +158,7 @@ def _is_model(body: Any) -> bool:
 def _operation(route: AnyRoute) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
+        **({"deprecated": True} if route.deprecated else {}),
         "summary": route.summary,
         "description": _described(route),
         "tags": [tag_of(route)],
@@ -174,6 +181,8 @@ def _described(route: AnyRoute) -> str:
     told = [f"{route.summary[0].upper()}{route.summary[1:]}."]
     if route.details:
         told.append(route.details)
+    if route.deprecated:
+        told.append(route.deprecated.text)
     if _may_wait(route):
         told.append(
             "The answer is the operation that does it; with `wait`, once it has succeeded, or the"

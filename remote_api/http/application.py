@@ -187,6 +187,8 @@ class Application:
         _check_head(scope)
         route = _choose(routes, method, exchange.path)
         exchange.response_headers = route.response_headers
+        if route.deprecated is not None:
+            exchange.response_headers = {**route.response_headers, **route.deprecated.headers}
         if route.role is not None:
             ticket = _ticket(scope) if route.ticketed else None
             if ticket is not None and b"authorization" not in exchange.headers:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from email.utils import format_datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +20,7 @@ __all__ = [
     "AnyRoute",
     "BodyKind",
     "Condition",
+    "Deprecated",
     "NoBody",
     "Registry",
     "Reply",
@@ -72,6 +75,34 @@ class Reply:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deprecated:
+    """A route that is to go: since when, until when at least, and what replaces it."""
+
+    since: date
+    sunset: date
+    """Not before this day, a year or more after `since`, is it taken away."""
+    successor: str
+    """The path that replaces it."""
+
+    @property
+    def text(self) -> str:
+        """The sentence of the document."""
+        return f"Deprecated: use {self.successor}. It stays until {self.sunset} or longer."
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Deprecation (RFC 9745), Sunset (RFC 8594) and Link (RFC 8288)."""
+        since, sunset = (
+            datetime.combine(day, time(), tzinfo=UTC) for day in (self.since, self.sunset)
+        )
+        return {
+            "deprecation": f"@{int(since.timestamp())}",
+            "sunset": format_datetime(sunset, usegmt=True),
+            "link": f'<{self.successor}>; rel="successor-version"',
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Route(Generic[QueryT, BodyT]):
     """One method on one path."""
 
@@ -90,6 +121,7 @@ class Route(Generic[QueryT, BodyT]):
     max_body_bytes: int = MAX_BODY_BYTES
     """Of a body in JSON, from callers that have the role; 413 above it."""
     condition: Condition = Condition.NONE
+    deprecated: Deprecated | None = None
     details: str = ""
     """Sentences that the document adds to the summary."""
     tag: str = ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from remote_api.auth import bearer_token
 from remote_api.http.exchange import Exchange, Response, json_response
 from remote_api.http.lists import answer_list
 from remote_api.http.routing import AnyRoute, BodyKind, NoBody, Reply, Route
 from remote_api.resources.operations import STARTED, accepted
 from remote_api.schema import (
+    CAPABILITIES,
     Host,
     ListParameters,
     NoQuery,
@@ -40,6 +43,9 @@ async def get_api(exchange: Exchange[NoQuery, NoBody]) -> Response:
     info = await exchange.call(requests.GetApiInfo())
     if not authorization:
         info = ApiInfo(product=info.product, api_version=info.api_version, claimed=info.claimed)
+    else:
+        requests_taken = info.capabilities or ()
+        info = structs.replace(info, capabilities=(*sorted(CAPABILITIES), *requests_taken))
     return json_response(info)
 
 

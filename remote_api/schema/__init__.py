@@ -8,6 +8,7 @@ module.
 from remote_api.schema.access import *
 from remote_api.schema.backups import *
 from remote_api.schema.base import *
+from remote_api.schema.capabilities import *
 from remote_api.schema.clones import *
 from remote_api.schema.console import *
 from remote_api.schema.datastores import *
