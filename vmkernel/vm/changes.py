@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from vmkernel import clock
+from vmkernel import clock, dry_run
 from vmkernel.devices import Family
 from vmkernel.host import from_os_error, naming_datastore
 from vmkernel.host.files import exists, make_directory
@@ -21,6 +21,8 @@ from vmkernel.model import (
     Subject,
     Vm,
     VmSpec,
+    VmState,
+    VmStatus,
 )
 from vmkernel.vm.context import VmContext
 from vmkernel.vm.driver.driver import VmDriver
@@ -84,6 +86,19 @@ class VmChanges:
                     spec=spec,
                 )
                 folder = self._host.storage.vms_folder(spec.datastore) / vm_id
+                _end_dry_run(
+                    Vm(
+                        id=vm_id,
+                        revision=1,
+                        created_at=definition.created_at,
+                        spec=spec,
+                        status=VmStatus(
+                            state=VmState.STOPPED,
+                            uuid=definition.uuid,
+                            machine_type=definition.machine_type,
+                        ),
+                    )
+                )
 
                 def fill(folder: Path) -> None:
                     prepare(folder)
@@ -138,13 +153,19 @@ class VmChanges:
             _check_revision(vm_id, known.revision, revision)
             return replace(known, spec=spec, revision=revision + 1)
 
+        def checked(planned: VmSpec = spec) -> None:
+            view = self._inventory.view(driver)
+            _end_dry_run(replace(view, spec=planned, revision=revision + 1))
+
         with self._inventory.reservations.change(vm_id, spec):
             self._review.check_references(vm_id, spec)  # something may have gone meanwhile
+            if not plugs:
+                checked()
             try:
                 if plugs:
                     from vmkernel.vm.hotplug.apply import change_running
 
-                    await change_running(self._host, driver, spec, renew)
+                    await change_running(self._host, driver, spec, renew, checked)
                 else:
                     await driver.change(request, renew)
             finally:
@@ -170,6 +191,7 @@ class VmChanges:
             if revision is not None:
                 _check_revision(vm_id, broken.view().revision, revision)
             self._host.storage.vms_folder(broken.datastore)
+            dry_run.ending(None)
             await _in_thread(f"VM {vm_id}", definitions.delete, broken.folder)
             await self._inventory.forget(vm_id)
         else:
@@ -185,6 +207,7 @@ class VmChanges:
                 )
             for disk in driver.definition.spec.disks if with_volumes else ():
                 self._host.storage.refuse_children(disk.volume)
+            dry_run.ending(None)
             await self._forget_elsewhere(driver)
             await driver.ask(VmRequest.DELETE)
             await self._inventory.forget(vm_id)
@@ -212,6 +235,16 @@ class VmChanges:
             actor=actor,
             before=before,
         )
+
+
+def _end_dry_run(planned: Vm) -> None:
+    """End a dry run with the VM as it would be, without its secrets: whoever asks is an operator."""
+    if dry_run.dry():
+        if planned.spec.cloud_init is not None:
+            from vmkernel.vm.spec.cloud_init.secrets import concealed
+
+            planned = concealed(planned, user_data=False)
+        dry_run.ending(planned)
 
 
 def _check_revision(vm_id: str, present: int, wanted: int) -> None:

@@ -48,6 +48,7 @@ async def change_running(
     driver: VmDriver,
     spec: VmSpec,
     renew: Callable[[VmDefinition, VmSpec], VmDefinition],
+    checked: Callable[[], None] = lambda: None,
 ) -> None:
     """Change a running VM to `spec`; MicaError if it can't be changed, or only partly.
 
@@ -67,6 +68,7 @@ async def change_running(
     for removal in removals:
         removal.check(driver.vm_id, driver.state)
     with _held(driver, changes), leaving.change([removal.key for removal in removals]):
+        checked()
         stored = _with_old(spec, old, removals)
         await driver.change(VmRequest.ADJUST, lambda known: renew(known, stored))
         steps = steps_of(host, changes, old, spec, family)
