@@ -238,7 +238,7 @@ class VmChanges:
 
 
 def _end_dry_run(planned: Vm) -> None:
-    """End a dry run with the VM as it would be, without its secrets: whoever asks is an operator."""
+    """End a dry run with the VM as it would be, as operators see it: without its secrets."""
     if dry_run.dry():
         if planned.spec.cloud_init is not None:
             from vmkernel.vm.spec.cloud_init.secrets import concealed
