@@ -65,7 +65,7 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     mica("disk", "list")
     folder = fresh.datastore_folder("main")
     assert "is ready" in mica("datastore", "create", "main", "--path", str(folder))
-    assert mica("datastore", "list").startswith("main\tdirectory\tavailable")
+    assert mica("datastore", "list").splitlines()[1].startswith("main  directory  available")
 
     disk = tmp_path / "disk.raw"
     disk.write_bytes(os.urandom(2 * MIB))
@@ -92,20 +92,20 @@ def test_first_contact(fresh: HostedMica, tmp_path: Path) -> None:
     bad = mica("vm", "patch", "web", '{"cpus": {"count": 0}}', status=1)
     assert "cpus.count" in bad
     assert bad.count("\n") == 1
-    mica("volume", "delete", "v", status=1)
+    mica("volume", "delete", "v", "--yes", status=1)
     _devices(mica, tmp_path)
     _changes_while_it_runs(mica)
     mica("vm", "delete", "web", "--with-volumes", "--yes")
-    assert mica("volume", "list") == ""
-    mica("image", "delete", "disk")
+    assert mica("volume", "list", "--no-headers") == ""
+    mica("image", "delete", "disk", "--yes")
 
     secret = mica("token", "create", "eye", "--role", "viewer").strip()
     assert secret.startswith("mica_eye_")
-    mica("token", "delete", "eye")
+    mica("token", "delete", "eye", "--yes")
     kinds = {operation["kind"] for operation in json.loads(mica("-o", "json", "operation", "list"))}
     assert {"datastore.create", "image.upload", "volume.create"} <= kinds
-    mica("context", "forget", "lab")
-    assert mica("context", "list") == ""
+    mica("context", "forget", "lab", "--yes")
+    assert mica("context", "list", "--no-headers") == ""
 
 
 def _changes_while_it_runs(mica: Command) -> None:
@@ -135,7 +135,7 @@ def _devices(mica: Command, folder: Path) -> None:
     assert "disk1 more" in mica("vm", "detach", "web", "else", status=1)
     mica("vm", "detach", "web", "more")
     assert "vm " in mica("volume", "show", "more")
-    mica("volume", "delete", "more")
+    mica("volume", "delete", "more", "--yes")
     iso = folder / "a.iso"
     iso.write_bytes(bytes(16 * 2048) + b"\x01CD001\x01" + bytes(2041) + bytes(8 * 2048))
     mica("image", "upload", "iso", str(iso), "--datastore", "main", "--format", "iso")
@@ -144,7 +144,7 @@ def _devices(mica: Command, folder: Path) -> None:
     assert "cdrom0 iso" in mica("vm", "show", "web")
     mica("vm", "insert", "web", "iso", "--drive", "cdrom0")
     mica("vm", "eject", "web")
-    mica("image", "delete", "iso")
+    mica("image", "delete", "iso", "--yes")
     assert "nic1 on vm-network added to VM web" in mica("vm", "add-nic", "web", "--model", "e1000e")
     mica("vm", "remove-nic", "web", "nic1")
     assert "has: nic0" in mica("vm", "remove-nic", "web", "nic1", status=1)

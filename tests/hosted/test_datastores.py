@@ -116,7 +116,7 @@ def test_a_datastore_of_another_mica_is_taken_over_and_clashes_are_told(
     pair: Path, mica: Mica, run: Run
 ) -> None:
     place = pair / "one"
-    run("datastore", "delete", "one")
+    run("datastore", "delete", "one", "--yes")
     _eventually(lambda: _places(mica) == {})
     mica.wait(mica.create_volume("moving", VolumeSpec(datastore="two", size_bytes=16 * MIB)))
     mica.create_vm("mover", VmSpec(datastore="two", memory_bytes=128 * MIB))

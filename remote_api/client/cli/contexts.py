@@ -51,6 +51,11 @@ class ContextStore:
         """One host; the current one if no name is given. Raises ConflictError."""
         contents = self._read()
         wanted = name or contents.current
+        if wanted is None and contents.hosts:
+            raise ConflictError(
+                "there is no current context; choose one with `mica context use NAME` or --host"
+                f" NAME (contexts: {', '.join(sorted(contents.hosts))})"
+            )
         if wanted is None:
             raise ConflictError(
                 "no host is configured; add one with `mica claim` or `mica context add`"
@@ -60,12 +65,40 @@ class ContextStore:
             raise ConflictError(f"there is no context {wanted!r} (contexts: {known})")
         return contents.hosts[wanted]
 
-    def put(self, name: str, host: KnownHost) -> None:
-        """Remember a host and make it the current one."""
+    def put(self, name: str, host: KnownHost, *, use: bool = False, replace: bool = False) -> bool:
+        """Remember a host; true if it is the current one then. It becomes that with `use`, or if
+        there is none. Raises ConflictError if the name is taken, unless it may be replaced."""
         contents = self._read()
+        if not replace:
+            self._check_free(contents, name)
         contents.hosts[name] = host
-        contents.current = name
+        if use or contents.current is None:
+            contents.current = name
         self._write(contents)
+        return contents.current == name
+
+    def check_free(self, name: str) -> None:
+        """Raise ConflictError if a host of this name is known."""
+        self._check_free(self._read(), name)
+
+    def rename(self, name: str, new: str) -> None:
+        """Know a host by another name, which must be free."""
+        contents = self._read()
+        if name not in contents.hosts:
+            raise ConflictError(f"there is no context {name!r}; see `mica context list`")
+        self._check_free(contents, new)
+        contents.hosts[new] = contents.hosts.pop(name)
+        if contents.current == name:
+            contents.current = new
+        self._write(contents)
+
+    @staticmethod
+    def _check_free(contents: _Contents, name: str) -> None:
+        if name in contents.hosts:
+            raise ConflictError(
+                f"there is a context {name!r} for {contents.hosts[name].address} already; choose"
+                " another name, or give --replace"
+            )
 
     def repin(self, name: str | None, fingerprint: str) -> str:
         """Trust a known host (the current one without a name) by another fingerprint; its name."""
@@ -86,12 +119,12 @@ class ContextStore:
         self._write(contents)
 
     def forget(self, name: str) -> None:
-        """Forget a host and its token."""
+        """Forget a host and its token. If it was the current one, there is none then."""
         contents = self._read()
         if contents.hosts.pop(name, None) is None:
             raise ConflictError(f"there is no context {name!r}; see `mica context list`")
         if contents.current == name:
-            contents.current = next(iter(sorted(contents.hosts)), None)
+            contents.current = None
         self._write(contents)
 
     def _read(self) -> _Contents:

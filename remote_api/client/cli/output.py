@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
+from remote_api.client.cli.tables import sort_key, table_lines
+from remote_api.client.cli.yaml_text import yaml_text
 from remote_api.client.errors import MisuseError
 from vmkernel.text import clean_lines, escape_in_json, one_line
 
@@ -25,6 +29,7 @@ __all__ = [
     "Columns",
     "ask",
     "ask_secret",
+    "between_frames",
     "byte_bar",
     "byte_target",
     "clear_screen",
@@ -32,16 +37,22 @@ __all__ = [
     "error_is_terminal",
     "flush",
     "listed",
+    "ordered",
     "print_in_raw_terminal",
     "print_json",
     "print_line",
     "print_object",
     "print_paragraph",
     "print_rows",
+    "print_yaml",
     "step_line",
 ]
 
 _CELL_MAX = 10_000
+_REDRAW_S = 0.1
+"""More often than ten times a second says no more, and costs time."""
+_ERASED = "\r\x1b[K"
+_NOTHING = sort_key("-")[0]
 
 Columns = Sequence[tuple[str, Callable[[Any], object]]]
 
@@ -79,63 +90,91 @@ def print_object(value: object, lines: Columns) -> None:
         print_line(f"{title:{width}}  {_text(cell(value))}")
 
 
-def print_rows(rows: Iterable[Any], columns: Columns) -> None:
-    """A table for people; lines with tabs between their cells if it goes into a pipe."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(_text(cell(row)) for _, cell in columns))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def print_yaml(value: object, *, another: bool = False) -> None:
+    """YAML of what JSON would show; `another` document follows one before."""
+    if another:
+        click.echo("---")
+    click.echo(escape_in_json(yaml_text(value)))
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, _ in columns:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_text(cell(row))) for _, cell in columns))
-    Console().print(table)
+
+def print_rows(
+    rows: Iterable[Any], columns: Columns, *, headers: bool = True, whole: bool = False
+) -> None:
+    """A table with aligned columns. In a terminal, free text is cut to its width, unless the
+    `whole` is wanted."""
+    titles = [title for title, _ in columns]
+    texts = [[_text(cell(row)) for _, cell in columns] for row in rows]
+    most = None if whole or not sys.stdout.isatty() else shutil.get_terminal_size().columns
+    ellipsis = "..." if _is_ascii() else "\N{HORIZONTAL ELLIPSIS}"
+    for line in table_lines(titles, texts, headers=headers, most=most, ellipsis=ellipsis):
+        click.echo(line)
+
+
+def ordered(rows: Sequence[Any], cell: Callable[[Any], object], *, reverse: bool) -> list[Any]:
+    """Rows by what a column shows of them; those that it shows nothing of come last."""
+
+    def key(row: Any) -> tuple[int, float, str]:
+        return sort_key(_text(cell(row)))
+
+    last = [row for row in rows if key(row)[0] == _NOTHING]
+    return [
+        *sorted((row for row in rows if key(row)[0] != _NOTHING), key=key, reverse=reverse),
+        *last,
+    ]
 
 
 @contextmanager
 def step_line(title: str) -> Iterator[Callable[[str], None]]:
     """A status line on the error output; call what is yielded to change it."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(_text(title))
-        yield lambda text: progress.update(task, description=_text(text))
+    with _StatusLine() as line:
+        line.show(title)
+        yield line.show
 
 
 @contextmanager
 def byte_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on the error output; call what is yielded with the number of new bytes."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    """A line about bytes on the error output; call what is yielded with the number of new ones."""
+    done, began, shown = 0, time.monotonic(), 0.0
+    with _StatusLine() as line:
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(_text(title), total=total)
-        yield lambda count: progress.update(task, advance=count)
+        def show(count: int) -> None:
+            nonlocal done, shown
+            done += count
+            now = time.monotonic()
+            if now - shown < _REDRAW_S and done < total:
+                return
+            shown = now
+            rate = done / (now - began) if now > began else 0.0
+            left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+            percent = f"{100 * done // total} %, " if total else ""
+            line.show(
+                f"{title}: {percent}{_size(done)} of {_size(total)}, {_size(int(rate))}/s{left}"
+            )
+
+        show(0)
+        yield show
+
+
+class _StatusLine:
+    """One line of the error output that is written again and again, and is gone at the end.
+
+    Only a terminal that can erase a line has it.
+    """
+
+    def __init__(self) -> None:
+        self._works = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def __enter__(self) -> _StatusLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._works:
+            click.echo(_ERASED, err=True, nl=False)
+
+    def show(self, text: str) -> None:
+        if self._works:
+            room = max(shutil.get_terminal_size().columns - 1, 1)
+            click.echo(f"{_ERASED}{one_line(text)[:room]}", err=True, nl=False)
 
 
 def byte_target(file: Path) -> Path | BinaryIO:
@@ -184,6 +223,14 @@ def clear_screen() -> None:
     click.clear()
 
 
+def between_frames() -> None:
+    """What divides a reading from the one before: an empty screen, or a blank line in a pipe."""
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        click.clear()
+    else:
+        click.echo()
+
+
 def error_is_terminal() -> bool:
     """True if people see the error output at once."""
     return sys.stderr.isatty()
@@ -197,3 +244,12 @@ def _text(value: object) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(_text(item) for item in value) or "-"
     return one_line(str(value)[:_CELL_MAX])
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"
+
+
+def _is_ascii() -> bool:
+    """True if the user's locale knows no more than ASCII. Python itself always writes UTF-8."""
+    return (os.environ.get("LC_ALL") or os.environ.get("LANG") or "") in ("C", "POSIX")

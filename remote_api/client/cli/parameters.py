@@ -7,7 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from remote_api.client.cli.completing import names_of
 from remote_api.client.errors import MisuseError
 from remote_api.client.http.names import checked_name
 
@@ -33,6 +35,12 @@ class Name(click.ParamType[str]):
         except MisuseError as error:
             self.fail(str(error), param, ctx)
         return text
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Names of the host's objects."""
+        return names_of(ctx, param, incomplete)
 
 
 class Size(click.ParamType[int]):

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 import click
 
 from remote_api.client.cli import commands, output
+from remote_api.client.cli.given import given_globally
+from remote_api.client.cli.global_options import accept_everywhere, global_options
 from remote_api.client.cli.registry import commands_in
 from remote_api.client.cli.session import Session
 from remote_api.client.cli.words import in_words_of_the_command
@@ -73,38 +75,17 @@ class _Root(click.Group):
 
 
 @click.group(cls=_Root, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--host", "host_name", metavar="NAME", help="Use this context; see `mica context list`."
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=1),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time limit for each answer of the host.",
-)
-@click.option("-q", "--quiet", is_flag=True, help="Suppress progress and status messages.")
 @click.version_option(__version__, prog_name="mica", help="Show the version and exit.")
 @click.pass_context
-def main(
-    context: click.Context, host_name: str | None, output: str, timeout_s: float, quiet: bool
-) -> None:
+def main(context: click.Context) -> None:
     """Manage Mica hosts and their virtual machines."""
-    context.obj = Session(host_name=host_name, output=output, timeout_s=timeout_s, quiet=quiet)
+    context.obj = Session(**given_globally(context))
 
 
+main.params[:0] = global_options()
 for _command in commands_in(commands.__name__):
     main.add_command(_command)
+accept_everywhere(main)
 
 
 def _fail(error: ClientError, status: int) -> int:

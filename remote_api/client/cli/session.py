@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,15 +15,18 @@ import msgspec
 from remote_api.client.cli import output
 from remote_api.client.cli.contexts import ContextStore, KnownHost, default_store
 from remote_api.client.cli.output import Columns
+from remote_api.client.cli.tables import column_name
 from remote_api.client.errors import DeclinedError, MisuseError
 from remote_api.client.sdk import Mica, OnBytes
 from vmkernel.model import Operation, OperationState
 
 __all__ = [
+    "Layout",
     "Session",
     "bytes_text",
     "confirm",
     "pass_session",
+    "print_value",
     "say",
     "show_object",
     "show_rows",
@@ -33,6 +37,17 @@ T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
+class Layout:
+    """How a list is laid out for people."""
+
+    headers: bool = True
+    columns: str | None = None
+    """Titles of the columns to show, with commas between them."""
+    sort: str | None = None
+    """The title of the column to sort by; `-` before it reverses the order."""
+
+
+@dataclass(kw_only=True)
 class Session:
     """One run of the command."""
 
@@ -40,12 +55,19 @@ class Session:
     host_name: str | None = None
     timeout_s: float = 60.0
     quiet: bool = False
+    debug: bool = False
+    layout: Layout = field(default_factory=Layout)
     store: ContextStore = field(default_factory=default_store)
 
     @property
     def json(self) -> bool:
-        """True if the output is for programs."""
-        return self.output == "json"
+        """True if the output is for programs: JSON, or the same as YAML."""
+        return self.output in ("json", "yaml")
+
+    @property
+    def names(self) -> bool:
+        """True if the output is names alone, one per line."""
+        return self.output == "name"
 
     @property
     def progress(self) -> bool:
@@ -54,18 +76,20 @@ class Session:
 
     @property
     def from_environment(self) -> bool:
-        """True if MICA_HOST names the host, not a context."""
-        return bool(os.environ.get("MICA_HOST"))
+        """True if MICA_HOST has the host's address; `--host` comes before it, and it may be the
+        name of a context, too."""
+        given = os.environ.get("MICA_HOST")
+        return bool(given) and self.host_name is None and given not in self.store.load()[1]
 
     def known_host(self) -> KnownHost:
-        """The host to talk to: of the environment, of `--host`, or the current one."""
-        if address := os.environ.get("MICA_HOST"):
+        """The host to talk to: of `--host`, of the environment, or the current one."""
+        if self.from_environment and (address := os.environ.get("MICA_HOST")):
             return KnownHost(
                 address=address,
                 token=os.environ.get("MICA_TOKEN"),
                 fingerprint_sha256=os.environ.get("MICA_FINGERPRINT"),
             )
-        return self.store.get(self.host_name)
+        return self.store.get(self.host_name or os.environ.get("MICA_HOST") or None)
 
     @contextmanager
     def mica(self) -> Iterator[Mica]:
@@ -76,29 +100,40 @@ class Session:
             token=known.token,
             fingerprint=known.fingerprint_sha256,
             timeout_s=self.timeout_s,
+            hooks=_debugging() if self.debug else None,
         ) as mica:
             yield mica
 
     def finish(self, mica: Mica, operation: Operation, *, wait: bool, done: str) -> None:
         """Show an operation: once it has finished if `wait`, with its progress until then."""
         if wait:
-            try:
-                operation = self._wait(mica, operation)
-            except KeyboardInterrupt:
-                if not self.quiet:
-                    output.print_line(
-                        f"mica: operation {operation.id} continues on the host; wait for it with"
-                        f" `mica operation wait {operation.id}`, or cancel it with"
-                        f" `mica operation cancel {operation.id}`",
-                        err=True,
-                    )
-                raise
-        if self.json:
+            operation = self.waited(mica, operation)
+        self.tell(operation, done=done)
+
+    def tell(self, operation: Operation, *, done: str) -> None:
+        """Show an operation as it is; `done` is the message if it has succeeded."""
+        if self.names:
+            output.print_line(operation.subject.id)
+        elif self.json:
             show_object(self, operation)
         elif operation.state is OperationState.SUCCEEDED:
             say(self, f"{done} (nothing to do)" if operation.unchanged else done)
         else:
             say(self, f"operation {operation.id} ({operation.kind}) is {operation.state}")
+
+    def waited(self, mica: Mica, operation: Operation) -> Operation:
+        """The operation once it has succeeded, with its progress until then."""
+        try:
+            return self._wait(mica, operation)
+        except KeyboardInterrupt:
+            if not self.quiet:
+                output.print_line(
+                    f"mica: operation {operation.id} continues on the host; wait for it with"
+                    f" `mica operation wait {operation.id}`, or cancel it with"
+                    f" `mica operation cancel {operation.id}`",
+                    err=True,
+                )
+            raise
 
     def _wait(self, mica: Mica, operation: Operation) -> Operation:
         if not self.progress:
@@ -162,23 +197,86 @@ def confirm(question: str, *, option: str = "--yes") -> None:
 
 
 def say(session: Session, text: str) -> None:
-    """A line for people; programs get JSON only."""
-    if not session.json and not session.quiet:
+    """A line for people; programs get JSON, YAML or names only."""
+    if not session.json and not session.names and not session.quiet:
         output.print_line(text)
 
 
 def show_object(session: Session, value: msgspec.Struct, lines: Columns = ()) -> None:
-    """One object: named lines for people, or JSON."""
-    if session.json or not lines:
-        output.print_json(value)
+    """One object: named lines for people, its name, or JSON or YAML."""
+    if session.names:
+        output.print_line(_name_of(value))
+    elif session.json or not lines:
+        print_value(session, value)
     else:
         output.print_object(value, lines)
 
 
-def show_rows(session: Session, items: Iterable[Any], columns: Columns) -> None:
-    """A list: a table for people, or a JSON array."""
+def show_rows(
+    session: Session, items: Iterable[Any], columns: Columns, *, more: Columns = ()
+) -> None:
+    """A list: a table for people, its names, or a JSON or YAML array. `more` columns are shown if
+    they are chosen, or by `-o wide`."""
+    layout, known = session.layout, [*columns, *more]
+    wide = session.output == "wide"
+    if layout.columns and (session.json or session.names):
+        raise click.UsageError(f"--columns is for tables, not for -o {session.output}")
+    chosen: Columns = known if wide else columns
+    if layout.columns:
+        chosen = [_column(known, title, "--columns") for title in layout.columns.split(",")]
     rows = list(items)
+    if layout.sort:
+        title = layout.sort
+        cell = _column(known, title.removeprefix("-"), "--sort")[1]
+        rows = output.ordered(rows, cell, reverse=title.startswith("-"))
     if session.json:
-        output.print_json(rows)
+        print_value(session, rows)
+    elif session.names:
+        for row in rows:
+            output.print_line(_name_of(row))
     else:
-        output.print_rows(rows, columns)
+        output.print_rows(rows, chosen, headers=layout.headers, whole=wide)
+
+
+def print_value(session: Session, value: object) -> None:
+    """A value for programs."""
+    if session.output == "yaml":
+        output.print_yaml(value)
+    else:
+        output.print_json(value)
+
+
+def _name_of(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("name") or value.get("id"))
+    if isinstance(value, tuple):  # a row of a tree: its depth, and the object
+        return _name_of(value[-1])
+    return str(getattr(value, "id", None) or getattr(value, "name", None) or value)
+
+
+def _column(columns: Columns, title: str, option: str) -> tuple[str, Callable[[Any], object]]:
+    for found in columns:
+        if column_name(found[0]) == column_name(title.strip()):
+            return found
+    there = ", ".join(column_name(name) for name, _ in columns)
+    raise click.UsageError(f"{option}: there is no column {title!r}; use one of {there}")
+
+
+def _debugging() -> dict[str, list[Any]]:
+    """Hooks that show each call on the error output, without its body and its token."""
+    began: dict[int, float] = {}
+
+    def sending(request: Any) -> None:
+        began[id(request)] = time.monotonic()
+        output.print_line(f"mica: > {request.method} {request.url}", err=True)
+
+    def answered(response: Any) -> None:
+        took = time.monotonic() - began.pop(id(response.request), time.monotonic())
+        length = response.headers.get("content-length")
+        size = f", {length} bytes" if length else ""
+        output.print_line(
+            f"mica: < {response.status_code} {response.reason_phrase}, {1000 * took:.0f} ms{size}",
+            err=True,
+        )
+
+    return {"request": [sending], "response": [answered]}

@@ -17,6 +17,7 @@ from remote_api.client.errors import (
     TimedOutError,
     UnexpectedError,
     UnreachableError,
+    UntrustedError,
 )
 from remote_api.client.http.names import check_path
 from remote_api.client.http.pinning import PinnedContext, normal_address
@@ -226,6 +227,13 @@ def _failures(address: str) -> Iterator[None]:
         raise TimedOutError(
             f"{address} did not answer in time; try again, or give a longer --timeout"
         ) from error
+    except httpx.ConnectError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise UntrustedError(
+                f"the certificate of {address} is signed by no authority that this computer"
+                " trusts; pin it by its fingerprint: set MICA_FINGERPRINT, or use a context"
+            ) from error
+        raise UnreachableError(f"{address} can't be reached: {error}") from error
     except httpx.TransportError as error:
         raise UnreachableError(f"{address} can't be reached: {error}") from error
 

@@ -122,15 +122,25 @@ def test_known_hosts_are_kept_for_their_user_only(tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match="mica claim"):
         store.get(None)
     store.put("a", KnownHost(address="https://a", token="secret-a", fingerprint_sha256=DIGEST))
-    store.put("b", KnownHost(address="https://b"))
+    assert not store.put("b", KnownHost(address="https://b"))
     assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
-    assert store.get(None).address == "https://b"
+    assert store.get(None).address == "https://a"
+    with pytest.raises(ConflictError, match="--replace"):
+        store.put("a", KnownHost(address="https://c"))
+    store.put("b", KnownHost(address="https://b2"), replace=True, use=True)
+    assert store.get(None).address == "https://b2"
     store.use("a")
+    with pytest.raises(ConflictError, match="--replace"):
+        store.rename("a", "b")
+    store.rename("a", "c")
+    store.rename("c", "a")
     assert store.get(None).token == "secret-a"
     assert "secret-a" not in repr(store.get("a"))
     store.forget("a")
-    assert store.load()[0] == "b"
+    assert store.load()[0] is None
+    with pytest.raises(ConflictError, match="no current context"):
+        store.get(None)
     with pytest.raises(ConflictError, match="there is no context"):
         store.get("a")
     assert [path.name for path in store.path.parent.iterdir()] == ["contexts.json"]

@@ -37,7 +37,7 @@ def test_objects_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
     show_object(Session(output="table"), value, columns)
     assert SAFE in _printed(capsys)
     show_rows(Session(output="table"), [value, value], columns)
-    assert _printed(capsys).count("\n") == 2
+    assert _printed(capsys).count("\n") == 3
     say(Session(output="table"), EVIL)
     output.print_line(EVIL)
     output.print_paragraph(EVIL)
@@ -54,13 +54,14 @@ def test_a_line_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert _printed(capsys).splitlines() == [
         "a mica: all is well b c",
         "id  a mica: all is well b c",
+        "id",
         "a mica: all is well b c",
     ]
 
 
 def test_indents_of_a_list_stay(capsys: pytest.CaptureFixture[str]) -> None:
     """Snapshots are shown as a tree."""
-    output.print_rows(["a"], (("SNAPSHOT", lambda name: f"    {name}"),))
+    output.print_rows(["a"], (("SNAPSHOT", lambda name: f"    {name}"),), headers=False)
     assert _printed(capsys) == "    a\n"
 
 
@@ -128,3 +129,8 @@ def test_json_says_the_same_in_escapes(capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(_printed(capsys))["id"] == EVIL
     show_rows(Session(output="json"), [value], ())
     assert json.loads(_printed(capsys))[0]["id"] == EVIL
+    show_rows(Session(output="yaml"), [value], ())
+    kind, name = _printed(capsys).splitlines()
+    assert (kind, json.loads(name.removeprefix("  id: "))) == ("- kind: vm", EVIL)
+    show_rows(Session(output="name"), [value], ())
+    assert _printed(capsys) == f"{SAFE.replace('Jb', 'Jb c')}\n"

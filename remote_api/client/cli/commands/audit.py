@@ -9,6 +9,7 @@ import click
 from remote_api.client.cli.output import Columns
 from remote_api.client.cli.parameters import NAME, choice_of
 from remote_api.client.cli.session import Session, pass_session, show_rows
+from remote_api.client.cli.verbs import layout_options
 from vmkernel.model import AuditOutcome
 
 __all__ = ["COMMANDS"]
@@ -32,6 +33,7 @@ def audit_group() -> None:
 
 
 @audit_group.command("list")
+@layout_options
 @click.option(
     "--actor",
     type=NAME,

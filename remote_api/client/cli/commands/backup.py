@@ -11,7 +11,7 @@ import msgspec
 
 from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.session import Session, bytes_text, pass_session, say, show_rows
-from remote_api.client.cli.verbs import vm_argument
+from remote_api.client.cli.verbs import layout_options, vm_argument
 
 if TYPE_CHECKING:
     from remote_api.client.backup.folder import Point
@@ -62,6 +62,7 @@ def create_backup(session: Session, vm_id: str, folder: Path) -> None:
 
 
 @backup_group.command("list")
+@layout_options
 @click.argument("folder", type=FOLDER)
 @pass_session
 def list_backup(session: Session, folder: Path) -> None:
@@ -72,6 +73,7 @@ def list_backup(session: Session, folder: Path) -> None:
 
 
 @backup_group.command("verify")
+@layout_options
 @click.argument("folder", type=FOLDER)
 @pass_session
 def verify_backup(session: Session, folder: Path) -> None:

@@ -8,6 +8,7 @@ import click
 
 from remote_api.client.cli import output
 from remote_api.client.cli.contexts import KnownHost
+from remote_api.client.cli.current_context import how_to_use, replace_option, use_option
 from remote_api.client.cli.parameters import NAME
 from remote_api.client.cli.session import (
     Session,
@@ -40,17 +41,29 @@ __all__ = ["COMMANDS"]
 @click.option(
     "--token-id", type=NAME, default="admin", show_default=True, help="Name of the new admin token."
 )
+@use_option
+@replace_option
 @pass_session
 def claim(
-    session: Session, host: str, code: str, fingerprint: str | None, name: str | None, token_id: str
+    session: Session,
+    host: str,
+    code: str,
+    fingerprint: str | None,
+    name: str | None,
+    token_id: str,
+    use: bool,
+    replace: bool,
 ) -> None:
-    """Claim a new host and add a context for it.
+    """Claim a new host and add a context for it. It becomes the current one if there is none yet.
 
     The context holds the host's first admin token. Without --fingerprint, the fingerprint that
     the host presents is printed. Compare it with the host's screen; no secret is sent before
     you confirm it.
     """
     address = normal_address(host)
+    known_as = name or urlsplit(address).netloc
+    if not replace:
+        session.store.check_free(known_as)  # the claim code is good only once
     if fingerprint is None:
         seen = fetch_fingerprint(address)
         output.print_paragraph(
@@ -66,13 +79,15 @@ def claim(
     pinned = normal_fingerprint(fingerprint)
     with Mica(address, fingerprint=pinned, timeout_s=session.timeout_s) as mica:
         issued = mica.claim(code, token_id=token_id)
-    known_as = name or urlsplit(address).netloc
-    session.store.put(
-        known_as, KnownHost(address=address, token=issued.secret, fingerprint_sha256=pinned)
-    )
+    known = KnownHost(address=address, token=issued.secret, fingerprint_sha256=pinned)
+    current = session.store.put(known_as, known, use=use, replace=replace)
     if session.json:
         show_object(session, issued.token)
-    say(session, f"{address} claimed; context {known_as} added to {session.store.path}")
+    say(
+        session,
+        f"{address} claimed; context {known_as} added to {session.store.path}"
+        + how_to_use(known_as, current),
+    )
 
 
 COMMANDS = (claim,)

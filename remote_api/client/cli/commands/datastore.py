@@ -298,7 +298,9 @@ for _step in (
         "datastore",
         Mica.delete_datastore,
         done="datastore {id} removed from this host; its data is kept",
-        text="Remove a datastore and its VMs from this host. The data is kept and can be adopted.",
+        text="Remove datastores and their VMs from this host. The data is kept and can be adopted.",
+        ask="Remove datastore {names} and its VMs from this host? The data is kept: `mica datastore"
+        " adopt` brings both back.",
     ),
 ):
     datastore_group.add_command(_step)
@@ -397,6 +399,7 @@ datastore_group.add_command(
         lambda mica, **given: mica.datastores(**given_query(given)),
         _COLUMNS,
         text="List datastores.",
+        lines=_LINES,
         parameters=list_options(DATASTORE_LISTING),
     )
 )

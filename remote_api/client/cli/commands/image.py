@@ -22,6 +22,7 @@ from remote_api.client.cli.session import (
 )
 from remote_api.client.cli.verbs import (
     delete_command,
+    layout_options,
     list_command,
     object_argument,
     show_command,
@@ -88,6 +89,7 @@ image_group.add_command(
         listed(_LINES, "id", "format", "size", "datastore", "used by"),
         text="List images.",
         parameters=list_options(IMAGE_LISTING),
+        lines=_LINES,
     )
 )
 image_group.add_command(
@@ -102,7 +104,8 @@ image_group.add_command(
     delete_command(
         "image",
         lambda mica, image_id: mica.delete_image(image_id),
-        text="Delete an image that no VM uses.",
+        text="Delete images that no VM uses.",
+        kept="Volumes that were made from it are kept.",
     )
 )
 
@@ -286,6 +289,7 @@ def download_image(session: Session, image_id: str, file: Path) -> None:
 
 
 @image_group.command("uploads")
+@layout_options
 @click.option("--delete", "delete_id", metavar="UPLOAD", help="Delete this upload instead.")
 @pass_session
 def list_uploads(session: Session, delete_id: str | None) -> None:

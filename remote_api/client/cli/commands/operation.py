@@ -84,6 +84,7 @@ operation_group.add_command(
         listed(_LINES, "id", "kind", "subject", "state", "done", "by", "since", "error"),
         text="List running and recent operations.",
         parameters=list_options(OPERATION_LISTING),
+        lines=_LINES,
     )
 )
 operation_group.add_command(

@@ -6,6 +6,7 @@ import click
 
 from remote_api.client.cli.output import Columns
 from remote_api.client.cli.parameters import NAME
+from remote_api.client.cli.selection import started_for_each
 from remote_api.client.cli.session import (
     Session,
     bytes_text,
@@ -14,7 +15,7 @@ from remote_api.client.cli.session import (
     show_rows,
     wait_option,
 )
-from remote_api.client.cli.verbs import show_command, vm_argument, yes_option
+from remote_api.client.cli.verbs import layout_options, show_command, vm_argument, yes_option
 from vmkernel.model import Snapshot, SnapshotSpec
 
 __all__ = ["COMMANDS"]
@@ -29,6 +30,7 @@ def snapshot_group() -> None:
 
 
 @snapshot_group.command("list")
+@layout_options
 @vm_argument
 @pass_session
 def list_snapshots(session: Session, vm_id: str) -> None:
@@ -37,7 +39,7 @@ def list_snapshots(session: Session, vm_id: str) -> None:
         rows = _tree(list(mica.snapshots(vm_id)))
         show_rows(
             session,
-            [snapshot for _, snapshot in rows] if session.json else rows,
+            [snapshot for _, snapshot in rows] if session.json or session.names else rows,
             (
                 ("SNAPSHOT", lambda r: f"{'  ' * r[0]}{r[1].id}{' *' * r[1].status.current}"),
                 ("CREATED", lambda r: r[1].created_at),
@@ -122,15 +124,26 @@ def revert(
 
 @snapshot_group.command("delete")
 @vm_argument
-@_snapshot
+@click.argument("names", type=NAME, nargs=-1, required=True, metavar="SNAPSHOT...")
+@yes_option
 @wait_option
 @pass_session
-def delete_snapshot(session: Session, vm_id: str, snapshot: str, wait: bool) -> None:
-    """Delete a snapshot. Later snapshots and the VM keep their data."""
+def delete_snapshot(
+    session: Session, vm_id: str, names: tuple[str, ...], yes: bool, wait: bool
+) -> int:
+    """Delete snapshots. Later snapshots and the VM keep their data."""
+    if not yes:
+        shown = ", ".join(names)
+        confirm(f"Delete snapshot {shown} of VM {vm_id}? Later ones and the VM keep their data.")
     with session.mica() as mica:
-        operation = mica.delete_snapshot(vm_id, snapshot)
-        session.finish(
-            mica, operation, wait=wait, done=f"snapshot {snapshot} of VM {vm_id} deleted"
+        return started_for_each(
+            session,
+            mica,
+            "snapshot",
+            names,
+            lambda of, snapshot: of.delete_snapshot(vm_id, snapshot),
+            wait=wait,
+            done=f"snapshot {{id}} of VM {vm_id} deleted",
         )
 
 

@@ -48,6 +48,7 @@ token_group.add_command(
         listed(_LINES, "id", "role", "expires", "description"),
         text="List tokens, without their secrets.",
         parameters=list_options(TOKEN_LISTING),
+        lines=_LINES,
     )
 )
 token_group.add_command(
@@ -59,7 +60,8 @@ token_group.add_command(
     delete_command(
         "token",
         lambda mica, token_id: mica.delete_token(token_id),
-        text="Delete a token. Requests with it are refused from then on.",
+        text="Delete tokens. Requests with them are refused from then on.",
+        kept="Requests with it are refused from then on.",
     )
 )
 

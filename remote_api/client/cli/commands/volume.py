@@ -97,6 +97,7 @@ volume_group.add_command(
         ),
         text="List volumes.",
         parameters=list_options(VOLUME_LISTING),
+        lines=_LINES,
     )
 )
 volume_group.add_command(
@@ -111,7 +112,8 @@ volume_group.add_command(
     delete_command(
         "volume",
         lambda mica, volume_id: mica.delete_volume(volume_id),
-        text="Delete a volume that is not attached to a VM.",
+        text="Delete volumes that are not attached to a VM, and their data.",
+        kept="The data is lost.",
     )
 )
 volume_group.add_command(

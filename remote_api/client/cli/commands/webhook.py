@@ -65,7 +65,8 @@ webhook_group.add_command(
     delete_command(
         "webhook",
         lambda mica, webhook_id: mica.delete_webhook(webhook_id),
-        text="Delete a webhook. Events that are not delivered yet are dropped.",
+        text="Delete webhooks. Events that are not delivered yet are dropped.",
+        kept="Events that are not delivered yet are dropped.",
     )
 )
 

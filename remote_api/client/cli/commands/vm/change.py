@@ -9,6 +9,14 @@ import click
 import msgspec
 
 from remote_api.client.cli.commands.vm.view import show_one
+from remote_api.client.cli.parameters import NAME
+from remote_api.client.cli.selection import (
+    Selected,
+    for_each,
+    named_or_chosen,
+    named_vms,
+    selecting_options,
+)
 from remote_api.client.cli.session import (
     Session,
     confirm,
@@ -17,6 +25,7 @@ from remote_api.client.cli.session import (
 )
 from remote_api.client.cli.spec_paths import patch_of, spec_as_json, waiting_for_start
 from remote_api.client.cli.verbs import vm_argument, yes_option
+from remote_api.client.sdk import Mica
 from vmkernel.model import (
     Vm,
     VmState,
@@ -76,17 +85,50 @@ def _say_what_waits(session: Session, before: Vm, changed: Vm) -> None:
 
 
 @click.command("delete")
-@vm_argument
+@click.argument("names", type=NAME, nargs=-1, metavar="VM...")
+@selecting_options
 @click.option("--with-volumes", is_flag=True, help="Also delete the VM's volumes and their data.")
 @yes_option
 @pass_session
-def delete_vm(session: Session, vm_id: str, with_volumes: bool, yes: bool) -> None:
-    """Delete a stopped VM. Its volumes are kept unless --with-volumes is given."""
-    if with_volumes and not yes:
-        confirm(f"Delete VM {vm_id} and all data of its volumes?")
+def delete_vm(
+    session: Session,
+    names: tuple[str, ...],
+    every: bool,
+    labels: tuple[str, ...],
+    with_volumes: bool,
+    yes: bool,
+) -> int:
+    """Delete stopped VMs. Their volumes are kept unless --with-volumes is given."""
+    selected = Selected(names=names, every=every, labels=labels)
     with session.mica() as mica:
-        mica.delete_vm(vm_id, with_volumes=with_volumes)
-    say(session, f"VM {vm_id} deleted")
+        found = named_vms(mica, selected, _is_off)
+        if not found:
+            say(session, named_or_chosen(selected))
+            return 0
+        if not yes:
+            confirm(_question(mica, found, with_volumes))
+
+        def delete(vm_id: str) -> None:
+            mica.delete_vm(vm_id, with_volumes=with_volumes)
+            say(session, f"VM {vm_id} deleted")
+
+        return for_each("vm", found, delete)
+
+
+def _is_off(vm: Vm) -> bool:
+    return vm.status.state in (VmState.STOPPED, VmState.CRASHED)
+
+
+def _question(mica: Mica, names: tuple[str, ...], with_volumes: bool) -> str:
+    """What is lost, and what stays."""
+    volumes = [disk.volume for name in names for disk in mica.vm(name).spec.disks]
+    shown = f"Delete VM{'s' * (len(names) > 1)} {', '.join(names)}"
+    if not volumes:
+        return f"{shown}?"
+    named = f"{'volume' if len(volumes) == 1 else 'volumes'} {', '.join(volumes)}"
+    if with_volumes:
+        return f"{shown} and all data of {named}?"
+    return f"{shown}? {named.capitalize()} and their data are kept."
 
 
 COMMANDS = (set_vm, patch_vm, delete_vm)

@@ -3,91 +3,91 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import click
 
 from remote_api.client.cli.parameters import choice_of
 from remote_api.client.cli.session import (
     Session,
-    confirm,
     pass_session,
     say,
     show_object,
-    wait_option,
 )
-from remote_api.client.cli.verbs import step_command, vm_argument, yes_option
+from remote_api.client.cli.verbs import vm_argument, vm_step_command
 from remote_api.client.errors import TimedOutError
 from remote_api.client.sdk import Mica
 from remote_api.client.sdk.base import POLL_S
 from vmkernel.model import (
+    Operation,
+    Vm,
     VmState,
 )
 
 __all__ = ["COMMANDS"]
 
 
+_OFF = {VmState.STOPPED, VmState.CRASHED}
+_GOES = {VmState.RUNNING, VmState.STARTING}
+
+
+def _in(*states: VmState) -> Callable[[Vm], bool]:
+    return lambda vm: vm.status.state in states
+
+
 _STEPS = (
-    step_command(
+    vm_step_command(
         "pause",
-        "vm",
         Mica.pause_vm,
         done="VM {id} paused",
-        text="Pause a running VM. It stays in memory.",
+        text="Pause running VMs. They stay in memory.",
+        concerns=_in(*_GOES),
     ),
-    step_command(
+    vm_step_command(
         "resume",
-        "vm",
         Mica.resume_vm,
         done="VM {id} resumed",
-        text="Resume a paused or suspended VM.",
+        text="Resume paused or suspended VMs.",
+        concerns=_in(VmState.PAUSED, VmState.SUSPENDED),
     ),
-    step_command(
+    vm_step_command(
         "suspend",
-        "vm",
         Mica.suspend_vm,
         done="VM {id} is suspended",
-        text="Suspend a VM to disk: its memory is saved and freed. Continue with `resume` or"
+        text="Suspend VMs to disk: their memory is saved and freed. Continue with `resume` or"
         " `start`, also after a restart of the host.",
+        concerns=_in(*_GOES, VmState.PAUSED),
     ),
-    step_command(
+    vm_step_command(
         "start",
-        "vm",
         Mica.start_vm,
         done="VM {id} started",
-        text="Start a VM.",
+        text="Start VMs.",
+        concerns=_in(*_OFF, VmState.SUSPENDED),
     ),
-    step_command(
+    vm_step_command(
         "reset",
-        "vm",
         Mica.reset_vm,
         done="VM {id} reset",
-        text="Reset a running VM, as by its reset button.",
+        text="Reset running VMs, as by their reset button.",
+        concerns=_in(*_GOES, VmState.PAUSED),
     ),
-    step_command(
+    vm_step_command(
         "update-secure-boot",
-        "vm",
         Mica.update_vm_secure_boot,
         done="Secure Boot certificates of VM {id} are up to date",
-        text="Add missing Secure Boot certificates to a stopped VM.",
+        text="Add missing Secure Boot certificates to stopped VMs.",
+        concerns=lambda vm: vm.status.state in _OFF and vm.status.secure_boot is not None,
+    ),
+    vm_step_command(
+        "discard-state",
+        Mica.discard_vm_state,
+        done="VM {id} stopped",
+        text="Discard the saved memory of suspended VMs.\n\nTheir next start is a cold boot.",
+        concerns=_in(VmState.SUSPENDED),
+        ask="Discard the saved memory of VM {names}?",
     ),
 )
-
-
-@click.command("discard-state")
-@vm_argument
-@yes_option
-@wait_option
-@pass_session
-def discard_state(session: Session, vm_id: str, yes: bool, wait: bool) -> None:
-    """Discard the saved memory of a suspended VM.
-
-    Its next start is a cold boot.
-    """
-    if not yes:
-        confirm(f"Discard the saved memory of VM {vm_id}?")
-    with session.mica() as mica:
-        operation = mica.discard_vm_state(vm_id)
-        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} stopped")
 
 
 @click.command("wait")
@@ -130,32 +130,30 @@ def wait(session: Session, vm_id: str, state: str, agent: bool, timeout_s: float
     say(session, f"VM {vm_id} is {vm.status.state}")
 
 
-@click.command("stop")
-@vm_argument
-@click.option("--force", is_flag=True, help="Power off at once, without asking the guest.")
-@click.option(
-    "--within",
-    "timeout_s",
-    type=click.FloatRange(1, 3600),
-    default=120.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time that the guest has to shut down.",
+def _stop(mica: Mica, vm_id: str, *, force: bool, timeout_s: float) -> Operation:
+    return mica.power_off_vm(vm_id) if force else mica.shut_down_vm(vm_id, timeout_s=timeout_s)
+
+
+_STOP = vm_step_command(
+    "stop",
+    _stop,
+    done="VM {id} stopped",
+    text="Shut down VMs, or power them off with --force.\n\nA guest that is still booting ignores"
+    " the power button, so the request is repeated every 10 seconds until the guest shuts down or"
+    " the time is up.",
+    concerns=_in(*_GOES, VmState.PAUSED, VmState.STOPPING),
+    parameters=(
+        click.option("--force", is_flag=True, help="Power off at once, without asking the guest."),
+        click.option(
+            "--within",
+            "timeout_s",
+            type=click.FloatRange(1, 3600),
+            default=120.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Time that the guest has to shut down.",
+        ),
+    ),
 )
-@wait_option
-@pass_session
-def stop_vm(session: Session, vm_id: str, force: bool, timeout_s: float, wait: bool) -> None:
-    """Shut down a VM, or power it off with --force.
 
-    A guest that is still booting ignores the power button, so the request is repeated every 10
-    seconds until the guest shuts down or the time is up.
-    """
-    with session.mica() as mica:
-        if force:
-            operation = mica.power_off_vm(vm_id)
-        else:
-            operation = mica.shut_down_vm(vm_id, timeout_s=timeout_s)
-        session.finish(mica, operation, wait=wait, done=f"VM {vm_id} stopped")
-
-
-COMMANDS = (*_STEPS, stop_vm, discard_state, wait)
+COMMANDS = (*_STEPS, _STOP, wait)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import click
+from datetime import UTC, datetime
 
 from remote_api.client.cli.list_options import given_query, list_options
 from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.session import (
     Session,
     bytes_text,
-    pass_session,
     show_object,
 )
-from remote_api.client.cli.verbs import list_command, vm_argument
+from remote_api.client.cli.verbs import list_command, show_command, vm_argument
 from vmkernel.model import (
     VM_LISTING,
+    CloudInitSpec,
     RestartStatus,
     SecureBootStatus,
     Vm,
+    VmState,
     WaitFor,
 )
 
@@ -26,11 +27,21 @@ __all__ = ["COMMANDS", "life_lines", "show_one"]
 
 def show_one(session: Session, vm: Vm) -> None:
     """Show a VM."""
-    show_object(
-        session,
-        vm,
-        (*_LINES, *((name, lambda _, text=text: text) for name, text in life_lines(vm)), _REVISION),
-    )
+    show_object(session, vm, _all_lines(vm))
+
+
+def _all_lines(vm: Vm) -> Columns:
+    life = ((name, lambda _, text=text: text) for name, text in life_lines(vm))
+    return (*_LINES, *life, _REVISION)
+
+
+def _uptime(vm: Vm) -> str | None:
+    if vm.status.started_at is None or vm.status.state is VmState.STOPPED:
+        return None
+    since = datetime.fromisoformat(vm.status.started_at)
+    minutes = max(int((datetime.now(UTC) - since).total_seconds()), 0) // 60
+    days, hours = minutes // 1440, minutes // 60 % 24
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min"
 
 
 def _guest(vm: Vm) -> str | None:
@@ -49,6 +60,13 @@ def _addresses(vm: Vm) -> list[str]:
     agent = vm.status.agent
     nics = agent.interfaces if agent else ()
     return [address for nic in nics if nic.name != "lo" for address in nic.addresses]
+
+
+def _cloud_init(spec: CloudInitSpec) -> str:
+    """What it gives, without secrets."""
+    given = [f"user {spec.user}"] if spec.user else []
+    given += ["user data"] if spec.user_data else []
+    return ", ".join([*given, f"{len(spec.ssh_keys)} SSH keys"])
 
 
 def life_lines(vm: Vm) -> tuple[tuple[str, str], ...]:
@@ -90,6 +108,10 @@ def _attempts(status: RestartStatus | None) -> str:
 
 _LINES: Columns = (
     ("id", lambda v: v.id),
+    ("name", lambda v: v.spec.name),
+    ("description", lambda v: v.spec.description),
+    ("labels", lambda v: [f"{key}={value}" for key, value in v.spec.labels.items()]),
+    ("template", lambda v: v.spec.template or None),
     ("state", lambda v: v.status.state),
     ("reason", lambda v: v.status.reason),
     ("guest", _guest),
@@ -97,6 +119,11 @@ _LINES: Columns = (
     ("cpus", lambda v: f"{v.spec.cpus.count} ({v.spec.cpus.model})"),
     ("memory", lambda v: bytes_text(v.spec.memory_bytes)),
     ("firmware", lambda v: v.spec.firmware),
+    ("guest os", lambda v: v.spec.guest_os),
+    ("tpm", lambda v: v.spec.tpm or None),
+    ("watchdog", lambda v: v.spec.watchdog and f"{v.spec.watchdog.model} {v.spec.watchdog.action}"),
+    ("display", lambda v: v.spec.display),
+    ("cloud-init", lambda v: _cloud_init(v.spec.cloud_init) if v.spec.cloud_init else None),
     ("accelerator", lambda v: v.status.accelerator),
     ("started", lambda v: v.status.started_at),
     ("machine", lambda v: v.status.machine_type),
@@ -107,17 +134,9 @@ _LINES: Columns = (
     ("unplugging", lambda v: v.status.unplugging),
     ("boot", lambda v: v.spec.boot.kernel and f"kernel {v.spec.boot.kernel.kernel}"),
     ("datastore", lambda v: v.spec.datastore),
+    ("created", lambda v: v.created_at),
 )
 _REVISION = ("revision", lambda v: v.revision)
-
-
-@click.command("show")
-@vm_argument
-@pass_session
-def show_vm(session: Session, vm_id: str) -> None:
-    """Show a VM: its state, hardware and policies."""
-    with session.mica() as mica:
-        show_one(session, mica.vm(vm_id))
 
 
 COMMANDS = (
@@ -125,11 +144,17 @@ COMMANDS = (
         lambda mica, **given: mica.vms(**given_query(given)),
         listed(
             _LINES,
-            *("id", "state", ("cpus", lambda v: v.spec.cpus.count)),
-            *("memory", "datastore", "accelerator", "reason"),
+            *("id", "state", "addresses", ("uptime", _uptime)),
+            *(("cpus", lambda v: v.spec.cpus.count), "memory", "datastore", "reason"),
         ),
         text="List VMs.",
         parameters=list_options(VM_LISTING),
+        lines=_LINES,
     ),
-    show_vm,
+    show_command(
+        lambda mica, vm_id: mica.vm(vm_id),
+        _all_lines,
+        text="Show a VM: its state, hardware and policies.",
+        parameters=(vm_argument,),
+    ),
 )
