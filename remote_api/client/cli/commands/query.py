@@ -68,7 +68,7 @@ def _body(text: str) -> dict[str, Any]:
     except OSError as error:
         raise click.UsageError(f"--data {text}: {error.strerror}") from error
     except msgspec.DecodeError as error:
-        raise click.UsageError(f"--data: it must be a JSON object ({error})") from error
+        raise click.UsageError("--data: it must be a JSON object, or @FILE with one") from error
 
 
 COMMANDS = (query,)
