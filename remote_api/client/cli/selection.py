@@ -52,7 +52,7 @@ def selecting_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--label",
         "labels",
         multiple=True,
-        metavar="KEY=VALUE",
+        metavar="KEY[=VALUE]",
         help="All such VMs with this label. Repeatable: a VM must have them all.",
     )
     return every(labels(function))
@@ -69,7 +69,7 @@ def named_vms(mica: Mica, selected: Selected, concerns: Callable[[Vm], bool]) ->
     return tuple(
         vm.id
         for vm in mica.vms()
-        if all(vm.spec.labels.get(key) == value for key, value in wanted)
+        if all(_has(vm.spec.labels, key, value) for key, value in wanted)
         and not vm.spec.template
         and concerns(vm)
     )
@@ -149,8 +149,12 @@ def _tell_failure(noun: str, name: str, error: ClientError) -> None:
     output.print_line(f"mica: {shown} {name}: {in_words_of_the_command(str(error))}", err=True)
 
 
-def _label(text: str) -> tuple[str, str]:
+def _label(text: str) -> tuple[str, str | None]:
     key, equals, value = text.partition("=")
-    if not equals:
-        raise click.UsageError(f"--label {text}: write KEY=VALUE")
-    return key, value
+    if not key:
+        raise click.UsageError(f"--label {text}: write KEY or KEY=VALUE")
+    return key, value if equals else None
+
+
+def _has(labels: dict[str, str], key: str, value: str | None) -> bool:
+    return key in labels and value in (None, labels[key])
