@@ -52,8 +52,9 @@ def selecting_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--label",
         "labels",
         multiple=True,
-        metavar="KEY[=VALUE]",
-        help="All such VMs with this label. Repeatable: a VM must have them all.",
+        metavar="SELECTOR",
+        help="All such VMs whose labels match: KEY=VALUE, KEY!=VALUE, KEY or !KEY. Repeatable; all"
+        " must hold.",
     )
     return every(labels(function))
 
@@ -65,14 +66,8 @@ def named_vms(mica: Mica, selected: Selected, concerns: Callable[[Vm], bool]) ->
         raise click.UsageError("give the names of VMs, --all or --label")
     if selected.names:
         return tuple(dict.fromkeys(selected.names))
-    wanted = [_label(text) for text in selected.labels]
-    return tuple(
-        vm.id
-        for vm in mica.vms()
-        if all(_has(vm.spec.labels, key, value) for key, value in wanted)
-        and not vm.spec.template
-        and concerns(vm)
-    )
+    known = mica.vms(label=selected.labels) if selected.labels else mica.vms()
+    return tuple(vm.id for vm in known if not vm.spec.template and concerns(vm))
 
 
 def named_or_chosen(selected: Selected) -> str:
@@ -147,14 +142,3 @@ def _tell_failure(noun: str, name: str, error: ClientError) -> None:
     """One failure among several, in one line."""
     shown = "VM" if noun == "vm" else noun
     output.print_line(f"mica: {shown} {name}: {in_words_of_the_command(str(error))}", err=True)
-
-
-def _label(text: str) -> tuple[str, str | None]:
-    key, equals, value = text.partition("=")
-    if not key:
-        raise click.UsageError(f"--label {text}: write KEY or KEY=VALUE")
-    return key, value if equals else None
-
-
-def _has(labels: dict[str, str], key: str, value: str | None) -> bool:
-    return key in labels and value in (None, labels[key])

@@ -100,7 +100,6 @@ CREATE = ("vm", "create", "x", "--datastore", "d")
         (("query", "GET", "/v1/../x"), "is not a valid name"),
         (("vm", "start"), "give the names of VMs, --all or --label"),
         (("vm", "stop", "web", "--all"), "give the names of VMs, --all or --label"),
-        (("vm", "start", "-l", "=x"), "--label =x: write KEY or KEY=VALUE"),
         (("vm", "list", "-o", "xml"), "'xml' is not one of"),
         (("vm", "list", "--columns", "id", "-o", "json"), "--columns is for tables"),
         (("vm", "create", "x", "--datastore", "d", "--user", "u", "--password"), "--password-file"),
