@@ -1,7 +1,7 @@
 """What is known of operations, in a file that outlasts this process but not the host's power.
 
 RUN_DIR/operations.jsonl: a line for each operation when it begins and when it ends; the last one of
-an operation counts. The file is written anew, with what is still known, once it has many lines.
+an operation counts. The file is rewritten, with what is still known, once it has many lines.
 Nothing of it goes to the stick: after power-off nothing runs, and what was done shows in the
 objects themselves.
 """
@@ -23,7 +23,7 @@ __all__ = ["Journal"]
 _log = logging.getLogger(__name__)
 
 _MAX_LINES = 5000
-"""Five for each operation of a full history: writing it anew is rare, and takes some ms."""
+"""Five for each operation of a full history: rewriting it is rare, and takes some ms."""
 _MAX_BYTES = 32 << 20
 """Longer than any that this writes: a failure's text has a few KiB at most."""
 
@@ -68,7 +68,7 @@ class Journal:
 
     @property
     def is_long(self) -> bool:
-        """True once it is to be written anew."""
+        """True once it should be rewritten."""
         return self._lines >= _MAX_LINES
 
     def replace(self, operations: Iterable[Operation]) -> None:

@@ -37,7 +37,7 @@ class Limits:
     """5 s, 15 s, 45 s … an hour: 12 attempts of one delivery take about six hours."""
     attempts: int = 12
     age_s: float = 24 * 3600.0
-    """An event of yesterday tells nobody anything that a list does not."""
+    """An event of yesterday says nothing that a list doesn't."""
     disable_after_s: float = 5 * 24 * 3600.0
     """A long weekend, and time to mend the receiver."""
     disable_after_failures: int = 10

@@ -5,7 +5,7 @@ Outcome: receipts, one for each message that was tried; `done` tells how many we
 
 Connected as workers/outbound.py says; each message has a connection of its own. Redirects are not
 followed: a receiver that moved is given its new URL by whoever may. Of an answer only the head is
-read: this process is what a receiver may attack, and what it says beyond its status is nobody's.
+read: this process is what a receiver may attack, and everything beyond its status is ignored.
 """
 
 from __future__ import annotations
