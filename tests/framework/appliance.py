@@ -264,7 +264,8 @@ class Appliance:
         address = f"127.0.0.1:{self.machine.port}"
         fingerprint = self.machine.certificate_sha256()
         with Mica(address, token=self.token, fingerprint=fingerprint, timeout_s=STORY_S) as mica:
-            return vm_story(mica, name, self.machine.folder)
+            story = vm_story(mica, name, self.machine.folder)
+        return "\n".join([story, "the machine's processors:", *self.machine.processors()])
 
     def open_console(self, name: str, kind: str) -> WebSocketWire:
         """A console's raw bytes, both ways."""

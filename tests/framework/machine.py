@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -290,6 +291,23 @@ class Machine:
             time.sleep(0.2)
             self.check()
             raise
+
+    def processors(self, samples: int = 4) -> list[str]:
+        """What each processor does, a few times half a second apart: where it is, and whether it is
+        halted. While a guest inside runs, that is the guest's. For the report of a failure only."""
+        told: list[str] = []
+        for number in range(samples):
+            try:
+                text = str(
+                    self.qmp("human-monitor-command", **{"command-line": "info registers -a"})
+                )
+            except (MachineError, QMPError) as error:
+                return [*told, f"not told: {error}"]
+            for part in text.split("CPU#")[1:]:
+                words = dict(re.findall(r"\b(RIP|EIP|RFL|CPL|HLT|CR0|CR3|A20)=\s*(\S+)", part))
+                told.append(f"{number} CPU#{part.split()[0]} {words}")
+            time.sleep(0.5)
+        return told
 
     def written_bytes(self, drive: str) -> int:
         """What the machine has written to a drive since power-on, by QEMU's own count."""

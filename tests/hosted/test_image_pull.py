@@ -58,7 +58,7 @@ def _fails(mica: Mica, pull: ImagePull) -> str:
         mica.wait(mica.pull_image("no", pull), timeout_s=60)
     error = failed.value.operation.error
     assert error is not None
-    return f"{error.type.rpartition(':')[2]}: {error.detail}"
+    return f"{error.code}: {error.detail}"
 
 
 def test_files_as_they_are_packed_and_behind_redirects(mica: Mica, web: WebServer) -> None:
