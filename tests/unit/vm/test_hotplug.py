@@ -303,6 +303,10 @@ def test_added_memory_has_the_pages_of_the_rest(tmp_path: Path, in_pool: int) ->
             assert missing * 2 * MIB <= grown < missing * 2 * MIB + 2 * MIB
             added = [a for c, a in world.qemu().commands if c == "object-add"]
             assert [a["hugetlbsize"] for a in added] == [2 * MIB]
+            promised = world.host.admission.promised_bytes
+            await world.restart()
+            await world.until(lambda: world.host.admission.promised_bytes)
+            assert world.host.admission.promised_bytes == promised
         finally:
             await world.operations.close()
             await world.vms.stop()

@@ -21,6 +21,7 @@ from vmkernel.model import (
     CpuSpec,
     DiskLimits,
     ErrorCode,
+    HugePages,
     ImageFormat,
     MemorySpec,
     MicaError,
@@ -213,11 +214,12 @@ def _tell(root: Path, tell: Callable[[World, Machine], Any]) -> None:
     async def whole(world: World, _: Devices) -> None:
         await tell(world, Machine(world))
 
-    def images(world: World) -> None:
-        for name in ("one", "two"):
-            world.storage.add_image(name, ImageFormat.ISO)
+    story(root, whole, before=_images, **FIELDS)
 
-    story(root, whole, before=images, **FIELDS)
+
+def _images(world: World) -> None:
+    for name in ("one", "two"):
+        world.storage.add_image(name, ImageFormat.ISO)
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["goes-on", "restarted"])
@@ -243,5 +245,59 @@ def test_the_spec_and_the_machine_agree_in_the_end(
         await update(world, **{name: getattr(wanted, name) for name in FIELDS}, disks=wanted.disks)
         assert _spec(world) == wanted
         assert machine.holds(world, wanted)
+
+    _tell(tmp_path, tell)
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["not-done", "done"])
+@pytest.mark.parametrize("command", ["object-add", "device_add"])
+def test_memory_on_huge_pages_is_promised_as_it_was_taken(
+    tmp_path: Path, command: str, done: bool
+) -> None:
+    """256 MiB come from the pool; what is added, or may be, from ordinary memory."""
+    pool = tmp_path / "pools/hugepages-2048kB"
+    pool.mkdir(parents=True)
+    for name in ("free", "resv", "surplus", "nr", "nr_overcommit"):
+        (pool / f"{name}_hugepages").write_text("0")
+    (pool / "free_hugepages").write_text("128")
+
+    async def tell(world: World, machine: Machine) -> None:
+        began = world.host.admission.promised_bytes
+        assert began < 256 * MIB
+        (pool / "free_hugepages").write_text("0")
+        machine.lose[command] = done
+        machine.always = True
+        with pytest.raises(MicaError):
+            await update(world, memory_bytes=512 * MIB)
+        machine.always = False
+        machine.lose.clear()
+        for _ in range(2):
+            await world.restart()
+            await world.until(lambda: machine.holds(world, _spec(world)))
+            await world.quiet()
+            added = sum(machine.real.dimms.values())
+            promised = world.host.admission.promised_bytes
+            assert began + added <= promised <= began + added + 2 * MIB
+
+    async def whole(world: World, _: Devices) -> None:
+        await tell(world, Machine(world))
+
+    pages = {"memory": MemorySpec(max_bytes=1024 * MIB, huge_pages=HugePages.SIZE_2M)}
+    story(tmp_path, whole, before=_images, **(FIELDS | pages))
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["record", "no record"])
+def test_a_vmkernel_that_comes_again_promises_what_vms_have(tmp_path: Path, lost: bool) -> None:
+    async def tell(world: World, _: Machine) -> None:
+        began = world.host.admission.promised_bytes
+        assert began > 256 * MIB
+        await world.operations.close()
+        await world.vms.stop()
+        if lost:
+            world.host.folder("web").record.unlink()
+        world.new_vmkernel()
+        await world.vms.start()
+        await world.until(lambda: world.host.admission.promised_bytes)
+        assert world.host.admission.promised_bytes == began
 
     _tell(tmp_path, tell)

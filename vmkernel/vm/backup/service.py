@@ -78,8 +78,8 @@ _SILENCE_S = 120.0
 class _Session:
     backup: Backup
     points: tuple[DiskPoint, ...]
-    started_at: str
-    """Of the QEMU that it is about."""
+    run: str | None
+    """The run of the QEMU that it is about."""
     path: Path
     saved: IO[bytes]
     """The VM without its disks: a SavedVm in msgpack, in a file that has no name."""
@@ -152,7 +152,7 @@ class VmBackups:
                 for key, volume in volumes.items():
                     scratches[key] = await self._make_scratch(volume.id, volume.size_bytes)
 
-                async def make(running: RunningVm) -> tuple[tuple[DiskPoint, ...], str]:
+                async def make(running: RunningVm) -> tuple[tuple[DiskPoint, ...], str | None]:
                     made = await _make_point(running, scratches, checkpoint, since)
                     try:
                         with naming_datastore(spec.datastore):
@@ -162,7 +162,7 @@ class VmBackups:
                         raise
                     return made
 
-                async def drop(made: tuple[tuple[DiskPoint, ...], str]) -> None:
+                async def drop(made: tuple[tuple[DiskPoint, ...], str | None]) -> None:
                     with contextlib.suppress(MicaError):
                         await self._vms.use(
                             vm_id,
@@ -178,11 +178,11 @@ class VmBackups:
                 if still is not None:
                     undo.push_async_callback(still.close)
                     quiet = False
-                    points, started_at = await make(still.running)
+                    points, run = await make(still.running)
                 else:
                     async with contextlib.AsyncExitStack() as frozen:
                         quiet = await self._freeze(vm_id, frozen)
-                        points, started_at = await begun(
+                        points, run = await begun(
                             self._vms.use(vm_id, VmRequest.OPERATE, make), drop
                         )
             except QemuError as error:
@@ -207,7 +207,7 @@ class VmBackups:
             session = _Session(
                 backup,
                 points,
-                started_at,
+                run,
                 socket_path,
                 saved,
                 undo.pop_all(),
@@ -383,10 +383,10 @@ class VmBackups:
         if session.still is not None:
             return not session.still.alive
         try:
-            status = self._vms.get(session.backup.vm).status
+            driver = self._vms.driver(session.backup.vm)
         except MicaError:
             return True
-        return status.started_at != session.started_at
+        return driver.state in AT_REST or driver.run_id != session.run
 
     async def _end(self, session: _Session, actor: str) -> None:
         async def away(running: RunningVm) -> None:
@@ -472,7 +472,7 @@ async def _make_point(
     scratches: dict[str, Path],
     checkpoint: str | None,
     since: str | None,
-) -> tuple[tuple[DiskPoint, ...], str]:
+) -> tuple[tuple[DiskPoint, ...], str | None]:
     """The instant, and which QEMU it is about."""
     qmp = running.qmp
     nodes = await _format_nodes(running)
@@ -519,8 +519,7 @@ async def _make_point(
         if isinstance(error, OSError):
             raise from_os_error(error, f"The backup of VM {running.vm_id}") from error
         raise
-    started = running.record.started_at if running.record is not None else ""
-    return tuple(points), started
+    return tuple(points), running.record.run if running.record is not None else None
 
 
 async def _drop_points(

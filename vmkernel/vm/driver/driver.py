@@ -102,6 +102,13 @@ class VmDriver:
         return self._machine.state
 
     @property
+    def run_id(self) -> str | None:
+        """What tells this run of its QEMU from all others; None while there is none, and for one
+        whose record is lost."""
+        record = self._machine.record
+        return record.run if record is not None and self.state in ACTIVE else None
+
+    @property
     def active(self) -> bool:
         """True if it isn't certainly off."""
         return self._machine.state in ACTIVE or not self._ready.is_set()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from vmkernel.devices import SETTINGS
-from vmkernel.model import HugePages, VmSpec
+from vmkernel.model import VmSpec
 from vmkernel.qemu import QmpCommandError, hotplug
 from vmkernel.resources import expected_bytes
 from vmkernel.vm.driver import media
@@ -66,8 +66,8 @@ async def _follow(machine: Machine, at_start: VmSpec) -> None:
         new = replace(known, spec=true, revision=known.revision + 1)
         await machine.define(new)
     record = machine.record
-    if record is not None and true.memory.huge_pages is HugePages.NONE:
-        promised = expected_bytes(true.memory_bytes, record.accelerator)
+    if record is not None:
+        promised = expected_bytes(true.memory_bytes, record.accelerator) - record.pool_bytes
         machine.note_record(memory_bytes=promised)
         machine.host.admission.note(machine.vm_id, promised)
 

@@ -15,7 +15,6 @@ from msgspec.structs import replace as with_fields
 
 from vmkernel.devices import (
     SETTINGS,
-    Accelerator,
     Family,
     NicPlan,
     TapBackend,
@@ -263,7 +262,8 @@ class _AddMemory:
             )
         record = running.record
         if record is not None:
-            need = record.memory_bytes + await self._takes(running.vm_id, record.accelerator)
+            pool_bytes = record.pool_bytes + await self._from_pool(running.vm_id)
+            need = expected_bytes(self.spec.memory_bytes, record.accelerator) - pool_bytes
             self.host.admission.admit(running.vm_id, need)
         try:
             await block_graph.add_nodes(
@@ -275,20 +275,16 @@ class _AddMemory:
                 self.host.admission.note(running.vm_id, record.memory_bytes)
             raise
         if record is not None:
-            running.keep_record(with_fields(record, memory_bytes=need))
+            # If the answer was lost, settling counts what came as ordinary memory.
+            running.keep_record(with_fields(record, memory_bytes=need, pool_bytes=pool_bytes))
 
-    async def _takes(self, vm_id: str, accelerator: Accelerator) -> int:
-        """The ordinary host memory that it takes; huge pages in the pool take none."""
-        total = self.spec.memory_bytes
-        taken = expected_bytes(total, accelerator) - expected_bytes(
-            total - self.more_bytes, accelerator
-        )
+    async def _from_pool(self, vm_id: str) -> int:
+        """What the host's pool of huge pages gives; it costs no ordinary memory."""
         page = huge_page_bytes(self.spec.memory.huge_pages)
         if page is None:
-            return taken
+            return 0
         pool = self.host.huge_pages
-        missing = await asyncio.to_thread(pool.admit, vm_id, page, self.more_bytes)
-        return taken + missing - self.more_bytes
+        return self.more_bytes - await asyncio.to_thread(pool.admit, vm_id, page, self.more_bytes)
 
     async def undo(self, running: RunningVm) -> bool:  # noqa: ARG002 - a Step's
         """What the guest has taken up, it keeps."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +106,13 @@ async def _start(
     program = await host.program()
     program.check_machine(vm_id, definition.machine_type)
     await host.check_cpu_model(spec.cpus.model)
-    need = expected_bytes(spec.memory_bytes, accelerator)
+    pool_bytes = 0
     page = huge_page_bytes(spec.memory.huge_pages)
     if page is not None:
         # What the pool has already is no ordinary memory.
         taken = await asyncio.to_thread(host.huge_pages.admit, vm_id, page, spec.memory_bytes)
-        need += taken - spec.memory_bytes
+        pool_bytes = spec.memory_bytes - taken
+    need = expected_bytes(spec.memory_bytes, accelerator) - pool_bytes
     host.admission.admit(vm_id, need)
     try:
         if spec.vsock is not None and host.prepare_vsock is not None:
@@ -139,8 +141,10 @@ async def _start(
             record = LaunchRecord(
                 boot_id=boot_id(),
                 started_at=clock.now(),
+                run=secrets.token_hex(8),
                 accelerator=accelerator,
                 memory_bytes=need,
+                pool_bytes=pool_bytes,
                 nics=tuple(
                     NicStatus(
                         key=nic.key or "",

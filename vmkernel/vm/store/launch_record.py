@@ -26,9 +26,13 @@ class LaunchRecord(Record, frozen=True, kw_only=True):
 
     boot_id: str
     started_at: Timestamp
+    run: str = ""
+    """What no other start has: two may be within one second."""
     accelerator: Accelerator
     memory_bytes: int
-    """The memory that was promised to it."""
+    """What was promised to it of the host's ordinary memory."""
+    pool_bytes: int = 0
+    """What the host's pool of huge pages has given of its memory."""
     nics: tuple[NicStatus, ...]
     has_ring: bool
     suspending_from: VmState | None = None
