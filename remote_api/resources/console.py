@@ -281,7 +281,9 @@ ROUTES: tuple[AnyRoute, ...] = (
         summary="A console by WebSocket: binary messages carry its bytes both ways",
         details="Of a serial line, text messages are JSON: the host says who writes"
         ' (`{"writer": false, "holder": "admin at 192.0.2.9"}`), and a client asks to'
-        ' (`{"mode": "takeover"}`; `write` and `watch` are the other modes).',
+        ' (`{"mode": "takeover"}`; `write` and `watch` are the other modes). While the guest has'
+        " taken no input for 10 s, what its writer types is dropped"
+        ' (`{"writer": true, "stalled": true}`), and the output goes on.',
         handler=explain_websocket,
         role=None,
         query=ConsoleQuery,

@@ -29,7 +29,10 @@ logger = logging.getLogger("mica.api")
 MAX_MESSAGE_BYTES = 1 << 20
 PING_INTERVAL_S = 20.0
 PONG_TIMEOUT_S = 20.0
-"""A client that answers no ping is left 40 s after its last answer."""
+"""A client that answers no ping is left 40 s after its last answer. While it isn't read, because
+what came of it is still to be used, its answer can't be seen: that time doesn't count."""
+HELD_S = 120.0
+"""How long it may not be read: longer than a guest that lives takes for a message."""
 CLOSE_TIMEOUT_S = 10.0
 """How long a client has to answer that the connection is closed."""
 _NO_CODE, _ABNORMAL, _INVALID_DATA, _FAILED, _RESTART = 1005, 1006, 1007, 1011, 1012
@@ -64,6 +67,9 @@ class WebSocketConnection(Connection):
         self._ping_clock = Clock(PING_INTERVAL_S, self._send_ping)
         self._pong_clock = Clock(PONG_TIMEOUT_S, self.give_up)
         self._close_clock = Clock(CLOSE_TIMEOUT_S, self._end)
+        self._held_clock = Clock(HELD_S, self.give_up)
+        self._pong_due = False
+        """Whether its answer to a ping was waited for when it was last read."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """From now on its place is never an idle one's."""
@@ -228,6 +234,7 @@ class WebSocketConnection(Connection):
         elif frame.opcode is Opcode.PONG:
             if bytes(frame.data) == self._ping:
                 self._pong_clock.stop()
+                self._pong_due = False
                 self._ping_clock.start()
         elif frame.opcode is not Opcode.PING:  # the protocol has answered a ping
             if frame.opcode is not Opcode.CONT:
@@ -257,8 +264,17 @@ class WebSocketConnection(Connection):
         used = self._stage is _Stage.OPEN and self._messages.empty()
         if self.writable.is_set() and (used or self._stage is _Stage.CLOSING):
             self.resume_reading()
-        else:
-            self.pause_reading()
+            self._held_clock.stop()
+            if self._pong_due:
+                self._pong_due = False
+                self._pong_clock.start()
+            return
+        self.pause_reading()
+        if self._stage is _Stage.OPEN:
+            self._held_clock.start()
+            if self._pong_clock.running:
+                self._pong_clock.stop()
+                self._pong_due = True
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
@@ -284,7 +300,8 @@ class WebSocketConnection(Connection):
         super()._leave()
 
     def _stop_clocks(self) -> None:
-        for clock in (self._ping_clock, self._pong_clock, self._close_clock):
+        self._pong_due = False
+        for clock in (self._ping_clock, self._pong_clock, self._close_clock, self._held_clock):
             clock.stop()
 
     def _send_ping(self) -> None:
@@ -293,3 +310,4 @@ class WebSocketConnection(Connection):
             self._protocol.send_ping(self._ping)
             self._flush()
             self._pong_clock.start()
+            self._read_or_wait()

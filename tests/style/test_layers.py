@@ -52,7 +52,7 @@ API_LAYERS: Sequence[frozenset[str]] = tuple(
 VM_LAYERS: Sequence[frozenset[str]] = tuple(
     frozenset(layer.split())
     for layer in (
-        "guest launch ports spec states",
+        "guest launch open_streams ports spec states",
         "reservations store",
         "context",
         "datastore_use machine nonvolatile spec_review",

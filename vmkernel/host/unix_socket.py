@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["connect_stream", "listen_stream"]
+__all__ = ["connect_stream", "listen_stream", "present_sockets"]
 
 _BACKLOG = 16
+_TABLE = Path("/proc/net/unix")
+_INODE_COLUMN = 6
 
 
 @contextmanager
@@ -58,3 +60,9 @@ def connect_stream(path: Path) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def present_sockets() -> frozenset[int]:
+    """The inodes of all Unix sockets that any process still has (proc_net(5))."""
+    rows = (line.split() for line in _TABLE.read_text(errors="replace").splitlines()[1:])
+    return frozenset(int(row[_INODE_COLUMN]) for row in rows if len(row) > _INODE_COLUMN)

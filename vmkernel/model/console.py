@@ -47,3 +47,6 @@ class ConsoleNotice(Record, frozen=True, kw_only=True):
     writer: bool
     holder: str | None = None
     """The client that writes, if it is another one; null if there is none."""
+    stalled: bool = False
+    """The guest has taken no input for a while: what is typed is dropped until it does. Its
+    output goes on."""

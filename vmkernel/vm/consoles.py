@@ -17,6 +17,7 @@ from vmkernel.model import (
 from vmkernel.qemu import QmpCommandError, RunState
 from vmkernel.vm.inventory import VmInventory
 from vmkernel.vm.machine.running_vm import RunningVm
+from vmkernel.vm.open_streams import OpenStreams
 from vmkernel.vm.states import VmRequest
 
 __all__ = ["SCREENSHOT_MAX_BYTES", "VmConsoles"]
@@ -36,12 +37,25 @@ class VmConsoles:
 
     def __init__(self, vms: VmInventory) -> None:
         self._vms = vms
+        self._streams = OpenStreams()
 
     async def open(
         self, vm_id: str, kind: ConsoleKind, *, actor: str, origin: str
     ) -> socket.socket:
         """A connected socket for the peer of the request, who is named to the others; the caller
         closes it after handing it on."""
+        release = self._streams.take(actor)
+        try:
+            stream = await self._opened(vm_id, kind, actor, origin)
+        except BaseException:
+            release()
+            raise
+        self._streams.given(stream, release)
+        return stream
+
+    async def _opened(
+        self, vm_id: str, kind: ConsoleKind, actor: str, origin: str
+    ) -> socket.socket:
         driver = self._vms.driver(vm_id)
         await driver.ready()
         driver.check(VmRequest.CONSOLE)

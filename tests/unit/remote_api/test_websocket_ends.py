@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from remote_api.server.connection import Connections
 from remote_api.server.http11 import HttpConnection
-from remote_api.server.websocket import WebSocketConnection
+from remote_api.server.websocket import (
+    HELD_S,
+    PING_INTERVAL_S,
+    PONG_TIMEOUT_S,
+    WebSocketConnection,
+)
 from tests.framework.fake_transport import FakeTransport, admitted
 from tests.framework.own_time import own_time, quiet
 from tests.framework.running import on_loop
@@ -225,3 +230,32 @@ def test_no_order_of_events_is_an_error(steps: list[tuple[str, bool]]) -> None:
     finally:
         logging.getLogger().removeHandler(handler)
     assert ([record.getMessage() for record in heard], unhandled) == ([], [])
+
+
+async def _asleep(*, reads: bool, seconds: float) -> bytes:
+    """What a client that answers no ping was sent within so many seconds, if it typed something
+    that the application takes or doesn't."""
+    world = World()
+    world.comes(GET)
+    world.orders.put_nowait(ACCEPT)
+    await quiet()
+    if reads:
+        while not world.protocol._messages.empty():
+            await world.protocol.receive()
+    world.comes(DATA)
+    if reads:
+        await world.protocol.receive()
+    await asyncio.sleep(seconds)
+    sent = bytes(world.transport.written)
+    await world.end()
+    return sent
+
+
+@on_loop
+async def test_a_client_that_is_not_read_need_not_answer_pings() -> None:
+    """A guest that takes no input for a while ends no console; a client that has gone does."""
+    refused = b"keepalive ping timeout"
+    assert refused not in await _asleep(reads=True, seconds=PING_INTERVAL_S + PONG_TIMEOUT_S - 1)
+    assert refused in await _asleep(reads=True, seconds=PING_INTERVAL_S + PONG_TIMEOUT_S + 1)
+    assert refused not in await _asleep(reads=False, seconds=HELD_S - 1)
+    assert refused in await _asleep(reads=False, seconds=HELD_S + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from tests.framework.running import on_loop
 from vmkernel.model import CONTROL, ConsoleKind, ErrorCode, MicaError, VmAction
 from vmkernel.qemu import QmpCommandError
 from vmkernel.vm.consoles import SCREENSHOT_MAX_BYTES
+from vmkernel.vm.open_streams import EACH, TOTAL
 
 from .fake_qemu import FakeQemu
 from .test_driver import running
+from .world import World
 
 
 def _draws(qemu: FakeQemu, picture: bytes) -> None:
@@ -134,3 +137,51 @@ async def test_nmi_and_what_is_off(tmp_path: Path) -> None:
             with pytest.raises(MicaError) as caught:
                 await call
             assert caught.value.problem.code is ErrorCode.CONFLICT
+
+
+class _Streams:
+    """VMs whose consoles are sockets, the other ends of which QEMU or a line has."""
+
+    def __init__(self) -> None:
+        self.theirs: list[socket.socket] = []
+        self.fails = False
+
+    async def opened(self, _vm: str, kind: ConsoleKind, _actor: str, _origin: str) -> socket.socket:
+        if self.fails:
+            raise MicaError(ErrorCode.CONFLICT, "It is off.")
+        form = socket.SOCK_SEQPACKET if kind is ConsoleKind.SERIAL else socket.SOCK_STREAM
+        given, theirs = socket.socketpair(socket.AF_UNIX, form)
+        self.theirs.append(theirs)
+        return given
+
+
+@pytest.mark.parametrize("kind", list(ConsoleKind))
+@on_loop
+async def test_one_token_leaves_consoles_for_others(tmp_path: Path, kind: ConsoleKind) -> None:
+    """Whoever asks for it, and whatever of the streams has become of it."""
+    vms, consoles = _Streams(), World(tmp_path).vms.consoles
+    consoles._opened = vms.opened  # type: ignore[method-assign]
+
+    async def open_one(actor: str, vm: int = 0) -> socket.socket:
+        return await consoles.open(f"vm-{vm}", kind, actor=actor, origin="192.0.2.1")
+
+    vms.fails = True
+    for _ in range(EACH + 1):
+        with pytest.raises(MicaError, match="It is off"):
+            await open_one("loud")
+    vms.fails = False
+    loud = [await open_one("loud", number) for number in range(EACH)]
+    with pytest.raises(MicaError, match="32 consoles are open for the token loud") as caught:
+        await open_one("loud")
+    assert caught.value.problem.code is ErrorCode.RATE_LIMITED
+    others = [await open_one(f"quiet-{number // EACH}") for number in range(TOTAL - EACH)]
+    with pytest.raises(MicaError) as caught:
+        await open_one("late")
+    assert caught.value.problem.code is ErrorCode.UNAVAILABLE
+    loud.pop().close()
+    loud.append(await open_one("loud"))
+    others.pop().close()
+    others.append(await open_one("late"))
+    for stream in (*loud, *others, *vms.theirs):
+        stream.close()
+    (await open_one("late")).close()

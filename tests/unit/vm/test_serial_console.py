@@ -23,7 +23,7 @@ from vmkernel.model import (
     ErrorCode,
     MicaError,
 )
-from vmkernel.vm.guest.serial_console import Scrollback, SerialConsole, merge_overlap
+from vmkernel.vm.guest.serial_console import STALL_S, Scrollback, SerialConsole, merge_overlap
 
 
 def test_scrollback_keeps_the_end() -> None:
@@ -218,6 +218,62 @@ async def test_a_long_paste_waits_for_the_guest_and_arrives_whole() -> None:
     await asyncio.sleep(0.2)
     assert not putting.done(), "nobody held it back"
     assert await line.heard(len(paste)) == paste
+    await putting
+    line.close()
+
+
+@on_loop
+async def test_a_guest_that_takes_nothing_goes_on_being_seen() -> None:
+    """What is typed is dropped then, and both its writer and who takes over are told."""
+    line = Line()
+    writer = line.seat("anna")
+    await writer.ask(ConsoleMode.WRITE)
+    assert (await writer.notice()).writer
+    for _ in range(20):  # more than the sockets and the line keep
+        await writer.type(b"x" * (MAX_CONSOLE_BYTES - 1))
+        await asyncio.sleep(STALL_S)
+    assert await writer.notice() == ConsoleNotice(writer=True, stalled=True)
+    kept = len(line.console._typed)
+    assert kept <= 2 * (MAX_CONSOLE_BYTES - 1)
+    await line.says(b"still here")
+    assert await writer.receive(10) == b"still here"
+    other = line.seat("ben")
+    await other.ask(ConsoleMode.TAKEOVER)
+    assert (await other.notice()).stalled
+    await other.type(b"lost")
+    assert len(line.console._typed) == kept
+    while line.console._stalled:
+        assert set(await line.heard(1)) == {ord("x")}
+        await asyncio.sleep(0)
+    while line.console._typed:
+        await line.heard(1)
+        await asyncio.sleep(0)
+    other.notices.clear()
+    await other.type(b"again")
+    while (last := await line.heard(1)) == b"x":
+        pass
+    assert last + await line.heard(4) == b"again"
+    assert not (await other.notice()).stalled
+    line.close()
+
+
+@on_loop
+async def test_a_slow_guest_that_lives_loses_nothing() -> None:
+    line = Line()
+    seat = line.seat()
+    loop = asyncio.get_running_loop()
+    paste = bytes(range(256)) * 4096
+
+    async def put() -> None:
+        for at in range(0, len(paste), MAX_CONSOLE_BYTES - 1):
+            await loop.sock_sendall(seat.sock, DATA + paste[at : at + MAX_CONSOLE_BYTES - 1])
+
+    putting = asyncio.create_task(put())
+    heard = b""
+    while len(heard) < len(paste):
+        await asyncio.sleep(STALL_S * 0.8)
+        heard += await line.heard(min(1 << 13, len(paste) - len(heard)))
+    assert heard == paste
     await putting
     line.close()
 

@@ -11,6 +11,10 @@ scrollback when it connects again.
 One of the watchers is the writer: the first that asks, or types, while there is none, until it
 disconnects or another takes over. Input from the others is dropped, and each is notified who
 writes. The form of the messages is in vmkernel/model/console.py.
+
+What is typed waits for the guest, and its writer with it, as long as the guest takes some of it. A
+guest that takes nothing for a while is treated as a serial port without flow control would be:
+further input is dropped, the writer is notified, and still gets the output.
 """
 
 from __future__ import annotations
@@ -43,6 +47,12 @@ _QUEUE_BYTES = 1 << 20
 _CHUNK_BYTES = MAX_CONSOLE_BYTES - 1
 _TYPED_BYTES = 1 << 16
 """How much may wait for the guest before its writer is no longer read."""
+STALL_S = 10.0
+"""Shorter than the API waits for a client to answer a ping (20 s): the answer comes behind what
+the client has typed, and isn't read meanwhile."""
+_UNSEEN_BYTES = 4096
+"""How much the kernel may keep for QEMU. It has taken something, as far as can be seen, once half
+of that has gone: a guest on a line of 4,800 baud does that in time."""
 _NOTICE_EVERY_S = 1.0
 _WATCHERS_MAX = 64
 _WATCHERS_EACH = 16
@@ -244,6 +254,9 @@ class SerialConsole:
         self._on_takeover = on_takeover
         self._sock: socket.socket | None = None
         self._typed = bytearray()
+        self._stalled = False
+        self._stall: asyncio.TimerHandle | None = None
+        """Runs while the writer waits for the guest."""
         self._held: bytearray | None = None
 
     @property
@@ -258,6 +271,7 @@ class SerialConsole:
         """
         self.detach()
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSEEN_BYTES)
         self._sock = sock
         self._held = bytearray() if hold else None
         asyncio.get_running_loop().add_reader(sock.fileno(), self._read)
@@ -280,8 +294,7 @@ class SerialConsole:
             loop.remove_writer(sock.fileno())
             sock.close()
         self._typed.clear()
-        if self._writer is not None:
-            self._writer.read_on()
+        self._flows()
 
     def drain(self) -> None:
         """QEMU has ended: read what it left in the socket, then close it."""
@@ -370,7 +383,9 @@ class SerialConsole:
     def _notice(self, watcher: _Watcher) -> ConsoleNotice:
         writer = self._writer
         if writer is None or writer is watcher:
-            return ConsoleNotice(writer=writer is watcher)
+            return ConsoleNotice(
+                writer=writer is watcher, stalled=self._stalled and writer is watcher
+            )
         return ConsoleNotice(writer=False, holder=writer.name)
 
     def _tell_all(self) -> None:
@@ -386,10 +401,14 @@ class SerialConsole:
             return
         if self._sock is None:
             return
+        if self._stalled:
+            watcher.remind(self._notice(watcher))
+            return
         self._typed += data
         self._send_typed()
         if len(self._typed) > _TYPED_BYTES:
             watcher.pause()
+            self._wait_for_guest()
 
     def _send_typed(self) -> None:
         sock = self._sock
@@ -406,11 +425,41 @@ class SerialConsole:
                 self._typed.clear()
                 break
             del self._typed[:sent]
+            self._stop_waiting()
         if not self._typed:
             with contextlib.suppress(ValueError):
                 loop.remove_writer(sock.fileno())
-        if self._writer is not None and len(self._typed) <= _TYPED_BYTES:
+        if len(self._typed) <= _TYPED_BYTES:
+            self._flows()
+        elif not self._stalled:
+            self._wait_for_guest()
+
+    def _wait_for_guest(self) -> None:
+        if self._stall is None:
+            self._stall = asyncio.get_running_loop().call_later(STALL_S, self._drop_further)
+
+    def _stop_waiting(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _drop_further(self) -> None:
+        """The guest takes nothing: its writer is read on, and what it types is dropped."""
+        self._stall = None
+        self._stalled = True
+        if self._writer is not None:
             self._writer.read_on()
+            self._writer.tell(self._notice(self._writer))
+
+    def _flows(self) -> None:
+        """There is room for what is typed."""
+        self._stop_waiting()
+        stalled, self._stalled = self._stalled, False
+        if self._writer is None:
+            return
+        self._writer.read_on()
+        if stalled:
+            self._writer.tell(self._notice(self._writer))
 
     def _forget(self, watcher: _Watcher) -> None:
         self._watchers.discard(watcher)

@@ -60,7 +60,9 @@ def console(session: Session, vm_id: str, mode: str | None) -> None:
 
 
 def _tell(vm_id: str, now: ConsoleNotice, asked: ConsoleMode, *, first: bool) -> None:
-    if now.writer or asked is ConsoleMode.WATCH:
+    if now.stalled:
+        text = "the guest takes no input; what you type is lost until it does"
+    elif now.writer or asked is ConsoleMode.WATCH:
         text = "" if first else "you can type now" if now.writer else ""
     elif now.holder is not None:
         text = (
