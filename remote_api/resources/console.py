@@ -283,7 +283,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         ' (`{"writer": false, "holder": "admin at 192.0.2.9"}`), and a client asks to'
         ' (`{"mode": "takeover"}`; `write` and `watch` are the other modes). While the guest has'
         " taken no input for 10 s, what its writer types is dropped"
-        ' (`{"writer": true, "stalled": true}`), and the output goes on.',
+        ' (`{"writer": true, "stalled": true}`); its output still comes.',
         handler=explain_websocket,
         role=None,
         query=ConsoleQuery,
