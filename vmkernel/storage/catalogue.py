@@ -98,8 +98,8 @@ class _Lock:
     """What others may do to the object at the same time; None: nothing."""
     in_use: bool
     """True if a VM may use the volume at the same time."""
-    brief: bool
-    """True if it is held for a moment only."""
+    lasting: int = 0
+    """How many hold it for more than a moment."""
     holders: int = 0
 
 
@@ -293,7 +293,7 @@ class Catalogue:
         lock = self._locks.get((kind, object_id))
         if lock is not None:
             text = f"The {kind} {object_id} is being {lock.what}."
-            raise BrieflyBusy(text) if lock.brief else StorageError(ErrorCode.CONFLICT, text)
+            raise BrieflyBusy(text) if not lock.lasting else StorageError(ErrorCode.CONFLICT, text)
 
     def take_used(self) -> frozenset[str]:
         """The volumes that were in use since the last call."""
@@ -314,17 +314,19 @@ class Catalogue:
         """Keep all other work off an object while it is being `what`; `conflict` if it is in work
         already. With `shared`, any number may do the same to it at once; with `in_use`, a VM may
         open a volume meanwhile, or has it open. What is `brief` ends within moments:
-        `BrieflyBusy` reports that, so that a caller can wait."""
+        `BrieflyBusy` reports that, so that a caller can wait; a VM needn't."""
         key = (kind, object_id)
         lock = self._locks.get(key)
         if lock is None or not shared or lock.shared_for != what:
             self._refuse_busy(kind, object_id)
-            lock = self._locks[key] = _Lock(what, what if shared else None, in_use, brief)
+            lock = self._locks[key] = _Lock(what, what if shared else None, in_use)
         lock.holders += 1
+        lock.lasting += not brief
         try:
             yield
         finally:
             lock.holders -= 1
+            lock.lasting -= not brief
             if not lock.holders:
                 del self._locks[key]
                 if kind == "volume":
@@ -338,7 +340,7 @@ class Catalogue:
     def keeps_from_use(self, volume_id: str) -> str | None:
         """What is being done to a volume that prevents its use by a VM."""
         lock = self._locks.get(("volume", volume_id))
-        return lock.what if lock is not None and not lock.in_use else None
+        return lock.what if lock is not None and lock.lasting and not lock.in_use else None
 
     @contextlib.contextmanager
     def reading(self, image_id: str) -> Iterator[None]:

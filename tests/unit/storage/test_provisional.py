@@ -408,6 +408,44 @@ def test_a_request_waits_while_a_volume_is_being_kept(
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("look", ["volume_data", "map_volume"])
+def test_a_request_waits_while_somebody_asks_what_there_is_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """A VM may open the volume meanwhile; with a download beside it, the request is refused."""
+
+    async def scenario(world: World) -> None:
+        await _make(world, seconds=None)
+        begun, goes_on = asyncio.Event(), asyncio.Event()
+        probe = type(world.storage.datastores).probe
+
+        async def slow(*given: Any, **named: Any) -> Any:
+            begun.set()
+            await goes_on.wait()
+            return await probe(*given, **named)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(world.storage.datastores), "probe", slow)
+            more = () if look == "volume_data" else (0,)
+            looking = asyncio.ensure_future(getattr(world.storage.images, look)("v", *more))
+            await begun.wait()
+        assert world.storage.for_vms.volume("v").path.exists()
+        resizing = asyncio.ensure_future(_resizes(world))
+        await asyncio.sleep(0.1)
+        assert not resizing.done()
+        with world.storage.volumes.exporting("v"):
+            with pytest.raises(MicaError, match="is being exported"):
+                await resizing
+            with pytest.raises(MicaError, match="is being exported"):
+                world.storage.for_vms.volume("v")
+        resizing = asyncio.ensure_future(_resizes(world))
+        goes_on.set()
+        await looking
+        await resizing
+
+    run(tmp_path, scenario)
+
+
 def test_a_wait_for_what_never_ends_is_over_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

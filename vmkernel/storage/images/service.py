@@ -215,7 +215,7 @@ class Images:
     @patient
     async def volume_data(self, volume_id: str) -> StoredData:
         """What a download of a volume's file would be; `conflict` if it isn't possible."""
-        with self._volumes.exporting(volume_id) as source:
+        with self._volumes.exporting(volume_id, brief=True) as source:
             entry = source.entry
             try:
                 info = await self._datastores.probe(
@@ -251,7 +251,7 @@ class Images:
     @patient
     async def map_volume(self, volume_id: str, offset: int) -> DataMap:
         """Which parts of a volume's file contain data; `conflict` if it can't be downloaded."""
-        with self._volumes.exporting(volume_id) as source:
+        with self._volumes.exporting(volume_id, brief=True) as source:
             data = await self.volume_data(volume_id)
             entry = source.entry
             return await self._map(entry.datastore, entry.place.data, offset, data)

@@ -325,13 +325,13 @@ class Volumes:
         return path
 
     @contextlib.contextmanager
-    def exporting(self, volume_id: str) -> Iterator[ExportedVolume]:
+    def exporting(self, volume_id: str, *, brief: bool = False) -> Iterator[ExportedVolume]:
         """Keep a volume as it is while its data are read; `in-use` if a VM has it open. Any number
-        may read it at once."""
+        may read it at once. A look at what there is to read is `brief`."""
         entry, _ = self.checks.at_rest(volume_id)
         chain = tuple((e.place.data, e.format.value) for e in self._catalogue.chain(entry))
         self._datastores.layout(entry.datastore)
-        with self._catalogue.locked("volume", volume_id, "exported", shared=True):
+        with self._catalogue.locked("volume", volume_id, "exported", shared=True, brief=brief):
             yield ExportedVolume(entry, chain)
 
     # --- work ---------------------------------------------------------------------------------
