@@ -14,7 +14,14 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
-from vmkernel.host.folder import FileFault, UnsafeFileError, copy_open, open_folder
+from vmkernel.host.folder import (
+    TEMP_PREFIX,
+    FileFault,
+    Folder,
+    UnsafeFileError,
+    copy_open,
+    open_folder,
+)
 
 __all__ = [
     "RECORD_MAX_BYTES",
@@ -36,6 +43,7 @@ __all__ = [
     "read_limited",
     "reflink",
     "remove",
+    "remove_half_written",
     "remove_tree",
     "rename_durably",
     "status",
@@ -295,6 +303,27 @@ def remove_tree(path: Path) -> None:
     """Remove a folder, if it exists, with everything in it; no link is followed."""
     with contextlib.suppress(FileNotFoundError), open_folder(path.parent) as folder:
         folder.remove_tree(path.name)
+
+
+def remove_half_written(path: Path, *, before_s: float, depth: int = 0) -> None:
+    """Remove what a crash has left of files that were about to take others' places: those last
+    written before a Unix time, in a folder and the folders in it, down to `depth`. What can't be
+    removed now stays. OSError if the folder can't be opened.
+    """
+    with open_folder(path) as folder:
+        _remove_half_written(folder, before_s, depth)
+
+
+def _remove_half_written(folder: Folder, before_s: float, depth: int) -> None:
+    for name in folder.names():
+        with contextlib.suppress(OSError):
+            found = folder.status(name)
+            if name.startswith(TEMP_PREFIX):
+                if stat.S_ISREG(found.st_mode) and found.st_mtime < before_s:
+                    folder.remove(name)
+            elif depth and stat.S_ISDIR(found.st_mode):
+                with folder.subfolder(name) as below:
+                    _remove_half_written(below, before_s, depth - 1)
 
 
 def make_directory(path: Path, mode: int = 0o755) -> None:

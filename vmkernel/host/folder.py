@@ -24,9 +24,17 @@ from pathlib import Path
 from vmkernel import dry_run
 from vmkernel.host.openat2 import open_beneath
 
-__all__ = ["FileFault", "Folder", "UnsafeFileError", "copy_open", "open_folder"]
+__all__ = [
+    "TEMP_PREFIX",
+    "FileFault",
+    "Folder",
+    "UnsafeFileError",
+    "copy_open",
+    "open_folder",
+]
 
-_TEMP_PREFIX = ".tmp-"
+TEMP_PREFIX = ".tmp-"
+"""Begins the name of each file that takes another's place once it is whole."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _NAMES_MAX = 1 << 17
 """Entries of one folder: far more than 1,000 VMs with their volumes need, and some
@@ -204,7 +212,7 @@ class Folder:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
                 raise
-        name = f"{_TEMP_PREFIX}{secrets.token_hex(8)}"  # NFS
+        name = f"{TEMP_PREFIX}{secrets.token_hex(8)}"  # NFS
         fd = self.create(name, mode, os.O_RDWR)
         self.remove(name)
         return fd
@@ -226,7 +234,7 @@ class Folder:
         holds the old or the new content.
         """
         dry_run.forbid()
-        temp = f"{_TEMP_PREFIX}{name}-{secrets.token_hex(4)}"
+        temp = f"{TEMP_PREFIX}{name}-{secrets.token_hex(4)}"
         fd = self.create(temp, mode)
         try:
             try:
@@ -316,7 +324,7 @@ class Folder:
             while found := below.some_names(_NAMES_MAX):
                 for entry in found:
                     if stat.S_ISDIR(below.status(entry).st_mode):
-                        below.move(entry, top, f"{_TEMP_PREFIX}{secrets.token_hex(8)}")
+                        below.move(entry, top, f"{TEMP_PREFIX}{secrets.token_hex(8)}")
                     else:
                         below.remove(entry)
         self.remove_subfolder(name)

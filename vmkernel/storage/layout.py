@@ -24,6 +24,7 @@ import contextlib
 import logging
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from vmkernel.host.files import (
     names,
     read_limited,
     remove,
+    remove_half_written,
     remove_tree,
     rename_durably,
     unlink_durably,
@@ -60,6 +62,9 @@ __all__ = ["Layout", "Place", "RECORD_LIMIT"]
 _log = logging.getLogger(__name__)
 
 RECORD_LIMIT = RECORD_MAX_BYTES
+_STARTED_S = time.time()
+_DEPTH = 4
+"""vms/<vm>/snapshots/<snapshot>/"""
 _SLUG = re.compile(SLUG_PATTERN)
 _MARKER = "mica-datastore.json"
 _RESERVE = "mica-reserve"
@@ -179,6 +184,8 @@ class Layout:
             _log.info("sweeping %r", name)
             remove_tree(self.incoming / name)
         fsync_directory(self.incoming)
+        # Not what this vmkernel writes just now, as for VMs that run while a datastore comes back.
+        remove_half_written(self.root, before_s=_STARTED_S, depth=_DEPTH)
         self._set_aside()
 
     @contextlib.contextmanager

@@ -122,6 +122,23 @@ def test_uploads_under_way_are_swept(tmp_path: Path) -> None:
     assert Path("/etc").is_dir()
 
 
+@pytest.mark.parametrize(
+    "folder", [".", "vms", "vms/web", "vms/web/snapshots/one", "volumes", "images", "uploads"]
+)
+def test_what_a_kill_left_half_written_is_swept(tmp_path: Path, folder: str) -> None:
+    """Whatever was to take its place; what is being written now stays."""
+    layout = _opened(tmp_path)
+    place = tmp_path / folder
+    place.mkdir(parents=True, exist_ok=True)
+    old, new, other = place / ".tmp-vm.json-1", place / ".tmp-vm.json-2", place / "vm.txt"
+    for path in (old, new, other):
+        path.write_bytes(b"{")
+    for path in (old, other):
+        os.utime(path, (1, 1))
+    layout.open()
+    assert [path.exists() for path in (old, new, other)] == [False, True, True]
+
+
 def test_a_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     layout = _opened(tmp_path / "d")

@@ -157,10 +157,12 @@ class _Streams:
 
 @pytest.mark.parametrize("kind", list(ConsoleKind))
 @on_loop
-async def test_one_token_leaves_consoles_for_others(tmp_path: Path, kind: ConsoleKind) -> None:
+async def test_one_token_leaves_consoles_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: ConsoleKind
+) -> None:
     """Whoever asks for it, and whatever of the streams has become of it."""
     vms, consoles = _Streams(), World(tmp_path).vms.consoles
-    consoles._opened = vms.opened  # type: ignore[method-assign]
+    monkeypatch.setattr(consoles, "_opened", vms.opened)
 
     async def open_one(actor: str, vm: int = 0) -> socket.socket:
         return await consoles.open(f"vm-{vm}", kind, actor=actor, origin="192.0.2.1")

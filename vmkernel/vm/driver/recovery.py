@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from vmkernel.devices import Accelerator
 from vmkernel.host.files import remove
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import VmState
 from vmkernel.qemu import QemuError
-from vmkernel.resources import expected_bytes
 from vmkernel.vm.driver.reconnect import reconnect
 from vmkernel.vm.launch.launcher import RunFolder
 from vmkernel.vm.machine.machine import Machine
 from vmkernel.vm.machine.messages import Reconnect
 from vmkernel.vm.states import WITH_QEMU
-from vmkernel.vm.store.launch_record import LaunchRecord, forget_record, read_record
+from vmkernel.vm.store.launch_record import forget_record, read_record
 from vmkernel.vm.store.vm_folder import scan
 
 __all__ = ["keep_alive", "recover"]
@@ -44,8 +42,7 @@ def keep_alive(machine: Machine, reason: str) -> None:
         machine.set_state(VmState.RUNNING)
     machine.explain(reason)
     if machine.record is None:
-from vmkernel.vm.store.launch_record import LaunchRecord, forget_record, read_record
-from vmkernel.vm.store.vm_folder import scan
+        machine.find_record(read_record(machine.run_folder.record))
     if not machine.connected:
         machine.later(machine.host.timing.retry_s, Reconnect(machine.session))
 
@@ -61,8 +58,7 @@ async def _recover_process(machine: Machine, active: bool) -> None:
         if record is not None and record.reading:
             await _end_reader(machine, folder)
             return
-from vmkernel.vm.store.launch_record import LaunchRecord, forget_record, read_record
-from vmkernel.vm.store.vm_folder import scan
+        machine.find_running(record)
         await reconnect(machine)
         return
     how = await machine.host.launcher.collect(machine.vm_id)
@@ -71,19 +67,6 @@ from vmkernel.vm.store.vm_folder import scan
     said = machine.host.last_lines(machine.vm_id) if how is not None else ""
     failure = f"QEMU ended unexpectedly ({how}{': ' if said else ''}{said})."
     machine.find_ended(record, failure if how is not None else None)
-
-
-def _note_run(machine: Machine, record: LaunchRecord | None) -> None:
-    """What was started, and the memory that it has; all of it, if its record is lost."""
-    machine.record = record
-    if record is not None:
-        need = record.memory_bytes
-    else:
-        probe = machine.host.kvm.known
-        emulated = probe is not None and not probe.usable
-        accelerator = Accelerator.TCG if emulated else Accelerator.KVM
-        need = expected_bytes(machine.definition.spec.memory_bytes, accelerator)
-    machine.host.admission.note(machine.vm_id, need)
 
 
 async def _end_reader(machine: Machine, folder: RunFolder) -> None:

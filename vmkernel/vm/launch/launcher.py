@@ -18,7 +18,7 @@ from vmkernel.host.folder import open_folder
 __all__ = ["LaunchRequest", "Launcher", "RunFolder", "TpmLaunch"]
 
 
-_OURS = re.compile(r".*\.lock|serial[0-9]+\.sock|qemu\.log.*")
+_OURS = re.compile(r".*\.lock|serial[0-9]+\.sock|qemu\.log.*|\.tmp-.*")
 
 
 @dataclass(frozen=True)

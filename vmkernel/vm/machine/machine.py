@@ -23,6 +23,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from vmkernel.devices import Accelerator
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import (
     ErrorCode,
@@ -41,6 +42,7 @@ from vmkernel.qemu import (
     disk_state,
     guest_panic,
 )
+from vmkernel.resources import expected_bytes
 from vmkernel.text import clean
 from vmkernel.vm.context import VmContext
 from vmkernel.vm.guest.agent import GuestAgent
@@ -191,10 +193,17 @@ class Machine:
         self.state = VmState.RUNNING
 
     def find_record(self, record: LaunchRecord | None) -> None:
-        """What is known of the start of a QEMU that is there; its memory is promised to it."""
+        """What is known of the start of a QEMU that is there; its memory is promised to it, all of
+        it if the record is lost."""
         self.record = record
         if record is not None:
-            self.host.admission.note(self.vm_id, record.memory_bytes)
+            need = record.memory_bytes
+        else:
+            probe = self.host.kvm.known
+            emulated = probe is not None and not probe.usable
+            accelerator = Accelerator.TCG if emulated else Accelerator.KVM
+            need = expected_bytes(self.definition.spec.memory_bytes, accelerator)
+        self.host.admission.note(self.vm_id, need)
 
     def find_ended(self, record: LaunchRecord, failure: str | None) -> None:
         """Its QEMU ended while no vmkernel was running: with a failure, or in order."""
