@@ -25,9 +25,9 @@ from vmkernel import dry_run
 from vmkernel.host.openat2 import open_beneath
 
 __all__ = [
-    "TEMP_PREFIX",
     "FileFault",
     "Folder",
+    "TEMP_PREFIX",
     "UnsafeFileError",
     "copy_open",
     "open_folder",
