@@ -32,6 +32,8 @@ MAX_CALL_BYTES = 12 << 20
 """The largest body, a saved VM, is 10 MiB; its msgpack is no larger."""
 _SMALL_BYTES = 64 << 10
 """Calls up to this size are read at once; only a few longer ones at a time."""
+_LARGE_BYTES = 256 << 10
+"""At once of a long frame: more than the kernel keeps of a Unix socket."""
 _LENGTH_BYTES = 4
 
 
@@ -155,7 +157,7 @@ class Connection:
 
     async def _read(self, count: int, *, eof_ok: bool) -> bytes | None:
         while len(self._buffer) < count:
-            if not await self._fill():
+            if not await self._fill(count - len(self._buffer)):
                 if eof_ok and not self._buffer:
                     return None
                 raise WireError("the peer closed in the middle of a frame")
@@ -163,10 +165,11 @@ class Connection:
         del self._buffer[:count]
         return data
 
-    async def _fill(self) -> bool:
+    async def _fill(self, wanted: int = 0) -> bool:
+        size = min(max(wanted, _SMALL_BYTES), _LARGE_BYTES)
         while True:
             try:
-                data, fds, flags = self._recv()
+                data, fds, flags = self._recv(size)
             except (BlockingIOError, InterruptedError):
                 await self._ready(write=False)
                 continue
@@ -178,11 +181,11 @@ class Connection:
             self._buffer.extend(data)
             return bool(data)
 
-    def _recv(self) -> tuple[bytes, list[int], int]:
+    def _recv(self, size: int) -> tuple[bytes, list[int], int]:
         if self._takes_stream:
-            data, fds, flags, _ = socket.recv_fds(self._sock, _SMALL_BYTES, 1)
+            data, fds, flags, _ = socket.recv_fds(self._sock, size, 1)
             return data, fds, flags
-        data, _, flags, _ = self._sock.recvmsg(_SMALL_BYTES)
+        data, _, flags, _ = self._sock.recvmsg(size)
         return data, [], flags
 
     async def _ready(self, *, write: bool) -> None:

@@ -19,16 +19,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from vmkernel.devices import Accelerator
 from vmkernel.host.unix_socket import connect_stream
 from vmkernel.model import (
+    AgentStatus,
     ErrorCode,
+    MemoryImageStatus,
     MicaError,
     OnPanic,
+    RestartStatus,
+    SecureBootStatus,
     Subject,
     Vm,
     VmState,
@@ -81,6 +85,42 @@ class _Link:
     ended: GuestEnded | None = None
 
 
+class _Seen(NamedTuple):
+    """All that a VM's view is made of."""
+
+    definition: VmDefinition
+    state: VmState
+    reason: str | None
+    record: LaunchRecord | None
+    agent: AgentStatus | None
+    restart: RestartStatus | None
+    memory_image: MemoryImageStatus | None
+    secure_boot: SecureBootStatus | None
+
+    def view(self) -> Vm:
+        definition, record = self.definition, self.record
+        return Vm(
+            id=definition.id,
+            revision=definition.revision,
+            created_at=definition.created_at,
+            spec=definition.spec,
+            status=VmStatus(
+                state=self.state,
+                uuid=definition.uuid,
+                machine_type=definition.machine_type,
+                reason=None if self.reason is None else clean(self.reason, 2000),
+                started_at=record.started_at if record else None,
+                accelerator=record.accelerator.value if record else None,
+                nics=record.nics if record else (),
+                unplugging=record.unplugging if record else (),
+                agent=self.agent,
+                restart=self.restart,
+                memory_image=self.memory_image,
+                secure_boot=self.secure_boot,
+            ),
+        )
+
+
 class Machine:
     """The observed state of one VM."""
 
@@ -126,6 +166,7 @@ class Machine:
         self.agent = GuestAgent(lambda: self.run_folder.agent, f"VM {definition.id}")
         self.leaving = Leaving()
         self._event_rate = EventRateLimit()
+        self._shown: tuple[_Seen, Vm] | None = None
         self._link = _Link(0)
         self._post = post
 
@@ -151,27 +192,22 @@ class Machine:
         return self.host.folder(self.vm_id)
 
     def view(self) -> Vm:
+        """The VM as clients see it; the same object as before if nothing has changed, so that lists
+        make, collect and encode nothing for it."""
         record = self.record if self.state in ACTIVE else None
-        return Vm(
-            id=self.definition.id,
-            revision=self.definition.revision,
-            created_at=self.definition.created_at,
-            spec=self.definition.spec,
-            status=VmStatus(
-                state=self.state,
-                uuid=self.definition.uuid,
-                machine_type=self.definition.machine_type,
-                reason=None if self.reason is None else clean(self.reason, 2000),
-                started_at=record.started_at if record else None,
-                accelerator=record.accelerator.value if record else None,
-                nics=record.nics if record else (),
-                unplugging=record.unplugging if record else (),
-                agent=self.agent.status() if self.definition.spec.guest_agent and record else None,
-                restart=self.restarts.status(),
-                memory_image=self.suspension.status() if self.suspension else None,
-                secure_boot=self.keys.status,
-            ),
+        seen = _Seen(
+            self._definition,
+            self.state,
+            self.reason,
+            record,
+            self.agent.status() if record and self._definition.spec.guest_agent else None,
+            self.restarts.status(),
+            self.suspension.status() if self.suspension else None,
+            self.keys.status,
         )
+        if self._shown is None or self._shown[0] != seen:
+            self._shown = (seen, seen.view())
+        return self._shown[1]
 
     # --- what a vmkernel finds when it starts: no change of state, so no event -----------------
 
