@@ -32,8 +32,8 @@ def query(
 ) -> None:
     """Send a request to the API and show its answer.
 
-    PATH is a path of the API, such as /v1/vms, and may have a query. The answer is shown as JSON, or
-    as YAML with -o yaml; a PATCH is sent as a merge patch.
+    PATH is a path of the API, such as /v1/vms, and may have a query. The answer is shown as JSON,
+    or as YAML with -o yaml; a PATCH is sent as a merge patch.
     """
     parts = urlsplit(path)
     if parts.netloc or not parts.path.startswith("/"):

@@ -128,7 +128,7 @@ def _question(mica: Mica, names: tuple[str, ...], with_volumes: bool) -> str:
     named = f"{'volume' if len(volumes) == 1 else 'volumes'} {', '.join(volumes)}"
     if with_volumes:
         return f"{shown} and all data of {named}?"
-    return f"{shown}? {named.capitalize()} and their data are kept."
+    return f"{shown}? The data of {named} is kept."
 
 
 COMMANDS = (set_vm, patch_vm, delete_vm)
