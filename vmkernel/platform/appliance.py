@@ -16,12 +16,9 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-import msgspec
-
 from vmkernel.errors import to_problem
 from vmkernel.events import EventBus
 from vmkernel.host.efi import secure_boot
-from vmkernel.host.power_button import PowerButton, power_buttons
 from vmkernel.host.sysfs import PROC, read_text
 from vmkernel.host.uevents import Uevent
 from vmkernel.host_devices import BundleCatalogue, Inventory
@@ -42,16 +39,18 @@ from vmkernel.platform.forwarded_log import ForwardedLog
 from vmkernel.platform.kernel_findings import missing_firmware
 from vmkernel.platform.links import link_infos
 from vmkernel.platform.machine_access import MachineAccess
-from vmkernel.platform.management_network import ManagementNetwork, choose_mac, wired_ports
+from vmkernel.platform.management_network import ManagementNetwork, wired_ports
 from vmkernel.platform.memory_reserve import fit_memory_reserve
+from vmkernel.platform.network_upkeep import NetworkUpkeep
 from vmkernel.platform.ports import PlatformContext
 from vmkernel.platform.power import HostPower
+from vmkernel.platform.power_buttons import PowerButtons
 from vmkernel.platform.security import security_findings, security_info
 from vmkernel.platform.stick import StickWatch
 from vmkernel.platform.stick_settings import StickSettings
 from vmkernel.platform.watched_units import WatchedUnits
 from vmkernel.service_manager import notify
-from vmkernel.state import NetworkSettings, StateStore
+from vmkernel.state import StateStore
 from vmkernel.state.identity import fingerprint
 from vmkernel.status_screen import BoardSources, StatusBoard, Terminals
 from vmkernel.version import __version__
@@ -70,13 +69,9 @@ _DRIVERS_TIME_S = 60.0
 """How long drivers may take to load before their devices count as missing."""
 _SETTINGS_WAIT_S = 90.0
 """After this, the network starts with DHCP, whatever became of the state."""
-_PORT_WAIT_S = 5.0
-_PORT_LOOK_S = 0.1
 _NETWORK_GRACE_S = 20.0
 _CLOCK_GRACE_S = 900.0
-_SETTLE_S = 0.2
 _AFTER_FAILURE_S = 5.0
-_WAITS_FOR_NETWORKD_S = 2.0
 _QUIET_LEVEL = 1
 _DEVICE_SUBSYSTEMS = ("pci", "usb", "block", "net", "input")
 _CLOCK_SYNCED = "timesync/synchronized"
@@ -112,8 +107,10 @@ class AppliancePlatform:
         self._failed_units: tuple[str, ...] = ()
         self._secure_boot = secure_boot(machine.sys)
         self._devices_changed = asyncio.Event()
-        self._links_changed = asyncio.Event()
-        self._buttons_changed = asyncio.Event()
+        self._buttons = PowerButtons(machine.sys, machine.dev, self._on_button)
+        self._upkeep = NetworkUpkeep(
+            machine, self._network, stage=self.stage, changed=self._on_addresses
+        )
         self._userspace_s: float | None = None
         self._board = StatusBoard(
             self._console,
@@ -252,7 +249,7 @@ class AppliancePlatform:
             "events": self._run_events,
             "drivers": self._run_drivers,
             "devices": self._run_devices,
-            "power button": self._run_buttons,
+            "power button": self._buttons.run,
             "syslog": self._logs.run,
         }
         async with asyncio.TaskGroup() as group:
@@ -260,60 +257,18 @@ class AppliancePlatform:
                 group.create_task(_kept_up(name, part), name=f"platform: {name}")
 
     async def _run_network(self) -> None:
-        """Configure the host's own interface once, then follow addresses and links."""
+        """Begin with the kept settings, or without them if they don't come in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SETTINGS_WAIT_S):
                 await self._settings_known.wait()
-        settings = self._store.config.network if self._store else NetworkSettings()
-        try:
-            await self._network.apply(settings, await self._management_mac())
-        except MicaError as error:
-            self.stage(f"THE NETWORK CAN'T BE CONFIGURED: {error}")
-        loop = asyncio.get_running_loop()
-        said = False
-        with contextlib.closing(self._machine.link_changes()) as changes:
-            loop.add_reader(changes.fileno(), changes.drain, self._links_changed.set)
-            try:
-                while True:
-                    self._network.fix_address()
-                    addresses = self._machine.addresses(self._network.interfaces)
-                    if addresses and "network" not in self._times:
-                        self._times["network"] = self._machine.boot_clock()
-                    if addresses and not said and not self._board.ready:
-                        said = True
-                        self.stage(f"network is up: {addresses[0]}")
-                    self._board.poke()
-                    self._network.sync_resolver()
-                    await self._links_changed.wait()
-                    await asyncio.sleep(_SETTLE_S)
-                    self._links_changed.clear()
-                    self._network.sync_resolver()
-                    loop.call_later(_WAITS_FOR_NETWORKD_S, self._network.sync_resolver)
-            finally:
-                loop.remove_reader(changes.fileno())
+        await self._upkeep.run(self._store)
 
-    async def _management_mac(self) -> str | None:
-        """The address to be known by: the remembered one, or the first port's, then remembered."""
-        remembered = self._store.config.management_mac if self._store else None
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + _PORT_WAIT_S
-        ports = wired_ports(self._machine.sys)
-        while clock() < deadline and (remembered or "") not in ports:
-            if ports and remembered is None:
-                break
-            await asyncio.sleep(_PORT_LOOK_S)
-            ports = wired_ports(self._machine.sys)
-        mac = choose_mac(ports, remembered)
-        if mac is None:
-            self.stage("no wired network port was found yet")
-        elif remembered is None and self._store is not None:
-            try:
-                await self._store.update(
-                    lambda config: msgspec.structs.replace(config, management_mac=mac)
-                )
-            except MicaError as error:
-                _log.warning("the management address is not remembered: %s", error)
-        return mac
+    def _on_addresses(self, addresses: tuple[str, ...]) -> None:
+        if addresses and "network" not in self._times:
+            self._times["network"] = self._machine.boot_clock()
+            if not self._board.ready:
+                self.stage(f"network is up: {addresses[0]}")
+        self._board.poke()
 
     async def _run_events(self) -> None:
         """Follow devices that are added and removed."""
@@ -328,12 +283,12 @@ class AppliancePlatform:
     def _on_uevent(self, event: Uevent | None) -> None:
         if event is None:
             self._devices_changed.set()
-            self._buttons_changed.set()
+            self._buttons.look_again()
             return
         if event.subsystem not in _DEVICE_SUBSYSTEMS:
             return
         if event.subsystem == "input":
-            self._buttons_changed.set()
+            self._buttons.look_again()
             return
         name = event.properties.get("DEVNAME", "")
         if event.subsystem == "block":
@@ -391,36 +346,8 @@ class AppliancePlatform:
             await self._devices_changed.wait()
             await asyncio.sleep(2.0)
 
-    async def _run_buttons(self) -> None:
-        """Power off in order when the machine's power button is pressed."""
-        loop = asyncio.get_running_loop()
-        opened: dict[Path, PowerButton] = {}
-        try:
-            while True:
-                self._buttons_changed.clear()
-                present = set(power_buttons(self._machine.sys, self._machine.dev))
-                for device in [device for device in opened if device not in present]:
-                    loop.remove_reader(opened[device].fileno())
-                    opened.pop(device).close()
-                for device in present - set(opened):
-                    with contextlib.suppress(OSError):
-                        button = PowerButton(device)
-                        opened[device] = button
-                        loop.add_reader(button.fileno(), self._on_button, button)
-                await self._buttons_changed.wait()
-                await asyncio.sleep(_SETTLE_S)
-        finally:
-            for button in opened.values():
-                loop.remove_reader(button.fileno())
-                button.close()
-
-    def _on_button(self, button: PowerButton) -> None:
-        try:
-            pressed = button.pressed()
-        except OSError:
-            asyncio.get_running_loop().remove_reader(button.fileno())
-            return
-        if not pressed or self._power is None or self._power.ending:
+    def _on_button(self) -> None:
+        if self._power is None or self._power.ending:
             return
         self._tell("host.power-button", "The power button was pressed.")
         self.stage("power button pressed")
