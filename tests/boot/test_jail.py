@@ -219,7 +219,7 @@ def test_huge_pages_are_taken_and_a_pool_that_can_t_grow_is_told(prison: Prison)
     problem = prison.appliance.call(
         "POST", "/v1/vms/huge/start", params={"wait": 20}, expect=409
     ).json()
-    assert problem["type"].endswith(":insufficient-resources")
+    assert problem["code"] == "insufficient-resources"
     assert "pages of 2 MiB" in problem["detail"]
     assert [error["pointer"] for error in problem["errors"]] == ["/spec/memory/huge_pages"]
     prison.appliance.call("DELETE", "/v1/vms/huge", expect=204)

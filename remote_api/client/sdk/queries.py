@@ -24,6 +24,7 @@ __all__ = [
     "UploadListQuery",
     "VmListQuery",
     "VolumeListQuery",
+    "WebhookListQuery",
     "parameters_of",
 ]
 
@@ -122,6 +123,7 @@ class OperationListQuery(ListQueryBase, total=False):
     subject: Wanted
     subject_kind: Wanted
     actor: Wanted
+    parent: Wanted
 
 
 class SnapshotListQuery(ListQueryBase, total=False):
@@ -178,6 +180,14 @@ class VolumeListQuery(ListQueryBase, total=False):
     attached_to: Wanted
     backing: Wanted
     source_image: Wanted
+
+
+class WebhookListQuery(ListQueryBase, total=False):
+    """Of webhooks."""
+
+    state: Wanted
+    enabled: Wanted
+    description: Wanted
 
 
 def parameters_of(query: Mapping[str, object]) -> dict[str, str | list[str] | None]:

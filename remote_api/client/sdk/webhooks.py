@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Unpack
 
 from remote_api.client.sdk.base import CREATE, MERGE_PATCH, Calls
+from remote_api.client.sdk.queries import WebhookListQuery
 from remote_api.schema import PageOf, SpecBody
 from vmkernel.model import Webhook, WebhookAttempt, WebhookSpec
 
@@ -15,9 +16,9 @@ __all__ = ["WebhookCalls"]
 class WebhookCalls(Calls):
     """Webhooks."""
 
-    def webhooks(self) -> Iterator[Webhook]:
+    def webhooks(self, **query: Unpack[WebhookListQuery]) -> Iterator[Webhook]:
         """All webhooks."""
-        return self._all("/v1/webhooks", PageOf[Webhook])
+        return self._all("/v1/webhooks", PageOf[Webhook], query)
 
     def webhook(self, webhook_id: str) -> Webhook:
         """One webhook."""

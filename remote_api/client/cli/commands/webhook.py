@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from remote_api.client.cli import output
+from remote_api.client.cli.list_options import given_query, list_options
 from remote_api.client.cli.output import Columns, listed
 from remote_api.client.cli.session import Session, pass_session, show_object
 from remote_api.client.cli.verbs import (
@@ -17,7 +18,7 @@ from remote_api.client.cli.verbs import (
     object_argument,
     show_command,
 )
-from vmkernel.model import WebhookFilter, WebhookSpec
+from vmkernel.model import WEBHOOK_LISTING, WebhookFilter, WebhookSpec
 
 __all__ = ["COMMANDS"]
 
@@ -48,9 +49,11 @@ _LINES: Columns = (
 )
 webhook_group.add_command(
     list_command(
-        lambda mica: mica.webhooks(),
+        lambda mica, **given: mica.webhooks(**given_query(given)),
         listed(_LINES, "id", "url", "state", "waiting", "delivered", "last error"),
         text="List webhooks and how their deliveries go.",
+        parameters=list_options(WEBHOOK_LISTING),
+        lines=_LINES,
     )
 )
 webhook_group.add_command(
