@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any, get_origin
+from urllib.parse import urlencode
 
 import msgspec.inspect as mi
 import pytest
 
+from remote_api.http.decode import decode_query
 from remote_api.http.routing import AnyRoute
 from remote_api.resources.table import all_routes
 from remote_api.schema import ListParameters
@@ -19,6 +21,7 @@ from tests.unit.remote_api.samples import served, vm
 from vmkernel.control import requests
 from vmkernel.control.requests import REQUESTS, ListRequest
 from vmkernel.model import VM_LISTING, ListView
+from vmkernel.model.listing import MAX_LABELS
 
 NO_LISTS = {
     "listBackupExtents": "ranges of one disk, which go on by offset",
@@ -131,3 +134,13 @@ async def test_a_listing_is_one_for_the_request_and_the_route(tmp_path: Path) ->
         fake.answer(requests.ListVms, page_of([]))
         assert (await request(api, "GET", "/v1/vms?label=a")).status == 200
         assert fake.asked(requests.ListVms)[0].LISTING is VM_LISTING
+
+
+@pytest.mark.parametrize("route", LISTS, ids=lambda route: route.name)
+def test_all_parameters_of_a_list_can_be_sent_at_once(route: AnyRoute) -> None:
+    listing = route.query.LISTING
+    given = {name: (listing.choices(each) or ("x",))[0] for name, each in listing.filters.items()}
+    given |= {"limit": "1", "page": "x", "sort": next(iter(listing.sort)), "view": "full"}
+    labels = [("label", f"k{number}") for number in range(MAX_LABELS)] if listing.labels else []
+    query = urlencode([*given.items(), *labels, ("fields", listing.key[0])]).encode()
+    assert decode_query(query, route.query).limit == 1
