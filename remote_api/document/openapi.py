@@ -235,7 +235,7 @@ def _parameters(route: AnyRoute) -> list[dict[str, Any]]:
         parameters.append(_header_parameter("If-Match", told, tags))
     if "wait" in route.query.__struct_fields__:
         told = "`wait=SECONDS` or `respond-async` (RFC 7240), if there is no parameter `wait`."
-        parameters.append(_header_parameter("Prefer", told, {"type": "string", "maxLength": 256}))
+        parameters.append(_header_parameter("Prefer", told, {"type": "string"}))
     for name, told in route.request_headers.items():
         schema = {"type": "string", "maxLength": 128, "pattern": "^[ -~]*$"}
         parameters.append(_header_parameter(name, told, schema))
