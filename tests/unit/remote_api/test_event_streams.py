@@ -100,19 +100,17 @@ async def test_what_the_vmkernel_refuses_is_the_answer(tmp_path: Path) -> None:
         ("after=a&after=b", "after"),
         ("type=", "type"),
         ("subject=" + "x" * 400, "subject"),
-        ("&".join(["label=a"] * 33), None),
+        ("&".join(["label=a"] * 33), "label"),
         ("label=%07", "label"),
         ("nonsense=1", "nonsense"),
         ("ticket=%20", "ticket"),
     ],
 )
 @on_loop
-async def test_wrong_parameters_are_named(tmp_path: Path, query: str, pointer: str | None) -> None:
+async def test_wrong_parameters_are_named(tmp_path: Path, query: str, pointer: str) -> None:
     async with served(tmp_path) as (_, api):
         answer = await request(api, "GET", f"/v1/events?{query}")
-        assert answer.status == (400 if pointer is None else 422)
-        if pointer is not None:
-            assert answer.pointers == [pointer]
+        assert (answer.status, answer.pointers) == (422, [pointer])
 
 
 async def _ticket(api: Application, token: str = "mica_eye_secret") -> str:
