@@ -201,7 +201,7 @@ class Application:
                 # It asks the vmkernel for less than its GET does, which a viewer may know.
                 await self._require_role(exchange, route)
             response = await route.handler(exchange)
-            if route.method == "GET" and exchange.event_id:
+            if route.method in ("GET", "HEAD") and exchange.event_id:
                 response.headers.setdefault(EVENT_ID_HEADER, exchange.event_id)
         except (ApiError, MicaError) as error:
             failure = _settle(error, exchange, route)

@@ -164,6 +164,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         method="POST",
         path="/v1/webhooks/{id}/ping",
         name="pingWebhook",
+        dry_run=False,
         summary="Send a test event to a webhook now, once",
         details="The answer says whether the receiver took it; that it did not is no failure of"
         " this request.",

@@ -30,8 +30,10 @@ NEW = {"if-none-match": "*"}
 PATCH = {"content-type": "application/merge-patch+json"}
 BY_THEMSELVES = ("mica-lease", "qemu.log", "qemu.log.last")
 """Files that change without any request: the lease's counter, and what QEMU prints."""
-LISTS = ("vms", "volumes", "images", "datastores", "tokens", "operations")
+LISTS = ("vms", "volumes", "images", "datastores", "tokens", "operations", "webhooks")
 
+SECRET = "whsec_" + "QUJD" * 10
+HOOK = {"url": "https://203.0.113.1/hook", "secret": SECRET, "enabled": False}
 Change = tuple[str, str, Any, dict[str, str]]
 CHANGES: dict[str, Change] = {
     "putVm": ("PUT", "/v1/vms/new", {"spec": {"datastore": "main"}}, NEW),
@@ -60,6 +62,9 @@ CHANGES: dict[str, Change] = {
     "deleteImage": ("DELETE", "/v1/images/kernel", None, {}),
     "patchDatastore": ("PATCH", "/v1/datastores/main", {"spec": {"warning_percent": 50}}, PATCH),
     "createDatastore": ("PUT", "/v1/datastores/more", None, NEW),
+    "createWebhook": ("PUT", "/v1/webhooks/new", {"spec": HOOK}, NEW),
+    "patchWebhook": ("PATCH", "/v1/webhooks/old", {"spec": {"description": "Mine."}}, PATCH),
+    "deleteWebhook": ("DELETE", "/v1/webhooks/old", None, {}),
     "deleteDatastore": ("DELETE", "/v1/datastores/idle", None, {}),
     "renameDatastore": ("POST", "/v1/datastores/idle/rename", {"id": "other"}, {}),
     "unmountDatastore": ("POST", "/v1/datastores/idle/unmount", None, {}),
@@ -95,6 +100,7 @@ def things(host: HostedMica) -> Iterator[HostedMica]:
     with host.client() as mica, checked_client(mica) as http:
         idle = {"spec": {"kind": "directory", "path": str(host.datastore_folder("idle"))}}
         _fine(http.put("/v1/datastores/idle?wait=60", json=idle, headers=NEW))
+        _fine(http.put("/v1/webhooks/old", json={"spec": HOOK}, headers=NEW))
         upload_guest(mica, "guest-")
         upload_guest(mica, "")
         for name in ("disk", "free"):
@@ -173,6 +179,14 @@ def test_a_dry_run_changes_nothing(things: HostedMica, mica: Mica, name: str) ->
             assert answer.json()["state"] == "planned"
             gone = http.get(f"/v1/operations/{answer.json()['id']}")
             assert gone.status_code == 404
+
+
+def test_it_tells_no_secret(things: HostedMica, mica: Mica) -> None:
+    with checked_client(mica) as http:
+        for name in ("createWebhook", "patchWebhook"):
+            method, path, body, headers = CHANGES[name]
+            answer = http.request(method, f"{path}?dry_run=true", json=body, headers=headers)
+            assert SECRET not in _fine(answer).text
 
 
 def test_it_answers_the_object_as_it_would_be(things: HostedMica, mica: Mica) -> None:

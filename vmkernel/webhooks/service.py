@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from vmkernel import clock
+from vmkernel import clock, dry_run
 from vmkernel.events import EventBus, EventFilter, make_filter
 from vmkernel.events.filter import Labels
 from vmkernel.model import (
@@ -27,6 +27,8 @@ from vmkernel.model import (
     Webhook,
     WebhookAttempt,
     WebhookSpec,
+    WebhookState,
+    WebhookStatus,
 )
 from vmkernel.state import HostConfig, StateStore
 from vmkernel.state.config import StoredWebhook
@@ -113,6 +115,10 @@ class WebhookService:
                 )
             return replace(config, webhooks=(*config.webhooks, stored))
 
+        if dry_run.dry():
+            change(self._store.config)
+            new = WebhookState.NEW if spec.enabled else WebhookState.DISABLED
+            dry_run.ending(_concealed(stored, WebhookStatus(state=new)))
         await self._store.update(change)
         self._begin(stored)
         self._publish("webhook.created", webhook_id, actor=actor)
@@ -127,6 +133,10 @@ class WebhookService:
             spec = replace(spec, secret=known.spec.secret)
         _check(spec)
         before = self._shown(known)
+        if dry_run.dry():
+            _check_revision(known, revision)
+            planned = replace(known, spec=spec, revision=known.revision + (spec != known.spec))
+            dry_run.ending(_concealed(planned, before.status))
         changed = await self._change(webhook_id, spec, None, revision)
         if changed == known:
             return before
@@ -150,6 +160,9 @@ class WebhookService:
             left = tuple(each for each in config.webhooks if each.id != webhook_id)
             return replace(config, webhooks=left)
 
+        if dry_run.dry():
+            change(self._store.config)
+            dry_run.ending(None)
         await self._store.update(change)
         running = self._running.pop(webhook_id, None)
         if running is not None:
@@ -247,14 +260,9 @@ class WebhookService:
 
     def _shown(self, stored: StoredWebhook) -> Webhook:
         target = self._running[stored.id].target
-        return Webhook(
-            id=stored.id,
-            revision=stored.revision,
-            created_at=stored.created_at,
-            spec=replace(stored.spec, secret=CONCEALED),
-            status=target.status(
-                enabled=stored.spec.enabled, disabled_reason=stored.disabled_reason
-            ),
+        return _concealed(
+            stored,
+            target.status(enabled=stored.spec.enabled, disabled_reason=stored.disabled_reason),
         )
 
     def _tell(self, event_type: str, webhook_id: str, reason: str) -> None:
@@ -305,6 +313,17 @@ async def _followed(target: Target) -> None:
             await asyncio.sleep(_DEFECT_S)
         else:
             return
+
+
+def _concealed(stored: StoredWebhook, status: WebhookStatus) -> Webhook:
+    """A webhook as clients see it: without its secret."""
+    return Webhook(
+        id=stored.id,
+        revision=stored.revision,
+        created_at=stored.created_at,
+        spec=replace(stored.spec, secret=CONCEALED),
+        status=status,
+    )
 
 
 def _check(spec: WebhookSpec) -> None:

@@ -33,7 +33,6 @@ __all__ = [
 class Claim(Request[IssuedToken], frozen=True, kw_only=True, tag="access.claim"):
     """Exchange the one-time claim code for an admin token."""
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = None
 
     code: Annotated[Printable, msgspec.Meta(min_length=1, max_length=64)]
@@ -76,7 +75,6 @@ class WhoAmI(Request[Token], frozen=True, kw_only=True, tag="access.whoami"):
 class CreateToken(Request[IssuedToken], frozen=True, kw_only=True, tag="access.create-token"):
     """Make a token; its secret is shown once, here."""
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
     id: Slug
@@ -86,7 +84,6 @@ class CreateToken(Request[IssuedToken], frozen=True, kw_only=True, tag="access.c
 class DeleteToken(Request[Done], frozen=True, kw_only=True, tag="access.delete-token"):
     """Revoke a token at once."""
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
     id: Slug

@@ -38,7 +38,6 @@ Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 class BeginBackup(Request[Backup], frozen=True, kw_only=True, tag="vm.begin-backup"):
     """Keep the present content of a VM's disks readable."""
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
@@ -79,7 +78,6 @@ class GetBackupVm(Request[SavedVm], frozen=True, kw_only=True, tag="vm.backup-vm
 class EndBackup(Request[Done], frozen=True, kw_only=True, tag="vm.end-backup"):
     """End a backup; its checkpoint stays."""
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
@@ -124,7 +122,6 @@ class ListCheckpoints(ListRequest, frozen=True, kw_only=True, tag="vm.checkpoint
 class DeleteCheckpoint(Request[Done], frozen=True, kw_only=True, tag="vm.delete-checkpoint"):
     """Forget a checkpoint of a VM."""
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
@@ -138,7 +135,6 @@ class WriteVolume(Request[Done], frozen=True, kw_only=True, tag="storage.write-v
     empty if the data are durable, or an ErrorInfo as JSON.
     """
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     STREAM: ClassVar[bool] = True
     IN_PARTS: ClassVar[bool] = True

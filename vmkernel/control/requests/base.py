@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
 
-from vmkernel.model import Listing, ListQuery, Record, Role
+from vmkernel.model import Listing, ListQuery, Operation, Record, Role
 
 __all__ = ["Done", "ListRequest", "MAX_PAGE", "Page", "ReplyT", "Request", "SortValue"]
 
@@ -32,8 +32,10 @@ class Request(
     STREAM: ClassVar[bool] = False
     READ_ONLY: ClassVar[bool] = False
     """True if it changes nothing: it is cancelled when the client disconnects, and not audited."""
-    DRY_RUN: ClassVar[bool] = True
-    """False of a change that has no dry run: its outcome shows only when it is made."""
+    DRY_RUN: ClassVar[bool] = False
+    """True of a change that has a dry run: its service passes `dry_run.ending` before its first
+    change. The beginning of an operation does so too, so that what answers one is True by itself.
+    """
     DISCLOSES: ClassVar[bool] = False
     """True if it changes nothing but reveals guests' data: audited as `audit.read`."""
     IN_PARTS: ClassVar[bool] = False
@@ -43,6 +45,8 @@ class Request(
         for base in cls.__dict__.get("__orig_bases__", ()):
             if replies := get_args(base):
                 cls.REPLY = replies[0]
+        if cls.REPLY is Operation and "DRY_RUN" not in cls.__dict__:
+            cls.DRY_RUN = not cls.STREAM
 
 
 SortValue = str | int | float | None

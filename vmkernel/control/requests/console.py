@@ -25,7 +25,6 @@ class OpenConsole(Request[Done], frozen=True, kw_only=True, tag="vm.console"):
     scrollback. A VNC stream is RFB as raw bytes in both directions.
     """
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     STREAM: ClassVar[bool] = True
 
@@ -46,7 +45,6 @@ class SendKeys(Request[Done], frozen=True, kw_only=True, tag="vm.keys"):
     done.
     """
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
@@ -63,7 +61,6 @@ class SendKeys(Request[Done], frozen=True, kw_only=True, tag="vm.keys"):
 class InjectNmi(Request[Done], frozen=True, kw_only=True, tag="vm.nmi"):
     """Send a non-maskable interrupt to a VM's vCPUs."""
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug

@@ -90,6 +90,7 @@ class UpdateDatastore(
 ):
     """Change the thresholds of a datastore; everything else is fixed or has its own request."""
 
+    DRY_RUN: ClassVar[bool] = True
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
     id: Slug

@@ -54,7 +54,6 @@ class GetTlsIdentity(Request[TlsIdentity], frozen=True, kw_only=True, tag="api.t
 class RotateCertificate(Request[HostCertificate], frozen=True, kw_only=True, tag="api.rotate"):
     """Replace the API's key and certificate, durably; the caller then presents them."""
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
 

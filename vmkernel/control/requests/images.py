@@ -50,7 +50,6 @@ class UploadImage(Request[Operation], frozen=True, kw_only=True, tag="storage.up
     digest and header are verified and the image is durable. After a failure nothing is left.
     """
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     STREAM: ClassVar[bool] = True
 
@@ -151,7 +150,6 @@ class GetUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.upload"
 class CreateUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.create-upload"):
     """Begin a resumable upload and reserve its space."""
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     spec: UploadSpec
@@ -165,7 +163,6 @@ class WriteUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.write
     kept, unless the part has a checksum.
     """
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
     STREAM: ClassVar[bool] = True
     IN_PARTS: ClassVar[bool] = True
@@ -179,7 +176,6 @@ class WriteUpload(Request[Upload], frozen=True, kw_only=True, tag="storage.write
 class DeleteUpload(Request[Done], frozen=True, kw_only=True, tag="storage.delete-upload"):
     """Cancel a resumable upload."""
 
-    DRY_RUN: ClassVar[bool] = False
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug

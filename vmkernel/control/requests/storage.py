@@ -53,6 +53,7 @@ class GetImage(Request[Image], frozen=True, kw_only=True, tag="storage.image"):
 class DeleteImage(Request[Done], frozen=True, kw_only=True, tag="storage.delete-image"):
     """Delete an image that no VM uses."""
 
+    DRY_RUN: ClassVar[bool] = True
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
@@ -131,6 +132,7 @@ class CheckVolume(Request[Operation], frozen=True, kw_only=True, tag="storage.ch
 class DeleteVolume(Request[Done], frozen=True, kw_only=True, tag="storage.delete-volume"):
     """Delete a volume that no VM names."""
 
+    DRY_RUN: ClassVar[bool] = True
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug

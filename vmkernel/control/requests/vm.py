@@ -44,6 +44,7 @@ class GetVm(Request[Vm], frozen=True, kw_only=True, tag="vm.get"):
 class CreateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.create"):
     """Create a VM; the id must be new."""
 
+    DRY_RUN: ClassVar[bool] = True
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
@@ -55,6 +56,7 @@ class CreateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.create"):
 class UpdateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.update"):
     """Replace a VM's spec if `revision` is still the current one."""
 
+    DRY_RUN: ClassVar[bool] = True
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug
@@ -65,6 +67,7 @@ class UpdateVm(Request[Vm], frozen=True, kw_only=True, tag="vm.update"):
 class DeleteVm(Request[Done], frozen=True, kw_only=True, tag="vm.delete"):
     """Delete a VM that is off; its volumes are kept unless `with_volumes` is set."""
 
+    DRY_RUN: ClassVar[bool] = True
     ROLE: ClassVar[Role | None] = Role.OPERATOR
 
     id: Slug

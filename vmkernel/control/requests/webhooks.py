@@ -48,6 +48,7 @@ class GetWebhook(Request[Webhook], frozen=True, kw_only=True, tag="webhook.get")
 class CreateWebhook(Request[Webhook], frozen=True, kw_only=True, tag="webhook.create"):
     """Make a webhook; durable before the reply."""
 
+    DRY_RUN: ClassVar[bool] = True
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
     id: Slug
@@ -57,6 +58,7 @@ class CreateWebhook(Request[Webhook], frozen=True, kw_only=True, tag="webhook.cr
 class UpdateWebhook(Request[Webhook], frozen=True, kw_only=True, tag="webhook.update"):
     """Change a webhook; the secret `***` keeps the one that there is."""
 
+    DRY_RUN: ClassVar[bool] = True
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
     id: Slug
@@ -67,6 +69,7 @@ class UpdateWebhook(Request[Webhook], frozen=True, kw_only=True, tag="webhook.up
 class DeleteWebhook(Request[Done], frozen=True, kw_only=True, tag="webhook.delete"):
     """Delete a webhook; what waits for it is dropped."""
 
+    DRY_RUN: ClassVar[bool] = True
     ROLE: ClassVar[Role | None] = Role.ADMIN
 
     id: Slug
